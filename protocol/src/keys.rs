@@ -1,0 +1,132 @@
+//! Ed25519 public keys and signatures as text (spec section 2.6).
+
+use alloc::string::String;
+use core::{fmt, str::FromStr};
+
+use data_encoding::BASE64URL_NOPAD;
+pub use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer, VerifyingKey};
+
+/// Why a key or a signature was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not `ed25519:` and 43 characters of unpadded base64url.
+    #[error("a public key is `ed25519:` and 43 characters of unpadded base64url; this is {0:?}")]
+    Form(String),
+    /// Not a canonical point of the curve, or one of small order.
+    #[error("{0:?} is not a canonical Ed25519 public key of full order")]
+    Weak(String),
+    /// Not 86 characters of unpadded base64url.
+    #[error("a signature is 86 characters of unpadded base64url; this is {0:?}")]
+    Signature(String),
+}
+
+/// The 32 octets of an Ed25519 public key; keys are one and the same when these are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// The public half of a signing key.
+    pub fn of(key: &SigningKey) -> Self {
+        Self(key.verifying_key().to_bytes())
+    }
+    /// The key to verify with.
+    ///
+    /// # Errors
+    /// [`KeyError::Weak`] if the octets are not canonical, not on the curve, or of small order (attack 6).
+    pub fn to_verifying_key(self) -> Result<VerifyingKey, KeyError> {
+        let weak = || KeyError::Weak(alloc::format!("{self}"));
+        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| weak())?;
+        let canonical = key.to_edwards().compress().to_bytes() == self.0;
+        if canonical && !key.is_weak() { Ok(key) } else { Err(weak()) }
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = KeyError;
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let octets = text.strip_prefix("ed25519:").and_then(|base64| BASE64URL_NOPAD.decode(base64.as_bytes()).ok());
+        octets.and_then(|o| o.try_into().ok()).map(Self).ok_or_else(|| KeyError::Form(text.into()))
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ed25519:{}", BASE64URL_NOPAD.encode_display(&self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One `Signature:` line: who signed, and the 64 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The key that made it, as it claims.
+    pub key: PublicKey,
+    pub(crate) octets: [u8; 64],
+}
+
+impl Signature {
+    pub(crate) fn make(key: &SigningKey, signed_part: &[u8]) -> Self {
+        Self { key: PublicKey::of(key), octets: key.sign(signed_part).to_bytes() }
+    }
+    /// Whether this signature holds over a signed part, by the strict rules. `key` must be that of [`Signature::key`].
+    pub(crate) fn holds(&self, key: &VerifyingKey, signed_part: &[u8]) -> bool {
+        key.verify_strict(signed_part, &ed25519_dalek::Signature::from_bytes(&self.octets)).is_ok()
+    }
+}
+
+impl FromStr for Signature {
+    type Err = KeyError;
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let wrong = || KeyError::Signature(text.into());
+        let (key, base64) = text.split_once(' ').ok_or_else(wrong)?;
+        let octets = BASE64URL_NOPAD.decode(base64.as_bytes()).map_err(|_| wrong())?;
+        Ok(Self { key: key.parse()?, octets: octets.try_into().map_err(|_| wrong())? })
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, BASE64URL_NOPAD.encode_display(&self.octets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn attack_06_weak_and_non_canonical_keys_are_refused() {
+        // Small order: the identity, the point of order 2, one of order 8; non-canonical: y = p + 1; off the curve: y = 2.
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        let mut order2 = [0xff; 32];
+        (order2[0], order2[31]) = (0xec, 0x7f);
+        let mut above_p = [0xff; 32];
+        (above_p[0], above_p[31]) = (0xee, 0x7f);
+        let mut off = [0; 32];
+        off[0] = 2;
+        for octets in [[0; 32], identity, order2, above_p, off] {
+            assert!(matches!(PublicKey(octets).to_verifying_key(), Err(KeyError::Weak(_))), "{octets:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_canonical() {
+        let key = PublicKey::of(&SigningKey::from_bytes(&[7; 32]));
+        let text = key.to_string();
+        assert_eq!(text.parse(), Ok(key));
+        assert!(alloc::format!("{text}=").parse::<PublicKey>().is_err());
+        // 43 characters carry 258 bits: the last two must be zero.
+        let mut other = text.clone();
+        let last = other.pop().unwrap();
+        other.push(char::from(last as u8 + 1));
+        assert!(other.parse::<PublicKey>().is_err());
+    }
+}

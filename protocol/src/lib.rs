@@ -1,0 +1,42 @@
+//! Statements, trust, logs and the NNTP profile of Tidings, as pure functions of octets and time.
+//!
+//! ```text
+//! octets → statement → Verified<Statement> → log      (spec sections 3, 5, 6)
+//!                  ↘ article ↔ nntp                   (spec sections 7, 8)
+//! ```
+//!
+//! Nothing here opens a socket or a file, reads a clock or draws a random number. Without the default
+//! feature `std` the crate is `no_std` and needs `alloc` only.
+//!
+//! ```
+//! use tidings_protocol::{Channel, Statement};
+//! let channel: Channel = "baserock.os.stable".parse()?;
+//! assert!(Statement::parse(b"not a statement").is_err());
+//! # assert_eq!(channel.to_string(), "baserock.os.stable");
+//! # Ok::<(), tidings_protocol::NameError>(())
+//! ```
+#![cfg_attr(not(feature = "std"), no_std)]
+extern crate alloc;
+
+pub mod article;
+pub mod limits;
+pub mod log;
+pub mod nntp;
+pub mod rollout;
+pub mod statement;
+pub mod trust;
+pub mod verify;
+
+mod id;
+mod keys;
+mod name;
+mod time;
+mod wildmat;
+
+pub use id::{Digest, Head, IdError, MessageId, Serial, StatementId};
+pub use keys::{KeyError, PublicKey, Signature, SigningKey};
+pub use name::{Anchor, Channel, NameError, Namespace, Pattern};
+pub use statement::{Statement, StatementError};
+pub use time::{TimeError, Timestamp};
+pub use verify::Verified;
+pub use wildmat::{Wildmat, WildmatError};

@@ -1,0 +1,9 @@
+//! The profile of NNTP as data: commands, responses, and the framing of both (spec section 8).
+
+#[cfg(feature = "codec")]
+pub mod codec;
+mod command;
+mod response;
+
+pub use command::{COMMANDS, Command, DateTime, Entry, Field, ListItem, Part, Range, Selector, SyntaxError, WatchTarget, parse_command};
+pub use response::{Code, LostRace, RESPONSES, Response, code};

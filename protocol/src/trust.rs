@@ -1,0 +1,236 @@
+//! Who may say what: one trust statement in force, its successor, and what it authenticates (spec section 5).
+//!
+//! *Authenticated = signed by those who may say such a thing now, or hash-linked below a statement that they signed.*
+//! [`Trust::verify`] is the first half for one statement, [`Trust::verify_run`] both for a run of them.
+
+use alloc::{string::String, vec::Vec};
+
+use ed25519_dalek::VerifyingKey;
+
+use crate::{
+    Anchor, Channel, Head, Namespace, PublicKey, Serial, Statement, StatementId, Timestamp, Verified,
+    statement::{Body, Kind, Role, TrustRules},
+    verify::VerifyError,
+};
+
+/// A verified trust statement, ready to judge others.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    namespace: Namespace,
+    statement: Verified<Statement>,
+    keys: Vec<Key>,
+}
+
+#[derive(Clone, Debug)]
+struct Key {
+    public: PublicKey,
+    verifying: VerifyingKey,
+    name: String,
+}
+
+/// The names of the keys whose signatures under a statement hold.
+struct Signers<'a>(Vec<&'a str>);
+
+impl Signers<'_> {
+    fn count(&self, role: &Role) -> usize {
+        role.names.iter().filter(|name| self.0.contains(&name.as_str())).count()
+    }
+}
+
+impl Trust {
+    /// The first trust statement of a namespace: the anchor names its id, and it is signed by its own trust role.
+    ///
+    /// # Errors
+    /// If it is another statement, or not signed as it demands itself.
+    pub fn first(anchor: &Anchor, statement: Statement) -> Result<Self, VerifyError> {
+        let expected = anchor.namespace.trust_log();
+        if *statement.channel() != expected {
+            return Err(VerifyError::Channel { expected, found: statement.channel().clone() });
+        }
+        if statement.id() != anchor.id {
+            let (expected, found) = (anchor.id, statement.id());
+            return Err(VerifyError::Anchor { namespace: anchor.namespace.clone(), expected, found });
+        }
+        let trust = Self::unproven(&anchor.namespace, statement)?;
+        trust.check(&trust.statement)?;
+        Ok(trust)
+    }
+
+    /// The trust statement that follows this one: signed by the trust threshold of both (attacks 11 and 16).
+    ///
+    /// # Errors
+    /// If it is not the next one, or one of the two thresholds is not met.
+    pub fn succeed(&self, statement: Statement) -> Result<Self, VerifyError> {
+        if statement.channel() != self.statement.channel() {
+            return Err(VerifyError::Channel { expected: self.statement.channel().clone(), found: statement.channel().clone() });
+        }
+        if statement.predecessor() != Some(self.head()) {
+            return Err(VerifyError::TrustOrder { known: self.serial(), found: statement.serial() });
+        }
+        self.check(&statement)?;
+        let next = Self::unproven(&self.namespace, statement)?;
+        next.check(&next.statement)?;
+        Ok(next)
+    }
+
+    /// Takes up a trust statement that was verified in an earlier life of this program and kept where nobody else writes.
+    ///
+    /// # Errors
+    /// If it is no trust statement of the namespace, or does not meet its own threshold.
+    pub fn resume(namespace: &Namespace, statement: Statement) -> Result<Self, VerifyError> {
+        let trust = Self::unproven(namespace, statement)?;
+        trust.check(&trust.statement)?;
+        Ok(trust)
+    }
+
+    fn unproven(namespace: &Namespace, statement: Statement) -> Result<Self, VerifyError> {
+        let channel = namespace.trust_log();
+        if *statement.channel() != channel {
+            return Err(VerifyError::Channel { expected: channel, found: statement.channel().clone() });
+        }
+        if let Some(field) = statement.unknown_critical() {
+            return Err(VerifyError::Critical(field.into()));
+        }
+        let Body::Trust(rules) = statement.body() else {
+            return Err(VerifyError::NoRole { trust: statement.serial(), kind: statement.kind(), channel });
+        };
+        // The grammar has refused weak keys already, so that this loses none.
+        let keys =
+            rules.keys.iter().filter_map(|k| Some(Key { public: k.key, verifying: k.key.to_verifying_key().ok()?, name: k.name.clone() }));
+        Ok(Self { namespace: namespace.clone(), keys: keys.collect(), statement: Verified::new(statement) })
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+    /// Its serial in the trust log.
+    pub fn serial(&self) -> Serial {
+        self.statement.serial()
+    }
+    /// Serial and id.
+    pub fn head(&self) -> Head {
+        self.statement.head()
+    }
+    /// The statement itself.
+    pub fn statement(&self) -> &Verified<Statement> {
+        &self.statement
+    }
+    /// What it says.
+    pub fn rules(&self) -> &TrustRules {
+        match self.statement.body() {
+            Body::Trust(rules) => rules,
+            _ => unreachable!("`unproven` accepts trust statements only"),
+        }
+    }
+    /// Whether nothing may be installed under it any more. Reading goes on.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now >= self.rules().expires
+    }
+    /// The name under which a key is listed.
+    pub fn name_of(&self, key: &PublicKey) -> Option<&str> {
+        self.keys.iter().find(|k| k.public == *key).map(|k| k.name.as_str())
+    }
+    /// The role that decides about a kind in a channel: of those that match, the most specific.
+    pub fn role(&self, kind: Kind, channel: &Channel) -> Option<&Role> {
+        let matching = self.rules().roles.iter().filter(|r| r.kind == kind && r.pattern.matches(channel));
+        matching.max_by_key(|r| r.pattern.specificity())
+    }
+
+    /// Checks that those who may say such a thing now have signed it.
+    ///
+    /// # Errors
+    /// Each variant of [`VerifyError`] names its step (spec section 5.2).
+    pub fn verify(&self, statement: Statement) -> Result<Verified<Statement>, VerifyError> {
+        self.check(&statement)?;
+        Ok(Verified::new(statement))
+    }
+
+    /// As [`Trust::verify`], without keeping the statement.
+    ///
+    /// # Errors
+    /// As [`Trust::verify`].
+    pub fn check(&self, statement: &Statement) -> Result<(), VerifyError> {
+        self.check_place(statement)?;
+        self.judge(statement, &self.signers(statement)?)
+    }
+
+    fn check_place(&self, statement: &Statement) -> Result<(), VerifyError> {
+        if !self.namespace.contains(statement.channel()) {
+            return Err(VerifyError::Namespace { channel: statement.channel().clone(), namespace: self.namespace.clone() });
+        }
+        match statement.trust() {
+            Some(needed) if needed > self.serial() => Err(VerifyError::NewerTrust { needed, known: self.serial() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks every signature by a known key; signatures by unknown keys say nothing (attacks 2, 4 and 5).
+    fn signers(&self, statement: &Statement) -> Result<Signers<'_>, VerifyError> {
+        let mut names = Vec::new();
+        for signature in statement.signatures() {
+            if let Some(key) = self.keys.iter().find(|k| k.public == signature.key) {
+                if !signature.holds(&key.verifying, statement.signed_part()) {
+                    return Err(VerifyError::BadSignature { name: key.name.clone() });
+                }
+                names.push(key.name.as_str());
+            }
+        }
+        Ok(Signers(names))
+    }
+
+    fn judge(&self, statement: &Statement, signers: &Signers<'_>) -> Result<(), VerifyError> {
+        let (kind, channel, trust) = (statement.kind(), statement.channel(), self.serial());
+        let role = self.role(kind, channel).ok_or_else(|| VerifyError::NoRole { trust, kind, channel: channel.clone() })?;
+        let found = signers.count(role);
+        if found >= role.threshold {
+            return Ok(());
+        }
+        let (threshold, names) = (role.threshold, role.names.join(", "));
+        Err(VerifyError::Threshold { trust, kind, channel: channel.clone(), threshold, names, found })
+    }
+
+    /// Verifies consecutive statements of one channel, oldest first, with as few signature checks as there are kinds.
+    ///
+    /// From the newest down, a statement is authenticated by its own signatures, or by the chain of ids from an
+    /// authenticated statement above whose signers may sign its kind too, or at and below a checkpoint.
+    ///
+    /// # Errors
+    /// The serial of the statement that is not accepted, and why. None is accepted then.
+    pub fn verify_run(&self, channel: &Channel, run: Vec<Statement>) -> Result<Vec<Verified<Statement>>, (Serial, VerifyError)> {
+        let mut vouched: Vec<Kind> = Vec::new();
+        let mut expected: Option<StatementId> = None;
+        let checkpoint = self.rules().checkpoints.iter().find(|c| c.channel == *channel).map(|c| c.head);
+        for statement in run.iter().rev() {
+            let refused = |error| (statement.serial(), error);
+            if statement.channel() != channel {
+                return Err(refused(VerifyError::Channel { expected: channel.clone(), found: statement.channel().clone() }));
+            }
+            self.check_place(statement).map_err(refused)?;
+            let decreed = checkpoint.filter(|c| c.serial == statement.serial()).map(|c| c.id);
+            if let Some(expected) = expected.into_iter().chain(decreed).find(|id| *id != statement.id()) {
+                return Err(refused(VerifyError::Link { serial: statement.serial(), expected, found: statement.id() }));
+            }
+            if decreed.is_some() {
+                vouched = Kind::ALL.into();
+            }
+            if !vouched.contains(&statement.kind()) {
+                let signers = self.signers(statement).map_err(refused)?;
+                self.judge(statement, &signers).map_err(refused)?;
+                vouched.extend(
+                    Kind::ALL
+                        .into_iter()
+                        .filter(|kind| self.role(*kind, channel).is_some_and(|role| signers.count(role) >= role.threshold)),
+                );
+            }
+            expected = statement.previous();
+        }
+        // Oldest first must also mean consecutive: each names its predecessor, so only the serials are left to check.
+        if let Some(gap) = run.windows(2).find(|pair| pair[0].serial().next() != Some(pair[1].serial())) {
+            let (serial, found) = (gap[0].serial(), gap[0].id());
+            let expected = gap[1].previous().unwrap_or(found);
+            return Err((serial, VerifyError::Link { serial, expected, found }));
+        }
+        Ok(run.into_iter().map(Verified::new).collect())
+    }
+}
