@@ -1,1 +1,28 @@
-//! x
+//! `tidingsd`: stores, serves and relays the logs of Tidings over NNTP.
+//!
+//! ```text
+//! listener → session → append → logs → store        a statement comes in
+//!                        logs → watch → subscriber   and goes out
+//! ```
+//!
+//! [`Broker::bind`] starts one, [`Broker::shutdown`] drains it; the binary and the tests use the same.
+
+mod append;
+mod broker;
+mod clock;
+pub mod config;
+mod connections;
+pub mod demo;
+pub mod limits;
+mod listener;
+pub mod logging;
+mod logs;
+mod namespaces;
+mod session;
+mod store;
+mod stream;
+mod tls;
+mod watch;
+
+pub use broker::{Broker, StartError};
+pub use config::{Config, Settings};

@@ -1,2 +1,110 @@
-//! x
-fn main() {}
+//! `tidingsd`: the broker's daemon.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+use tidings_broker::{Broker, Settings, demo, limits, logging};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Stores, serves and relays the logs of Tidings over NNTP.
+///
+/// A broker is provisioned with the anchors of its namespaces and takes only what the keys behind them have signed.
+/// SIGHUP reads certificates and the log level again, SIGTERM and Ctrl-C let sessions finish and end the broker.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+    config: PathBuf,
+    /// Read the configuration, say what is wrong with it, and exit
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, and standard error says what and what to do; 2 wrong arguments.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole thing on this machine: keys, an origin, two devices, signed releases, and a forgery refused
+    Demo(demo::Options),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tidingsd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Some(Command::Demo(options)) => demo::run(options),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Arguments::command(), "tidingsd", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Man) => {
+            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            let settings = Settings::read(&arguments.config)?;
+            if arguments.check {
+                eprintln!("tidingsd: {} is good", arguments.config.display());
+                return Ok(ExitCode::SUCCESS);
+            }
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+            runtime.block_on(serve(settings))
+        }
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
+    let log = &settings.config.log;
+    let level = logging::start(&log.level, log.format)?;
+    let file = settings.file.clone();
+    let broker = Broker::bind(settings)?;
+    let (mut hangup, mut terminate, mut interrupt) =
+        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Outside systemd there is nobody to notify.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&broker, &file, &level),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = broker.failed() => break,
+        }
+    }
+    tracing::info!("shutting down");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let clean = broker.shutdown(limits::DRAIN).await;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// SIGHUP: certificates and the log level; what cannot be used leaves the present one in use.
+fn reload(broker: &Broker, file: &std::path::Path, level: &logging::Level) {
+    match broker.reload_certificates() {
+        Ok(()) => tracing::info!("certificates read again"),
+        Err(error) => tracing::error!(%error, "the present certificate stays in use"),
+    }
+    let set = Settings::read(file).map_err(anyhow::Error::from).and_then(|settings| level.set(&settings.config.log.level));
+    match set {
+        Ok(()) => tracing::info!("log level read again"),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "the present log level stays in use"),
+    }
+}

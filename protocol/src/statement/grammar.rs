@@ -170,9 +170,10 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     }
     let critical = critical.unwrap_or_default();
     if let Some(field) = said.iter().find(|f| f.name == "Critical")
-        && let Some(missing) = critical.iter().find(|name| !said.iter().any(|f| f.name == **name)) {
-            return Err(field.error(format!("expected names of fields of this statement, found {missing:?}")));
-        }
+        && let Some(missing) = critical.iter().find(|name| !said.iter().any(|f| f.name == **name))
+    {
+        return Err(field.error(format!("expected names of fields of this statement, found {missing:?}")));
+    }
     let frame = Frame { end: fields.len() + 1 - signed_by.len(), channel: &channel, serial, time };
     let body = match kind {
         Kind::Release => Body::Release(frame.release(said)?),

@@ -1,0 +1,324 @@
+//! The one writer: checks each statement against the head, commits many at once, then answers.
+//!
+//! Posted statements take this path, and so will mirrored and imported ones. Nothing is visible, relayed or answered
+//! with 240 before it is on the disk.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, thread};
+
+use tidings_protocol::{
+    Channel, Head, Serial, Statement, Timestamp, Verified,
+    log::{self, Place},
+    trust::Trust,
+    verify::VerifyError,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock,
+    config::Retention,
+    limits::{APPEND_BATCH, APPEND_QUEUE, DISK_RESERVE_OCTETS},
+    logs::{Log, Logs},
+    namespaces::Namespaces,
+    store::{Batch, Marks, Store, StoreError},
+    watch::Watches,
+};
+
+/// Why a statement was not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    #[error("{}", tidings_protocol::nntp::LostRace(*.0))]
+    LostRace(Head),
+    #[error("the channel has no statement yet; its first has serial 1")]
+    NotFirst,
+    #[error("{0}")]
+    Verify(#[from] VerifyError),
+    #[error("this broker keeps {} channels and takes no more", crate::limits::CHANNELS)]
+    Channels,
+    #[error("the broker's disk is nearly full; nothing was stored, try again later")]
+    DiskFull,
+    #[error("the broker's store failed; nothing was acknowledged, try again later")]
+    Store,
+    #[error("the broker is shutting down; nothing was stored, try again later")]
+    Closed,
+}
+
+/// What was done with an accepted statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    New,
+    /// It was here already: a publisher that asks again after a broken connection gets the same answer.
+    Known,
+}
+
+type Answer = Result<Appended, AppendError>;
+
+enum Job {
+    /// A statement, and the serial of the trust that verified it.
+    Statement {
+        statement: Verified<Statement>,
+        trust: Serial,
+        path: String,
+        reply: oneshot::Sender<Answer>,
+    },
+    /// A trust statement: verified here, where its predecessor cannot change meanwhile.
+    Trust {
+        statement: Statement,
+        path: String,
+        reply: oneshot::Sender<Answer>,
+    },
+    Sweep,
+}
+
+/// The writer's letter box.
+#[derive(Clone)]
+pub(crate) struct Appender(mpsc::Sender<Job>);
+
+/// What the writer works with.
+pub(crate) struct Writer {
+    pub(crate) store: Store,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) watches: Arc<Watches>,
+    pub(crate) retention: Vec<Retention>,
+    pub(crate) data_dir: PathBuf,
+    /// Called once when the store has failed for good.
+    pub(crate) on_failure: Box<dyn Fn() + Send>,
+}
+
+impl Appender {
+    pub(crate) fn start(writer: Writer) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let (sender, jobs) = mpsc::channel(APPEND_QUEUE);
+        let thread = thread::Builder::new().name("append".into()).spawn(move || writer.run(jobs))?;
+        Ok((Self(sender), thread))
+    }
+
+    /// Stores a statement that a trust has verified, and returns when it is durable.
+    pub(crate) async fn append(&self, statement: Verified<Statement>, trust: Serial, path: String) -> Answer {
+        self.ask(|reply| Job::Statement { statement, trust, path, reply }).await
+    }
+
+    /// Verifies and stores the next statement of a trust log.
+    pub(crate) async fn append_trust(&self, statement: Statement, path: String) -> Answer {
+        self.ask(|reply| Job::Trust { statement, path, reply }).await
+    }
+
+    /// Applies retention.
+    pub(crate) async fn sweep(&self) {
+        // A closed letter box means that the broker is going down.
+        let _ = self.0.send(Job::Sweep).await;
+    }
+
+    async fn ask(&self, job: impl FnOnce(oneshot::Sender<Answer>) -> Job) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(job(reply)).await.map_err(|_| AppendError::Closed)?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+}
+
+/// A statement that will be visible after the commit.
+struct Accepted {
+    statement: Verified<Statement>,
+    path: String,
+    reply: oneshot::Sender<Answer>,
+    /// The trust that it brings into force.
+    trust: Option<Trust>,
+}
+
+/// What one commit holds.
+#[derive(Default)]
+struct Pending {
+    batch: Batch,
+    accepted: Vec<Accepted>,
+    marks: HashMap<Channel, Marks>,
+    /// Answers that must wait for the commit, since they speak of statements in it.
+    known: Vec<oneshot::Sender<Answer>>,
+}
+
+impl Writer {
+    fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let now = clock::now();
+            let mut pending = Pending::default();
+            let full = self.disk_is_full();
+            let mut job = Some(first);
+            while let Some(next) = job {
+                match next {
+                    Job::Sweep => self.sweep(now),
+                    Job::Statement { reply, .. } | Job::Trust { reply, .. } if full => answer(reply, Err(AppendError::DiskFull)),
+                    Job::Statement { statement, trust, path, reply } => {
+                        self.consider(&mut pending, now, Accepted { statement, path, reply, trust: None }, Some(trust));
+                    }
+                    Job::Trust { statement, path, reply } => {
+                        // What was verified under the old trust is settled before the new one begins.
+                        self.commit(std::mem::take(&mut pending), now);
+                        self.consider_trust(&mut pending, now, statement, path, reply);
+                        self.commit(std::mem::take(&mut pending), now);
+                    }
+                }
+                job = if pending.accepted.len() < APPEND_BATCH { jobs.try_recv().ok() } else { None };
+            }
+            self.commit(pending, now);
+        }
+    }
+
+    fn disk_is_full(&self) -> bool {
+        let free = rustix::fs::statvfs(&self.data_dir).map(|s| s.f_bavail * s.f_frsize);
+        match free {
+            Ok(free) if free < DISK_RESERVE_OCTETS => {
+                tracing::error!(free, reserve = DISK_RESERVE_OCTETS, "the disk is nearly full: publishing is refused until there is room");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn consider_trust(&self, pending: &mut Pending, now: Timestamp, statement: Statement, path: String, reply: oneshot::Sender<Answer>) {
+        let Some(provisioned) = self.namespaces.of_trust_log(statement.channel()) else {
+            return answer(reply, Err(AppendError::NotFirst));
+        };
+        if let Some(refusal) = self.place(pending, &statement) {
+            return answer(reply, refusal);
+        }
+        match provisioned.advance(statement) {
+            Ok(trust) => {
+                let statement = trust.statement().clone();
+                self.consider(pending, now, Accepted { statement, path, reply, trust: Some(trust) }, None);
+            }
+            Err(error) => answer(reply, Err(error.into())),
+        }
+    }
+
+    /// Where a statement may not be appended: the answer instead.
+    fn place(&self, pending: &Pending, statement: &Statement) -> Option<Answer> {
+        let channel = statement.channel();
+        let log = self.logs.get(channel.as_str());
+        let marks = pending.marks.get(channel).copied().or_else(|| log.as_ref().map(|log| log.marks()));
+        match (log::place(marks.map(|m| m.head), statement), marks) {
+            (Place::Next, None) if self.logs.is_full() => Some(Err(AppendError::Channels)),
+            (Place::Next, _) => None,
+            (_, None) => Some(Err(AppendError::NotFirst)),
+            (Place::Known, Some(marks)) => {
+                let head = marks.head == statement.head();
+                let here = pending.accepted.iter().any(|a| a.statement.head() == statement.head() && a.statement.channel() == channel);
+                let stored = || log.and_then(|log| log.find(&statement.message_id()).ok().flatten()).is_some();
+                Some(if head || here || stored() { Ok(Appended::Known) } else { Err(AppendError::LostRace(marks.head)) })
+            }
+            (Place::Gap { .. } | Place::Fork, Some(marks)) => Some(Err(AppendError::LostRace(marks.head))),
+        }
+    }
+
+    /// Takes a statement into the commit, or answers why not.
+    fn consider(&self, pending: &mut Pending, now: Timestamp, accepted: Accepted, verified_by: Option<Serial>) {
+        let statement = &accepted.statement;
+        let channel = statement.channel();
+        if let Some(verified_by) = verified_by {
+            // The trust may have changed since the session looked.
+            let trust = self.namespaces.trust(channel).filter(|trust| trust.serial() != verified_by);
+            if let Some(Err(error)) = trust.map(|trust| trust.check(statement)) {
+                return answer(accepted.reply, Err(error.into()));
+            }
+        }
+        match self.place(pending, statement) {
+            Some(Ok(known)) if !pending.accepted.is_empty() && known == Appended::Known => pending.known.push(accepted.reply),
+            Some(refusal) => answer(accepted.reply, refusal),
+            None => {
+                let before = pending.marks.get(channel).copied().or_else(|| self.logs.get(channel.as_str()).map(|log| log.marks()));
+                let marks = before.map_or(Marks { low: statement.serial(), head: statement.head(), created: now }, |m| Marks {
+                    head: statement.head(),
+                    ..m
+                });
+                pending.batch.insert(statement, now, &accepted.path);
+                pending.marks.insert(channel.clone(), marks);
+                pending.accepted.push(accepted);
+            }
+        }
+    }
+
+    /// Makes everything durable, then visible, then answers.
+    fn commit(&self, pending: Pending, now: Timestamp) {
+        let Pending { mut batch, accepted, marks, known } = pending;
+        if accepted.is_empty() {
+            known.into_iter().for_each(|reply| answer(reply, Ok(Appended::Known)));
+            return;
+        }
+        for (channel, marks) in &marks {
+            batch.set_marks(channel, marks);
+        }
+        if let Err(error) = self.store.commit(batch) {
+            self.fail(&error);
+            accepted.into_iter().map(|a| a.reply).chain(known).for_each(|reply| answer(reply, Err(AppendError::Store)));
+            return;
+        }
+        let mut touched: HashMap<usize, (Arc<Log>, bool)> = HashMap::new();
+        for Accepted { statement, path, reply, trust } in accepted {
+            let channel = statement.channel();
+            let known = self.logs.get(channel.as_str());
+            let new = known.is_none();
+            let log = known
+                .unwrap_or_else(|| self.logs.add(channel.clone(), Marks { low: statement.serial(), head: statement.head(), created: now }));
+            log.push(&statement, &path);
+            if let (Some(trust), Some(provisioned)) = (trust, self.namespaces.of_trust_log(channel)) {
+                tracing::info!(channel = %channel, serial = %trust.serial(), expires = %trust.rules().expires, "trust in force");
+                provisioned.trust.store(Some(Arc::new(trust)));
+            }
+            tracing::debug!(channel = %channel, serial = %statement.serial(), id = %statement.id(), "stored");
+            touched.entry(log.index).or_insert((log, new));
+            answer(reply, Ok(Appended::New));
+        }
+        known.into_iter().for_each(|reply| answer(reply, Ok(Appended::Known)));
+        for (log, new) in touched.into_values() {
+            self.watches.notify(&log, new);
+        }
+    }
+
+    /// Removes what retention no longer keeps; the head always stays, trust logs stay whole.
+    fn sweep(&self, now: Timestamp) {
+        for log in self.logs.all() {
+            log.shorten_tail();
+            let Some(retention) = self.retention.iter().find(|r| r.channels.matches(log.channel.as_str())) else { continue };
+            if log.channel.is_trust() {
+                continue;
+            }
+            if let Err(error) = self.expire(&log, retention, now) {
+                self.fail(&error);
+                return;
+            }
+        }
+    }
+
+    fn expire(&self, log: &Log, retention: &Retention, now: Timestamp) -> Result<(), StoreError> {
+        let marks = log.marks();
+        let head = marks.head.serial;
+        let by_count = retention.count.map_or(0, |count| (head.number() + 1).saturating_sub(count));
+        let oldest = retention.age.map(|age| now.seconds().saturating_sub(age.as_secs()));
+        let mut batch = Batch::default();
+        let mut low = marks.low;
+        while low < head {
+            let too_many = low.number() < by_count;
+            let too_old = || Ok::<_, StoreError>(oldest.is_some() && log.arrived(low)?.map(Timestamp::seconds) < oldest);
+            if !(too_many || too_old()?) {
+                break;
+            }
+            batch.remove(&log.channel, low);
+            low = low.next().unwrap_or(head);
+        }
+        if low > marks.low {
+            batch.set_marks(&log.channel, &Marks { low, ..marks });
+            // Invisible before it is gone, so that no reader finds a hole.
+            log.raise_low(low);
+            self.store.commit(batch)?;
+            tracing::info!(channel = %log.channel, low = %low, "expired");
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: &StoreError) {
+        tracing::error!(%error, "the store failed; the broker stops, and opens what is durable when it is started again");
+        (self.on_failure)();
+    }
+}
+
+fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
+    // The session may be gone; the statement is stored all the same.
+    let _ = reply.send(answer);
+}

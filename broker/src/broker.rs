@@ -1,0 +1,203 @@
+//! A running broker: `bind`, then `shutdown`. The same in the binary and in tests.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    append::{Appender, Writer},
+    clock,
+    config::Settings,
+    connections::Connections,
+    limits::{CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
+    listener,
+    logs::Logs,
+    namespaces::{NamespaceError, Namespaces},
+    store::{Store, StoreError},
+    tls::{Certificates, TlsError},
+    watch::Watches,
+};
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A namespace.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address.
+    #[error("cannot listen on {address}: {source}{}", hint(.source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The clock is not set.
+    #[error("the clock says {0}, which is before 2026; set it (is NTP running?) and start again, since times decide what is fresh")]
+    Clock(tidings_protocol::Timestamp),
+    /// A thread or a poll could not be made.
+    #[error("the operating system refuses what a broker needs: {0}")]
+    System(#[from] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another port in [listen]",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+/// What every session works with.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) appender: Appender,
+    pub(crate) watches: Arc<Watches>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A running broker.
+pub struct Broker {
+    shared: Arc<Shared>,
+    certificates: Option<Arc<Certificates>>,
+    writer: thread::JoinHandle<()>,
+    failed: Arc<AtomicBool>,
+    /// Where it listens in clear text.
+    pub nntp: Vec<SocketAddr>,
+    /// Where it listens under TLS.
+    pub nntps: Vec<SocketAddr>,
+}
+
+impl Broker {
+    /// Opens the store, listens and serves.
+    ///
+    /// # Errors
+    /// Says what cannot be used, and what to do. Nothing is changed then.
+    pub fn bind(settings: Settings) -> Result<Self, StartError> {
+        let now = clock::now();
+        if now.seconds() < CLOCK_FLOOR_SECONDS {
+            return Err(StartError::Clock(now));
+        }
+        let config = &settings.config;
+        let limits = &config.limits;
+        let files = limits.connections as u64 + SPARE_FILES;
+        // As many connections as the configuration promises, or as many as the system allows.
+        let allowed = rlimit::increase_nofile_limit(files)?;
+        if allowed < files {
+            tracing::warn!(allowed, wanted = files, "the limit of open files is below limits.connections; raise it (LimitNOFILE)");
+        }
+        let certificates = config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
+        let store = Store::open(&config.data_dir, config.store.cache_mebibytes << 20)?;
+        let logs = Arc::new(Logs::open(store.clone())?);
+        let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
+
+        let listen = |addresses: &[SocketAddr]| {
+            let bind = |address: &SocketAddr| {
+                let listener = listener::bind(*address).map_err(|source| StartError::Listen { address: *address, source })?;
+                Ok((listener.local_addr()?, listener))
+            };
+            addresses.iter().map(bind).collect::<Result<Vec<_>, StartError>>()
+        };
+        let (clear, tls) = (listen(&config.listen.nntp)?, listen(&config.listen.nntps)?);
+
+        let stop = CancellationToken::new();
+        let failed = Arc::new(AtomicBool::new(false));
+        let tasks = TaskTracker::new();
+        let loops = thread::available_parallelism().map_or(1, usize::from);
+        let watches = Watches::start(loops, limits.watches, Duration::from_secs(limits.heartbeat_seconds), logs.clone(), tasks.clone())?;
+        let on_failure = {
+            let (stop, failed) = (stop.clone(), failed.clone());
+            Box::new(move || {
+                failed.store(true, Ordering::Relaxed);
+                stop.cancel();
+            })
+        };
+        let (appender, writer) = Appender::start(Writer {
+            store,
+            logs: logs.clone(),
+            namespaces: namespaces.clone(),
+            watches: watches.clone(),
+            retention: settings.retention.clone(),
+            data_dir: config.data_dir.clone(),
+            on_failure,
+        })?;
+        let connections = Connections::new(limits.connections, limits.connections_per_address);
+        let shared = Arc::new(Shared { settings, logs, namespaces, appender, watches, connections, tasks, stop });
+
+        let (nntp, nntps) = (clear.iter().map(|l| l.0).collect(), tls.iter().map(|l| l.0).collect());
+        for (address, listener) in clear {
+            tracing::info!(%address, "listening for NNTP");
+            shared.tasks.spawn(listener::run(shared.clone(), listener, None));
+        }
+        for (address, listener) in tls {
+            tracing::info!(%address, "listening for NNTP over TLS");
+            shared.tasks.spawn(listener::run(shared.clone(), listener, certificates.clone()));
+        }
+        shared.tasks.spawn(sweep(shared.clone()));
+        Ok(Self { shared, certificates, writer, failed, nntp, nntps })
+    }
+
+    /// Ends when the broker has to stop by itself, because its store failed.
+    pub async fn failed(&self) {
+        self.shared.stop.cancelled().await;
+    }
+
+    /// Reads certificate and key again.
+    ///
+    /// # Errors
+    /// If they cannot be used; the present ones stay in use then.
+    pub fn reload_certificates(&self) -> Result<(), TlsError> {
+        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload())
+    }
+
+    /// Connections at this moment.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.count()
+    }
+
+    /// Stops accepting, lets sessions finish what they are answering, and closes the store; whether all went well.
+    pub async fn shutdown(self, deadline: Duration) -> bool {
+        let Self { shared, writer, failed, .. } = self;
+        shared.stop.cancel();
+        shared.watches.stop();
+        shared.tasks.close();
+        if tokio::time::timeout(deadline, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(left = shared.connections.count(), "some sessions did not end in time and are cut off");
+        }
+        // The writer ends when the last letter box is gone.
+        drop(shared);
+        let done = tokio::task::spawn_blocking(move || writer.join().is_ok());
+        let drained = tokio::time::timeout(deadline, done).await.is_ok_and(|joined| joined.unwrap_or(false));
+        drained && !failed.load(Ordering::Relaxed)
+    }
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => shared.appender.sweep().await,
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Configuration: TOML as it is written → checked settings.
+//!
+//! Unknown keys are refused, and the nearest known one is named. Units are in the keys.
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tidings_protocol::{Anchor, Wildmat, limits::HEARTBEAT_SECONDS};
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, and what was expected there.
+        reason: String,
+    },
+    /// A value cannot be used.
+    #[error("{path}: {key}: {reason}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What was expected.
+        reason: String,
+    },
+}
+
+/// The file as it is written. Every key has a default but `data_dir`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The name that this broker puts in front of `Path`.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// Where the store lives.
+    pub data_dir: PathBuf,
+    /// The anchors of the namespaces that it serves: `NAMESPACE sha256:HEX`.
+    #[serde(default)]
+    pub anchors: Vec<String>,
+    /// Whether statements are taken from publishers.
+    #[serde(default = "yes")]
+    pub posting: bool,
+    /// Where it listens.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Certificate and key for `listen.nntps`.
+    pub tls: Option<Tls>,
+    /// What is kept, for how long; the first entry that matches a channel counts.
+    #[serde(default)]
+    pub retention: Vec<RetentionConfig>,
+    /// Limits on what peers can make grow.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The embedded store.
+    #[serde(default)]
+    pub store: StoreConfig,
+    /// The log.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Addresses for clear text.
+    pub nntp: Vec<SocketAddr>,
+    /// Addresses for implicit TLS.
+    pub nntps: Vec<SocketAddr>,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM: the certificate and those of its issuers.
+    pub certificate_file: PathBuf,
+    /// PEM: its private key.
+    pub key_file: PathBuf,
+}
+
+/// `[[retention]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// A wildmat of channels. Trust logs are kept for ever, whatever matches.
+    pub channels: String,
+    /// How many statements of each are kept.
+    pub count: Option<u32>,
+    /// For how many days they are kept; the head always stays.
+    pub age_days: Option<u32>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections from one IPv4 address or one IPv6 /64.
+    pub connections_per_address: usize,
+    /// Connections that watch.
+    pub watches: usize,
+    /// How long a connection that does not watch may say nothing.
+    pub idle_seconds: u64,
+    /// How long a TLS handshake may take.
+    pub handshake_seconds: u64,
+    /// The longest silence of a watch.
+    pub heartbeat_seconds: u64,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Memory for the store's cache.
+    pub cache_mebibytes: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as tracing has it.
+    pub level: String,
+    /// Where and how.
+    pub format: LogFormat,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines on standard error.
+    #[default]
+    Text,
+    /// JSON objects on standard error.
+    Json,
+    /// The journal of systemd.
+    Journald,
+}
+
+fn default_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { nntp: vec![SocketAddr::from(([127, 0, 0, 1], 119))], nntps: vec![] }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 50_000,
+            connections_per_address: 1_000,
+            watches: 50_000,
+            idle_seconds: 600,
+            handshake_seconds: 10,
+            heartbeat_seconds: HEARTBEAT_SECONDS,
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { cache_mebibytes: 64 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::default() }
+    }
+}
+
+/// What is kept of some channels.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// The channels.
+    pub channels: Wildmat,
+    /// How many statements.
+    pub count: Option<u32>,
+    /// For how long.
+    pub age: Option<Duration>,
+}
+
+/// The configuration after every value was checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As written.
+    pub config: Config,
+    /// The file that it came from, for messages.
+    pub file: PathBuf,
+    /// The anchors, parsed.
+    pub anchors: Vec<Anchor>,
+    /// What is kept; beats are few and short-lived unless the file says otherwise.
+    pub retention: Vec<Retention>,
+}
+
+impl Settings {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Names the file, the line or key, what was expected, and for an unknown key the nearest known one.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let config = toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.into(), reason: explain(&text, &error) })?;
+        Self::check(config, path)
+    }
+
+    /// Checks a configuration; `file` is used in messages only.
+    ///
+    /// # Errors
+    /// Names the key and what was expected.
+    pub fn check(config: Config, file: &Path) -> Result<Self, ConfigError> {
+        let wrong = |key: String, reason: &dyn fmt::Display| ConfigError::Value { path: file.into(), key, reason: reason.to_string() };
+        let good_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
+        if config.name.is_empty() || config.name.len() > 128 || !config.name.bytes().all(good_name) {
+            return Err(wrong("name".into(), &"expected a host name: letters, digits, `.`, `-`, `_`"));
+        }
+        let mut anchors: Vec<Anchor> = Vec::new();
+        for (index, line) in config.anchors.iter().enumerate() {
+            let anchor: Anchor = line.parse().map_err(|e: tidings_protocol::NameError| wrong(format!("anchors[{index}]"), &e))?;
+            if anchors.iter().any(|known| known.namespace == anchor.namespace) {
+                return Err(wrong(format!("anchors[{index}]"), &format!("{} has an anchor already", anchor.namespace)));
+            }
+            anchors.push(anchor);
+        }
+        if config.listen.nntp.is_empty() && config.listen.nntps.is_empty() {
+            return Err(wrong("listen".into(), &"expected at least one address in nntp or nntps"));
+        }
+        if !config.listen.nntps.is_empty() && config.tls.is_none() {
+            return Err(wrong("listen.nntps".into(), &"needs [tls] with certificate_file and key_file"));
+        }
+        let limits = &config.limits;
+        let ranges = [
+            ("connections", limits.connections as u64, 1, 1_000_000),
+            ("connections_per_address", limits.connections_per_address as u64, 1, 1_000_000),
+            ("watches", limits.watches as u64, 0, 1_000_000),
+            // RFC 3977 section 3.1 asks for three minutes at least.
+            ("idle_seconds", limits.idle_seconds, 180, 86_400),
+            ("handshake_seconds", limits.handshake_seconds, 1, 600),
+            ("heartbeat_seconds", limits.heartbeat_seconds, 2, HEARTBEAT_SECONDS),
+        ];
+        for (key, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                return Err(wrong(format!("limits.{key}"), &format!("expected {low} to {high}, found {value}")));
+            }
+        }
+        let mut retention = Vec::new();
+        for (index, entry) in config.retention.iter().enumerate() {
+            let channels = entry.channels.parse().map_err(|e| wrong(format!("retention[{index}].channels"), &e))?;
+            if entry.count == Some(0) || (entry.count.is_none() && entry.age_days.is_none()) {
+                return Err(wrong(format!("retention[{index}]"), &"expected count (1 or more), age_days, or both"));
+            }
+            retention.push(Retention {
+                channels,
+                count: entry.count,
+                age: entry.age_days.map(|days| Duration::from_secs(u64::from(days) * 86_400)),
+            });
+        }
+        let beats = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
+        retention.push(Retention { channels: beats, count: Some(16), age: None });
+        Ok(Self { config, file: file.into(), anchors, retention })
+    }
+}
+
+/// The line, the reason, and for an unknown key the nearest known one.
+fn explain(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let message = error.message();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let nearest = quoted.next().filter(|_| message.starts_with("unknown")).and_then(|unknown| {
+        let known = quoted.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))?;
+        Some(format!("unknown key `{unknown}`; did you mean `{known}`?"))
+    });
+    format!("line {line}: {}", nearest.as_deref().unwrap_or(message.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        fs::write(&path, text).unwrap();
+        match Settings::read(&path) {
+            Ok(_) => "good".into(),
+            Err(error) => error.to_string().replace(&*path.to_string_lossy(), "FILE"),
+        }
+    }
+
+    #[test]
+    fn a_configuration_says_what_is_wrong_and_where() {
+        assert_eq!(check("data_dir = 'x'"), "good");
+        assert_eq!(check("data_dir = 'x'\ndatadir = 'y'"), "FILE: line 2: unknown key `datadir`; did you mean `data_dir`?");
+        assert_eq!(
+            check("data_dir = 'x'\n[limits]\nidle_second = 3"),
+            "FILE: line 3: unknown key `idle_second`; did you mean `idle_seconds`?"
+        );
+        assert_eq!(check("data_dir = 'x'\n[limits]\nidle_seconds = 3"), "FILE: limits.idle_seconds: expected 180 to 86400, found 3");
+        assert_eq!(check("data_dir = 3"), "FILE: line 1: invalid type: integer `3`, expected path string");
+        assert!(check("data_dir = 'x'\nanchors = ['a b']").starts_with("FILE: anchors[0]: an anchor is one line"));
+        assert_eq!(
+            check("data_dir = 'x'\n[listen]\nnntps = ['[::1]:563']"),
+            "FILE: listen.nntps: needs [tls] with certificate_file and key_file"
+        );
+    }
+}

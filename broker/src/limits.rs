@@ -1,0 +1,44 @@
+//! The broker's own limits; those of the protocol are in `tidings_protocol::limits`.
+//!
+//! Those that an operator may want to change are defaults of the configuration and named there too.
+
+use std::time::Duration;
+
+/// Statements that wait for the writer; more publishers wait before it.
+pub const APPEND_QUEUE: usize = 4096;
+/// Statements that share one commit.
+pub const APPEND_BATCH: usize = 1024;
+/// Octets that must be free on the disk; with less, publishing is refused and everything else goes on.
+pub const DISK_RESERVE_OCTETS: u64 = 64 * 1024 * 1024;
+/// Statements of a channel that are kept in memory for a minute after they came; older ones are read from the store.
+pub const TAIL_ENTRIES: usize = 64;
+/// Octets of those.
+pub const TAIL_OCTETS: usize = 1024 * 1024;
+/// How often retention is applied and tails are shortened.
+pub const SWEEP: Duration = Duration::from_secs(60);
+/// Channels in all; a statement that would begin another is refused.
+pub const CHANNELS: usize = 100_000;
+/// Events that go out in one write.
+pub const WATCH_GATHER: usize = 16;
+/// Octets that go out in one write under TLS, where they are copied.
+pub const WATCH_GATHER_TLS_OCTETS: usize = 16 * 1024;
+/// Events that a subscriber who is far behind gets before the next one has its turn.
+pub const WATCH_TURN: usize = 256;
+/// How long a subscriber may take no octet before it is disconnected.
+pub const WATCH_STALL: Duration = Duration::from_secs(600);
+/// Octets of output that a session gathers before it writes.
+pub const OUTPUT_OCTETS: usize = 64 * 1024;
+/// How long one write to a client may make no progress.
+pub const WRITE: Duration = Duration::from_secs(60);
+/// How long an article may take to arrive after 340.
+pub const ARTICLE: Duration = Duration::from_secs(60);
+/// How long sessions may go on after SIGTERM.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// How long accepting pauses when the process or the machine has no file descriptor left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After how long of silence TCP asks whether the other end is still there, and how often, and how many times.
+pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(120), Duration::from_secs(30), 4);
+/// File descriptors beside those of connections.
+pub const SPARE_FILES: u64 = 128;
+/// The earliest time that a clock can rightly show, 2026-01-01; below, it is not set.
+pub const CLOCK_FLOOR_SECONDS: u64 = 1_767_225_600;

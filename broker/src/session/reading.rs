@@ -1,0 +1,390 @@
+//! The commands that read (RFC 3977 sections 5 to 8).
+
+use std::{io::Write as _, sync::Arc};
+
+use tidings_protocol::{
+    MessageId, Serial, Timestamp, Wildmat, article,
+    nntp::{COMMANDS, Command, DateTime, ListItem, Part, Range, Response, Selector, code},
+};
+
+use super::{End, Session};
+use crate::{
+    clock,
+    logs::{Entry, Log},
+    store::StoreError,
+};
+
+/// Why a reading command gets no data.
+enum Refusal {
+    Response(Response),
+    End(End),
+}
+
+impl From<Response> for Refusal {
+    fn from(response: Response) -> Self {
+        Refusal::Response(response)
+    }
+}
+impl From<End> for Refusal {
+    fn from(end: End) -> Self {
+        Refusal::End(end)
+    }
+}
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a statement cannot be read");
+        Refusal::Response(Response::new(code::INTERNAL, "the store cannot be read; the broker's log says why"))
+    }
+}
+
+type Answer = Result<(), Refusal>;
+
+pub(super) async fn answer(session: &mut Session, command: Command) -> Result<(), End> {
+    match dispatch(session, command).await {
+        Ok(()) => Ok(()),
+        Err(Refusal::Response(response)) => {
+            session.respond(response.code, response.text);
+            Ok(())
+        }
+        Err(Refusal::End(end)) => Err(end),
+    }
+}
+
+async fn dispatch(session: &mut Session, command: Command) -> Answer {
+    match command {
+        Command::Article(part, selector) => article(session, part, &selector),
+        Command::Capabilities => {
+            capabilities(session);
+            Ok(())
+        }
+        Command::Date => {
+            let c = clock::now().civil();
+            let text = format!("{:04}{:02}{:02}{:02}{:02}{:02}", c.year, c.month, c.day, c.hour, c.minute, c.second);
+            session.respond(code::DATE, text);
+            Ok(())
+        }
+        Command::Group(name) => {
+            let log = select(session, &name)?;
+            session.respond(code::GROUP, group_line(&log));
+            Ok(())
+        }
+        Command::Hdr { field, selector, legacy } => hdr(session, &field, &selector, legacy).await,
+        Command::Help => {
+            help(session);
+            Ok(())
+        }
+        Command::Last => step(session, false),
+        Command::Next => step(session, true),
+        Command::List(item) => list(session, item).await,
+        Command::ListGroup { group, range } => list_group(session, group, range).await,
+        Command::ModeReader => {
+            let posting = session.shared().settings.config.posting;
+            session.respond(if posting { code::READY } else { code::READY_NO_POSTING }, "reader mode, as always");
+            Ok(())
+        }
+        Command::NewGroups(since) => new_groups(session, since),
+        Command::NewNews(wildmat, since) => new_news(session, &wildmat, since).await,
+        Command::Over(selector) => over(session, &selector).await,
+        // These change the session itself and are answered there.
+        Command::Post | Command::Quit | Command::Xwatch(_) => Ok(()),
+    }
+}
+
+fn line(session: &mut Session, text: std::fmt::Arguments<'_>) {
+    // Writing to memory cannot fail.
+    let _ = session.output.write_fmt(text);
+    session.output.extend_from_slice(b"\r\n");
+}
+
+fn end(session: &mut Session) {
+    session.output.extend_from_slice(b".\r\n");
+}
+
+fn no_such_group(name: &str) -> Response {
+    let name: String = name.chars().take(128).collect();
+    Response::new(code::NO_SUCH_GROUP, format_args!("no channel {name} here"))
+}
+
+fn no_such_number() -> Response {
+    Response::new(code::NO_SUCH_NUMBER, "no such article number in this channel")
+}
+
+fn group_line(log: &Log) -> String {
+    let marks = log.marks();
+    let (low, high) = (marks.low.number(), marks.head.serial.number());
+    format!("{} {low} {high} {}", high - low + 1, log.channel)
+}
+
+fn select(session: &mut Session, name: &str) -> Result<Arc<Log>, Response> {
+    let log = session.shared().logs.get(name).ok_or_else(|| no_such_group(name))?;
+    session.parked.current = Some(log.marks().low);
+    session.parked.log = Some(log.clone());
+    Ok(log)
+}
+
+fn selected(session: &Session) -> Result<Arc<Log>, Response> {
+    session.parked.log.clone().ok_or_else(|| Response::new(code::NO_GROUP, "no channel selected, use GROUP"))
+}
+
+fn current(session: &Session) -> Result<(Arc<Log>, Serial), Response> {
+    let log = selected(session)?;
+    let serial = session.parked.current.ok_or_else(|| Response::new(code::NO_CURRENT, "no current article"))?;
+    Ok((log, serial))
+}
+
+/// One article, with the number that the answer shows: 0 when it was asked for by message-id.
+fn find(session: &Session, selector: &Selector) -> Result<(u32, Arc<Log>, Arc<Entry>), Refusal> {
+    match selector {
+        Selector::Current => {
+            let (log, serial) = current(session)?;
+            let gone = || Response::new(code::NO_CURRENT, "the current article has expired");
+            let entry = log.entry(serial)?.ok_or_else(gone)?;
+            Ok((serial.number(), log, entry))
+        }
+        Selector::Range(range) => {
+            let log = selected(session)?;
+            let serial = u32::try_from(range.low).ok().and_then(Serial::new).ok_or_else(no_such_number)?;
+            let entry = log.entry(serial)?.ok_or_else(no_such_number)?;
+            Ok((serial.number(), log, entry))
+        }
+        Selector::MessageId(text) => {
+            let unknown = || Response::new(code::NO_SUCH_ID, "no article with that message-id here");
+            let id: MessageId = text.parse().map_err(|_| unknown())?;
+            let log = session.shared().logs.get(id.channel.as_str()).ok_or_else(unknown)?;
+            let entry = log.find(&id)?.ok_or_else(unknown)?;
+            Ok((0, log, entry))
+        }
+    }
+}
+
+fn article(session: &mut Session, part: Part, selector: &Selector) -> Answer {
+    let (number, log, entry) = find(session, selector)?;
+    if number > 0 {
+        session.parked.current = Some(entry.head.serial);
+    }
+    let (code, octets) = match part {
+        Part::Article => (code::ARTICLE, entry.article()),
+        Part::Head => (code::HEAD, entry.headers()),
+        Part::Body => (code::BODY, entry.body()),
+        Part::Stat => (code::STAT, &[][..]),
+    };
+    session.respond(code, format_args!("{number} {}", log.message_id(entry.head)));
+    if part != Part::Stat {
+        session.output.extend_from_slice(octets);
+        end(session);
+    }
+    Ok(())
+}
+
+fn step(session: &mut Session, forward: bool) -> Answer {
+    let (log, serial) = current(session)?;
+    let marks = log.marks();
+    let number = if forward { serial.number() + 1 } else { serial.number() - 1 };
+    let there = Serial::new(number).filter(|s| (marks.low..=marks.head.serial).contains(s));
+    let Some(there) = there else {
+        let (code, text) = if forward { (code::NO_NEXT, "this is the head") } else { (code::NO_PREVIOUS, "this is the oldest here") };
+        return Err(Response::new(code, text).into());
+    };
+    let entry = log.entry(there)?.ok_or_else(no_such_number)?;
+    session.parked.current = Some(there);
+    session.respond(code::STAT, format_args!("{there} {}", log.message_id(entry.head)));
+    Ok(())
+}
+
+/// The serials of a range that are here.
+fn serials(log: &Log, range: Range) -> std::ops::RangeInclusive<u32> {
+    let marks = log.marks();
+    let high = u32::try_from(range.high).unwrap_or(u32::MAX).min(marks.head.serial.number());
+    let low = u32::try_from(range.low).unwrap_or(u32::MAX).max(marks.low.number());
+    low..=high
+}
+
+/// The articles that OVER and HDR speak of, each with the number to show.
+fn several(session: &Session, selector: &Selector) -> Result<(Arc<Log>, u32, std::ops::RangeInclusive<u32>), Refusal> {
+    match selector {
+        Selector::Range(range) => {
+            let log = selected(session)?;
+            let serials = serials(&log, *range);
+            if serials.is_empty() { Err(no_such_number().into()) } else { Ok((log, 1, serials)) }
+        }
+        single => {
+            let (number, log, entry) = find(session, single)?;
+            let serial = entry.head.serial.number();
+            Ok((log, number.min(1), serial..=serial))
+        }
+    }
+}
+
+async fn over(session: &mut Session, selector: &Selector) -> Answer {
+    let (log, shown, serials) = several(session, selector)?;
+    session.respond(code::OVERVIEW, "overview follows");
+    for serial in serials.filter_map(Serial::new) {
+        // One that expired meanwhile is left out, as RFC 3977 section 8.3 allows.
+        let Some(entry) = log.entry(serial)? else { continue };
+        let header = |name| entry.header(name).unwrap_or_default();
+        let (subject, from, date, id) = (header("Subject"), header("From"), header("Date"), header("Message-ID"));
+        let (number, octets, lines) = (serial.number() * shown, entry.article().len(), entry.body_lines());
+        line(session, format_args!("{number}\t{subject}\t{from}\t{date}\t{id}\t\t{octets}\t{lines}"));
+        session.relieve().await?;
+    }
+    end(session);
+    Ok(())
+}
+
+async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bool) -> Answer {
+    let metadata = |entry: &Entry| match field.to_ascii_lowercase().as_str() {
+        ":bytes" | "bytes" => Some(entry.article().len()),
+        ":lines" | "lines" => Some(entry.body_lines()),
+        _ => None,
+    };
+    if field.starts_with(':') && !matches!(field.to_ascii_lowercase().as_str(), ":bytes" | ":lines") {
+        return Err(Response::new(code::NOT_STORED, "metadata here are :bytes and :lines").into());
+    }
+    let (log, shown, serials) = several(session, selector)?;
+    session.respond(if legacy { code::HEAD } else { code::HDR }, "headers follow");
+    for serial in serials.filter_map(Serial::new) {
+        let Some(entry) = log.entry(serial)? else { continue };
+        let number = serial.number() * shown;
+        match metadata(&entry) {
+            Some(value) => line(session, format_args!("{number} {value}")),
+            None => line(session, format_args!("{number} {}", entry.header(field).unwrap_or_default())),
+        }
+        session.relieve().await?;
+    }
+    end(session);
+    Ok(())
+}
+
+async fn list_group(session: &mut Session, group: Option<String>, range: Range) -> Answer {
+    let log = match group {
+        Some(name) => select(session, &name)?,
+        None => {
+            let log = selected(session)?;
+            session.parked.current = Some(log.marks().low);
+            log
+        }
+    };
+    session.respond(code::GROUP, format_args!("{} list follows", group_line(&log)));
+    for serial in serials(&log, range) {
+        line(session, format_args!("{serial}"));
+        session.relieve().await?;
+    }
+    end(session);
+    Ok(())
+}
+
+fn description(log: &Log) -> &'static str {
+    match () {
+        () if log.channel.is_trust() => "Who may sign what in this namespace",
+        () if log.channel.is_beat() => "What is newest, said every few minutes",
+        () => "Signed announcements of releases",
+    }
+}
+
+async fn list(session: &mut Session, item: ListItem) -> Answer {
+    let (wildmat, kind): (Option<Wildmat>, fn(&mut Session, &Log)) = match item {
+        ListItem::Active(wildmat) => (wildmat, |session, log| active_line(session, log)),
+        ListItem::ActiveTimes(wildmat) => (wildmat, |session, log| {
+            line(session, format_args!("{} {} tidings", log.channel, log.marks().created.seconds()));
+        }),
+        ListItem::Newsgroups(wildmat) => (wildmat, |session, log| line(session, format_args!("{}\t{}", log.channel, description(log)))),
+        ListItem::Headers => {
+            session.respond(code::LIST, "headers and metadata that HDR knows");
+            [":", ":bytes", ":lines"].into_iter().for_each(|name| line(session, format_args!("{name}")));
+            end(session);
+            return Ok(());
+        }
+        ListItem::OverviewFmt => {
+            session.respond(code::LIST, "fields of the overview");
+            let fields = ["Subject:", "From:", "Date:", "Message-ID:", "References:", ":bytes", ":lines"];
+            fields.into_iter().for_each(|name| line(session, format_args!("{name}")));
+            end(session);
+            return Ok(());
+        }
+        ListItem::NotStored => return Err(Response::new(code::NOT_STORED, "this broker keeps no such list").into()),
+    };
+    session.respond(code::LIST, "list follows");
+    for log in session.shared().logs.all() {
+        if wildmat.as_ref().is_none_or(|w| w.matches(log.channel.as_str())) {
+            kind(session, &log);
+            session.relieve().await?;
+        }
+    }
+    end(session);
+    Ok(())
+}
+
+fn active_line(session: &mut Session, log: &Log) {
+    let (marks, status) = (log.marks(), if session.shared().settings.config.posting { 'y' } else { 'n' });
+    line(session, format_args!("{} {} {} {status}", log.channel, marks.head.serial, marks.low));
+}
+
+fn since(date: DateTime) -> Result<Timestamp, Response> {
+    date.resolve(clock::now()).ok_or_else(|| Response::new(code::SYNTAX, "there is no such date"))
+}
+
+fn new_groups(session: &mut Session, date: DateTime) -> Answer {
+    let since = since(date)?;
+    session.respond(code::NEWGROUPS, "new channels follow");
+    for log in session.shared().logs.all().into_iter().filter(|log| log.marks().created >= since) {
+        active_line(session, &log);
+    }
+    end(session);
+    Ok(())
+}
+
+async fn new_news(session: &mut Session, wildmat: &Wildmat, date: DateTime) -> Answer {
+    let since = since(date)?;
+    session.respond(code::NEWNEWS, "message-ids follow");
+    for log in session.shared().logs.all() {
+        if !wildmat.matches(log.channel.as_str()) {
+            continue;
+        }
+        // Serials arrive in their order: from the head down to the first that is older.
+        let marks = log.marks();
+        let mut first = marks.head.serial.number() + 1;
+        for serial in (marks.low.number()..=marks.head.serial.number()).rev().filter_map(Serial::new) {
+            if log.arrived(serial)?.is_none_or(|at| at < since) {
+                break;
+            }
+            first = serial.number();
+        }
+        for serial in (first..=marks.head.serial.number()).filter_map(Serial::new) {
+            let Some(entry) = log.entry(serial)? else { continue };
+            line(session, format_args!("{}", log.message_id(entry.head)));
+            session.relieve().await?;
+        }
+    }
+    end(session);
+    Ok(())
+}
+
+fn capabilities(session: &mut Session) {
+    let posting = session.shared().settings.config.posting;
+    session.respond(code::CAPABILITIES, "capabilities follow");
+    line(session, format_args!("VERSION 2"));
+    line(session, format_args!("IMPLEMENTATION Tidings {}", env!("CARGO_PKG_VERSION")));
+    let mut known: Vec<&str> = COMMANDS.iter().map(|entry| entry.capability).filter(|c| !c.is_empty()).collect();
+    known.sort_unstable();
+    known.dedup();
+    for capability in known {
+        match capability {
+            // Offered by servers that still have to switch; this one is a reader's already.
+            "MODE-READER" => {}
+            "POST" if !posting => {}
+            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES HEADERS NEWSGROUPS OVERVIEW.FMT")),
+            "OVER" => line(session, format_args!("OVER MSGID")),
+            other => line(session, format_args!("{other}")),
+        }
+    }
+    end(session);
+}
+
+fn help(session: &mut Session) {
+    session.respond(code::HELP, "commands");
+    for entry in COMMANDS {
+        line(session, format_args!("  {:<70} {}", entry.usage(), entry.help));
+    }
+    line(session, format_args!("Every header but Path follows from the signed statement in the body: {}.", article::HEADERS.join(", ")));
+    end(session);
+}

@@ -1,0 +1,149 @@
+//! A client's octets, in clear text or under TLS.
+//!
+//! tokio-rustls owns its connection for good; here socket and TLS state can be taken apart again, so that a
+//! connection can leave tokio to be watched and come back (see [`crate::watch`]).
+
+use std::io::{self, Read, Write};
+
+use bytes::BytesMut;
+use rustls::ServerConnection;
+use tokio::net::TcpStream;
+
+/// Octets read at once.
+const READ: usize = 4096;
+
+pub(crate) struct Stream {
+    pub(crate) socket: TcpStream,
+    pub(crate) tls: Option<Box<ServerConnection>>,
+}
+
+/// rustls reads and writes through this; `WouldBlock` goes back to the caller.
+struct NonBlocking<'a>(&'a TcpStream);
+
+impl Read for NonBlocking<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for NonBlocking<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.try_write(octets)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Reads what TLS has decrypted; `None` if there is nothing now, 0 at the end.
+pub(crate) fn read_plain(tls: &mut ServerConnection, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    match tls.reader().read(buffer) {
+        Ok(n) => Ok(Some(n)),
+        Err(e) if would_block(&e) => Ok(None),
+        // A client that closes without close_notify: nothing it sent is trusted on that account anyway.
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(0)),
+        Err(e) => Err(e),
+    }
+}
+
+pub(crate) fn process(tls: &mut ServerConnection) -> io::Result<()> {
+    tls.process_new_packets().map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+impl Stream {
+    /// Completes the TLS handshake.
+    pub(crate) async fn handshake(&mut self) -> io::Result<()> {
+        while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            self.flush_tls().await?;
+            let Some(tls) = self.tls.as_mut().filter(|tls| tls.is_handshaking()) else { break };
+            if !receive(&self.socket, tls).await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.flush_tls().await
+    }
+
+    /// Reads some octets; 0 at the end. Cancelling loses none.
+    pub(crate) async fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+        let mut buffer = [0; READ];
+        loop {
+            match &mut self.tls {
+                None => {
+                    self.socket.readable().await?;
+                    match self.socket.try_read(&mut buffer) {
+                        Err(e) if would_block(&e) => continue,
+                        n => return n.inspect(|&n| input.extend_from_slice(&buffer[..n])),
+                    }
+                }
+                Some(tls) => {
+                    if let Some(n) = read_plain(tls, &mut buffer)? {
+                        input.extend_from_slice(&buffer[..n]);
+                        return Ok(n);
+                    }
+                    self.flush_tls().await?;
+                    let Some(tls) = &mut self.tls else { continue };
+                    if !receive(&self.socket, tls).await? {
+                        return Ok(0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes all octets.
+    pub(crate) async fn write_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            match &mut self.tls {
+                None => match self.socket.try_write(octets) {
+                    Ok(n) => octets = &octets[n..],
+                    Err(e) if would_block(&e) => self.socket.writable().await?,
+                    Err(e) => return Err(e),
+                },
+                Some(tls) => {
+                    let n = tls.writer().write(octets)?;
+                    octets = &octets[n..];
+                    self.flush_tls().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the other end that nothing more will come.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+        }
+        self.flush_tls().await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut self.socket).await
+    }
+
+    async fn flush_tls(&mut self) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        while tls.wants_write() {
+            match tls.write_tls(&mut NonBlocking(&self.socket)) {
+                Ok(_) => {}
+                Err(e) if would_block(&e) => self.socket.writable().await?,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes in some encrypted octets; whether there were any before the end.
+async fn receive(socket: &TcpStream, tls: &mut ServerConnection) -> io::Result<bool> {
+    loop {
+        socket.readable().await?;
+        match tls.read_tls(&mut NonBlocking(socket)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return process(tls).map(|()| true),
+            Err(e) if would_block(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}

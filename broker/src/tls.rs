@@ -1,0 +1,67 @@
+//! The TLS side of the listeners: implicit TLS 1.3 alone (RFC 8143), certificates that can be exchanged.
+
+use std::{path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{ServerConfig, ServerConnection, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::config::Tls;
+
+/// Why TLS cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file cannot be read.
+    #[error("cannot read {what} from {path}: {source}")]
+    Pem {
+        /// Certificate or key.
+        what: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: rustls_pki_types::pem::Error,
+    },
+    /// Certificate and key do not go together, or are of no use.
+    #[error("certificate and key cannot be used: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// What new connections are served with; connections that stand keep what they began with.
+pub(crate) struct Certificates {
+    files: Tls,
+    config: ArcSwap<ServerConfig>,
+}
+
+impl Certificates {
+    pub(crate) fn load(files: &Tls) -> Result<Self, TlsError> {
+        Ok(Self { files: files.clone(), config: ArcSwap::from_pointee(read(files)?) })
+    }
+
+    /// Reads the files again; if they cannot be used, the present certificate stays in use.
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+        self.config.store(Arc::new(read(&self.files)?));
+        Ok(())
+    }
+
+    pub(crate) fn accept(&self) -> Result<ServerConnection, TlsError> {
+        Ok(ServerConnection::new(self.config.load_full())?)
+    }
+}
+
+fn read(files: &Tls) -> Result<ServerConfig, TlsError> {
+    let pem = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| TlsError::Pem { what, path, source }
+    };
+    let error = || pem("the certificate", &files.certificate_file);
+    let chain = CertificateDer::pem_file_iter(&files.certificate_file).map_err(error())?.collect::<Result<Vec<_>, _>>().map_err(error())?;
+    let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem("the key", &files.key_file))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"nntp".to_vec()];
+    // Nothing to read for anybody who does not ask again: one ticket is enough.
+    config.send_tls13_tickets = 1;
+    Ok(config)
+}

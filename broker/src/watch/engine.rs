@@ -1,0 +1,414 @@
+//! One loop and its table.
+
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+use tokio::{net::TcpStream, runtime::Handle};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Inbox, Joining, Mailbox,
+    watcher::{Cursor, Watcher},
+};
+use crate::{
+    limits::{WATCH_GATHER, WATCH_GATHER_TLS_OCTETS, WATCH_STALL, WATCH_TURN},
+    logs::{Entry, Log, Logs},
+    session::Session,
+    stream::Stream,
+};
+
+const WAKE: Token = Token(usize::MAX);
+
+/// What the loop knows of a channel.
+#[derive(Default)]
+struct Channel {
+    log: Option<Arc<Log>>,
+    /// The last serial that the loop has heard of.
+    head: u32,
+    /// What came with the present news; kept only while it is handed out.
+    fresh: Vec<Arc<Entry>>,
+    /// The keys of the watchers that have a cursor here.
+    subscribers: Vec<u32>,
+}
+
+pub(super) struct Engine {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+    logs: Arc<Logs>,
+    tasks: TaskTracker,
+    runtime: Handle,
+    watchers: Slab<Watcher>,
+    channels: Vec<Channel>,
+    /// Watchers that had their turn and have more to get.
+    turns: Vec<u32>,
+    /// Watchers with live wildmats.
+    live: usize,
+    started: Instant,
+}
+
+/// What becomes of a watcher after it was looked at.
+enum Next {
+    Stay,
+    /// It has more to get, but others come first.
+    Again,
+    /// Back to a session.
+    Return,
+    Close,
+}
+
+impl Engine {
+    pub(super) fn start(index: usize, heartbeat: Duration, logs: Arc<Logs>, tasks: TaskTracker) -> io::Result<Arc<Mailbox>> {
+        let poll = Poll::new()?;
+        let mailbox = Arc::new(Mailbox { inbox: Default::default(), waker: Waker::new(poll.registry(), WAKE)? });
+        let engine = Self {
+            poll,
+            mailbox: mailbox.clone(),
+            logs,
+            tasks,
+            runtime: Handle::current(),
+            watchers: Slab::new(),
+            channels: Vec::new(),
+            turns: Vec::new(),
+            live: 0,
+            started: Instant::now(),
+        };
+        // Three ticks a heartbeat: the longest silence is two of them, and there is time left to arrive.
+        thread::Builder::new().name(format!("watch-{index}")).spawn(move || engine.run(heartbeat / 3))?;
+        Ok(mailbox)
+    }
+
+    fn run(mut self, tick: Duration) {
+        let mut events = Events::with_capacity(1024);
+        let mut next_tick = self.started + tick;
+        loop {
+            let wait = next_tick.saturating_duration_since(Instant::now());
+            let wait = if self.turns.is_empty() { wait } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    tracing::error!(%error, "a watch loop cannot poll; its subscribers will reconnect");
+                    return;
+                }
+                _ => {}
+            }
+            let ready: Vec<_> =
+                events.iter().filter(|e| e.token() != WAKE).map(|e| (key(e.token().0), e.is_readable() || e.is_read_closed())).collect();
+            for (key, readable) in ready {
+                self.ready(key, readable);
+            }
+            for key in std::mem::take(&mut self.turns) {
+                self.serve(key);
+            }
+            let inbox = self.mailbox.take();
+            if inbox.stop {
+                return self.stop(inbox);
+            }
+            self.read(inbox);
+            if Instant::now() >= next_tick {
+                next_tick += tick;
+                self.tick();
+            }
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // the seconds of a process
+    fn seconds(&self) -> u32 {
+        self.started.elapsed().as_secs() as u32 + 1
+    }
+
+    fn read(&mut self, inbox: Inbox) {
+        let mut news: Vec<_> = inbox.news.into_values().collect();
+        // Channels that are new are made known first, so that those who join find them.
+        news.sort_by_key(|(log, new)| (!new, log.index));
+        for (log, new) in news {
+            if new && self.live > 0 {
+                self.offer(&log);
+            }
+            self.spread(&log);
+        }
+        for joining in inbox.joining {
+            if let Err(error) = self.join(joining) {
+                tracing::warn!(%error, "a connection could not be watched");
+            }
+        }
+    }
+
+    fn channel(&mut self, log: &Arc<Log>) -> &mut Channel {
+        if self.channels.len() <= log.index {
+            self.channels.resize_with(log.index + 1, Channel::default);
+        }
+        let channel = &mut self.channels[log.index];
+        if channel.log.is_none() {
+            channel.log = Some(log.clone());
+            channel.head = log.marks().head.serial.number();
+        }
+        channel
+    }
+
+    fn subscribe(&mut self, at: u32, log: &Arc<Log>, after: u32) {
+        let index = key(log.index);
+        let known = |c: &Cursor| c.channel == index;
+        if self.watchers.get(at as usize).is_none_or(|w| w.cursors.iter().any(known)) {
+            return;
+        }
+        let channel = self.channel(log);
+        channel.subscribers.push(at);
+        let place = key(channel.subscribers.len() - 1);
+        self.watchers[at as usize].cursors.push(Cursor { channel: index, serial: after, place });
+    }
+
+    /// A new channel for those who watch channels of the future.
+    fn offer(&mut self, log: &Arc<Log>) {
+        let name = log.channel.as_str();
+        let wanted = |(at, w): (usize, &Watcher)| w.live.iter().any(|live| live.matches(name)).then_some(key(at));
+        let wanted: Vec<u32> = self.watchers.iter().filter_map(wanted).collect();
+        for at in wanted {
+            self.subscribe(at, log, 0);
+        }
+    }
+
+    /// Sends a channel's news to its subscribers.
+    fn spread(&mut self, log: &Arc<Log>) {
+        let channel = self.channel(log);
+        if channel.subscribers.is_empty() {
+            // Nobody to tell: whoever joins reads the marks anew.
+            channel.log = None;
+            return;
+        }
+        match log.events_after(channel.head.min(log.marks().head.serial.number().saturating_sub(1)), crate::limits::TAIL_ENTRIES) {
+            Ok(fresh) => channel.fresh = fresh,
+            Err(error) => tracing::error!(channel = %log.channel, %error, "cannot read what was just stored"),
+        }
+        channel.head = log.marks().head.serial.number();
+        let subscribers = std::mem::take(&mut channel.subscribers);
+        let mut leaving = Vec::new();
+        for &at in &subscribers {
+            match self.pump(at) {
+                Next::Stay => {}
+                Next::Again => self.turns.push(at),
+                next => leaving.push((at, next)),
+            }
+        }
+        let channel = &mut self.channels[log.index];
+        channel.subscribers = subscribers;
+        channel.fresh = Vec::new();
+        for (at, next) in leaving {
+            self.settle(at, next);
+        }
+    }
+
+    fn join(&mut self, joining: Joining) -> io::Result<()> {
+        let Joining { socket, tls, cursors, live, parked, counted } = joining;
+        let mut socket = mio::net::TcpStream::from_std(socket);
+        let entry = self.watchers.vacant_entry();
+        let at = entry.key();
+        self.poll.registry().register(&mut socket, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+        self.live += usize::from(!live.is_empty());
+        entry.insert(Watcher {
+            socket,
+            tls,
+            cursors: Vec::with_capacity(cursors.len()),
+            live: live.into(),
+            partial: parked.greeting.clone(),
+            parked,
+            _counted: counted,
+            blocked_since: 0,
+            wrote: true,
+            ending: false,
+        });
+        let at = key(at);
+        for (log, after) in cursors {
+            self.subscribe(at, &log, after);
+        }
+        if !self.watchers[at as usize].live.is_empty() {
+            for log in self.logs.all() {
+                let wanted = self.watchers[at as usize].live.iter().any(|live| live.matches(log.channel.as_str()));
+                if wanted {
+                    let head = self.channel(&log).head;
+                    self.subscribe(at, &log, head);
+                }
+            }
+        }
+        self.serve(at);
+        Ok(())
+    }
+
+    /// The poll says that a socket can be read or written.
+    fn ready(&mut self, at: u32, readable: bool) {
+        let Some(watcher) = self.watchers.get_mut(at as usize) else { return };
+        if readable && !watcher.receive().unwrap_or(false) {
+            return self.settle(at, Next::Close);
+        }
+        self.serve(at);
+    }
+
+    fn serve(&mut self, at: u32) {
+        let next = self.pump(at);
+        self.settle(at, next);
+    }
+
+    fn settle(&mut self, at: u32, next: Next) {
+        match next {
+            Next::Stay => {}
+            Next::Again => self.turns.push(at),
+            Next::Return => self.hand_back(at),
+            Next::Close => drop(self.remove(at)),
+        }
+    }
+
+    /// Sends what a watcher can take now.
+    fn pump(&mut self, at: u32) -> Next {
+        let Some(watcher) = self.watchers.get_mut(at as usize) else { return Next::Stay };
+        let mut sent = 0;
+        loop {
+            let whole = if watcher.is_blocked() { watcher.flush() } else { Ok(true) };
+            match whole {
+                Ok(true) => watcher.blocked_since = 0,
+                Ok(false) => {
+                    if watcher.blocked_since == 0 {
+                        watcher.blocked_since = 1 + self.started.elapsed().as_secs().try_into().unwrap_or(u32::MAX - 1);
+                    }
+                    return Next::Stay;
+                }
+                Err(_) => return Next::Close,
+            }
+            if watcher.ending {
+                return Next::Return;
+            }
+            if !watcher.parked.input.is_empty() {
+                watcher.partial = Bytes::from_static(b".\r\n");
+                watcher.ending = true;
+                continue;
+            }
+            if sent >= WATCH_TURN {
+                return Next::Again;
+            }
+            match send_some(watcher, &self.channels) {
+                Ok(Some(count)) => sent += count,
+                Ok(None) => return Next::Stay,
+                Err(_) => return Next::Close,
+            }
+        }
+    }
+
+    fn remove(&mut self, at: u32) -> Option<Watcher> {
+        let mut watcher = self.watchers.try_remove(at as usize)?;
+        // The socket is going away or to another poll; either way it is not ours any more.
+        let _ = self.poll.registry().deregister(&mut watcher.socket);
+        self.live -= usize::from(!watcher.live.is_empty());
+        for cursor in &watcher.cursors {
+            let subscribers = &mut self.channels[cursor.channel as usize].subscribers;
+            subscribers.swap_remove(cursor.place as usize);
+            if let Some(&moved) = subscribers.get(cursor.place as usize) {
+                let cursors = &mut self.watchers[moved as usize].cursors;
+                if let Some(other) = cursors.iter_mut().find(|c| c.channel == cursor.channel) {
+                    other.place = cursor.place;
+                }
+            }
+        }
+        Some(watcher)
+    }
+
+    fn hand_back(&mut self, at: u32) {
+        let Some(watcher) = self.remove(at) else { return };
+        let Watcher { socket, tls, parked, .. } = watcher;
+        let resume = async move {
+            match TcpStream::from_std(socket.into()) {
+                Ok(socket) => Session::resume(parked, Stream { socket, tls }).run().await,
+                Err(error) => tracing::warn!(%error, "a watched connection could not go on"),
+            }
+        };
+        drop(self.tasks.spawn_on(resume, &self.runtime));
+    }
+
+    /// Once in a while: a sign of life for those who got nothing, an end for those who take nothing.
+    fn tick(&mut self) {
+        let now = self.seconds();
+        let limit = u32::try_from(WATCH_STALL.as_secs()).unwrap_or(u32::MAX);
+        let keys: Vec<u32> = self.watchers.iter().map(|(at, _)| key(at)).collect();
+        for at in keys {
+            let Some(watcher) = self.watchers.get_mut(at as usize) else { continue };
+            if watcher.blocked_since > 0 {
+                if now.saturating_sub(watcher.blocked_since) > limit {
+                    tracing::info!(peer = %watcher.parked.peer, "a subscriber has taken nothing for too long and is disconnected");
+                    self.settle(at, Next::Close);
+                }
+                continue;
+            }
+            if !std::mem::take(&mut watcher.wrote) {
+                watcher.partial = Bytes::from_static(b"0\r\n");
+                self.serve(at);
+            }
+        }
+        for channel in &mut self.channels {
+            channel.subscribers.shrink_to_fit();
+        }
+    }
+
+    fn stop(mut self, inbox: Inbox) {
+        drop(inbox);
+        for (_, watcher) in &mut self.watchers {
+            if !watcher.is_blocked() {
+                watcher.partial = Bytes::from_static(b".\r\n400 the broker is shutting down\r\n");
+            }
+            // What the socket does not take now, the client reads from another broker.
+            let _ = watcher.flush();
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // tables have far fewer rows, see limits
+fn key(index: usize) -> u32 {
+    index as u32
+}
+
+/// Sends the next events of the first channel that has any; how many were begun, none when there are none.
+fn send_some(watcher: &mut Watcher, channels: &[Channel]) -> io::Result<Option<usize>> {
+    for index in 0..watcher.cursors.len() {
+        let Cursor { channel, serial, .. } = watcher.cursors[index];
+        let channel = &channels[channel as usize];
+        let Some(log) = channel.log.as_ref().filter(|_| serial < channel.head) else { continue };
+        let read;
+        let entries = match channel.fresh.iter().position(|e| e.head.serial.number() == serial + 1) {
+            Some(from) => &channel.fresh[from..],
+            None => {
+                read = log.events_after(serial, WATCH_GATHER).map_err(io::Error::other)?;
+                &read[..]
+            }
+        };
+        if let [one] = entries {
+            let begun = watcher.send(std::slice::from_ref(one.event()))?;
+            return Ok(advance(watcher, index, entries, begun));
+        }
+        let mut octets = 0;
+        let mut gathered: Vec<Bytes> = Vec::with_capacity(entries.len().min(WATCH_GATHER));
+        for entry in entries.iter().take(WATCH_GATHER) {
+            octets += entry.event().len();
+            if watcher.tls.is_some() && octets > WATCH_GATHER_TLS_OCTETS && !gathered.is_empty() {
+                break;
+            }
+            gathered.push(entry.event().clone());
+        }
+        if gathered.is_empty() {
+            // Expired meanwhile: the log goes on behind it.
+            watcher.cursors[index].serial = channel.head;
+            continue;
+        }
+        let begun = watcher.send(&gathered)?;
+        return Ok(advance(watcher, index, entries, begun));
+    }
+    Ok(None)
+}
+
+/// Moves a cursor behind what was begun; with nothing begun the socket is full, and will say when it can be written.
+fn advance(watcher: &mut Watcher, index: usize, entries: &[Arc<Entry>], begun: usize) -> Option<usize> {
+    let last = entries[..begun].last()?;
+    watcher.cursors[index].serial = last.head.serial.number();
+    Some(begun)
+}

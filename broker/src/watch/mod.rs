@@ -1,0 +1,128 @@
+//! Watches: subscribers that are told of statements as they come (spec section 8.5).
+//!
+//! A connection that watches leaves its session's task and becomes a row in a table: a socket, a cursor for each
+//! channel, nothing else. One loop per core walks its table. No queue, no timer and no buffer belongs to a
+//! subscriber; one that is slow stays behind with its cursor and reads the log again when its socket takes more.
+
+mod engine;
+mod watcher;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::TcpStream,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rustls::ServerConnection;
+use tidings_protocol::Wildmat;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    logs::{Log, Logs},
+    session::Parked,
+};
+use engine::Engine;
+
+/// A connection on its way into a table.
+pub(crate) struct Joining {
+    pub(crate) socket: TcpStream,
+    pub(crate) tls: Option<Box<ServerConnection>>,
+    /// Each channel, and the serial after which it is sent.
+    pub(crate) cursors: Vec<(Arc<Log>, u32)>,
+    /// The channels that are sent live.
+    pub(crate) live: Vec<Wildmat>,
+    /// What the session takes up again when the watch ends.
+    pub(crate) parked: Box<Parked>,
+    pub(crate) counted: Counted,
+}
+
+/// What loops are told; each channel at most once until they look.
+#[derive(Default)]
+struct Inbox {
+    joining: Vec<Joining>,
+    /// Channels with news, and whether they are new themselves.
+    news: HashMap<usize, (Arc<Log>, bool)>,
+    stop: bool,
+}
+
+struct Mailbox {
+    inbox: Mutex<Inbox>,
+    waker: mio::Waker,
+}
+
+impl Mailbox {
+    fn put(&self, change: impl FnOnce(&mut Inbox)) {
+        change(&mut self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        // A wake-up that fails is followed by the next tick.
+        let _ = self.waker.wake();
+    }
+    fn take(&self) -> Inbox {
+        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// All tables.
+pub(crate) struct Watches {
+    loops: Vec<Arc<Mailbox>>,
+    next: AtomicUsize,
+    count: Arc<AtomicUsize>,
+    most: usize,
+    heartbeat: Duration,
+}
+
+/// One counted watch; it is uncounted when this is dropped.
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Watches {
+    /// Starts the loops. Must be called within the runtime that sessions return to.
+    pub(crate) fn start(loops: usize, most: usize, heartbeat: Duration, logs: Arc<Logs>, tasks: TaskTracker) -> io::Result<Arc<Self>> {
+        let start = |index| Engine::start(index, heartbeat, logs.clone(), tasks.clone());
+        let loops = (0..loops).map(start).collect::<io::Result<_>>()?;
+        Ok(Arc::new(Self { loops, next: AtomicUsize::new(0), count: Arc::default(), most, heartbeat }))
+    }
+
+    /// A place for one watch more, unless there are too many.
+    pub(crate) fn reserve(&self) -> Option<Counted> {
+        let counted = Counted(self.count.clone());
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        (before < self.most).then_some(counted)
+    }
+
+    /// The longest silence, in seconds.
+    pub(crate) fn heartbeat_seconds(&self) -> u64 {
+        self.heartbeat.as_secs()
+    }
+
+    pub(crate) fn join(&self, joining: Joining) {
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.loops.len();
+        self.loops[index].put(|inbox| inbox.joining.push(joining));
+    }
+
+    /// A channel has statements that were not there before.
+    pub(crate) fn notify(&self, log: &Arc<Log>, new: bool) {
+        for mailbox in &self.loops {
+            mailbox.put(|inbox| {
+                let entry = inbox.news.entry(log.index).or_insert_with(|| (log.clone(), new));
+                entry.1 |= new;
+            });
+        }
+    }
+
+    /// Ends all watches.
+    pub(crate) fn stop(&self) {
+        for mailbox in &self.loops {
+            mailbox.put(|inbox| inbox.stop = true);
+        }
+    }
+}
