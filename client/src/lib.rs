@@ -1,1 +1,51 @@
-//! x
+//! The Tidings library for node agents: learn of signed releases by pull or by push, and verify them here.
+//!
+//! Nobody between the signer and this library is trusted: every statement that it returns is a
+//! [`Verified`]`<`[`Statement`]`>`.
+//!
+//! ```no_run
+//! use tidings_client::{Body, Device, Source};
+//!
+//! # async fn agent() -> Result<(), tidings_client::Error> {
+//! let source = Source::new(["nntps://news.example.org"], "baserock sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b")?;
+//! let mut device = Device::open(source, ["baserock.os.stable"], "/var/lib/agent/tidings.state")?;
+//! for statement in device.poll().await? {
+//!     if let Body::Release(release) = statement.body() {
+//!         println!("{} {}", statement.serial(), release.version);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same [`Device`], with the same cursor, can be told instead of asking: [`Device::watch`].
+
+mod address;
+mod connection;
+mod device;
+mod error;
+pub mod keys;
+pub mod limits;
+mod publisher;
+mod source;
+mod state;
+
+pub use address::{Address, AddressError};
+pub use connection::{Connection, Group, Tls, TlsError};
+pub use device::{Device, Pace, Start, turn};
+pub use error::Error;
+pub use publisher::{PublishError, Published, Publisher};
+pub use source::Source;
+pub use state::{State, StateError};
+pub use tidings_protocol::{
+    Anchor, Channel, Head, Serial, Statement, Timestamp, Verified,
+    statement::{Body, Release, Withdraw},
+};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The one place that reads the clock; 1970 if it stands before that.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Timestamp {
+    Timestamp::from_seconds(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}

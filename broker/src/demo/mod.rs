@@ -1,11 +1,210 @@
-//! The demonstration.
-/// Options.
+//! `tidingsd demo`: the main job on one machine with nothing set up.
+
+mod image;
+mod relay;
+mod stage;
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use futures_util::{StreamExt, pin_mut};
+use tidings_client::{Body, Device, Error, PublishError, Source, State, Statement, Tls, Verified};
+use tidings_protocol::statement::Urgency;
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::limits::DRAIN;
+use stage::Stage;
+
+/// How long an announcement may take to arrive before the demonstration has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the polling device asks.
+const POLL: Duration = Duration::from_millis(250);
+
+/// What `tidingsd demo` can be told.
 #[derive(clap::Args)]
-pub struct Options {}
-/// Run.
+pub struct Options {
+    /// Make everything in this new directory, publish, print one `key=value` a line and then `ready`, and stay up until SIGTERM
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// How many releases are published with --keep
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "keep")]
+    releases: u32,
+}
+
+/// Runs the demonstration.
 ///
 /// # Errors
-/// x
-pub fn run(_o: Options) -> anyhow::Result<std::process::ExitCode> {
-    anyhow::bail!("not yet")
+/// If something cannot be set up; what is shown and does not happen as it should ends with exit code 1.
+pub fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    match options.keep {
+        Some(directory) => runtime.block_on(keep(directory, options.releases)),
+        None => runtime.block_on(show()),
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+async fn keep(directory: PathBuf, releases: u32) -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let empty = std::fs::read_dir(&directory).map_or(true, |mut entries| entries.next().is_none());
+    ensure!(empty, "{} is not empty; the demonstration makes everything anew, name a new directory", directory.display());
+    let mut stage = Stage::set_up(&directory).await?;
+    for number in 1..=releases {
+        stage.release(&format!("1.{number}"), "a release of the demonstration", Urgency::Routine, vec![]).await?;
+    }
+    say(format_args!("nntp={}", stage.broker.nntp[0]));
+    say(format_args!("nntps={}", stage.broker.nntps[0]));
+    say(format_args!("ca={}", stage.ca.display()));
+    say(format_args!("channel={}", stage::CHANNEL));
+    say(format_args!("anchor={}", stage.anchor));
+    say(format_args!("key={}", stage.key_file.display()));
+    say(format_args!("state={}", directory.display()));
+    say(format_args!("pid={}", std::process::id()));
+    say("ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stage.broker.failed() => {}
+    }
+    let Stage { broker, publisher, .. } = stage;
+    drop(publisher);
+    Ok(if broker.shutdown(DRAIN).await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A statement that a device has verified, and when.
+struct Arrival {
+    by: &'static str,
+    at: Instant,
+    statement: Verified<Statement>,
+}
+
+async fn poll_for_ever(mut device: Device, arrivals: mpsc::Sender<Arrival>) -> Result<(), Error> {
+    loop {
+        for statement in device.poll().await? {
+            // Nobody looks any more: the demonstration is over.
+            if arrivals.send(Arrival { by: "poll", at: Instant::now(), statement }).await.is_err() {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn watch_for_ever(mut device: Device, arrivals: mpsc::Sender<Arrival>) -> Result<(), Error> {
+    let stream = device.watch();
+    pin_mut!(stream);
+    while let Some(statement) = stream.next().await {
+        if arrivals.send(Arrival { by: "push", at: Instant::now(), statement: statement? }).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn describe(statement: &Statement) -> String {
+    match statement.body() {
+        Body::Release(r) => format!("release {} ({}, {} payloads)", r.version, r.urgency.as_str(), r.payloads.len()),
+        Body::Withdraw(w) => format!("withdrawal of {} ({})", w.withdraws, w.reason),
+        other => other.kind().to_string(),
+    }
+}
+
+/// Waits until both devices have a statement; prints each arrival with its delay.
+async fn see(arrivals: &mut mpsc::Receiver<Arrival>, statement: &Statement, since: Instant) -> anyhow::Result<()> {
+    say(format_args!("  published {} {}", statement.serial(), describe(statement)));
+    for _ in 0..2 {
+        let arrival = timeout(PATIENCE, arrivals.recv()).await.context("an announcement did not arrive in time")?;
+        let Arrival { by, at, statement: arrived } = arrival.context("a device has given up")?;
+        ensure!(arrived.id() == statement.id(), "{by} brought another statement");
+        let delay = at.duration_since(since).as_secs_f64() * 1000.0;
+        say(format_args!("    {by}: verified, {delay:.1} ms after it was sent, {}", arrived.id()));
+    }
+    Ok(())
+}
+
+async fn show() -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let path = directory.path();
+    say(format_args!("Tidings on this machine, in {}", path.display()));
+    let mut stage = Stage::set_up(path).await?;
+    say(format_args!("\n1. A namespace: two keys, one trust statement. Devices and brokers are provisioned with one line:"));
+    say(format_args!("  {}", stage.anchor));
+    say(format_args!("\n2. An origin on its embedded store: nntp://{} and nntps://{}", stage.broker.nntp[0], stage.broker.nntps[0]));
+
+    say("\n3. Two devices: one polls over TLS, one is pushed to in clear text. Neither trusts the broker.");
+    let (sender, mut arrivals) = mpsc::channel(16);
+    let polls = Device::open(stage.tls_source()?, [stage::CHANNEL], path.join("poll.state"))?;
+    let pushed = Device::open(stage.source()?, [stage::CHANNEL], path.join("push.state"))?;
+    let tasks = [tokio::spawn(poll_for_ever(polls, sender.clone())), tokio::spawn(watch_for_ever(pushed, sender))];
+
+    say("\n4. Releases of real files: an image, its successor, and the delta between them.");
+    let images = image::make(path)?;
+    let mut count = 0;
+    for (version, summary, urgency, payloads) in [
+        ("1.0", "the first image", Urgency::Routine, vec![images.first.clone()]),
+        ("1.1", "closes a hole; as an image or as a delta", Urgency::Security, vec![images.second.clone(), images.delta.clone()]),
+    ] {
+        let since = Instant::now();
+        let statement = stage.release(version, summary, urgency, payloads).await?;
+        see(&mut arrivals, &statement, since).await?;
+        count += 1;
+        if let Body::Release(release) = statement.body() {
+            for payload in &release.payloads {
+                image::check(payload)?;
+                say(format_args!(
+                    "    {} of {} octets at {}: its SHA-256 is the one that was signed",
+                    payload.format, payload.size, payload.url
+                ));
+            }
+        }
+    }
+    let size = image::apply(&images)?;
+    say(format_args!("    the delta applied to 1.0 gives 1.1, octet for octet ({size})"));
+    let since = Instant::now();
+    let statement = stage.withdraw(2, "1.1 does not boot on some machines", 1).await?;
+    see(&mut arrivals, &statement, since).await?;
+    count += 1;
+
+    say("\n5. Somebody on the way changes version 1.1 into 6.6 and mends every header and id:");
+    let relay = relay::start(stage.broker.nntp[0], "Version: 1.1\n", "Version: 6.6\n").await?;
+    let source = Source::new([format!("nntp://{relay}").as_str()], &stage.anchor.to_string())?;
+    let state = State::ephemeral(source.anchor());
+    let mut deceived = Device::with_state(source, [stage::CHANNEL], state)?.with_start(tidings_client::Start::Oldest);
+    let refused = match deceived.poll().await {
+        Ok(_) => anyhow::bail!("the device has believed it"),
+        Err(error) => error,
+    };
+    say(format_args!("  the device: {refused}"));
+
+    say("\n6. Somebody with another key publishes:");
+    match stage.forge("9.9").await {
+        Ok(_) => anyhow::bail!("the broker has taken it"),
+        Err(PublishError::Refused(response)) => say(format_args!("  the broker: {response}")),
+        Err(error) => return Err(error.into()),
+    }
+
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    let Stage { broker, publisher, .. } = stage;
+    drop(publisher);
+    ensure!(broker.shutdown(DRAIN).await, "the broker did not end well");
+    say(format_args!(
+        "\n{count} statements were signed, published, relayed by push and by pull, and verified twice; 2 forgeries were refused; {:.1} s in all.",
+        began.elapsed().as_secs_f64()
+    ));
+    say("Next: the README shows how to publish, subscribe and operate; `tidingsd demo --keep DIR` leaves all of this running.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tls(ca: &std::path::Path) -> Result<Tls, Error> {
+    Ok(Tls::from_file(ca)?)
 }

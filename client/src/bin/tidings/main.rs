@@ -1,0 +1,130 @@
+//! `tidings`: keys, trust, releases, publishing, and reading with proof.
+//!
+//! `author` makes statements, `reader` reads them, `output` shows them; the rest is arguments.
+
+mod author;
+mod output;
+mod reader;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use tidings_client::{Source, Tls};
+
+/// Tell a fleet, provably, that there is an update.
+///
+/// Publishers make keys and trust once, then `release --publish` as often as there is news. Devices `fetch` or `watch`.
+/// Every statement that this command shows was verified here, from the anchor on.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on standard error: RUST_LOG as tracing has it, or debug
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 all went well; 1 something failed or did not verify, and standard error says what; 2 wrong arguments.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make and show keys
+    #[command(subcommand)]
+    Key(author::Key),
+    /// Make and show trust statements
+    #[command(subcommand)]
+    Trust(author::Trust),
+    /// Make a release: what is new, and where it can be had
+    Release(Box<author::Release>),
+    /// Make a withdrawal: call a release back
+    Withdraw(author::Withdraw),
+    /// Add a signature to a statement in a file
+    Sign(author::Sign),
+    /// Publish a signed statement
+    Publish(author::Publish),
+    /// Ask once what is new
+    Fetch(reader::Fetch),
+    /// Be told what is new, as it comes
+    Watch(reader::Watch),
+    /// Show the statements of a channel
+    Log(reader::Log),
+    /// Verify statements in files, without any network
+    Verify(reader::Verify),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or that of a command
+    Man {
+        /// The command
+        command: Option<String>,
+    },
+}
+
+/// Which brokers, and what proves what they say.
+#[derive(Args)]
+struct From {
+    /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several are tried in turn
+    #[arg(long = "broker", value_name = "URL", env = "TIDINGS_BROKERS", value_delimiter = ',', required = true)]
+    brokers: Vec<String>,
+    /// The anchor of the namespace: `NAMESPACE sha256:HEX`
+    #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
+    anchor: String,
+    /// Certificates that TLS trusts instead of the system's, PEM
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CA")]
+    ca: Option<PathBuf>,
+}
+
+impl From {
+    fn source(&self) -> anyhow::Result<Source> {
+        let source = Source::new(self.brokers.iter().map(String::as_str), &self.anchor)?;
+        Ok(match &self.ca {
+            Some(path) => source.with_tls(Tls::from_file(path)?),
+            None => source,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| if arguments.verbose { "debug".into() } else { "warn".into() });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidings: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    match command {
+        Command::Key(key) => key.run(),
+        Command::Trust(trust) => trust.run(),
+        Command::Release(release) => runtime.block_on(release.run()),
+        Command::Withdraw(withdraw) => runtime.block_on(withdraw.run()),
+        Command::Sign(sign) => sign.run(),
+        Command::Publish(publish) => runtime.block_on(publish.run()),
+        Command::Fetch(fetch) => runtime.block_on(fetch.run()),
+        Command::Watch(watch) => runtime.block_on(watch.run()),
+        Command::Log(log) => runtime.block_on(log.run()),
+        Command::Verify(verify) => verify.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { command } => {
+            let mut page = Arguments::command();
+            if let Some(name) = command {
+                page = page.find_subcommand(&name).with_context(|| format!("no command {name:?}"))?.clone().name(format!("tidings-{name}"));
+            }
+            Ok(clap_mangen::Man::new(page).render(&mut std::io::stdout())?)
+        }
+    }
+}

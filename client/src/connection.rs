@@ -1,0 +1,325 @@
+//! One connection to one broker: commands out, answers in.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use tidings_protocol::{
+    Channel, Serial, Statement,
+    article::{self, Incoming},
+    limits::{ARTICLE_OCTETS, LISTING_OCTETS},
+    nntp::{
+        Code, Response, code,
+        codec::{ClientCodec, CodecError, Output},
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::codec::Decoder;
+
+use crate::{
+    Address, Error,
+    limits::{ANSWER, CONNECT, PIPELINE, SILENCE, WATCH_GRACE},
+};
+
+/// Why TLS cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file with the roots cannot be read.
+    #[error("cannot read certificates from {path}: {source}")]
+    Roots {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: rustls_pki_types::pem::Error,
+    },
+    /// rustls refuses.
+    #[error("TLS cannot be used: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The host is no name that a certificate could be for.
+    #[error("{0:?} is no host name")]
+    Host(String),
+}
+
+/// Whom to believe that a broker is the one that was meant. The statements do not depend on it.
+#[derive(Clone)]
+pub struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// The roots that the operating system trusts.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up at all.
+    pub fn system() -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        // Those that cannot be read are left out, as every other program here does.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Self::with(roots)
+    }
+
+    /// The roots in a PEM file, and no others.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has no usable certificate.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
+        let path = path.as_ref();
+        let error = |source| TlsError::Roots { path: path.into(), source };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(path).map_err(error)? {
+            roots.add(certificate.map_err(error)?)?;
+        }
+        Self::with(roots)
+    }
+
+    fn with(roots: RootCertStore) -> Result<Self, TlsError> {
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+trait Octets: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Octets for T {}
+
+/// Count, low-water mark and head of a channel, as a broker claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The lowest serial that it has.
+    pub low: u32,
+    /// The highest.
+    pub high: u32,
+}
+
+/// One connection. Dropping it is always safe.
+pub struct Connection {
+    address: Address,
+    octets: Box<dyn Octets>,
+    input: BytesMut,
+    codec: ClientCodec,
+}
+
+impl Connection {
+    /// Connects, over TLS if the address says so, and reads the greeting.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached, is not the one that was meant, or refuses.
+    pub async fn open(address: &Address, tls: &Tls) -> Result<Self, Error> {
+        let open = async {
+            let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
+            socket.set_nodelay(true)?;
+            let octets: Box<dyn Octets> = if address.tls {
+                let name = ServerName::try_from(address.host.clone()).map_err(|_| TlsError::Host(address.host.clone()))?;
+                Box::new(TlsConnector::from(tls.0.clone()).connect(name, socket).await?)
+            } else {
+                Box::new(socket)
+            };
+            Ok::<_, Error>(octets)
+        };
+        let octets = timeout(CONNECT, open).await.map_err(|_| Error::Silent(CONNECT))??;
+        let mut connection = Self { address: address.clone(), octets, input: BytesMut::new(), codec: ClientCodec::default() };
+        let greeting = connection.response().await?;
+        match greeting.code {
+            code::READY | code::READY_NO_POSTING => Ok(connection),
+            _ => Err(Error::Refused(greeting)),
+        }
+    }
+
+    /// The broker.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    async fn next_within(&mut self, silence: Duration) -> Result<Output, Error> {
+        let deadline = Instant::now() + ANSWER.max(silence);
+        loop {
+            if let Some(output) = self.codec.decode(&mut self.input)? {
+                return Ok(output);
+            }
+            let until = deadline.min(Instant::now() + silence);
+            let read = timeout_at(until, self.octets.read_buf(&mut self.input));
+            if read.await.map_err(|_| Error::Silent(silence))?? == 0 {
+                return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    async fn send(&mut self, octets: &[u8]) -> Result<(), Error> {
+        let write = async {
+            self.octets.write_all(octets).await?;
+            self.octets.flush().await
+        };
+        Ok(timeout(SILENCE, write).await.map_err(|_| Error::Silent(SILENCE))??)
+    }
+
+    async fn response(&mut self) -> Result<Response, Error> {
+        match self.next_within(SILENCE).await? {
+            Output::Response(response) => Ok(response),
+            other => Err(unexpected("a response", &other)),
+        }
+    }
+
+    async fn block(&mut self, limit: usize) -> Result<Vec<u8>, Error> {
+        self.codec.expect_block(limit);
+        match self.next_within(SILENCE).await? {
+            Output::Block(block) => Ok(block?),
+            other => Err(unexpected("a multi-line block", &other)),
+        }
+    }
+
+    /// Sends one command and reads its response line.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub async fn command(&mut self, line: &str) -> Result<Response, Error> {
+        self.send(format!("{line}\r\n").as_bytes()).await?;
+        self.response().await
+    }
+
+    /// Sends one command whose answer is a block, and reads both.
+    ///
+    /// # Errors
+    /// If the connection fails or the code is another than `expected`.
+    pub async fn listing(&mut self, line: &str, expected: Code) -> Result<String, Error> {
+        let response = self.command(line).await?;
+        if response.code != expected {
+            return Err(Error::Refused(response));
+        }
+        Ok(String::from_utf8_lossy(&self.block(LISTING_OCTETS).await?).into_owned())
+    }
+
+    /// Whether the broker announces a capability.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub async fn is_capable(&mut self, label: &str) -> Result<bool, Error> {
+        let list = self.listing("CAPABILITIES", code::CAPABILITIES).await?;
+        Ok(list.lines().any(|line| line.split(' ').next() == Some(label)))
+    }
+
+    /// Selects a channel, and asks for the id of the article with a known serial in the same round trip.
+    ///
+    /// Returns nothing where the broker has no such channel, and with the marks the message-id at `known`, if it has it.
+    ///
+    /// # Errors
+    /// If the connection fails or the broker does not speak the protocol.
+    pub async fn group(&mut self, channel: &Channel, known: Option<Serial>) -> Result<Option<(Group, Option<String>)>, Error> {
+        let mut commands = format!("GROUP {channel}\r\n");
+        if let Some(serial) = known {
+            commands.push_str(&format!("STAT {serial}\r\n"));
+        }
+        self.send(commands.as_bytes()).await?;
+        let group = self.response().await?;
+        let stat = if known.is_some() { Some(self.response().await?) } else { None };
+        if group.code == code::NO_SUCH_GROUP {
+            return Ok(None);
+        }
+        if group.code != code::GROUP {
+            return Err(Error::Refused(group));
+        }
+        let numbers: Vec<u32> = group.text.split(' ').take(3).filter_map(|n| n.parse().ok()).collect();
+        let [_, low, high] = numbers[..] else {
+            return Err(CodecError::Unexpected { expected: "211 COUNT LOW HIGH CHANNEL", found: group.text }.into());
+        };
+        let id = stat.filter(|s| s.code == code::STAT).and_then(|s| s.text.split(' ').nth(1).map(str::to_owned));
+        Ok(Some((Group { low, high }, id)))
+    }
+
+    /// Reads the statements with these serials from the selected channel, many requests at a time. Those that the
+    /// broker does not have are left out.
+    ///
+    /// # Errors
+    /// If the connection fails, something is no statement, or there are more than `most` octets.
+    pub async fn articles(
+        &mut self,
+        channel: &Channel,
+        serials: std::ops::RangeInclusive<u32>,
+        most: usize,
+    ) -> Result<Vec<Statement>, Error> {
+        let mut found = Vec::new();
+        let mut octets = 0;
+        let (mut next, last) = (*serials.start(), *serials.end());
+        let mut under_way = 0;
+        while next <= last || under_way > 0 {
+            if next <= last && under_way <= PIPELINE / 2 {
+                let until = last.min(next + (PIPELINE - under_way) - 1);
+                let commands: String = (next..=until).map(|serial| format!("ARTICLE {serial}\r\n")).collect();
+                self.send(commands.as_bytes()).await?;
+                under_way += until - next + 1;
+                next = until + 1;
+            }
+            let response = self.response().await?;
+            under_way -= 1;
+            match response.code {
+                code::ARTICLE => {
+                    let Incoming { statement, .. } = article::parse(&self.block(ARTICLE_OCTETS).await?)?;
+                    octets += statement.octets().len();
+                    if octets > most {
+                        return Err(Error::Backlog(channel.clone()));
+                    }
+                    found.push(statement);
+                }
+                code::NO_SUCH_NUMBER => {}
+                _ => return Err(Error::Refused(response)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Begins a watch; returns the longest silence that the broker promises.
+    ///
+    /// # Errors
+    /// If the connection fails or the broker refuses.
+    pub(crate) async fn watch(&mut self, targets: &str) -> Result<Duration, Error> {
+        let response = self.command(&format!("XWATCH {targets}")).await?;
+        if response.code != code::WATCHING {
+            return Err(Error::Refused(response));
+        }
+        let seconds = response.text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(tidings_protocol::limits::HEARTBEAT_SECONDS);
+        self.codec.expect_events();
+        Ok(Duration::from_secs(seconds.min(tidings_protocol::limits::HEARTBEAT_SECONDS)))
+    }
+
+    /// The next statement of a watch; none when the broker ends it.
+    pub(crate) async fn event(&mut self, promised: Duration) -> Result<Option<Statement>, Error> {
+        loop {
+            match self.next_within(promised + WATCH_GRACE).await? {
+                Output::Event(event) => return Ok(Some(article::parse(&event.article?)?.statement)),
+                Output::Heartbeat => {}
+                Output::WatchEnded => return Ok(None),
+                other => return Err(unexpected("an event", &other)),
+            }
+        }
+    }
+
+    /// Offers a statement; the answer is 240, or says why not.
+    ///
+    /// # Errors
+    /// If the connection fails: then the statement may or may not have been stored, and offering it again is harmless.
+    pub async fn post(&mut self, statement: &Statement) -> Result<Response, Error> {
+        let ready = self.command("POST").await?;
+        if ready.code != code::SEND_ARTICLE {
+            return Ok(ready);
+        }
+        let mut octets = article::render(statement, "not-for-mail").octets;
+        octets.extend_from_slice(b".\r\n");
+        self.send(&octets).await?;
+        self.response().await
+    }
+
+    /// Says good-bye.
+    pub async fn quit(mut self) {
+        // Whether the broker hears it makes no difference.
+        let _ = self.command("QUIT").await;
+    }
+}
+
+fn unexpected(expected: &'static str, found: &Output) -> Error {
+    CodecError::Unexpected { expected, found: format!("{found:?}").chars().take(80).collect() }.into()
+}

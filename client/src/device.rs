@@ -1,0 +1,351 @@
+//! A device: asks, or is told, with one cursor, and believes nobody.
+
+use std::{path::PathBuf, time::Duration};
+
+use async_stream::stream;
+use futures_core::Stream;
+use tidings_protocol::{
+    Channel, Head, Serial, Statement, Verified,
+    log::{self, Place},
+    rollout,
+    trust::Trust,
+    verify::VerifyError,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{
+    Connection, Error, Source, State,
+    limits::{AUDIT, BACKLOG_OCTETS, POLL},
+    source::walk_trust,
+};
+
+/// Where a channel begins for a device that knows nothing of it yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With its newest statement: what a device wants that only has to be up to date.
+    #[default]
+    Newest,
+    /// With the oldest that the broker has.
+    Oldest,
+}
+
+/// How often a device asks; each pause is drawn from half of it to the whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Where it cannot be told.
+    pub poll: Duration,
+    /// Although it is being told, so that a connection that only looks alive hides nothing for long.
+    pub audit: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { poll: POLL, audit: AUDIT }
+    }
+}
+
+/// Follows some channels of one namespace.
+pub struct Device {
+    source: Source,
+    state: State,
+    channels: Vec<Channel>,
+    connection: Option<Connection>,
+    start: Start,
+    pace: Pace,
+}
+
+impl Device {
+    /// A device whose state is kept in a file.
+    ///
+    /// # Errors
+    /// If a channel is none or outside the namespace, or the state file cannot be used.
+    pub fn open<'a>(source: Source, channels: impl IntoIterator<Item = &'a str>, state: impl Into<PathBuf>) -> Result<Self, Error> {
+        let state = State::open(state, source.anchor())?;
+        Self::with_state(source, channels, state)
+    }
+
+    /// A device with a state that was opened before, or that ends with the process.
+    ///
+    /// # Errors
+    /// If a channel is none or outside the namespace.
+    pub fn with_state<'a>(source: Source, channels: impl IntoIterator<Item = &'a str>, state: State) -> Result<Self, Error> {
+        let channels = channels.into_iter().map(str::parse).collect::<Result<Vec<Channel>, _>>()?;
+        let namespace = &source.anchor().namespace;
+        if let Some(channel) = channels.iter().find(|c| !namespace.contains(c)) {
+            return Err(Error::Namespace { channel: channel.clone(), namespace: namespace.clone() });
+        }
+        Ok(Self { source, state, channels, connection: None, start: Start::default(), pace: Pace::default() })
+    }
+
+    /// Where unknown channels begin.
+    #[must_use]
+    pub fn with_start(self, start: Start) -> Self {
+        Self { start, ..self }
+    }
+
+    /// How often it asks.
+    #[must_use]
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// What it knows for certain.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The trust in force, fetched if it is not known yet.
+    ///
+    /// # Errors
+    /// If no broker can be used.
+    pub async fn trust(&mut self) -> Result<&Trust, Error> {
+        if self.state.trust.is_none() {
+            self.poll().await?;
+        }
+        self.state.trust.as_ref().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
+    }
+
+    /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once, the last good one first.
+    ///
+    /// When this returns, the state file has it. Cancel safe: what was not returned yet comes again.
+    ///
+    /// # Errors
+    /// If no broker could be used, or a channel is forked.
+    pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        let mut failed = None;
+        for _ in 0..self.source.brokers.len() {
+            match self.poll_one().await {
+                Ok(news) => return Ok(news),
+                Err(error) if error.is_the_brokers() => {
+                    tracing::debug!(broker = %self.source.address(), %error, "this broker cannot be used");
+                    failed = Some(Error::Unreachable { address: self.source.address().clone(), source: Box::new(error) });
+                    self.connection = None;
+                    self.source.turn();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed.unwrap_or(Error::NoBroker))
+    }
+
+    async fn poll_one(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.source.connect().await?,
+        };
+        let known = self.state.trust.as_ref().map(Trust::serial);
+        let trust = walk_trust(&mut connection, self.source.anchor(), self.state.trust.clone()).await?;
+        if known != Some(trust.serial()) {
+            self.state.set_trust(trust);
+            self.state.save()?;
+        }
+        let mut news = Vec::new();
+        for channel in self.channels.clone() {
+            news.extend(self.poll_channel(&mut connection, &channel).await?);
+        }
+        self.connection = Some(connection);
+        Ok(news)
+    }
+
+    async fn poll_channel(&mut self, connection: &mut Connection, channel: &Channel) -> Result<Vec<Verified<Statement>>, Error> {
+        let known = self.state.head(channel);
+        // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
+        let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(vec![]) };
+        let from = match known {
+            Some(head) => {
+                let here = format!("{}", tidings_protocol::MessageId { channel: channel.clone(), serial: head.serial, id: head.id });
+                if id.is_some_and(|id| id != here) {
+                    self.look_at_other(connection, channel, head).await?;
+                }
+                (head.serial.number() + 1).max(group.low)
+            }
+            None if self.start == Start::Newest => group.high,
+            None => group.low,
+        };
+        if from > group.high || group.high == 0 {
+            return Ok(vec![]);
+        }
+        let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+        let news = self.verify(channel, run)?;
+        if let Some(newest) = news.last() {
+            self.state.set_newest(newest);
+            self.state.save()?;
+        }
+        Ok(news)
+    }
+
+    /// The broker has another statement where ours is the head: a lie, or a fork.
+    async fn look_at_other(&self, connection: &mut Connection, channel: &Channel, ours: Head) -> Result<(), Error> {
+        let serial = ours.serial.number();
+        let other = connection.articles(channel, serial..=serial, BACKLOG_OCTETS).await?;
+        let Some(statement) = other.into_iter().find(|s| s.id() != ours.id) else { return Ok(()) };
+        let theirs = self.trusted()?.verify(statement).map_err(refused(channel, ours.serial))?;
+        Err(Error::Fork { ours: ours.id, theirs: Box::new(theirs) })
+    }
+
+    fn trusted(&self) -> Result<&Trust, Error> {
+        self.state.trust.as_ref().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
+    }
+
+    /// Verifies what follows our head, all or nothing.
+    fn verify(&self, channel: &Channel, run: Vec<Statement>) -> Result<Vec<Verified<Statement>>, Error> {
+        let news = self.trusted()?.verify_run(channel, run).map_err(|(serial, source)| refused(channel, serial)(source))?;
+        let (Some(head), Some(first)) = (self.state.head(channel), news.first()) else { return Ok(news) };
+        match log::place(Some(head), first) {
+            Place::Fork => Err(Error::Fork { ours: head.id, theirs: Box::new(first.clone()) }),
+            // A gap in what a broker has is one only if it has expired there: its low-water mark said so.
+            Place::Next | Place::Gap { .. } => Ok(news),
+            Place::Known => Ok(vec![]),
+        }
+    }
+
+    /// The statements of a channel from a serial on up to the newest, whatever the device knows already; verified, but
+    /// without moving the cursor.
+    ///
+    /// # Errors
+    /// As [`Device::poll`].
+    pub async fn history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
+        self.trust().await?;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.source.connect().await?,
+        };
+        let Some((group, _)) = connection.group(channel, None).await? else { return Ok(vec![]) };
+        let run = connection.articles(channel, from.number().max(group.low)..=group.high, BACKLOG_OCTETS).await?;
+        self.connection = Some(connection);
+        self.trusted()?.verify_run(channel, run).map_err(|(serial, source)| refused(channel, serial)(source))
+    }
+
+    /// Is told of what is new, for ever: catches up, then watches, and asks where it cannot be told. The cursor is that
+    /// of [`Device::poll`]; both can be used in turn. Dropping the stream ends the watch.
+    ///
+    /// Errors are items: the stream goes on behind them with growing pauses and other brokers.
+    pub fn watch(&mut self) -> impl Stream<Item = Result<Verified<Statement>, Error>> + '_ {
+        stream! {
+            let mut pauses = Source::pauses();
+            loop {
+                match self.poll().await {
+                    Ok(news) => {
+                        pauses = Source::pauses();
+                        for statement in news {
+                            yield Ok(statement);
+                        }
+                    }
+                    Err(error) => {
+                        yield Err(error);
+                        sleep(pauses.next().unwrap_or(POLL)).await;
+                        continue;
+                    }
+                }
+                let promised = match self.begin_watch().await {
+                    Ok(Some(promised)) => promised,
+                    // It has no XWATCH, or no room: ask again later.
+                    Ok(None) => {
+                        sleep(jitter(self.pace.poll)).await;
+                        continue;
+                    }
+                    Err(_) => {
+                        self.connection = None;
+                        sleep(pauses.next().unwrap_or(POLL)).await;
+                        continue;
+                    }
+                };
+                let audit = Instant::now() + jitter(self.pace.audit);
+                while let Ok(told) = timeout_at(audit, self.told(promised)).await {
+                    match told {
+                        Ok(Some(statement)) => yield Ok(statement),
+                        Ok(None) => break,
+                        Err(error) => {
+                            yield Err(error);
+                            break;
+                        }
+                    }
+                }
+                // The connection is in the middle of a watch: the next poll makes a new one, to another broker if there is one.
+                self.connection = None;
+                self.source.turn();
+            }
+        }
+    }
+
+    async fn begin_watch(&mut self) -> Result<Option<Duration>, Error> {
+        let Some(mut connection) = self.connection.take() else { return Ok(None) };
+        let mut promised = None;
+        if connection.is_capable("XWATCH").await? {
+            let trust_log = self.source.anchor().namespace.trust_log();
+            let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];
+            for channel in &self.channels {
+                targets.push(match self.state.head(channel) {
+                    Some(head) => format!("{channel}:{}", head.serial),
+                    // Its name alone is a wildmat: it is sent from its first statement on, once it begins.
+                    None => channel.to_string(),
+                });
+            }
+            match connection.watch(&targets.join(" ")).await {
+                Ok(silence) => promised = Some(silence),
+                Err(Error::Refused(response)) => tracing::debug!(%response, "cannot watch here"),
+                Err(error) => return Err(error),
+            }
+        }
+        self.connection = Some(connection);
+        Ok(promised)
+    }
+
+    /// The next statement of the watch that follows our head; none when it is time to ask instead.
+    async fn told(&mut self, promised: Duration) -> Result<Option<Verified<Statement>>, Error> {
+        loop {
+            let Some(connection) = &mut self.connection else { return Ok(None) };
+            let Some(statement) = connection.event(promised).await? else { return Ok(None) };
+            let (channel, serial) = (statement.channel().clone(), statement.serial());
+            let trust = self.trusted()?;
+            if channel == self.source.anchor().namespace.trust_log() {
+                if serial > trust.serial() {
+                    let next = trust.succeed(statement).map_err(refused(&channel, serial))?;
+                    self.state.set_trust(next);
+                    self.state.save()?;
+                }
+                continue;
+            }
+            if !self.channels.contains(&channel) {
+                continue;
+            }
+            let place = log::place(self.state.head(&channel), &statement);
+            let verified = match (place, trust.verify(statement)) {
+                (Place::Known, _) => continue,
+                // Asking sorts it out: it reads what lies between, from the newest down.
+                (Place::Gap { .. }, Ok(_))
+                | (_, Err(VerifyError::NewerTrust { .. } | VerifyError::Threshold { .. } | VerifyError::NoRole { .. })) => return Ok(None),
+                (_, Err(source)) => return Err(refused(&channel, serial)(source)),
+                (Place::Fork, Ok(theirs)) => {
+                    let ours = self.state.head(&channel).map_or(theirs.id(), |h| h.id);
+                    return Err(Error::Fork { ours, theirs: Box::new(theirs) });
+                }
+                (Place::Next, Ok(verified)) => verified,
+            };
+            self.state.set_newest(&verified);
+            self.state.save()?;
+            return Ok(Some(verified));
+        }
+    }
+}
+
+fn refused(channel: &Channel, serial: Serial) -> impl FnOnce(VerifyError) -> Error + use<> {
+    let channel = channel.clone();
+    move |source| Error::Verify { channel, serial, source }
+}
+
+/// From half of a time to the whole, so that a fleet spreads.
+fn jitter(time: Duration) -> Duration {
+    let mut octets = [0; 8];
+    // Without randomness the time is the whole: later, but not wrong.
+    if getrandom::fill(&mut octets).is_err() {
+        return time;
+    }
+    time.mul_f64(0.5 + (u64::from_le_bytes(octets) >> 11) as f64 / (1_u64 << 54) as f64)
+}
+
+/// When this device may apply a release (spec section 4.1.3).
+pub fn turn(statement: &Verified<Statement>, identity: &str) -> Option<tidings_protocol::Timestamp> {
+    let tidings_protocol::statement::Body::Release(release) = statement.body() else { return None };
+    release.rollout.as_ref().map(|r| rollout::turn(r, statement.channel(), statement.previous(), identity))
+}

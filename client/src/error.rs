@@ -1,0 +1,96 @@
+use tidings_protocol::{
+    Channel, NameError, Serial, Statement, Verified,
+    article::ArticleError,
+    nntp::{
+        Response,
+        codec::{BlockError, CodecError},
+    },
+    verify::VerifyError,
+};
+
+use crate::{Address, AddressError, StateError, TlsError};
+
+/// What keeps a device from learning what is new. Nothing that was not verified has had any effect.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No broker could be used; the last one failed so.
+    #[error("no broker could be used; {address}: {source}")]
+    Unreachable {
+        /// The broker that was tried last.
+        address: Address,
+        /// Why it failed.
+        source: Box<Error>,
+    },
+    /// No broker is configured.
+    #[error("no broker is configured")]
+    NoBroker,
+    /// A broker's address is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A channel or anchor is none, or a channel is not in the anchor's namespace.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The channel is outside the anchor's namespace.
+    #[error("{channel} is not in the namespace of the anchor, {namespace}")]
+    Namespace {
+        /// The channel.
+        channel: Channel,
+        /// The namespace.
+        namespace: tidings_protocol::Namespace,
+    },
+    /// TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The state file cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The connection failed.
+    #[error("the connection failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// The broker took too long.
+    #[error("the broker did not answer within {0:?}")]
+    Silent(std::time::Duration),
+    /// The broker does not speak the protocol.
+    #[error("the broker does not speak the protocol: {0}")]
+    Protocol(#[from] CodecError),
+    /// The broker refused.
+    #[error("the broker answered: {0}")]
+    Refused(Response),
+    /// An answer is too large or malformed.
+    #[error("the broker's answer cannot be used: {0}")]
+    Block(#[from] BlockError),
+    /// What the broker sent is no statement.
+    #[error("the broker sent what is no statement: {0}")]
+    Article(#[from] ArticleError),
+    /// A statement is not accepted; the broker, or somebody behind it, lies or lags.
+    #[error("{channel} {serial} is not accepted: {source}")]
+    Verify {
+        /// The channel.
+        channel: Channel,
+        /// The serial.
+        serial: Serial,
+        /// Why.
+        source: VerifyError,
+    },
+    /// Two statements were signed for one place. Nothing more is taken from this channel.
+    #[error("{} {} is forked: {} and {} are both signed; the channel's publisher has to settle it", .theirs.channel(), .theirs.serial(), .ours, .theirs.id())]
+    Fork {
+        /// The id that this device knows, of the same serial or of the one before.
+        ours: tidings_protocol::StatementId,
+        /// The other statement.
+        theirs: Box<Verified<Statement>>,
+    },
+    /// There is no trust log where there must be one.
+    #[error("the broker has no trust log {0}; is it provisioned for this namespace?")]
+    NoTrustLog(Channel),
+    /// More is missing than is read at once.
+    #[error("{0} is behind by more than can be read at once; start anew from its head")]
+    Backlog(Channel),
+}
+
+impl Error {
+    /// Whether another broker may do better.
+    pub(crate) fn is_the_brokers(&self) -> bool {
+        !matches!(self, Error::State(_) | Error::Fork { .. } | Error::Name(_) | Error::Namespace { .. } | Error::NoBroker)
+    }
+}

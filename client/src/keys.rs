@@ -1,0 +1,127 @@
+//! Key files: PKCS#8 PEM, readable by their owner alone; public keys as one line.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes, spki::der::pem::LineEnding};
+pub use tidings_protocol::{PublicKey, SigningKey};
+use zeroize::Zeroizing;
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read.
+    #[error("cannot read the key {path}: {source}; `tidings key new {}` makes one", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write the key {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others may read it.
+    #[error("the private key {path} can be read by others (mode {mode:03o}); `chmod 600` it, or replace it if they may have")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// It holds no key.
+    #[error("{path} holds no {expected}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        expected: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Draws a key.
+///
+/// # Errors
+/// If the operating system has no randomness to give.
+pub fn generate() -> io::Result<SigningKey> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(io::Error::other)?;
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+/// Writes a private key into a new file that its owner alone may read.
+///
+/// # Errors
+/// If the file exists already, or cannot be written.
+pub fn write_private(path: &Path, key: &SigningKey) -> Result<(), KeyFileError> {
+    let error = |source| KeyFileError::Write { path: path.into(), source };
+    // Without the public half the form is PKCS#8 version 1, which OpenSSL reads too.
+    let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+    let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|e| error(io::Error::other(e)))?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
+    file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(error)
+}
+
+/// Reads a private key.
+///
+/// # Errors
+/// If others may read the file too, or it holds no Ed25519 key as PKCS#8 PEM.
+pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
+    let read = |source| KeyFileError::Read { path: path.into(), source };
+    let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::Exposed { path: path.into(), mode });
+    }
+    let pem = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
+    SigningKey::from_pkcs8_pem(&pem).map_err(|e| KeyFileError::Content {
+        path: path.into(),
+        expected: "Ed25519 private key as PKCS#8 PEM",
+        reason: e.to_string(),
+    })
+}
+
+/// Reads a public key: a file with its one line, or the public half of a private key file.
+///
+/// # Errors
+/// If the file holds neither.
+pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.into(), source })?);
+    if text.starts_with("-----BEGIN") {
+        return read_private(path).map(|key| PublicKey::of(&key));
+    }
+    text.trim().parse().map_err(|e: tidings_protocol::KeyError| KeyFileError::Content {
+        path: path.into(),
+        expected: "public key",
+        reason: e.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_private_and_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.key");
+        let key = generate().unwrap();
+        write_private(&path, &key).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read_private(&path).unwrap().to_bytes(), key.to_bytes());
+        assert_eq!(read_public(&path).unwrap(), PublicKey::of(&key));
+        assert!(matches!(write_private(&path, &key), Err(KeyFileError::Write { .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(read_private(&path), Err(KeyFileError::Exposed { mode: 0o644, .. })));
+    }
+}

@@ -1,0 +1,26 @@
+//! The client's own limits; those of the protocol are in `tidings_protocol::limits`.
+
+use std::time::Duration;
+
+/// How long a connection, its TLS handshake included, may take to stand.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// How long a broker may take for the next octets of an answer.
+pub const SILENCE: Duration = Duration::from_secs(30);
+/// How long one whole answer may take (attack 19).
+pub const ANSWER: Duration = Duration::from_secs(300);
+/// How much longer than promised a watch may be silent, for the way.
+pub const WATCH_GRACE: Duration = Duration::from_secs(15);
+/// Requests under way at once while a backlog is read.
+pub const PIPELINE: u32 = 64;
+/// Octets of statements that are read at once to catch up.
+pub const BACKLOG_OCTETS: usize = 256 * 1024 * 1024;
+/// The first pause after every broker has failed; it doubles, with full jitter.
+pub const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The longest such pause.
+pub const RETRY_LAST: Duration = Duration::from_secs(300);
+/// How often a device asks where it cannot be told; with jitter.
+pub const POLL: Duration = Duration::from_secs(300);
+/// How often a device asks although it is being told, and looks whether nothing was held back (attack 18).
+pub const AUDIT: Duration = Duration::from_secs(3600);
+/// A state file.
+pub const STATE_OCTETS: u64 = 64 * 1024 * 1024;

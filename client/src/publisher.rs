@@ -1,0 +1,115 @@
+//! The publisher's half: reads the head first, then offers a signed statement.
+
+use tidings_protocol::{
+    Channel, Head, Serial, Statement, Verified,
+    log::{self, Place},
+    nntp::{LostRace, Response, code},
+    trust::Trust,
+};
+
+use crate::{Connection, Error, Source, limits::BACKLOG_OCTETS, source::walk_trust};
+
+/// Why a statement was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The broker could not be used.
+    #[error(transparent)]
+    Client(#[from] Error),
+    /// Somebody else was first, or the statement was made for another head.
+    #[error("the head of the channel is {} now; make and sign the statement anew to follow it", show(.0.as_ref()))]
+    LostRace(Option<Head>),
+    /// The broker refused the statement.
+    #[error("the broker refused: {0}")]
+    Refused(Response),
+}
+
+fn show(head: Option<&Head>) -> String {
+    head.map_or("empty".into(), |h| h.to_string())
+}
+
+/// A statement that is durably stored at the origin.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// What the broker said.
+    pub response: Response,
+}
+
+/// A connection to an origin.
+pub struct Publisher {
+    connection: Connection,
+    source: Source,
+    trust: Option<Trust>,
+}
+
+impl Publisher {
+    /// Connects to the first broker that can be used, and walks the trust log; it may be empty yet.
+    ///
+    /// # Errors
+    /// If no broker can be used, or its trust log is not that of the anchor.
+    pub async fn connect(mut source: Source) -> Result<Self, Error> {
+        let mut failed = None;
+        for _ in 0..source.brokers.len() {
+            match Self::connect_one(&source).await {
+                Ok((connection, trust)) => return Ok(Self { connection, source, trust }),
+                Err(error) => failed = Some(Error::Unreachable { address: source.address().clone(), source: Box::new(error) }),
+            }
+            source.turn();
+        }
+        Err(failed.unwrap_or(Error::NoBroker))
+    }
+
+    async fn connect_one(source: &Source) -> Result<(Connection, Option<Trust>), Error> {
+        let mut connection = source.connect().await?;
+        match walk_trust(&mut connection, source.anchor(), None).await {
+            Ok(trust) => Ok((connection, Some(trust))),
+            Err(Error::NoTrustLog(_)) => Ok((connection, None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The trust in force at the origin.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+
+    /// The newest statement of a channel, verified; none while it is empty.
+    ///
+    /// # Errors
+    /// If the broker cannot be used, or its head is not signed by those who may.
+    pub async fn newest(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
+        let run = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
+        let trust = self.trust.as_ref().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
+        let refused = |(serial, source): (Serial, _)| Error::Verify { channel: channel.clone(), serial, source };
+        Ok(trust.verify_run(channel, run).map_err(refused)?.pop())
+    }
+
+    /// Offers a statement whose place was made for the head.
+    ///
+    /// # Errors
+    /// [`PublishError::LostRace`] names the head that it does not follow; nothing was stored then. After a failed
+    /// connection it may have been: publishing the same statement again is harmless.
+    pub async fn publish(&mut self, statement: &Statement) -> Result<Published, PublishError> {
+        let trust_log = self.source.anchor().namespace.trust_log();
+        if *statement.channel() == trust_log {
+            let head = self.trust.as_ref().map(Trust::head);
+            if log::place(head, statement) != Place::Next && head != Some(statement.head()) {
+                return Err(PublishError::LostRace(head));
+            }
+        }
+        let response = self.connection.post(statement).await?;
+        match response.code {
+            code::POSTED => {
+                if *statement.channel() == trust_log {
+                    self.trust = Some(walk_trust(&mut self.connection, self.source.anchor(), self.trust.take()).await?);
+                }
+                Ok(Published { response })
+            }
+            code::POST_FAILED => match response.text.parse::<LostRace>() {
+                Ok(LostRace(head)) => Err(PublishError::LostRace(Some(head))),
+                Err(()) => Err(PublishError::Refused(response)),
+            },
+            _ => Err(PublishError::Refused(response)),
+        }
+    }
+}
