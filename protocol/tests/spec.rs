@@ -1,5 +1,7 @@
 //! The specification and the code say the same: commands, responses, limits, and the sections that code cites.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
 use tidings_protocol::{

@@ -1,5 +1,7 @@
 //! Every test vector of the specification, judged by the library (spec section 5).
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, path::Path};
 
 use tidings_protocol::{

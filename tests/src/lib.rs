@@ -1,1 +1,276 @@
-//! x
+//! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use tidings_client::{Source, Statement, keys, now};
+use tidings_protocol::{
+    Anchor, Channel, Head, PublicKey, Serial, SigningKey,
+    statement::{Body, Draft, Kind, NamedKey, Release, Role, TrustRules},
+};
+
+/// How long a broker may take to answer after its start.
+const START: Duration = Duration::from_secs(30);
+
+/// The namespace of all tests.
+pub const NAMESPACE: &str = "test";
+
+/// A binary of this workspace, built beside the tests.
+///
+/// # Panics
+/// If it was not built.
+pub fn binary(name: &str) -> PathBuf {
+    let here = std::env::current_exe().unwrap_or_default();
+    let beside = here.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());
+    beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
+}
+
+/// A directory with keys, the first trust statement, and a configuration.
+pub struct Fixture {
+    /// Where everything is.
+    pub directory: PathBuf,
+    /// May sign trust statements.
+    pub root: SigningKey,
+    /// May sign releases and withdrawals.
+    pub release: SigningKey,
+    /// The first trust statement.
+    pub trust: Statement,
+    /// The anchor of the namespace.
+    pub anchor: Anchor,
+    /// Where the broker will listen.
+    pub address: SocketAddr,
+    _directory: Option<tempfile::TempDir>,
+}
+
+/// An address that nobody listens on.
+///
+/// # Errors
+/// If the machine has no port left.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// A trust statement with two keys: `root` for trust, `release` for the rest.
+///
+/// # Errors
+/// Never, unless this crate is broken.
+pub fn trust(root: &SigningKey, release: &SigningKey) -> anyhow::Result<Statement> {
+    let role = |kind, name: &str| anyhow::Ok(Role { kind, pattern: "*".parse()?, threshold: 1, names: vec![name.into()] });
+    let key = |key, name: &str| NamedKey { key: PublicKey::of(key), name: name.into() };
+    let rules = TrustRules {
+        expires: now().plus(365 * 86_400),
+        keys: vec![key(root, "root"), key(release, "release")],
+        roles: vec![role(Kind::Trust, "root")?, role(Kind::Release, "release")?, role(Kind::Withdraw, "release")?],
+        checkpoints: vec![],
+    };
+    let draft = Draft { channel: format!("{NAMESPACE}.trust").parse()?, after: None, time: now(), trust: None, body: Body::Trust(rules) };
+    Ok(draft.write()?.sign(root)?)
+}
+
+/// A release of about `octets` octets that follows a head.
+///
+/// # Errors
+/// If the channel is full.
+pub fn release(channel: &Channel, after: Option<Head>, version: &str, octets: usize, key: &SigningKey) -> anyhow::Result<Statement> {
+    let mut release = Release { version: version.into(), ..Release::default() };
+    if octets > 500 {
+        release.summary = Some("x".repeat((octets - 450).min(800)));
+    }
+    let draft = Draft { channel: channel.clone(), after, time: now(), trust: Some(Serial::FIRST), body: Body::Release(release) };
+    Ok(draft.write()?.sign(key)?)
+}
+
+impl Fixture {
+    /// A new one in a directory that goes away with it.
+    ///
+    /// # Errors
+    /// If files cannot be written.
+    pub fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let fixture = Self::in_directory(directory.path())?;
+        Ok(Self { _directory: Some(directory), ..fixture })
+    }
+
+    /// A new one in a given directory.
+    ///
+    /// # Errors
+    /// If files cannot be written.
+    pub fn in_directory(directory: &Path) -> anyhow::Result<Self> {
+        let (root, release) = (keys::generate()?, keys::generate()?);
+        let trust = trust(&root, &release)?;
+        let anchor = Anchor { namespace: NAMESPACE.parse()?, id: trust.id() };
+        keys::write_private(&directory.join("root.key"), &root)?;
+        keys::write_private(&directory.join("release.key"), &release)?;
+        let fixture = Self { directory: directory.into(), root, release, trust, anchor, address: free_address()?, _directory: None };
+        fixture.configure("")?;
+        Ok(fixture)
+    }
+
+    /// Where the configuration is.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("tidingsd.toml")
+    }
+
+    /// Writes the configuration anew, with more at its end.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn configure(&self, more: &str) -> anyhow::Result<()> {
+        let data = self.directory.join("data");
+        let text = format!(
+            "name = \"broker.invalid\"\ndata_dir = \"{}\"\nanchors = [\"{}\"]\n[listen]\nnntp = [\"{}\"]\n{more}\n",
+            data.display(),
+            self.anchor,
+            self.address
+        );
+        Ok(fs::write(self.config(), text)?)
+    }
+
+    /// The broker as a source for clients.
+    ///
+    /// # Errors
+    /// Never, unless this crate is broken.
+    pub fn source(&self) -> anyhow::Result<Source> {
+        Ok(Source::new([format!("nntp://{}", self.address).as_str()], &self.anchor.to_string())?)
+    }
+
+    /// The address as the commands want it.
+    pub fn url(&self) -> String {
+        format!("nntp://{}", self.address)
+    }
+
+    /// Starts the broker and waits until it answers.
+    ///
+    /// # Errors
+    /// What it said, if it ended instead.
+    pub fn start(&self) -> anyhow::Result<Daemon> {
+        let log = fs::File::options().create(true).append(true).open(self.directory.join("tidingsd.log"))?;
+        let mut child = Command::new(binary("tidingsd"))
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let began = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = child.try_wait()? {
+                bail!("tidingsd ended with {status}: {}", fs::read_to_string(self.directory.join("tidingsd.log"))?);
+            }
+            ensure!(began.elapsed() < START, "tidingsd does not listen after {START:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Daemon { child })
+    }
+}
+
+/// A broker's process; killed when this is dropped.
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Sends a signal by name, e.g. `TERM`.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
+        ensure!(status.success(), "kill -{name} failed");
+        Ok(())
+    }
+
+    /// Waits for its end, and gives its exit code.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn wait(mut self, limit: Duration) -> anyhow::Result<Option<i32>> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            ensure!(began.elapsed() < limit, "tidingsd has not ended after {limit:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// User and system time so far, in seconds.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        cpu_seconds(self.pid())
+    }
+
+    /// The proportional set size, in octets.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn memory(&self) -> anyhow::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
+        let line = text.lines().find(|l| l.starts_with("Pss:")).context("no Pss in smaps_rollup")?;
+        let kibibytes: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        Ok(kibibytes * 1024)
+    }
+}
+
+/// User and system time of a process so far, in seconds.
+///
+/// # Errors
+/// If the process is gone.
+pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after = stat.rsplit_once(')').context("no name in stat")?.1;
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    // utime and stime, in ticks of 10 ms on every Linux that these tests run on.
+    let ticks: f64 = fields[11..13].iter().map(|f| f.parse::<f64>().unwrap_or(0.0)).sum();
+    Ok(ticks / 100.0)
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A small generator with a seed, so that a run can be repeated (SplitMix64).
+pub struct Random(u64);
+
+impl Random {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+    /// A number below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound.max(1)
+    }
+}
