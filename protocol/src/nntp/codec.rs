@@ -50,8 +50,8 @@ pub enum BlockError {
 
 /// A line up to CR LF, taken from the front; `None` if it is not all there.
 fn take_line(input: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, CodecError> {
-    match memchr::memchr(b'\n', &input[..input.len().min(max)]) {
-        Some(end) => Ok(Some(input.split_to(end + 1))),
+    match memchr::memmem::find(&input[..input.len().min(max)], b"\r\n") {
+        Some(end) => Ok(Some(input.split_to(end + 2))),
         None if input.len() >= max => Err(CodecError::Line(max)),
         None => Ok(None),
     }

@@ -134,7 +134,13 @@ fn tls_config(ca: &PathBuf) -> anyhow::Result<Arc<ClientConfig>> {
 }
 
 impl Generator {
-    fn connect(to: SocketAddr, count: usize, watch: &str, tls: Option<&Arc<ClientConfig>>, raw_size: Option<usize>) -> anyhow::Result<Self> {
+    fn connect(
+        to: SocketAddr,
+        count: usize,
+        watch: &str,
+        tls: Option<&Arc<ClientConfig>>,
+        raw_size: Option<usize>,
+    ) -> anyhow::Result<Self> {
         let poll = Poll::new()?;
         let mut subscribers = Vec::with_capacity(count);
         for index in 0..count {
@@ -180,7 +186,13 @@ impl Generator {
         let mut reached = 0;
         while reached < messages {
             self.poll.poll(&mut events, Some(Duration::from_secs(120)))?;
-            ensure!(!events.is_empty(), "two minutes without a delivery: {} of {} have message {}", have[reached + 1], self.subscribers.len(), reached + 1);
+            ensure!(
+                !events.is_empty(),
+                "two minutes without a delivery: {} of {} have message {}",
+                have[reached + 1],
+                self.subscribers.len(),
+                reached + 1
+            );
             for event in &events {
                 let subscriber = &mut self.subscribers[event.token().0];
                 read(subscriber, &mut buffer, self.raw_size, &mut have)?;
@@ -432,7 +444,10 @@ fn finish_stall(seconds: u64, began: Instant, socket: &mut TcpStream, messages: 
         ensure!(n > 0, "the stalled subscriber was disconnected");
         frames.take(&buffer[..n], |serial| last = serial)?;
     }
-    println!("a subscriber that did not read for {seconds} s then got all {messages} messages in order; the broker's memory had grown by {:.0} KiB meanwhile", grown / 1024.0);
+    println!(
+        "a subscriber that did not read for {seconds} s then got all {messages} messages in order; the broker's memory had grown by {:.0} KiB meanwhile",
+        grown / 1024.0
+    );
     Ok(())
 }
 
