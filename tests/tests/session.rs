@@ -358,7 +358,10 @@ fn publishing_is_verified_durable_and_idempotent() {
     let other: Statement = release(&"other.os.stable".parse().unwrap(), None, "1", 0, &stage.fixture.release).unwrap();
     post(&wire(&other), "441 other.os.stable belongs to no namespace of this broker; …");
     // Attack 38: control messages are read as any article: their body is what counts.
-    post(b"Control: rmgroup test.os.stable\r\nNewsgroups: control.rmgroup\r\nFrom: x\r\n\r\nrm\r\n", "441 statement line 1: expected `Name: value` …");
+    post(
+        b"Control: rmgroup test.os.stable\r\nNewsgroups: control.rmgroup\r\nFrom: x\r\n\r\nrm\r\n",
+        "441 statement line 1: expected `Name: value` …",
+    );
     post(b"no headers at all\r\n", "441 header: expected an empty line …");
     post(b"a: b\r\n\r\nx\0y\r\n", "441 line 3 has a NUL, …");
     post(b"a: b\n\r\nx: y\r\n", "441 line 1 has a NUL, or a CR or LF that is not part of a line end");

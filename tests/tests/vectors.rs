@@ -78,7 +78,9 @@ async fn attacks_35_36_every_bad_vector_is_refused_and_leaves_no_trace() {
             match (name.as_str(), for_the_log) {
                 ("known" | "old", true) => assert!(answer.ends_with("stored already"), "{name}: {answer}"),
                 // In a trust log the place is looked at first: the statement that follows it is the only one that could be meant.
-                (_, true) | ("trust-other-previous" | "trust-skips-a-serial", _) => assert!(answer.starts_with("441 head "), "{name}: {answer}"),
+                (_, true) | ("trust-other-previous" | "trust-skips-a-serial", _) => {
+                    assert!(answer.starts_with("441 head "), "{name}: {answer}")
+                }
                 _ => {
                     assert!(answer.starts_with("441 ") && !answer.starts_with("441 head "), "{name}: {answer}");
                     let line = head.lines().find_map(|l| l.strip_prefix("line: ")).filter(|l| *l != "0");
@@ -86,7 +88,9 @@ async fn attacks_35_36_every_bad_vector_is_refused_and_leaves_no_trace() {
                     // CR and NUL are refused by the framing already, which counts the lines of the article.
                     let framed = answer.contains("has a NUL");
                     let line = line.map(|l| if framed { (l.parse::<usize>().unwrap() + 2).to_string() } else { l.to_owned() });
-                    let names_it = line.as_ref().is_none_or(|line| answer.contains(&format!("line {line}: ")) || answer.contains(&format!("line {line} ")));
+                    let names_it = line
+                        .as_ref()
+                        .is_none_or(|line| answer.contains(&format!("line {line}: ")) || answer.contains(&format!("line {line} ")));
                     assert!(names_it && answer.contains(field), "{name}: {answer} should name line {line:?} and field {field:?}");
                     refused += 1;
                 }

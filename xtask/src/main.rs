@@ -1,2 +1,259 @@
-//! x
-fn main() {}
+//! The chores of this repository: `cargo xtask` lists them, `cargo xtask ci` is exactly what CI does.
+#![allow(clippy::print_stdout)]
+
+mod setup;
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "The chores of this repository")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that CI does, in its order; installs what is missing
+    Ci,
+    /// Formatting, clippy, documentation, the no_std build, dependencies
+    Lint,
+    /// Dependencies alone: licences, sources, duplicates, advisories
+    Deny,
+    /// The verifier in a program without the standard library
+    Nostd,
+    /// The ABNF of the specification against its vectors, with a parser that is not ours
+    Spec,
+    /// Write the test vectors of the specification anew
+    Vectors,
+    /// Other people's software against ours: nntplib, Net::NNTP, a device in POSIX shell
+    Interop,
+    /// Kill the broker under load, again and again; then the same with damaged snapshots
+    Crash {
+        /// How often, in each of the two runs
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+    },
+    /// Many subscribers on one broker, in clear text and over TLS, beside a bare send loop; one that stops reading
+    Fanout {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        subscribers: u32,
+        /// How often everything is measured
+        #[arg(long, default_value_t = 1)]
+        rounds: u32,
+    },
+    /// Durable, verified POSTs a second
+    Publish {
+        /// For how long each number of publishers
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+    },
+    /// Fuzz each target for so many seconds
+    Fuzz {
+        /// For how long
+        #[arg(default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
+}
+
+/// A command in the root of the repository.
+fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root()).env("PATH", setup::path());
+    command
+}
+
+/// Runs a command; shows it first.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let text = format!("{command:?}").replace('"', "");
+    let text = text.split_once(" cargo").map_or(text.clone(), |(_, rest)| format!("cargo{rest}"));
+    println!("$ {}", text.trim());
+    let status = command.status().with_context(|| format!("cannot run {text}"))?;
+    ensure!(status.success(), "{text} ended with {status}");
+    Ok(())
+}
+
+fn cargo(arguments: &str) -> Command {
+    let mut command = command("cargo");
+    command.args(arguments.split(' '));
+    command
+}
+
+fn release(name: &str) -> Command {
+    command(root().join("target/release").join(name))
+}
+
+fn lint() -> anyhow::Result<()> {
+    run(&mut cargo("fmt --all --check"))?;
+    run(&mut cargo("clippy --workspace --all-targets --all-features -- -D warnings"))?;
+    run(cargo("doc --workspace --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
+    nostd()?;
+    deny()
+}
+
+fn nostd() -> anyhow::Result<()> {
+    run(&mut cargo("build --quiet --package tidings-protocol --no-default-features"))?;
+    run(&mut cargo("run --quiet --release --manifest-path tests/nostd/Cargo.toml"))?;
+    println!("the verifier links and works without the standard library");
+    Ok(())
+}
+
+/// The advisory database is on another host than the crates; where that cannot be reached, this says so.
+fn deny() -> anyhow::Result<()> {
+    setup::cargo_tool("cargo-deny", "0.20.2")?;
+    run(&mut cargo("deny --all-features check bans licenses sources"))?;
+    let output = cargo("deny --all-features check advisories").output().context("cannot run cargo deny")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        println!("advisories ok");
+    } else if text.contains("advisory database") && text.contains("fetch") {
+        println!("NOT CHECKED: advisories. The database could not be fetched; run `cargo deny check advisories` where it can.");
+    } else {
+        bail!("advisories:\n{text}");
+    }
+    Ok(())
+}
+
+fn spec() -> anyhow::Result<()> {
+    let python = setup::python(&["abnf==2.9.1"])?;
+    run(command(python).arg("spec/check.py"))?;
+    run(&mut cargo("test --quiet --package tidings-protocol --test spec --test vectors"))
+}
+
+fn build() -> anyhow::Result<()> {
+    run(&mut cargo("build --release --workspace"))
+}
+
+/// A demonstration that stays up, as other people's tools see it.
+fn interop() -> anyhow::Result<()> {
+    setup::packages(&["python3", "perl", "libio-socket-ssl-perl", "openssl", "dash"])?;
+    build()?;
+    let directory = root().join("target/interop");
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)?;
+    }
+    let releases = "12";
+    let mut demo = release("tidingsd").args(["demo", "--releases", releases, "--keep"]).arg(&directory).stdout(Stdio::piped()).spawn()?;
+    let checked = demo.stdout.take().context("no output").and_then(|output| {
+        let lines = BufReader::new(output).lines().map_while(Result::ok).take_while(|line| line != "ready");
+        let values: Vec<(String, String)> = lines.filter_map(|l| l.split_once('=').map(|(k, v)| (k.into(), v.into()))).collect();
+        let value = |key: &str| values.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone()).with_context(|| format!("no {key}="));
+        let (nntp, nntps, ca, channel, anchor) = (value("nntp")?, value("nntps")?, value("ca")?, value("channel")?, value("anchor")?);
+        let readers = [&nntp, &nntps, &ca, &channel, releases];
+        run(command(setup::python_with("nntplib")?).arg("interop/nntplib_reader.py").args(readers))?;
+        run(command("perl").arg("interop/net_nntp_reader.pl").args(readers))?;
+        run(command("dash").arg("interop/device.sh").args([&nntps, &ca, &channel, &anchor]))?;
+        let other = anchor.replace("sha256:", "sha256:0").chars().take(anchor.len()).collect::<String>();
+        let refused = command("dash").arg("interop/device.sh").args([&nntps, &ca, &channel, &other]).output()?;
+        ensure!(!refused.status.success() && refused.stdout.is_empty(), "the shell device believes another anchor");
+        println!("the device in shell refuses another anchor: {}", String::from_utf8_lossy(&refused.stderr).trim());
+        Ok(())
+    });
+    run(command("kill").arg(demo.id().to_string()))?;
+    let status = demo.wait()?;
+    checked?;
+    ensure!(status.success(), "the demonstration ended with {status}");
+    Ok(())
+}
+
+fn crash(rounds: u32) -> anyhow::Result<()> {
+    build()?;
+    let rounds = rounds.to_string();
+    run(release("crash").args(["--rounds", &rounds]))?;
+    // sled complains loudly about the snapshots that it is given here.
+    run(release("crash").args(["--rounds", &rounds, "--damage"]).stderr(Stdio::null()))
+}
+
+fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
+    build()?;
+    let subscribers = subscribers.to_string();
+    for _ in 0..rounds {
+        for more in [&["--raw"][..], &[], &["--tls"]] {
+            run(release("fanout").args(["--subscribers", &subscribers]).args(more))?;
+        }
+    }
+    run(release("fanout").args(["--subscribers", "10", "--messages", "6000", "--stall", "60"]))
+}
+
+fn fuzz(seconds: u32) -> anyhow::Result<()> {
+    setup::cargo_tool("cargo-fuzz", "0.13.2")?;
+    let seeds = root().join("target/fuzz-seeds");
+    std::fs::create_dir_all(&seeds)?;
+    for kind in ["good", "bad"] {
+        for entry in std::fs::read_dir(root().join("spec/vectors").join(kind))? {
+            let path = entry?.path();
+            let octets = std::fs::read(&path)?;
+            let body = octets.windows(2).position(|w| w == b"\n\n").map_or(&octets[..], |end| &octets[end + 2..]);
+            std::fs::write(seeds.join(path.file_name().context("no name")?), body)?;
+        }
+    }
+    for target in ["statement", "session"] {
+        let corpus = root().join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&corpus)?;
+        // The sanitizers want a nightly compiler; without them the instrumentation works with every compiler.
+        let mut fuzz = cargo(&format!("fuzz run --sanitizer none {target}"));
+        fuzz.arg(corpus).arg(&seeds).args(["--", "-verbosity=0", "-print_final_stats=1"]).arg(format!("-max_total_time={seconds}"));
+        run(fuzz.env("RUSTC_BOOTSTRAP", "1"))?;
+    }
+    Ok(())
+}
+
+fn tests() -> anyhow::Result<()> {
+    // The clock is set back by libfaketime.
+    setup::packages(&["libfaketime"])?;
+    run(&mut cargo("test --workspace --all-features"))
+}
+
+type Step = fn() -> anyhow::Result<()>;
+
+fn ci() -> anyhow::Result<()> {
+    let steps: &[(&str, Step)] = &[
+        ("lint", lint),
+        ("tests", tests),
+        ("spec", spec),
+        ("demo", || build().and_then(|()| run(release("tidingsd").arg("demo")))),
+        ("interop", interop),
+        ("crash", || crash(200)),
+        ("fanout", || fanout(10_000, 1)),
+        ("publish", || run(release("publish").args(["--seconds", "2"]))),
+        ("fuzz", || fuzz(30)),
+    ];
+    let mut times = Vec::new();
+    for (name, step) in steps {
+        println!("\n== {name}");
+        let began = Instant::now();
+        step().with_context(|| format!("`cargo xtask ci` failed in {name}"))?;
+        times.push(format!("{name} {:.0} s", began.elapsed().as_secs_f64()));
+    }
+    println!("\nall good: {}", times.join(", "));
+    Ok(())
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Ci => ci(),
+        Task::Lint => lint(),
+        Task::Deny => deny(),
+        Task::Nostd => nostd(),
+        Task::Spec => spec(),
+        Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
+        Task::Interop => interop(),
+        Task::Crash { rounds } => crash(rounds),
+        Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
+        Task::Publish { seconds } => build().and_then(|()| run(release("publish").args(["--seconds", &seconds.to_string()]))),
+        Task::Fuzz { seconds } => fuzz(seconds),
+    }
+}

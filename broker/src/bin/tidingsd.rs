@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// A broker is provisioned with the anchors of its namespaces and takes only what the keys behind them have signed.
 /// SIGHUP reads certificates and the log level again, SIGTERM and Ctrl-C let sessions finish and end the broker.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(name = "tidingsd", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
@@ -58,7 +58,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Man) => {
-            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+            clap_mangen::Man::new(Arguments::command()).section("8").render(&mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         None => {

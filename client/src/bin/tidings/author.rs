@@ -184,11 +184,11 @@ fn show_trust(statement: &Statement, as_json: bool) -> anyhow::Result<()> {
 #[derive(Args)]
 pub(super) struct Place {
     #[command(flatten)]
-    from: Option<From>,
-    /// Without a broker: the channel's head, `SERIAL sha256:HEX`, or `-` for an empty channel
-    #[arg(long, value_name = "HEAD", requires = "trust", conflicts_with = "brokers")]
+    from: From,
+    /// Instead of asking a broker: the channel's head, `SERIAL sha256:HEX`, or `-` for an empty channel
+    #[arg(long, value_name = "HEAD", requires = "trust")]
     after: Option<String>,
-    /// Without a broker: the serial of the trust statement in force
+    /// Instead of asking a broker: the serial of the trust statement in force
     #[arg(long, value_name = "SERIAL", requires = "after")]
     trust: Option<Serial>,
 }
@@ -203,7 +203,7 @@ pub(super) struct Finish {
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Publish it; when another statement comes first, it is made and signed anew
-    #[arg(long, requires = "keys", requires = "brokers")]
+    #[arg(long, requires = "keys", conflicts_with = "after")]
     publish: bool,
     /// Print JSON about what was published
     #[arg(long, requires = "publish")]
@@ -325,9 +325,9 @@ fn compose(
 
 async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place: Place, finish: Finish) -> anyhow::Result<()> {
     let signers = finish.keys.iter().map(|file| keys::read_private(file)).collect::<Result<Vec<_>, _>>()?;
-    let mut publisher = match &place.from {
-        Some(from) => Some(Publisher::connect(from.source()?).await?),
-        None => None,
+    let mut publisher = match (&place.after, place.from.brokers.is_empty()) {
+        (None, false) => Some(Publisher::connect(place.from.source()?).await?),
+        _ => None,
     };
     for _ in 0..RACES {
         let (after, trust) = match (&mut publisher, &place) {

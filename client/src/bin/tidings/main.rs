@@ -8,7 +8,7 @@ mod reader;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tidings_client::{Source, Tls};
 
@@ -17,7 +17,7 @@ use tidings_client::{Source, Tls};
 /// Publishers make keys and trust once, then `release --publish` as often as there is news. Devices `fetch` or `watch`.
 /// Every statement that this command shows was verified here, from the anchor on.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(name = "tidings", version, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -69,11 +69,11 @@ enum Command {
 #[derive(Args)]
 struct From {
     /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several are tried in turn
-    #[arg(long = "broker", value_name = "URL", env = "TIDINGS_BROKERS", value_delimiter = ',', required = true)]
+    #[arg(long = "broker", value_name = "URL", env = "TIDINGS_BROKERS", value_delimiter = ',')]
     brokers: Vec<String>,
     /// The anchor of the namespace: `NAMESPACE sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
-    anchor: String,
+    anchor: Option<String>,
     /// Certificates that TLS trusts instead of the system's, PEM
     #[arg(long, value_name = "FILE", env = "TIDINGS_CA")]
     ca: Option<PathBuf>,
@@ -81,7 +81,9 @@ struct From {
 
 impl From {
     fn source(&self) -> anyhow::Result<Source> {
-        let source = Source::new(self.brokers.iter().map(String::as_str), &self.anchor)?;
+        ensure!(!self.brokers.is_empty(), "which broker? give --broker URL, or set TIDINGS_BROKERS");
+        let anchor = self.anchor.as_ref().context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
+        let source = Source::new(self.brokers.iter().map(String::as_str), anchor)?;
         Ok(match &self.ca {
             Some(path) => source.with_tls(Tls::from_file(path)?),
             None => source,

@@ -1,0 +1,76 @@
+//! What the chores need beside the Rust toolchain, installed where it is missing.
+
+use std::{env, ffi::OsString, path::PathBuf, process::Command};
+
+use anyhow::{Context, ensure};
+
+use super::{root, run};
+
+/// Tools of this repository live in its own target directory.
+fn tools() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// The search path with those tools in front.
+pub(super) fn path() -> OsString {
+    let mut path = OsString::from(tools().join("bin"));
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    path
+}
+
+fn answers(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).env("PATH", path()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A cargo subcommand of this version.
+pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
+    let subcommand = name.trim_start_matches("cargo-");
+    if answers("cargo", &[subcommand, "--version"]).is_some_and(|text| text.contains(version)) {
+        return Ok(());
+    }
+    run(super::cargo(&format!("install --quiet --locked {name} --version {version} --root")).arg(tools()))
+}
+
+/// Packages of Debian.
+pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
+    let installed = |name: &&&str| answers("dpkg-query", &["-W", "-f=${Status}", name]).is_some_and(|s| s.contains("ok installed"));
+    let missing: Vec<_> = names.iter().filter(|name| !installed(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let hint = || format!("install these packages first: {missing:?}");
+    // Everybody but root has to be allowed to.
+    let root = answers("id", &["-u"]).is_some_and(|id| id.trim() == "0");
+    let apt = |arguments: &[&str]| {
+        let mut command = super::command(if root { "apt-get" } else { "sudo" });
+        if !root {
+            command.arg("apt-get");
+        }
+        command.args(["-qq", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    run(&mut apt(&["update"])).with_context(hint)?;
+    run(apt(&["install"]).args(missing.iter())).with_context(hint)
+}
+
+/// A Python with packages of its own, in the target directory.
+pub(super) fn python(needs: &[&str]) -> anyhow::Result<PathBuf> {
+    let directory = root().join("target/python");
+    let python = directory.join("bin/python");
+    if !python.exists() {
+        packages(&["python3", "python3-venv"])?;
+        run(super::command("python3").args(["-m", "venv"]).arg(&directory))?;
+    }
+    run(super::command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(needs))?;
+    Ok(python)
+}
+
+/// A Python that has a module of older standard libraries.
+pub(super) fn python_with(module: &str) -> anyhow::Result<&'static str> {
+    let has = |python: &&&str| answers(python, &["-W", "ignore", "-c", &format!("import {module}")]).is_some();
+    let found = ["python3", "/usr/bin/python3", "python3.12", "python3.11"].iter().find(has);
+    ensure!(found.is_some(), "no Python with {module} is here; Debian 12's python3 has it (the standard library lost it in 3.13)");
+    Ok(found.copied().unwrap_or("python3"))
+}
