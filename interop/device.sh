@@ -8,8 +8,8 @@
 # It needs a POSIX shell, awk, OpenSSL 3, and grep, sed and coreutils of GNU.
 #
 # What it leaves out: it keeps nothing, so it cannot tell an old log from a new one (5.1). It does not look below the
-# newest statement (5.3). OpenSSL does not refuse points of small order (2.6-2). What the fields of releases, withdrawals
-# and beats say is for those to judge who act on them. Numbers in parentheses are those of the specification.
+# newest statement (5.3). It does not refuse points of small order (2.6-2) or broken UTF-8 (3.1-1). Fields that it does
+# not use itself are for those to judge who act on them. Numbers in parentheses are those of the specification.
 set -fu
 export LC_ALL=C # lengths and ranges are of octets
 fail() { printf 'device.sh: %s\n' "$*" >&2; exit 1; }
@@ -19,11 +19,12 @@ part='[a-z0-9][a-z0-9+_-]*' name="$part(\\.$part)+" serial='[1-9][0-9]{0,9}' dig
 word='[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}' key='ed25519:[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]'
 time='(19[7-9]|[2-9][0-9]{2})[0-9](-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z' kinds='(release|withdraw|trust|beat)'
 used='Tidings|Channel|Serial|Previous|Time|Trust|Critical|Expires|Key|Role|Checkpoint|Head|Signature'
-other='Version|Summary|Details|Urgency|Target|Barrier|Not-Before|Deadline|Rollout|Slot|Apply|Payload|Withdraws|Reason|Fallback'
-forms="Tidings: 1 $kinds|Channel: $name|(Serial|Trust): $serial|Previous: (-|$digest)|(Time|Expires): $time|($other): .*\
-|Critical: ($used|$other)( ($used|$other))*|Key: $key $word|Role: $kinds (\\*|$part(\\.$part)*\\.\\*|$name) $serial( $word)+\
+more='Version|Summary|Details|Urgency|Target|Barrier|Not-Before|Deadline|Rollout|Slot|Apply|Payload|Withdraws|Reason|Fallback'
+forms="Tidings: 1 $kinds|Channel: $name|(Serial|Trust): $serial|Previous: (-|$digest)|(Time|Expires): $time|($more): .*\
+|Critical: ($used|$more)( ($used|$more))*|Key: $key $word|Role: $kinds (\\*|$part(\\.$part)*\\.\\*|$name) $serial( $word)+\
 |(Checkpoint|Head): $name $serial $digest|Signature: $key [A-Za-z0-9_-]{85}[AQgw]"
 any=$(printf '[A-Za-z][A-Za-z0-9-]{0,63}: [!-~\200-\377]([ -~\200-\377]*[!-~\200-\377])?')
+never=$(printf '.{901}|\302[\200-\237]') # too long, or control characters in UTF-8
 
 # talk FILE: send the commands on standard input; the answers come into the file, with LF for CR LF (8.1-2).
 talk() {
@@ -45,82 +46,13 @@ look() {
     id=sha256:$(sha256sum <"$dir/$1.signed" | cut -d' ' -f1)
     [ "$(sed '/^$/q' "$dir/$1" | grep -aiE '^(newsgroups|message-id):|^[[:space:]]')" = "$(
         printf 'Newsgroups: %s\nMessage-ID: <%s@%s>' "$2" "$3.${id#*:}" "$2")" ] || fail "the headers of $what do not agree"
-    [ "$(wc -c <"$file")" -le 65536 ] && ! grep -aqvxE "$any" "$file" && ! grep -aqE '.{901}' "$file" &&
-        ! grep -avxE "$forms" "$file" | grep -aqiE "^($used|$other): " || fail "$what is too large, or has an odd line"
-    kind=$(sed -n '1s/^Tidings: 1 //p' "$file") previous=$(value Previous 4) under=$(value Trust 6)
-    case ${2##*.}-$kind-$under in trust-trust-) under=0 ;; beat-beat-*) ;; trust-* | beat-* | *-trust-* | *-beat-*) kind= ;; esac
+    [ "$(wc -c <"$file")" -le 65536 ] && ! grep -aqvxE "$any" "$file" && ! grep -aqE "$never" "$file" &&
+        ! grep -avxE "$forms" "$file" | grep -aqiE "^($used|$more): " || fail "$what is too large, or has an odd line"
+    kind=$(value Tidings 1) kind=${kind#1 } previous=$(value Previous 4) under=$(value Trust 6)
+    case ${2##*.}-$kind-$under in # which kinds stand where (2.2-3); trust alone is under no other trust (3.1-4)
+        trust-trust-) under=0 ;; trust-* | *-trust-* | beat-release-* | beat-withdraw-* | [!b]*-beat-*) kind= ;;
+    esac
     case $3$previous in 1-) ;; 1sha256:* | *-) previous= ;; esac
     [ "$(head -n 3 "$file")" = "$(printf 'Tidings: 1 %s\nChannel: %s\nSerial: %s' "$kind" "$2" "$3")" ] &&
         [ -n "$previous" ] && [ -n "$(value Time 5)" ] && [ -n "$under" ] || fail "$what does not begin as it has to"
-    times=$(value 'Time'; value Expires)
-    [ "$(echo "$times" | date -u -f - +%Y-%m-%dT%H:%M:%SZ 2>/dev/null)" = "$times" ] || fail "$what has a time that does not exist"
-    awk -v known="^($used|$other):\$" '
-        { of = $1 == "Role:" ? $2 " " $3 : $1 ~ /^(Key|Checkpoint|Head|Signature):$/ ? $2 : "" }
-        $1 ~ known && $1 !~ /^(Target|Payload):$/ { bad += seen[$1, of]++ } # what may stand once does
-        $1 ~ /^(Time|Expires):$/ { bad += $2 <= time; time = $2 }
-        $1 == "Key:" { bad += named[$3]++ }
-        $1 == "Role:" { bad += $4 > NF - 4; for (i = 5; i <= NF; i++) bad += !named[$i] || seen[NR, $i]++ }
-        { if ($1 == "Signature:") n++; else bad += n }
-        END { exit bad || !n || n > 16 }' "$file" || fail "$what has fields that do not fit together"
 }
-
-# meets N M: refuse article N, the one looked at last, unless trust statement M lets its signers say it (5.2).
-meets() {
-    role=$(awk -v kind="$kind" -v channel="$(value Channel)=" '
-        $1 != "Role:" || $2 != kind { next }
-        { stem = $3 "="; sub(/[*]=$/, "", stem) } # what the channel has to begin with; the longest counts (4.3-1)
-        substr(channel, 1, length(stem)) == stem && length(stem) >= best { best = length(stem); role = $0 }
-        END { print role }' "$dir/$2.statement" | cut -d' ' -f4-) held=0
-    [ -n "$role" ] || fail "there is no role for $what"
-    value Signature >"$dir/signatures"
-    while read -r public signature; do
-        signer=$(sed -n "s/^Key: $public //p" "$dir/$2.statement")
-        [ -n "$signer" ] || continue # a stranger says nothing
-        { printf '\060\052\060\005\006\003\053\145\160\003\041\000'; octets "${public#*:}="; } >"$dir/key" # RFC 8410
-        octets "$signature==" >"$dir/signature"
-        openssl pkeyutl -verify -pubin -keyform DER -inkey "$dir/key" -rawin -in "$dir/$1.signed" \
-            -sigfile "$dir/signature" >/dev/null 2>&1 || fail "a signature of $what does not hold"
-        case " ${role#* } " in *" $signer "*) held=$((held + 1)) ;; esac
-    done <"$dir/signatures"
-    [ "$held" -ge "${role%% *}" ] || fail "$what has $held signatures that count, and needs ${role%% *}"
-}
-
-[ $# -eq 4 ] || fail "usage: device.sh HOST:PORT CA_FILE CHANNEL 'NAMESPACE sha256:HEX'"
-broker=$1 ca=$2 channel=$3 namespace=${4%% *} anchor=${4#* } log=${4%% *}.trust cr=$(printf '\r')
-printf '%s %s' "$channel" "$anchor" | tr '\n' '?' | grep -qxE "$name $digest" || fail 'that is not a channel and an anchor'
-case $channel in "$namespace".*) ;; *) fail "$channel does not lie in $namespace" ;; esac
-dir=$(mktemp -d) || fail 'there is no place for temporary files'
-trap 'rm -rf "$dir"' EXIT
-trap 'exit 1' HUP INT TERM
-
-# The channel first, so that the trust statement that its newest one is signed under is there too.
-printf '%s\n' "GROUP $channel" "GROUP $log" QUIT | talk groups || exit 1
-set -- $(awk '$1 == 211 && $4 ~ /^[1-9][0-9]*$/ && $4 <= 2147483647 { print $4 }' "$dir/groups")
-[ $# -eq 2 ] || fail "the broker does not have statements of $channel and of $log"
-newest=$1 trusts=$2 last=$(($2 + 1))
-{ echo "GROUP $log"; seq -f 'ARTICLE %.0f' "$trusts"; printf '%s\n' "GROUP $channel" "ARTICLE $newest" QUIT; } |
-    talk answers || exit 1
-awk -v dir="$dir" -v want="$last" '
-    !inside { if (/^220 /) { inside = 1; n++ } else next }
-    $0 == "." { inside = 0; whole++; close(dir "/" n); next }
-    { sub(/^[.]/, ""); print >(dir "/" n) }
-    END { exit whole != want }' "$dir/answers" || fail 'the broker does not send every statement'
-
-id=
-for n in $(seq "$trusts"); do # walk the trust log (5.4)
-    before=$id
-    look "$n" "$log" "$n"
-    if [ "$n" -eq 1 ]; then [ "$id" = "$anchor" ]; else [ "$previous" = "$before" ]; fi || fail "$what does not go back to the anchor"
-    [ "$n" -eq 1 ] || meets "$n" $((n - 1))
-    meets "$n" "$n"
-done
-expr "$(value Expires)" \> "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >/dev/null || fail 'the trust in force has expired'
-settled=$(awk -v channel="$channel" '$1 == "Checkpoint:" && $2 == channel { print $3, $4 }' "$file")
-look "$last" "$channel" "$newest"
-[ "$under" -le "$trusts" ] || fail "$what is signed under a trust statement that is not there"
-case $settled in # a checkpoint of the trust in force vouches for one statement, and against all others of that place (5.3-2)
-    "$newest $id") ;;
-    "$newest "*) fail "$what is not the one that the trust in force has settled" ;;
-    *) meets "$last" "$trusts" ;;
-esac
-cat "$dir/$last.signed"

@@ -237,21 +237,20 @@ impl Device {
                         continue;
                     }
                 }
-                let promised = match self.begin_watch().await {
-                    Ok(Some(promised)) => promised,
+                let (mut connection, promised) = match self.begin_watch().await {
+                    Ok(Some(watch)) => watch,
                     // It has no XWATCH, or no room: ask again later.
                     Ok(None) => {
                         sleep(jitter(self.pace.poll)).await;
                         continue;
                     }
                     Err(_) => {
-                        self.connection = None;
                         sleep(pauses.next().unwrap_or(POLL)).await;
                         continue;
                     }
                 };
                 let audit = Instant::now() + jitter(self.pace.audit);
-                while let Ok(told) = timeout_at(audit, self.told(promised)).await {
+                while let Ok(told) = timeout_at(audit, self.told(&mut connection, promised)).await {
                     match told {
                         Ok(Some(statement)) => yield Ok(statement),
                         Ok(None) => break,
@@ -261,16 +260,15 @@ impl Device {
                         }
                     }
                 }
-                // The connection is in the middle of a watch: the next poll makes a new one, to another broker if there is one.
-                self.connection = None;
+                // Its connection ends with the watch: the next poll makes a new one, to another broker if there is one.
                 self.source.turn();
             }
         }
     }
 
-    async fn begin_watch(&mut self) -> Result<Option<Duration>, Error> {
+    /// A connection that watches, and the longest silence that its broker promises.
+    async fn begin_watch(&mut self) -> Result<Option<(Connection, Duration)>, Error> {
         let Some(mut connection) = self.connection.take() else { return Ok(None) };
-        let mut promised = None;
         if connection.is_capable("XWATCH").await? {
             let trust_log = self.source.anchor().namespace.trust_log();
             let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];
@@ -282,19 +280,18 @@ impl Device {
                 });
             }
             match connection.watch(&targets.join(" ")).await {
-                Ok(silence) => promised = Some(silence),
+                Ok(promised) => return Ok(Some((connection, promised))),
                 Err(Error::Refused(response)) => tracing::debug!(%response, "cannot watch here"),
                 Err(error) => return Err(error),
             }
         }
         self.connection = Some(connection);
-        Ok(promised)
+        Ok(None)
     }
 
     /// The next statement of the watch that follows our head; none when it is time to ask instead.
-    async fn told(&mut self, promised: Duration) -> Result<Option<Verified<Statement>>, Error> {
+    async fn told(&mut self, connection: &mut Connection, promised: Duration) -> Result<Option<Verified<Statement>>, Error> {
         loop {
-            let Some(connection) = &mut self.connection else { return Ok(None) };
             let Some(statement) = connection.event(promised).await? else { return Ok(None) };
             let (channel, serial) = (statement.channel().clone(), statement.serial());
             let trust = self.trusted()?;

@@ -1,0 +1,168 @@
+//! What operators do, and what happens to them: the commands end to end, certificates exchanged, a full disk.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use rcgen::{CertificateParams, KeyPair};
+use tidings_client::{Connection, Publisher, Tls};
+use tidings_tests::{Fixture, binary, free_address, release};
+
+fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary("tidings"));
+    command.args(arguments).current_dir(&fixture.directory);
+    command.env("TIDINGS_BROKERS", fixture.url()).env("TIDINGS_ANCHOR", fixture.anchor.to_string()).output().unwrap()
+}
+
+#[track_caller]
+fn good(fixture: &Fixture, arguments: &[&str]) -> String {
+    let output = tidings(fixture, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn publish_fetch_watch_log_from_the_command_line() {
+    let fixture = Fixture::new().unwrap();
+    let _daemon = fixture.start().unwrap();
+    fs::write(fixture.directory.join("trust.1"), fixture.trust.octets()).unwrap();
+    fs::write(fixture.directory.join("image"), "an image").unwrap();
+    assert!(good(&fixture, &["publish", "trust.1"]).starts_with("published <1."));
+    let release = ["release", "test.os.stable", "--key", "release.key", "--publish", "--payload", "raw image https://x.example/image"];
+    for version in ["1.0", "1.1"] {
+        good(&fixture, &[&release[..], &["--version", version]].concat());
+    }
+    let published = good(
+        &fixture,
+        &["withdraw", "test.os.stable", "2", "--reason", "bad", "--fallback", "1", "--key", "release.key", "--publish", "--json"],
+    );
+    let json: serde_json::Value = serde_json::from_str(&published).unwrap();
+    assert_eq!((json["kind"].as_str(), json["serial"].as_u64()), (Some("withdraw"), Some(3)));
+
+    let log = good(&fixture, &["log", "test.os.stable"]);
+    assert_eq!(log.lines().count(), 3, "{log}");
+    assert!(log.lines().nth(2).unwrap().contains("withdraw withdraws 2 (by release) bad"), "{log}");
+    assert_eq!(good(&fixture, &["log", "test.os.stable", "--last", "1", "--json"]).lines().count(), 1);
+
+    let fetch = ["fetch", "test.os.stable", "--state", "device.state", "--json"];
+    let fetched: serde_json::Value = serde_json::from_str(&good(&fixture, &fetch)).unwrap();
+    assert_eq!((fetched["serial"].as_u64(), fetched["signed_by"][0].as_str()), (Some(3), Some("release")));
+    assert_eq!(good(&fixture, &fetch), "", "the cursor has moved");
+    let text = good(&fixture, &["fetch", "test.os.stable", "--all"]);
+    assert_eq!(text.matches("Tidings: 1 ").count(), 3, "{text}");
+    let watched = good(&fixture, &["watch", "test.os.stable", "--all", "--count", "3", "--json"]);
+    assert_eq!(watched.lines().count(), 3);
+
+    // A draft without a signature, a lost race, and a stranger.
+    good(&fixture, &["release", "test.os.stable", "--version", "1.2", "-o", "draft"]);
+    let unsigned = tidings(&fixture, &["publish", "draft"]);
+    assert!(String::from_utf8_lossy(&unsigned.stderr).contains("draft is not signed; `tidings sign` adds a signature"));
+    good(&fixture, &["sign", "--key", "release.key", "draft"]);
+    good(&fixture, &[&release[..], &["--version", "1.3"]].concat());
+    let late = tidings(&fixture, &["publish", "draft"]);
+    assert!(String::from_utf8_lossy(&late.stderr).contains("the head of the channel is 4 sha256:"), "{late:?}");
+    good(&fixture, &["key", "new", "stranger.key"]);
+    let stranger = tidings(&fixture, &["release", "test.os.stable", "--version", "6", "--key", "stranger.key", "--publish"]);
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&stranger.stderr).contains("needs 1 signatures of release by trust 1, found 0"));
+    assert_eq!(good(&fixture, &["log", "test.os.stable"]).lines().count(), 4);
+}
+
+/// A self-signed certificate for this machine.
+fn certificate(fixture: &Fixture) -> String {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    fs::write(fixture.directory.join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(fixture.directory.join("key.pem"), key.serialize_pem()).unwrap();
+    certificate.pem()
+}
+
+#[tokio::test]
+async fn sighup_exchanges_certificates_and_a_bad_one_leaves_the_good_one_in_use() {
+    let fixture = Fixture::new().unwrap();
+    let tls_address = free_address().unwrap();
+    let files = fixture.directory.display();
+    let old = certificate(&fixture);
+    fixture
+        .configure(&format!("nntps = [\"{tls_address}\"]\n[tls]\ncertificate_file = \"{files}/cert.pem\"\nkey_file = \"{files}/key.pem\""))
+        .unwrap();
+    let daemon = fixture.start().unwrap();
+    let connects = async |pem: &str| {
+        let ca = fixture.directory.join("ca.pem");
+        fs::write(&ca, pem).unwrap();
+        let address = format!("nntps://{tls_address}").parse().unwrap();
+        Connection::open(&address, &Tls::from_file(&ca).unwrap()).await.is_ok()
+    };
+    assert!(connects(&old).await);
+    let new = certificate(&fixture);
+    assert!(!connects(&new).await && connects(&old).await, "nothing changes before it is told");
+    daemon.signal("HUP").unwrap();
+    let began = Instant::now();
+    while !connects(&new).await {
+        assert!(began.elapsed() < Duration::from_secs(20), "the new certificate is not used");
+    }
+    fs::write(fixture.directory.join("cert.pem"), "garbage").unwrap();
+    daemon.signal("HUP").unwrap();
+    let log = || fs::read_to_string(fixture.directory.join("tidingsd.log")).unwrap();
+    while !log().contains("the present certificate stays in use") {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", log());
+        tokio::task::yield_now().await;
+    }
+    assert!(connects(&new).await);
+}
+
+/// A file system of its own that is too small.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path, mebibytes: u32) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"]).arg(at).status().unwrap();
+        assert!(
+            status.success(),
+            "a small file system cannot be mounted; run the tests as root, or in `unshare --user --map-root-user --mount`"
+        );
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // A mount that stays is visible, and harmless.
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn attack_69_on_a_full_disk_publishing_is_refused_and_reading_goes_on() {
+    let fixture = Fixture::new().unwrap();
+    let data = fixture.directory.join("data");
+    let _disk = SmallDisk::mount(&data, 96);
+    let daemon = fixture.start().unwrap();
+    let channel = "test.os.stable".parse().unwrap();
+    let mut publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
+    publisher.publish(&fixture.trust).await.unwrap();
+    let first = release(&channel, None, "1", 0, &fixture.release).unwrap();
+    publisher.publish(&first).await.unwrap();
+
+    let filler = data.join("filler");
+    fs::write(&filler, vec![1; 60 << 20]).unwrap();
+    let second = release(&channel, Some(first.head()), "2", 0, &fixture.release).unwrap();
+    let refused = publisher.publish(&second).await.unwrap_err().to_string();
+    assert!(refused.contains("the broker's disk is nearly full; nothing was stored, try again later"), "{refused}");
+    assert_eq!(publisher.newest(&channel).await.unwrap().unwrap().id(), first.id(), "reading goes on");
+    let log = fs::read_to_string(fixture.directory.join("tidingsd.log")).unwrap();
+    assert!(log.contains("the disk is nearly full"), "{log}");
+
+    fs::remove_file(&filler).unwrap();
+    publisher.publish(&second).await.unwrap();
+    drop(publisher);
+    daemon.kill().unwrap();
+    let _daemon = fixture.start().unwrap();
+    let mut publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
+    assert_eq!(publisher.newest(&channel).await.unwrap().unwrap().id(), second.id());
+}
