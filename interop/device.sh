@@ -49,10 +49,73 @@ look() {
     [ "$(wc -c <"$file")" -le 65536 ] && ! grep -aqvxE "$any" "$file" && ! grep -aqE "$never" "$file" &&
         ! grep -avxE "$forms" "$file" | grep -aqiE "^($used|$more): " || fail "$what is too large, or has an odd line"
     kind=$(value Tidings 1) kind=${kind#1 } previous=$(value Previous 4) under=$(value Trust 6)
-    case ${2##*.}-$kind-$under in # which kinds stand where (2.2-3); trust alone is under no other trust (3.1-4)
-        trust-trust-) under=0 ;; trust-* | *-trust-* | beat-release-* | beat-withdraw-* | [!b]*-beat-*) kind= ;;
-    esac
+    # What kind stands where (2.2-3), what is under no other trust (3.1-4), and what follows nothing.
+    case "${2##*.} $kind $under" in "trust trust ") under=0 ;; "beat beat "*) ;; trust\ * | beat\ * | *\ trust\ * | *\ beat\ *) kind= ;; esac
     case $3$previous in 1-) ;; 1sha256:* | *-) previous= ;; esac
     [ "$(head -n 3 "$file")" = "$(printf 'Tidings: 1 %s\nChannel: %s\nSerial: %s' "$kind" "$2" "$3")" ] &&
         [ -n "$previous" ] && [ -n "$(value Time 5)" ] && [ -n "$under" ] || fail "$what does not begin as it has to"
+    times=$(value Time; value Expires)
+    [ "$(echo "$times" | date -u -f - +%Y-%m-%dT%H:%M:%SZ 2>/dev/null)" = "$times" ] || fail "$what has an impossible time"
+    awk -v known="^($used|$more):\$" '
+        { of = $1 == "Role:" ? $2 " " $3 : $1 ~ /^(Key|Checkpoint|Head|Signature):$/ ? $2 : "" }
+        $1 ~ known && $1 !~ /^(Target|Payload):$/ { bad += seen[$1, of]++ } # what may stand once does
+        $1 ~ /^(Time|Expires):$/ { bad += $2 <= time; time = $2 }
+        $1 == "Key:" { bad += named[$3]++ }
+        $1 == "Role:" { bad += $4 > NF - 4; for (i = 5; i <= NF; i++) bad += !named[$i] || seen[NR, $i]++ }
+        { if ($1 == "Signature:") n++; else bad += n }
+        END { exit bad || !n || n > 16 }' "$file" || fail "$what has fields that do not fit together"
 }
+
+# meets N M: refuse article N, the one looked at last, unless trust statement M lets its signers say it (5.2).
+meets() {
+    role=$(grep "^Role: $kind " "$dir/$2.statement" | awk -v channel="$(value Channel)=" '
+        { stem = $3 "="; sub(/[*]=$/, "", stem) } # what the channel has to begin with; the longest counts (4.3-1)
+        substr(channel, 1, length(stem)) == stem && length(stem) >= best { best = length(stem); role = $0 }
+        END { print role }' | cut -d' ' -f4-) held=0
+    [ -n "$role" ] || fail "there is no role for $what"
+    value Signature >"$dir/signatures"
+    while read -r public signature; do
+        signer=$(sed -n "s/^Key: $public //p" "$dir/$2.statement" | grep .) || continue # a stranger says nothing
+        { printf '\060\052\060\005\006\003\053\145\160\003\041\000'; octets "${public#*:}="; } >"$dir/key" # RFC 8410
+        octets "$signature==" >"$dir/signature"
+        openssl pkeyutl -verify -pubin -keyform DER -inkey "$dir/key" -rawin -in "$dir/$1.signed" \
+            -sigfile "$dir/signature" >/dev/null 2>&1 || fail "a signature of $what does not hold"
+        case " ${role#* } " in *" $signer "*) held=$((held + 1)) ;; esac
+    done <"$dir/signatures"
+    [ "$held" -ge "${role%% *}" ] || fail "$what has $held signatures that count, and needs ${role%% *}"
+}
+
+[ $# -eq 4 ] || fail "usage: device.sh HOST:PORT CA_FILE CHANNEL 'NAMESPACE sha256:HEX'"
+broker=$1 ca=$2 channel=$3 anchor=${4#* } log=${4%% *}.trust cr=$(printf '\r')
+printf '%s %s %s' "$channel" "$log" "$anchor" | tr '\n' '?' | grep -qxE "$name $name $digest" &&
+    [ "${channel#"${log%trust}"}" != "$channel" ] || fail 'that is not a channel and the anchor of its namespace'
+dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT && trap 'exit 1' HUP INT TERM || fail 'there is no place for temporary files'
+
+# The channel first, so that the trust statement that its newest one is signed under is there too.
+printf '%s\n' "GROUP $channel" "GROUP $log" QUIT | talk groups || exit 1
+set -- $(awk '$1 == 211 && $4 ~ /^[1-9][0-9]*$/ && $4 <= 2147483647 { print $4 }' "$dir/groups")
+[ $# -eq 2 ] || fail "the broker does not have statements of $channel and of $log"
+newest=$1 trusts=$2 last=$(($2 + 1)) id=
+{ echo "GROUP $log"; seq -f 'ARTICLE %.0f' "$trusts"; printf '%s\n' "GROUP $channel" "ARTICLE $newest" QUIT; } |
+    talk answers || exit 1
+awk -v dir="$dir" -v want="$last" '
+    !inside { if (/^220 /) { inside = 1; n++ } else next }
+    $0 == "." { inside = 0; whole++; close(dir "/" n); next }
+    { sub(/^[.]/, ""); print >(dir "/" n) }
+    END { exit whole != want }' "$dir/answers" || fail 'the broker does not send every statement'
+
+for n in $(seq "$trusts"); do # walk the trust log (5.4)
+    before=$id
+    look "$n" "$log" "$n"
+    case $n in 1) [ "$id" = "$anchor" ] ;; *) [ "$previous" = "$before" ] && meets "$n" $((n - 1)) ;; esac ||
+        fail "$what does not go back to the anchor"
+    meets "$n" "$n"
+done
+expr "$(value Expires)" \> "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >/dev/null || fail 'the trust in force has expired'
+settled=$(awk -v channel="$channel" '$1 == "Checkpoint:" && $2 == channel { print $3, $4 }' "$file")
+look "$last" "$channel" "$newest"
+[ "$under" -le "$trusts" ] || fail "$what is signed under a trust statement that is not there"
+# A checkpoint of the trust in force vouches for one statement, and stands against all others of that serial (5.3-2).
+case $settled in "$newest "*) [ "$settled" = "$newest $id" ] ;; *) meets "$last" "$trusts" ;; esac ||
+    fail "$what is not the one that the trust in force has settled"
+cat "$dir/$last.signed"
