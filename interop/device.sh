@@ -19,46 +19,44 @@ part='[a-z0-9][a-z0-9+_-]*' name="$part(\\.$part)+" serial='[1-9][0-9]{0,9}' dig
 word='[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}' key='ed25519:[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]'
 time='(19[7-9]|[2-9][0-9]{2})[0-9](-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z' kinds='(release|withdraw|trust|beat)'
 used='Tidings|Channel|Serial|Previous|Time|Trust|Critical|Expires|Key|Role|Checkpoint|Head|Signature'
-more='Version|Summary|Details|Urgency|Target|Barrier|Not-Before|Deadline|Rollout|Slot|Apply|Payload|Withdraws|Reason|Fallback'
-forms="Tidings: 1 $kinds|Channel: $name|(Serial|Trust): $serial|Previous: (-|$digest)|(Time|Expires): $time|($more): .*\
-|Critical: ($used|$more)( ($used|$more))*|Key: $key $word|Role: $kinds (\\*|$part(\\.$part)*\\.\\*|$name) $serial( $word)+\
-|(Checkpoint|Head): $name $serial $digest|Signature: $key [A-Za-z0-9_-]{85}[AQgw]"
-any=$(printf '[A-Za-z][A-Za-z0-9-]{0,63}: [!-~\200-\377]([ -~\200-\377]*[!-~\200-\377])?')
-never=$(printf '.{901}|\302[\200-\237]') # too long, or control characters in UTF-8
+rest='Version|Summary|Details|Urgency|Target|Barrier|Not-Before|Deadline|Rollout|Slot|Apply|Payload|Withdraws|Reason|Fallback'
+forms="Tidings: 1 $kinds|Channel: $name|(Serial|Trust): $serial|Previous: (-|$digest)|(Time|Expires): $time|($rest): .*\
+|Critical: ($used|$rest)( ($used|$rest))*|Key: $key $word|(Checkpoint|Head): $name $serial $digest\
+|Role: $kinds (\\*|$part(\\.$part)*\\.\\*|$name) $serial( $word)+|Signature: $key [A-Za-z0-9_-]{85}[AQgw]"
+# Of any line, and what no line has: too many octets, or control characters in UTF-8.
+any=$(printf '[A-Za-z][A-Za-z0-9-]{0,63}: [!-~\200-\377]( *[!-~\200-\377])*') never=$(printf '.{901}|\302[\200-\237]')
 
 # talk FILE: send the commands on standard input; the answers come into the file, with LF for CR LF (8.1-2).
 talk() {
     sed "s/\$/$cr/" | timeout 30 openssl s_client -quiet -nocommands -tls1_3 -verify_return_error \
-        -CAfile "$ca" -connect "$broker" 2>/dev/null | head -c 16777216 >"$dir/raw"
-    sed "s/$cr\$//" "$dir/raw" | tr -d '\r\000' >"$dir/$1"
-    grep -q '^20[01] ' "$dir/$1" || fail "no broker answers at $broker with a certificate that $ca vouches for"
-    sed "s/\$/$cr/" "$dir/$1" | cmp -s - "$dir/raw" || fail 'the answer is cut off, or has a CR, LF or NUL out of place'
+        -CAfile "$ca" -connect "$broker" 2>/dev/null | head -c 16777216 >raw
+    sed "s/$cr\$//" raw | tr -d '\r\000' >"$1"
+    grep -q '^20[01] ' "$1" || fail "no broker answers at $broker with a certificate that $ca vouches for"
+    sed "s/\$/$cr/" "$1" | cmp -s - raw || fail 'the answer is cut off, or has a CR, LF or NUL out of place'
 }
 
 value() { sed -n "${2-}s/^$1: //p" "$file"; } # NAME [LINE]
-octets() { printf %s "$1" | tr '_-' '/+' | base64 -d; }
 
 # look N CHANNEL SERIAL: refuse article N unless it has that statement, well formed (sections 2, 3, 4 and 7).
 look() {
-    what="statement $3 of $2" file=$dir/$1.statement
-    sed '1,/^$/d' "$dir/$1" >"$file"
-    sed '/^Signature: /,$d' "$file" >"$dir/$1.signed"
-    id=sha256:$(sha256sum <"$dir/$1.signed" | cut -d' ' -f1)
-    [ "$(sed '/^$/q' "$dir/$1" | grep -aiE '^(newsgroups|message-id):|^[[:space:]]')" = "$(
-        printf 'Newsgroups: %s\nMessage-ID: <%s@%s>' "$2" "$3.${id#*:}" "$2")" ] || fail "the headers of $what do not agree"
+    what="statement $3 of $2" file=$1.statement before=$id
+    sed '1,/^$/d' "$1" | tee "$file" | sed '/^Signature: /,$d' >signed
+    id=sha256:$(sha256sum <signed | cut -d' ' -f1)
+    [ "$(sed '1d;/^$/q' "$1" | grep -aiE '^(newsgroups|message-id):|^[^:]+$|^[[:space:]]')" = "$(printf \
+        'Newsgroups: %s\nMessage-ID: <%s@%s>' "$2" "$3.${id#*:}" "$2")" ] || fail "the headers do not agree with $what"
     [ "$(wc -c <"$file")" -le 65536 ] && ! grep -aqvxE "$any" "$file" && ! grep -aqE "$never" "$file" &&
-        ! grep -avxE "$forms" "$file" | grep -aqiE "^($used|$more): " || fail "$what is too large, or has an odd line"
+        ! grep -avxE "$forms" "$file" | grep -aqiE "^($used|$rest): " || fail "$what is too large, or has an odd line"
     kind=$(value Tidings 1) kind=${kind#1 } previous=$(value Previous 4) under=$(value Trust 6)
-    # What kind stands where (2.2-3), what is under no other trust (3.1-4), and what follows nothing.
-    case "${2##*.} $kind $under" in "trust trust ") under=0 ;; "beat beat "*) ;; trust\ * | beat\ * | *\ trust\ * | *\ beat\ *) kind= ;; esac
-    case $3$previous in 1-) ;; 1sha256:* | *-) previous= ;; esac
+    case ${2##*.}:$kind:$under in # what kind stands where (2.2-3); trust is under no other trust (3.1-4)
+        trust:trust:) under=0 ;; beat:beat:*) ;; trust:* | beat:* | *:trust:* | *:beat:*) kind= ;; esac
+    case $3:$previous in 1:-) ;; 1:* | *:-) previous= ;; esac # (3.1-4)
     [ "$(head -n 3 "$file")" = "$(printf 'Tidings: 1 %s\nChannel: %s\nSerial: %s' "$kind" "$2" "$3")" ] &&
         [ -n "$previous" ] && [ -n "$(value Time 5)" ] && [ -n "$under" ] || fail "$what does not begin as it has to"
     times=$(value Time; value Expires)
-    [ "$(echo "$times" | date -u -f - +%Y-%m-%dT%H:%M:%SZ 2>/dev/null)" = "$times" ] || fail "$what has an impossible time"
-    awk -v known="^($used|$more):\$" '
+    [ "$(echo "$times" | date -u -f - +%Y-%m-%dT%H:%M:%SZ 2>&1)" = "$times" ] || fail "$what has a time that cannot be"
+    awk -v known="^($used|$rest):\$" '
         { of = $1 == "Role:" ? $2 " " $3 : $1 ~ /^(Key|Checkpoint|Head|Signature):$/ ? $2 : "" }
-        $1 ~ known && $1 !~ /^(Target|Payload):$/ { bad += seen[$1, of]++ } # what may stand once does
+        $1 ~ known && $1 !~ /^(Target|Payload):$/ { bad += seen[$1, of]++ } # what may stand once stands once
         $1 ~ /^(Time|Expires):$/ { bad += $2 <= time; time = $2 }
         $1 == "Key:" { bad += named[$3]++ }
         $1 == "Role:" { bad += $4 > NF - 4; for (i = 5; i <= NF; i++) bad += !named[$i] || seen[NR, $i]++ }
@@ -66,56 +64,55 @@ look() {
         END { exit bad || !n || n > 16 }' "$file" || fail "$what has fields that do not fit together"
 }
 
-# meets N M: refuse article N, the one looked at last, unless trust statement M lets its signers say it (5.2).
+# meets N: refuse the statement looked at last, unless trust statement N lets its signers say it (5.2).
 meets() {
-    role=$(grep "^Role: $kind " "$dir/$2.statement" | awk -v channel="$(value Channel)=" '
+    role=$(grep "^Role: $kind " "$1.statement" | awk -v channel="$(value Channel)=" '
         { stem = $3 "="; sub(/[*]=$/, "", stem) } # what the channel has to begin with; the longest counts (4.3-1)
         substr(channel, 1, length(stem)) == stem && length(stem) >= best { best = length(stem); role = $0 }
-        END { print role }' | cut -d' ' -f4-) held=0
-    [ -n "$role" ] || fail "there is no role for $what"
-    value Signature >"$dir/signatures"
+        END { print role }' | cut -d' ' -f4- | grep .) held=0 || fail "there is no role for $what"
+    value Signature >signatures
     while read -r public signature; do
-        signer=$(sed -n "s/^Key: $public //p" "$dir/$2.statement" | grep .) || continue # a stranger says nothing
-        { printf '\060\052\060\005\006\003\053\145\160\003\041\000'; octets "${public#*:}="; } >"$dir/key" # RFC 8410
-        octets "$signature==" >"$dir/signature"
-        openssl pkeyutl -verify -pubin -keyform DER -inkey "$dir/key" -rawin -in "$dir/$1.signed" \
-            -sigfile "$dir/signature" >/dev/null 2>&1 || fail "a signature of $what does not hold"
+        signer=$(sed -n "s/^Key: $public //p" "$1.statement" | grep .) || continue # a stranger says nothing
+        # The key as RFC 8410 has it, for OpenSSL.
+        { printf '\060\052\060\005\006\003\053\145\160\003\041\000'; printf %s "${public#*:}=" | basenc -d --base64url; } >key
+        printf %s "$signature==" | basenc -d --base64url >signature
+        openssl pkeyutl -verify -pubin -keyform DER -inkey key -rawin -in signed -sigfile signature >/dev/null 2>&1 ||
+            fail "a signature of $what does not hold"
         case " ${role#* } " in *" $signer "*) held=$((held + 1)) ;; esac
-    done <"$dir/signatures"
+    done <signatures
     [ "$held" -ge "${role%% *}" ] || fail "$what has $held signatures that count, and needs ${role%% *}"
 }
 
-[ $# -eq 4 ] || fail "usage: device.sh HOST:PORT CA_FILE CHANNEL 'NAMESPACE sha256:HEX'"
-broker=$1 ca=$2 channel=$3 anchor=${4#* } log=${4%% *}.trust cr=$(printf '\r')
+[ $# -eq 4 ] && [ -r "$2" ] || fail "usage: device.sh HOST:PORT CA_FILE CHANNEL 'NAMESPACE sha256:HEX', CA_FILE readable"
+broker=$1 ca=$(realpath -- "$2") channel=$3 anchor=${4#* } log=${4%% *}.trust cr=$(printf '\r')
 printf '%s %s %s' "$channel" "$log" "$anchor" | tr '\n' '?' | grep -qxE "$name $name $digest" &&
     [ "${channel#"${log%trust}"}" != "$channel" ] || fail 'that is not a channel and the anchor of its namespace'
-dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT && trap 'exit 1' HUP INT TERM || fail 'there is no place for temporary files'
+dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT && trap 'exit 1' HUP INT TERM && cd "$dir" || fail 'no temporary directory'
 
 # The channel first, so that the trust statement that its newest one is signed under is there too.
 printf '%s\n' "GROUP $channel" "GROUP $log" QUIT | talk groups || exit 1
-set -- $(awk '$1 == 211 && $4 ~ /^[1-9][0-9]*$/ && $4 <= 2147483647 { print $4 }' "$dir/groups")
+set -- $(awk '$1 == 211 && $4 ~ /^[1-9][0-9]*$/ && $4 <= 2147483647 { print $4 }' groups)
 [ $# -eq 2 ] || fail "the broker does not have statements of $channel and of $log"
 newest=$1 trusts=$2 last=$(($2 + 1)) id=
 { echo "GROUP $log"; seq -f 'ARTICLE %.0f' "$trusts"; printf '%s\n' "GROUP $channel" "ARTICLE $newest" QUIT; } |
     talk answers || exit 1
-awk -v dir="$dir" -v want="$last" '
+awk -v want="$last" '
     !inside { if (/^220 /) { inside = 1; n++ } else next }
-    $0 == "." { inside = 0; whole++; close(dir "/" n); next }
-    { sub(/^[.]/, ""); print >(dir "/" n) }
-    END { exit whole != want }' "$dir/answers" || fail 'the broker does not send every statement'
+    $0 == "." { inside = 0; whole++; close(n); next }
+    { sub(/^[.]/, ""); print >(n "") }
+    END { exit whole != want }' answers || fail 'the broker does not send every statement'
 
 for n in $(seq "$trusts"); do # walk the trust log (5.4)
-    before=$id
     look "$n" "$log" "$n"
-    case $n in 1) [ "$id" = "$anchor" ] ;; *) [ "$previous" = "$before" ] && meets "$n" $((n - 1)) ;; esac ||
+    case $n in 1) [ "$id" = "$anchor" ] ;; *) [ "$previous" = "$before" ] && meets $((n - 1)) ;; esac ||
         fail "$what does not go back to the anchor"
-    meets "$n" "$n"
+    meets "$n"
 done
 expr "$(value Expires)" \> "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >/dev/null || fail 'the trust in force has expired'
 settled=$(awk -v channel="$channel" '$1 == "Checkpoint:" && $2 == channel { print $3, $4 }' "$file")
 look "$last" "$channel" "$newest"
 [ "$under" -le "$trusts" ] || fail "$what is signed under a trust statement that is not there"
 # A checkpoint of the trust in force vouches for one statement, and stands against all others of that serial (5.3-2).
-case $settled in "$newest "*) [ "$settled" = "$newest $id" ] ;; *) meets "$last" "$trusts" ;; esac ||
+case $settled in "$newest "*) [ "$settled" = "$newest $id" ] ;; *) meets "$trusts" ;; esac ||
     fail "$what is not the one that the trust in force has settled"
-cat "$dir/$last.signed"
+cat signed

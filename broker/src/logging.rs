@@ -1,5 +1,7 @@
 //! Structured logs: text or JSON on standard error, or the journal.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
@@ -31,7 +33,7 @@ fn filter(level: &str) -> anyhow::Result<EnvFilter> {
 pub fn start(level: &str, format: LogFormat) -> anyhow::Result<Level> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let registry = tracing_subscriber::registry().with(filter);
-    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => registry.with(text).init(),
         LogFormat::Json => registry.with(text.json()).init(),

@@ -94,15 +94,29 @@ impl Device {
         &self.state
     }
 
-    /// The trust in force, fetched if it is not known yet.
+    /// The trust in force, brought up to date first.
     ///
     /// # Errors
-    /// If no broker can be used.
+    /// If the broker that is first now cannot be used.
     pub async fn trust(&mut self) -> Result<&Trust, Error> {
-        if self.state.trust.is_none() {
-            self.poll().await?;
+        let connection = self.connect().await?;
+        self.connection = Some(connection);
+        self.trusted()
+    }
+
+    /// A connection whose broker's trust log was walked to its end.
+    async fn connect(&mut self) -> Result<Connection, Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.source.connect().await?,
+        };
+        let known = self.state.trust.as_ref().map(Trust::serial);
+        let trust = walk_trust(&mut connection, self.source.anchor(), self.state.trust.clone()).await?;
+        if known != Some(trust.serial()) {
+            self.state.set_trust(trust);
+            self.state.save()?;
         }
-        self.state.trust.as_ref().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
+        Ok(connection)
     }
 
     /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once, the last good one first.
@@ -129,16 +143,7 @@ impl Device {
     }
 
     async fn poll_one(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.source.connect().await?,
-        };
-        let known = self.state.trust.as_ref().map(Trust::serial);
-        let trust = walk_trust(&mut connection, self.source.anchor(), self.state.trust.clone()).await?;
-        if known != Some(trust.serial()) {
-            self.state.set_trust(trust);
-            self.state.save()?;
-        }
+        let mut connection = self.connect().await?;
         let mut news = Vec::new();
         for channel in self.channels.clone() {
             news.extend(self.poll_channel(&mut connection, &channel).await?);
@@ -205,11 +210,7 @@ impl Device {
     /// # Errors
     /// As [`Device::poll`].
     pub async fn history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
-        self.trust().await?;
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.source.connect().await?,
-        };
+        let mut connection = self.connect().await?;
         let Some((group, _)) = connection.group(channel, None).await? else { return Ok(vec![]) };
         let run = connection.articles(channel, from.number().max(group.low)..=group.high, BACKLOG_OCTETS).await?;
         self.connection = Some(connection);

@@ -32,6 +32,8 @@ enum Task {
     Nostd,
     /// The ABNF of the specification against its vectors, with a parser that is not ours
     Spec,
+    /// The walk-through of the README, command by command
+    Readme,
     /// Write the test vectors of the specification anew
     Vectors,
     /// Other people's software against ours: nntplib, Net::NNTP, a device in POSIX shell
@@ -169,6 +171,26 @@ fn interop() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every block of the README that is marked as part of the walk-through, in one shell, in a directory of its own.
+fn readme() -> anyhow::Result<()> {
+    build()?;
+    let text = std::fs::read_to_string(root().join("README.md"))?;
+    let blocks: Vec<&str> = text.split("```sh walkthrough\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    ensure!(blocks.len() >= 4, "the README has lost its walk-through");
+    let directory = root().join("target/readme");
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)?;
+    }
+    std::fs::create_dir_all(&directory)?;
+    let mut path = root().join("target/release").into_os_string();
+    path.push(":");
+    path.push(setup::path());
+    println!("$ the walk-through of the README");
+    let status = Command::new("bash").args(["-eux", "-c", &blocks.concat()]).current_dir(&directory).env("PATH", path).status()?;
+    ensure!(status.success(), "the walk-through of the README ended with {status}");
+    Ok(())
+}
+
 fn crash(rounds: u32) -> anyhow::Result<()> {
     build()?;
     let rounds = rounds.to_string();
@@ -225,6 +247,7 @@ fn ci() -> anyhow::Result<()> {
         ("tests", tests),
         ("spec", spec),
         ("demo", || build().and_then(|()| run(release("tidingsd").arg("demo")))),
+        ("readme", readme),
         ("interop", interop),
         ("crash", || crash(200)),
         ("fanout", || fanout(10_000, 1)),
@@ -249,6 +272,7 @@ fn main() -> anyhow::Result<()> {
         Task::Deny => deny(),
         Task::Nostd => nostd(),
         Task::Spec => spec(),
+        Task::Readme => readme(),
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
         Task::Interop => interop(),
         Task::Crash { rounds } => crash(rounds),

@@ -6,7 +6,7 @@ mod author;
 mod output;
 mod reader;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -94,7 +94,7 @@ impl From {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| if arguments.verbose { "debug".into() } else { "warn".into() });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

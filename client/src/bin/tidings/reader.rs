@@ -76,6 +76,8 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut device = self.reading.device(&self.channels, if self.all { Start::Oldest } else { Start::Newest })?;
+        // For the names of signers; where no broker answers yet, their keys are shown instead.
+        let trust = device.trust().await.ok().cloned();
         let mut left = self.count.unwrap_or(u64::MAX);
         let mut stream = std::pin::pin!(device.watch());
         while left > 0 {
@@ -86,7 +88,7 @@ impl Watch {
             };
             match item {
                 Some(Ok(statement)) => {
-                    output::statement(&statement, None, self.reading.json);
+                    output::statement(&statement, trust.as_ref(), self.reading.json);
                     left -= 1;
                 }
                 // It goes on by itself; whoever looks should know why it is quiet.
