@@ -1,7 +1,7 @@
 //! Writes the test vectors of the specification: `cargo run -p tidings-protocol --example vectors -- spec/vectors`.
 //!
 //! Everything is made from fixed seeds, so that it writes the same files each time.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -172,7 +172,7 @@ fn main() {
     v.text("name-with-underscore", "grammar", end, "", &with("Not_Before: x"));
     v.text("name-65", "grammar", end, "", &with(&format!("{}: x", "N".repeat(65))));
     v.text("line-901", "statement", end, "", &with(&format!("Reasons: {}", &last)));
-    v.text("too-large", "statement", end + 72, "", &with(&format!("Filler: {}\n", "x".repeat(890)).repeat(80).trim_end()));
+    v.text("too-large", "statement", end + 72, "", &with(format!("Filler: {}\n", "x".repeat(890)).repeat(80).trim_end()));
 
     // First lines.
     for name in ["Channel", "Serial", "Previous", "Time", "Trust"] {

@@ -133,10 +133,11 @@ async fn main() -> anyhow::Result<()> {
     let mut damages: BTreeMap<&str, u32> = BTreeMap::new();
     let (mut opening, mut slowest) = (Duration::ZERO, Duration::ZERO);
     for round in 0..options.rounds {
-        if options.damage && round > 0 {
-            if let Some(what) = damage(&fixture.directory.join("data/store"), &mut random)? {
-                *damages.entry(what).or_default() += 1;
-            }
+        if options.damage
+            && round > 0
+            && let Some(what) = damage(&fixture.directory.join("data/store"), &mut random)?
+        {
+            *damages.entry(what).or_default() += 1;
         }
         let began = Instant::now();
         let daemon = fixture.start().with_context(|| format!("seed {}, round {round}", options.seed))?;
