@@ -8,10 +8,10 @@
 # It needs a POSIX shell, awk, OpenSSL 3, and grep, sed and coreutils of GNU.
 #
 # What it leaves out: it keeps nothing, so it cannot tell an old log from a new one (5.1). It does not look below the
-# newest statement (5.3). It does not refuse points of small order (2.6-2) or broken UTF-8 (3.1-1). Fields that it does
-# not use itself are for those to judge who act on them. Numbers in parentheses are those of the specification.
-set -fu
-export LC_ALL=C # lengths and ranges are of octets
+# newest statement (5.3). It takes broken UTF-8 (3.1-1), and signatures with an R of small order,
+# which only the key's holder can make (2.6-2). Fields that it does not use itself are for those to judge who act on them.
+# Numbers in parentheses are those of the specification.
+set -fu; export LC_ALL=C # lengths and ranges are of octets
 fail() { printf 'device.sh: %s\n' "$*" >&2; exit 1; }
 
 # The forms of lines (appendix A). The last characters of keys and signatures have no loose bits (2.6-1).
@@ -23,8 +23,11 @@ rest='Version|Summary|Details|Urgency|Target|Barrier|Not-Before|Deadline|Rollout
 forms="Tidings: 1 $kinds|Channel: $name|(Serial|Trust): $serial|Previous: (-|$digest)|(Time|Expires): $time|($rest): .*\
 |Critical: ($used|$rest)( ($used|$rest))*|Key: $key $word|(Checkpoint|Head): $name $serial $digest\
 |Role: $kinds (\\*|$part(\\.$part)*\\.\\*|$name) $serial( $word)+|Signature: $key [A-Za-z0-9_-]{85}[AQgw]"
-# Of any line, and what no line has: too many octets, or control characters in UTF-8.
-any=$(printf '[A-Za-z][A-Za-z0-9-]{0,63}: [!-~\200-\377]( *[!-~\200-\377])*') never=$(printf '.{901}|\302[\200-\237]')
+# Keys that are none: points of small order, four of them known by their first digits, and what is not below the prime
+# (2.6-2).
+weak='^Key: ed25519:(A[AQ]A{39}[AI]A|[789_-][Pfv_]_{39}[3_]8|JuiVj8KyJ7BFw_SJ8u-Y.{23}|xxdqcD1N2E-6PAt2DRBn.{23}) '
+# The form of any line, and what no line has: too many octets, control characters in UTF-8, a weak key.
+any=$(printf '[A-Za-z][A-Za-z0-9-]{0,63}: [!-~\200-\377]( *[!-~\200-\377])*') never=$(printf ".{901}|\302[\200-\237]|$weak")
 
 # talk FILE: send the commands on standard input; the answers come into the file, with LF for CR LF (8.1-2).
 talk() {

@@ -22,6 +22,7 @@ use crate::{
     listener,
     logs::Logs,
     namespaces::{NamespaceError, Namespaces},
+    shared::Shared,
     store::{Store, StoreError},
     tls::{Certificates, TlsError},
     watch::Watches,
@@ -62,18 +63,6 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         _ => "",
     }
-}
-
-/// What every session works with.
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    pub(crate) logs: Arc<Logs>,
-    pub(crate) namespaces: Arc<Namespaces>,
-    pub(crate) appender: Appender,
-    pub(crate) watches: Arc<Watches>,
-    pub(crate) connections: Arc<Connections>,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
 }
 
 /// A running broker.
@@ -124,7 +113,7 @@ impl Broker {
         let failed = Arc::new(AtomicBool::new(false));
         let tasks = TaskTracker::new();
         let loops = thread::available_parallelism().map_or(1, usize::from);
-        let watches = Watches::start(loops, limits.watches, Duration::from_secs(limits.heartbeat_seconds), logs.clone(), tasks.clone())?;
+        let watches = Watches::start(loops, limits.watches, Duration::from_secs(limits.heartbeat_seconds), logs.clone())?;
         let on_failure = {
             let (stop, failed) = (stop.clone(), failed.clone());
             Box::new(move || {

@@ -19,6 +19,7 @@ pub mod logging;
 mod logs;
 mod namespaces;
 mod session;
+mod shared;
 mod store;
 mod stream;
 mod tls;

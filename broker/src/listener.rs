@@ -9,10 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    broker::Shared,
     connections::Permit,
-    limits::{ACCEPT_PAUSE, KEEPALIVE, WRITE},
+    limits::{ACCEPT_PAUSE, KEEPALIVE},
     session::Session,
+    shared::Shared,
     stream::Stream,
     tls::Certificates,
 };
@@ -81,9 +81,4 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     TcpListener::from_std(socket.into())
-}
-
-/// A write that makes no progress for too long has failed.
-pub(crate) async fn write(stream: &mut Stream, octets: &[u8]) -> io::Result<()> {
-    timeout(WRITE, stream.write_all(octets)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -7,7 +7,9 @@ use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
 use rustls::ServerConnection;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::limits::WRITE;
 
 /// Octets read at once.
 const READ: usize = 4096;
@@ -111,6 +113,11 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Writes all octets, unless the other end takes none for too long.
+    pub(crate) async fn write_in_time(&mut self, octets: &[u8]) -> io::Result<()> {
+        timeout(WRITE, self.write_all(octets)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Tells the other end that nothing more will come.

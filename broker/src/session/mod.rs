@@ -17,31 +17,35 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::Decoder;
 
 use crate::{
-    broker::Shared,
     connections::Permit,
     limits::{ARTICLE, OUTPUT_OCTETS},
-    listener,
     logs::Log,
+    shared::Shared,
     stream::Stream,
-    watch::Joining,
+    watch::{Guest, Joining},
 };
 
 /// What of a session outlives its watch.
-pub(crate) struct Parked {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) peer: SocketAddr,
-    /// What the client has sent and nobody has read.
-    pub(crate) input: BytesMut,
-    /// What the watch begins with.
-    pub(crate) greeting: Bytes,
+struct Place {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
     log: Option<Arc<Log>>,
     current: Option<Serial>,
     _permit: Permit,
 }
 
+impl Guest for Place {
+    fn come_back(self: Box<Self>, stream: Stream, input: BytesMut) {
+        let tasks = self.shared.tasks.clone();
+        drop(tasks.spawn(Session::resume(self, stream, input).run_boxed()));
+    }
+}
+
 pub(crate) struct Session {
-    parked: Box<Parked>,
+    place: Box<Place>,
     stream: Stream,
+    /// What the client has sent and nobody has read.
+    input: BytesMut,
     codec: ServerCodec,
     output: Vec<u8>,
     /// The client has sent POST and may now send the article.
@@ -65,13 +69,13 @@ impl From<std::io::Error> for End {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, permit: Permit) -> Self {
-        let parked = Parked { shared, peer, input: BytesMut::new(), greeting: Bytes::new(), log: None, current: None, _permit: permit };
-        Self::resume(Box::new(parked), stream)
+        let place = Place { shared, peer, log: None, current: None, _permit: permit };
+        Self::resume(Box::new(place), stream, BytesMut::new())
     }
 
     /// Goes on after a watch.
-    pub(crate) fn resume(parked: Box<Parked>, stream: Stream) -> Self {
-        Self { parked, stream, codec: ServerCodec::default(), output: Vec::new(), article_due: None }
+    fn resume(place: Box<Place>, stream: Stream, input: BytesMut) -> Self {
+        Self { place, stream, input, codec: ServerCodec::default(), output: Vec::new(), article_due: None }
     }
 
     /// Greets the client and serves it.
@@ -97,7 +101,7 @@ impl Session {
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        &self.parked.shared
+        &self.place.shared
     }
 
     /// Serves until a watch is to begin.
@@ -105,7 +109,7 @@ impl Session {
         let idle = Duration::from_secs(self.shared().settings.config.limits.idle_seconds);
         let mut deadline = Instant::now() + idle;
         loop {
-            match self.codec.decode(&mut self.parked.input) {
+            match self.codec.decode(&mut self.input) {
                 Ok(Some(Input::Command(Ok(Command::Xwatch(targets))))) => {
                     if let Some(watch) = self.watch(targets) {
                         self.flush().await?;
@@ -127,8 +131,8 @@ impl Session {
     }
 
     async fn read(&mut self, deadline: Instant) -> Result<(), End> {
-        let stop = self.parked.shared.stop.clone();
-        let read = timeout_at(deadline, self.stream.read(&mut self.parked.input));
+        let stop = self.place.shared.stop.clone();
+        let read = timeout_at(deadline, self.stream.read(&mut self.input));
         let read = tokio::select! {
             read = read => read,
             () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, "the broker is shutting down"))),
@@ -150,7 +154,7 @@ impl Session {
             }
             Input::Article(article) => {
                 self.article_due = None;
-                let response = posting::post(self.shared(), self.parked.peer, article).await;
+                let response = posting::post(self.shared(), self.place.peer, article).await;
                 self.respond(response.code, response.text);
                 Ok(())
             }
@@ -183,7 +187,7 @@ impl Session {
 
     async fn flush(&mut self) -> Result<(), End> {
         if !self.output.is_empty() {
-            listener::write(&mut self.stream, &self.output).await?;
+            self.stream.write_in_time(&self.output).await?;
             self.output.clear();
             if self.output.capacity() > OUTPUT_OCTETS {
                 self.output = Vec::new();
@@ -212,22 +216,30 @@ impl Session {
 
     /// Gives socket and state to a watch loop; this task ends.
     fn leave_to_watch(self, watch: Watch) {
-        let Self { mut parked, stream, .. } = self;
-        let watches = parked.shared.watches.clone();
+        let Self { place, stream, input, .. } = self;
+        let (watches, peer) = (place.shared.watches.clone(), place.peer);
         let Some(counted) = watches.reserve() else {
-            // Rare: answer in the task that is ending.
-            let mut session = Self::resume(parked, stream);
+            // Rare: the refusal is sent by a task of its own.
+            let mut session = Self::resume(place, stream, input);
             session.respond(code::WATCH_REFUSED, "too many watches, poll instead or try again later");
             drop(session.shared().tasks.clone().spawn(session.run_boxed()));
             return;
         };
-        parked.greeting = Bytes::from(format!("{} {} watching\r\n", code::WATCHING, watches.heartbeat_seconds()));
-        if parked.input.is_empty() {
-            parked.input = BytesMut::new();
-        }
+        let greeting = Bytes::from(format!("{} {} watching\r\n", code::WATCHING, watches.heartbeat_seconds()));
+        let input = if input.is_empty() { BytesMut::new() } else { input };
         match stream.socket.into_std() {
-            Ok(socket) => watches.join(Joining { socket, tls: stream.tls, cursors: watch.cursors, live: watch.live, parked, counted }),
-            Err(error) => tracing::warn!(peer = %parked.peer, %error, "a connection could not be watched"),
+            Ok(socket) => watches.join(Joining {
+                socket,
+                tls: stream.tls,
+                cursors: watch.cursors,
+                live: watch.live,
+                greeting,
+                input,
+                peer,
+                guest: place,
+                counted,
+            }),
+            Err(error) => tracing::warn!(%peer, %error, "a connection could not be watched"),
         }
     }
 

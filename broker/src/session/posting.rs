@@ -12,8 +12,8 @@ use tidings_protocol::{
 
 use crate::{
     append::{AppendError, Appended},
-    broker::Shared,
     clock,
+    shared::Shared,
 };
 
 pub(super) async fn post(shared: &Shared, peer: SocketAddr, article: Result<Vec<u8>, BlockError>) -> Response {

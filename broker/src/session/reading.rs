@@ -117,18 +117,18 @@ fn group_line(log: &Log) -> String {
 
 fn select(session: &mut Session, name: &str) -> Result<Arc<Log>, Response> {
     let log = session.shared().logs.get(name).ok_or_else(|| no_such_group(name))?;
-    session.parked.current = Some(log.marks().low);
-    session.parked.log = Some(log.clone());
+    session.place.current = Some(log.marks().low);
+    session.place.log = Some(log.clone());
     Ok(log)
 }
 
 fn selected(session: &Session) -> Result<Arc<Log>, Response> {
-    session.parked.log.clone().ok_or_else(|| Response::new(code::NO_GROUP, "no channel selected, use GROUP"))
+    session.place.log.clone().ok_or_else(|| Response::new(code::NO_GROUP, "no channel selected, use GROUP"))
 }
 
 fn current(session: &Session) -> Result<(Arc<Log>, Serial), Response> {
     let log = selected(session)?;
-    let serial = session.parked.current.ok_or_else(|| Response::new(code::NO_CURRENT, "no current article"))?;
+    let serial = session.place.current.ok_or_else(|| Response::new(code::NO_CURRENT, "no current article"))?;
     Ok((log, serial))
 }
 
@@ -160,7 +160,7 @@ fn find(session: &Session, selector: &Selector) -> Result<(u32, Arc<Log>, Arc<En
 fn article(session: &mut Session, part: Part, selector: &Selector) -> Answer {
     let (number, log, entry) = find(session, selector)?;
     if number > 0 {
-        session.parked.current = Some(entry.head.serial);
+        session.place.current = Some(entry.head.serial);
     }
     let (code, octets) = match part {
         Part::Article => (code::ARTICLE, entry.article()),
@@ -186,7 +186,7 @@ fn step(session: &mut Session, forward: bool) -> Answer {
         return Err(Response::new(code, text).into());
     };
     let entry = log.entry(there)?.ok_or_else(no_such_number)?;
-    session.parked.current = Some(there);
+    session.place.current = Some(there);
     session.respond(code::STAT, format_args!("{there} {}", log.message_id(entry.head)));
     Ok(())
 }
@@ -260,7 +260,7 @@ async fn list_group(session: &mut Session, group: Option<String>, range: Range) 
         Some(name) => select(session, &name)?,
         None => {
             let log = selected(session)?;
-            session.parked.current = Some(log.marks().low);
+            session.place.current = Some(log.marks().low);
             log
         }
     };

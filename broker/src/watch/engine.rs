@@ -11,7 +11,6 @@ use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use tokio::{net::TcpStream, runtime::Handle};
-use tokio_util::task::TaskTracker;
 
 use super::{
     Inbox, Joining, Mailbox,
@@ -20,7 +19,6 @@ use super::{
 use crate::{
     limits::{WATCH_GATHER, WATCH_GATHER_TLS_OCTETS, WATCH_STALL, WATCH_TURN},
     logs::{Entry, Log, Logs},
-    session::Session,
     stream::Stream,
 };
 
@@ -42,7 +40,6 @@ pub(super) struct Engine {
     poll: Poll,
     mailbox: Arc<Mailbox>,
     logs: Arc<Logs>,
-    tasks: TaskTracker,
     runtime: Handle,
     watchers: Slab<Watcher>,
     channels: Vec<Channel>,
@@ -64,14 +61,13 @@ enum Next {
 }
 
 impl Engine {
-    pub(super) fn start(index: usize, heartbeat: Duration, logs: Arc<Logs>, tasks: TaskTracker) -> io::Result<Arc<Mailbox>> {
+    pub(super) fn start(index: usize, heartbeat: Duration, logs: Arc<Logs>) -> io::Result<Arc<Mailbox>> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox { inbox: Default::default(), waker: Waker::new(poll.registry(), WAKE)? });
         let engine = Self {
             poll,
             mailbox: mailbox.clone(),
             logs,
-            tasks,
             runtime: Handle::current(),
             watchers: Slab::new(),
             channels: Vec::new(),
@@ -204,7 +200,7 @@ impl Engine {
     }
 
     fn join(&mut self, joining: Joining) -> io::Result<()> {
-        let Joining { socket, tls, cursors, live, parked, counted } = joining;
+        let Joining { socket, tls, cursors, live, greeting, input, peer, guest, counted } = joining;
         let mut socket = mio::net::TcpStream::from_std(socket);
         let entry = self.watchers.vacant_entry();
         let at = entry.key();
@@ -215,8 +211,10 @@ impl Engine {
             tls,
             cursors: Vec::with_capacity(cursors.len()),
             live: live.into(),
-            partial: parked.greeting.clone(),
-            parked,
+            partial: greeting,
+            input,
+            peer,
+            guest,
             _counted: counted,
             blocked_since: 0,
             wrote: true,
@@ -281,7 +279,7 @@ impl Engine {
             if watcher.ending {
                 return Next::Return;
             }
-            if !watcher.parked.input.is_empty() {
+            if !watcher.input.is_empty() {
                 watcher.partial = Bytes::from_static(b".\r\n");
                 watcher.ending = true;
                 continue;
@@ -317,14 +315,13 @@ impl Engine {
 
     fn hand_back(&mut self, at: u32) {
         let Some(watcher) = self.remove(at) else { return };
-        let Watcher { socket, tls, parked, .. } = watcher;
-        let resume = async move {
-            match TcpStream::from_std(socket.into()) {
-                Ok(socket) => Session::resume(parked, Stream { socket, tls }).run().await,
-                Err(error) => tracing::warn!(%error, "a watched connection could not go on"),
-            }
-        };
-        drop(self.tasks.spawn_on(resume, &self.runtime));
+        let Watcher { socket, tls, guest, input, peer, .. } = watcher;
+        // The socket finds its way back into tokio's poll here.
+        let _runtime = self.runtime.enter();
+        match TcpStream::from_std(socket.into()) {
+            Ok(socket) => guest.come_back(Stream { socket, tls }, input),
+            Err(error) => tracing::warn!(%peer, %error, "a watched connection could not go on"),
+        }
     }
 
     /// Once in a while: a sign of life for those who got nothing, an end for those who take nothing.
@@ -336,7 +333,7 @@ impl Engine {
             let Some(watcher) = self.watchers.get_mut(at as usize) else { continue };
             if watcher.blocked_since > 0 {
                 if now.saturating_sub(watcher.blocked_since) > limit {
-                    tracing::info!(peer = %watcher.parked.peer, "a subscriber has taken nothing for too long and is disconnected");
+                    tracing::info!(peer = %watcher.peer, "a subscriber has taken nothing for too long and is disconnected");
                     self.settle(at, Next::Close);
                 }
                 continue;

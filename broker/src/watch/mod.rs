@@ -10,7 +10,7 @@ mod watcher;
 use std::{
     collections::HashMap,
     io,
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -18,15 +18,21 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Bytes, BytesMut};
 use rustls::ServerConnection;
 use tidings_protocol::Wildmat;
-use tokio_util::task::TaskTracker;
 
 use crate::{
     logs::{Log, Logs},
-    session::Parked,
+    stream::Stream,
 };
 use engine::Engine;
+
+/// Whoever takes a connection back when its watch has ended.
+pub(crate) trait Guest: Send {
+    /// Goes on with a connection, and with what its client has sent since. Called within the runtime.
+    fn come_back(self: Box<Self>, stream: Stream, input: BytesMut);
+}
 
 /// A connection on its way into a table.
 pub(crate) struct Joining {
@@ -36,8 +42,12 @@ pub(crate) struct Joining {
     pub(crate) cursors: Vec<(Arc<Log>, u32)>,
     /// The channels that are sent live.
     pub(crate) live: Vec<Wildmat>,
-    /// What the session takes up again when the watch ends.
-    pub(crate) parked: Box<Parked>,
+    /// What is sent first.
+    pub(crate) greeting: Bytes,
+    /// What the client has sent already, and nobody has read.
+    pub(crate) input: BytesMut,
+    pub(crate) peer: SocketAddr,
+    pub(crate) guest: Box<dyn Guest>,
     pub(crate) counted: Counted,
 }
 
@@ -86,8 +96,8 @@ impl Drop for Counted {
 
 impl Watches {
     /// Starts the loops. Must be called within the runtime that sessions return to.
-    pub(crate) fn start(loops: usize, most: usize, heartbeat: Duration, logs: Arc<Logs>, tasks: TaskTracker) -> io::Result<Arc<Self>> {
-        let start = |index| Engine::start(index, heartbeat, logs.clone(), tasks.clone());
+    pub(crate) fn start(loops: usize, most: usize, heartbeat: Duration, logs: Arc<Logs>) -> io::Result<Arc<Self>> {
+        let start = |index| Engine::start(index, heartbeat, logs.clone());
         let loops = (0..loops).map(start).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self { loops, next: AtomicUsize::new(0), count: Arc::default(), most, heartbeat }))
     }

@@ -1,16 +1,18 @@
 //! One row of a table: a socket and its cursors.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::{
+    io::{self, ErrorKind, IoSlice, Read, Write},
+    net::SocketAddr,
+};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 use tidings_protocol::{Wildmat, limits::XWATCH_OCTETS};
 
-use super::Counted;
+use super::{Counted, Guest};
 use crate::{
     limits::WATCH_GATHER,
-    session::Parked,
     stream::{process, read_plain},
 };
 
@@ -31,7 +33,10 @@ pub(super) struct Watcher {
     pub(super) live: Box<[Wildmat]>,
     /// The rest of what the socket took in part: shared octets, never a copy.
     pub(super) partial: Bytes,
-    pub(super) parked: Box<Parked>,
+    /// What the client has sent: it ends the watch.
+    pub(super) input: BytesMut,
+    pub(super) peer: SocketAddr,
+    pub(super) guest: Box<dyn Guest>,
     pub(super) _counted: Counted,
     /// When the socket stopped taking octets, in seconds of the loop; 0 while it takes them.
     pub(super) blocked_since: u32,
@@ -128,7 +133,7 @@ impl Watcher {
     /// Takes in what the client sent; `false` when it has closed.
     pub(super) fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 4096];
-        while self.parked.input.len() <= XWATCH_OCTETS {
+        while self.input.len() <= XWATCH_OCTETS {
             let n = match &mut self.tls {
                 None => match self.socket.read(&mut buffer) {
                     Ok(n) => n,
@@ -152,7 +157,7 @@ impl Watcher {
             if n == 0 {
                 return Ok(false);
             }
-            self.parked.input.extend_from_slice(&buffer[..n]);
+            self.input.extend_from_slice(&buffer[..n]);
         }
         Ok(true)
     }
