@@ -8,9 +8,9 @@
 # It needs a POSIX shell, awk, OpenSSL 3, and grep, sed and coreutils of GNU.
 #
 # What it leaves out: it keeps nothing, so it cannot tell an old log from a new one (5.1). It does not look below the
-# newest statement (5.3). It takes broken UTF-8 (3.1-1), and signatures with an R of small order,
-# which only the key's holder can make (2.6-2). Fields that it does not use itself are for those to judge who act on them.
-# Numbers in parentheses are those of the specification.
+# newest statement (5.3). It takes broken UTF-8 (3.1-1), and signatures with an R of small order, which only the holder
+# of a key can make (2.6-2). Fields that it does not use itself are for those to judge who act on them. Numbers in
+# parentheses are those of the specification.
 set -fu; export LC_ALL=C # lengths and ranges are of octets
 fail() { printf 'device.sh: %s\n' "$*" >&2; exit 1; }
 

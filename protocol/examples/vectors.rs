@@ -351,6 +351,7 @@ fn main() {
     let tail = |tail: &str| [base.as_bytes(), tail.as_bytes()].concat();
     v.text("unsigned", "grammar", end, "Signature", base.as_bytes());
     v.text("field-after-signature", "grammar", end + 1, "Summary", &tail(&format!("{line}Summary: late\n")));
+    v.text("field-between-signatures", "grammar", end + 1, "Summary", &tail(&format!("{line}Summary: late\n{line}")));
     v.text("signature-twice", "statement", end + 1, "Signature", &tail(&format!("{line}{line}")));
     v.text("signature-padded", "grammar", end, "Signature", &tail(&line.replace('\n', "==\n")));
     v.text("signature-unknown-algorithm", "grammar", end, "Signature", &tail(&line.replace("ed25519", "ed448")));
@@ -401,6 +402,8 @@ fn main() {
     v.judged("trust-by-old-keys-only", "trust", under, &sign(&coup, &[ROOT]));
     v.judged("trust-skips-a-serial", "trust", under, &sign(second.replace("Serial: 2", "Serial: 3"), &[ROOT]));
     v.judged("trust-other-previous", "trust", under, &sign(second.replace(&trust_1.id().to_string(), &digest.to_string()), &[ROOT]));
+    let inner = trust_text(1, "-", &[("root", ROOT)]).replace("vectors.trust", "vectors.inner.trust");
+    v.judged("trust-in-another-trust-log", "trust", under, &sign(inner, &[ROOT]));
     v.judged("trust-by-release-key", "trust", under, &sign(&second, &[ANN]));
 
     // Log: verified, but not next.

@@ -156,7 +156,8 @@ impl Trust {
     }
 
     fn check_place(&self, statement: &Statement) -> Result<(), VerifyError> {
-        if !self.namespace.contains(statement.channel()) {
+        let other_trust_log = statement.kind() == Kind::Trust && statement.channel() != self.statement.channel();
+        if other_trust_log || !self.namespace.contains(statement.channel()) {
             return Err(VerifyError::Namespace { channel: statement.channel().clone(), namespace: self.namespace.clone() });
         }
         match statement.trust() {

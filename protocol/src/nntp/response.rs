@@ -61,7 +61,6 @@ codes! {
     WATCH_REFUSED = 490, "the broker holds as many watches as it may";
     UNKNOWN = 500, "unknown command";
     SYNTAX = 501, "syntax error, and what the command looks like";
-    FORBIDDEN = 502, "the broker does not serve this connection; it is closed";
     NOT_STORED = 503, "the broker does not keep such data";
 }
 
