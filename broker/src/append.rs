@@ -69,6 +69,20 @@ enum Job {
     Sweep,
 }
 
+/// What is called when the broker cannot go on.
+pub(crate) type OnFailure = Arc<dyn Fn() + Send + Sync>;
+
+/// Calls that if the thread that holds it panics.
+pub(crate) struct Sentinel(pub(crate) OnFailure);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            (self.0)();
+        }
+    }
+}
+
 /// The writer's letter box.
 #[derive(Clone)]
 pub(crate) struct Appender(mpsc::Sender<Job>);
@@ -82,7 +96,7 @@ pub(crate) struct Writer {
     pub(crate) retention: Vec<Retention>,
     pub(crate) data_dir: PathBuf,
     /// Called once when the store has failed for good.
-    pub(crate) on_failure: Box<dyn Fn() + Send>,
+    pub(crate) on_failure: OnFailure,
 }
 
 impl Appender {
@@ -136,6 +150,7 @@ struct Pending {
 
 impl Writer {
     fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        let _sentinel = Sentinel(self.on_failure.clone());
         while let Some(first) = jobs.blocking_recv() {
             let now = clock::now();
             let mut pending = Pending::default();
@@ -143,7 +158,10 @@ impl Writer {
             let mut job = Some(first);
             while let Some(next) = job {
                 match next {
-                    Job::Sweep => self.sweep(now),
+                    Job::Sweep => {
+                        self.commit(std::mem::take(&mut pending), now);
+                        self.sweep(now);
+                    }
                     Job::Statement { reply, .. } | Job::Trust { reply, .. } if full => answer(reply, Err(AppendError::DiskFull)),
                     Job::Statement { statement, trust, path, reply } => {
                         self.consider(&mut pending, now, Accepted { statement, path, reply, trust: None }, Some(trust));

@@ -14,7 +14,7 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::{Appender, Writer},
+    append::{Appender, OnFailure, Writer},
     clock,
     config::Settings,
     connections::Connections,
@@ -113,14 +113,15 @@ impl Broker {
         let failed = Arc::new(AtomicBool::new(false));
         let tasks = TaskTracker::new();
         let loops = thread::available_parallelism().map_or(1, usize::from);
-        let watches = Watches::start(loops, limits.watches, Duration::from_secs(limits.heartbeat_seconds), logs.clone())?;
-        let on_failure = {
+        let on_failure: OnFailure = {
             let (stop, failed) = (stop.clone(), failed.clone());
-            Box::new(move || {
+            Arc::new(move || {
                 failed.store(true, Ordering::Relaxed);
                 stop.cancel();
             })
         };
+        let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
+        let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
         let (appender, writer) = Appender::start(Writer {
             store,
             logs: logs.clone(),

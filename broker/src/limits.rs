@@ -24,6 +24,8 @@ pub const WATCH_GATHER: usize = 16;
 pub const WATCH_GATHER_TLS_OCTETS: usize = 16 * 1024;
 /// Events that a subscriber who is far behind gets before the next one has its turn.
 pub const WATCH_TURN: usize = 256;
+/// Channels that one watch follows.
+pub const WATCH_CHANNELS: usize = 16_384;
 /// How long a subscriber may take no octet before it is disconnected.
 pub const WATCH_STALL: Duration = Duration::from_secs(600);
 /// Octets of output that a session gathers before it writes.

@@ -125,8 +125,8 @@ impl Log {
     pub(crate) fn events_after(&self, serial: u32, most: usize) -> Result<Vec<Arc<Entry>>, StoreError> {
         let marks = self.marks();
         let first = (serial + 1).max(marks.low.number());
-        let serials = (first..=marks.head.serial.number()).take(most).filter_map(Serial::new);
-        serials.filter_map(|serial| self.entry(serial).transpose()).collect()
+        let serials = (first..=marks.head.serial.number()).filter_map(Serial::new);
+        serials.filter_map(|serial| self.entry(serial).transpose()).take(most).collect()
     }
 
     /// When a statement arrived, without rendering it.

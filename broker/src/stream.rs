@@ -102,7 +102,7 @@ impl Stream {
             match &mut self.tls {
                 None => match self.socket.try_write(octets) {
                     Ok(n) => octets = &octets[n..],
-                    Err(e) if would_block(&e) => self.socket.writable().await?,
+                    Err(e) if would_block(&e) => self.writable().await?,
                     Err(e) => return Err(e),
                 },
                 Some(tls) => {
@@ -115,9 +115,9 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes all octets, unless the other end takes none for too long.
-    pub(crate) async fn write_in_time(&mut self, octets: &[u8]) -> io::Result<()> {
-        timeout(WRITE, self.write_all(octets)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    /// Waits until the socket takes octets again; a client that takes none for too long is given up.
+    async fn writable(&self) -> io::Result<()> {
+        timeout(WRITE, self.socket.writable()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Tells the other end that nothing more will come.
@@ -130,11 +130,10 @@ impl Stream {
     }
 
     async fn flush_tls(&mut self) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        while tls.wants_write() {
+        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
             match tls.write_tls(&mut NonBlocking(&self.socket)) {
                 Ok(_) => {}
-                Err(e) if would_block(&e) => self.socket.writable().await?,
+                Err(e) if would_block(&e) => self.writable().await?,
                 Err(e) => return Err(e),
             }
         }

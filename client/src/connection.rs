@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tidings_protocol::{
     Channel, Serial, Statement,
     article::{self, Incoming},
-    limits::{ARTICLE_OCTETS, LISTING_OCTETS},
+    limits::{ARTICLE_OCTETS, LISTING_OCTETS, SERIAL_LAST},
     nntp::{
         Code, Response, code,
         codec::{ClientCodec, CodecError, Output},
@@ -224,18 +224,25 @@ impl Connection {
             return Err(Error::Refused(group));
         }
         let numbers: Vec<u32> = group.text.split(' ').take(3).filter_map(|n| n.parse().ok()).collect();
-        let [_, low, high] = numbers[..] else {
-            return Err(CodecError::Unexpected { expected: "211 COUNT LOW HIGH CHANNEL", found: group.text }.into());
+        let marks = match numbers[..] {
+            [_, low, high] if (1..=SERIAL_LAST).contains(&low) && high <= SERIAL_LAST => (low, high),
+            _ => return Err(CodecError::Unexpected { expected: "211 COUNT LOW HIGH CHANNEL", found: group.text }.into()),
         };
+        let (low, high) = marks;
+        if high < low {
+            // Servers that know empty groups say so.
+            return Ok(None);
+        }
         let id = stat.filter(|s| s.code == code::STAT).and_then(|s| s.text.split(' ').nth(1).map(str::to_owned));
         Ok(Some((Group { low, high }, id)))
     }
 
-    /// Reads the statements with these serials from the selected channel, many requests at a time. Those that the
-    /// broker does not have are left out.
+    /// Reads the statements with these serials, which the broker has claimed to have, from the selected channel, many
+    /// requests at a time.
     ///
     /// # Errors
-    /// If the connection fails, something is no statement, or there are more than `most` octets.
+    /// If the connection fails, one is missing or no statement or another than was asked for, or there are more than
+    /// `most` octets.
     pub async fn articles(
         &mut self,
         channel: &Channel,
@@ -244,7 +251,8 @@ impl Connection {
     ) -> Result<Vec<Statement>, Error> {
         let mut found = Vec::new();
         let mut octets = 0;
-        let (mut next, last) = (*serials.start(), *serials.end());
+        let (mut next, last) = (*serials.start(), (*serials.end()).min(SERIAL_LAST));
+        let mut due = next;
         let mut under_way = 0;
         while next <= last || under_way > 0 {
             if next <= last && under_way <= PIPELINE / 2 {
@@ -259,13 +267,18 @@ impl Connection {
             match response.code {
                 code::ARTICLE => {
                     let Incoming { statement, .. } = article::parse(&self.block(ARTICLE_OCTETS).await?)?;
+                    if statement.serial().number() != due {
+                        return Err(Error::Missing { channel: channel.clone(), serial: due });
+                    }
+                    due += 1;
                     octets += statement.octets().len();
                     if octets > most {
                         return Err(Error::Backlog(channel.clone()));
                     }
                     found.push(statement);
                 }
-                code::NO_SUCH_NUMBER => {}
+                // Expired since, or never there: either way its marks have to be looked at anew.
+                code::NO_SUCH_NUMBER => return Err(Error::Missing { channel: channel.clone(), serial: due }),
                 _ => return Err(Error::Refused(response)),
             }
         }

@@ -11,11 +11,11 @@ use tidings_protocol::{
     trust::Trust,
     verify::VerifyError,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     Connection, Error, Source, State,
-    limits::{AUDIT, BACKLOG_OCTETS, POLL},
+    limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
     source::walk_trust,
 };
 
@@ -42,6 +42,14 @@ impl Default for Pace {
     fn default() -> Self {
         Self { poll: POLL, audit: AUDIT }
     }
+}
+
+/// What brokers have answered: what is new in each channel, verified, and what is wrong with others.
+struct Asked {
+    news: Vec<(Channel, Vec<Verified<Statement>>)>,
+    failed: Vec<(Channel, Error)>,
+    /// Why the last broker could not be used, if channels still wait.
+    unreachable: Option<Error>,
 }
 
 /// Follows some channels of one namespace.
@@ -119,40 +127,86 @@ impl Device {
         Ok(connection)
     }
 
-    /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once, the last good one first.
+    /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once, the last good one first;
+    /// a channel that cannot be verified, or is forked, does not keep back what is new in the others.
     ///
-    /// When this returns, the state file has it. Cancel safe: what was not returned yet comes again.
+    /// When this returns, the state file has it. Cancel safe: what was not returned comes again.
     ///
     /// # Errors
-    /// If no broker could be used, or a channel is forked.
+    /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
-        let mut failed = None;
+        let Asked { news, failed, unreachable } = self.ask_brokers().await;
+        // Nothing is awaited between this and the answer.
+        self.state.advance(news.iter().filter_map(|(_, run)| run.last()))?;
+        let news: Vec<_> = news.into_iter().flat_map(|(_, run)| run).collect();
+        match failed.into_iter().map(|(_, error)| error).chain(unreachable).next() {
+            Some(error) if news.is_empty() => Err(error),
+            _ => Ok(news),
+        }
+    }
+
+    /// Asks brokers in turn until every channel has its answer. The cursor stays where it is.
+    async fn ask_brokers(&mut self) -> Asked {
+        let mut asked = Asked { news: Vec::new(), failed: Vec::new(), unreachable: None };
+        let mut waiting = self.channels.clone();
         for _ in 0..self.source.brokers.len() {
-            match self.poll_one().await {
-                Ok(news) => return Ok(news),
-                Err(error) if error.is_the_brokers() => {
-                    tracing::debug!(broker = %self.source.address(), %error, "this broker cannot be used");
-                    failed = Some(Error::Unreachable { address: self.source.address().clone(), source: Box::new(error) });
-                    self.connection = None;
-                    self.source.turn();
+            let mut reused = self.connection.is_some();
+            loop {
+                let answer = timeout(ASK, self.ask_one(&mut waiting, &mut asked)).await.unwrap_or(Err(Error::Silent(ASK)));
+                match answer {
+                    Ok(()) if waiting.is_empty() => {
+                        asked.unreachable = None;
+                        return asked;
+                    }
+                    Ok(()) => {}
+                    // A connection that was kept may have been closed meanwhile: that says nothing about the broker.
+                    Err(_) if reused => {
+                        (reused, self.connection) = (false, None);
+                        continue;
+                    }
+                    Err(error) => {
+                        let address = self.source.address().clone();
+                        tracing::debug!(broker = %address, %error, "this broker cannot be used");
+                        asked.unreachable = Some(Error::Unreachable { address, source: Box::new(error) });
+                    }
+                }
+                break;
+            }
+            self.connection = None;
+            self.source.turn();
+        }
+        asked
+    }
+
+    /// Asks the broker that is first now for the channels that still wait; those that need no other broker wait no more.
+    async fn ask_one(&mut self, waiting: &mut Vec<Channel>, asked: &mut Asked) -> Result<(), Error> {
+        let mut connection = self.connect().await?;
+        for channel in waiting.clone() {
+            match self.ask_channel(&mut connection, &channel).await {
+                Ok(run) => {
+                    asked.failed.retain(|(failed, _)| *failed != channel);
+                    waiting.retain(|c| *c != channel);
+                    if !run.is_empty() {
+                        asked.news.push((channel, run));
+                    }
+                }
+                Err(error @ Error::Fork { .. }) => {
+                    waiting.retain(|c| *c != channel);
+                    asked.failed.push((channel, error));
+                }
+                Err(error @ Error::Verify { .. }) => {
+                    let address = self.source.address().clone();
+                    asked.failed.retain(|(failed, _)| *failed != channel);
+                    asked.failed.push((channel, Error::Unreachable { address, source: Box::new(error) }));
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(failed.unwrap_or(Error::NoBroker))
-    }
-
-    async fn poll_one(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
-        let mut connection = self.connect().await?;
-        let mut news = Vec::new();
-        for channel in self.channels.clone() {
-            news.extend(self.poll_channel(&mut connection, &channel).await?);
-        }
         self.connection = Some(connection);
-        Ok(news)
+        Ok(())
     }
 
-    async fn poll_channel(&mut self, connection: &mut Connection, channel: &Channel) -> Result<Vec<Verified<Statement>>, Error> {
+    async fn ask_channel(&self, connection: &mut Connection, channel: &Channel) -> Result<Vec<Verified<Statement>>, Error> {
         let known = self.state.head(channel);
         // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
         let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(vec![]) };
@@ -167,16 +221,11 @@ impl Device {
             None if self.start == Start::Newest => group.high,
             None => group.low,
         };
-        if from > group.high || group.high == 0 {
+        if from > group.high {
             return Ok(vec![]);
         }
         let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
-        let news = self.verify(channel, run)?;
-        if let Some(newest) = news.last() {
-            self.state.set_newest(newest);
-            self.state.save()?;
-        }
-        Ok(news)
+        self.verify(channel, run)
     }
 
     /// The broker has another statement where ours is the head: a lie, or a fork.
@@ -225,55 +274,71 @@ impl Device {
         stream! {
             let mut pauses = Source::pauses();
             loop {
-                match self.poll().await {
-                    Ok(news) => {
-                        pauses = Source::pauses();
-                        for statement in news {
-                            yield Ok(statement);
-                        }
-                    }
-                    Err(error) => {
-                        yield Err(error);
-                        sleep(pauses.next().unwrap_or(POLL)).await;
-                        continue;
-                    }
-                }
-                let (mut connection, promised) = match self.begin_watch().await {
-                    Ok(Some(watch)) => watch,
-                    // It has no XWATCH, or no room: ask again later.
-                    Ok(None) => {
-                        sleep(jitter(self.pace.poll)).await;
-                        continue;
-                    }
-                    Err(_) => {
-                        sleep(pauses.next().unwrap_or(POLL)).await;
-                        continue;
-                    }
-                };
-                let audit = Instant::now() + jitter(self.pace.audit);
-                while let Ok(told) = timeout_at(audit, self.told(&mut connection, promised)).await {
-                    match told {
-                        Ok(Some(statement)) => yield Ok(statement),
-                        Ok(None) => break,
+                let Asked { news, failed, unreachable } = self.ask_brokers().await;
+                for statement in news.into_iter().flat_map(|(_, run)| run) {
+                    // One by one, so that a stream that is dropped has lost nothing but what it has shown.
+                    match self.state.advance([&statement]) {
+                        Ok(()) => yield Ok(statement),
                         Err(error) => {
-                            yield Err(error);
+                            yield Err(error.into());
                             break;
                         }
                     }
                 }
-                // Its connection ends with the watch: the next poll makes a new one, to another broker if there is one.
+                let (bad, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
+                for error in errors.into_iter().chain(unreachable) {
+                    yield Err(error);
+                }
+                let began = Instant::now();
+                let mut told_something = false;
+                match self.begin_watch(&bad).await {
+                    Ok(Some((mut connection, promised))) => {
+                        // Unknown channels are watched by name, and could begin just before the watch does: ask soon.
+                        let unknown = self.channels.iter().any(|c| self.state.head(c).is_none());
+                        let audit = if unknown { self.pace.poll.min(self.pace.audit) } else { self.pace.audit };
+                        let until = began + jitter(audit);
+                        while let Ok(told) = timeout_at(until, self.told(&mut connection, promised)).await {
+                            match told {
+                                Ok(Some(statement)) => {
+                                    told_something = true;
+                                    yield Ok(statement);
+                                }
+                                Ok(None) => break,
+                                Err(error) => {
+                                    yield Err(error);
+                                    break;
+                                }
+                            }
+                        }
+                        told_something |= Instant::now() >= until;
+                    }
+                    // It has no XWATCH, or no room: ask again later.
+                    Ok(None) if self.connection.is_some() => {
+                        sleep(jitter(self.pace.poll)).await;
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(error) => tracing::debug!(%error, "cannot watch"),
+                }
+                // The next connection goes to another broker, if there is one; at once only if this one was of use.
+                self.connection = None;
                 self.source.turn();
+                if told_something || began.elapsed() > WATCH_WORTHWHILE {
+                    pauses = Source::pauses();
+                } else {
+                    sleep(pauses.next().unwrap_or(POLL)).await;
+                }
             }
         }
     }
 
     /// A connection that watches, and the longest silence that its broker promises.
-    async fn begin_watch(&mut self) -> Result<Option<(Connection, Duration)>, Error> {
+    async fn begin_watch(&mut self, without: &[Channel]) -> Result<Option<(Connection, Duration)>, Error> {
         let Some(mut connection) = self.connection.take() else { return Ok(None) };
         if connection.is_capable("XWATCH").await? {
             let trust_log = self.source.anchor().namespace.trust_log();
             let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];
-            for channel in &self.channels {
+            for channel in self.channels.iter().filter(|c| !without.contains(c)) {
                 targets.push(match self.state.head(channel) {
                     Some(head) => format!("{channel}:{}", head.serial),
                     // Its name alone is a wildmat: it is sent from its first statement on, once it begins.
@@ -320,8 +385,7 @@ impl Device {
                 }
                 (Place::Next, Ok(verified)) => verified,
             };
-            self.state.set_newest(&verified);
-            self.state.save()?;
+            self.state.advance([&verified])?;
             return Ok(Some(verified));
         }
     }

@@ -62,6 +62,14 @@ pub enum Error {
     /// What the broker sent is no statement.
     #[error("the broker sent what is no statement: {0}")]
     Article(#[from] ArticleError),
+    /// The broker does not have what it claims to have.
+    #[error("the broker claims to have {channel} {serial}, and does not send it")]
+    Missing {
+        /// The channel.
+        channel: Channel,
+        /// The serial.
+        serial: u32,
+    },
     /// A statement is not accepted; the broker, or somebody behind it, lies or lags.
     #[error("{channel} {serial} is not accepted: {source}")]
     Verify {
@@ -86,11 +94,4 @@ pub enum Error {
     /// More is missing than is read at once.
     #[error("{0} is behind by more than can be read at once; start anew from its head")]
     Backlog(Channel),
-}
-
-impl Error {
-    /// Whether another broker may do better.
-    pub(crate) fn is_the_brokers(&self) -> bool {
-        !matches!(self, Error::State(_) | Error::Fork { .. } | Error::Name(_) | Error::Namespace { .. } | Error::NoBroker)
-    }
 }

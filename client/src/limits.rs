@@ -13,7 +13,11 @@ pub const WATCH_GRACE: Duration = Duration::from_secs(15);
 /// Requests under way at once while a backlog is read.
 pub const PIPELINE: u32 = 64;
 /// Octets of statements that are read at once to catch up.
-pub const BACKLOG_OCTETS: usize = 256 * 1024 * 1024;
+pub const BACKLOG_OCTETS: usize = 64 * 1024 * 1024;
+/// How long asking one broker for everything may take (attack 19).
+pub const ASK: Duration = Duration::from_secs(600);
+/// A watch that ends sooner, and has told nothing, counts as a failure.
+pub const WATCH_WORTHWHILE: Duration = Duration::from_secs(60);
 /// The first pause after every broker has failed; it doubles, with full jitter.
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest such pause.

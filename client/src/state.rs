@@ -43,6 +43,9 @@ pub enum StateError {
     /// It was written by a newer version.
     #[error("the state file {0} was written by a newer version of Tidings; use that one")]
     Newer(PathBuf),
+    /// Another device works with it.
+    #[error("the state file {0} is in use by another program; each device needs its own")]
+    InUse(PathBuf),
     /// It belongs to another anchor.
     #[error("the state file {path} belongs to the anchor `{found}`, not to `{expected}`; use another file for another namespace")]
     OtherAnchor {
@@ -77,6 +80,8 @@ struct FileChannel {
 /// What a device knows for certain, and keeps.
 pub struct State {
     path: Option<PathBuf>,
+    /// Held as long as the state is in use, so that two devices do not take each other back.
+    _lock: Option<fs::File>,
     anchor: Anchor,
     pub(crate) trust: Option<Trust>,
     floor: Timestamp,
@@ -84,7 +89,8 @@ pub struct State {
 }
 
 /// What is known of a channel.
-struct Known {
+#[derive(Clone)]
+pub(crate) struct Known {
     channel: Channel,
     head: Head,
     /// The statement at the head. After a restart it is proven anew by the trust in force; a retired key proves nothing
@@ -96,7 +102,7 @@ struct Known {
 impl State {
     /// A state that ends with the process.
     pub fn ephemeral(anchor: &Anchor) -> Self {
-        Self { path: None, anchor: anchor.clone(), trust: None, floor: Timestamp::from_seconds(0), channels: Vec::new() }
+        Self { path: None, _lock: None, anchor: anchor.clone(), trust: None, floor: Timestamp::from_seconds(0), channels: Vec::new() }
     }
 
     /// The state in a file, or a new one if there is no such file.
@@ -104,6 +110,24 @@ impl State {
     /// # Errors
     /// If the file is damaged, newer, or of another anchor. It is left as it is.
     pub fn open(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
+        let path = path.into();
+        let mut name = path.clone().into_os_string();
+        name.push(".lock");
+        let error = |source| StateError::Io { what: "lock", path: path.clone(), source };
+        let lock = fs::File::options().create(true).append(true).open(name).map_err(error)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(StateError::InUse(path)),
+            Err(fs::TryLockError::Error(source)) => return Err(error(source)),
+        }
+        Ok(Self { _lock: Some(lock), ..Self::look(path, anchor)? })
+    }
+
+    /// The state in a file as it is now, for somebody who changes nothing.
+    ///
+    /// # Errors
+    /// As [`State::open`], but that it may be in use.
+    pub fn look(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
         let path = path.into();
         let mut state = Self { path: Some(path.clone()), ..Self::ephemeral(anchor) };
         let mut text = String::new();
@@ -173,7 +197,14 @@ impl State {
         self.trust = Some(trust);
     }
 
-    pub(crate) fn set_newest(&mut self, statement: &Verified<Statement>) {
+    /// Takes note of the newest statements of some channels, durably; if that fails, nothing has changed.
+    pub(crate) fn advance<'a>(&mut self, newest: impl IntoIterator<Item = &'a Verified<Statement>>) -> Result<(), StateError> {
+        let before = (self.floor, self.channels.clone());
+        newest.into_iter().for_each(|statement| self.set_newest(statement));
+        self.save().inspect_err(|_| (self.floor, self.channels) = before)
+    }
+
+    fn set_newest(&mut self, statement: &Verified<Statement>) {
         self.floor = self.floor.max(statement.time());
         self.channels.retain(|k| k.channel != *statement.channel());
         let text = String::from_utf8_lossy(statement.octets()).into_owned();

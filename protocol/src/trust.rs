@@ -160,6 +160,11 @@ impl Trust {
         if other_trust_log || !self.namespace.contains(statement.channel()) {
             return Err(VerifyError::Namespace { channel: statement.channel().clone(), namespace: self.namespace.clone() });
         }
+        let settled = self.rules().checkpoints.iter().find(|c| c.channel == *statement.channel() && c.head.serial == statement.serial());
+        if let Some(other) = settled.filter(|c| c.head.id != statement.id()) {
+            let (expected, found) = (other.head.id, statement.id());
+            return Err(VerifyError::Checkpoint { serial: statement.serial(), expected, found });
+        }
         match statement.trust() {
             Some(needed) if needed > self.serial() => Err(VerifyError::NewerTrust { needed, known: self.serial() }),
             _ => Ok(()),
@@ -209,7 +214,7 @@ impl Trust {
             }
             self.check_place(statement).map_err(refused)?;
             let decreed = checkpoint.filter(|c| c.serial == statement.serial()).map(|c| c.id);
-            if let Some(expected) = expected.into_iter().chain(decreed).find(|id| *id != statement.id()) {
+            if let Some(expected) = expected.filter(|id| *id != statement.id()) {
                 return Err(refused(VerifyError::Link { serial: statement.serial(), expected, found: statement.id() }));
             }
             if decreed.is_some() {

@@ -114,6 +114,16 @@ pub enum VerifyError {
         /// The id that it has.
         found: StatementId,
     },
+    /// The trust in force has settled this place of the log otherwise.
+    #[error("statement {serial} has id {found}, the trust in force has settled on {expected}")]
+    Checkpoint {
+        /// The serial.
+        serial: Serial,
+        /// The id of the checkpoint.
+        expected: StatementId,
+        /// The id that it has.
+        found: StatementId,
+    },
     /// It has a field that must be understood and is not.
     #[error("it calls the field {0:?} critical, which this version does not know; a newer Tidings is needed")]
     Critical(String),

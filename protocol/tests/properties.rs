@@ -203,3 +203,33 @@ fn a_run_costs_one_check_for_each_kind_and_a_withdraw_key_smuggles_nothing() {
     assert!(trust.verify_run(&"vectors.os.other".parse().unwrap(), history).is_err());
     assert!(trust.verify_run(&channel, vec![]).unwrap().is_empty());
 }
+
+/// A checkpoint settles its place for one statement and for a run alike (spec section 5.3).
+#[test]
+fn attack_28_a_checkpoint_stands_against_every_other_statement_of_its_serial() {
+    let read = |name: &str| {
+        let octets = fs::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors/good")).join(name)).unwrap();
+        let end = octets.windows(2).position(|w| w == b"\n\n").unwrap();
+        octets[end + 2..].to_vec()
+    };
+    let (root, ann) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+    let stranger = SigningKey::from_bytes(&[9; 32]);
+    let release = Statement::parse(&read("release-1-minimal")).unwrap();
+    let first = Statement::parse(&read("trust-1")).unwrap();
+    let settle = |head: Head| {
+        let text = String::from_utf8(first.signed_part().to_vec()).unwrap() + &format!("Checkpoint: vectors.os.stable {head}\n");
+        let statement = Statement::parse_draft(text.as_bytes()).unwrap().sign(&root).unwrap();
+        Trust::first(&Anchor { namespace: "vectors".parse().unwrap(), id: statement.id() }, statement).unwrap()
+    };
+    let channel = release.channel().clone();
+    let settled = settle(release.head());
+    assert!(settled.verify(release.clone()).is_ok());
+    let other = String::from_utf8(release.signed_part().to_vec()).unwrap().replace("1.1", "1.0");
+    let other = Statement::parse_draft(other.as_bytes()).unwrap().sign(&ann).unwrap();
+    assert!(settled.verify(other.clone()).is_err());
+    assert!(settled.verify_run(&channel, vec![other.clone()]).is_err());
+    // What the checkpoint names is authentic in a run whoever has signed it.
+    let resigned = Statement::parse_draft(release.signed_part()).unwrap().sign(&stranger).unwrap();
+    assert!(settled.verify_run(&channel, vec![resigned]).is_ok());
+    assert!(settle(other.head()).verify(release).is_err());
+}

@@ -393,3 +393,62 @@ async fn attack_32_of_many_publishers_exactly_one_gets_each_serial() {
     let mut device = Device::with_state(fixture.source().unwrap(), [CHANNEL], state).unwrap().with_start(Start::Oldest);
     assert_eq!(serials(&device.poll().await.unwrap()), (1..=81).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_one_channel_keeps_nothing_back_from_another() {
+    let fixture = Fixture::new().unwrap();
+    let _daemon = fixture.start().unwrap();
+    publish(&fixture, None, 2).await;
+    let mut publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
+    let other: Channel = "test.zz.last".parse().unwrap();
+    publisher.publish(&release(&other, None, "other", 0, &fixture.release).unwrap()).await.unwrap();
+    let liar = relay(fixture.address, Lie::Replace("Version: other", "Version: evil")).await;
+    let open = |brokers: &[String], name: &str| {
+        let source = Source::new(brokers.iter().map(String::as_str), &fixture.anchor.to_string()).unwrap();
+        Device::open(source, [CHANNEL, other.as_str()], fixture.directory.join(name)).unwrap()
+    };
+    // With an honest broker behind the liar, both arrive; with the liar alone, what is good does, and then the error.
+    let mut device = open(&[format!("nntp://{liar}"), fixture.url()], "both");
+    assert_eq!(serials(&device.poll().await.unwrap()), [2, 1]);
+    let mut device = open(&[format!("nntp://{liar}")], "one");
+    assert_eq!(serials(&device.poll().await.unwrap()), [2]);
+    assert!(matches!(device.poll().await, Err(Error::Unreachable { .. })));
+    assert_eq!(device.state().head(&other), None);
+}
+
+#[tokio::test]
+async fn attack_65_a_broker_that_claims_too_much_is_left_for_another() {
+    let fixture = Fixture::new().unwrap();
+    let _daemon = fixture.start().unwrap();
+    publish(&fixture, None, 4).await;
+    for lie in [
+        Lie::Replace("211 4 1 4 test.os", "211 4 1 2147483647 test.os"),
+        Lie::Replace("211 4 1 4 test.os", "211 4 1 4294967295 test.os"),
+        Lie::Replace("211 4 1 4 test.os", "211 4 0 4 test.os"),
+        Lie::Replace("211 4 1 4 test.os", "211 9223372036854775808 x test.os"),
+        Lie::Replace("211 1 1 1 test.trust", "211 1 1 2147483647 test.trust"),
+    ] {
+        let liar = relay(fixture.address, lie).await;
+        let brokers = [format!("nntp://{liar}"), fixture.url()];
+        let source = Source::new(brokers.iter().map(String::as_str), &fixture.anchor.to_string()).unwrap();
+        let state = State::ephemeral(source.anchor());
+        let mut device = Device::with_state(source, [CHANNEL], state).unwrap().with_start(Start::Oldest);
+        assert_eq!(serials(&timeout(PATIENCE, device.poll()).await.unwrap().unwrap()), [1, 2, 3, 4], "{lie:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_is_made_anew() {
+    let fixture = Fixture::new().unwrap();
+    let daemon = fixture.start().unwrap();
+    let head = publish(&fixture, None, 1).await;
+    let mut device = Device::open(fixture.source().unwrap(), [CHANNEL], fixture.directory.join("state")).unwrap();
+    assert_eq!(serials(&device.poll().await.unwrap()), [1]);
+    daemon.kill().unwrap();
+    let _daemon = fixture.start().unwrap();
+    publish(&fixture, head, 1).await;
+    assert_eq!(serials(&device.poll().await.unwrap()), [2]);
+    // Two devices do not share one state.
+    let second = Device::open(fixture.source().unwrap(), [CHANNEL], fixture.directory.join("state"));
+    assert!(matches!(second.err().unwrap(), Error::State(StateError::InUse(_))));
+}

@@ -18,7 +18,7 @@ use tokio_util::codec::Decoder;
 
 use crate::{
     connections::Permit,
-    limits::{ARTICLE, OUTPUT_OCTETS},
+    limits::{ARTICLE, OUTPUT_OCTETS, WATCH_CHANNELS},
     logs::Log,
     shared::Shared,
     stream::Stream,
@@ -119,6 +119,8 @@ impl Session {
                 }
                 Ok(Some(input)) => {
                     self.answer(input).await?;
+                    // A client that asks much and reads little waits for itself.
+                    self.relieve().await?;
                     deadline = self.article_due.unwrap_or_else(|| Instant::now() + idle);
                 }
                 Ok(None) => {
@@ -180,14 +182,15 @@ impl Session {
         self.output.extend_from_slice(format!("{response}\r\n").as_bytes());
     }
 
-    /// Sends what is gathered when it has become much.
+    /// Sends what is gathered when it has become much, and lets other sessions have their turn in long answers.
     async fn relieve(&mut self) -> Result<(), End> {
+        tokio::task::coop::consume_budget().await;
         if self.output.len() >= OUTPUT_OCTETS { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), End> {
         if !self.output.is_empty() {
-            self.stream.write_in_time(&self.output).await?;
+            self.stream.write_all(&self.output).await?;
             self.output.clear();
             if self.output.capacity() > OUTPUT_OCTETS {
                 self.output = Vec::new();
@@ -210,6 +213,12 @@ impl Session {
                     }
                 },
             }
+        }
+        let wanted = |log: &Arc<Log>| watch.live.iter().any(|live| live.matches(log.channel.as_str()));
+        let matching = if watch.live.is_empty() { 0 } else { self.shared().logs.all().iter().filter(|log| wanted(log)).count() };
+        if matching + watch.cursors.len() > WATCH_CHANNELS {
+            self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
+            return None;
         }
         Some(watch)
     }

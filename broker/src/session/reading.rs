@@ -82,7 +82,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
             session.respond(if posting { code::READY } else { code::READY_NO_POSTING }, "reader mode, as always");
             Ok(())
         }
-        Command::NewGroups(since) => new_groups(session, since),
+        Command::NewGroups(since) => new_groups(session, since).await,
         Command::NewNews(wildmat, since) => new_news(session, &wildmat, since).await,
         Command::Over(selector) => over(session, &selector).await,
         // These change the session itself and are answered there.
@@ -323,11 +323,12 @@ fn since(date: DateTime) -> Result<Timestamp, Response> {
     date.resolve(clock::now()).ok_or_else(|| Response::new(code::SYNTAX, "there is no such date"))
 }
 
-fn new_groups(session: &mut Session, date: DateTime) -> Answer {
+async fn new_groups(session: &mut Session, date: DateTime) -> Answer {
     let since = since(date)?;
     session.respond(code::NEWGROUPS, "new channels follow");
     for log in session.shared().logs.all().into_iter().filter(|log| log.marks().created >= since) {
         active_line(session, &log);
+        session.relieve().await?;
     }
     end(session);
     Ok(())
@@ -348,6 +349,7 @@ async fn new_news(session: &mut Session, wildmat: &Wildmat, date: DateTime) -> A
                 break;
             }
             first = serial.number();
+            session.relieve().await?;
         }
         for serial in (first..=marks.head.serial.number()).filter_map(Serial::new) {
             let Some(entry) = log.entry(serial)? else { continue };

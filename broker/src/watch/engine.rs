@@ -1,6 +1,7 @@
 //! One loop and its table.
 
 use std::{
+    collections::HashSet,
     io,
     sync::Arc,
     thread,
@@ -17,7 +18,8 @@ use super::{
     watcher::{Cursor, Watcher},
 };
 use crate::{
-    limits::{WATCH_GATHER, WATCH_GATHER_TLS_OCTETS, WATCH_STALL, WATCH_TURN},
+    append::{OnFailure, Sentinel},
+    limits::{WATCH_CHANNELS, WATCH_GATHER, WATCH_GATHER_TLS_OCTETS, WATCH_STALL, WATCH_TURN},
     logs::{Entry, Log, Logs},
     stream::Stream,
 };
@@ -47,6 +49,7 @@ pub(super) struct Engine {
     turns: Vec<u32>,
     /// Watchers with live wildmats.
     live: usize,
+    on_failure: OnFailure,
     started: Instant,
 }
 
@@ -61,7 +64,7 @@ enum Next {
 }
 
 impl Engine {
-    pub(super) fn start(index: usize, heartbeat: Duration, logs: Arc<Logs>) -> io::Result<Arc<Mailbox>> {
+    pub(super) fn start(index: usize, heartbeat: Duration, logs: Arc<Logs>, on_failure: OnFailure) -> io::Result<Arc<Mailbox>> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox { inbox: Default::default(), waker: Waker::new(poll.registry(), WAKE)? });
         let engine = Self {
@@ -73,6 +76,7 @@ impl Engine {
             channels: Vec::new(),
             turns: Vec::new(),
             live: 0,
+            on_failure,
             started: Instant::now(),
         };
         // Three ticks a heartbeat: the longest silence is two of them, and there is time left to arrive.
@@ -81,6 +85,7 @@ impl Engine {
     }
 
     fn run(mut self, tick: Duration) {
+        let _sentinel = Sentinel(self.on_failure.clone());
         let mut events = Events::with_capacity(1024);
         let mut next_tick = self.started + tick;
         loop {
@@ -88,8 +93,8 @@ impl Engine {
             let wait = if self.turns.is_empty() { wait } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    tracing::error!(%error, "a watch loop cannot poll; its subscribers will reconnect");
-                    return;
+                    tracing::error!(%error, "a watch loop cannot poll; the broker stops");
+                    return (self.on_failure)();
                 }
                 _ => {}
             }
@@ -147,12 +152,14 @@ impl Engine {
         channel
     }
 
+    fn has_cursor(&self, at: u32, log: &Log) -> bool {
+        let index = key(log.index);
+        self.watchers.get(at as usize).is_none_or(|w| w.cursors.iter().any(|c| c.channel == index))
+    }
+
+    /// Gives a watcher a cursor that it does not have yet.
     fn subscribe(&mut self, at: u32, log: &Arc<Log>, after: u32) {
         let index = key(log.index);
-        let known = |c: &Cursor| c.channel == index;
-        if self.watchers.get(at as usize).is_none_or(|w| w.cursors.iter().any(known)) {
-            return;
-        }
         let channel = self.channel(log);
         channel.subscribers.push(at);
         let place = key(channel.subscribers.len() - 1);
@@ -165,6 +172,14 @@ impl Engine {
         let wanted = |(at, w): (usize, &Watcher)| w.live.iter().any(|live| live.matches(name)).then_some(key(at));
         let wanted: Vec<u32> = self.watchers.iter().filter_map(wanted).collect();
         for at in wanted {
+            if self.has_cursor(at, log) {
+                continue;
+            }
+            if self.watchers[at as usize].cursors.len() >= WATCH_CHANNELS {
+                // It cannot be given what it asked for: it has to ask for less.
+                self.settle(at, Next::Close);
+                continue;
+            }
             self.subscribe(at, log, 0);
         }
     }
@@ -221,13 +236,16 @@ impl Engine {
             ending: false,
         });
         let at = key(at);
+        let mut named = HashSet::new();
         for (log, after) in cursors {
-            self.subscribe(at, &log, after);
+            if named.insert(log.index) {
+                self.subscribe(at, &log, after);
+            }
         }
         if !self.watchers[at as usize].live.is_empty() {
             for log in self.logs.all() {
                 let wanted = self.watchers[at as usize].live.iter().any(|live| live.matches(log.channel.as_str()));
-                if wanted {
+                if wanted && !named.contains(&log.index) && self.watchers[at as usize].cursors.len() < WATCH_CHANNELS {
                     let head = self.channel(&log).head;
                     self.subscribe(at, &log, head);
                 }

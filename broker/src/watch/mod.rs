@@ -23,6 +23,7 @@ use rustls::ServerConnection;
 use tidings_protocol::Wildmat;
 
 use crate::{
+    append::OnFailure,
     logs::{Log, Logs},
     stream::Stream,
 };
@@ -58,6 +59,8 @@ struct Inbox {
     /// Channels with news, and whether they are new themselves.
     news: HashMap<usize, (Arc<Log>, bool)>,
     stop: bool,
+    /// The loop has ended: nobody would ever look at what comes now.
+    closed: bool,
 }
 
 struct Mailbox {
@@ -72,7 +75,9 @@ impl Mailbox {
         let _ = self.waker.wake();
     }
     fn take(&self) -> Inbox {
-        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = inbox.stop;
+        std::mem::replace(&mut *inbox, Inbox { closed, ..Inbox::default() })
     }
 }
 
@@ -96,8 +101,8 @@ impl Drop for Counted {
 
 impl Watches {
     /// Starts the loops. Must be called within the runtime that sessions return to.
-    pub(crate) fn start(loops: usize, most: usize, heartbeat: Duration, logs: Arc<Logs>) -> io::Result<Arc<Self>> {
-        let start = |index| Engine::start(index, heartbeat, logs.clone());
+    pub(crate) fn start(loops: usize, most: usize, heartbeat: Duration, logs: &Arc<Logs>, on_failure: &OnFailure) -> io::Result<Arc<Self>> {
+        let start = |index| Engine::start(index, heartbeat, logs.clone(), on_failure.clone());
         let loops = (0..loops).map(start).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self { loops, next: AtomicUsize::new(0), count: Arc::default(), most, heartbeat }))
     }
@@ -116,7 +121,11 @@ impl Watches {
 
     pub(crate) fn join(&self, joining: Joining) {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.loops.len();
-        self.loops[index].put(|inbox| inbox.joining.push(joining));
+        self.loops[index].put(|inbox| {
+            if !inbox.closed {
+                inbox.joining.push(joining);
+            }
+        });
     }
 
     /// A channel has statements that were not there before.

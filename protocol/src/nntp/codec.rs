@@ -73,6 +73,8 @@ struct Block {
     /// How many lines it has, if it does not end with a dot.
     wanted: Option<usize>,
     fault: Option<BlockError>,
+    /// The line before ended with a bare LF: a dot after it ends nothing.
+    after_bare: bool,
 }
 
 impl Block {
@@ -115,9 +117,10 @@ impl Block {
             };
             let line = input.split_to(end + 1);
             self.seen += line.len();
-            if self.wanted.is_none() && line == b".\r\n"[..] {
+            if self.wanted.is_none() && line == b".\r\n"[..] && !self.after_bare {
                 return Ok(true);
             }
+            self.after_bare = !line.ends_with(b"\r\n");
             self.add(&line);
             if self.seen > most {
                 return Err(CodecError::Flood);
@@ -322,6 +325,7 @@ mod tests {
         assert_eq!(article(b".\r\n"), Some(Ok(vec![])));
         assert_eq!(article(b"a\n.\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\r\n.\n.\r\n"), Some(Err(BlockError::Control(2))));
+        assert_eq!(article(b"a\n.\r\nb\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\r.\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\0\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\r\n.\r"), None);

@@ -50,11 +50,16 @@ pub(super) struct Fetch {
 impl Fetch {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut device = self.reading.device(&self.channels, if self.all { Start::Oldest } else { Start::Newest })?;
-        let news = device.poll().await?;
-        for statement in &news {
-            output::statement(statement, device.state().trust(), self.reading.json);
+        // Until nothing is new: the last answer is also the one that tells what is wrong with some channel.
+        loop {
+            let news = device.poll().await?;
+            if news.is_empty() {
+                return Ok(());
+            }
+            for statement in &news {
+                output::statement(statement, device.state().trust(), self.reading.json);
+            }
         }
-        Ok(())
     }
 }
 
@@ -175,7 +180,7 @@ impl Verify {
 
     fn rules(&self) -> anyhow::Result<Trust> {
         if let Some(path) = &self.state {
-            let state = State::open(path, &self.anchor)?;
+            let state = State::look(path, &self.anchor)?;
             return state.trust().cloned().with_context(|| format!("{} has no trust yet", path.display()));
         }
         let mut trust: Option<Trust> = None;
