@@ -1,6 +1,6 @@
 //! The one writer: checks each statement against the head, commits many at once, then answers.
 //!
-//! Posted statements take this path, and so will mirrored and imported ones. Nothing is visible, relayed or answered
+//! [8.4-1] to [8.4-4]. Posted statements take this path, and so will mirrored and imported ones. Nothing is visible, relayed or answered
 //! with 240 before it is on the disk.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, thread};

@@ -1,6 +1,6 @@
 //! What a device must not forget: the trust in force, the head of each channel, the latest signed time.
 //!
-//! One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is damaged is
+//! [5.1-1]. One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is damaged is
 //! refused with an explanation, and never reset silently (attack 87).
 
 use std::{

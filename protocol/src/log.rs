@@ -19,7 +19,7 @@ pub enum Place {
     Fork,
 }
 
-/// Where a statement belongs in a log with this head; `None` is the empty log.
+/// [6-1]: where a statement belongs in a log with this head; `None` is the empty log.
 pub fn place(head: Option<Head>, statement: &Statement) -> Place {
     let Some(head) = head else {
         let first = statement.serial() == Serial::FIRST;

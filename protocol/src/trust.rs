@@ -38,7 +38,7 @@ impl Signers<'_> {
 }
 
 impl Trust {
-    /// The first trust statement of a namespace: the anchor names its id, and it is signed by its own trust role.
+    /// [5.4-1]: the first trust statement of a namespace: the anchor names its id, and it is signed by its own trust role.
     ///
     /// # Errors
     /// If it is another statement, or not signed as it demands itself.
@@ -56,7 +56,7 @@ impl Trust {
         Ok(trust)
     }
 
-    /// The trust statement that follows this one: signed by the trust threshold of both (attacks 11 and 16).
+    /// [5.4-2]: the trust statement that follows this one: signed by the trust threshold of both (attacks 11 and 16).
     ///
     /// # Errors
     /// If it is not the next one, or one of the two thresholds is not met.
@@ -131,7 +131,7 @@ impl Trust {
     pub fn name_of(&self, key: &PublicKey) -> Option<&str> {
         self.keys.iter().find(|k| k.public == *key).map(|k| k.name.as_str())
     }
-    /// The role that decides about a kind in a channel: of those that match, the most specific.
+    /// [4.3-1]: the role that decides about a kind in a channel: of those that match, the most specific.
     pub fn role(&self, kind: Kind, channel: &Channel) -> Option<&Role> {
         let matching = self.rules().roles.iter().filter(|r| r.kind == kind && r.pattern.matches(channel));
         matching.max_by_key(|r| r.pattern.specificity())
@@ -155,6 +155,7 @@ impl Trust {
         self.judge(statement, &self.signers(statement)?)
     }
 
+    /// [5.2-1], [5.2-2] and the refusal of [5.3-2].
     fn check_place(&self, statement: &Statement) -> Result<(), VerifyError> {
         let other_trust_log = statement.kind() == Kind::Trust && statement.channel() != self.statement.channel();
         if other_trust_log || !self.namespace.contains(statement.channel()) {
@@ -171,7 +172,7 @@ impl Trust {
         }
     }
 
-    /// Checks every signature by a known key; signatures by unknown keys say nothing (attacks 2, 4 and 5).
+    /// [5.2-3]: checks every signature by a known key; signatures by unknown keys say nothing (attacks 2, 4 and 5).
     fn signers(&self, statement: &Statement) -> Result<Signers<'_>, VerifyError> {
         let mut names = Vec::new();
         for signature in statement.signatures() {
@@ -185,6 +186,7 @@ impl Trust {
         Ok(Signers(names))
     }
 
+    /// [5.2-4]: distinct keys of the role, at least as many as its threshold.
     fn judge(&self, statement: &Statement, signers: &Signers<'_>) -> Result<(), VerifyError> {
         let (kind, channel, trust) = (statement.kind(), statement.channel(), self.serial());
         let role = self.role(kind, channel).ok_or_else(|| VerifyError::NoRole { trust, kind, channel: channel.clone() })?;
@@ -196,7 +198,7 @@ impl Trust {
         Err(VerifyError::Threshold { trust, kind, channel: channel.clone(), threshold, names, found })
     }
 
-    /// Verifies consecutive statements of one channel, oldest first, with as few signature checks as there are kinds.
+    /// [5.3-1] to [5.3-3]: verifies consecutive statements of one channel, oldest first, with as few signature checks as there are kinds.
     ///
     /// From the newest down, a statement is authenticated by its own signatures, or by the chain of ids from an
     /// authenticated statement above whose signers may sign its kind too, or at and below a checkpoint.

@@ -83,6 +83,37 @@ fn every_cited_section_exists() {
     assert!(cited > 20, "only {cited} citations were found: is this test looking in the right place?");
 }
 
+/// Whether this is the number of a requirement: section, hyphen, number.
+fn is_requirement(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(section, number)| {
+        let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+        section.split('.').all(digits) && digits(number)
+    })
+}
+
+#[test]
+fn every_cited_requirement_exists() {
+    let bracketed = |text: &str| -> Vec<String> {
+        let parts = text.split('[').skip(1).filter_map(|rest| rest.split_once(']'));
+        parts.map(|(number, _)| number.to_owned()).filter(|number| is_requirement(number)).collect()
+    };
+    let stated: BTreeSet<String> = bracketed(&spec()).into_iter().collect();
+    assert!(stated.len() > 40, "{stated:?}");
+    let mut files = Vec::new();
+    for member in ["protocol/src", "client/src", "broker/src"] {
+        sources(&root().join(member), &mut files);
+    }
+    let mut cited = 0;
+    for (file, text) in &files {
+        let comments: String = text.lines().filter(|l| l.trim_start().starts_with("//")).collect();
+        for number in bracketed(&comments) {
+            assert!(stated.contains(&number), "{file} cites requirement [{number}], which does not exist");
+            cited += 1;
+        }
+    }
+    assert!(cited >= 20, "only {cited} citations were found");
+}
+
 #[test]
 fn dependencies_point_one_way() {
     let manifest = |member: &str| fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();

@@ -3,6 +3,8 @@
 
 use std::{
     fs,
+    io::Read,
+    net::TcpStream,
     path::Path,
     process::{Command, Output},
     time::{Duration, Instant},
@@ -113,6 +115,39 @@ async fn sighup_exchanges_certificates_and_a_bad_one_leaves_the_good_one_in_use(
         tokio::task::yield_now().await;
     }
     assert!(connects(&new).await);
+}
+
+#[test]
+fn sighup_reads_the_log_level_again() {
+    let fixture = Fixture::new().unwrap();
+    fixture.configure("[log]\nlevel = \"error\"").unwrap();
+    let daemon = fixture.start().unwrap();
+    let log = || fs::read_to_string(fixture.directory.join("tidingsd.log")).unwrap();
+    assert!(!log().contains("listening"), "{}", log());
+    fixture.configure("[log]\nlevel = \"info\"").unwrap();
+    daemon.signal("HUP").unwrap();
+    let began = Instant::now();
+    // Said at `info`, and so only seen if it is true.
+    while !log().contains("log level read again") {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", log());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_handshake_that_does_not_come_is_not_waited_for() {
+    let fixture = Fixture::new().unwrap();
+    let tls_address = free_address().unwrap();
+    let files = fixture.directory.display();
+    certificate(&fixture);
+    let tls = format!("[tls]\ncertificate_file = \"{files}/cert.pem\"\nkey_file = \"{files}/key.pem\"");
+    fixture.configure(&format!("nntps = [\"{tls_address}\"]\n{tls}\n[limits]\nhandshake_seconds = 1")).unwrap();
+    let _daemon = fixture.start().unwrap();
+    let mut socket = TcpStream::connect(tls_address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let began = Instant::now();
+    assert!(matches!(socket.read(&mut [0; 64]), Ok(0)), "the broker closes");
+    assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 /// A file system of its own that is too small.

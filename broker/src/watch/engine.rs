@@ -1,4 +1,4 @@
-//! One loop and its table.
+//! One loop and its table: [8.5-2] to [8.5-5].
 
 use std::{
     collections::HashSet,

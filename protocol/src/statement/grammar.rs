@@ -19,6 +19,8 @@ use crate::{
     limits::{FIELD_NAME_OCTETS, LINE_OCTETS, SIGNATURES, STATEMENT_OCTETS},
 };
 
+// Requirements [3.1-1] to [3.1-6], [3.2-1] to [3.2-3], and the rules of section 4 are kept here, and nowhere else.
+
 /// The fields of each kind, after the fixed ones; a known field in a statement of another kind is refused.
 const FIELDS: &[(Kind, &[&str])] = &[
     (
@@ -188,7 +190,7 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     Ok(Statement { octets: octets.into(), signed, id, channel, serial, previous, time, trust, critical, body, signatures })
 }
 
-/// Refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
+/// [3.2-2]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
 fn check_name(field: &Field<'_>, kind: Kind) -> Result<(), StatementError> {
     let of_this_kind = FIELDS.iter().any(|(k, names)| *k == kind && names.contains(&field.name));
     if of_this_kind || field.name == "Critical" {

@@ -135,7 +135,7 @@ impl Statement {
         MessageId { channel: self.channel.clone(), serial: self.serial, id: self.id }
     }
     /// A field that its publisher calls critical and that this version of the library does not know. Such a statement
-    /// is stored and relayed, but must not be acted on (spec section 3.3, attack 42).
+    /// is stored and relayed, but must not be acted on ([3.3-1], attack 42).
     pub fn unknown_critical(&self) -> Option<&str> {
         self.critical.iter().map(String::as_str).find(|name| !grammar::is_known(name))
     }

@@ -53,6 +53,10 @@ enum RoleCommand {
     RawServer { subscribers: usize, size: usize },
 }
 
+/// What an idle subscriber may cost the broker in clear text, and under TLS.
+const IDLE_OCTETS: f64 = 1024.0;
+const IDLE_OCTETS_TLS: f64 = 10_240.0;
+
 /// Reads framed messages from a stream of octets without keeping more than it must.
 #[derive(Default)]
 struct Frames {
@@ -426,6 +430,9 @@ fn measure_broker(options: &Options) -> anyhow::Result<()> {
     let cpu = cpu_seconds(broker.child.id())? - cpu_before;
     reader.join().map_err(|_| anyhow::anyhow!("the generator panicked"))??;
     report(if options.tls { "broker, TLS" } else { "broker" }, options, cpu, delays, Some(idle));
+    let budget = if options.tls { IDLE_OCTETS_TLS } else { IDLE_OCTETS };
+    // With few subscribers, what is there once would be counted as theirs.
+    ensure!(options.subscribers < 5_000 || idle <= budget, "an idle subscriber may cost {budget} octets, it costs {idle:.0}");
     if let (Some(seconds), Some(socket)) = (options.stall, &mut stalled) {
         finish_stall(seconds, began, socket, options.messages)?;
     }
