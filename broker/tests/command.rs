@@ -51,6 +51,8 @@ fn a_configuration_can_be_checked() {
     assert!(!directory.path().join("data").exists(), "--check changes nothing");
     let bad = write(directory.path(), "data_dir = \"DIR/data\"\n[limits]\nconections = 3");
     fails(&tidingsd(&["--check", "--config", &bad]), 1, &["line 3: unknown key `conections`; did you mean `connections`?"]);
+    let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tidingsd.toml");
+    assert!(tidingsd(&["--check", "--config", documented]).status.success(), "the documented configuration is good");
     fails(&tidingsd(&["--check", "--config", "/nowhere.toml"]), 1, &["cannot read /nowhere.toml"]);
 }
 

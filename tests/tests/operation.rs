@@ -3,14 +3,16 @@
 
 use std::{
     fs,
-    io::Read,
-    net::TcpStream,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Command, Output},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tidings_client::{Connection, Publisher, Tls};
 use tidings_tests::{Fixture, binary, free_address, release};
 
@@ -87,11 +89,8 @@ fn certificate(fixture: &Fixture) -> String {
 async fn sighup_exchanges_certificates_and_a_bad_one_leaves_the_good_one_in_use() {
     let fixture = Fixture::new().unwrap();
     let tls_address = free_address().unwrap();
-    let files = fixture.directory.display();
     let old = certificate(&fixture);
-    fixture
-        .configure(&format!("nntps = [\"{tls_address}\"]\n[tls]\ncertificate_file = \"{files}/cert.pem\"\nkey_file = \"{files}/key.pem\""))
-        .unwrap();
+    fixture.configure(&tls_configuration(&fixture, tls_address)).unwrap();
     let daemon = fixture.start().unwrap();
     let connects = async |pem: &str| {
         let ca = fixture.directory.join("ca.pem");
@@ -117,6 +116,59 @@ async fn sighup_exchanges_certificates_and_a_bad_one_leaves_the_good_one_in_use(
     assert!(connects(&new).await);
 }
 
+/// The configuration of a TLS listener with a certificate of its own.
+fn tls_configuration(fixture: &Fixture, address: SocketAddr) -> String {
+    let files = fixture.directory.display();
+    format!("nntps = [\"{address}\"]\n[tls]\ncertificate_file = \"{files}/cert.pem\"\nkey_file = \"{files}/key.pem\"\n")
+}
+
+/// Under TLS a connection leaves for the watch loop and comes back with its keys, in both directions and again.
+#[test]
+fn a_tls_session_goes_on_after_each_watch() {
+    let fixture = Fixture::new().unwrap();
+    let address = free_address().unwrap();
+    let pem = certificate(&fixture);
+    fixture.configure(&tls_configuration(&fixture, address)).unwrap();
+    let _daemon = fixture.start().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut publisher = runtime.block_on(Publisher::connect(fixture.source().unwrap())).unwrap();
+    runtime.block_on(publisher.publish(&fixture.trust)).unwrap();
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let connection = rustls::ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut client = BufReader::new(rustls::StreamOwned::new(connection, socket));
+    let expect = |client: &mut BufReader<rustls::StreamOwned<_, TcpStream>>, start: &str| {
+        let mut line = String::new();
+        client.read_line(&mut line).unwrap();
+        assert!(line.starts_with(start), "expected {start:?}, found {line:?}");
+    };
+    expect(&mut client, "200 ");
+    let channel = "test.os.stable".parse().unwrap();
+    let mut head = None;
+    for serial in 1..=3_u32 {
+        client.get_mut().write_all(b"XWATCH test.*\r\n").unwrap();
+        expect(&mut client, "290 ");
+        let statement = release(&channel, head, &serial.to_string(), 1200, &fixture.release).unwrap();
+        head = Some(statement.head());
+        runtime.block_on(publisher.publish(&statement)).unwrap();
+        expect(&mut client, &format!("{serial} <{serial}."));
+        (0..19).for_each(|_| expect(&mut client, ""));
+        client.get_mut().write_all(b"DATE\r\nGROUP test.os.stable\r\n").unwrap();
+        expect(&mut client, ".\r\n");
+        expect(&mut client, "111 ");
+        expect(&mut client, &format!("211 {serial} 1 {serial} "));
+    }
+    client.get_mut().write_all(b"QUIT\r\n").unwrap();
+    expect(&mut client, "205 ");
+    assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "closed, and said so");
+}
+
 #[test]
 fn sighup_reads_the_log_level_again() {
     let fixture = Fixture::new().unwrap();
@@ -138,10 +190,8 @@ fn sighup_reads_the_log_level_again() {
 fn a_handshake_that_does_not_come_is_not_waited_for() {
     let fixture = Fixture::new().unwrap();
     let tls_address = free_address().unwrap();
-    let files = fixture.directory.display();
     certificate(&fixture);
-    let tls = format!("[tls]\ncertificate_file = \"{files}/cert.pem\"\nkey_file = \"{files}/key.pem\"");
-    fixture.configure(&format!("nntps = [\"{tls_address}\"]\n{tls}\n[limits]\nhandshake_seconds = 1")).unwrap();
+    fixture.configure(&(tls_configuration(&fixture, tls_address) + "[limits]\nhandshake_seconds = 1")).unwrap();
     let _daemon = fixture.start().unwrap();
     let mut socket = TcpStream::connect(tls_address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

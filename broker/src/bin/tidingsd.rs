@@ -77,9 +77,10 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     let log = &settings.config.log;
     let level = logging::start(&log.level, log.format)?;
     let file = settings.file.clone();
-    let broker = Broker::bind(settings)?;
+    // Before anything is open, so that no signal finds the process without an answer.
     let (mut hangup, mut terminate, mut interrupt) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let broker = Broker::bind(settings)?;
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     loop {
