@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -48,12 +49,21 @@ pub struct Fixture {
     _directory: Option<tempfile::TempDir>,
 }
 
-/// An address that nobody listens on.
+/// An address that nobody listens on, and that no outgoing connection can take while a broker is away: below the range
+/// from which Linux draws those, and never given twice by one process.
 ///
 /// # Errors
-/// If the machine has no port left.
+/// If the machine has no port left there.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..10_000 {
+        let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(20_000 + number % 12_000)?));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port between 20000 and 32000 is free")
 }
 
 /// A trust statement with two keys: `root` for trust, `release` for the rest.

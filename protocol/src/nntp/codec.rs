@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(article(b"a: b\r\n\r\n..c\r\n.\r\n"), Some(Ok(b"a: b\n\n.c\n".to_vec())));
         assert_eq!(article(b".\r\n"), Some(Ok(vec![])));
         assert_eq!(article(b"a\n.\r\n.\r\n"), Some(Err(BlockError::Control(1))));
-        assert_eq!(article(b"a\r\n.\n.\r\n"), Some(Err(BlockError::Control(2))));
+        assert_eq!(article(b"a\r\n.\n.\r\n.\r\n"), Some(Err(BlockError::Control(2))));
         assert_eq!(article(b"a\n.\r\nb\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\r.\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\0\r\n.\r\n"), Some(Err(BlockError::Control(1))));
