@@ -83,6 +83,9 @@ impl Broker {
     /// # Errors
     /// Says what cannot be used, and what to do. Nothing is changed then.
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
+        if settings.anchors.is_empty() {
+            tracing::warn!("no anchors are configured: every statement will be refused");
+        }
         let now = clock::now();
         if now.seconds() < CLOCK_FLOOR_SECONDS {
             return Err(StartError::Clock(now));
@@ -145,6 +148,15 @@ impl Broker {
         }
         shared.tasks.spawn(sweep(shared.clone()));
         Ok(Self { shared, certificates, writer, failed, nntp, nntps })
+    }
+
+    /// Reads what a configuration points to, and changes nothing.
+    ///
+    /// # Errors
+    /// If certificate and key cannot be used.
+    pub fn check(settings: &Settings) -> Result<(), StartError> {
+        settings.config.tls.as_ref().map(Certificates::load).transpose()?;
+        Ok(())
     }
 
     /// Ends when the broker has to stop by itself, because its store failed.

@@ -250,6 +250,11 @@ impl Settings {
             }
             anchors.push(anchor);
         }
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        let level = config.log.level.split(',').find(|part| !part.contains('=') && !levels.contains(part));
+        if let Some(unknown) = level {
+            return Err(wrong("log.level".into(), &format!("expected error, warn, info, debug or trace, found {unknown:?}")));
+        }
         if config.listen.nntp.is_empty() && config.listen.nntps.is_empty() {
             return Err(wrong("listen".into(), &"expected at least one address in nntp or nntps"));
         }
@@ -296,7 +301,8 @@ fn explain(text: &str, error: &toml::de::Error) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let nearest = quoted.next().filter(|_| message.starts_with("unknown")).and_then(|unknown| {
         let known = quoted.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))?;
-        Some(format!("unknown key `{unknown}`; did you mean `{known}`?"))
+        let what = if message.starts_with("unknown variant") { "value" } else { "key" };
+        Some(format!("unknown {what} `{unknown}`; did you mean `{known}`?"))
     });
     format!("line {line}: {}", nearest.as_deref().unwrap_or(message.trim_end()))
 }
@@ -324,6 +330,11 @@ mod tests {
             "FILE: line 3: unknown key `idle_second`; did you mean `idle_seconds`?"
         );
         assert_eq!(check("data_dir = 'x'\n[limits]\nidle_seconds = 3"), "FILE: limits.idle_seconds: expected 180 to 86400, found 3");
+        assert_eq!(check("data_dir = 'x'\n[log]\nformat = 'jsn'"), "FILE: line 3: unknown value `jsn`; did you mean `json`?");
+        assert_eq!(
+            check("data_dir = 'x'\n[log]\nlevel = 'loud'"),
+            "FILE: log.level: expected error, warn, info, debug or trace, found \"loud\""
+        );
         assert_eq!(check("data_dir = 3"), "FILE: line 1: invalid type: integer `3`, expected path string");
         assert!(check("data_dir = 'x'\nanchors = ['a b']").starts_with("FILE: anchors[0]: an anchor is one line"));
         assert_eq!(

@@ -60,6 +60,7 @@ pub struct Device {
     connection: Option<Connection>,
     start: Start,
     pace: Pace,
+    by_hand: bool,
 }
 
 impl Device {
@@ -82,7 +83,7 @@ impl Device {
         if let Some(channel) = channels.iter().find(|c| !namespace.contains(c)) {
             return Err(Error::Namespace { channel: channel.clone(), namespace: namespace.clone() });
         }
-        Ok(Self { source, state, channels, connection: None, start: Start::default(), pace: Pace::default() })
+        Ok(Self { source, state, channels, connection: None, start: Start::default(), pace: Pace::default(), by_hand: false })
     }
 
     /// Where unknown channels begin.
@@ -95,6 +96,20 @@ impl Device {
     #[must_use]
     pub fn with_pace(self, pace: Pace) -> Self {
         Self { pace, ..self }
+    }
+
+    /// [`Device::poll`] does not write the state file; [`Device::save`] does, when what was learnt is in safe hands.
+    #[must_use]
+    pub fn with_saving_by_hand(self) -> Self {
+        Self { by_hand: true, ..self }
+    }
+
+    /// Writes the state file now.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self) -> Result<(), Error> {
+        Ok(self.state.save()?)
     }
 
     /// What it knows for certain.
@@ -130,14 +145,19 @@ impl Device {
     /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once, the last good one first;
     /// a channel that cannot be verified, or is forked, does not keep back what is new in the others.
     ///
-    /// When this returns, the state file has it. Cancel safe: what was not returned comes again.
+    /// When this returns, the state file has it, unless it is saved by hand. Cancel safe: what was not returned comes again.
     ///
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
         let Asked { news, failed, unreachable } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
-        self.state.advance(news.iter().filter_map(|(_, run)| run.last()))?;
+        let newest = news.iter().filter_map(|(_, run)| run.last());
+        if self.by_hand {
+            self.state.note(newest)
+        } else {
+            self.state.advance(newest)?
+        }
         let news: Vec<_> = news.into_iter().flat_map(|(_, run)| run).collect();
         match failed.into_iter().map(|(_, error)| error).chain(unreachable).next() {
             Some(error) if news.is_empty() => Err(error),
@@ -269,6 +289,9 @@ impl Device {
     /// Is told of what is new, for ever: catches up, then watches, and asks where it cannot be told. The cursor is that
     /// of [`Device::poll`]; both can be used in turn. Dropping the stream ends the watch.
     ///
+    /// The state file has a statement when the next one is asked for, or after [`Device::save`]: what was not dealt with
+    /// before a crash comes again.
+    ///
     /// Errors are items: the stream goes on behind them with growing pauses and other brokers.
     pub fn watch(&mut self) -> impl Stream<Item = Result<Verified<Statement>, Error>> + '_ {
         stream! {
@@ -276,13 +299,10 @@ impl Device {
             loop {
                 let Asked { news, failed, unreachable } = self.ask_brokers().await;
                 for statement in news.into_iter().flat_map(|(_, run)| run) {
-                    // One by one, so that a stream that is dropped has lost nothing but what it has shown.
-                    match self.state.advance([&statement]) {
-                        Ok(()) => yield Ok(statement),
-                        Err(error) => {
-                            yield Err(error.into());
-                            break;
-                        }
+                    self.state.note([&statement]);
+                    yield Ok(statement);
+                    if let Err(error) = self.state.save() {
+                        yield Err(error.into());
                     }
                 }
                 let (bad, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
@@ -302,6 +322,9 @@ impl Device {
                                 Ok(Some(statement)) => {
                                     told_something = true;
                                     yield Ok(statement);
+                                    if let Err(error) = self.state.save() {
+                                        yield Err(error.into());
+                                    }
                                 }
                                 Ok(None) => break,
                                 Err(error) => {
@@ -385,7 +408,7 @@ impl Device {
                 }
                 (Place::Next, Ok(verified)) => verified,
             };
-            self.state.advance([&verified])?;
+            self.state.note([&verified]);
             return Ok(Some(verified));
         }
     }

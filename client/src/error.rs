@@ -95,3 +95,15 @@ pub enum Error {
     #[error("{0} is behind by more than can be read at once; start anew from its head")]
     Backlog(Channel),
 }
+
+/// An error and its causes in one line; what a cause adds nothing to is said once.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    for cause in causes.map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}

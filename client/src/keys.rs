@@ -79,11 +79,15 @@ pub fn write_private(path: &Path, key: &SigningKey) -> Result<(), KeyFileError> 
 /// If others may read the file too, or it holds no Ed25519 key as PKCS#8 PEM.
 pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
     let read = |source| KeyFileError::Read { path: path.into(), source };
+    let pem = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
+    if !pem.contains("PRIVATE KEY-----") {
+        let reason = "it has no PEM block of a private key; is it the public half?".into();
+        return Err(KeyFileError::Content { path: path.into(), expected: "private key", reason });
+    }
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.into(), mode });
     }
-    let pem = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
     SigningKey::from_pkcs8_pem(&pem).map_err(|e| KeyFileError::Content {
         path: path.into(),
         expected: "Ed25519 private key as PKCS#8 PEM",

@@ -33,7 +33,7 @@ mod state;
 pub use address::{Address, AddressError};
 pub use connection::{Connection, Group, Tls, TlsError};
 pub use device::{Device, Pace, Start, turn};
-pub use error::Error;
+pub use error::{Error, explain};
 pub use publisher::{PublishError, Published, Publisher};
 pub use source::Source;
 pub use state::{State, StateError};

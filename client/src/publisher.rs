@@ -77,6 +77,10 @@ impl Publisher {
     /// # Errors
     /// If the broker cannot be used, or its head is not signed by those who may.
     pub async fn newest(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+        let namespace = &self.source.anchor().namespace;
+        if !namespace.contains(channel) {
+            return Err(Error::Namespace { channel: channel.clone(), namespace: namespace.clone() });
+        }
         let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
         let run = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
         let trust = self.trust.as_ref().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;

@@ -200,8 +200,13 @@ impl State {
     /// Takes note of the newest statements of some channels, durably; if that fails, nothing has changed.
     pub(crate) fn advance<'a>(&mut self, newest: impl IntoIterator<Item = &'a Verified<Statement>>) -> Result<(), StateError> {
         let before = (self.floor, self.channels.clone());
-        newest.into_iter().for_each(|statement| self.set_newest(statement));
+        self.note(newest);
         self.save().inspect_err(|_| (self.floor, self.channels) = before)
+    }
+
+    /// The same in memory alone, until [`State::save`].
+    pub(crate) fn note<'a>(&mut self, newest: impl IntoIterator<Item = &'a Verified<Statement>>) {
+        newest.into_iter().for_each(|statement| self.set_newest(statement));
     }
 
     fn set_newest(&mut self, statement: &Verified<Statement>) {

@@ -61,6 +61,21 @@ fn publish_fetch_watch_log_from_the_command_line() {
     let watched = good(&fixture, &["watch", "test.os.stable", "--all", "--count", "3", "--json"]);
     assert_eq!(watched.lines().count(), 3);
 
+    // What could not be shown is not lost, and a name that is wrong is not taken for silence.
+    let full = Command::new("sh")
+        .args(["-c", &format!("{} fetch test.os.stable --state full.state > /dev/full", binary("tidings").display())])
+        .current_dir(&fixture.directory)
+        .env("TIDINGS_BROKERS", fixture.url())
+        .env("TIDINGS_ANCHOR", fixture.anchor.to_string())
+        .output()
+        .unwrap();
+    assert_eq!(full.status.code(), Some(1), "{full:?}");
+    assert!(good(&fixture, &["fetch", "test.os.stable", "--state", "full.state"]).contains("Withdraws: 2"));
+    let typo = tidings(&fixture, &["fetch", "test.os.stabel"]);
+    assert!(String::from_utf8_lossy(&typo.stderr).contains("there is no channel test.os.stabel yet"), "{typo:?}");
+    let foreign = tidings(&fixture, &["release", "other.os", "--version", "1"]);
+    assert!(String::from_utf8_lossy(&foreign.stderr).contains("other.os is not in the namespace of the anchor"), "{foreign:?}");
+
     // A draft without a signature, a lost race, and a stranger.
     good(&fixture, &["release", "test.os.stable", "--version", "1.2", "-o", "draft"]);
     let unsigned = tidings(&fixture, &["publish", "draft"]);

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tidingsd: {error:#}");
+            eprintln!("tidingsd: {}", tidings_client::explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -64,6 +64,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => {
             let settings = Settings::read(&arguments.config)?;
             if arguments.check {
+                Broker::check(&settings)?;
+                if settings.anchors.is_empty() {
+                    eprintln!("tidingsd: anchors is empty: every statement will be refused");
+                }
                 eprintln!("tidingsd: {} is good", arguments.config.display());
                 return Ok(ExitCode::SUCCESS);
             }

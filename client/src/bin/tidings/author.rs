@@ -125,6 +125,7 @@ impl TrustInit {
             }
             rules.keys.push(NamedKey { key: keys::read_public(file)?, name: name.into() });
         }
+        ensure!(!self.sign || !signers.is_empty(), "--sign: none of the keys is a private one; leave it out, and `tidings sign` later");
         rules.roles = if self.roles.is_empty() {
             let names: Vec<String> = rules.keys.iter().map(|k| k.name.clone()).collect();
             Kind::ALL
@@ -350,7 +351,7 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
                 if let Some(path) = &finish.out {
                     write_new(path, statement.octets())?;
                 }
-                published(&statement, finish.json);
+                published(&statement, publisher.trust(), finish.json);
                 return Ok(());
             }
             Err(PublishError::LostRace(_)) => {}
@@ -368,9 +369,9 @@ fn parse_head(text: &str) -> anyhow::Result<Option<Head>> {
     Ok(Some(Head { serial: serial.parse()?, id: id.parse()? }))
 }
 
-fn published(statement: &Statement, as_json: bool) {
+fn published(statement: &Statement, trust: Option<&Rules>, as_json: bool) {
     if as_json {
-        output::line(&output::json(statement, None).to_string());
+        output::line(&output::json(statement, trust).to_string());
     } else {
         output::line(&format!("published {}", statement.message_id()));
     }
@@ -461,7 +462,7 @@ impl Publish {
         let mut publisher = Publisher::connect(self.from.source()?).await?;
         for statement in &statements {
             publisher.publish(statement).await?;
-            published(statement, self.json);
+            published(statement, publisher.trust(), self.json);
         }
         Ok(())
     }

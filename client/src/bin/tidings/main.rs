@@ -26,8 +26,7 @@ struct Arguments {
     verbose: bool,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 all went well; 1 something failed or did not verify, and standard error says what; 2 wrong arguments.";
+const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, was refused or did not verify, and standard error says what; 2 an option is unknown or missing.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -68,7 +67,7 @@ enum Command {
 /// Which brokers, and what proves what they say.
 #[derive(Args)]
 struct From {
-    /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several are tried in turn
+    /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several (or with commas between) are tried in turn
     #[arg(long = "broker", value_name = "URL", env = "TIDINGS_BROKERS", value_delimiter = ',')]
     brokers: Vec<String>,
     /// The anchor of the namespace: `NAMESPACE sha256:HEX`
@@ -98,7 +97,7 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidings: {error:#}");
+            eprintln!("tidings: {}", tidings_client::explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

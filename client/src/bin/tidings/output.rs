@@ -14,10 +14,23 @@ pub(super) fn safe(text: &str) -> String {
     text.chars().map(|c| if odd(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// A line on standard output. A reader that has closed it ends the command quietly, as in `tidings log … | head`.
+/// A line on standard output.
 pub(super) fn line(text: &str) {
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
+    done(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// Everything is out.
+pub(super) fn flush() {
+    done(std::io::stdout().flush());
+}
+
+/// What cannot be written ends the command: quietly where the reader has enough, as in `tidings log … | head`.
+fn done(written: std::io::Result<()>) {
+    if let Err(error) = written {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("tidings: cannot write to standard output: {error}");
+        }
+        std::process::exit(1);
     }
 }
 

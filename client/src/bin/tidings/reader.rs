@@ -9,6 +9,8 @@ use serde_json::json;
 use tidings_client::{Channel, Device, Serial, Start, State, Statement, Verified};
 use tidings_protocol::{Anchor, trust::Trust};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{From, author, output};
 
 /// What a reading command needs beside its brokers.
@@ -49,17 +51,24 @@ pub(super) struct Fetch {
 
 impl Fetch {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut device = self.reading.device(&self.channels, if self.all { Start::Oldest } else { Start::Newest })?;
+        let mut device = self.reading.device(&self.channels, if self.all { Start::Oldest } else { Start::Newest })?.with_saving_by_hand();
         // Until nothing is new: the last answer is also the one that tells what is wrong with some channel.
         loop {
             let news = device.poll().await?;
             if news.is_empty() {
-                return Ok(());
+                break;
             }
             for statement in &news {
                 output::statement(statement, device.state().trust(), self.reading.json);
             }
+            // What could not be shown is not lost: it comes again.
+            output::flush();
+            device.save()?;
         }
+        for channel in self.channels.iter().filter(|c| device.state().head(c).is_none()) {
+            eprintln!("tidings: there is no channel {channel} yet; is its name right?");
+        }
+        Ok(())
     }
 }
 
@@ -84,24 +93,29 @@ impl Watch {
         // For the names of signers; where no broker answers yet, their keys are shown instead.
         let trust = device.trust().await.ok().cloned();
         let mut left = self.count.unwrap_or(u64::MAX);
-        let mut stream = std::pin::pin!(device.watch());
-        while left > 0 {
-            let next = std::future::poll_fn(|context| stream.as_mut().poll_next(context));
-            let item = tokio::select! {
-                item = next => item,
-                _ = tokio::signal::ctrl_c() => return Ok(()),
-            };
-            match item {
-                Some(Ok(statement)) => {
-                    output::statement(&statement, trust.as_ref(), self.reading.json);
-                    left -= 1;
+        let mut terminate = signal(SignalKind::terminate())?;
+        {
+            let mut stream = std::pin::pin!(device.watch());
+            while left > 0 {
+                let next = std::future::poll_fn(|context| stream.as_mut().poll_next(context));
+                let item = tokio::select! {
+                    item = next => item,
+                    _ = tokio::signal::ctrl_c() => break,
+                    _ = terminate.recv() => break,
+                };
+                match item {
+                    Some(Ok(statement)) => {
+                        output::statement(&statement, trust.as_ref(), self.reading.json);
+                        output::flush();
+                        left -= 1;
+                    }
+                    // It goes on by itself; whoever looks should know why it is quiet.
+                    Some(Err(error)) => eprintln!("tidings: {error}; trying again"),
+                    None => break,
                 }
-                // It goes on by itself; whoever looks should know why it is quiet.
-                Some(Err(error)) => eprintln!("tidings: {error}; trying again"),
-                None => break,
             }
         }
-        Ok(())
+        Ok(device.save()?)
     }
 }
 
@@ -124,6 +138,9 @@ impl Log {
         let mut device = self.reading.device(&[], Start::Newest)?;
         ensure!(device.state().anchor().namespace.contains(&self.channel), "{} is not in the namespace of the anchor", self.channel);
         let statements = device.history(&self.channel, self.from).await?;
+        if statements.is_empty() {
+            eprintln!("tidings: there is nothing in {} from {} on; is its name right?", self.channel, self.from);
+        }
         let skipped = self.last.map_or(0, |last| statements.len().saturating_sub(last));
         for statement in &statements[skipped..] {
             match self.reading.json {
