@@ -325,12 +325,6 @@ impl Connection {
         self.send(&octets).await?;
         self.response().await
     }
-
-    /// Says good-bye.
-    pub async fn quit(mut self) {
-        // Whether the broker hears it makes no difference.
-        let _ = self.command("QUIT").await;
-    }
 }
 
 fn unexpected(expected: &'static str, found: &Output) -> Error {

@@ -7,7 +7,7 @@ use alloc::{
 use core::fmt::Write;
 
 use crate::{
-    MessageId, Statement, StatementError, Timestamp,
+    Statement, StatementError, Timestamp,
     limits::HEADER_OCTETS,
     statement::{Body, Urgency},
 };
@@ -156,12 +156,6 @@ pub fn parse(octets: &[u8]) -> Result<Incoming, ArticleError> {
     check("Message-ID", &named.message_id, &statement.message_id().to_string())?;
     check("Newsgroups", &named.newsgroups, statement.channel().as_str())?;
     Ok(Incoming { statement, path: named.path.map(|(_, value)| value) })
-}
-
-/// The statement's message-id, as far as an article's headers name one.
-pub fn named_message_id(octets: &[u8]) -> Option<MessageId> {
-    let end = memchr::memmem::find(octets, b"\n\n")? + 1;
-    read_headers(&octets[..end]).ok()?.message_id?.1.parse().ok()
 }
 
 type Named = Option<(usize, String)>;

@@ -178,11 +178,6 @@ impl Pattern {
         // An exact name is longer than any `NAME.*` above it, counted without the star.
         if self.0.ends_with('*') { self.0.len() - 1 } else { self.0.len() + 1 }
     }
-    /// Whether any channel of a namespace can match.
-    pub fn touches(&self, namespace: &Namespace) -> bool {
-        let literal = self.0.strip_suffix(".*").unwrap_or(&self.0);
-        literal == "*" || literal == namespace.as_str() || below(namespace.as_str(), literal)
-    }
 }
 
 /// The one line with which a device or broker is provisioned: a namespace and the id of its first trust statement.
