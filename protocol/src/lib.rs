@@ -1,8 +1,8 @@
 //! Statements, trust, logs and the NNTP profile of Tidings, as pure functions of octets and time.
 //!
 //! ```text
-//! octets → statement → Verified<Statement> → log      (spec sections 3, 5, 6)
-//!                  ↘ article ↔ nntp                   (spec sections 7, 8)
+//! octets → statement → Verified<Statement> → log → View    (spec sections 3, 5, 6)
+//!                  ↘ article ↔ nntp                        (spec sections 7, 8)
 //! ```
 //!
 //! Nothing here opens a socket or a file, reads a clock or draws a random number. Without the default
@@ -19,6 +19,8 @@
 extern crate alloc;
 
 pub mod article;
+pub mod beat;
+pub mod bundle;
 pub mod limits;
 pub mod log;
 pub mod nntp;
@@ -26,6 +28,7 @@ pub mod rollout;
 pub mod statement;
 pub mod trust;
 pub mod verify;
+pub mod view;
 
 mod id;
 mod keys;
@@ -39,4 +42,5 @@ pub use name::{Anchor, Channel, NameError, Namespace, Pattern};
 pub use statement::{Statement, StatementError};
 pub use time::{TimeError, Timestamp};
 pub use verify::Verified;
+pub use view::View;
 pub use wildmat::{Wildmat, WildmatError};

@@ -43,6 +43,12 @@ limits! {
     LISTING_OCTETS: usize = 16 * 1024 * 1024, "octets";
     /// A wildmat.
     WILDMAT_OCTETS: usize = 497, "octets";
+    /// Head lines of one beat; with more the beat is shared out over shards.
+    BEAT_HEADS_OCTETS: usize = 48 * 1024, "octets";
+    /// Shards of a beat.
+    BEAT_SHARDS: usize = 256, "channels";
+    /// How long a beat is live at most, whatever its `Expires` says.
+    BEAT_LIFE_SECONDS: u64 = 24 * 60 * 60, "seconds";
     /// How far ahead of a broker's clock the time of a new statement may be.
     FUTURE_SECONDS: u64 = 24 * 60 * 60, "seconds";
     /// The longest silence of a watch: an event or a heartbeat comes at least so often.

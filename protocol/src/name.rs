@@ -128,6 +128,10 @@ impl Namespace {
     pub fn trust_log(&self) -> Channel {
         Channel(alloc::format!("{}.trust", self.0).into())
     }
+    /// The channel that carries this namespace's beats.
+    pub fn beat(&self) -> Channel {
+        Channel(alloc::format!("{}.beat", self.0).into())
+    }
     /// Whether a channel lies below this prefix.
     pub fn contains(&self, channel: &Channel) -> bool {
         below(&self.0, channel.as_str())

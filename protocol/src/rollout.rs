@@ -27,9 +27,14 @@ pub fn share(channel: &Channel, previous: Option<StatementId>, identity: &str, s
     }
     hash.update(b"\n");
     hash.update(identity);
-    let first = hash.finalize().iter().take(8).fold(0_u64, |n, octet| n << 8 | u64::from(*octet));
-    let product = u128::from(first) * u128::from(seconds);
-    u64::try_from(product >> 64).unwrap_or(seconds)
+    fraction(&hash.finalize().into(), seconds)
+}
+
+/// The share that a hash takes of a whole: its first 64 bits over 2^64, so 0 up to, and not including, `whole`.
+pub(crate) fn fraction(hash: &[u8; 32], whole: u64) -> u64 {
+    let first = hash.iter().take(8).fold(0_u64, |n, octet| n << 8 | u64::from(*octet));
+    let product = u128::from(first) * u128::from(whole);
+    u64::try_from(product >> 64).unwrap_or(whole)
 }
 
 #[cfg(test)]

@@ -28,6 +28,25 @@ struct Key {
     name: String,
 }
 
+impl TrustRules {
+    /// [4.3-1]: the role that decides about a kind in a channel: of those that match, the most specific.
+    pub fn role(&self, kind: Kind, channel: &Channel) -> Option<&Role> {
+        let matching = self.roles.iter().filter(|r| r.kind == kind && r.pattern.matches(channel));
+        matching.max_by_key(|r| r.pattern.specificity())
+    }
+    /// The names of a role's keys that have truly signed a statement.
+    pub fn signers<'a>(&'a self, role: &'a Role, statement: &Statement) -> Vec<&'a str> {
+        let signed = |name: &&str| self.keys.iter().any(|key| key.name == *name && statement.is_truly_signed_by(&key.key));
+        role.names.iter().map(String::as_str).filter(signed).collect()
+    }
+    /// Whether a statement would be authentic by itself under these rules, if they were in force: what a signer of
+    /// trust wants to know before (section 4.3).
+    pub fn would_accept(&self, statement: &Statement) -> bool {
+        let role = self.role(statement.kind(), statement.channel());
+        role.is_some_and(|role| self.signers(role, statement).len() >= role.threshold)
+    }
+}
+
 /// The names of the keys whose signatures under a statement hold.
 struct Signers<'a>(Vec<&'a str>);
 
@@ -35,6 +54,15 @@ impl Signers<'_> {
     fn count(&self, role: &Role) -> usize {
         role.names.iter().filter(|name| self.0.contains(&name.as_str())).count()
     }
+}
+
+/// Consecutive statements that were verified together, and what that has cost.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Oldest first.
+    pub statements: Vec<Verified<Statement>>,
+    /// Signatures that were checked; everything else was proven by hashing.
+    pub signature_checks: usize,
 }
 
 impl Trust {
@@ -123,6 +151,14 @@ impl Trust {
             _ => unreachable!("`unproven` accepts trust statements only"),
         }
     }
+    /// The place of a channel's log that it has settled.
+    pub fn checkpoint(&self, channel: &Channel) -> Option<Head> {
+        self.rules().checkpoints.iter().find(|c| c.channel == *channel).map(|c| c.head)
+    }
+    /// How many signatures are checked to judge a statement by itself: those of listed keys.
+    pub fn signature_checks(&self, statement: &Statement) -> usize {
+        statement.signatures().iter().filter(|signature| self.keys.iter().any(|key| key.public == signature.key)).count()
+    }
     /// Whether nothing may be installed under it any more. Reading goes on.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         now >= self.rules().expires
@@ -133,8 +169,7 @@ impl Trust {
     }
     /// [4.3-1]: the role that decides about a kind in a channel: of those that match, the most specific.
     pub fn role(&self, kind: Kind, channel: &Channel) -> Option<&Role> {
-        let matching = self.rules().roles.iter().filter(|r| r.kind == kind && r.pattern.matches(channel));
-        matching.max_by_key(|r| r.pattern.specificity())
+        self.rules().role(kind, channel)
     }
 
     /// Checks that those who may say such a thing now have signed it.
@@ -161,9 +196,9 @@ impl Trust {
         if other_trust_log || !self.namespace.contains(statement.channel()) {
             return Err(VerifyError::Namespace { channel: statement.channel().clone(), namespace: self.namespace.clone() });
         }
-        let settled = self.rules().checkpoints.iter().find(|c| c.channel == *statement.channel() && c.head.serial == statement.serial());
-        if let Some(other) = settled.filter(|c| c.head.id != statement.id()) {
-            let (expected, found) = (other.head.id, statement.id());
+        let settled = self.checkpoint(statement.channel()).filter(|settled| settled.serial == statement.serial());
+        if let Some(other) = settled.filter(|settled| settled.id != statement.id()) {
+            let (expected, found) = (other.id, statement.id());
             return Err(VerifyError::Checkpoint { serial: statement.serial(), expected, found });
         }
         match statement.trust() {
@@ -205,10 +240,11 @@ impl Trust {
     ///
     /// # Errors
     /// The serial of the statement that is not accepted, and why. None is accepted then.
-    pub fn verify_run(&self, channel: &Channel, run: Vec<Statement>) -> Result<Vec<Verified<Statement>>, (Serial, VerifyError)> {
+    pub fn verify_run(&self, channel: &Channel, run: Vec<Statement>) -> Result<Run, (Serial, VerifyError)> {
         let mut vouched: Vec<Kind> = Vec::new();
         let mut expected: Option<StatementId> = None;
-        let checkpoint = self.rules().checkpoints.iter().find(|c| c.channel == *channel).map(|c| c.head);
+        let checkpoint = self.checkpoint(channel);
+        let mut signature_checks = 0;
         for statement in run.iter().rev() {
             let refused = |error| (statement.serial(), error);
             if statement.channel() != channel {
@@ -224,10 +260,13 @@ impl Trust {
             }
             if !vouched.contains(&statement.kind()) {
                 let signers = self.signers(statement).map_err(refused)?;
+                signature_checks += signers.0.len();
                 self.judge(statement, &signers).map_err(refused)?;
                 vouched.extend(
                     Kind::ALL
                         .into_iter()
+                        // In a trust log no link stands in for a check ([5.4-2]).
+                        .filter(|kind| *kind != Kind::Trust)
                         .filter(|kind| self.role(*kind, channel).is_some_and(|role| signers.count(role) >= role.threshold)),
                 );
             }
@@ -239,6 +278,6 @@ impl Trust {
             let expected = gap[1].previous().unwrap_or(found);
             return Err((serial, VerifyError::Link { serial, expected, found }));
         }
-        Ok(run.into_iter().map(Verified::new).collect())
+        Ok(Run { statements: run.into_iter().map(Verified::new).collect(), signature_checks })
     }
 }

@@ -31,7 +31,7 @@ impl<T> Deref for Verified<T> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// Step 2: the statement is of another channel.
-    #[error("this is a statement of {found}, expected one of {expected}")]
+    #[error("this is a statement of {found}, expected one of {expected} (spec 5.2-1)")]
     Channel {
         /// The channel that was asked for.
         expected: Channel,
@@ -39,7 +39,7 @@ pub enum VerifyError {
         found: Channel,
     },
     /// Step 2: the channel is not in the namespace.
-    #[error("{channel} is not a channel of namespace {namespace}")]
+    #[error("{channel} is not a channel of namespace {namespace} (spec 5.2-1)")]
     Namespace {
         /// The channel.
         channel: Channel,
@@ -47,7 +47,7 @@ pub enum VerifyError {
         namespace: Namespace,
     },
     /// Step 3: it was signed under a trust statement that is not known here yet.
-    #[error("it is signed under trust {needed}, the newest known here is {known}; fetch the trust log first")]
+    #[error("it is signed under trust {needed}, the newest known here is {known}; fetch the trust log first (spec 5.2-2)")]
     NewerTrust {
         /// The serial that it names.
         needed: Serial,
@@ -55,13 +55,13 @@ pub enum VerifyError {
         known: Serial,
     },
     /// Step 4: a known key with a bad signature spoils everything (attack 4).
-    #[error("the signature by {name:?} is wrong")]
+    #[error("the signature by {name:?} is wrong (spec 5.2-3)")]
     BadSignature {
         /// The name of the key.
         name: String,
     },
     /// Step 5: nobody may say such a thing there.
-    #[error("no role in trust {trust} allows a {kind} in {channel}")]
+    #[error("no role in trust {trust} allows a {kind} in {channel} (spec 5.2-4)")]
     NoRole {
         /// The trust statement that was asked.
         trust: Serial,
@@ -71,7 +71,7 @@ pub enum VerifyError {
         channel: Channel,
     },
     /// Step 5: too few of those who may have signed.
-    #[error("a {kind} in {channel} needs {threshold} signatures of {names} by trust {trust}, found {found}")]
+    #[error("a {kind} in {channel} needs {threshold} signatures of {names} by trust {trust}, found {found} (spec 5.2-4)")]
     Threshold {
         /// The trust statement that was asked.
         trust: Serial,
@@ -87,7 +87,7 @@ pub enum VerifyError {
         found: usize,
     },
     /// The first trust statement is not the one that the anchor names.
-    #[error("the first trust statement of {namespace} is {found}, the anchor names {expected}")]
+    #[error("the first trust statement of {namespace} is {found}, the anchor names {expected} (spec 5.4-1)")]
     Anchor {
         /// The namespace.
         namespace: Namespace,
@@ -97,7 +97,7 @@ pub enum VerifyError {
         found: StatementId,
     },
     /// A trust statement does not follow the one before.
-    #[error("trust {found} does not follow trust {known}: expected serial and id to be those of its successor")]
+    #[error("trust {found} does not follow trust {known}: expected serial and id to be those of its successor (spec 5.4-2)")]
     TrustOrder {
         /// The newest known serial.
         known: Serial,
@@ -105,7 +105,7 @@ pub enum VerifyError {
         found: Serial,
     },
     /// A statement does not name its predecessor's id.
-    #[error("statement {serial} has id {found}, its successor names {expected}")]
+    #[error("statement {serial} has id {found}, its successor names {expected} (spec 5.3-1)")]
     Link {
         /// The serial.
         serial: Serial,
@@ -115,7 +115,7 @@ pub enum VerifyError {
         found: StatementId,
     },
     /// The trust in force has settled this place of the log otherwise.
-    #[error("statement {serial} has id {found}, the trust in force has settled on {expected}")]
+    #[error("statement {serial} has id {found}, the trust in force has settled on {expected} (spec 5.3-2)")]
     Checkpoint {
         /// The serial.
         serial: Serial,
@@ -125,6 +125,6 @@ pub enum VerifyError {
         found: StatementId,
     },
     /// It has a field that must be understood and is not.
-    #[error("it calls the field {0:?} critical, which this version does not know; a newer Tidings is needed")]
+    #[error("it calls the field {0:?} critical, which this version does not know; a newer Tidings is needed (spec 3.3-1)")]
     Critical(String),
 }

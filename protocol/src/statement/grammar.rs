@@ -327,6 +327,9 @@ impl Frame<'_> {
                 }
                 "Checkpoint" => {
                     let checkpoint = f.value(value::checkpoint, "CHANNEL SERIAL ID")?;
+                    if checkpoint.channel.is_trust() {
+                        return Err(f.error("expected a channel that is no trust log: there every step is signed"));
+                    }
                     if rules.checkpoints.iter().any(|c| c.channel == checkpoint.channel) {
                         return Err(f.error("expected one checkpoint for each channel"));
                     }

@@ -130,6 +130,11 @@ impl Statement {
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         self.signatures.iter().any(|s| s.key == *key)
     }
+    /// Whether a key has signed, and its signature holds.
+    pub fn is_truly_signed_by(&self, key: &PublicKey) -> bool {
+        let signature = self.signatures.iter().find(|s| s.key == *key);
+        signature.zip(key.to_verifying_key().ok()).is_some_and(|(signature, key)| signature.holds(&key, self.signed_part()))
+    }
     /// The message-id of the article that carries it.
     pub fn message_id(&self) -> MessageId {
         MessageId { channel: self.channel.clone(), serial: self.serial, id: self.id }
