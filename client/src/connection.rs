@@ -1,6 +1,13 @@
 //! One connection to one broker: commands out, answers in.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
@@ -103,6 +110,7 @@ pub struct Connection {
     octets: Box<dyn Octets>,
     input: BytesMut,
     codec: ClientCodec,
+    received: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -123,12 +131,18 @@ impl Connection {
             Ok::<_, Error>(octets)
         };
         let octets = timeout(CONNECT, open).await.map_err(|_| Error::Silent(CONNECT))??;
-        let mut connection = Self { address: address.clone(), octets, input: BytesMut::new(), codec: ClientCodec::default() };
+        let mut connection =
+            Self { address: address.clone(), octets, input: BytesMut::new(), codec: ClientCodec::default(), received: Arc::default() };
         let greeting = connection.response().await?;
         match greeting.code {
             code::READY | code::READY_NO_POSTING => Ok(connection),
             _ => Err(Error::Refused(greeting)),
         }
+    }
+
+    /// Adds what it receives to this.
+    pub(crate) fn counting(self, received: Arc<AtomicU64>) -> Self {
+        Self { received, ..self }
     }
 
     /// The broker.
@@ -144,9 +158,11 @@ impl Connection {
             }
             let until = deadline.min(Instant::now() + silence);
             let read = timeout_at(until, self.octets.read_buf(&mut self.input));
-            if read.await.map_err(|_| Error::Silent(silence))?? == 0 {
+            let octets = read.await.map_err(|_| Error::Silent(silence))??;
+            if octets == 0 {
                 return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
             }
+            self.received.fetch_add(octets as u64, Ordering::Relaxed);
         }
     }
 

@@ -5,18 +5,20 @@ use std::{path::PathBuf, time::Duration};
 use async_stream::stream;
 use futures_core::Stream;
 use tidings_protocol::{
-    Channel, Head, Serial, Statement, Verified,
+    Channel, Serial, Statement, Verified,
     log::{self, Place},
     rollout,
+    statement::Kind,
     trust::Trust,
     verify::VerifyError,
+    view::{News, Refusal, freshness::Freshness},
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    Connection, Error, Source, State,
+    Connection, Error, Monitor, Source, State,
+    asking::{Asked, refused},
     limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
-    source::walk_trust,
 };
 
 /// Where a channel begins for a device that knows nothing of it yet.
@@ -36,31 +38,28 @@ pub struct Pace {
     pub poll: Duration,
     /// Although it is being told, so that a connection that only looks alive hides nothing for long.
     pub audit: Duration,
+    /// How long asking one broker for everything may take, before the next one is tried (attack 19).
+    pub ask: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { poll: POLL, audit: AUDIT }
+        Self { poll: POLL, audit: AUDIT, ask: ASK }
     }
-}
-
-/// What brokers have answered: what is new in each channel, verified, and what is wrong with others.
-struct Asked {
-    news: Vec<(Channel, Vec<Verified<Statement>>)>,
-    failed: Vec<(Channel, Error)>,
-    /// Why the last broker could not be used, if channels still wait.
-    unreachable: Option<Error>,
 }
 
 /// Follows some channels of one namespace.
 pub struct Device {
-    source: Source,
-    state: State,
-    channels: Vec<Channel>,
-    connection: Option<Connection>,
-    start: Start,
-    pace: Pace,
+    pub(crate) source: Source,
+    pub(crate) state: State,
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) connection: Option<Connection>,
+    pub(crate) start: Start,
+    pub(crate) pace: Pace,
+    pub(crate) quorum: usize,
     by_hand: bool,
+    /// Shards that came by watch before the beat that names them.
+    shards: Vec<Statement>,
 }
 
 impl Device {
@@ -83,7 +82,17 @@ impl Device {
         if let Some(channel) = channels.iter().find(|c| !namespace.contains(c)) {
             return Err(Error::Namespace { channel: channel.clone(), namespace: namespace.clone() });
         }
-        Ok(Self { source, state, channels, connection: None, start: Start::default(), pace: Pace::default(), by_hand: false })
+        Ok(Self {
+            source,
+            state,
+            channels,
+            connection: None,
+            start: Start::default(),
+            pace: Pace::default(),
+            quorum: 1,
+            by_hand: false,
+            shards: Vec::new(),
+        })
     }
 
     /// Where unknown channels begin.
@@ -96,6 +105,13 @@ impl Device {
     #[must_use]
     pub fn with_pace(self, pace: Pace) -> Self {
         Self { pace, ..self }
+    }
+
+    /// How many brokers must have the same log before [`Device::apply`] goes on: with two or more, no single one can
+    /// show this device a log of its own (attack 29). Never more than there are brokers, and at least one.
+    #[must_use]
+    pub fn with_quorum(self, brokers: usize) -> Self {
+        Self { quorum: brokers.clamp(1, self.source.brokers.len()), ..self }
     }
 
     /// [`Device::poll`] does not write the state file; [`Device::save`] does, when what was learnt is in safe hands.
@@ -117,6 +133,21 @@ impl Device {
         &self.state
     }
 
+    /// The state of a channel at this moment: CURRENT, BEHIND, STALE or FORKED (spec section 5.5).
+    pub fn freshness(&self, channel: &Channel) -> Freshness {
+        self.state.freshness(channel)
+    }
+
+    /// Tells the same while this device is busy with [`Device::watch`].
+    pub fn monitor(&self) -> Monitor {
+        self.state.monitor()
+    }
+
+    /// Octets that brokers have sent so far.
+    pub fn received(&self) -> u64 {
+        self.source.received()
+    }
+
     /// The trust in force, brought up to date first.
     ///
     /// # Errors
@@ -127,19 +158,34 @@ impl Device {
         self.trusted()
     }
 
-    /// A connection whose broker's trust log was walked to its end.
-    async fn connect(&mut self) -> Result<Connection, Error> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.source.connect().await?,
-        };
-        let known = self.state.trust.as_ref().map(Trust::serial);
-        let trust = walk_trust(&mut connection, self.source.anchor(), self.state.trust.clone()).await?;
-        if known != Some(trust.serial()) {
-            self.state.set_trust(trust);
-            self.state.save()?;
+    /// Asks for trust and beats alone, so that [`Device::freshness`] tells how things stand; no cursor moves.
+    ///
+    /// # Errors
+    /// If no broker can be used.
+    pub async fn refresh(&mut self) -> Result<(), Error> {
+        let mut result = Err(Error::NoBroker);
+        for _ in 0..self.source.brokers.len() {
+            let ask = self.pace.ask;
+            let one = async {
+                let mut connection = self.connect().await?;
+                self.ask_beat(&mut connection).await?;
+                self.connection = Some(connection);
+                Ok(())
+            };
+            match timeout(ask, one).await.unwrap_or(Err(Error::Silent(ask))) {
+                Ok(()) => result = Ok(()),
+                Err(source) if result.is_err() => {
+                    result = Err(Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) });
+                }
+                Err(_) => {}
+            }
+            if self.channels.iter().all(|channel| self.freshness(channel).is_current()) {
+                break;
+            }
+            self.connection = None;
+            self.source.turn();
         }
-        Ok(connection)
+        result
     }
 
     /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once, the last good one first;
@@ -150,126 +196,17 @@ impl Device {
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
-        let Asked { news, failed, unreachable } = self.ask_brokers().await;
+        let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
-        let newest = news.iter().filter_map(|(_, run)| run.last());
         if self.by_hand {
-            self.state.note(newest)
-        } else {
-            self.state.advance(newest)?
+            self.state.note(&news)
+        } else if !news.is_empty() {
+            self.state.advance(&news)?
         }
-        let news: Vec<_> = news.into_iter().flat_map(|(_, run)| run).collect();
+        let news: Vec<_> = news.into_iter().flat_map(News::into_statements).collect();
         match failed.into_iter().map(|(_, error)| error).chain(unreachable).next() {
             Some(error) if news.is_empty() => Err(error),
             _ => Ok(news),
-        }
-    }
-
-    /// Asks brokers in turn until every channel has its answer. The cursor stays where it is.
-    async fn ask_brokers(&mut self) -> Asked {
-        let mut asked = Asked { news: Vec::new(), failed: Vec::new(), unreachable: None };
-        let mut waiting = self.channels.clone();
-        for _ in 0..self.source.brokers.len() {
-            let mut reused = self.connection.is_some();
-            loop {
-                let answer = timeout(ASK, self.ask_one(&mut waiting, &mut asked)).await.unwrap_or(Err(Error::Silent(ASK)));
-                match answer {
-                    Ok(()) if waiting.is_empty() => {
-                        asked.unreachable = None;
-                        return asked;
-                    }
-                    Ok(()) => {}
-                    // A connection that was kept may have been closed meanwhile: that says nothing about the broker.
-                    Err(_) if reused => {
-                        (reused, self.connection) = (false, None);
-                        continue;
-                    }
-                    Err(error) => {
-                        let address = self.source.address().clone();
-                        tracing::debug!(broker = %address, %error, "this broker cannot be used");
-                        asked.unreachable = Some(Error::Unreachable { address, source: Box::new(error) });
-                    }
-                }
-                break;
-            }
-            self.connection = None;
-            self.source.turn();
-        }
-        asked
-    }
-
-    /// Asks the broker that is first now for the channels that still wait; those that need no other broker wait no more.
-    async fn ask_one(&mut self, waiting: &mut Vec<Channel>, asked: &mut Asked) -> Result<(), Error> {
-        let mut connection = self.connect().await?;
-        for channel in waiting.clone() {
-            match self.ask_channel(&mut connection, &channel).await {
-                Ok(run) => {
-                    asked.failed.retain(|(failed, _)| *failed != channel);
-                    waiting.retain(|c| *c != channel);
-                    if !run.is_empty() {
-                        asked.news.push((channel, run));
-                    }
-                }
-                Err(error @ Error::Fork { .. }) => {
-                    waiting.retain(|c| *c != channel);
-                    asked.failed.push((channel, error));
-                }
-                Err(error @ Error::Verify { .. }) => {
-                    let address = self.source.address().clone();
-                    asked.failed.retain(|(failed, _)| *failed != channel);
-                    asked.failed.push((channel, Error::Unreachable { address, source: Box::new(error) }));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.connection = Some(connection);
-        Ok(())
-    }
-
-    async fn ask_channel(&self, connection: &mut Connection, channel: &Channel) -> Result<Vec<Verified<Statement>>, Error> {
-        let known = self.state.head(channel);
-        // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
-        let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(vec![]) };
-        let from = match known {
-            Some(head) => {
-                let here = format!("{}", tidings_protocol::MessageId { channel: channel.clone(), serial: head.serial, id: head.id });
-                if id.is_some_and(|id| id != here) {
-                    self.look_at_other(connection, channel, head).await?;
-                }
-                (head.serial.number() + 1).max(group.low)
-            }
-            None if self.start == Start::Newest => group.high,
-            None => group.low,
-        };
-        if from > group.high {
-            return Ok(vec![]);
-        }
-        let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
-        self.verify(channel, run)
-    }
-
-    /// The broker has another statement where ours is the head: a lie, or a fork.
-    async fn look_at_other(&self, connection: &mut Connection, channel: &Channel, ours: Head) -> Result<(), Error> {
-        let serial = ours.serial.number();
-        let other = connection.articles(channel, serial..=serial, BACKLOG_OCTETS).await?;
-        let Some(statement) = other.into_iter().find(|s| s.id() != ours.id) else { return Ok(()) };
-        let theirs = self.trusted()?.verify(statement).map_err(refused(channel, ours.serial))?;
-        Err(Error::Fork { ours: ours.id, theirs: Box::new(theirs) })
-    }
-
-    fn trusted(&self) -> Result<&Trust, Error> {
-        self.state.trust.as_ref().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
-    }
-
-    /// Verifies what follows our head, all or nothing.
-    fn verify(&self, channel: &Channel, run: Vec<Statement>) -> Result<Vec<Verified<Statement>>, Error> {
-        let news = self.trusted()?.verify_run(channel, run).map_err(|(serial, source)| refused(channel, serial)(source))?;
-        let (Some(head), Some(first)) = (self.state.head(channel), news.first()) else { return Ok(news) };
-        match log::place(Some(head), first) {
-            Place::Fork => Err(Error::Fork { ours: head.id, theirs: Box::new(first.clone()) }),
-            // A gap in what a broker has is one only if it has expired there: its low-water mark said so.
-            Place::Next | Place::Gap { .. } => Ok(news),
-            Place::Known => Ok(vec![]),
         }
     }
 
@@ -281,9 +218,26 @@ impl Device {
     pub async fn history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
         let mut connection = self.connect().await?;
         let Some((group, _)) = connection.group(channel, None).await? else { return Ok(vec![]) };
-        let run = connection.articles(channel, from.number().max(group.low)..=group.high, BACKLOG_OCTETS).await?;
+        let from = from.number().max(group.low);
+        let first = if channel.is_trust() { Serial::FIRST.number() } else { from };
+        let run = connection.articles(channel, first..=group.high, BACKLOG_OCTETS).await?;
         self.connection = Some(connection);
-        self.trusted()?.verify_run(channel, run).map_err(|(serial, source)| refused(channel, serial)(source))
+        if channel.is_trust() {
+            // No link stands in for a check there: it is walked again.
+            let mut walked = tidings_protocol::View::new(self.source.anchor().clone());
+            let walk = |statement: Statement| {
+                walked.take_trust([statement]).map_err(|(serial, source)| refused(channel, Refusal::Verify { serial, source }))?;
+                Ok(walked.trust().map(|trust| trust.statement().clone()))
+            };
+            let all = run.into_iter().map(walk).collect::<Result<Vec<_>, Error>>()?;
+            return Ok(all.into_iter().flatten().filter(|statement| statement.serial().number() >= from).collect());
+        }
+        let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
+        Ok(self.trusted()?.verify_run(channel, run).map_err(refused)?.statements)
+    }
+
+    pub(crate) fn trusted(&self) -> Result<&Trust, Error> {
+        self.state.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
     }
 
     /// Is told of what is new, for ever: catches up, then watches, and asks where it cannot be told. The cursor is that
@@ -297,12 +251,19 @@ impl Device {
         stream! {
             let mut pauses = Source::pauses();
             loop {
-                let Asked { news, failed, unreachable } = self.ask_brokers().await;
-                for statement in news.into_iter().flat_map(|(_, run)| run) {
-                    self.state.note([&statement]);
-                    yield Ok(statement);
-                    if let Err(error) = self.state.save() {
-                        yield Err(error.into());
+                let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
+                for news in news {
+                    if news.statements().is_empty() {
+                        self.state.note([&news]);
+                    }
+                    for one in news.each() {
+                        self.state.note([&one]);
+                        for statement in one.into_statements() {
+                            yield Ok(statement);
+                        }
+                        if let Err(error) = self.state.save() {
+                            yield Err(error.into());
+                        }
                     }
                 }
                 let (bad, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
@@ -316,12 +277,14 @@ impl Device {
                         // Unknown channels are watched by name, and could begin just before the watch does: ask soon.
                         let unknown = self.channels.iter().any(|c| self.state.head(c).is_none());
                         let audit = if unknown { self.pace.poll.min(self.pace.audit) } else { self.pace.audit };
-                        let until = began + jitter(audit);
+                        let audit = jitter(audit);
+                        let mut until = began + audit.min(self.until_stale());
                         while let Ok(told) = timeout_at(until, self.told(&mut connection, promised)).await {
                             match told {
-                                Ok(Some(statement)) => {
+                                Ok(Some(Told::Beat)) => until = (began + audit).min(Instant::now() + self.until_stale()),
+                                Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
-                                    yield Ok(statement);
+                                    yield Ok(*statement);
                                     if let Err(error) = self.state.save() {
                                         yield Err(error.into());
                                     }
@@ -361,7 +324,11 @@ impl Device {
         if connection.is_capable("XWATCH").await? {
             let trust_log = self.source.anchor().namespace.trust_log();
             let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];
-            for channel in self.channels.iter().filter(|c| !without.contains(c)) {
+            let view = self.state.view();
+            let beat = self.source.anchor().namespace.beat();
+            let shards = view.channels().filter(|channel| channel.is_beat() && **channel != beat);
+            let beats: Vec<&Channel> = if view.promises_beats() { std::iter::once(&beat).chain(shards).collect() } else { vec![] };
+            for channel in self.channels.iter().filter(|c| !without.contains(c)).chain(beats) {
                 targets.push(match self.state.head(channel) {
                     Some(head) => format!("{channel}:{}", head.serial),
                     // Its name alone is a wildmat: it is sent from its first statement on, once it begins.
@@ -378,45 +345,95 @@ impl Device {
         Ok(None)
     }
 
+    /// How long the channels are current without a further beat; then other brokers are asked (attacks 17 and 18).
+    fn until_stale(&self) -> Duration {
+        if !self.state.view().promises_beats() {
+            return self.pace.audit;
+        }
+        let now = self.state.now();
+        let left = self.channels.iter().map(|channel| match self.state.freshness(channel) {
+            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(now.seconds())),
+            _ => jitter(self.pace.poll),
+        });
+        left.min().unwrap_or(self.pace.audit)
+    }
+
     /// The next statement of the watch that follows our head; none when it is time to ask instead.
-    async fn told(&mut self, connection: &mut Connection, promised: Duration) -> Result<Option<Verified<Statement>>, Error> {
+    async fn told(&mut self, connection: &mut Connection, promised: Duration) -> Result<Option<Told>, Error> {
         loop {
             let Some(statement) = connection.event(promised).await? else { return Ok(None) };
             let (channel, serial) = (statement.channel().clone(), statement.serial());
-            let trust = self.trusted()?;
             if channel == self.source.anchor().namespace.trust_log() {
-                if serial > trust.serial() {
-                    let next = trust.succeed(statement).map_err(refused(&channel, serial))?;
-                    self.state.set_trust(next);
+                if serial > self.trusted()?.serial() {
+                    let taken = self.state.change(|view| view.take_trust([statement]));
+                    taken.map_err(|(serial, source)| refused(&channel, Refusal::Verify { serial, source }))?;
                     self.state.save()?;
+                }
+                continue;
+            }
+            if statement.kind() == Kind::Beat {
+                if self.told_beat(statement)? {
+                    return Ok(Some(Told::Beat));
+                }
+                if !self.missing_shards().is_empty() && channel == self.source.anchor().namespace.beat() {
+                    return Ok(None);
                 }
                 continue;
             }
             if !self.channels.contains(&channel) {
                 continue;
             }
-            let place = log::place(self.state.head(&channel), &statement);
-            let verified = match (place, trust.verify(statement)) {
-                (Place::Known, _) => continue,
+            match log::place(self.state.head(&channel), &statement) {
+                Place::Known => continue,
                 // Asking sorts it out: it reads what lies between, from the newest down.
-                (Place::Gap { .. }, Ok(_))
-                | (_, Err(VerifyError::NewerTrust { .. } | VerifyError::Threshold { .. } | VerifyError::NoRole { .. })) => return Ok(None),
-                (_, Err(source)) => return Err(refused(&channel, serial)(source)),
-                (Place::Fork, Ok(theirs)) => {
-                    let ours = self.state.head(&channel).map_or(theirs.id(), |h| h.id);
-                    return Err(Error::Fork { ours, theirs: Box::new(theirs) });
+                Place::Gap { .. } => return Ok(None),
+                Place::Next | Place::Fork => {}
+            }
+            let news = match self.state.view().examine(&channel, vec![statement]) {
+                Ok(news) => news,
+                Err(Refusal::ReadFrom(_)) => return Ok(None),
+                Err(Refusal::Verify {
+                    source: VerifyError::NewerTrust { .. } | VerifyError::Threshold { .. } | VerifyError::NoRole { .. },
+                    ..
+                }) => {
+                    return Ok(None);
                 }
-                (Place::Next, Ok(verified)) => verified,
+                Err(Refusal::Fork(fork)) => {
+                    self.state.change(|view| view.note_fork((*fork).clone()));
+                    self.state.save()?;
+                    return Err(Error::Fork(fork));
+                }
+                Err(refusal) => return Err(refused(&channel, refusal)),
             };
-            self.state.note([&verified]);
-            return Ok(Some(verified));
+            self.state.note([&news]);
+            if let Some(statement) = news.into_statements().pop() {
+                return Ok(Some(Told::Statement(Box::new(statement))));
+            }
         }
+    }
+
+    /// Takes a beat that came by watch: shards wait for the beat that names them. Whether all that is needed is here.
+    fn told_beat(&mut self, statement: Statement) -> Result<bool, Error> {
+        if *statement.channel() != self.source.anchor().namespace.beat() {
+            self.shards.retain(|shard| shard.channel() != statement.channel());
+            self.shards.push(statement);
+            return Ok(false);
+        }
+        if !self.take_beat(statement) {
+            return Ok(false);
+        }
+        for shard in std::mem::take(&mut self.shards) {
+            self.state.change(|view| view.take_shard(shard));
+        }
+        self.state.save()?;
+        Ok(self.missing_shards().is_empty())
     }
 }
 
-fn refused(channel: &Channel, serial: Serial) -> impl FnOnce(VerifyError) -> Error + use<> {
-    let channel = channel.clone();
-    move |source| Error::Verify { channel, serial, source }
+/// What a watch has brought.
+enum Told {
+    Statement(Box<Verified<Statement>>),
+    Beat,
 }
 
 /// From half of a time to the whole, so that a fleet spreads.

@@ -1,11 +1,12 @@
 use tidings_protocol::{
-    Channel, NameError, Serial, Statement, Verified,
+    Channel, NameError, Serial,
     article::ArticleError,
     nntp::{
         Response,
         codec::{BlockError, CodecError},
     },
     verify::VerifyError,
+    view::{Fork, clearance::NotNow},
 };
 
 use crate::{Address, AddressError, StateError, TlsError};
@@ -80,14 +81,30 @@ pub enum Error {
         /// Why.
         source: VerifyError,
     },
-    /// Two statements were signed for one place. Nothing more is taken from this channel.
-    #[error("{} {} is forked: {} and {} are both signed; the channel's publisher has to settle it", .theirs.channel(), .theirs.serial(), .ours, .theirs.id())]
-    Fork {
-        /// The id that this device knows, of the same serial or of the one before.
-        ours: tidings_protocol::StatementId,
-        /// The other statement.
-        theirs: Box<Verified<Statement>>,
+    /// Two statements were signed for one place. Nothing more is taken from this channel until a checkpoint settles it.
+    #[error("{} {} is forked: {} and {} are both signed; the evidence is kept, and the namespace has to settle it with a checkpoint", .0.ours.channel(), .0.serial(), .0.ours.id(), .0.theirs.id())]
+    Fork(Box<Fork>),
+    /// A release may not be applied now.
+    #[error("{channel} {serial} may not be applied now: {reason}")]
+    NotNow {
+        /// The channel.
+        channel: Channel,
+        /// The serial.
+        serial: Serial,
+        /// Which step refuses it.
+        reason: Box<NotNow>,
     },
+    /// Too few brokers could confirm.
+    #[error("{agreed} broker(s) could confirm it, {wanted} are wanted")]
+    Quorum {
+        /// How many could.
+        agreed: usize,
+        /// How many must.
+        wanted: usize,
+    },
+    /// Brokers contradict each other, or one of them is ahead of what is about to be signed.
+    #[error("{0}")]
+    Survey(String),
     /// There is no trust log where there must be one.
     #[error("the broker has no trust log {0}; is it provisioned for this namespace?")]
     NoTrustLog(Channel),

@@ -1,4 +1,5 @@
-//! Key files: PKCS#8 PEM, readable by their owner alone; public keys as one line.
+//! Key files: PKCS#8 PEM, readable by their owner alone, under a passphrase if wanted (PBES2: scrypt, AES-256-CBC);
+//! public keys as one line.
 
 use std::{
     fs, io,
@@ -38,6 +39,14 @@ pub enum KeyFileError {
         /// Its permissions.
         mode: u32,
     },
+    /// It is encrypted, and the passphrase is missing or another.
+    #[error("the key {path} is encrypted, and {reason}")]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// It holds no key.
     #[error("{path} holds no {expected}: {reason}")]
     Content {
@@ -60,24 +69,28 @@ pub fn generate() -> io::Result<SigningKey> {
     Ok(SigningKey::from_bytes(&seed))
 }
 
-/// Writes a private key into a new file that its owner alone may read.
+/// Writes a private key into a new file that its owner alone may read; under a passphrase, if there is one.
 ///
 /// # Errors
 /// If the file exists already, or cannot be written.
-pub fn write_private(path: &Path, key: &SigningKey) -> Result<(), KeyFileError> {
+pub fn write_private(path: &Path, key: &SigningKey, passphrase: Option<&str>) -> Result<(), KeyFileError> {
     let error = |source| KeyFileError::Write { path: path.into(), source };
     // Without the public half the form is PKCS#8 version 1, which OpenSSL reads too.
     let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
-    let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|e| error(io::Error::other(e)))?;
+    let pem = match passphrase {
+        None => pair.to_pkcs8_pem(LineEnding::LF),
+        Some(passphrase) => pair.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
+    };
+    let pem = pem.map_err(|e| error(io::Error::other(e)))?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
     file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(error)
 }
 
-/// Reads a private key.
+/// Reads a private key; `ask` is called for the passphrase if it has one.
 ///
 /// # Errors
-/// If others may read the file too, or it holds no Ed25519 key as PKCS#8 PEM.
-pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
+/// If others may read the file too, the passphrase is another, or it holds no Ed25519 key as PKCS#8 PEM.
+pub fn read_private(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<String>>) -> Result<SigningKey, KeyFileError> {
     let read = |source| KeyFileError::Read { path: path.into(), source };
     let pem = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
     if !pem.contains("PRIVATE KEY-----") {
@@ -88,6 +101,12 @@ pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.into(), mode });
     }
+    if is_encrypted(&pem) {
+        let passphrase = |reason: String| KeyFileError::Passphrase { path: path.into(), reason };
+        let given = ask().map_err(|e| passphrase(format!("its passphrase cannot be asked for: {e}")))?;
+        return SigningKey::from_pkcs8_encrypted_pem(&pem, given.as_bytes())
+            .map_err(|_| passphrase("this is not its passphrase (or the file is damaged)".into()));
+    }
     SigningKey::from_pkcs8_pem(&pem).map_err(|e| KeyFileError::Content {
         path: path.into(),
         expected: "Ed25519 private key as PKCS#8 PEM",
@@ -95,14 +114,26 @@ pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
     })
 }
 
+fn is_encrypted(pem: &str) -> bool {
+    pem.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+}
+
+/// For callers that have nobody to ask: services, tests.
+///
+/// # Errors
+/// Always.
+pub fn no_passphrase() -> io::Result<Zeroizing<String>> {
+    Err(io::Error::other("nobody is there who could be asked"))
+}
+
 /// Reads a public key: a file with its one line, or the public half of a private key file.
 ///
 /// # Errors
 /// If the file holds neither.
-pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
+pub fn read_public(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<String>>) -> Result<PublicKey, KeyFileError> {
     let text = Zeroizing::new(fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.into(), source })?);
     if text.starts_with("-----BEGIN") {
-        return read_private(path).map(|key| PublicKey::of(&key));
+        return read_private(path, ask).map(|key| PublicKey::of(&key));
     }
     text.trim().parse().map_err(|e: tidings_protocol::KeyError| KeyFileError::Content {
         path: path.into(),
@@ -120,12 +151,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.key");
         let key = generate().unwrap();
-        write_private(&path, &key).unwrap();
+        write_private(&path, &key, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(read_private(&path).unwrap().to_bytes(), key.to_bytes());
-        assert_eq!(read_public(&path).unwrap(), PublicKey::of(&key));
-        assert!(matches!(write_private(&path, &key), Err(KeyFileError::Write { .. })));
+        assert_eq!(read_private(&path, no_passphrase).unwrap().to_bytes(), key.to_bytes());
+        assert_eq!(read_public(&path, no_passphrase).unwrap(), PublicKey::of(&key));
+        assert!(matches!(write_private(&path, &key, None), Err(KeyFileError::Write { .. })));
+        let secret = dir.path().join("b.key");
+        write_private(&secret, &key, Some("correct horse")).unwrap();
+        let answer = |text: &str| Ok(Zeroizing::new(text.to_owned()));
+        assert_eq!(read_private(&secret, || answer("correct horse")).unwrap().to_bytes(), key.to_bytes());
+        assert!(matches!(read_private(&secret, || answer("wrong")), Err(KeyFileError::Passphrase { .. })));
+        assert!(matches!(read_private(&secret, no_passphrase), Err(KeyFileError::Passphrase { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(read_private(&path), Err(KeyFileError::Exposed { mode: 0o644, .. })));
+        assert!(matches!(read_private(&path, no_passphrase), Err(KeyFileError::Exposed { mode: 0o644, .. })));
     }
 }

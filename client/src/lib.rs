@@ -21,6 +21,8 @@
 //! The same [`Device`], with the same cursor, can be told instead of asking: [`Device::watch`].
 
 mod address;
+mod asking;
+mod clearance;
 mod connection;
 mod device;
 mod error;
@@ -29,17 +31,21 @@ pub mod limits;
 mod publisher;
 mod source;
 mod state;
+mod survey;
 
 pub use address::{Address, AddressError};
+pub use clearance::Clearance;
 pub use connection::{Connection, Group, Tls, TlsError};
 pub use device::{Device, Pace, Start, turn};
 pub use error::{Error, explain};
 pub use publisher::{PublishError, Published, Publisher};
 pub use source::Source;
-pub use state::{State, StateError};
+pub use state::{Monitor, State, StateError};
+pub use survey::{Lookout, Seen, Survey, survey};
 pub use tidings_protocol::{
-    Anchor, Channel, Head, Serial, Statement, Timestamp, Verified,
+    Anchor, Channel, Head, Serial, Statement, Timestamp, Verified, View,
     statement::{Body, Release, Withdraw},
+    view::{Fork, clearance::NotNow, freshness::Freshness},
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

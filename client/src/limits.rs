@@ -12,6 +12,8 @@ pub const ANSWER: Duration = Duration::from_secs(300);
 pub const WATCH_GRACE: Duration = Duration::from_secs(15);
 /// Requests under way at once while a backlog is read.
 pub const PIPELINE: u32 = 64;
+/// Trust statements that are read before they are verified.
+pub const TRUST_CHUNK: u32 = 64;
 /// Octets of statements that are read at once to catch up.
 pub const BACKLOG_OCTETS: usize = 64 * 1024 * 1024;
 /// How long asking one broker for everything may take (attack 19).
@@ -28,3 +30,5 @@ pub const POLL: Duration = Duration::from_secs(300);
 pub const AUDIT: Duration = Duration::from_secs(3600);
 /// A state file.
 pub const STATE_OCTETS: u64 = 64 * 1024 * 1024;
+/// A file of statements, one after the other.
+pub const BUNDLE_OCTETS: u64 = 64 * 1024 * 1024;

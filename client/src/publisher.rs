@@ -1,13 +1,14 @@
 //! The publisher's half: reads the head first, then offers a signed statement.
 
 use tidings_protocol::{
-    Channel, Head, Serial, Statement, Verified,
+    Channel, Head, Statement, Verified,
     log::{self, Place},
     nntp::{LostRace, Response, code},
     trust::Trust,
+    view::Refusal,
 };
 
-use crate::{Connection, Error, Source, limits::BACKLOG_OCTETS, source::walk_trust};
+use crate::{Connection, Error, Source, State, asking::refused, limits::BACKLOG_OCTETS, source::walk_trust, survey};
 
 /// Why a statement was not published.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,7 @@ pub struct Published {
 pub struct Publisher {
     connection: Connection,
     source: Source,
-    trust: Option<Trust>,
+    state: State,
 }
 
 impl Publisher {
@@ -50,7 +51,7 @@ impl Publisher {
         let mut failed = None;
         for _ in 0..source.brokers.len() {
             match Self::connect_one(&source).await {
-                Ok((connection, trust)) => return Ok(Self { connection, source, trust }),
+                Ok((connection, state)) => return Ok(Self { connection, source, state }),
                 Err(error) => failed = Some(Error::Unreachable { address: source.address().clone(), source: Box::new(error) }),
             }
             source.turn();
@@ -58,21 +59,21 @@ impl Publisher {
         Err(failed.unwrap_or(Error::NoBroker))
     }
 
-    async fn connect_one(source: &Source) -> Result<(Connection, Option<Trust>), Error> {
+    async fn connect_one(source: &Source) -> Result<(Connection, State), Error> {
         let mut connection = source.connect().await?;
-        match walk_trust(&mut connection, source.anchor(), None).await {
-            Ok(trust) => Ok((connection, Some(trust))),
-            Err(Error::NoTrustLog(_)) => Ok((connection, None)),
+        let mut state = State::ephemeral(source.anchor());
+        match walk_trust(&mut connection, &mut state).await {
+            Ok(()) | Err(Error::NoTrustLog(_)) => Ok((connection, state)),
             Err(error) => Err(error),
         }
     }
 
     /// The trust in force at the origin.
     pub fn trust(&self) -> Option<&Trust> {
-        self.trust.as_ref()
+        self.state.trust()
     }
 
-    /// The newest statement of a channel, verified; none while it is empty.
+    /// The newest statement of a channel at the origin, verified; none while it is empty.
     ///
     /// # Errors
     /// If the broker cannot be used, or its head is not signed by those who may.
@@ -83,9 +84,32 @@ impl Publisher {
         }
         let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
         let run = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
-        let trust = self.trust.as_ref().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
-        let refused = |(serial, source): (Serial, _)| Error::Verify { channel: channel.clone(), serial, source };
-        Ok(trust.verify_run(channel, run).map_err(refused)?.pop())
+        let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
+        let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
+        Ok(trust.verify_run(channel, run).map_err(refused)?.statements.pop())
+    }
+
+    /// [`Publisher::newest`], and a look at every other broker of the source: whether one of them has something that the
+    /// origin does not have, as after a restored backup (attack 30). With one broker it costs nothing more.
+    ///
+    /// # Errors
+    /// As [`Publisher::newest`], and if another broker is ahead, or has another statement in that place.
+    pub async fn newest_anywhere(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+        let here = self.newest(channel).await?;
+        if self.source.brokers.len() == 1 {
+            return Ok(here);
+        }
+        let survey = survey(&self.source, std::slice::from_ref(channel)).await;
+        let (serial, anywhere) = (here.as_ref().map(|s| s.serial()), survey.newest(channel)?);
+        match anywhere.filter(|other| Some(other.serial()) > serial) {
+            Some(other) => Err(Error::Survey(format!(
+                "another broker has {channel} {} already, the origin {} has {}; nothing was signed: was the origin restored from a backup?",
+                other.serial(),
+                self.connection.address(),
+                serial.map_or("nothing".into(), |serial| serial.to_string())
+            ))),
+            None => Ok(here),
+        }
     }
 
     /// Offers a statement whose place was made for the head.
@@ -96,7 +120,7 @@ impl Publisher {
     pub async fn publish(&mut self, statement: &Statement) -> Result<Published, PublishError> {
         let trust_log = self.source.anchor().namespace.trust_log();
         if *statement.channel() == trust_log {
-            let head = self.trust.as_ref().map(Trust::head);
+            let head = self.trust().map(Trust::head);
             if log::place(head, statement) != Place::Next && head != Some(statement.head()) {
                 return Err(PublishError::LostRace(head));
             }
@@ -105,7 +129,7 @@ impl Publisher {
         match response.code {
             code::POSTED => {
                 if *statement.channel() == trust_log {
-                    self.trust = Some(walk_trust(&mut self.connection, self.source.anchor(), self.trust.take()).await?);
+                    walk_trust(&mut self.connection, &mut self.state).await?;
                 }
                 Ok(Published { response })
             }

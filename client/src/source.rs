@@ -1,12 +1,18 @@
 //! Where statements come from, and what proves them: several brokers, one anchor.
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use std::time::Duration;
-use tidings_protocol::{Anchor, Serial, trust::Trust};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tidings_protocol::{Anchor, Channel};
 
 use crate::{
-    Address, Connection, Error, Tls,
-    limits::{BACKLOG_OCTETS, RETRY_FIRST, RETRY_LAST},
+    Address, Connection, Error, State, Tls,
+    limits::{BACKLOG_OCTETS, RETRY_FIRST, RETRY_LAST, TRUST_CHUNK},
 };
 
 /// The brokers of one namespace, any of which will do, and its anchor.
@@ -17,6 +23,7 @@ pub struct Source {
     tls: Tls,
     /// The broker that is asked first: the last that could be used.
     pub(crate) first: usize,
+    received: Arc<AtomicU64>,
 }
 
 impl Source {
@@ -29,7 +36,7 @@ impl Source {
         if brokers.is_empty() {
             return Err(Error::NoBroker);
         }
-        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, first: 0 })
+        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, first: 0, received: Arc::default() })
     }
 
     /// The same with other roots for TLS.
@@ -48,7 +55,17 @@ impl Source {
     /// # Errors
     /// If it cannot be used.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(self.address(), &self.tls).await
+        Ok(Connection::open(self.address(), &self.tls).await?.counting(self.received.clone()))
+    }
+
+    /// Octets that came from all brokers so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The same with one of its brokers alone.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> + '_ {
+        self.brokers.iter().map(|broker| Self { brokers: vec![broker.clone()], first: 0, ..self.clone() })
     }
 
     /// The broker that is first now.
@@ -73,27 +90,30 @@ impl Source {
     }
 }
 
-/// Walks the trust log from what is known to its newest statement, each step checked by signature.
-pub(crate) async fn walk_trust(connection: &mut Connection, anchor: &Anchor, known: Option<Trust>) -> Result<Trust, Error> {
-    let log = anchor.namespace.trust_log();
-    let refused = |serial: Serial| {
-        let channel = log.clone();
-        move |source| Error::Verify { channel, serial, source }
-    };
+/// Walks the trust log from what is known to its newest statement, each step checked by signature; what was walked stays
+/// walked, also if the broker ends in a lie (attacks 11, 12 and 16).
+pub(crate) async fn walk_trust(connection: &mut Connection, state: &mut State) -> Result<(), Error> {
+    let log = state.anchor().namespace.trust_log();
     let Some((group, _)) = connection.group(&log, None).await? else {
         // A broker without the log is no help to a device that has none yet.
-        return known.ok_or(Error::NoTrustLog(log));
+        return state.trust().map(drop).ok_or(Error::NoTrustLog(log));
     };
-    let from = known.as_ref().map_or(1, |trust| trust.serial().number() + 1);
-    let mut trust = known;
-    if group.high >= from {
-        for statement in connection.articles(&log, from..=group.high, BACKLOG_OCTETS).await? {
-            let serial = statement.serial();
-            trust = Some(match trust {
-                None => Trust::first(anchor, statement).map_err(refused(serial))?,
-                Some(trust) => trust.succeed(statement).map_err(refused(serial))?,
-            });
-        }
+    let walked = walk(connection, state, &log, group.high).await;
+    if walked.as_ref().is_ok_and(|steps| *steps > 0) || walked.is_err() {
+        state.save()?;
     }
-    trust.ok_or(Error::NoTrustLog(log))
+    walked.map(drop)
+}
+
+async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, high: u32) -> Result<u32, Error> {
+    let first = state.trust().map_or(1, |trust| trust.serial().number() + 1);
+    let mut from = first;
+    while from <= high {
+        let until = high.min(from + TRUST_CHUNK - 1);
+        let chunk = connection.articles(log, from..=until, BACKLOG_OCTETS).await?;
+        let refused = |(serial, source)| Error::Verify { channel: log.clone(), serial, source };
+        state.change(|view| view.take_trust(chunk)).map_err(refused)?;
+        from = until + 1;
+    }
+    state.trust().map(|_| from - first).ok_or_else(|| Error::NoTrustLog(log.clone()))
 }

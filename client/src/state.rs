@@ -1,4 +1,4 @@
-//! What a device must not forget: the trust in force, the head of each channel, the latest signed time.
+//! What a device must not forget: its [`View`] of the namespace, in one file.
 //!
 //! [5.1-1]. One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is damaged is
 //! refused with an explanation, and never reset silently (attack 87).
@@ -7,14 +7,24 @@ use std::{
     fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use tidings_protocol::{Anchor, Channel, Digest, Head, Statement, Timestamp, Verified, trust::Trust};
+use tidings_protocol::{
+    Anchor, Channel, Digest, Head, Serial, Statement, Timestamp, Verified, View,
+    statement::StatementError,
+    trust::Trust,
+    view::{Fork, Known, News, freshness::Freshness},
+};
+use tokio::time::Instant;
 
 use crate::limits::STATE_OCTETS;
 
-const MAGIC: &str = "tidings-state 1";
+const MAGIC: &str = "tidings-state 2";
+/// Read, and written as [`MAGIC`].
+const OLDER: &str = "tidings-state 1";
 
 /// Why a state file cannot be used. It is left as it is.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +83,58 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct FileChannel {
     name: String,
-    head: String,
-    statement: String,
+    head: Option<String>,
+    statement: Option<String>,
+    /// The serial that was applied last.
+    applied: Option<String>,
+    /// The checkpoint that the head is known to stand on.
+    stands_on: Option<String>,
+    /// The other statement of a fork; ours, if it is not the one at the head any more.
+    fork: Option<FileFork>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFork {
+    ours: String,
+    theirs: String,
+}
+
+fn text(statement: &Statement) -> String {
+    String::from_utf8_lossy(statement.octets()).into_owned()
+}
+
+fn head(text: &str) -> Option<Head> {
+    let (serial, id) = text.split_once(' ')?;
+    Some(Head { serial: serial.parse().ok()?, id: id.parse().ok()? })
+}
+
+impl FileChannel {
+    fn write(channel: &Channel, known: &Known) -> Self {
+        Self {
+            name: channel.to_string(),
+            head: known.newest.as_ref().map(|statement| statement.head().to_string()),
+            statement: known.newest.as_ref().map(text),
+            applied: known.applied.map(|serial| serial.to_string()),
+            stands_on: known.stands_on.map(|head| head.to_string()),
+            fork: known.fork.as_ref().map(|fork| FileFork { ours: text(&fork.ours), theirs: text(&fork.theirs) }),
+        }
+    }
+
+    fn read(self) -> Result<(Channel, Known), String> {
+        let statement = |text: String| Statement::parse(text.as_bytes()).map_err(|e: StatementError| e.to_string());
+        let channel: Channel = self.name.parse().map_err(|_| "its name is no channel")?;
+        let newest = self.statement.map(statement).transpose()?;
+        let fits = newest.as_ref().is_none_or(|s| *s.channel() == channel) && newest.as_ref().map(|s| s.head().to_string()) == self.head;
+        if !fits {
+            return Err("its head is not the statement that is kept".into());
+        }
+        let fork =
+            self.fork.map(|fork| Ok::<_, String>(Fork { ours: statement(fork.ours)?, theirs: statement(fork.theirs)? })).transpose()?;
+        let applied = self.applied.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?;
+        let stands_on = self.stands_on.map(|text| head(&text).ok_or("its checkpoint is no head")).transpose()?;
+        Ok((channel, Known { newest, fork, stands_on, applied }))
+    }
 }
 
 /// What a device knows for certain, and keeps.
@@ -82,27 +142,60 @@ pub struct State {
     path: Option<PathBuf>,
     /// Held as long as the state is in use, so that two devices do not take each other back.
     _lock: Option<fs::File>,
-    anchor: Anchor,
-    pub(crate) trust: Option<Trust>,
-    floor: Timestamp,
-    channels: Vec<Known>,
+    seen: Seen,
+    shared: Arc<ArcSwap<Seen>>,
 }
 
-/// What is known of a channel.
+/// A view, and what time it is there.
 #[derive(Clone)]
-pub(crate) struct Known {
-    channel: Channel,
-    head: Head,
-    /// The statement at the head. After a restart it is proven anew by the trust in force; a retired key proves nothing
-    /// new, so that it may be missing, while the head stays.
-    newest: Option<Verified<Statement>>,
-    text: String,
+struct Seen {
+    view: View,
+    /// When the floor was raised, so that time goes on from there even where no clock does.
+    raised: Instant,
+    clock: fn() -> Timestamp,
+}
+
+impl Seen {
+    /// [5.1-3]: what the clock shows, or the floor and what has passed since it was raised.
+    fn now(&self) -> Timestamp {
+        (self.clock)().max(self.view.floor().plus(self.raised.elapsed().as_secs()))
+    }
+}
+
+/// Tells how fresh a device's channels are while the device itself is busy watching. Cheap to clone.
+#[derive(Clone)]
+pub struct Monitor(Arc<ArcSwap<Seen>>);
+
+impl Monitor {
+    /// The state of a channel at this moment (spec section 5.5).
+    pub fn freshness(&self, channel: &Channel) -> Freshness {
+        let seen = self.0.load();
+        seen.view.freshness(channel, seen.now())
+    }
+    /// Serial and id of the newest statement of a channel.
+    pub fn head(&self, channel: &Channel) -> Option<Head> {
+        self.0.load().view.head(channel)
+    }
 }
 
 impl State {
+    fn new(anchor: &Anchor) -> Self {
+        let seen = Seen { view: View::new(anchor.clone()), raised: Instant::now(), clock: crate::now };
+        let shared = Arc::new(ArcSwap::from_pointee(seen.clone()));
+        Self { path: None, _lock: None, seen, shared }
+    }
+
     /// A state that ends with the process.
     pub fn ephemeral(anchor: &Anchor) -> Self {
-        Self { path: None, _lock: None, anchor: anchor.clone(), trust: None, floor: Timestamp::from_seconds(0), channels: Vec::new() }
+        Self::new(anchor)
+    }
+
+    /// The same with another clock than the system's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: fn() -> Timestamp) -> Self {
+        self.seen.clock = clock;
+        self.share();
+        self
     }
 
     /// The state in a file, or a new one if there is no such file.
@@ -129,7 +222,7 @@ impl State {
     /// As [`State::open`], but that it may be in use.
     pub fn look(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
         let path = path.into();
-        let mut state = Self { path: Some(path.clone()), ..Self::ephemeral(anchor) };
+        let mut state = Self { path: Some(path.clone()), ..Self::new(anchor) };
         let mut text = String::new();
         let read = fs::File::open(&path).and_then(|file| file.take(STATE_OCTETS).read_to_string(&mut text));
         match read {
@@ -142,7 +235,8 @@ impl State {
         }
         let damaged = |reason: &str| StateError::Damaged { path: path.clone(), reason: reason.into() };
         let (first, rest) = text.split_once('\n').ok_or_else(|| damaged("it has no first line"))?;
-        let Some(sum) = first.strip_prefix(MAGIC).and_then(|f| f.strip_prefix(' ')) else {
+        let known = [MAGIC, OLDER].into_iter().find_map(|magic| first.strip_prefix(magic)?.strip_prefix(' '));
+        let Some(sum) = known else {
             let newer = first.starts_with("tidings-state ");
             return Err(if newer { StateError::Newer(path) } else { damaged("its first line is not that of a state file") });
         };
@@ -153,81 +247,97 @@ impl State {
         if file.anchor != anchor.to_string() {
             return Err(StateError::OtherAnchor { path, expected: anchor.clone(), found: file.anchor });
         }
-        state.floor = file.floor.parse().map_err(|_| damaged("its floor is no time"))?;
-        if let Some(text) = file.trust {
+        let floor = file.floor.parse().map_err(|_| damaged("its floor is no time"))?;
+        let resume = |text: String| {
             let statement = Statement::parse(text.as_bytes()).map_err(|e| damaged(&format!("trust: {e}")))?;
-            state.trust = Some(Trust::resume(&anchor.namespace, statement).map_err(|e| damaged(&format!("trust: {e}")))?);
-        }
+            Trust::resume(&anchor.namespace, statement).map_err(|e| damaged(&format!("trust: {e}")))
+        };
+        state.seen.view = state.seen.view.resume(file.trust.map(resume).transpose()?, floor);
         for channel in file.channel {
-            let wrong = |why: &str| damaged(&format!("{}: {why}", channel.name));
-            let statement = Statement::parse(channel.statement.as_bytes()).map_err(|e| wrong(&e.to_string()))?;
-            if statement.channel().as_str() != channel.name || statement.head().to_string() != channel.head {
-                return Err(wrong("its head is not the statement that is kept"));
-            }
-            let newest = state.trust.as_ref().and_then(|trust| trust.verify(statement.clone()).ok());
-            let (head, channel_name) = (statement.head(), statement.channel().clone());
-            state.channels.push(Known { channel: channel_name, head, newest, text: channel.statement });
+            let name = channel.name.clone();
+            let (channel, known) = channel.read().map_err(|why| damaged(&format!("{name}: {why}")))?;
+            state.seen.view.resume_channel(channel, known);
         }
+        state.share();
         Ok(state)
     }
 
     /// The anchor.
     pub fn anchor(&self) -> &Anchor {
-        &self.anchor
+        self.seen.view.anchor()
     }
     /// The trust in force, once it is known.
     pub fn trust(&self) -> Option<&Trust> {
-        self.trust.as_ref()
+        self.seen.view.trust()
     }
     /// The newest statement of a channel that was verified, as far as the trust in force can prove it.
     pub fn newest(&self, channel: &Channel) -> Option<&Verified<Statement>> {
-        self.channels.iter().find(|k| k.channel == *channel)?.newest.as_ref()
+        self.seen.view.newest(channel)
     }
     /// Serial and id of the newest statement of a channel: the cursor of poll and watch alike.
     pub fn head(&self, channel: &Channel) -> Option<Head> {
-        self.channels.iter().find(|k| k.channel == *channel).map(|k| k.head)
+        self.seen.view.head(channel)
     }
     /// The latest signed time that was seen: it cannot be earlier now (attack 21).
     pub fn floor(&self) -> Timestamp {
-        self.floor
+        self.seen.view.floor()
+    }
+    /// All that is known.
+    pub fn view(&self) -> &View {
+        &self.seen.view
+    }
+    /// The time that counts here: that of the clock, or the floor and what has passed since (spec section 5.1).
+    pub fn now(&self) -> Timestamp {
+        self.seen.now()
+    }
+    /// The state of a channel at this moment (spec section 5.5).
+    pub fn freshness(&self, channel: &Channel) -> Freshness {
+        self.seen.view.freshness(channel, self.now())
+    }
+    /// Tells the same from anywhere.
+    pub fn monitor(&self) -> Monitor {
+        Monitor(self.shared.clone())
     }
 
-    pub(crate) fn set_trust(&mut self, trust: Trust) {
-        self.floor = self.floor.max(trust.statement().time());
-        self.trust = Some(trust);
+    fn share(&self) {
+        self.shared.store(Arc::new(self.seen.clone()));
     }
 
-    /// Takes note of the newest statements of some channels, durably; if that fails, nothing has changed.
-    pub(crate) fn advance<'a>(&mut self, newest: impl IntoIterator<Item = &'a Verified<Statement>>) -> Result<(), StateError> {
-        let before = (self.floor, self.channels.clone());
-        self.note(newest);
-        self.save().inspect_err(|_| (self.floor, self.channels) = before)
+    /// Changes what is known, in memory alone until [`State::save`].
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut View) -> T) -> T {
+        let floor = self.seen.view.floor();
+        let result = change(&mut self.seen.view);
+        if self.seen.view.floor() != floor {
+            self.seen.raised = Instant::now();
+        }
+        self.share();
+        result
+    }
+
+    /// Takes note of news, durably; if that fails, nothing has changed.
+    pub(crate) fn advance<'a>(&mut self, news: impl IntoIterator<Item = &'a News>) -> Result<(), StateError> {
+        let before = self.seen.clone();
+        self.note(news);
+        self.save().inspect_err(|_| {
+            self.seen = before;
+            self.share();
+        })
     }
 
     /// The same in memory alone, until [`State::save`].
-    pub(crate) fn note<'a>(&mut self, newest: impl IntoIterator<Item = &'a Verified<Statement>>) {
-        newest.into_iter().for_each(|statement| self.set_newest(statement));
-    }
-
-    fn set_newest(&mut self, statement: &Verified<Statement>) {
-        self.floor = self.floor.max(statement.time());
-        self.channels.retain(|k| k.channel != *statement.channel());
-        let text = String::from_utf8_lossy(statement.octets()).into_owned();
-        self.channels.push(Known { channel: statement.channel().clone(), head: statement.head(), newest: Some(statement.clone()), text });
+    pub(crate) fn note<'a>(&mut self, news: impl IntoIterator<Item = &'a News>) {
+        self.change(|view| news.into_iter().for_each(|news| view.note(news)));
     }
 
     /// Writes the file: a new one beside it, made durable, takes its place.
     pub(crate) fn save(&self) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
+        let channels = self.seen.view.channels().filter_map(|channel| Some(FileChannel::write(channel, self.seen.view.known(channel)?)));
         let file = File {
-            anchor: self.anchor.to_string(),
-            floor: self.floor.to_string(),
-            trust: self.trust.as_ref().map(|t| String::from_utf8_lossy(t.statement().octets()).into_owned()),
-            channel: self
-                .channels
-                .iter()
-                .map(|k| FileChannel { name: k.channel.to_string(), head: k.head.to_string(), statement: k.text.clone() })
-                .collect(),
+            anchor: self.seen.view.anchor().to_string(),
+            floor: self.seen.view.floor().to_string(),
+            trust: self.seen.view.trust().map(|trust| text(trust.statement())),
+            channel: channels.collect(),
         };
         let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
         let rest = toml::to_string(&file).map_err(|e| error("write")(io::Error::other(e)))?;

@@ -1,0 +1,257 @@
+//! Asking brokers in turn until every channel has its answer; none of them is believed.
+
+use std::collections::BTreeSet;
+
+use tidings_protocol::{
+    Channel, MessageId, Statement, View,
+    verify::VerifyError,
+    view::{News, Refusal},
+};
+use tokio::time::timeout;
+
+use crate::{Connection, Device, Error, Start, limits::BACKLOG_OCTETS, source::walk_trust};
+
+/// What brokers have answered: what is new in each channel, verified, and what is wrong with others.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) news: Vec<News>,
+    pub(crate) failed: Vec<(Channel, Error)>,
+    /// Why the last broker could not be used, if channels still wait for their first answer.
+    pub(crate) unreachable: Option<Error>,
+    /// Channels that have an answer, if perhaps not the best.
+    answered: BTreeSet<Channel>,
+    /// Channels of which a broker says that what follows our head has expired there.
+    gaps: BTreeSet<Channel>,
+}
+
+impl Asked {
+    /// What a device will know of a channel when it has taken note of everything so far.
+    fn ahead(&self, view: &View, channel: &Channel) -> View {
+        let mut ahead = view.of(channel);
+        self.news.iter().filter(|news| news.channel() == channel).for_each(|news| ahead.note(news));
+        ahead
+    }
+
+    fn fail(&mut self, channel: &Channel, error: Error) {
+        self.failed.retain(|(failed, _)| failed != channel);
+        self.failed.push((channel.clone(), error));
+    }
+}
+
+/// What one broker has of one channel.
+enum Answer {
+    News(News),
+    /// Nothing, and no lie: it does not have the channel, or is behind.
+    Nothing,
+    /// What follows our head has expired here, or so it says (attack 26).
+    Gap,
+}
+
+impl Device {
+    /// Asks brokers in turn until nothing more is to be expected of the others. The cursors stay where they are.
+    ///
+    /// A channel is done with when a live beat names its head, or, in a namespace without beats, when one broker has
+    /// answered. A hole in the log is taken for expired only if no broker can fill it ([6-2]).
+    pub(crate) async fn ask_brokers(&mut self) -> Asked {
+        let mut asked = Asked::default();
+        let channels = self.channels.clone();
+        self.ask_all(channels, &mut asked, false).await;
+        let gaps: Vec<Channel> = std::mem::take(&mut asked.gaps).into_iter().collect();
+        if !gaps.is_empty() {
+            self.ask_all(gaps, &mut asked, true).await;
+        }
+        asked
+    }
+
+    async fn ask_all(&mut self, mut waiting: Vec<Channel>, asked: &mut Asked, accept_gaps: bool) {
+        for _ in 0..self.source.brokers.len() {
+            let mut reused = self.connection.is_some();
+            loop {
+                let ask = self.pace.ask;
+                let answer = timeout(ask, self.ask_one(&mut waiting, asked, accept_gaps)).await.unwrap_or(Err(Error::Silent(ask)));
+                match answer {
+                    Ok(()) => {}
+                    // A connection that was kept may have been closed meanwhile: that says nothing about the broker.
+                    Err(_) if reused => {
+                        (reused, self.connection) = (false, None);
+                        continue;
+                    }
+                    Err(error) => {
+                        let address = self.source.address().clone();
+                        tracing::debug!(broker = %address, %error, "this broker cannot be used");
+                        asked.unreachable = Some(Error::Unreachable { address, source: Box::new(error) });
+                        self.connection = None;
+                    }
+                }
+                break;
+            }
+            if waiting.iter().all(|channel| asked.answered.contains(channel)) {
+                asked.unreachable = None;
+            }
+            if waiting.is_empty() {
+                return;
+            }
+            if self.source.brokers.len() > 1 {
+                self.connection = None;
+                self.source.turn();
+            }
+        }
+    }
+
+    /// A connection whose broker's trust log was walked to its end.
+    pub(crate) async fn connect(&mut self) -> Result<Connection, Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.source.connect().await?,
+        };
+        walk_trust(&mut connection, &mut self.state).await?;
+        Ok(connection)
+    }
+
+    /// Asks the broker that is first now for the channels that still wait; those that need no other broker wait no more.
+    async fn ask_one(&mut self, waiting: &mut Vec<Channel>, asked: &mut Asked, accept_gaps: bool) -> Result<(), Error> {
+        let mut connection = self.connect().await?;
+        // Before the channels, so that it does not name what is published in between.
+        self.ask_beat(&mut connection).await?;
+        for channel in waiting.clone() {
+            let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
+            let answer = match answer {
+                // It was signed under a trust statement that came after we had walked the log.
+                Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. }) => {
+                    walk_trust(&mut connection, &mut self.state).await?;
+                    self.ask_channel(&mut connection, &channel, asked, accept_gaps).await
+                }
+                answer => answer,
+            };
+            match answer {
+                Ok(Answer::Gap) => drop(asked.gaps.insert(channel)),
+                Ok(answer) => {
+                    asked.failed.retain(|(failed, _)| *failed != channel);
+                    asked.gaps.remove(&channel);
+                    asked.answered.insert(channel.clone());
+                    if let Answer::News(news) = answer {
+                        asked.news.push(news);
+                    }
+                    if self.is_done(asked, &channel) {
+                        waiting.retain(|c| *c != channel);
+                    }
+                }
+                Err(Error::Fork(fork)) => {
+                    self.state.change(|view| view.note_fork((*fork).clone()));
+                    self.state.save()?;
+                    waiting.retain(|c| *c != channel);
+                    asked.answered.insert(channel.clone());
+                    asked.fail(&channel, Error::Fork(fork));
+                }
+                Err(error @ Error::Verify { .. }) => {
+                    if asked.answered.insert(channel.clone()) {
+                        let address = self.source.address().clone();
+                        asked.fail(&channel, Error::Unreachable { address, source: Box::new(error) });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Whether no other broker has to be asked for a channel (attack 17).
+    fn is_done(&self, asked: &Asked, channel: &Channel) -> bool {
+        let view = self.state.view();
+        !view.promises_beats() || asked.ahead(view, channel).freshness(channel, self.state.now()).is_current()
+    }
+
+    async fn ask_channel(&self, connection: &mut Connection, channel: &Channel, asked: &Asked, accept_gaps: bool) -> Result<Answer, Error> {
+        let view = asked.ahead(self.state.view(), channel);
+        let known = view.head(channel);
+        // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
+        let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(Answer::Nothing) };
+        let mut from = match (view.read_from(channel), known) {
+            (Some(from), Some(head)) => {
+                let here = MessageId { channel: channel.clone(), serial: head.serial, id: head.id }.to_string();
+                // Another statement where ours is the head: a lie, a fork, or the branch that a checkpoint has chosen.
+                let other = id.is_some_and(|id| id != here);
+                if other { from.min(head.serial).number() } else { from.number() }
+            }
+            _ if self.start == Start::Newest => {
+                let checkpoint = view.trust().and_then(|trust| trust.checkpoint(channel));
+                checkpoint.map_or(group.high, |c| c.serial.number().min(group.high)).max(group.low)
+            }
+            _ => group.low,
+        };
+        if from > group.high {
+            return Ok(Answer::Nothing);
+        }
+        if from < group.low {
+            if !accept_gaps {
+                return Ok(Answer::Gap);
+            }
+            from = group.low;
+        }
+        loop {
+            let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+            match view.examine(channel, run) {
+                Ok(news) => return Ok(if news.is_empty() { Answer::Nothing } else { Answer::News(news) }),
+                Err(Refusal::ReadFrom(serial)) if serial.number() < from && serial.number() >= group.low => from = serial.number(),
+                Err(refusal) => return Err(refused(channel, refusal)),
+            }
+        }
+    }
+
+    /// Reads the newest beat of the namespace, and the shards that speak for our channels (spec section 5.5).
+    ///
+    /// What is wrong with them makes no channel fail: without a live beat it is stale, and other brokers are asked.
+    pub(crate) async fn ask_beat(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        let channel = self.source.anchor().namespace.beat();
+        if !self.state.view().promises_beats() {
+            return Ok(());
+        }
+        let known = self.state.head(&channel).map_or(0, |head| head.serial.number());
+        if let Some((group, _)) = connection.group(&channel, None).await?
+            && group.high > known
+        {
+            let newest = connection.articles(&channel, group.high..=group.high, BACKLOG_OCTETS).await?;
+            for statement in newest {
+                self.take_beat(statement);
+            }
+        }
+        for (shard, head) in self.missing_shards() {
+            let number = head.serial.number();
+            if connection.group(&shard, None).await?.is_some_and(|(group, _)| (group.low..=group.high).contains(&number)) {
+                let found = connection.articles(&shard, number..=number, BACKLOG_OCTETS).await?;
+                found.into_iter().for_each(|statement| self.state.change(|view| view.take_shard(statement)));
+            }
+        }
+        self.state.save()?;
+        Ok(())
+    }
+
+    /// Whether it was a beat that counts.
+    pub(crate) fn take_beat(&mut self, statement: Statement) -> bool {
+        let taken = self.state.change(|view| view.take_beat(statement));
+        if let Err(error) = &taken {
+            tracing::warn!(broker = %self.source.address(), %error, "a beat is not accepted");
+        }
+        taken.is_ok()
+    }
+
+    /// The shards that have to be read for our channels, each once.
+    pub(crate) fn missing_shards(&self) -> Vec<(Channel, tidings_protocol::Head)> {
+        let mut missing: Vec<_> = self.channels.iter().filter_map(|channel| self.state.view().missing_shard(channel)).collect();
+        missing.sort_by(|a, b| a.0.cmp(&b.0));
+        missing.dedup();
+        missing
+    }
+}
+
+/// A refusal as the error of a device.
+pub(crate) fn refused(channel: &Channel, refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Verify { serial, source } => Error::Verify { channel: channel.clone(), serial, source },
+        Refusal::Fork(fork) => Error::Fork(fork),
+        // Another broker may have everything from there on.
+        Refusal::ReadFrom(serial) => Error::Missing { channel: channel.clone(), serial: serial.number() },
+        Refusal::NoTrust => Error::NoTrustLog(channel.clone()),
+    }
+}
