@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     config::Retention,
+    forks::Forks,
     limits::{APPEND_BATCH, APPEND_QUEUE, DISK_RESERVE_OCTETS},
     logs::{Log, Logs},
     namespaces::Namespaces,
@@ -95,6 +96,7 @@ pub(crate) struct Writer {
     pub(crate) watches: Arc<Watches>,
     pub(crate) retention: Vec<Retention>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) forks: Forks,
     /// Called once when the store has failed for good.
     pub(crate) on_failure: OnFailure,
 }
@@ -238,7 +240,12 @@ impl Writer {
         }
         match self.place(pending, statement) {
             Some(Ok(known)) if !pending.accepted.is_empty() && known == Appended::Known => pending.known.push(accepted.reply),
-            Some(refusal) => answer(accepted.reply, refusal),
+            Some(refusal) => {
+                if let Err(AppendError::LostRace(_)) = refusal {
+                    self.look_for_fork(pending, statement);
+                }
+                answer(accepted.reply, refusal);
+            }
             None => {
                 let before = pending.marks.get(channel).copied().or_else(|| self.logs.get(channel.as_str()).map(|log| log.marks()));
                 let marks = before.map_or(Marks { low: statement.serial(), head: statement.head(), created: now }, |m| Marks {
@@ -249,6 +256,21 @@ impl Writer {
                 pending.marks.insert(channel.clone(), marks);
                 pending.accepted.push(accepted);
             }
+        }
+    }
+
+    /// A verified statement that was refused: if another one stands in its place, or is not the one that it follows, both
+    /// are evidence.
+    fn look_for_fork(&self, pending: &Pending, theirs: &Statement) {
+        let find = |serial: Serial| {
+            let under_way = pending.accepted.iter().map(|accepted| &accepted.statement);
+            let here = under_way.filter(|s| s.channel() == theirs.channel() && s.serial() == serial).map(|s| (**s).clone()).next();
+            here.or_else(|| Some(self.store.get(theirs.channel(), serial).ok()??.statement))
+        };
+        let same = find(theirs.serial());
+        let before = || theirs.predecessor().and_then(|before| find(before.serial).filter(|ours| ours.id() != before.id));
+        if let Some(ours) = same.or_else(before) {
+            self.forks.remember(&ours, theirs);
         }
     }
 

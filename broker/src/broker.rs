@@ -15,9 +15,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::{Appender, OnFailure, Writer},
-    clock,
+    beat, clock,
     config::Settings,
     connections::Connections,
+    forks::Forks,
     limits::{CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
     listener,
     logs::Logs,
@@ -40,6 +41,9 @@ pub enum StartError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The key of a beat.
+    #[error(transparent)]
+    Key(#[from] tidings_client::keys::KeyFileError),
     /// An address.
     #[error("cannot listen on {address}: {source}{}", hint(.source))]
     Listen {
@@ -99,6 +103,7 @@ impl Broker {
             tracing::warn!(allowed, wanted = files, "the limit of open files is below limits.connections; raise it (LimitNOFILE)");
         }
         let certificates = config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
+        let signers = settings.beats.iter().map(|one| Ok((one.clone(), beat::load(one)?))).collect::<Result<Vec<_>, StartError>>()?;
         let store = Store::open(&config.data_dir, config.store.cache_mebibytes << 20)?;
         let logs = Arc::new(Logs::open(store.clone())?);
         let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
@@ -125,7 +130,9 @@ impl Broker {
         };
         let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
         let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
+        let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone() };
         let (appender, writer) = Appender::start(Writer {
+            forks,
             store,
             logs: logs.clone(),
             namespaces: namespaces.clone(),
@@ -147,15 +154,20 @@ impl Broker {
             shared.tasks.spawn(listener::run(shared.clone(), listener, certificates.clone()));
         }
         shared.tasks.spawn(sweep(shared.clone()));
+        for (one, signer) in signers {
+            tracing::info!(namespace = %one.namespace, every = ?one.every, "signing beats");
+            shared.tasks.spawn(beat::run(shared.clone(), one, signer));
+        }
         Ok(Self { shared, certificates, writer, failed, nntp, nntps })
     }
 
     /// Reads what a configuration points to, and changes nothing.
     ///
     /// # Errors
-    /// If certificate and key cannot be used.
+    /// If a certificate or a key cannot be used.
     pub fn check(settings: &Settings) -> Result<(), StartError> {
         settings.config.tls.as_ref().map(Certificates::load).transpose()?;
+        settings.beats.iter().try_for_each(|one| beat::load(one).map(drop))?;
         Ok(())
     }
 

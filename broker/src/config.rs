@@ -10,7 +10,10 @@ use std::{
 };
 
 use serde::Deserialize;
-use tidings_protocol::{Anchor, Wildmat, limits::HEARTBEAT_SECONDS};
+use tidings_protocol::{
+    Anchor, Namespace, Wildmat,
+    limits::{BEAT_LIFE_SECONDS, HEARTBEAT_SECONDS},
+};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,9 @@ pub struct Config {
     pub listen: Listen,
     /// Certificate and key for `listen.nntps`.
     pub tls: Option<Tls>,
+    /// Namespaces whose beats this broker signs.
+    #[serde(default)]
+    pub beat: Vec<BeatConfig>,
     /// What is kept, for how long; the first entry that matches a channel counts.
     #[serde(default)]
     pub retention: Vec<RetentionConfig>,
@@ -95,6 +101,30 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// PEM: its private key.
     pub key_file: PathBuf,
+}
+
+/// `[[beat]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeatConfig {
+    /// The namespace; one of those in `anchors`.
+    pub namespace: String,
+    /// PEM: a private key that the trust in force has a beat role for, without a passphrase.
+    pub key_file: PathBuf,
+    /// How often a beat is signed.
+    #[serde(default = "default_every")]
+    pub every_seconds: u64,
+    /// For how long one proves that nothing is held back; a few times as long, so that one may be late.
+    #[serde(default = "default_life")]
+    pub life_seconds: u64,
+}
+
+fn default_every() -> u64 {
+    300
+}
+
+fn default_life() -> u64 {
+    900
 }
 
 /// `[[retention]]`
@@ -197,6 +227,19 @@ impl Default for Log {
     }
 }
 
+/// A namespace whose beats are signed here.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// Its key.
+    pub key_file: PathBuf,
+    /// How often.
+    pub every: Duration,
+    /// For how many seconds one proves that nothing is held back.
+    pub life_seconds: u64,
+}
+
 /// What is kept of some channels.
 #[derive(Clone, Debug)]
 pub struct Retention {
@@ -217,6 +260,8 @@ pub struct Settings {
     pub file: PathBuf,
     /// The anchors, parsed.
     pub anchors: Vec<Anchor>,
+    /// The namespaces whose beats are signed here.
+    pub beats: Vec<Beat>,
     /// What is kept; beats are few and short-lived unless the file says otherwise.
     pub retention: Vec<Retention>,
 }
@@ -276,6 +321,27 @@ impl Settings {
                 return Err(wrong(format!("limits.{key}"), &format!("expected {low} to {high}, found {value}")));
             }
         }
+        let mut beats: Vec<Beat> = Vec::new();
+        for (index, beat) in config.beat.iter().enumerate() {
+            let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("beat[{index}].{key}"), reason);
+            let Some(anchor) = anchors.iter().find(|anchor| anchor.namespace.as_str() == beat.namespace) else {
+                return Err(wrong("namespace", &format!("{} has no anchor in anchors", beat.namespace)));
+            };
+            let namespace = anchor.namespace.clone();
+            if beats.iter().any(|other| other.namespace == namespace) {
+                return Err(wrong("namespace", &format!("{namespace} has a signer already")));
+            }
+            let most = BEAT_LIFE_SECONDS;
+            if !(1..most).contains(&beat.every_seconds) {
+                return Err(wrong("every_seconds", &format!("expected 1 to {}, found {}", most - 1, beat.every_seconds)));
+            }
+            if !(beat.every_seconds + 1..=most).contains(&beat.life_seconds) {
+                let expected = format!("expected more than every_seconds and at most {most}, found {}", beat.life_seconds);
+                return Err(wrong("life_seconds", &expected));
+            }
+            let (key_file, every) = (beat.key_file.clone(), Duration::from_secs(beat.every_seconds));
+            beats.push(Beat { namespace, key_file, every, life_seconds: beat.life_seconds });
+        }
         let mut retention = Vec::new();
         for (index, entry) in config.retention.iter().enumerate() {
             let channels = entry.channels.parse().map_err(|e| wrong(format!("retention[{index}].channels"), &e))?;
@@ -288,9 +354,9 @@ impl Settings {
                 age: entry.age_days.map(|days| Duration::from_secs(u64::from(days) * 86_400)),
             });
         }
-        let beats = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
-        retention.push(Retention { channels: beats, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, retention })
+        let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
+        retention.push(Retention { channels: every_beat, count: Some(16), age: None });
+        Ok(Self { config, file: file.into(), anchors, beats, retention })
     }
 }
 
@@ -336,6 +402,10 @@ mod tests {
             "FILE: log.level: expected error, warn, info, debug or trace, found \"loud\""
         );
         assert_eq!(check("data_dir = 3"), "FILE: line 1: invalid type: integer `3`, expected path string");
+        assert_eq!(
+            check("data_dir = 'x'\n[[beat]]\nnamespace = 'a'\nkey_file = 'k'"),
+            "FILE: beat[0].namespace: a has no anchor in anchors"
+        );
         assert!(check("data_dir = 'x'\nanchors = ['a b']").starts_with("FILE: anchors[0]: an anchor is one line"));
         assert_eq!(
             check("data_dir = 'x'\n[listen]\nnntps = ['[::1]:563']"),

@@ -8,11 +8,13 @@
 //! [`Broker::bind`] starts one, [`Broker::shutdown`] drains it; the binary and the tests use the same.
 
 mod append;
+mod beat;
 mod broker;
 mod clock;
 pub mod config;
 mod connections;
 pub mod demo;
+mod forks;
 pub mod limits;
 mod listener;
 pub mod logging;

@@ -14,6 +14,10 @@ pub const DISK_RESERVE_OCTETS: u64 = 64 * 1024 * 1024;
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.
 pub const TAIL_OCTETS: usize = 1024 * 1024;
+/// Forks whose evidence is kept.
+pub const FORKS: usize = 256;
+/// Two statements that follow the same one, and whose times are no further apart, are publishers in a race.
+pub const RACE_SECONDS: u64 = 60;
 /// How often retention is applied and tails are shortened.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Channels in all; a statement that would begin another is refused.

@@ -137,7 +137,7 @@ async fn show() -> anyhow::Result<ExitCode> {
     let path = directory.path();
     say(format_args!("Tidings on this machine, in {}", path.display()));
     let mut stage = Stage::set_up(path).await?;
-    say(format_args!("\n1. A namespace: two keys, one trust statement. Devices and brokers are provisioned with one line:"));
+    say(format_args!("\n1. A namespace: three keys, one trust statement. Devices and brokers are provisioned with one line:"));
     say(format_args!("  {}", stage.anchor));
     say(format_args!("\n2. An origin on its embedded store: nntp://{} and nntps://{}", stage.broker.nntp[0], stage.broker.nntps[0]));
 
@@ -192,6 +192,25 @@ async fn show() -> anyhow::Result<ExitCode> {
         Err(PublishError::Refused(response)) => say(format_args!("  the broker: {response}")),
         Err(error) => return Err(error.into()),
     }
+
+    say("\n7. A third device asks whether anything is held back, and looks at the head again before it applies anything:");
+    let mut careful = Device::with_state(stage.source()?, [stage::CHANNEL], State::ephemeral(&stage.anchor))?;
+    let channel = stage::CHANNEL.parse()?;
+    let until = Instant::now() + PATIENCE;
+    while !careful.freshness(&channel).is_current() {
+        ensure!(Instant::now() < until, "no beat has confirmed the head in time");
+        careful.poll().await?;
+        tokio::time::sleep(POLL).await;
+    }
+    say(format_args!("  {channel} is {}", careful.freshness(&channel)));
+    for (serial, version) in [("2", "1.1"), ("1", "1.0")] {
+        match careful.apply(&channel, serial.parse()?, async |_| Ok::<_, Error>(())).await {
+            Ok(()) => say(format_args!("  {version} may be applied")),
+            Err(error @ Error::NotNow { .. }) => say(format_args!("  {version}: {error}")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    ensure!(careful.state().view().applied(&channel).map(|serial| serial.number()) == Some(1), "a withdrawn release was applied");
 
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let Stage { broker, publisher, .. } = stage;

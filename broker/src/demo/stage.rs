@@ -15,7 +15,7 @@ use tidings_protocol::{
 
 use crate::{
     Broker, Config, Settings,
-    config::{Limits, Listen, Log, StoreConfig, Tls},
+    config::{BeatConfig, Limits, Listen, Log, StoreConfig, Tls},
 };
 
 pub(super) const CHANNEL: &str = "demo.os.stable";
@@ -50,19 +50,22 @@ fn certificates(directory: &Path) -> anyhow::Result<(PathBuf, Tls)> {
 
 fn make_key(path: &Path) -> anyhow::Result<SigningKey> {
     let key = keys::generate()?;
-    keys::write_private(path, &key)?;
+    keys::write_private(path, &key, None)?;
     Ok(key)
 }
 
-fn trust(root: &SigningKey, release: &SigningKey) -> anyhow::Result<Statement> {
+fn trust(root: &SigningKey, release: &SigningKey, beat: &SigningKey) -> anyhow::Result<Statement> {
     let role = |kind, name: &str| anyhow::Ok(Role { kind, pattern: "*".parse()?, threshold: 1, names: vec![name.into()] });
+    let key = |key, name: &str| NamedKey { key: PublicKey::of(key), name: name.into() };
     let rules = TrustRules {
         expires: now().plus(365 * DAYS),
-        keys: vec![
-            NamedKey { key: PublicKey::of(root), name: "root".into() },
-            NamedKey { key: PublicKey::of(release), name: "release".into() },
+        keys: vec![key(root, "root"), key(release, "release"), key(beat, "beat")],
+        roles: vec![
+            role(Kind::Trust, "root")?,
+            role(Kind::Release, "release")?,
+            role(Kind::Withdraw, "release")?,
+            role(Kind::Beat, "beat")?,
         ],
-        roles: vec![role(Kind::Trust, "root")?, role(Kind::Release, "release")?, role(Kind::Withdraw, "release")?],
         checkpoints: vec![],
     };
     let channel = format!("{NAMESPACE}.trust").parse()?;
@@ -77,7 +80,9 @@ impl Stage {
         let root = make_key(&directory.join("root.key"))?;
         let key_file = directory.join("release.key");
         let key = make_key(&key_file)?;
-        let first = trust(&root, &key)?;
+        let beat_file = directory.join("beat.key");
+        let beat = make_key(&beat_file)?;
+        let first = trust(&root, &key, &beat)?;
         fs::write(directory.join("trust"), first.octets())?;
         let anchor = Anchor { namespace: NAMESPACE.parse()?, id: first.id() };
         fs::write(directory.join("anchor"), format!("{anchor}\n"))?;
@@ -90,6 +95,7 @@ impl Stage {
             posting: true,
             listen: Listen { nntp: vec![loopback], nntps: vec![loopback] },
             tls: Some(tls),
+            beat: vec![BeatConfig { namespace: NAMESPACE.into(), key_file: beat_file, every_seconds: 1, life_seconds: 30 }],
             retention: vec![],
             // Everybody comes from one address here.
             limits: Limits { connections_per_address: Limits::default().connections, ..Limits::default() },

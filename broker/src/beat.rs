@@ -1,0 +1,70 @@
+//! The origin as the signer of its namespaces' beats: what is newest here, signed every few minutes (spec section 4.4).
+//!
+//! Beats take the path of every other statement: verified, appended, then visible.
+
+use std::sync::Arc;
+
+use tidings_client::keys::{self, KeyFileError};
+use tidings_protocol::{
+    Channel, Head, Namespace,
+    beat::{Round, Signer},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{append::AppendError, clock, config::Beat, shared::Shared};
+
+/// Why a beat was not signed.
+#[derive(Debug, thiserror::Error)]
+enum BeatError {
+    #[error(transparent)]
+    Plan(#[from] tidings_protocol::beat::PlanError),
+    #[error("{0} is not accepted: {1}; does the trust in force have a beat role for this key?")]
+    Verify(Channel, tidings_protocol::verify::VerifyError),
+    #[error("{0} is not stored: {1}")]
+    Append(Channel, AppendError),
+}
+
+/// Reads the key of a signer.
+pub(crate) fn load(beat: &Beat) -> Result<Signer, KeyFileError> {
+    let key = keys::read_private(&beat.key_file, keys::no_passphrase)?;
+    Ok(Signer::new(beat.namespace.clone(), key))
+}
+
+/// Signs until the broker shuts down.
+pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, mut signer: Signer) {
+    let mut ticks = interval(beat.every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.stop.cancelled() => return,
+        }
+        match round(&shared, &beat, &mut signer).await {
+            Ok(count) => tracing::debug!(namespace = %beat.namespace, count, "beats signed"),
+            Err(error) => tracing::error!(namespace = %beat.namespace, %error, "no beat was signed: devices will become STALE"),
+        }
+    }
+}
+
+async fn round(shared: &Shared, beat: &Beat, signer: &mut Signer) -> Result<usize, BeatError> {
+    // Without a trust log there is nobody yet who could be told.
+    let Some(trust) = shared.namespaces.trust(&beat.namespace.trust_log()) else { return Ok(0) };
+    let round = Round { time: clock::now(), life: beat.life_seconds, trust: trust.serial() };
+    let after = |channel: &Channel| shared.logs.get(channel.as_str()).map(|log| log.marks().head);
+    let signed = signer.round(round, &heads(shared, &beat.namespace), after)?;
+    let count = signed.len();
+    for statement in signed {
+        let channel = statement.channel().clone();
+        let verified = trust.verify(statement).map_err(|error| BeatError::Verify(channel.clone(), error))?;
+        let path = format!("{}!not-for-mail", shared.settings.config.name);
+        shared.appender.append(verified, trust.serial(), path).await.map_err(|error| BeatError::Append(channel, error))?;
+    }
+    Ok(count)
+}
+
+/// The heads of all channels that belong to a namespace, but for beats.
+fn heads(shared: &Shared, namespace: &Namespace) -> Vec<(Channel, Head)> {
+    let ours = |channel: &Channel| !channel.is_beat() && shared.namespaces.of(channel).is_some_and(|p| p.anchor.namespace == *namespace);
+    let logs = shared.logs.all();
+    logs.iter().filter(|log| ours(&log.channel)).map(|log| (log.channel.clone(), log.marks().head)).collect()
+}
