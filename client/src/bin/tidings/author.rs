@@ -1,4 +1,4 @@
-//! Making statements: keys, trust, releases, withdrawals; signing and publishing them.
+//! Making statements: releases, withdrawals; signing and publishing them.
 
 use std::{
     fs,
@@ -7,179 +7,17 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, Subcommand};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tidings_client::{
-    Channel, Head, PublishError, Publisher, Serial, Statement, Timestamp,
-    keys::{self, PublicKey, SigningKey},
-    now,
-};
-use tidings_protocol::{
-    Anchor, Digest, Namespace,
-    statement::{Body, Draft, Kind, NamedKey, Role, TrustRules},
-    trust::Trust as Rules,
-};
+use tidings_client::{Channel, Head, PublishError, Publisher, Serial, Statement, Timestamp, keys::SigningKey, now};
+use tidings_protocol::{Digest, bundle, statement::Kind, trust::Trust as Rules};
 
-use super::{From, output};
+use super::{From, key, output, trust};
+use tidings_client::limits::BUNDLE_OCTETS;
 
 /// How often a lost race is run again.
 const RACES: u32 = 10;
-
-#[derive(Subcommand)]
-pub(super) enum Key {
-    /// Make a key: FILE is private (0600, PKCS#8 PEM), FILE.pub its public line
-    New {
-        /// Where the private key goes; it must not exist yet
-        file: PathBuf,
-    },
-    /// Print the public line of a key
-    Show {
-        /// A private or public key
-        file: PathBuf,
-    },
-}
-
-impl Key {
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        let public = match self {
-            Key::New { file } => {
-                let key = keys::generate()?;
-                keys::write_private(&file, &key)?;
-                let public = PublicKey::of(&key);
-                let path = append_extension(&file, "pub");
-                fs::write(&path, format!("{public}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-                public
-            }
-            Key::Show { file } => keys::read_public(&file)?,
-        };
-        output::line(&public.to_string());
-        Ok(())
-    }
-}
-
-fn append_extension(path: &Path, extension: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(extension);
-    name.into()
-}
-
-#[derive(Subcommand)]
-pub(super) enum Trust {
-    /// Make the first trust statement of a namespace, and print the anchor line for devices and brokers
-    Init(TrustInit),
-    /// Show what a trust statement says, who has signed it, and the anchor if it is the first
-    Show {
-        /// The statement
-        file: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Args)]
-pub(super) struct TrustInit {
-    /// The namespace, e.g. baserock
-    namespace: Namespace,
-    /// A key and its name; public or private, repeatable
-    #[arg(long = "key", value_name = "NAME=FILE", required = true)]
-    keys: Vec<String>,
-    /// Who signs what: `KIND PATTERN THRESHOLD NAME…`, e.g. 'release * 2 ann bob cem'; repeatable. Without any, every
-    /// key may sign everything alone
-    #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<String>,
-    /// For how many days it holds
-    #[arg(long, value_name = "DAYS", default_value_t = 365)]
-    expires: u32,
-    /// Sign with those of the keys that are private
-    #[arg(long)]
-    sign: bool,
-    /// Where the statement goes; it must not exist yet
-    #[arg(long, short, value_name = "FILE")]
-    out: PathBuf,
-}
-
-impl Trust {
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        match self {
-            Trust::Init(init) => init.run(),
-            Trust::Show { file, json } => show_trust(&read(&file)?, json),
-        }
-    }
-}
-
-impl TrustInit {
-    fn run(self) -> anyhow::Result<()> {
-        let time = now();
-        let mut rules =
-            TrustRules { expires: time.plus(u64::from(self.expires) * 86_400), keys: vec![], roles: vec![], checkpoints: vec![] };
-        let mut signers = Vec::new();
-        for key in &self.keys {
-            let (name, file) = key.split_once('=').with_context(|| format!("--key: expected NAME=FILE, found {key:?}"))?;
-            let file = Path::new(file);
-            if self.sign && fs::read_to_string(file).is_ok_and(|text| text.starts_with("-----BEGIN")) {
-                signers.push(keys::read_private(file)?);
-            }
-            rules.keys.push(NamedKey { key: keys::read_public(file)?, name: name.into() });
-        }
-        ensure!(!self.sign || !signers.is_empty(), "--sign: none of the keys is a private one; leave it out, and `tidings sign` later");
-        rules.roles = if self.roles.is_empty() {
-            let names: Vec<String> = rules.keys.iter().map(|k| k.name.clone()).collect();
-            Kind::ALL
-                .map(|kind| Ok(Role { kind, pattern: "*".parse()?, threshold: 1, names: names.clone() }))
-                .into_iter()
-                .collect::<anyhow::Result<_>>()?
-        } else {
-            self.roles.iter().map(|role| parse_role(role)).collect::<anyhow::Result<_>>()?
-        };
-        let draft = Draft { channel: self.namespace.trust_log(), after: None, time, trust: None, body: Body::Trust(rules) };
-        let statement = sign_all(draft.write()?, &signers)?;
-        write_new(&self.out, statement.octets())?;
-        output::line(&Anchor { namespace: self.namespace, id: statement.id() }.to_string());
-        Ok(())
-    }
-}
-
-fn parse_role(text: &str) -> anyhow::Result<Role> {
-    let wrong = || format!("--role: expected `KIND PATTERN THRESHOLD NAME…`, found {text:?}");
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let [kind, pattern, threshold, names @ ..] = &words[..] else { bail!(wrong()) };
-    let kind = Kind::ALL.into_iter().find(|k| k.as_str() == *kind).with_context(wrong)?;
-    let names = names.iter().map(|n| (*n).to_owned()).collect();
-    Ok(Role { kind, pattern: pattern.parse()?, threshold: threshold.parse().with_context(wrong)?, names })
-}
-
-fn show_trust(statement: &Statement, as_json: bool) -> anyhow::Result<()> {
-    let Body::Trust(rules) = statement.body() else { bail!("this is a {} statement, expected trust", statement.kind()) };
-    let name = statement.channel().as_str().strip_suffix(".trust").unwrap_or_default();
-    let anchor = (statement.serial() == Serial::FIRST)
-        .then(|| name.parse().map(|namespace| Anchor { namespace, id: statement.id() }))
-        .transpose()?;
-    let signed = |key: &NamedKey| statement.is_signed_by(&key.key);
-    if as_json {
-        let mut value = output::json(statement, None);
-        value["anchor"] = json!(anchor.map(|a| a.to_string()));
-        value["signed_by"] = rules.keys.iter().filter(|k| signed(k)).map(|k| k.name.clone()).collect();
-        output::line(&value.to_string());
-        return Ok(());
-    }
-    output::line(&format!("{} {}, {}, until {}", statement.channel(), statement.serial(), statement.id(), rules.expires));
-    let keys = rules.keys.iter().map(|k| vec![k.name.clone(), k.key.to_string(), if signed(k) { "has signed" } else { "" }.into()]);
-    output::table(&["key", "", ""], keys.collect());
-    let roles =
-        rules.roles.iter().map(|r| vec![r.kind.to_string(), r.pattern.to_string(), format!("{} of {}", r.threshold, r.names.join(", "))]);
-    output::table(&["role", "channels", "signatures"], roles.collect());
-    if let Some(anchor) = anchor {
-        match Rules::first(&anchor, statement.clone()) {
-            Ok(_) => output::line(&format!("anchor: {anchor}")),
-            Err(missing) => output::line(&format!("not in force: {missing}")),
-        }
-    }
-    Ok(())
-}
 
 /// Where a new statement goes in its channel: read from a broker, or given.
 #[derive(Args)]
@@ -325,7 +163,7 @@ fn compose(
 }
 
 async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place: Place, finish: Finish) -> anyhow::Result<()> {
-    let signers = finish.keys.iter().map(|file| keys::read_private(file)).collect::<Result<Vec<_>, _>>()?;
+    let signers = key::privates(&finish.keys)?;
     let mut publisher = match (&place.after, place.from.brokers.is_empty()) {
         (None, false) => Some(Publisher::connect(place.from.source()?).await?),
         _ => None,
@@ -334,7 +172,7 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
         let (after, trust) = match (&mut publisher, &place) {
             (Some(publisher), _) => {
                 let trust = publisher.trust().context("the broker has no trust statement yet; publish it first")?.serial();
-                (publisher.newest(&channel).await?.map(|s| s.head()), trust)
+                (publisher.newest_anywhere(&channel).await?.map(|s| s.head()), trust)
             }
             (None, Place { after: Some(after), trust: Some(trust), .. }) => (parse_head(after)?, *trust),
             _ => bail!("where does it go? give --broker and --anchor, or --after and --trust"),
@@ -419,30 +257,59 @@ fn hash(path: &Path) -> anyhow::Result<(u64, Digest)> {
 
 #[derive(Args)]
 pub(super) struct Sign {
-    /// The statement; the signature is added to the file
+    /// The statement, or a trust log whose last statement is signed; the signature is added to the file
     file: PathBuf,
     /// The private key
     #[arg(long = "key", value_name = "FILE", required = true)]
     keys: Vec<PathBuf>,
+    /// Look at the brokers first: a serial of a trust log that one of them has already is not signed again. Without
+    /// brokers (on a machine without network) nothing can be asked
+    #[command(flatten)]
+    from: From,
 }
 
 impl Sign {
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        let signers = self.keys.iter().map(|file| keys::read_private(file)).collect::<Result<Vec<_>, _>>()?;
-        let statement = sign_all(read(&self.file)?, &signers)?;
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut statements = read_bundle(&self.file)?;
+        let statement = statements.pop().context("there is no statement in the file")?;
+        if statement.kind() != Kind::Trust {
+            ensure!(statements.is_empty(), "{} has several statements; one at a time is signed", self.file.display());
+        }
+        let signed = sign_all(statement.clone(), &key::privates(&self.keys)?)?;
+        let mut before = None;
+        if statement.kind() == Kind::Trust {
+            let all = statements.iter().cloned().chain([signed.clone()]).collect();
+            // Everything below must be in force, and the new one must follow it.
+            let alone = statements.is_empty() && statement.serial() != Serial::FIRST;
+            ensure!(
+                !alone,
+                "{} has this statement alone; sign it together with its trust log, so that it is plain what it changes",
+                self.file.display()
+            );
+            let anchor = self.from.anchor()?;
+            trust::walk(all, anchor.as_ref())?;
+            before = if statements.is_empty() { None } else { trust::walk(statements.clone(), anchor.as_ref())?.view.trust().cloned() };
+            if !self.from.brokers.is_empty() && self.from.anchor.is_some() {
+                trust::check_serial(&self.from.source()?, &statement).await?;
+            }
+        }
+        let octets: Vec<u8> = statements.iter().chain([&signed]).flat_map(|s| s.octets().iter().copied()).collect();
         let directory = self.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let context = || format!("cannot write {}", self.file.display());
         let mut new = tempfile::NamedTempFile::new_in(directory).with_context(context)?;
-        new.write_all(statement.octets()).with_context(context)?;
+        new.write_all(&octets).with_context(context)?;
         new.persist(&self.file).with_context(context)?;
-        output::line(&format!("{} has {} signature(s)", statement.id(), statement.signatures().len()));
+        if signed.kind() == Kind::Trust {
+            return trust::print(before.as_ref(), &signed);
+        }
+        output::line(&format!("{} has {} signature(s)", signed.id(), signed.signatures().len()));
         Ok(())
     }
 }
 
 #[derive(Args)]
 pub(super) struct Publish {
-    /// The signed statements, in their order
+    /// The signed statements, in their order; of a trust log those that the broker does not have
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -455,12 +322,18 @@ pub(super) struct Publish {
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         // Everything is read and checked before anything is sent.
-        let statements = self.files.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
-        for (file, statement) in self.files.iter().zip(&statements) {
-            ensure!(!statement.signatures().is_empty(), "{} is not signed; `tidings sign` adds a signature", file.display());
+        let mut statements = Vec::new();
+        for file in &self.files {
+            let bundle = read_bundle(file)?;
+            let unsigned = bundle.iter().any(|statement| statement.signatures().is_empty());
+            ensure!(!unsigned, "{} is not signed; `tidings sign` adds a signature", file.display());
+            statements.extend(bundle);
         }
         let mut publisher = Publisher::connect(self.from.source()?).await?;
         for statement in &statements {
+            if statements.len() > 1 && trust::is_there_already(&publisher, statement) {
+                continue;
+            }
             publisher.publish(statement).await?;
             published(statement, publisher.trust(), self.json);
         }
@@ -468,19 +341,23 @@ impl Publish {
     }
 }
 
-fn sign_all(mut statement: Statement, signers: &[SigningKey]) -> anyhow::Result<Statement> {
+pub(super) fn sign_all(mut statement: Statement, signers: &[SigningKey]) -> anyhow::Result<Statement> {
     for key in signers {
         statement = statement.sign(key)?;
     }
     Ok(statement)
 }
 
-pub(super) fn read(path: &Path) -> anyhow::Result<Statement> {
-    let octets = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Statement::parse_draft(&octets).with_context(|| format!("{} is no statement", path.display()))
+/// The statements in a file, signed or not yet.
+pub(super) fn read_bundle(path: &Path) -> anyhow::Result<Vec<Statement>> {
+    let file = fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut octets = Vec::new();
+    file.take(BUNDLE_OCTETS + 1).read_to_end(&mut octets).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(octets.len() as u64 <= BUNDLE_OCTETS, "{} is larger than {BUNDLE_OCTETS} octets", path.display());
+    bundle::parse(&octets).with_context(|| format!("{} is no statement", path.display()))
 }
 
-fn write_new(path: &Path, octets: &[u8]) -> anyhow::Result<()> {
+pub(super) fn write_new(path: &Path, octets: &[u8]) -> anyhow::Result<()> {
     let context = || format!("cannot write {}; it must not exist yet", path.display());
     let mut file = fs::File::create_new(path).with_context(context)?;
     file.write_all(octets).with_context(context)

@@ -1,16 +1,21 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
-//! `author` makes statements, `reader` reads them, `output` shows them; the rest is arguments.
+//! `author` makes statements and `trust` those about keys, `reader` reads them, `agent` acts on them, `beat` confirms
+//! them, `key` has the keys, `output` shows everything; the rest is arguments.
 
+mod agent;
 mod author;
+mod beat;
+mod key;
 mod output;
 mod reader;
+mod trust;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use tidings_client::{Source, Tls};
+use tidings_client::{Anchor, Source, Tls};
 
 /// Tell a fleet, provably, that there is an update.
 ///
@@ -26,16 +31,16 @@ struct Arguments {
     verbose: bool,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, was refused or did not verify, and standard error says what; 2 an option is unknown or missing.";
+const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, was refused, did not verify or is not CURRENT, and the output says what; 2 an option is unknown or missing.";
 
 #[derive(Subcommand)]
 enum Command {
     /// Make and show keys
     #[command(subcommand)]
-    Key(author::Key),
-    /// Make and show trust statements
+    Key(key::Key),
+    /// Make, change and show trust: who may say what
     #[command(subcommand)]
-    Trust(author::Trust),
+    Trust(trust::Trust),
     /// Make a release: what is new, and where it can be had
     Release(Box<author::Release>),
     /// Make a withdrawal: call a release back
@@ -50,8 +55,16 @@ enum Command {
     Watch(reader::Watch),
     /// Show the statements of a channel
     Log(reader::Log),
-    /// Verify statements in files, without any network
+    /// Verify statements in files, without any network; prove a fork
     Verify(reader::Verify),
+    /// Show whether anything is held back: CURRENT, BEHIND, STALE or FORKED
+    Status(agent::Status),
+    /// Run a command that applies a release, if it may be applied now: the head is looked at again first
+    Apply(agent::Apply),
+    /// Write the evidence of a fork into a file that anybody can verify
+    Evidence(agent::Evidence),
+    /// Sign the beats of a namespace, every few minutes, for ever
+    Beat(beat::Beat),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -81,8 +94,16 @@ struct From {
 impl From {
     fn source(&self) -> anyhow::Result<Source> {
         ensure!(!self.brokers.is_empty(), "which broker? give --broker URL, or set TIDINGS_BROKERS");
-        let anchor = self.anchor.as_ref().context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
-        let source = Source::new(self.brokers.iter().map(String::as_str), anchor)?;
+        let anchor = self.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
+        self.source_of(&anchor)
+    }
+
+    fn anchor(&self) -> anyhow::Result<Option<Anchor>> {
+        Ok(self.anchor.as_deref().map(str::parse).transpose()?)
+    }
+
+    fn source_of(&self, anchor: &Anchor) -> anyhow::Result<Source> {
+        let source = Source::new(self.brokers.iter().map(String::as_str), &anchor.to_string())?;
         Ok(match &self.ca {
             Some(path) => source.with_tls(Tls::from_file(path)?),
             None => source,
@@ -107,15 +128,19 @@ fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     match command {
         Command::Key(key) => key.run(),
-        Command::Trust(trust) => trust.run(),
+        Command::Trust(trust) => runtime.block_on(trust.run()),
         Command::Release(release) => runtime.block_on(release.run()),
         Command::Withdraw(withdraw) => runtime.block_on(withdraw.run()),
-        Command::Sign(sign) => sign.run(),
+        Command::Sign(sign) => runtime.block_on(sign.run()),
         Command::Publish(publish) => runtime.block_on(publish.run()),
         Command::Fetch(fetch) => runtime.block_on(fetch.run()),
         Command::Watch(watch) => runtime.block_on(watch.run()),
         Command::Log(log) => runtime.block_on(log.run()),
         Command::Verify(verify) => verify.run(),
+        Command::Status(status) => runtime.block_on(status.run()),
+        Command::Apply(apply) => runtime.block_on(apply.run()),
+        Command::Evidence(evidence) => runtime.block_on(evidence.run()),
+        Command::Beat(beat) => runtime.block_on(beat.run()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut std::io::stdout());
             Ok(())

@@ -19,6 +19,11 @@ pub(super) fn line(text: &str) {
     done(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// Something that the user should know, and that is no result.
+pub(super) fn note(text: &str) {
+    eprintln!("tidings: {}", safe(text));
+}
+
 /// Everything is out.
 pub(super) fn flush() {
     done(std::io::stdout().flush());
@@ -34,7 +39,7 @@ fn done(written: std::io::Result<()>) {
     }
 }
 
-fn signers(statement: &Statement, trust: Option<&Trust>) -> Vec<String> {
+pub(super) fn signers(statement: &Statement, trust: Option<&Trust>) -> Vec<String> {
     let name = |key| trust.and_then(|t| t.name_of(key)).map_or_else(|| key.to_string(), str::to_owned);
     statement.signatures().iter().map(|s| name(&s.key)).collect()
 }

@@ -1,0 +1,207 @@
+//! Acting on what was learnt: is it current, may it be applied now, and what if two were signed for one place.
+
+use std::{io::Write, path::PathBuf, process::Stdio};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use serde_json::json;
+use tidings_client::{Channel, Clearance, Device, Freshness, Serial, Start, State};
+use tidings_protocol::Anchor;
+
+use super::{From, author::write_new, output, reader::Reading};
+
+/// For how many days before its end the expiry of trust is pointed out.
+const EXPIRY_WARNING_DAYS: u64 = 30;
+
+#[derive(Args)]
+pub(super) struct Status {
+    /// The channels; without any, all that the state file knows
+    channels: Vec<Channel>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+impl Status {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut channels = self.channels.clone();
+        if let (Some(path), true) = (&self.reading.state, channels.is_empty()) {
+            let anchor = self.reading.from.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
+            let known = State::look(path, &anchor)?;
+            channels.extend(known.view().channels().filter(|channel| !channel.is_beat()).cloned());
+        }
+        ensure!(!channels.is_empty(), "which channels? name them, or give --state FILE of a device that knows some");
+        let mut device = self.reading.device(&channels, Start::Newest)?.with_saving_by_hand();
+        // With a state file: how the device stands. Without one: how the brokers stand.
+        let asked = match &self.reading.state {
+            Some(_) => device.refresh().await,
+            None => device.poll().await.map(drop),
+        };
+        if let Err(error) = &asked {
+            output::note(&error.to_string());
+        }
+        let states: Vec<(Channel, Freshness)> = channels.iter().map(|channel| (channel.clone(), device.freshness(channel))).collect();
+        if self.reading.json {
+            output::line(&self.json(&device, &states).to_string());
+        } else {
+            self.print(&device, &states);
+        }
+        let bad = states.iter().filter(|(_, freshness)| !freshness.is_current()).count();
+        ensure!(bad == 0, "{bad} of {} not CURRENT", states.len());
+        Ok(())
+    }
+
+    fn json(&self, device: &Device, states: &[(Channel, Freshness)]) -> serde_json::Value {
+        let state = device.state();
+        let row = |(channel, freshness): &(Channel, Freshness)| {
+            let until = match freshness {
+                Freshness::Current { until } => Some(until.to_string()),
+                _ => None,
+            };
+            let behind = match freshness {
+                Freshness::Behind { head } => Some(head.serial.number()),
+                _ => None,
+            };
+            json!({
+                "channel": channel.as_str(),
+                "state": freshness.as_str(),
+                "until": until,
+                "behind": behind,
+                "serial": state.head(channel).map(|head| head.serial.number()),
+                "id": state.head(channel).map(|head| head.id.to_string()),
+                "applied": state.view().applied(channel).map(Serial::number),
+            })
+        };
+        let trust = state.trust().map(|trust| {
+            json!({"serial": trust.serial().number(), "expires": trust.rules().expires.to_string(), "expired": trust.is_expired(state.now())})
+        });
+        json!({
+            "time": state.now().to_string(),
+            "floor": state.floor().to_string(),
+            "trust": trust,
+            "beats": state.view().promises_beats(),
+            "channels": states.iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+
+    fn print(&self, device: &Device, states: &[(Channel, Freshness)]) {
+        let state = device.state();
+        let serial = |serial: Option<Serial>| serial.map_or("-".into(), |serial| serial.to_string());
+        let row = |(channel, freshness): &(Channel, Freshness)| {
+            let (head, applied) = (state.head(channel).map(|head| head.serial), state.view().applied(channel));
+            vec![channel.to_string(), freshness.to_string(), serial(head), serial(applied)]
+        };
+        output::table(&["channel", "state", "head", "applied"], states.iter().map(row).collect());
+        match state.trust() {
+            Some(trust) if trust.is_expired(state.now()) => {
+                output::line(&format!(
+                    "trust {} has EXPIRED at {}: nothing is installed until it is renewed",
+                    trust.serial(),
+                    trust.rules().expires
+                ));
+            }
+            Some(trust) => {
+                let left = trust.rules().expires.seconds().saturating_sub(state.now().seconds()) / 86_400;
+                let soon =
+                    if left < EXPIRY_WARNING_DAYS { format!(", in {left} days: renew it (`tidings trust renew`)") } else { String::new() };
+                output::line(&format!("trust {} until {}{soon}", trust.serial(), trust.rules().expires));
+            }
+            None => output::line("no trust is known yet"),
+        }
+        if !state.view().promises_beats() {
+            output::line("the namespace has no role for beats: nothing can confirm a head");
+        }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct Apply {
+    /// The channel
+    channel: Channel,
+    /// The serial of the release
+    serial: Serial,
+    /// How many brokers must have the same log
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    quorum: usize,
+    /// Keep that it is applied already, without asking or running anything: after a reboot, or since the machine came with it
+    #[arg(long, conflicts_with = "command")]
+    applied: bool,
+    #[command(flatten)]
+    reading: Reading,
+    /// What applies it; it gets the statement on standard input. Without it, only whether the release may be applied now
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+impl Apply {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        ensure!(self.reading.state.is_some(), "give --state FILE: what may be applied depends on what this device has seen");
+        let channels = std::slice::from_ref(&self.channel);
+        let mut device = self.reading.device(channels, Start::Newest)?.with_quorum(self.quorum);
+        if self.applied {
+            return Ok(device.note_applied(&self.channel, self.serial)?);
+        }
+        // What is new since the last look counts too.
+        if let Err(error) = device.poll().await {
+            output::note(&error.to_string());
+        }
+        if self.command.is_empty() {
+            device.may_apply(&self.channel, self.serial).await?;
+            output::line(&format!("{} {} may be applied now", self.channel, self.serial));
+            return Ok(());
+        }
+        let command = &self.command;
+        device.apply(&self.channel, self.serial, async |cleared: &mut Clearance<'_>| run(command, cleared).await).await
+    }
+}
+
+/// Runs a local command, never anything from a statement, and never through a shell (attack 84).
+async fn run(command: &[String], cleared: &mut Clearance<'_>) -> anyhow::Result<()> {
+    let context = || format!("cannot run {:?}", command[0]);
+    let mut child = tokio::process::Command::new(&command[0]).args(&command[1..]).stdin(Stdio::piped()).spawn().with_context(context)?;
+    if let Some(mut input) = child.stdin.take() {
+        // A command that does not read the statement closes its end; that is its own affair.
+        drop(tokio::io::AsyncWriteExt::write_all(&mut input, cleared.octets()).await);
+    }
+    let status = child.wait().await.with_context(context)?;
+    ensure!(status.success(), "{:?} ended with {status}; {} {} does not count as applied", command[0], cleared.channel(), cleared.serial());
+    Ok(())
+}
+
+#[derive(Args)]
+pub(super) struct Evidence {
+    /// The forked channel
+    channel: Channel,
+    /// The state file of the device that has seen the fork
+    #[arg(long, value_name = "FILE", env = "TIDINGS_STATE")]
+    state: PathBuf,
+    /// Where the evidence goes; it must not exist yet
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    from: From,
+}
+
+impl Evidence {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let anchor: Anchor = self.from.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
+        let state = State::look(&self.state, &anchor)?;
+        let fork =
+            state.view().fork(&self.channel).with_context(|| format!("{} is not forked as far as this device knows", self.channel))?;
+        let mut octets = Vec::new();
+        if self.from.brokers.is_empty() {
+            output::note(
+                "no broker was given: the evidence has no trust log in it, and whoever verifies it needs that from elsewhere (--trust)",
+            );
+        } else {
+            let mut device = Device::with_state(self.from.source()?, [], State::ephemeral(&anchor))?;
+            let log = device.history(&anchor.namespace.trust_log(), Serial::FIRST).await?;
+            log.iter().for_each(|statement| octets.extend_from_slice(statement.octets()));
+        }
+        octets.extend_from_slice(fork.ours.octets());
+        octets.extend_from_slice(fork.theirs.octets());
+        write_new(&self.out, &octets)?;
+        std::io::stdout().flush()?;
+        output::line(&format!("evidence that {} is forked at {}; `tidings verify` proves it", self.channel, fork.serial()));
+        Ok(())
+    }
+}

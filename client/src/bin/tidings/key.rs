@@ -1,0 +1,83 @@
+//! Keys: made, shown, read; a passphrase asked for where one is needed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use clap::Subcommand;
+use tidings_client::keys::{self, PublicKey, SigningKey};
+use zeroize::Zeroizing;
+
+use super::output;
+
+/// Where the passphrase of keys is read from, if nobody is to be asked.
+const PASSPHRASE_FILE: &str = "TIDINGS_PASSPHRASE_FILE";
+
+#[derive(Subcommand)]
+pub(super) enum Key {
+    /// Make a key: FILE is private (0600, PKCS#8 PEM), FILE.pub its public line
+    New {
+        /// Where the private key goes; it must not exist yet
+        file: PathBuf,
+        /// Encrypt it under a passphrase, which is asked for, or read from the file that TIDINGS_PASSPHRASE_FILE names
+        #[arg(long)]
+        encrypt: bool,
+    },
+    /// Print the public line of a key
+    Show {
+        /// A private or public key
+        file: PathBuf,
+    },
+}
+
+impl Key {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let public = match self {
+            Key::New { file, encrypt } => {
+                ensure!(!file.exists(), "cannot write the key {}: it exists already", file.display());
+                let passphrase = if encrypt { Some(new_passphrase(&file)?) } else { None };
+                let key = keys::generate()?;
+                keys::write_private(&file, &key, passphrase.as_ref().map(|p| p.as_str()))?;
+                let public = PublicKey::of(&key);
+                let mut path = file.into_os_string();
+                path.push(".pub");
+                fs::write(&path, format!("{public}\n")).with_context(|| format!("cannot write {}", Path::new(&path).display()))?;
+                public
+            }
+            Key::Show { file } => public(&file)?,
+        };
+        output::line(&public.to_string());
+        Ok(())
+    }
+}
+
+/// A private key; asks for its passphrase if it has one.
+pub(super) fn private(file: &Path) -> anyhow::Result<SigningKey> {
+    Ok(keys::read_private(file, || passphrase(&format!("Passphrase of {}: ", file.display())))?)
+}
+
+/// A public key, or the public half of a private one.
+pub(super) fn public(file: &Path) -> anyhow::Result<PublicKey> {
+    Ok(keys::read_public(file, || passphrase(&format!("Passphrase of {}: ", file.display())))?)
+}
+
+/// Several private keys.
+pub(super) fn privates(files: &[PathBuf]) -> anyhow::Result<Vec<SigningKey>> {
+    files.iter().map(|file| private(file)).collect()
+}
+
+fn passphrase(prompt: &str) -> io::Result<Zeroizing<String>> {
+    let Some(file) = std::env::var_os(PASSPHRASE_FILE) else { return rpassword::prompt_password(prompt).map(Zeroizing::new) };
+    let text = fs::read_to_string(&file).map_err(|e| io::Error::new(e.kind(), format!("{PASSPHRASE_FILE}: {}: {e}", file.display())))?;
+    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+fn new_passphrase(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let first = passphrase(&format!("New passphrase for {}: ", file.display()))?;
+    ensure!(!first.is_empty(), "an empty passphrase protects nothing; leave --encrypt out if that is meant");
+    let second = passphrase("The same again: ")?;
+    ensure!(first == second, "the two passphrases are not the same; nothing was written");
+    Ok(first)
+}
