@@ -115,8 +115,8 @@ impl Fixture {
         let (root, release) = (keys::generate()?, keys::generate()?);
         let trust = trust(&root, &release)?;
         let anchor = Anchor { namespace: NAMESPACE.parse()?, id: trust.id() };
-        keys::write_private(&directory.join("root.key"), &root)?;
-        keys::write_private(&directory.join("release.key"), &release)?;
+        keys::write_private(&directory.join("root.key"), &root, None)?;
+        keys::write_private(&directory.join("release.key"), &release, None)?;
         let fixture = Self { directory: directory.into(), root, release, trust, anchor, address: free_address()?, _directory: None };
         fixture.configure("")?;
         Ok(fixture)

@@ -4,7 +4,7 @@
 use std::{fs, net::SocketAddr, time::Duration};
 
 use futures_util::StreamExt;
-use tidings_client::{Channel, Device, Error, Head, Pace, PublishError, Publisher, Source, Start, State, StateError, Statement};
+use tidings_client::{Channel, Device, Error, Freshness, Head, Pace, PublishError, Publisher, Source, Start, State, StateError, Statement};
 use tidings_protocol::{SigningKey, verify::VerifyError};
 use tidings_tests::{Fixture, free_address, release};
 use tokio::{
@@ -291,13 +291,13 @@ async fn attack_28_a_fork_is_kept_as_evidence_and_stops_the_channel() {
         if let Some(next) = extra {
             publisher.publish(&next).await.unwrap();
         }
-        let before = fs::read(&state).unwrap();
         let mut device = Device::open(two.source().unwrap(), [CHANNEL], &state).unwrap();
         match device.poll().await.unwrap_err() {
-            Error::Fork { ours, theirs } => assert!(theirs.id() == other.id() && ours != other.id()),
+            Error::Fork(fork) => assert!(fork.theirs.id() == other.id() && fork.ours.id() != other.id()),
             error => panic!("{error}"),
         }
-        assert_eq!(fs::read(&state).unwrap(), before, "a fork changes nothing");
+        assert_eq!(device.state().head(&channel()).unwrap().id, device.state().view().fork(&channel()).unwrap().ours.id());
+        assert_eq!(device.freshness(&channel()), Freshness::Forked, "it stays so after a restart");
     }
 }
 
@@ -345,7 +345,7 @@ async fn attack_87_a_damaged_state_file_is_refused_and_left_alone() {
         vec![],
         good[..good.len() / 2].to_vec(),
         text.replace("Version: 1", "Version: 2").into_bytes(),
-        text.replacen("tidings-state 1", "tidings-stave 1", 1).into_bytes(),
+        text.replacen("tidings-state 2", "tidings-stave 2", 1).into_bytes(),
         vec![0xff; 100],
         [good.clone(), b"x".to_vec()].concat(),
     ];
@@ -356,7 +356,7 @@ async fn attack_87_a_damaged_state_file_is_refused_and_left_alone() {
         assert!(error.to_string().contains("not reset by itself"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), damaged);
     }
-    fs::write(&path, text.replacen("tidings-state 1", "tidings-state 2", 1)).unwrap();
+    fs::write(&path, text.replacen("tidings-state 2", "tidings-state 3", 1)).unwrap();
     assert!(matches!(State::open(&path, &anchor), Err(StateError::Newer(_))));
     fs::write(&path, &good).unwrap();
     let other = Fixture::new().unwrap();

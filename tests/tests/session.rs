@@ -352,7 +352,7 @@ fn publishing_is_verified_durable_and_idempotent() {
     // Attacks 1 and 34.
     let stranger = tidings_protocol::SigningKey::from_bytes(&[9; 32]);
     let foreign = release(&channel, Some(next.head()), "6.6", 0, &stranger).unwrap();
-    post(&wire(&foreign), "441 a release in test.os.stable needs 1 signatures of release by trust 1, found 0");
+    post(&wire(&foreign), "441 a release in test.os.stable needs 1 signatures of release by trust 1, found 0 (spec 5.2-4)");
     let text = String::from_utf8(wire(&next)).unwrap();
     post(text.replace("Newsgroups: test.os.stable", "Newsgroups: test.os.testing").as_bytes(), "441 header line 3: Newsgroups: expected …");
     let other: Statement = release(&"other.os.stable".parse().unwrap(), None, "1", 0, &stage.fixture.release).unwrap();

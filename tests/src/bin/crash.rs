@@ -87,7 +87,7 @@ async fn check(source: &Source, acknowledged: &Acknowledged, all: bool) -> anyho
         ensure!(group.high >= newest.serial.number(), "{name}: acknowledged up to {}, stored up to {}", newest.serial, group.high);
         let from = if all { 1 } else { group.high.saturating_sub(500).max(1) };
         let run = connection.articles(&name, from..=group.high, usize::MAX).await?;
-        let run = trust.verify_run(&name, run).map_err(|(serial, error)| anyhow::anyhow!("{name} {serial}: {error}"))?;
+        let run = trust.verify_run(&name, run).map_err(|(serial, error)| anyhow::anyhow!("{name} {serial}: {error}"))?.statements;
         ensure!(run.len() == (group.high - from + 1) as usize, "{name}: a hole in the log");
         for head in ours.iter().filter(|h| h.serial.number() >= from) {
             let stored = run[(head.serial.number() - from) as usize].head();

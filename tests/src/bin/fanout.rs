@@ -379,7 +379,7 @@ fn measure_broker(options: &Options) -> anyhow::Result<()> {
     let broker = Broker::start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let channel: Channel = "demo.fan.out".parse()?;
-    let key = tidings_client::keys::read_private(&broker.key)?;
+    let key = tidings_client::keys::read_private(&broker.key, tidings_client::keys::no_passphrase)?;
     let source = Source::new([format!("nntp://{}", broker.nntp).as_str()], &broker.anchor)?;
     let mut publisher = runtime.block_on(Publisher::connect(source))?;
     let mut statements = Vec::new();
