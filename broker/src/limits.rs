@@ -14,6 +14,8 @@ pub const DISK_RESERVE_OCTETS: u64 = 64 * 1024 * 1024;
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.
 pub const TAIL_OCTETS: usize = 1024 * 1024;
+/// Articles of one connection that are refused before it is closed (attacks 44 and 67).
+pub const REFUSALS: u32 = 1_000;
 /// Forks whose evidence is kept.
 pub const FORKS: usize = 256;
 /// Two statements that follow the same one, and whose times are no further apart, are publishers in a race.

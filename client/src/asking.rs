@@ -207,7 +207,7 @@ impl Device {
         if !self.state.view().promises_beats() {
             return Ok(());
         }
-        let known = self.state.head(&channel).map_or(0, |head| head.serial.number());
+        let known = self.state.newest(&channel).map_or(0, |beat| beat.serial().number());
         if let Some((group, _)) = connection.group(&channel, None).await?
             && group.high > known
         {

@@ -107,6 +107,19 @@ impl Device {
         Self { pace, ..self }
     }
 
+    /// Asks other brokers from now on; what is known stays.
+    ///
+    /// # Errors
+    /// If their anchor is another.
+    pub fn set_source(&mut self, source: Source) -> Result<(), Error> {
+        if source.anchor() != self.source.anchor() {
+            let (path, expected, found) = (PathBuf::new(), source.anchor().clone(), self.source.anchor().to_string());
+            return Err(crate::StateError::OtherAnchor { path, expected, found }.into());
+        }
+        (self.source, self.connection) = (source, None);
+        Ok(())
+    }
+
     /// How many brokers must have the same log before [`Device::apply`] goes on: with two or more, no single one can
     /// show this device a log of its own (attack 29). Never more than there are brokers, and at least one.
     #[must_use]
@@ -329,7 +342,9 @@ impl Device {
             let shards = view.channels().filter(|channel| channel.is_beat() && **channel != beat);
             let beats: Vec<&Channel> = if view.promises_beats() { std::iter::once(&beat).chain(shards).collect() } else { vec![] };
             for channel in self.channels.iter().filter(|c| !without.contains(c)).chain(beats) {
-                targets.push(match self.state.head(channel) {
+                // A beat by a key that was taken away is no cursor.
+                let head = self.state.head(channel).filter(|_| !channel.is_beat() || self.state.newest(channel).is_some());
+                targets.push(match head {
                     Some(head) => format!("{channel}:{}", head.serial),
                     // Its name alone is a wildmat: it is sent from its first statement on, once it begins.
                     None => channel.to_string(),

@@ -1,5 +1,8 @@
 //! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
 
+pub mod realm;
+pub mod relay;
+
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},

@@ -18,7 +18,7 @@ use tokio_util::codec::Decoder;
 
 use crate::{
     connections::Permit,
-    limits::{ARTICLE, OUTPUT_OCTETS, WATCH_CHANNELS},
+    limits::{ARTICLE, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
     logs::Log,
     shared::Shared,
     stream::Stream,
@@ -31,6 +31,8 @@ struct Place {
     peer: SocketAddr,
     log: Option<Arc<Log>>,
     current: Option<Serial>,
+    /// Articles that were refused so far.
+    refused: u32,
     _permit: Permit,
 }
 
@@ -69,7 +71,7 @@ impl From<std::io::Error> for End {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, permit: Permit) -> Self {
-        let place = Place { shared, peer, log: None, current: None, _permit: permit };
+        let place = Place { shared, peer, log: None, current: None, refused: 0, _permit: permit };
         Self::resume(Box::new(place), stream, BytesMut::new())
     }
 
@@ -157,6 +159,12 @@ impl Session {
             Input::Article(article) => {
                 self.article_due = None;
                 let response = posting::post(self.shared(), self.place.peer, article).await;
+                self.place.refused += u32::from(response.code != code::POSTED);
+                if self.place.refused >= REFUSALS {
+                    self.respond(response.code, response.text);
+                    tracing::warn!(peer = %self.place.peer, refused = REFUSALS, "a connection is closed that offered too much that was refused");
+                    return Err(End::Refused(Response::new(code::UNAVAILABLE, "too many articles were refused here; what is wrong with them?")));
+                }
                 self.respond(response.code, response.text);
                 Ok(())
             }

@@ -69,7 +69,7 @@ fn said(statement: &Verified<Statement>) -> Option<&Beat> {
 
 impl View {
     /// [5.5-2]: judges the newest statement of a beat channel. Only the newest of these counts; what lies between is not
-    /// asked for, and an older one than is known has no effect (attack 25).
+    /// asked for, and an older one than is known has no effect (attack 25); one by a key that was taken away is not known.
     ///
     /// # Errors
     /// As [`View::examine`].
@@ -83,7 +83,7 @@ impl View {
             return Err(refused(crate::verify::VerifyError::Critical(field.into())));
         }
         let channel = beat.channel().clone();
-        if beat.channel().is_beat() && self.head(&channel).is_none_or(|head| head.serial < serial) {
+        if channel.is_beat() && self.newest(&channel).is_none_or(|known| known.serial() < serial) {
             self.note(&super::News::only(beat, signature_checks));
         }
         Ok(())

@@ -271,29 +271,37 @@ impl View {
         let settled = checkpoint.is_some_and(|checkpoint| run.iter().any(|statement| statement.head() == checkpoint));
         let news = |statements| News { channel: channel.clone(), statements, settled, signature_checks };
         let Some(newest) = self.known(channel).and_then(|known| known.newest.as_ref()) else { return Ok(news(run)) };
-        let read_from_checkpoint = || checkpoint.filter(|c| run.first().is_some_and(|first| first.serial() > c.serial));
-        if self.doubt(channel).or_else(|| self.decided(channel)).is_some() && !settled {
-            return match read_from_checkpoint() {
-                Some(checkpoint) => Err(Refusal::ReadFrom(checkpoint.serial)),
-                // A broker that is behind knows nothing of it.
-                None => Ok(news(Vec::new())),
+        let head = newest.head();
+        let starts_above = |c: Head| run.first().is_some_and(|first| first.serial() > c.serial);
+        let contradicts = |statement: &&Verified<Statement>| log::place(Some(head), statement) == Place::Fork;
+        if let Some(checkpoint) = self.doubt(channel).or_else(|| self.decided(channel)) {
+            let ends_below = run.last().is_none_or(|last| last.serial() < head.serial);
+            return match () {
+                () if !settled && starts_above(checkpoint) => Err(Refusal::ReadFrom(checkpoint.serial)),
+                // The branch through the checkpoint is the log: ours was not.
+                () if settled && run.iter().any(|statement| contradicts(&statement)) => Ok(news(run)),
+                // Nor was a head further on that nobody may have signed who may now (attack 15).
+                () if settled && ends_below && self.newest(channel).is_none() => Ok(news(run)),
+                // A broker that is behind says nothing about our head.
+                () if !settled || ends_below => Ok(News { settled: false, ..news(Vec::new()) }),
+                () => {
+                    run.retain(|statement| statement.serial() > head.serial);
+                    Ok(news(run))
+                }
             };
         }
-        if let Some(fork) = self.fork(channel).filter(|_| self.decided(channel).is_none()) {
+        if let Some(fork) = self.fork(channel) {
             return Err(Refusal::Fork(Box::new(fork.clone())));
         }
-        let head = newest.head();
-        let Some(theirs) = run.iter().find(|statement| log::place(Some(head), statement) == Place::Fork) else {
+        let Some(theirs) = run.iter().find(contradicts) else {
             // What was known drops out; a run that ends below the head is that of a broker that is behind (attack 24).
             run.retain(|statement| statement.serial() > head.serial);
             return Ok(news(run));
         };
-        match read_from_checkpoint() {
-            // The branch through the checkpoint is the log: ours was not.
-            _ if settled => Ok(news(run)),
-            Some(checkpoint) => Err(Refusal::ReadFrom(checkpoint.serial)),
-            None => Err(Refusal::Fork(Box::new(Fork { ours: newest.clone(), theirs: (**theirs).clone() }))),
+        if settled && checkpoint.is_some_and(|checkpoint| checkpoint.serial > head.serial) {
+            return Ok(news(run));
         }
+        Err(Refusal::Fork(Box::new(Fork { ours: newest.clone(), theirs: (**theirs).clone() })))
     }
 
     /// Takes note of news: the cursor moves to the last; a fork that a checkpoint has decided is over then.

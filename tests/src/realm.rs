@@ -1,0 +1,126 @@
+//! A namespace with as many keys and roles as a test wants, its trust log, and what they sign.
+
+use tidings_client::{Channel, Head, Serial, Statement, Timestamp, now};
+use tidings_protocol::{
+    Anchor, PublicKey, SigningKey,
+    statement::{Beat, Body, Checkpoint, Draft, Kind, NamedKey, Release, Role, TrustRules, Withdraw},
+};
+
+use crate::NAMESPACE;
+
+/// The key of somebody, always the same.
+pub fn key(name: &str) -> SigningKey {
+    SigningKey::from_bytes(tidings_protocol::StatementId::of(name.as_bytes()).octets())
+}
+
+/// The trust log of the test namespace, and those who sign.
+pub struct Realm {
+    /// All trust statements, oldest first.
+    pub log: Vec<Statement>,
+    /// The anchor.
+    pub anchor: Anchor,
+    /// When its statements are made; the real time unless a test has its own.
+    pub time: Timestamp,
+    /// For how many seconds each trust statement holds.
+    pub expires: u64,
+}
+
+/// The rules of a trust statement from lines like `release * 2 ann bob`; every name has its [`key`].
+///
+/// # Panics
+/// If a line is no role.
+pub fn rules(roles: &[&str], expires: Timestamp, checkpoints: &[(&Channel, Head)]) -> TrustRules {
+    let mut names: Vec<String> = Vec::new();
+    let read = |line: &&str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == words[0]);
+        let signers: Vec<String> = words[3..].iter().map(|name| (*name).to_owned()).collect();
+        names.extend(signers.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+        let good = kind.zip(words[1].parse().ok()).zip(words[2].parse().ok());
+        let Some(((kind, pattern), threshold)) = good else { panic!("{line:?} is no role") };
+        Role { kind, pattern, threshold, names: signers }
+    };
+    let roles = roles.iter().map(read).collect();
+    let keys = names.iter().map(|name| NamedKey { key: PublicKey::of(&key(name)), name: name.clone() }).collect();
+    let checkpoints = checkpoints.iter().map(|(channel, head)| Checkpoint { channel: (*channel).clone(), head: *head }).collect();
+    TrustRules { expires, keys, roles, checkpoints }
+}
+
+/// A statement, signed by some.
+///
+/// # Panics
+/// If it is none.
+pub fn sign(draft: &Draft, signers: &[&str]) -> Statement {
+    let statement = draft.write().unwrap_or_else(|error| panic!("{error}"));
+    signers.iter().fold(statement, |statement, name| statement.sign(&key(name)).unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// What most tests want: two keys for each thing that matters, one for each that does not.
+pub const ROLES: &[&str] = &["trust * 2 root1 root2 root3", "release * 2 ann bob", "withdraw * 1 stop", "beat * 1 beat"];
+
+impl Realm {
+    /// A namespace whose first trust statement has these roles and is signed by these.
+    ///
+    /// # Panics
+    /// If there is something wrong with them.
+    pub fn new(roles: &[&str], signers: &[&str]) -> Self {
+        Self::at(now(), roles, signers)
+    }
+
+    /// The same, made at another time.
+    ///
+    /// # Panics
+    /// As [`Realm::new`].
+    pub fn at(time: Timestamp, roles: &[&str], signers: &[&str]) -> Self {
+        let id = tidings_protocol::StatementId::of(b"");
+        let namespace: tidings_protocol::Namespace = NAMESPACE.parse().unwrap_or_else(|_| panic!("no namespace"));
+        let mut realm = Self { log: vec![], anchor: Anchor { namespace, id }, time, expires: 365 * 86_400 };
+        let first = realm.trust(roles, &[], signers);
+        realm.anchor.id = first.id();
+        realm.log.push(first);
+        realm
+    }
+
+    /// A trust statement that would follow the newest, without taking it up.
+    pub fn trust(&self, roles: &[&str], checkpoints: &[(&Channel, Head)], signers: &[&str]) -> Statement {
+        let body = Body::Trust(rules(roles, self.time.plus(self.expires), checkpoints));
+        let after = self.log.last().map(Statement::head);
+        sign(&Draft { channel: self.anchor.namespace.trust_log(), after, time: self.time, trust: None, body }, signers)
+    }
+
+    /// The same, taken up.
+    pub fn rotate(&mut self, roles: &[&str], checkpoints: &[(&Channel, Head)], signers: &[&str]) -> Statement {
+        let next = self.trust(roles, checkpoints, signers);
+        self.log.push(next.clone());
+        next
+    }
+
+    fn draft(&self, channel: &Channel, after: Option<Head>, body: Body) -> Draft {
+        Draft { channel: channel.clone(), after, time: self.time, trust: self.log.last().map(Statement::serial), body }
+    }
+
+    /// A release.
+    pub fn release(&self, channel: &Channel, after: Option<Head>, version: &str, signers: &[&str]) -> Statement {
+        let release = Release { version: version.into(), ..Release::default() };
+        sign(&self.draft(channel, after, Body::Release(release)), signers)
+    }
+
+    /// A release with more to say.
+    pub fn release_with(&self, channel: &Channel, after: Option<Head>, release: Release, signers: &[&str]) -> Statement {
+        sign(&self.draft(channel, after, Body::Release(release)), signers)
+    }
+
+    /// A withdrawal.
+    pub fn withdraw(&self, channel: &Channel, after: Head, serial: Serial, fallback: Option<Serial>, signers: &[&str]) -> Statement {
+        let body = Body::Withdraw(Withdraw { withdraws: serial, reason: "it does not boot".into(), fallback });
+        sign(&self.draft(channel, Some(after), body), signers)
+    }
+
+    /// A beat that names some heads, and the trust log's.
+    pub fn beat(&self, after: Option<Head>, heads: &[(&Channel, Head)], life: u64, signers: &[&str]) -> Statement {
+        let mut heads: Vec<_> = heads.iter().map(|(channel, head)| ((*channel).clone(), *head)).collect();
+        heads.extend(self.log.last().map(|trust| (trust.channel().clone(), trust.head())));
+        let body = Body::Beat(Beat { expires: self.time.plus(life), heads });
+        sign(&self.draft(&self.anchor.namespace.beat(), after, body), signers)
+    }
+}
