@@ -5,12 +5,13 @@
 use std::{fs, path::Path};
 
 use tidings_protocol::{
-    Anchor, Head, Statement, StatementError, Verified,
+    Anchor, Head, Statement, StatementError, Timestamp, Verified, View,
     article::{self, ArticleError},
     log::{self, Place},
     statement::Kind,
     trust::Trust,
     verify::VerifyError,
+    view::Refusal,
 };
 
 struct Vector {
@@ -118,4 +119,91 @@ fn an_unknown_critical_field_is_named() {
 fn messages_name_line_field_and_what_was_expected() {
     let error: StatementError = Statement::parse(b"Tidings: 1 release\nChannel: a.b\nSerial: 0\n").unwrap_err();
     assert_eq!(error.to_string(), "line 3: Serial: expected a number from 1 to 2147483647 without leading zeros, found \"0\"");
+}
+
+/// A life of `spec/vectors/sequences`, step by step.
+struct Life {
+    name: String,
+    view: View,
+    clock: Timestamp,
+}
+
+impl Life {
+    fn step(&mut self, line: &str, statements: Vec<Statement>) {
+        let where_ = format!("{}: {line}", self.name);
+        let (what, rest) = line.split_once(": ").unwrap_or_else(|| panic!("{where_}"));
+        let words: Vec<&str> = rest.split(' ').collect();
+        let channel = || words[0].parse().unwrap_or_else(|e| panic!("{where_}: {e}"));
+        let serial = |word: &str| word.parse().unwrap_or_else(|e| panic!("{where_}: {e}"));
+        let refused = |error: &dyn std::fmt::Display, requirement: &str| {
+            assert!(error.to_string().contains(&format!("(spec {requirement})")), "{where_}: {error}");
+        };
+        match (what, words[0]) {
+            ("clock", _) => self.clock = rest.parse().unwrap(),
+            ("trust", "taken") => {
+                self.view.take_trust(statements).unwrap_or_else(|(serial, e)| panic!("{where_}: {serial}: {e}"));
+                assert_eq!(self.view.trust().unwrap().serial(), serial(words[1]), "{where_}");
+            }
+            ("trust", _) => {
+                let (at, error) = self.view.take_trust(statements).expect_err(&where_);
+                assert_eq!(at, serial(words[1]), "{where_}: {error}");
+                refused(&error, words[2]);
+            }
+            ("beat", "taken") => self.view.take_beat(statements[0].clone()).unwrap_or_else(|e| panic!("{where_}: {e}")),
+            ("beat", _) => refused(&self.view.take_beat(statements[0].clone()).expect_err(&where_), words[1]),
+            ("shard", _) => self.view.take_shard(statements[0].clone()),
+            ("read", _) => {
+                let result = self.view.examine(&channel(), statements);
+                match (words[1], result) {
+                    ("new", Ok(news)) => {
+                        let serials: Vec<String> = news.statements().iter().map(|s| s.serial().to_string()).collect();
+                        assert_eq!(if serials.is_empty() { "none".into() } else { serials.join(",") }, words[2], "{where_}");
+                        self.view.note(&news);
+                    }
+                    ("fork", Err(Refusal::Fork(fork))) => self.view.note_fork(*fork),
+                    ("from", Err(Refusal::ReadFrom(from))) => assert_eq!(from, serial(words[2]), "{where_}"),
+                    ("refused", Err(error @ Refusal::Verify { serial: at, .. })) => {
+                        assert_eq!(at, serial(words[2]), "{where_}: {error}");
+                        refused(&error, words[3]);
+                    }
+                    (_, result) => panic!("{where_}: {result:?}"),
+                }
+            }
+            ("state", _) => {
+                let freshness = self.view.freshness(&channel(), self.clock);
+                assert_eq!(freshness.as_str(), words[1], "{where_}: {freshness}");
+            }
+            ("applied", _) => self.view.note_applied(&channel(), serial(words[1])),
+            ("clear", _) => match (words[2], self.view.clear(&channel(), serial(words[1]), statements, self.clock)) {
+                ("yes", Ok(cleared)) => assert_eq!(cleared.serial(), serial(words[1]), "{where_}"),
+                ("no", Err(error)) => refused(&error, words[3]),
+                (_, result) => panic!("{where_}: {result:?}"),
+            },
+            _ => panic!("{where_}: unknown step"),
+        }
+    }
+}
+
+#[test]
+fn attacks_10_to_31_every_life_goes_as_it_must() {
+    let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors/sequences"));
+    let (mut lives, mut steps) = (0, 0);
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let mut blocks = text.split("\n\n");
+        let head = blocks.next().unwrap();
+        let anchor = head.lines().find_map(|line| line.strip_prefix("anchor: ")).unwrap().parse().unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut life = Life { name, view: View::new(anchor), clock: Timestamp::from_seconds(0) };
+        for block in blocks {
+            let (line, rest) = block.split_once('\n').unwrap_or((block, ""));
+            let rest = if rest.is_empty() || rest.ends_with('\n') { rest.to_owned() } else { format!("{rest}\n") };
+            let statements = if rest.is_empty() { vec![] } else { tidings_protocol::bundle::parse(rest.as_bytes()).unwrap() };
+            life.step(line.trim_end(), statements);
+            steps += 1;
+        }
+        lives += 1;
+    }
+    assert!(lives >= 15 && steps > 150, "{lives} lives, {steps} steps");
 }

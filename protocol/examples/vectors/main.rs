@@ -3,6 +3,8 @@
 //! Everything is made from fixed seeds, so that it writes the same files each time.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod sequences;
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use tidings_protocol::{Head, PublicKey, SigningKey, Statement, StatementId, article};
@@ -342,6 +344,8 @@ fn main() {
     v.text("trust-no-trust-role", "statement", after - 1, "Role", &trust("Role: trust * 1 root\n", ""));
     let checkpoint = format!("Checkpoint: vectors.os.stable 3 {digest}\n");
     v.text("trust-checkpoint-twice", "statement", after + 1, "Checkpoint", &sign(format!("{text}{checkpoint}{checkpoint}"), &[ROOT]));
+    let of_trust = checkpoint.replace("vectors.os.stable", "vectors.trust");
+    v.text("trust-checkpoint-of-a-trust-log", "statement", after, "Checkpoint", &sign(format!("{text}{of_trust}"), &[ROOT]));
     let head = format!("Head: vectors.os.stable {}\n", full.head());
     v.text("beat-head-twice", "statement", 9, "Head", &sign(format!("{beat_text}{head}"), &[BEAT]));
     v.text("beat-expired-at-birth", "statement", 7, "Expires", &sign(beat_text.replace("00:11:00", "00:01:00"), &[BEAT]));
@@ -428,5 +432,5 @@ fn main() {
     v.envelope("article-message-id-twice", 7, article.replacen("MIME-Version: 1.0", "Message-ID: <x@y>", 1).as_bytes());
     v.envelope("article-newsgroups-folded", 4, article.replacen("Newsgroups: ", "Newsgroups:\n ", 1).as_bytes());
     v.envelope("article-header-no-colon", 2, article.replacen("From: ", "From ", 1).as_bytes());
-    println!("{} vectors", v.names.len());
+    println!("{} vectors, {} sequences", v.names.len(), sequences::write(&v.directory.join("sequences")));
 }
