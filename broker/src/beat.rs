@@ -9,9 +9,15 @@ use tidings_protocol::{
     Channel, Head, Namespace,
     beat::{Round, Signer},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::{append::AppendError, clock, config::Beat, shared::Shared};
+use crate::{
+    append::AppendError,
+    clock,
+    config::Beat,
+    limits::{BEAT_LOOK, BEAT_RETRY},
+    shared::Shared,
+};
 
 /// Why a beat was not signed.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +36,32 @@ pub(crate) fn load(beat: &Beat) -> Result<Signer, KeyFileError> {
     Ok(Signer::new(beat.namespace.clone(), key))
 }
 
-/// Signs until the broker shuts down.
+/// Signs until the broker shuts down: in its time, and soon after the first trust statement or a new channel has come.
 pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, mut signer: Signer) {
-    let mut ticks = interval(beat.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(BEAT_LOOK.min(beat.every));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Instant::now();
+    let mut channels = 0;
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            _ = looks.tick() => {}
             () = shared.stop.cancelled() => return,
         }
+        let count = shared.logs.count();
+        if Instant::now() < due && count == channels {
+            continue;
+        }
         match round(&shared, &beat, &mut signer).await {
-            Ok(count) => tracing::debug!(namespace = %beat.namespace, count, "beats signed"),
-            Err(error) => tracing::error!(namespace = %beat.namespace, %error, "no beat was signed: devices will become STALE"),
+            Ok(0) => {}
+            Ok(signed) => {
+                tracing::debug!(namespace = %beat.namespace, signed, "beats signed");
+                // Beats may have begun channels themselves.
+                (due, channels) = (Instant::now() + beat.every, shared.logs.count());
+            }
+            Err(error) => {
+                tracing::error!(namespace = %beat.namespace, %error, "no beat was signed: devices will become STALE");
+                (due, channels) = (Instant::now() + BEAT_RETRY.min(beat.every), count);
+            }
         }
     }
 }

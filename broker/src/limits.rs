@@ -14,6 +14,10 @@ pub const DISK_RESERVE_OCTETS: u64 = 64 * 1024 * 1024;
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.
 pub const TAIL_OCTETS: usize = 1024 * 1024;
+/// How often the signer of beats looks whether there are new channels.
+pub const BEAT_LOOK: Duration = Duration::from_secs(1);
+/// After how long it tries again, if a beat could not be signed.
+pub const BEAT_RETRY: Duration = Duration::from_secs(10);
 /// Articles of one connection that are refused before it is closed (attacks 44 and 67).
 pub const REFUSALS: u32 = 1_000;
 /// Forks whose evidence is kept.

@@ -204,8 +204,12 @@ impl Logs {
         log
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.read().len()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
-        self.read().len() >= CHANNELS
+        self.count() >= CHANNELS
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Log>> {
