@@ -331,9 +331,11 @@ impl Writer {
         let head = marks.head.serial;
         let by_count = retention.count.map_or(0, |count| (head.number() + 1).saturating_sub(count));
         let oldest = retention.age.map(|age| now.seconds().saturating_sub(age.as_secs()));
+        // A device that doubts its branch reads from the checkpoint on.
+        let settled = self.namespaces.trust(&log.channel).and_then(|trust| trust.checkpoint(&log.channel)).map(|c| c.serial);
         let mut batch = Batch::default();
         let mut low = marks.low;
-        while low < head {
+        while low < head && settled.is_none_or(|settled| low < settled) {
             let too_many = low.number() < by_count;
             let too_old = || Ok::<_, StoreError>(oldest.is_some() && log.arrived(low)?.map(Timestamp::seconds) < oldest);
             if !(too_many || too_old()?) {

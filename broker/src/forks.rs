@@ -31,7 +31,9 @@ impl Forks {
                 %channel, %serial, ours = %ours.id(), theirs = %theirs.id(), evidence = %path.display(),
                 "a fork: two statements are signed for one place; the second was refused. Find out who has signed both, and settle it with a checkpoint"
             ),
-            Ok(None) => {}
+            Ok(None) => {
+                tracing::warn!(%channel, %serial, theirs = %theirs.id(), "a fork again: its evidence is kept already, or there is too much of it")
+            }
             Err(error) => tracing::error!(%channel, %serial, %error, "the evidence of a fork cannot be kept"),
         }
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use tidings_protocol::{
-    Channel, MessageId, Statement, View,
+    Channel, MessageId, Serial, Statement, View,
+    trust::Trust,
     verify::VerifyError,
     view::{News, Refusal},
 };
@@ -22,6 +23,8 @@ pub(crate) struct Asked {
     answered: BTreeSet<Channel>,
     /// Channels of which a broker says that what follows our head has expired there.
     gaps: BTreeSet<Channel>,
+    /// The trust by which all of this was judged.
+    trust: Option<Serial>,
 }
 
 impl Asked {
@@ -53,7 +56,7 @@ impl Device {
     /// A channel is done with when a live beat names its head, or, in a namespace without beats, when one broker has
     /// answered. A hole in the log is taken for expired only if no broker can fill it ([6-2]).
     pub(crate) async fn ask_brokers(&mut self) -> Asked {
-        let mut asked = Asked::default();
+        let mut asked = Asked { trust: self.state.trust().map(Trust::serial), ..Asked::default() };
         let channels = self.channels.clone();
         self.ask_all(channels, &mut asked, false).await;
         let gaps: Vec<Channel> = std::mem::take(&mut asked.gaps).into_iter().collect();
@@ -108,51 +111,89 @@ impl Device {
         Ok(connection)
     }
 
+    /// What was judged by another trust than the one in force now is judged anew: a key that was taken away meanwhile has
+    /// no say (attack 13).
+    fn forget_if_trust_changed(&self, waiting: &mut Vec<Channel>, asked: &mut Asked) {
+        let trust = self.state.trust().map(Trust::serial);
+        if asked.trust != trust {
+            let again: Vec<Channel> = asked.answered.iter().filter(|channel| !waiting.contains(channel)).cloned().collect();
+            waiting.extend(again);
+            *asked = Asked { trust, ..Asked::default() };
+        }
+    }
+
     /// Asks the broker that is first now for the channels that still wait; those that need no other broker wait no more.
     async fn ask_one(&mut self, waiting: &mut Vec<Channel>, asked: &mut Asked, accept_gaps: bool) -> Result<(), Error> {
         let mut connection = self.connect().await?;
-        // Before the channels, so that it does not name what is published in between.
-        self.ask_beat(&mut connection).await?;
-        for channel in waiting.clone() {
-            let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
-            let answer = match answer {
+        loop {
+            self.forget_if_trust_changed(waiting, asked);
+            // Before the channels, so that it does not name what is published in between.
+            self.ask_beat(&mut connection).await?;
+            let mut behind = false;
+            for channel in waiting.clone() {
+                let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
                 // It was signed under a trust statement that came after we had walked the log.
-                Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. }) => {
-                    walk_trust(&mut connection, &mut self.state).await?;
-                    self.ask_channel(&mut connection, &channel, asked, accept_gaps).await
+                behind = matches!(&answer, Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. }));
+                if behind {
+                    break;
                 }
-                answer => answer,
-            };
-            match answer {
-                Ok(Answer::Gap) => drop(asked.gaps.insert(channel)),
-                Ok(answer) => {
-                    asked.failed.retain(|(failed, _)| *failed != channel);
-                    asked.gaps.remove(&channel);
-                    asked.answered.insert(channel.clone());
-                    if let Answer::News(news) = answer {
-                        asked.news.push(news);
-                    }
-                    if self.is_done(asked, &channel) {
-                        waiting.retain(|c| *c != channel);
-                    }
+                if answer.is_err() {
+                    // Answers to what was asked ahead may still be under way there.
+                    connection = self.source.connect().await?;
                 }
-                Err(Error::Fork(fork)) => {
-                    self.state.change(|view| view.note_fork((*fork).clone()));
-                    self.state.save()?;
-                    waiting.retain(|c| *c != channel);
-                    asked.answered.insert(channel.clone());
-                    asked.fail(&channel, Error::Fork(fork));
-                }
-                Err(error @ Error::Verify { .. }) => {
-                    if asked.answered.insert(channel.clone()) {
-                        let address = self.source.address().clone();
-                        asked.fail(&channel, Error::Unreachable { address, source: Box::new(error) });
-                    }
-                }
-                Err(error) => return Err(error),
+                self.take_answer(channel, answer, waiting, asked)?;
+            }
+            if !behind {
+                break;
+            }
+            connection = self.source.connect().await?;
+            walk_trust(&mut connection, &mut self.state).await?;
+            let trust = self.state.trust().map(Trust::serial);
+            if asked.trust == trust {
+                let log = self.source.anchor().namespace.trust_log();
+                return Err(Error::Missing { channel: log, serial: trust.and_then(Serial::next).map_or(1, Serial::number) });
             }
         }
         self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn take_answer(
+        &mut self,
+        channel: Channel,
+        answer: Result<Answer, Error>,
+        waiting: &mut Vec<Channel>,
+        asked: &mut Asked,
+    ) -> Result<(), Error> {
+        match answer {
+            Ok(Answer::Gap) => drop(asked.gaps.insert(channel)),
+            Ok(answer) => {
+                asked.failed.retain(|(failed, _)| *failed != channel);
+                asked.gaps.remove(&channel);
+                asked.answered.insert(channel.clone());
+                if let Answer::News(news) = answer {
+                    asked.news.push(news);
+                }
+                if self.is_done(asked, &channel) {
+                    waiting.retain(|c| *c != channel);
+                }
+            }
+            Err(Error::Fork(fork)) => {
+                self.state.change(|view| view.note_fork((*fork).clone()));
+                self.state.save_learnt()?;
+                waiting.retain(|c| *c != channel);
+                asked.answered.insert(channel.clone());
+                asked.fail(&channel, Error::Fork(fork));
+            }
+            // What is wrong with one channel keeps nothing back from another.
+            Err(error @ (Error::Verify { .. } | Error::Missing { .. } | Error::Backlog(_))) => {
+                if !asked.answered.contains(&channel) {
+                    let address = self.source.address().clone();
+                    asked.fail(&channel, Error::Unreachable { address, source: Box::new(error) });
+                }
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -187,6 +228,7 @@ impl Device {
             if !accept_gaps {
                 return Ok(Answer::Gap);
             }
+            tracing::warn!(%channel, from, low = group.low, "what lies between is not to be had from any broker that could be asked");
             from = group.low;
         }
         loop {
@@ -223,7 +265,7 @@ impl Device {
                 found.into_iter().for_each(|statement| self.state.change(|view| view.take_shard(statement)));
             }
         }
-        self.state.save()?;
+        self.state.save_learnt()?;
         Ok(())
     }
 

@@ -98,7 +98,7 @@ impl Device {
                 }
                 Err(Error::Fork(fork)) => {
                     self.state.change(|view| view.note_fork((*fork).clone()));
-                    self.state.save()?;
+                    self.state.save_learnt()?;
                     return Err(Error::Fork(fork));
                 }
                 Err(error @ Error::NotNow { .. }) => {

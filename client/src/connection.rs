@@ -20,6 +20,7 @@ use tidings_protocol::{
         Code, Response, code,
         codec::{ClientCodec, CodecError, Output},
     },
+    verify::VerifyError,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -283,6 +284,11 @@ impl Connection {
             match response.code {
                 code::ARTICLE => {
                     let Incoming { statement, .. } = article::parse(&self.block(ARTICLE_OCTETS).await?)?;
+                    if statement.channel() != channel {
+                        let (expected, found, serial) = (channel.clone(), statement.channel().clone(), statement.serial());
+                        let source = VerifyError::Channel { expected, found };
+                        return Err(Error::Verify { channel: channel.clone(), serial, source });
+                    }
                     if statement.serial().number() != due {
                         return Err(Error::Missing { channel: channel.clone(), serial: due });
                     }

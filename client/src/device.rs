@@ -137,7 +137,7 @@ impl Device {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(&self) -> Result<(), Error> {
+    pub fn save(&mut self) -> Result<(), Error> {
         Ok(self.state.save()?)
     }
 
@@ -382,7 +382,7 @@ impl Device {
                 if serial > self.trusted()?.serial() {
                     let taken = self.state.change(|view| view.take_trust([statement]));
                     taken.map_err(|(serial, source)| refused(&channel, Refusal::Verify { serial, source }))?;
-                    self.state.save()?;
+                    self.state.save_learnt()?;
                 }
                 continue;
             }
@@ -415,7 +415,7 @@ impl Device {
                 }
                 Err(Refusal::Fork(fork)) => {
                     self.state.change(|view| view.note_fork((*fork).clone()));
-                    self.state.save()?;
+                    self.state.save_learnt()?;
                     return Err(Error::Fork(fork));
                 }
                 Err(refusal) => return Err(refused(&channel, refusal)),
@@ -430,8 +430,11 @@ impl Device {
     /// Takes a beat that came by watch: shards wait for the beat that names them. Whether all that is needed is here.
     fn told_beat(&mut self, statement: Statement) -> Result<bool, Error> {
         if *statement.channel() != self.source.anchor().namespace.beat() {
-            self.shards.retain(|shard| shard.channel() != statement.channel());
-            self.shards.push(statement);
+            // Only of shards that we know: what somebody else sends of his own accord is not kept.
+            if self.state.head(statement.channel()).is_some() {
+                self.shards.retain(|shard| shard.channel() != statement.channel());
+                self.shards.push(statement);
+            }
             return Ok(false);
         }
         if !self.take_beat(statement) {
@@ -440,7 +443,7 @@ impl Device {
         for shard in std::mem::take(&mut self.shards) {
             self.state.change(|view| view.take_shard(shard));
         }
-        self.state.save()?;
+        self.state.save_learnt()?;
         Ok(self.missing_shards().is_empty())
     }
 }

@@ -23,6 +23,7 @@
 mod address;
 mod asking;
 mod clearance;
+mod clock;
 mod connection;
 mod device;
 mod error;
@@ -35,6 +36,7 @@ mod survey;
 
 pub use address::{Address, AddressError};
 pub use clearance::Clearance;
+pub use clock::now;
 pub use connection::{Connection, Group, Tls, TlsError};
 pub use device::{Device, Pace, Start, turn};
 pub use error::{Error, explain};
@@ -47,11 +49,3 @@ pub use tidings_protocol::{
     statement::{Body, Release, Withdraw},
     view::{Fork, clearance::NotNow, freshness::Freshness},
 };
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The one place that reads the clock; 1970 if it stands before that.
-#[allow(clippy::disallowed_methods)]
-pub fn now() -> Timestamp {
-    Timestamp::from_seconds(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
-}

@@ -100,6 +100,11 @@ impl Publisher {
             return Ok(here);
         }
         let survey = survey(&self.source, std::slice::from_ref(channel)).await;
+        for seen in &survey.0 {
+            if let Err(error) = &seen.view {
+                tracing::warn!(broker = %seen.address, %error, "this broker could not be asked whether it is ahead of the origin");
+            }
+        }
         let (serial, anywhere) = (here.as_ref().map(|s| s.serial()), survey.newest(channel)?);
         match anywhere.filter(|other| Some(other.serial()) > serial) {
             Some(other) => Err(Error::Survey(format!(

@@ -8,7 +8,7 @@ use std::{
     },
     time::Duration,
 };
-use tidings_protocol::{Anchor, Channel};
+use tidings_protocol::{Anchor, Channel, verify::VerifyError};
 
 use crate::{
     Address, Connection, Error, State, Tls,
@@ -100,9 +100,16 @@ pub(crate) async fn walk_trust(connection: &mut Connection, state: &mut State) -
     };
     let walked = walk(connection, state, &log, group.high).await;
     if walked.as_ref().is_ok_and(|steps| *steps > 0) || walked.is_err() {
-        state.save()?;
+        state.save_learnt()?;
     }
-    walked.map(drop)
+    match walked {
+        // [3.3-1]: we stay with the trust before.
+        Err(Error::Verify { serial, source: VerifyError::Critical(field), .. }) if state.trust().is_some() => {
+            tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
+            Ok(())
+        }
+        walked => walked.map(drop),
+    }
 }
 
 async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, high: u32) -> Result<u32, Error> {

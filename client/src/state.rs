@@ -4,6 +4,7 @@
 //! refused with an explanation, and never reset silently (attack 87).
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -13,14 +14,13 @@ use std::{
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tidings_protocol::{
-    Anchor, Channel, Digest, Head, Serial, Statement, Timestamp, Verified, View,
+    Anchor, Channel, Digest, Head, Serial, Statement, Timestamp, Verified, View, bundle,
     statement::StatementError,
     trust::Trust,
     view::{Fork, Known, News, freshness::Freshness},
 };
-use tokio::time::Instant;
 
-use crate::limits::STATE_OCTETS;
+use crate::{clock::SinceBoot, limits::STATE_OCTETS};
 
 const MAGIC: &str = "tidings-state 2";
 /// Read, and written as [`MAGIC`].
@@ -72,8 +72,10 @@ pub enum StateError {
 #[serde(deny_unknown_fields)]
 struct File {
     anchor: String,
-    /// The latest signed time that was seen.
+    /// The latest signed time that was seen, and when in the life of the machine that was.
     floor: String,
+    #[serde(default)]
+    raised: Option<String>,
     trust: Option<String>,
     #[serde(default)]
     channel: Vec<FileChannel>,
@@ -89,6 +91,9 @@ struct FileChannel {
     applied: Option<String>,
     /// The checkpoint that the head is known to stand on.
     stands_on: Option<String>,
+    /// The serials that the present beat and the next one must name.
+    #[serde(default)]
+    due: Vec<String>,
     /// The other statement of a fork; ours, if it is not the one at the head any more.
     fork: Option<FileFork>,
 }
@@ -117,7 +122,11 @@ impl FileChannel {
             statement: known.newest.as_ref().map(text),
             applied: known.applied.map(|serial| serial.to_string()),
             stands_on: known.stands_on.map(|head| head.to_string()),
-            fork: known.fork.as_ref().map(|fork| FileFork { ours: text(&fork.ours), theirs: text(&fork.theirs) }),
+            due: [known.due.0, known.due.1].map(|serial| serial.map_or("-".into(), |serial| serial.to_string())).into(),
+            fork: known.fork.as_ref().map(|fork| FileFork {
+                ours: text(&fork.ours),
+                theirs: std::iter::once(&fork.theirs).chain(&fork.above).map(text).collect(),
+            }),
         }
     }
 
@@ -129,11 +138,20 @@ impl FileChannel {
         if !fits {
             return Err("its head is not the statement that is kept".into());
         }
-        let fork =
-            self.fork.map(|fork| Ok::<_, String>(Fork { ours: statement(fork.ours)?, theirs: statement(fork.theirs)? })).transpose()?;
+        let fork = self.fork.map(|fork| {
+            let mut branch = bundle::parse(fork.theirs.as_bytes()).map_err(|e| e.to_string())?;
+            let theirs = branch.remove(0);
+            Ok::<_, String>(Fork { ours: statement(fork.ours)?, theirs, above: branch })
+        });
+        let fork = fork.transpose()?;
         let applied = self.applied.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?;
         let stands_on = self.stands_on.map(|text| head(&text).ok_or("its checkpoint is no head")).transpose()?;
-        Ok((channel, Known { newest, fork, stands_on, applied }))
+        let due = |at: usize| match self.due.get(at).map(String::as_str) {
+            None | Some("-") => Ok(None),
+            Some(text) => text.parse::<Serial>().map(Some).map_err(|e| e.to_string()),
+        };
+        let due = (due(0)?, due(1)?);
+        Ok((channel, Known { newest, fork, stands_on, due, applied }))
     }
 }
 
@@ -143,6 +161,8 @@ pub struct State {
     /// Held as long as the state is in use, so that two devices do not take each other back.
     _lock: Option<fs::File>,
     seen: Seen,
+    /// What is durable of channels whose news are not in safe hands yet.
+    held: BTreeMap<Channel, Option<Known>>,
     shared: Arc<ArcSwap<Seen>>,
 }
 
@@ -151,14 +171,14 @@ pub struct State {
 struct Seen {
     view: View,
     /// When the floor was raised, so that time goes on from there even where no clock does.
-    raised: Instant,
+    raised: SinceBoot,
     clock: fn() -> Timestamp,
 }
 
 impl Seen {
     /// [5.1-3]: what the clock shows, or the floor and what has passed since it was raised.
     fn now(&self) -> Timestamp {
-        (self.clock)().max(self.view.floor().plus(self.raised.elapsed().as_secs()))
+        (self.clock)().max(self.view.floor().plus(self.raised.elapsed_seconds()))
     }
 }
 
@@ -180,9 +200,9 @@ impl Monitor {
 
 impl State {
     fn new(anchor: &Anchor) -> Self {
-        let seen = Seen { view: View::new(anchor.clone()), raised: Instant::now(), clock: crate::now };
+        let seen = Seen { view: View::new(anchor.clone()), raised: SinceBoot::now(), clock: crate::now };
         let shared = Arc::new(ArcSwap::from_pointee(seen.clone()));
-        Self { path: None, _lock: None, seen, shared }
+        Self { path: None, _lock: None, seen, held: BTreeMap::new(), shared }
     }
 
     /// A state that ends with the process.
@@ -253,6 +273,8 @@ impl State {
             Trust::resume(&anchor.namespace, statement).map_err(|e| damaged(&format!("trust: {e}")))
         };
         state.seen.view = state.seen.view.resume(file.trust.map(resume).transpose()?, floor);
+        // Time that has passed since, in this life of the machine, has passed.
+        state.seen.raised = file.raised.and_then(|text| SinceBoot::read(&text)).unwrap_or(state.seen.raised);
         for channel in file.channel {
             let name = channel.name.clone();
             let (channel, known) = channel.read().map_err(|why| damaged(&format!("{name}: {why}")))?;
@@ -308,34 +330,51 @@ impl State {
         let floor = self.seen.view.floor();
         let result = change(&mut self.seen.view);
         if self.seen.view.floor() != floor {
-            self.seen.raised = Instant::now();
+            self.seen.raised = SinceBoot::now();
         }
         self.share();
         result
     }
 
     /// Takes note of news, durably; if that fails, nothing has changed.
-    pub(crate) fn advance<'a>(&mut self, news: impl IntoIterator<Item = &'a News>) -> Result<(), StateError> {
+    pub(crate) fn advance<'a>(&mut self, news: impl IntoIterator<Item = &'a News> + Clone) -> Result<(), StateError> {
         let before = self.seen.clone();
         self.note(news);
         self.save().inspect_err(|_| {
             self.seen = before;
+            self.held.clear();
             self.share();
         })
     }
 
     /// The same in memory alone, until [`State::save`].
-    pub(crate) fn note<'a>(&mut self, news: impl IntoIterator<Item = &'a News>) {
+    pub(crate) fn note<'a>(&mut self, news: impl IntoIterator<Item = &'a News> + Clone) {
+        for news in news.clone() {
+            let known = self.seen.view.known(news.channel());
+            self.held.entry(news.channel().clone()).or_insert_with(|| known.cloned());
+        }
         self.change(|view| news.into_iter().for_each(|news| view.note(news)));
     }
 
-    /// Writes the file: a new one beside it, made durable, takes its place.
-    pub(crate) fn save(&self) -> Result<(), StateError> {
+    /// Writes the file, since all news are in safe hands.
+    pub(crate) fn save(&mut self) -> Result<(), StateError> {
+        let held = std::mem::take(&mut self.held);
+        self.save_learnt().inspect_err(|_| self.held = held)
+    }
+
+    /// Writes the file, but cursors whose news are not in safe hands stay where they were: a new file beside the old one,
+    /// made durable, takes its place.
+    pub(crate) fn save_learnt(&self) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let channels = self.seen.view.channels().filter_map(|channel| Some(FileChannel::write(channel, self.seen.view.known(channel)?)));
+        let durable = |channel: &Channel| match self.held.get(channel) {
+            Some(held) => held.clone(),
+            None => self.seen.view.known(channel).cloned(),
+        };
+        let channels = self.seen.view.channels().filter_map(|channel| Some(FileChannel::write(channel, &durable(channel)?)));
         let file = File {
             anchor: self.seen.view.anchor().to_string(),
             floor: self.seen.view.floor().to_string(),
+            raised: Some(self.seen.raised.to_string()),
             trust: self.seen.view.trust().map(|trust| text(trust.statement())),
             channel: channels.collect(),
         };

@@ -1,5 +1,7 @@
 //! What several brokers have, side by side: before something is signed, so that nothing is signed twice (attack 30).
 
+use std::{cmp::Ordering, collections::BTreeSet};
+
 use tidings_protocol::{
     Channel, Statement, Verified, View,
     nntp::code,
@@ -19,8 +21,10 @@ use crate::{
 pub struct Seen {
     /// The broker.
     pub address: Address,
-    /// Its trust log, walked to the end, and the newest statement of each channel; or why it cannot be used.
+    /// The newest statement of each channel, judged by the newest trust of all brokers; or why it cannot be used.
     pub view: Result<View, Error>,
+    /// Channels that it has shown this time, as they are in the view.
+    pub confirmed: BTreeSet<Channel>,
     /// Channels whose newest statement is not accepted, and why.
     pub failed: Vec<(Channel, Error)>,
 }
@@ -38,13 +42,28 @@ impl Lookout {
     }
 
     /// Asks every broker for the newest statement of these channels; without any, of all channels of the namespace that
-    /// are neither trust logs nor beats. What a broker had before, and does not show now, counts all the same.
+    /// are neither trust logs nor beats. What a broker had before, and does not show now, is known all the same.
     pub async fn look(&mut self, channels: &[Channel]) -> Survey {
-        let mut all = Vec::new();
+        let mut connections = Vec::new();
         for (source, state) in &mut self.0 {
-            let mut seen = Seen { address: source.address().clone(), view: Err(Error::NoBroker), failed: Vec::new() };
-            let looked = timeout(ASK, look(source, state, channels, &mut seen.failed)).await;
-            seen.view = looked.unwrap_or(Err(Error::Silent(ASK))).map(|()| state.view().clone());
+            connections.push(timeout(ASK, walk(source, state)).await.unwrap_or(Err(Error::Silent(ASK))));
+        }
+        // A broker that shows an old trust log has no say in who may sign.
+        let newest = self.0.iter().filter_map(|(_, state)| state.trust()).max_by_key(|trust| trust.serial()).cloned();
+        let mut all = Vec::new();
+        for ((source, state), connection) in self.0.iter_mut().zip(connections) {
+            if let Some(newest) = newest.as_ref().filter(|newest| state.trust().map(Trust::serial) < Some(newest.serial())) {
+                state.change(|view| *view = View::new(source.anchor().clone()).resume(Some(newest.clone()), view.floor()));
+            }
+            let mut seen =
+                Seen { address: source.address().clone(), view: Err(Error::NoBroker), confirmed: BTreeSet::new(), failed: Vec::new() };
+            let looked = match connection {
+                Ok(connection) => {
+                    timeout(ASK, look(connection, source, state, channels, &mut seen)).await.unwrap_or(Err(Error::Silent(ASK)))
+                }
+                Err(error) => Err(error),
+            };
+            seen.view = looked.map(|()| state.view().clone());
             all.push(seen);
         }
         Survey(all)
@@ -56,22 +75,37 @@ pub async fn survey(source: &Source, channels: &[Channel]) -> Survey {
     Lookout::new(source).look(channels).await
 }
 
-async fn look(source: &Source, state: &mut State, channels: &[Channel], failed: &mut Vec<(Channel, Error)>) -> Result<(), Error> {
+async fn walk(source: &Source, state: &mut State) -> Result<Connection, Error> {
     let mut connection = source.connect().await?;
     match walk_trust(&mut connection, state).await {
-        Ok(()) | Err(Error::NoTrustLog(_)) => {}
-        Err(error) => return Err(error),
+        Ok(()) | Err(Error::NoTrustLog(_)) => Ok(connection),
+        Err(error) => Err(error),
     }
+}
+
+async fn look(mut connection: Connection, source: &Source, state: &mut State, channels: &[Channel], seen: &mut Seen) -> Result<(), Error> {
     let mut wanted = channels.to_vec();
     if channels.is_empty() {
-        let is_new = |(channel, high): &(Channel, u32)| state.head(channel).is_none_or(|head| head.serial.number() < *high);
-        wanted.extend(list(&mut connection, source).await?.into_iter().filter(is_new).map(|(channel, _)| channel));
+        for (channel, high) in list(&mut connection, source).await? {
+            match state.head(&channel).map(|head| head.serial.number().cmp(&high)) {
+                Some(Ordering::Equal) if state.newest(&channel).is_some() => drop(seen.confirmed.insert(channel)),
+                // It has less than it had.
+                Some(Ordering::Greater) if state.newest(&channel).is_some() => {}
+                _ => wanted.push(channel),
+            }
+        }
     }
     let mut found = Vec::new();
     for channel in wanted {
         match newest(&mut connection, state.view(), &channel).await {
-            Ok(news) => found.extend(news),
-            Err(error @ (Error::Verify { .. } | Error::Fork(_) | Error::Missing { .. })) => failed.push((channel, error)),
+            Ok(news) => {
+                seen.confirmed.extend(news.is_some().then(|| channel.clone()));
+                found.extend(news);
+            }
+            Err(error @ (Error::Verify { .. } | Error::Fork(_) | Error::Missing { .. } | Error::Backlog(_))) => {
+                seen.failed.push((channel, error));
+                connection = source.connect().await?;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -79,14 +113,18 @@ async fn look(source: &Source, state: &mut State, channels: &[Channel], failed: 
     Ok(())
 }
 
-/// The newest statement alone: what lies between is of no interest here.
+/// The newest statement, and what lies between only where a checkpoint wants it.
 async fn newest(connection: &mut Connection, view: &View, channel: &Channel) -> Result<Option<News>, Error> {
     let Some((group, _)) = connection.group(channel, None).await? else { return Ok(None) };
-    let run = connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
-    match view.examine(channel, run) {
-        Ok(news) => Ok(Some(news)),
-        Err(Refusal::NoTrust) => Err(Error::NoTrustLog(view.anchor().namespace.trust_log())),
-        Err(refusal) => Err(refused(channel, refusal)),
+    let mut from = group.high;
+    loop {
+        let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+        match view.examine(channel, run) {
+            Ok(news) => return Ok(Some(news)),
+            Err(Refusal::ReadFrom(serial)) if serial.number() < from && serial.number() >= group.low => from = serial.number(),
+            Err(Refusal::NoTrust) => return Err(Error::NoTrustLog(view.anchor().namespace.trust_log())),
+            Err(refusal) => return Err(refused(channel, refusal)),
+        }
     }
 }
 
@@ -122,11 +160,16 @@ impl Survey {
         all
     }
 
-    /// The newest statement of a channel that any broker has, verified.
+    /// The newest statement of a channel that any broker has, verified by the newest trust.
     ///
     /// # Errors
-    /// If two brokers have different statements for its place: a fork.
+    /// If two brokers have different statements for its place, or one follows another than one that is known: a fork.
     pub fn newest(&self, channel: &Channel) -> Result<Option<&Verified<Statement>>, Error> {
+        let forked =
+            self.0.iter().flat_map(|seen| &seen.failed).find(|(failed, error)| failed == channel && matches!(error, Error::Fork(_)));
+        if let Some((_, error)) = forked {
+            return Err(Error::Survey(error.to_string()));
+        }
         let mut newest: Option<(&Address, &Verified<Statement>)> = None;
         for (address, view) in self.views() {
             let Some(statement) = view.newest(channel) else { continue };
@@ -144,5 +187,29 @@ impl Survey {
             }
         }
         Ok(newest.map(|(_, statement)| statement))
+    }
+
+    /// The newest statement of a channel, if every broker that could be asked has the very same.
+    ///
+    /// # Errors
+    /// If they have not: which has what.
+    pub fn agreed(&self, channel: &Channel) -> Result<Option<&Verified<Statement>>, Error> {
+        let newest = self.newest(channel)?;
+        let other = self.views().find(|(_, view)| view.newest(channel).map(|s| s.head()) != newest.map(|s| s.head()));
+        match (other, newest) {
+            (Some((address, view)), Some(newest)) => {
+                let has = view.head(channel).map_or("none of it".into(), |head| head.serial.to_string());
+                Err(Error::Survey(format!(
+                    "brokers disagree about the head of {channel}: there is {}, and {address} has {has}; wait until all have the same, leave that broker out, or say with --checkpoint what the log is",
+                    newest.serial()
+                )))
+            }
+            _ => Ok(newest),
+        }
+    }
+
+    /// Whether some broker has shown a channel's newest statement this time.
+    pub fn is_confirmed(&self, channel: &Channel) -> bool {
+        self.0.iter().any(|seen| seen.view.is_ok() && seen.confirmed.contains(channel))
     }
 }

@@ -39,11 +39,18 @@ impl TrustRules {
         let signed = |name: &&str| self.keys.iter().any(|key| key.name == *name && statement.is_truly_signed_by(&key.key));
         role.names.iter().map(String::as_str).filter(signed).collect()
     }
-    /// Whether a statement would be authentic by itself under these rules, if they were in force: what a signer of
-    /// trust wants to know before (section 4.3).
-    pub fn would_accept(&self, statement: &Statement) -> bool {
-        let role = self.role(statement.kind(), statement.channel());
-        role.is_some_and(|role| self.signers(role, statement).len() >= role.threshold)
+    /// [4.3-5]: whether these rules may no longer prove what others have proven in a channel: somebody who may sign there
+    /// a release or a withdrawal would not be enough any more.
+    pub fn narrows(&self, old: &TrustRules, channel: &Channel) -> bool {
+        [Kind::Release, Kind::Withdraw].into_iter().any(|kind| {
+            let Some(before) = old.role(kind, channel) else { return false };
+            let Some(after) = self.role(kind, channel) else { return true };
+            let keys = |rules: &TrustRules, role: &Role| -> Vec<PublicKey> {
+                rules.keys.iter().filter(|key| role.names.contains(&key.name)).map(|key| key.key).collect()
+            };
+            let (lost, kept) = (keys(old, before), keys(self, after));
+            after.threshold > before.threshold || lost.iter().any(|key| !kept.contains(key))
+        })
     }
 }
 
@@ -154,6 +161,11 @@ impl Trust {
     /// The place of a channel's log that it has settled.
     pub fn checkpoint(&self, channel: &Channel) -> Option<Head> {
         self.rules().checkpoints.iter().find(|c| c.channel == *channel).map(|c| c.head)
+    }
+    /// Whether a statement has good signatures that meet the role for some kind in its channel, perhaps another than its own.
+    pub fn meets(&self, kind: Kind, statement: &Statement) -> bool {
+        let role = self.role(kind, statement.channel());
+        role.is_some_and(|role| self.signers(statement).is_ok_and(|signers| signers.count(role) >= role.threshold))
     }
     /// How many signatures are checked to judge a statement by itself: those of listed keys.
     pub fn signature_checks(&self, statement: &Statement) -> usize {

@@ -187,7 +187,8 @@ fn naive(rules: &TrustRules, run: &[Statement]) -> bool {
         let pattern = role.pattern.to_string();
         pattern == "*" || pattern == "model.os" || pattern == "model.*"
     };
-    let role = |kind: Kind| rules.roles.iter().filter(|role| role.kind == kind && covers(role)).max_by_key(|role| role.pattern.to_string().len());
+    let role =
+        |kind: Kind| rules.roles.iter().filter(|role| role.kind == kind && covers(role)).max_by_key(|role| role.pattern.to_string().len());
     let holds = |statement: &Statement, key: &PublicKey| statement.is_truly_signed_by(key);
     // A known key with a signature that does not hold spoils the statement as a witness.
     let spoilt = |statement: &Statement| rules.keys.iter().any(|k| statement.is_signed_by(&k.key) && !holds(statement, &k.key));
@@ -205,9 +206,8 @@ fn naive(rules: &TrustRules, run: &[Statement]) -> bool {
         meets: &dyn Fn(&Statement, Kind) -> bool,
         linked: &dyn Fn(usize, usize) -> bool,
     ) -> bool {
-        let witness = |j: usize| {
-            linked(i, j) && (decreed(&run[j]) || meets(&run[j], run[i].kind())) && authentic(j, run, decreed, meets, linked)
-        };
+        let witness =
+            |j: usize| linked(i, j) && (decreed(&run[j]) || meets(&run[j], run[i].kind())) && authentic(j, run, decreed, meets, linked);
         decreed(&run[i]) || meets(&run[i], run[i].kind()) || (i + 1..run.len()).any(witness)
     }
     let decreed = |statement: &Statement| checkpoint == Some(statement.head());
@@ -249,9 +249,14 @@ impl Scene {
         if note {
             self.view.note(&news);
         }
-        Ok(news.statements().iter().filter(|statement| !self.honest.contains(&place(statement))).inspect(|statement| {
-            assert_ne!(statement.kind(), Kind::Release, "a release that nobody released");
-        }).count())
+        Ok(news
+            .statements()
+            .iter()
+            .filter(|statement| !self.honest.contains(&place(statement)))
+            .inspect(|statement| {
+                assert_ne!(statement.kind(), Kind::Release, "a release that nobody released");
+            })
+            .count())
     }
 
     fn poll(&mut self, upto: usize) {

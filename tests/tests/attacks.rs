@@ -13,7 +13,8 @@ use std::{
 
 use futures_util::StreamExt;
 use tidings_client::{
-    Channel, Device, Error, Freshness, Head, NotNow, Pace, PublishError, Publisher, Serial, Source, Start, State, Statement, Timestamp, Verified, now,
+    Channel, Device, Error, Freshness, Head, NotNow, Pace, PublishError, Publisher, Serial, Source, Start, State, Statement, Timestamp,
+    Verified, now,
 };
 use tidings_protocol::{statement::Release, verify::VerifyError};
 use tidings_tests::{
@@ -241,7 +242,11 @@ async fn attack_13_a_whole_set_of_retired_keys_signs_nothing_new_and_what_it_sig
     let rotated = realm.rotate(new, &[(&os(), head)], ROOTS);
     stage.publish(&[rotated]).await;
     // The thief signs with the complete old set: on top, under the old trust, and in another place.
-    for forged in [realm.release(&os(), Some(head), "6.6", BOTH), stale.release(&os(), Some(head), "6.6", BOTH), stale.release(&os(), Some(old[1].head()), "6.6", BOTH)] {
+    for forged in [
+        realm.release(&os(), Some(head), "6.6", BOTH),
+        stale.release(&os(), Some(head), "6.6", BOTH),
+        stale.release(&os(), Some(old[1].head()), "6.6", BOTH),
+    ] {
         let said = stage.refusal(&forged).await;
         assert!(said.contains("(spec 5.2-4)") || said.contains("(spec 5.3-2)") || said.contains("head"), "{said}");
         let mut log = old[..forged.serial().number() as usize - 1].to_vec();
@@ -324,7 +329,7 @@ async fn attack_15_a_device_that_was_sent_to_the_last_serial_comes_back_by_a_che
     // The keys are taken away, and the checkpoint says what the log is.
     let new = &["trust * 2 root1 root2 root3", "release * 2 cem dan", "withdraw * 1 stop"];
     let rotated = realm.rotate(new, &[(&os(), honest[1].head())], ROOTS);
-    stage.publish(&[rotated, ]).await;
+    stage.publish(&[rotated]).await;
     assert_eq!(poll(&mut device).await.unwrap(), [2]);
     stage.publish(&[realm.release(&os(), Some(honest[1].head()), "2.0", &["cem", "dan"])]).await;
     assert_eq!(poll(&mut device).await.unwrap(), [3]);
@@ -470,7 +475,8 @@ async fn attacks_21_22_expiry_stops_installing_and_nothing_else_whatever_the_clo
     assert!(!device.freshness(&os()).is_current());
     assert!(clear(&mut device, 1).await.is_err());
     // 11 days on, by a signed time: the trust has expired for a device that has seen it, and stays so when its clock is set back.
-    let mut later = Realm { time: Timestamp::from_seconds(time + 11 * DAY), log: realm.log.clone(), anchor: realm.anchor.clone(), expires: 365 * DAY };
+    let mut later =
+        Realm { time: Timestamp::from_seconds(time + 11 * DAY), log: realm.log.clone(), anchor: realm.anchor.clone(), expires: 365 * DAY };
     let next = later.release(&os(), Some(all[0].head()), "1.2", BOTH);
     let live = later.beat(Some(beat.head()), &[(&os(), next.head())], 600, &["beat"]);
     stage.publish(&[next.clone(), live.clone()]).await;
@@ -645,7 +651,10 @@ async fn attack_28_a_fork_stops_is_kept_as_evidence_and_ends_by_a_checkpoint() {
     let open = |brokers: &[SocketAddr]| Device::open(source(&realm, brokers), ["test.os.stable"], &path).unwrap();
     let mut device = open(&[one.address()]);
     let refused = poll(&mut device).await;
-    assert!(matches!(&refused, Err(Error::Unreachable { source, .. }) if matches!(&**source, Error::Verify { source: VerifyError::Checkpoint { .. }, .. })), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Error::Unreachable { source, .. }) if matches!(&**source, Error::Verify { source: VerifyError::Checkpoint { .. }, .. })),
+        "{refused:?}"
+    );
     device.set_source(source(&realm, &[one.address(), two.address()])).unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [2]);
     assert_eq!(device.state().head(&os()), Some(theirs.head()));
@@ -782,6 +791,12 @@ async fn attack_51_a_downgrade_needs_a_signed_way_back_and_a_barrier_is_one() {
     }
     assert!(clear(&mut device, 2).await.unwrap_err().contains("(spec 5.6-7)"));
     stage.publish(&[realm.withdraw(&os(), third.head(), serial(3), Some(serial(2)), &["stop"])]).await;
+    assert!(clear(&mut device, 2).await.unwrap_err().contains("(spec 5.6-7)"), "the withdraw key alone sends nobody back");
+    let head = device.state().head(&os()).unwrap();
+    assert_eq!(head.serial, serial(3));
+    poll(&mut device).await.unwrap();
+    let head = device.state().head(&os()).unwrap();
+    stage.publish(&[realm.withdraw(&os(), head, serial(3), Some(serial(2)), &["stop", "ann", "bob"])]).await;
     clear(&mut device, 2).await.unwrap();
     assert!(clear(&mut device, 1).await.unwrap_err().contains("(spec 5.6-7)"));
 }

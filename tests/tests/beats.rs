@@ -149,7 +149,7 @@ impl Drop for Running {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_reads_all_brokers_and_a_mirror_that_hides_something_cannot_make_it_confirm_less() {
     let realm = Realm::new(ROLES, &["root"]);
     let (fixture, _daemon, mut publisher) = start(&realm, "").await;

@@ -163,7 +163,10 @@ impl Session {
                 if self.place.refused >= REFUSALS {
                     self.respond(response.code, response.text);
                     tracing::warn!(peer = %self.place.peer, refused = REFUSALS, "a connection is closed that offered too much that was refused");
-                    return Err(End::Refused(Response::new(code::UNAVAILABLE, "too many articles were refused here; what is wrong with them?")));
+                    return Err(End::Refused(Response::new(
+                        code::UNAVAILABLE,
+                        "too many articles were refused here; what is wrong with them?",
+                    )));
                 }
                 self.respond(response.code, response.text);
                 Ok(())

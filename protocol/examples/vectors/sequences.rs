@@ -137,7 +137,9 @@ pub(super) fn write(directory: &Path) -> u32 {
     life.step(&format!("clear: {OS} 2 yes"), &[&r2]);
     life.step(&format!("applied: {OS} 2"), &[]);
     life.step(&format!("clear: {OS} 1 no 5.6-7"), &[&r1, &r2]);
-    let back = withdraw(r2.head(), "2026-02-01T12:05:00Z", "Withdraws: 2\nFallback: 1\n", &[STOP]);
+    let alone = withdraw(r2.head(), "2026-02-01T12:05:00Z", "Withdraws: 2\nFallback: 1\n", &[STOP]);
+    life.step(&format!("clear: {OS} 1 no 5.6-7"), &[&r1, &r2, &alone]);
+    let back = withdraw(r2.head(), "2026-02-01T12:05:00Z", "Withdraws: 2\nFallback: 1\n", &[STOP, ANN]);
     life.step(&format!("clear: {OS} 2 no 5.6-5"), &[&r2, &back]);
     life.step(&format!("read: {OS} new 3"), &[&back]);
     life.step(&format!("clear: {OS} 2 no 5.6-1"), &[&r2]);
@@ -311,6 +313,28 @@ pub(super) fn write(directory: &Path) -> u32 {
     life.step(&format!("state: {OS} FORKED"), &[]);
     life.step(&format!("clear: {OS} 2 no 5.6-2"), &[&others]);
     life.write(directory, "split-view", &mut count);
+
+    let mut life = begin("attack 14: a stolen withdraw key runs ahead of the log; beats do not follow");
+    life.step(&format!("read: {OS} new 1,2"), &[&r1, &r2]);
+    life.step("beat: taken", &[&beat_1]);
+    let ahead_3 = withdraw(r2.head(), noon, "Withdraws: 1\n", &[STOP]);
+    let ahead_4 = withdraw(ahead_3.head(), noon, "Withdraws: 1\n", &[STOP]);
+    let ahead_5 = withdraw(ahead_4.head(), noon, "Withdraws: 1\n", &[STOP]);
+    life.step(&format!("read: {OS} new 3,4,5"), &[&ahead_3, &ahead_4, &ahead_5]);
+    life.step(&format!("state: {OS} CURRENT"), &[]);
+    let said = |after: &Statement, head: Head| {
+        beat("vectors.beat", Some(after.head()), "2026-02-01T12:01:00Z", later, &[(OS, head), trust_head], &[BEAT])
+    };
+    let beat_2 = said(&beat_1, r3.head());
+    let beat_3 = said(&beat_2, r3.head());
+    life.step("beat: taken", &[&beat_2]);
+    life.step("beat: taken", &[&beat_3]);
+    life.step(&format!("state: {OS} STALE"), &[]);
+    life.step(&format!("clear: {OS} 2 no 5.6-2"), &[&r2, &ahead_3, &ahead_4, &ahead_5]);
+    let r4 = release(Some(r3.head()), noon, 1, "", &[ANN]);
+    life.step("beat: taken", &[&said(&beat_3, r4.head())]);
+    life.step(&format!("state: {OS} FORKED"), &[]);
+    life.write(directory, "run-ahead", &mut count);
 
     let last = release(Some(Head { serial: "2147483645".parse().unwrap(), id: r1.id() }), noon, 1, "", &[ANN]);
     let cems = second(&Rules { release: vec![CEM], checkpoints: vec![(OS, r2.head())], ..rules() }, &[ROOT]);

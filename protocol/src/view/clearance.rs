@@ -5,7 +5,7 @@ use alloc::{string::String, vec::Vec};
 use super::{Refusal, View, freshness::Freshness};
 use crate::{
     Channel, Serial, Statement, Timestamp, Verified,
-    statement::{Body, Withdraw},
+    statement::{Body, Kind, Withdraw},
 };
 
 /// Why a release may not be applied now. Each is a step of spec section 5.6.
@@ -53,7 +53,7 @@ pub enum NotNow {
     #[error("it is not to be applied before {0} (spec 5.6-6)")]
     Premature(Timestamp),
     /// A later one was applied.
-    #[error("{0} was applied already, and no withdrawal names this one as the way back (spec 5.6-7)")]
+    #[error("{0} was applied already, and no withdrawal that releasers have signed names this one as the way back (spec 5.6-7)")]
     Older(Serial),
     /// Another release comes first.
     #[error("{0} has to be applied first (spec 5.6-8)")]
@@ -115,8 +115,12 @@ impl View {
         }
         let applied = self.applied(channel);
         if let Some(applied) = applied.filter(|applied| *applied > serial) {
-            let way_back = withdrawals(&run).any(|(_, withdraw)| withdraw.withdraws == applied && withdraw.fallback == Some(serial));
-            if !way_back {
+            // To stop is one thing, to go back another: that takes those who may release (attack 14).
+            let by_releasers = |by: Serial| run.iter().any(|s| s.serial() == by && trust.meets(Kind::Release, s));
+            let way_back = |(by, withdraw): (Serial, &Withdraw)| {
+                withdraw.withdraws == applied && withdraw.fallback == Some(serial) && by_releasers(by)
+            };
+            if !withdrawals(&run).any(way_back) {
                 return Err(NotNow::Older(applied));
             }
         }

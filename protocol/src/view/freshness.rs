@@ -12,7 +12,7 @@ use crate::{
 /// What a device can say of a channel at a time; the four words of [5.5-1].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// A live beat names the head: nothing is held back.
+    /// A live beat names the head, or the last but one, which it came after: nothing is held back.
     Current {
         /// Until when that is so without a further beat.
         until: Timestamp,
@@ -76,7 +76,7 @@ impl View {
     pub fn take_beat(&mut self, statement: Statement) -> Result<(), super::Refusal> {
         let serial = statement.serial();
         let trust = self.trust().ok_or(super::Refusal::NoTrust)?;
-        let signature_checks = trust.signature_checks(&statement);
+        let (under, signature_checks) = (Some(trust.serial()), trust.signature_checks(&statement));
         let refused = |source| super::Refusal::Verify { serial, source };
         let beat = trust.verify(statement).map_err(refused)?;
         if let Some(field) = beat.unknown_critical() {
@@ -84,7 +84,14 @@ impl View {
         }
         let channel = beat.channel().clone();
         if channel.is_beat() && self.newest(&channel).is_none_or(|known| known.serial() < serial) {
-            self.note(&super::News::only(beat, signature_checks));
+            self.note(&super::News::only(beat, under, signature_checks));
+            if channel == self.anchor().namespace.beat() {
+                // [5.5-4]: what is known now must be named by the beat after the next at the latest.
+                for entry in self.channels.values_mut() {
+                    let head = entry.known.newest.as_ref().map(Statement::serial);
+                    entry.known.due = (entry.known.due.1, head);
+                }
+            }
         }
         Ok(())
     }
@@ -108,9 +115,9 @@ impl View {
     /// [5.5-3]: takes a shard that the namespace's beat names; its id is the proof, so that a later one is not taken.
     pub fn take_shard(&mut self, statement: Statement) {
         let channel = statement.channel().clone();
-        let named = self.beat().and_then(|(_, beat)| beat.head(&channel));
+        let (named, under) = (self.beat().and_then(|(_, beat)| beat.head(&channel)), self.trust().map(crate::trust::Trust::serial));
         if channel.is_beat() && named == Some(statement.head()) {
-            self.note(&super::News::only(Verified::new(statement), 0));
+            self.note(&super::News::only(Verified::new(statement), under, 0));
         }
     }
 
@@ -155,11 +162,18 @@ impl View {
                 _ => {}
             }
         }
+        let named = self.named(channel);
+        let before = self.known(channel).and_then(|known| known.newest.as_ref()?.predecessor());
+        if named.zip(before).is_some_and(|(named, before)| named.serial == before.serial && named.id != before.id) {
+            return Freshness::Forked;
+        }
         let until = self.beat_ends();
         let live = until.filter(|until| self.time(clock) < *until);
-        match (live, self.named(channel)) {
-            // What is not known to stand on a checkpoint is not known to be the log.
-            (Some(until), Some(_)) if self.doubt(channel).is_none() => Freshness::Current { until },
+        let due = self.known(channel).and_then(|known| known.due.0);
+        match (live, named) {
+            // What beats do not name in time is not on the log that they speak of, and what is not known to stand on a
+            // checkpoint is not known to be on it.
+            (Some(until), Some(named)) if self.doubt(channel).is_none() && Some(named.serial) >= due => Freshness::Current { until },
             (None, Some(_)) => Freshness::Stale { since: until },
             _ => Freshness::Stale { since: None },
         }

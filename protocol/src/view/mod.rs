@@ -23,9 +23,22 @@ pub struct Fork {
     pub ours: Statement,
     /// The one that came later: of the same serial, or the next one with another `Previous`.
     pub theirs: Statement,
+    /// Where theirs is not signed by those who may say such a thing now, but hash-linked below a statement that they
+    /// signed: what lies between, oldest first.
+    pub above: Vec<Statement>,
 }
 
+/// Statements that are kept to prove a branch which is not signed at its lower end.
+const ABOVE: usize = 64;
+
 impl Fork {
+    /// Of the run in which it was found as much as proves it.
+    fn new(trust: &Trust, ours: &Statement, run: &[Verified<Statement>]) -> Self {
+        let run: Vec<Statement> = run.iter().take(ABOVE + 1).map(|statement| (**statement).clone()).collect();
+        let proves = |count: &usize| trust.verify_run(ours.channel(), run[..*count].to_vec()).is_ok();
+        let count = (1..=run.len()).find(proves).unwrap_or(run.len());
+        Self { ours: ours.clone(), theirs: run[0].clone(), above: run[1..count].to_vec() }
+    }
     /// The place where the branches part: the serial of ours.
     pub fn serial(&self) -> Serial {
         self.ours.serial()
@@ -41,6 +54,8 @@ pub struct Known {
     pub fork: Option<Fork>,
     /// The checkpoint that the head is known to stand on.
     pub stands_on: Option<Head>,
+    /// What the present beat must name, and what the next one must: the heads when the beats before them were taken.
+    pub due: (Option<Serial>, Option<Serial>),
     /// The release that was applied last.
     pub applied: Option<Serial>,
 }
@@ -59,13 +74,18 @@ pub struct News {
     statements: Vec<Verified<Statement>>,
     /// Whether the run had the checkpoint of its channel in it.
     settled: bool,
+    /// Whether it takes the place of the branch that was known.
+    other_branch: bool,
+    /// The trust by which it was verified.
+    trust: Option<Serial>,
     signature_checks: usize,
 }
 
 impl News {
     /// One statement that needs no place: a beat.
-    fn only(statement: Verified<Statement>, signature_checks: usize) -> Self {
-        Self { channel: statement.channel().clone(), statements: [statement].into(), settled: false, signature_checks }
+    fn only(statement: Verified<Statement>, trust: Option<Serial>, signature_checks: usize) -> Self {
+        let channel = statement.channel().clone();
+        Self { channel, statements: [statement].into(), settled: false, other_branch: false, trust, signature_checks }
     }
     /// The channel.
     pub fn channel(&self) -> &Channel {
@@ -81,10 +101,10 @@ impl News {
     }
     /// The same, one by one, for somebody who takes note of each when it was dealt with.
     pub fn each(self) -> impl Iterator<Item = Self> {
-        let Self { channel, statements, settled, mut signature_checks } = self;
+        let Self { channel, statements, settled, mut other_branch, trust, mut signature_checks } = self;
         statements.into_iter().map(move |statement| {
-            let signature_checks = core::mem::take(&mut signature_checks);
-            Self { channel: channel.clone(), statements: [statement].into(), settled, signature_checks }
+            let (signature_checks, other_branch) = (core::mem::take(&mut signature_checks), core::mem::take(&mut other_branch));
+            Self { channel: channel.clone(), statements: [statement].into(), settled, other_branch, trust, signature_checks }
         })
     }
     /// The statements alone.
@@ -113,6 +133,11 @@ pub enum Refusal {
     /// A checkpoint decides which branch is the log: it has to be read from there.
     #[error("a checkpoint decides: the log has to be read from {0} on (spec 6-5)")]
     ReadFrom(Serial),
+}
+
+/// By its own signatures, or by a checkpoint.
+fn prove(trust: Option<&Trust>, statement: &Statement) -> Option<Verified<Statement>> {
+    trust?.verify_run(statement.channel(), [statement.clone()].into()).ok()?.statements.pop()
 }
 
 /// What a device knows for certain.
@@ -147,12 +172,8 @@ impl View {
 
     /// The same for one channel. Its newest statement is proven anew; its place counts in any case.
     pub fn resume_channel(&mut self, channel: Channel, known: Known) {
-        let proven = known.newest.as_ref().and_then(|statement| self.prove(statement));
+        let proven = known.newest.as_ref().and_then(|statement| prove(self.trust(), statement));
         self.channels.insert(channel, Entry { known, proven });
-    }
-
-    fn prove(&self, statement: &Statement) -> Option<Verified<Statement>> {
-        self.trust.as_ref()?.verify_run(statement.channel(), [statement.clone()].into()).ok()?.statements.pop()
     }
 
     /// What is known of a channel.
@@ -211,9 +232,8 @@ impl View {
         let unchanged = before.map(|trust| trust.head()) == self.trust().map(Trust::head);
         if let Some(trust) = self.trust.clone().filter(|_| !unchanged) {
             self.floor = trust.statement().time();
-            for (channel, entry) in &mut self.channels {
-                let run = entry.known.newest.iter().cloned().collect();
-                entry.proven = trust.verify_run(channel, run).ok().and_then(|mut run| run.statements.pop());
+            for entry in self.channels.values_mut() {
+                entry.proven = entry.known.newest.as_ref().and_then(|newest| prove(Some(&trust), newest));
                 self.floor = entry.proven.as_ref().map_or(self.floor, |statement| self.floor.max(statement.time()));
             }
         }
@@ -269,19 +289,22 @@ impl View {
         let Run { statements: mut run, signature_checks } = verified;
         let checkpoint = trust.checkpoint(channel);
         let settled = checkpoint.is_some_and(|checkpoint| run.iter().any(|statement| statement.head() == checkpoint));
-        let news = |statements| News { channel: channel.clone(), statements, settled, signature_checks };
+        let trust_serial = Some(trust.serial());
+        let news =
+            |statements| News { channel: channel.clone(), statements, settled, other_branch: false, trust: trust_serial, signature_checks };
+        // The branch through the checkpoint is the log: ours was not.
+        let other_branch = |statements| News { other_branch: true, ..news(statements) };
         let Some(newest) = self.known(channel).and_then(|known| known.newest.as_ref()) else { return Ok(news(run)) };
         let head = newest.head();
         let starts_above = |c: Head| run.first().is_some_and(|first| first.serial() > c.serial);
-        let contradicts = |statement: &&Verified<Statement>| log::place(Some(head), statement) == Place::Fork;
+        let contradiction = run.iter().position(|statement| log::place(Some(head), statement) == Place::Fork);
         if let Some(checkpoint) = self.doubt(channel).or_else(|| self.decided(channel)) {
             let ends_below = run.last().is_none_or(|last| last.serial() < head.serial);
             return match () {
                 () if !settled && starts_above(checkpoint) => Err(Refusal::ReadFrom(checkpoint.serial)),
-                // The branch through the checkpoint is the log: ours was not.
-                () if settled && run.iter().any(|statement| contradicts(&statement)) => Ok(news(run)),
+                () if settled && contradiction.is_some() => Ok(other_branch(run)),
                 // Nor was a head further on that nobody may have signed who may now (attack 15).
-                () if settled && ends_below && self.newest(channel).is_none() => Ok(news(run)),
+                () if settled && ends_below && self.newest(channel).is_none() => Ok(other_branch(run)),
                 // A broker that is behind says nothing about our head.
                 () if !settled || ends_below => Ok(News { settled: false, ..news(Vec::new()) }),
                 () => {
@@ -293,15 +316,15 @@ impl View {
         if let Some(fork) = self.fork(channel) {
             return Err(Refusal::Fork(Box::new(fork.clone())));
         }
-        let Some(theirs) = run.iter().find(contradicts) else {
+        let Some(at) = contradiction else {
             // What was known drops out; a run that ends below the head is that of a broker that is behind (attack 24).
             run.retain(|statement| statement.serial() > head.serial);
             return Ok(news(run));
         };
         if settled && checkpoint.is_some_and(|checkpoint| checkpoint.serial > head.serial) {
-            return Ok(news(run));
+            return Ok(other_branch(run));
         }
-        Err(Refusal::Fork(Box::new(Fork { ours: newest.clone(), theirs: (**theirs).clone() })))
+        Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..]))))
     }
 
     /// Takes note of news: the cursor moves to the last; a fork that a checkpoint has decided is over then.
@@ -316,14 +339,17 @@ impl View {
         if over {
             known.fork = None;
         }
+        if news.other_branch {
+            // What was applied from the old branch is no measure.
+            (known.applied, known.due) = (None, (None, None));
+        }
         if let Some(newest) = news.statements.last() {
-            // News that begin at or below the old head are another branch: what was applied from the old one is no measure.
-            if head.zip(news.statements.first()).is_some_and(|(head, first)| first.serial() <= head.serial) {
-                known.applied = None;
-            }
             known.newest = Some((**newest).clone());
-            *proven = Some(newest.clone());
-            self.floor = self.floor.max(newest.time());
+            let still_in_force = news.trust == self.trust.as_ref().map(|trust| trust.serial());
+            *proven = if still_in_force { Some(newest.clone()) } else { prove(self.trust.as_deref(), newest) };
+            if let Some(proven) = proven {
+                self.floor = self.floor.max(proven.time());
+            }
         }
         let below = |checkpoint: &Head| known.newest.as_ref().is_some_and(|newest| checkpoint.serial <= newest.serial());
         if let Some(checkpoint) = checkpoint.filter(|checkpoint| settled && below(checkpoint)) {

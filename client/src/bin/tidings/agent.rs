@@ -140,9 +140,12 @@ impl Apply {
         if self.applied {
             return Ok(device.note_applied(&self.channel, self.serial)?);
         }
-        // What is new since the last look counts too.
-        if let Err(error) = device.poll().await {
-            output::note(&error.to_string());
+        // What is new since the last look counts too, and is not lost on who looks.
+        match device.poll().await {
+            Ok(news) => news.iter().for_each(|statement| {
+                output::note(&format!("new in {}: {}", statement.channel(), output::summary(statement, device.state().trust())));
+            }),
+            Err(error) => output::note(&error.to_string()),
         }
         if self.command.is_empty() {
             device.may_apply(&self.channel, self.serial).await?;
@@ -197,8 +200,9 @@ impl Evidence {
             let log = device.history(&anchor.namespace.trust_log(), Serial::FIRST).await?;
             log.iter().for_each(|statement| octets.extend_from_slice(statement.octets()));
         }
-        octets.extend_from_slice(fork.ours.octets());
-        octets.extend_from_slice(fork.theirs.octets());
+        for statement in [&fork.ours, &fork.theirs].into_iter().chain(&fork.above) {
+            octets.extend_from_slice(statement.octets());
+        }
         write_new(&self.out, &octets)?;
         std::io::stdout().flush()?;
         output::line(&format!("evidence that {} is forked at {}; `tidings verify` proves it", self.channel, fork.serial()));

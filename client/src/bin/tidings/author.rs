@@ -168,6 +168,7 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
         (None, false) => Some(Publisher::connect(place.from.source()?).await?),
         _ => None,
     };
+    let mut signed_after: Option<Option<Head>> = None;
     for _ in 0..RACES {
         let (after, trust) = match (&mut publisher, &place) {
             (Some(publisher), _) => {
@@ -177,6 +178,12 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
             (None, Place { after: Some(after), trust: Some(trust), .. }) => (parse_head(after)?, *trust),
             _ => bail!("where does it go? give --broker and --anchor, or --after and --trust"),
         };
+        // A broker that speaks of another head, and shows the same, would have us sign one place again and again.
+        ensure!(
+            signed_after != Some(after),
+            "the broker says that another statement came first, and does not show it; nothing more is signed for {channel} there"
+        );
+        signed_after = Some(after);
         let statement = sign_all(compose(kind, &channel, after, trust, now(), &fields)?, &signers)?;
         let Some(publisher) = publisher.as_mut().filter(|_| finish.publish) else {
             return match &finish.out {
@@ -275,10 +282,9 @@ impl Sign {
         if statement.kind() != Kind::Trust {
             ensure!(statements.is_empty(), "{} has several statements; one at a time is signed", self.file.display());
         }
-        let signed = sign_all(statement.clone(), &key::privates(&self.keys)?)?;
         let mut before = None;
         if statement.kind() == Kind::Trust {
-            let all = statements.iter().cloned().chain([signed.clone()]).collect();
+            let all = statements.iter().cloned().chain([statement.clone()]).collect();
             // Everything below must be in force, and the new one must follow it.
             let alone = statements.is_empty() && statement.serial() != Serial::FIRST;
             ensure!(
@@ -293,6 +299,15 @@ impl Sign {
                 trust::check_serial(&self.from.source()?, &statement).await?;
             }
         }
+        if statement.kind() == Kind::Trust {
+            trust::print(before.as_ref(), &statement)?;
+            trust::confirm("Sign this?")?;
+        }
+        let signed = sign_all(statement, &key::privates(&self.keys)?)?;
+        if signed.kind() == Kind::Trust {
+            // A signature that does not hold, of whomever, is better found now.
+            trust::walk(statements.iter().cloned().chain([signed.clone()]).collect(), self.from.anchor()?.as_ref())?;
+        }
         let octets: Vec<u8> = statements.iter().chain([&signed]).flat_map(|s| s.octets().iter().copied()).collect();
         let directory = self.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let context = || format!("cannot write {}", self.file.display());
@@ -300,7 +315,7 @@ impl Sign {
         new.write_all(&octets).with_context(context)?;
         new.persist(&self.file).with_context(context)?;
         if signed.kind() == Kind::Trust {
-            return trust::print(before.as_ref(), &signed);
+            return trust::thresholds(before.as_ref(), &signed).map(trust::print_thresholds);
         }
         output::line(&format!("{} has {} signature(s)", signed.id(), signed.signatures().len()));
         Ok(())
@@ -330,10 +345,12 @@ impl Publish {
             statements.extend(bundle);
         }
         let mut publisher = Publisher::connect(self.from.source()?).await?;
-        for statement in &statements {
-            if statements.len() > 1 && trust::is_there_already(&publisher, statement) {
-                continue;
-            }
+        let (log, others): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
+        let log = if log.len() > 1 { trust::missing(&publisher, log)? } else { log };
+        if log.is_empty() && others.is_empty() {
+            output::note("the broker has all of it already");
+        }
+        for statement in log.iter().chain(&others) {
             publisher.publish(statement).await?;
             published(statement, publisher.trust(), self.json);
         }

@@ -70,7 +70,7 @@ impl Beat {
             if let Err(error) = &seen.view {
                 output::note(&format!("{} could not be asked: {error}", seen.address));
             }
-            seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel} is left out: {error}", seen.address)));
+            seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel}: {error}", seen.address)));
         }
         let trust = survey.trust().context("no broker has a trust log yet")?;
         let mut heads = heads(&survey);
@@ -99,7 +99,8 @@ impl Beat {
     }
 }
 
-/// The newest heads of all channels; a forked one is left out, so that its devices stop.
+/// The newest heads of all channels. One that is forked is left out, and one that no broker shows any more, so that devices
+/// notice.
 fn heads(survey: &Survey) -> Vec<(Channel, Head)> {
     let head = |channel: Channel| match survey.newest(&channel) {
         Ok(newest) => newest.map(|statement| (channel.clone(), statement.head())),
@@ -108,5 +109,7 @@ fn heads(survey: &Survey) -> Vec<(Channel, Head)> {
             None
         }
     };
-    survey.channels().into_iter().filter_map(head).collect()
+    let (shown, hidden): (Vec<_>, Vec<_>) = survey.channels().into_iter().partition(|channel| survey.is_confirmed(channel));
+    hidden.iter().for_each(|channel| output::note(&format!("{channel} is left out: no broker shows what was seen of it")));
+    shown.into_iter().filter_map(head).collect()
 }

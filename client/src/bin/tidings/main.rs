@@ -1,6 +1,6 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
-//! `author` makes statements and `trust` those about keys, `reader` reads them, `agent` acts on them, `beat` confirms
+//! `author` makes statements and `trust` those about keys, `reader` reads and `verify` proves them, `agent` acts on them, `beat` confirms
 //! them, `key` has the keys, `output` shows everything; the rest is arguments.
 
 mod agent;
@@ -10,6 +10,7 @@ mod key;
 mod output;
 mod reader;
 mod trust;
+mod verify;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
@@ -56,7 +57,7 @@ enum Command {
     /// Show the statements of a channel
     Log(reader::Log),
     /// Verify statements in files, without any network; prove a fork
-    Verify(reader::Verify),
+    Verify(verify::Verify),
     /// Show whether anything is held back: CURRENT, BEHIND, STALE or FORKED
     Status(agent::Status),
     /// Run a command that applies a release, if it may be applied now: the head is looked at again first

@@ -2,7 +2,7 @@
 //!
 //! A trust log is a bundle of all its statements; the last of them may still lack signatures. That one file goes round.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::IsTerminal, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
@@ -21,6 +21,8 @@ use super::{
 };
 
 const DAY: u64 = 86_400;
+/// The fields of a trust statement that are shown as what they mean.
+const KNOWN: &[&str] = &["Tidings", "Channel", "Serial", "Previous", "Time", "Expires", "Key", "Role", "Checkpoint"];
 
 #[derive(Subcommand)]
 pub(super) enum Trust {
@@ -382,29 +384,26 @@ fn not_taken(survey: &Survey, log: &Channel, serial: Option<Serial>) -> anyhow::
     Ok(())
 }
 
-/// [4.3-5]: a checkpoint for each channel whose newest statement the new rules do not prove by themselves.
+/// [4.3-5]: a checkpoint for each channel whose signers lose a key, at the head on which all brokers agree.
 fn checkpoints(survey: &Survey, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for seen in &survey.0 {
         for (channel, error) in &seen.failed {
-            ensure!(
-                new.checkpoints.iter().any(|c| c.channel == *channel),
-                "{}: the newest statement of {channel} is not accepted now already, so that it cannot be vouched for: {error}; say with --checkpoint what its log is",
+            output::note(&format!(
+                "{}: its newest statement of {channel} is not accepted now already, and vouched for by nobody: {error}",
                 seen.address
-            );
+            ));
         }
     }
     for channel in survey.channels() {
-        let explicit = new.checkpoints.iter().find(|c| c.channel == channel && !old.checkpoints.contains(c));
-        if explicit.is_some() {
+        let explicit = new.checkpoints.iter().any(|c| c.channel == channel && !old.checkpoints.contains(c));
+        // What only an earlier checkpoint proves needs one in every statement to come; those are carried on.
+        if explicit || !new.narrows(old, &channel) {
             continue;
         }
-        let Some(newest) = survey.newest(&channel)? else { continue };
-        let settled = new.checkpoints.iter().any(|c| c.channel == channel && c.head == newest.head());
-        if !settled && !new.would_accept(newest) {
-            settle(new, channel.clone(), newest.head());
-            found.push(format!("checkpoint for {channel} {}: nobody who signed it may sign there any more", newest.serial()));
-        }
+        let Some(newest) = survey.agreed(&channel)? else { continue };
+        settle(new, channel.clone(), newest.head());
+        found.push(format!("checkpoint for {channel}, whose signers lose a key: {}", output::summary(newest, survey.trust())));
     }
     Ok(found)
 }
@@ -425,14 +424,14 @@ fn difference(old: &TrustRules, new: &TrustRules) -> Vec<String> {
 }
 
 /// One of the thresholds that a trust statement has to meet.
-struct Threshold {
+pub(super) struct Threshold {
     by: String,
     needed: usize,
     have: Vec<String>,
     missing: Vec<String>,
 }
 
-fn thresholds(before: Option<&tidings_protocol::trust::Trust>, statement: &Statement) -> anyhow::Result<Vec<Threshold>> {
+pub(super) fn thresholds(before: Option<&tidings_protocol::trust::Trust>, statement: &Statement) -> anyhow::Result<Vec<Threshold>> {
     let of = |serial: Serial, rules: &TrustRules| {
         let role = rules.role(Kind::Trust, statement.channel())?;
         let have: Vec<String> = rules.signers(role, statement).into_iter().map(str::to_owned).collect();
@@ -445,11 +444,21 @@ fn thresholds(before: Option<&tidings_protocol::trust::Trust>, statement: &State
 
 /// What a statement changes, and whose signatures it has and needs.
 pub(super) fn print(before: Option<&tidings_protocol::trust::Trust>, statement: &Statement) -> anyhow::Result<()> {
-    output::line(&format!("{} {}, {}", statement.channel(), statement.serial(), statement.id()));
+    output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
+    let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
+    for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
+        output::line(&output::safe(&format!("  also says, and this version does not know what it means: {line}")));
+    }
     if let Some(before) = before {
         difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));
     }
-    for Threshold { by, needed, have, missing } in thresholds(before, statement)? {
+    print_thresholds(thresholds(before, statement)?);
+    Ok(())
+}
+
+/// Whose signatures a statement has and needs.
+pub(super) fn print_thresholds(thresholds: Vec<Threshold>) {
+    for Threshold { by, needed, have, missing } in thresholds {
         let signed = if have.is_empty() { "nobody".into() } else { have.join(", ") };
         let state = match needed.saturating_sub(have.len()) {
             0 => "enough".into(),
@@ -457,18 +466,14 @@ pub(super) fn print(before: Option<&tidings_protocol::trust::Trust>, statement: 
         };
         output::line(&format!("  by {by}: {needed} needed, signed by {signed}: {state}"));
     }
-    Ok(())
 }
 
 fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
     let statement = statements.last().context("there is no statement in the file")?;
     let rules = rules(statement)?;
-    let work = match statement.serial() {
-        Serial::FIRST => None,
-        // A statement alone can be shown, but not what it changes.
-        _ if statements.len() == 1 => None,
-        _ => Some(walk(statements.to_vec(), None)?),
-    };
+    // A statement alone can be shown, but not what it changes.
+    let work = if statements.len() == 1 { None } else { Some(walk(statements.to_vec(), None)?) };
+    let alone = work.is_none() && statement.serial() != Serial::FIRST;
     let before = match &work {
         Some(work) if work.pending.is_some() => work.view.trust().cloned(),
         Some(work) => walk(work.log[..work.log.len() - 1].to_vec(), None)?.view.trust().cloned(),
@@ -477,7 +482,7 @@ fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
     let first = statements.first().filter(|first| first.serial() == Serial::FIRST);
     let anchor = first.map(|first| Ok::<_, anyhow::Error>(Anchor { namespace: namespace(first)?, id: first.id() })).transpose()?;
     let thresholds = thresholds(before.as_ref(), statement)?;
-    let enough = thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed);
+    let enough = !alone && thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed);
     if as_json {
         let mut value = output::json(statement, None);
         value["anchor"] = json!(anchor.map(|a| a.to_string()));
@@ -499,7 +504,9 @@ fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
     if let Some(anchor) = anchor {
         output::line(&format!("anchor: {anchor}"));
     }
-    if !enough {
+    if alone {
+        output::line("what it changes, and whether the trust before allows it, is only to be seen in one file with its trust log");
+    } else if !enough {
         output::line("not in force: signatures are missing");
     }
     Ok(())
@@ -512,7 +519,29 @@ pub(super) async fn check_serial(source: &Source, statement: &Statement) -> anyh
     not_taken(&survey, statement.channel(), Some(statement.serial()))
 }
 
-/// Publishes those statements of a trust log that the broker does not have.
-pub(super) fn is_there_already(publisher: &Publisher, statement: &Statement) -> bool {
-    statement.kind() == Kind::Trust && publisher.trust().is_some_and(|trust| trust.serial() >= statement.serial())
+/// Of a trust log in a file, those statements that the broker does not have.
+pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Result<Vec<Statement>> {
+    let Some(known) = publisher.trust() else { return Ok(log) };
+    if let Some(same) = log.iter().find(|statement| statement.serial() == known.serial()) {
+        ensure!(
+            same.head() == known.head(),
+            "the broker has another trust statement {}: {}, in the file it is {}; one of the two logs is a fork",
+            known.serial(),
+            known.head().id,
+            same.id()
+        );
+    }
+    Ok(log.into_iter().filter(|statement| statement.serial() > known.serial()).collect())
+}
+
+/// Asks a person who is there; what runs without a terminal has decided already.
+pub(super) fn confirm(question: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    ensure!(matches!(answer.trim(), "y" | "yes"), "nothing was signed");
+    Ok(())
 }
