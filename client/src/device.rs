@@ -156,6 +156,11 @@ impl Device {
         self.state.monitor()
     }
 
+    /// How many shards of beats wait for the beat that names them; never more than a beat has named before.
+    pub fn unproven_shards(&self) -> usize {
+        self.shards.len()
+    }
+
     /// Octets that brokers have sent so far.
     pub fn received(&self) -> u64 {
         self.source.received()

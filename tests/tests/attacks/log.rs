@@ -1,0 +1,313 @@
+//! Log integrity, brokers, and what is applied.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use tidings_client::{Channel, Device, Error, Freshness, NotNow, Publisher, Start, State, now};
+use tidings_protocol::{statement::Release, verify::VerifyError};
+use tidings_tests::{
+    realm::{ROLES, Realm},
+    relay::{self, Act, forge, honest, substitute},
+};
+use tokio::time::timeout;
+
+use crate::stage::{BOTH, NO_BEATS, PATIENCE, ROOTS, Stage, clear, device, os, poll, releases, serial, source};
+
+#[tokio::test]
+async fn attack_26_a_hole_that_hides_a_withdrawal_is_filled_elsewhere_and_never_installed_over() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let first = releases(&realm, None, 2, BOTH);
+    let withdrawal = realm.withdraw(&os(), first[1].head(), serial(2), Some(serial(1)), &["stop"]);
+    let more = realm.release(&os(), Some(withdrawal.head()), "1.4", BOTH);
+    stage.publish(&first).await;
+    let mut device = device(&realm, &[stage.address()]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
+    stage.publish(&[withdrawal, more]).await;
+    let lie = |command: &str, answer: Vec<u8>| match command {
+        "GROUP test.os.stable" => Act::Send(b"211 1 4 4 test.os.stable\r\n".to_vec()),
+        _ => Act::Send(answer),
+    };
+    let liar = relay::start(&[stage.address()], lie).await.unwrap();
+    // Alone it can hide the withdrawal, but nothing below it can be applied any more.
+    let mut alone = Device::with_state(source(&realm, &[liar]), ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap();
+    assert_eq!(poll(&mut alone).await.unwrap(), [4]);
+    assert!(clear(&mut alone, 2).await.unwrap_err().contains("(spec 5.6-1)"));
+    // With an honest broker beside it, nothing is passed over.
+    device.set_source(source(&realm, &[liar, stage.address()])).unwrap();
+    assert_eq!(poll(&mut device).await.unwrap(), [3, 4]);
+}
+
+#[tokio::test]
+async fn attack_27_events_that_come_late_twice_or_in_another_order_are_put_right() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let all = releases(&realm, None, 6, BOTH);
+    stage.publish(&all[..1]).await;
+    // The first event is kept until the second has gone out; the third comes twice; the fourth is another statement.
+    let kept: Mutex<Vec<u8>> = Mutex::default();
+    let forged = realm.release(&os(), Some(all[3].head()), "6.6", &["ann"]);
+    let mischief = move |command: &str, answer: Vec<u8>| {
+        if command != "XWATCH" || !answer.windows(15).any(|w| w == b"test.os.stable>") {
+            return Act::Send(answer);
+        }
+        match answer.split(|o| *o == b' ').next() {
+            Some(b"2") => {
+                *kept.lock().unwrap() = answer;
+                Act::Send(vec![])
+            }
+            Some(b"3") => Act::Send([answer, std::mem::take(&mut kept.lock().unwrap())].concat()),
+            Some(b"4") => Act::Send([answer.clone(), answer].concat()),
+            Some(b"5") => Act::Send(forge(&answer, &forged, None)),
+            _ => Act::Late(answer, Duration::from_millis(50)),
+        }
+    };
+    let hostile = relay::start(&[stage.address()], mischief).await.unwrap();
+    let mut device = device(&realm, &[hostile]);
+    let watch = device.watch();
+    futures_util::pin_mut!(watch);
+    let mut seen = Vec::new();
+    let mut published = 1;
+    while seen.len() < 6 {
+        match timeout(PATIENCE, watch.next()).await.unwrap().unwrap() {
+            Ok(statement) => seen.push(statement.serial().number()),
+            Err(error) => assert!(matches!(error, Error::Verify { .. } | Error::Unreachable { .. } | Error::Io(_)), "{error}"),
+        }
+        if published < 6 {
+            stage.publish(&all[published..(published + 2).min(6)]).await;
+            published = (published + 2).min(6);
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn attack_28_a_fork_stops_is_kept_as_evidence_and_ends_by_a_checkpoint() {
+    let mut realm = Realm::new(ROLES, ROOTS);
+    let (mut one, mut two) = (Stage::new(&realm).await, Stage::new(&realm).await);
+    let first = releases(&realm, None, 1, BOTH);
+    let ours = realm.release(&os(), Some(first[0].head()), "1.2", BOTH);
+    let theirs = realm.release(&os(), Some(first[0].head()), "1.2-other", BOTH);
+    one.publish(&[first[0].clone(), ours.clone()]).await;
+    two.publish(&[first[0].clone(), theirs.clone()]).await;
+    let path = one.fixture.directory.join("forked.state");
+    let open = |brokers: &[SocketAddr]| Device::open(source(&realm, brokers), ["test.os.stable"], &path).unwrap().with_start(Start::Oldest);
+    let mut device = open(&[one.address()]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
+    device.set_source(source(&realm, &[two.address()])).unwrap();
+    assert!(matches!(poll(&mut device).await, Err(Error::Fork(_))));
+    assert_eq!(device.freshness(&os()), Freshness::Forked);
+    drop(device);
+    // It is remembered, also beside the honest broker, and nothing is installed or taken any more.
+    let more = realm.release(&os(), Some(ours.head()), "1.3", BOTH);
+    one.publish(std::slice::from_ref(&more)).await;
+    let mut device = open(&[one.address()]);
+    assert!(matches!(poll(&mut device).await, Err(Error::Fork(_))));
+    assert!(clear(&mut device, 1).await.is_err());
+    drop(device);
+    // Whoever has the anchor can verify the evidence.
+    let evidence = one.fixture.directory.join("evidence");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(tidings_tests::binary("tidings"));
+        command.args(arguments).env("TIDINGS_ANCHOR", realm.anchor.to_string()).env("TIDINGS_BROKERS", one.fixture.url());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, text) = run(&["evidence", "test.os.stable", "--state", path.to_str().unwrap(), "--out", evidence.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run(&["verify", evidence.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("FORK of test.os.stable at 2") && text.matches("ann, bob").count() >= 2, "{text}");
+    let (code, text) = run(&["status", "--state", path.to_str().unwrap(), "--json"]);
+    assert!(code == Some(1) && text.contains("\"state\":\"FORKED\""), "{text}");
+
+    // The checkpoint names the other branch: the device goes over to it, and only there.
+    let settled = realm.rotate(ROLES, &[(&os(), theirs.head())], ROOTS);
+    two.publish(std::slice::from_ref(&settled)).await;
+    one.publish(&[settled]).await;
+    let open = |brokers: &[SocketAddr]| Device::open(source(&realm, brokers), ["test.os.stable"], &path).unwrap();
+    let mut device = open(&[one.address()]);
+    let refused = poll(&mut device).await;
+    assert!(
+        matches!(&refused, Err(Error::Unreachable { source, .. }) if matches!(&**source, Error::Verify { source: VerifyError::Checkpoint { .. }, .. })),
+        "{refused:?}"
+    );
+    device.set_source(source(&realm, &[one.address(), two.address()])).unwrap();
+    assert_eq!(poll(&mut device).await.unwrap(), [2]);
+    assert_eq!(device.state().head(&os()), Some(theirs.head()));
+    let beat = realm.beat(None, &[(&os(), theirs.head())], 600, &["beat"]);
+    two.publish(&[beat]).await;
+    device.set_source(source(&realm, &[two.address()])).unwrap();
+    clear(&mut device, 2).await.unwrap();
+}
+
+#[tokio::test]
+async fn attack_28_a_broker_refuses_the_second_statement_keeps_both_and_goes_on() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let all = releases(&realm, None, 2, BOTH);
+    stage.publish(&all).await;
+    let later = Realm { time: now().plus(600), log: realm.log.clone(), anchor: realm.anchor.clone(), ..realm };
+    // A lost race is none; another statement ten minutes later is.
+    let race = realm.release(&os(), Some(all[0].head()), "1.2-race", BOTH);
+    let fork = later.release(&os(), Some(all[0].head()), "1.2-fork", BOTH);
+    let deep = later.release(&os(), None, "1.1-fork", BOTH);
+    for statement in [&race, &fork, &deep, &fork] {
+        assert!(stage.refusal(statement).await.contains("the head of the channel is 2"));
+    }
+    let directory = stage.fixture.directory.join("data/forks");
+    let files: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let mut command = std::process::Command::new(tidings_tests::binary("tidings"));
+        let output = command.arg("verify").arg(&file).env("TIDINGS_ANCHOR", realm.anchor.to_string()).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("FORK of test.os.stable"), "{output:?}");
+    }
+    stage.publish(&[realm.release(&os(), Some(all[1].head()), "1.3", BOTH)]).await;
+}
+
+#[tokio::test]
+async fn attack_29_with_a_quorum_no_single_broker_shows_a_log_of_its_own() {
+    // Both release keys are stolen, and one broker is the thief's.
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let (mut honest, mut hostile) = (Stage::new(&realm).await, Stage::new(&realm).await);
+    let first = releases(&realm, None, 1, BOTH);
+    honest.publish(&first).await;
+    hostile.publish(&[first[0].clone(), realm.release(&os(), Some(first[0].head()), "6.6", BOTH)]).await;
+    let mut device = device(&realm, &[hostile.address(), honest.address()]).with_quorum(2);
+    assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
+    let refused = device.may_apply(&os(), serial(2)).await.unwrap_err();
+    assert!(matches!(refused, Error::Quorum { agreed: 1, wanted: 2 }), "{refused}");
+    // What both have is agreed on as soon as both have the head.
+    honest.publish(&[realm.release(&os(), Some(first[0].head()), "1.2", BOTH)]).await;
+    assert!(matches!(device.may_apply(&os(), serial(2)).await, Err(Error::Fork(_))), "and now it is plain who lies");
+}
+
+#[tokio::test]
+async fn attack_29_two_devices_behind_a_split_view_find_out_when_they_meet_the_beat() {
+    let realm = Realm::new(ROLES, ROOTS);
+    let (mut one, mut two) = (Stage::new(&realm).await, Stage::new(&realm).await);
+    let (a, b) = (realm.release(&os(), None, "a", BOTH), realm.release(&os(), None, "b", BOTH));
+    one.publish(&[a.clone(), realm.beat(None, &[(&os(), a.head())], 600, &["beat"])]).await;
+    two.publish(std::slice::from_ref(&b)).await;
+    let split = relay::start(&[two.address(), one.address()], honest).await.unwrap();
+    let mut device = device(&realm, &[split]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1]);
+    assert_eq!(device.state().head(&os()), Some(b.head()));
+    assert!(!device.freshness(&os()).is_current());
+    device.set_source(source(&realm, &[one.address()])).unwrap();
+    assert!(matches!(poll(&mut device).await, Err(Error::Fork(_))));
+}
+
+#[tokio::test]
+async fn attack_30_an_origin_that_was_restored_from_a_backup_gets_no_second_statement_for_a_serial() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let (mut origin, mut mirror) = (Stage::new(&realm).await, Stage::new(&realm).await);
+    let all = releases(&realm, None, 3, BOTH);
+    origin.publish(&all[..2]).await;
+    mirror.publish(&all).await;
+    let mut publisher = Publisher::connect(source(&realm, &[origin.address(), mirror.address()])).await.unwrap();
+    let error = publisher.newest_anywhere(&os()).await.unwrap_err().to_string();
+    assert!(error.contains("has test.os.stable 3 already") && error.contains("restored from a backup"), "{error}");
+    // The device is as little impressed.
+    let mut device = device(&realm, &[mirror.address()]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1, 2, 3]);
+    origin.publish(&[realm.release(&os(), Some(all[1].head()), "other", BOTH)]).await;
+    device.set_source(source(&realm, &[origin.address()])).unwrap();
+    assert!(matches!(poll(&mut device).await, Err(Error::Fork(_))));
+}
+
+#[tokio::test]
+async fn attack_34_a_statement_of_another_channel_is_not_taken() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let other: Channel = "test.os.testing".parse().unwrap();
+    stage.publish(&[realm.release(&os(), None, "1", BOTH)]).await;
+    let liar = substitute(stage.address(), "test.os.stable", &[realm.release(&other, None, "1", BOTH)]).await;
+    let error = poll(&mut device(&realm, &[liar])).await.unwrap_err();
+    assert!(tidings_client::explain(&error).contains("(spec 5.2-1)"), "{error}");
+}
+
+#[tokio::test]
+async fn attacks_44_67_who_offers_too_much_that_is_refused_is_cut_off() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let stage = Stage::new(&realm).await;
+    let forged = realm.release(&os(), None, "6.6", &["mallory"]);
+    let mut connection = stage.fixture.source().unwrap().connect().await.unwrap();
+    let mut refused = 0;
+    while refused < 2_000 {
+        match connection.post(&forged).await {
+            Ok(response) if response.code.0 == 441 => refused += 1,
+            Ok(response) => {
+                assert_eq!(response.code.0, 400, "{response}");
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    assert_eq!(refused, 1_000);
+    // Others are not concerned.
+    assert_eq!(stage.fixture.source().unwrap().connect().await.unwrap().command("DATE").await.unwrap().code.0, 111);
+}
+
+#[tokio::test]
+async fn attack_51_a_downgrade_needs_a_signed_way_back_and_a_barrier_is_one() {
+    let realm = Realm::new(ROLES, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let first = releases(&realm, None, 2, BOTH);
+    let barrier = Release { version: "2.0".into(), barrier: Some(serial(2)), ..Release::default() };
+    let third = realm.release_with(&os(), Some(first[1].head()), barrier, BOTH);
+    let beat = realm.beat(None, &[(&os(), third.head())], 600, &["beat"]);
+    stage.publish(&first).await;
+    stage.publish(&[third.clone(), beat]).await;
+    let mut device = device(&realm, &[stage.address()]);
+    poll(&mut device).await.unwrap();
+    assert!(clear(&mut device, 3).await.unwrap_err().contains("(spec 5.6-8)"));
+    for number in [2, 3] {
+        device.apply(&os(), serial(number), async |_| Ok::<_, Error>(())).await.unwrap();
+    }
+    assert!(clear(&mut device, 2).await.unwrap_err().contains("(spec 5.6-7)"));
+    stage.publish(&[realm.withdraw(&os(), third.head(), serial(3), Some(serial(2)), &["stop"])]).await;
+    assert!(clear(&mut device, 2).await.unwrap_err().contains("(spec 5.6-7)"), "the withdraw key alone sends nobody back");
+    let head = device.state().head(&os()).unwrap();
+    assert_eq!(head.serial, serial(3));
+    poll(&mut device).await.unwrap();
+    let head = device.state().head(&os()).unwrap();
+    stage.publish(&[realm.withdraw(&os(), head, serial(3), Some(serial(2)), &["stop", "ann", "bob"])]).await;
+    clear(&mut device, 2).await.unwrap();
+    assert!(clear(&mut device, 1).await.unwrap_err().contains("(spec 5.6-7)"));
+}
+
+#[tokio::test]
+async fn attack_81_a_withdrawal_that_comes_after_staging_stops_it_before_the_reboot() {
+    let realm = Realm::new(ROLES, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let all = releases(&realm, None, 1, BOTH);
+    stage.publish(&[all[0].clone(), realm.beat(None, &[(&os(), all[0].head())], 600, &["beat"])]).await;
+    let mut device = device(&realm, &[stage.address()]);
+    poll(&mut device).await.unwrap();
+    let (fetched, rebooted) = (AtomicBool::new(false), AtomicBool::new(false));
+    let result = device
+        .apply(&os(), serial(1), async |cleared| {
+            fetched.store(true, Ordering::Relaxed);
+            let withdrawal = realm.withdraw(&os(), all[0].head(), serial(1), None, &["stop"]);
+            stage.publish(&[withdrawal]).await;
+            cleared.confirm().await?;
+            rebooted.store(true, Ordering::Relaxed);
+            Ok::<_, Error>(())
+        })
+        .await;
+    assert!(matches!(&result, Err(Error::NotNow { reason, .. }) if matches!(**reason, NotNow::Withdrawn { .. })), "{result:?}");
+    assert!(fetched.into_inner() && !rebooted.into_inner());
+    assert_eq!(device.state().view().applied(&os()), None);
+    // Withdrawn already, it is not even begun.
+    poll(&mut device).await.unwrap();
+    let begun = device.apply(&os(), serial(1), async |_| -> Result<(), Error> { panic!("it was begun") }).await;
+    assert!(begun.is_err());
+}

@@ -1,0 +1,9 @@
+//! What an attacker will try: each test has the number that the attack has in `SECURITY.md`, and runs a real broker and the
+//! real client, with a hostile relay between them where the attacker is on the way.
+#![allow(clippy::unwrap_used)]
+
+mod found;
+mod keys;
+mod log;
+mod stage;
+mod time;
