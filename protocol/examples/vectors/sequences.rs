@@ -6,17 +6,10 @@ use std::{fmt::Write, fs, path::Path};
 
 use tidings_protocol::{Head, Statement};
 
-use super::{public, sign};
+use super::{ANN, BEAT, BOB, NEW_ROOT, ROOT, STOP, STRANGER, public, sign};
 
-const ROOT: u8 = 1;
-const ANN: u8 = 2;
-const BOB: u8 = 3;
-const STOP: u8 = 4;
-const BEAT: u8 = 5;
-const NEW_ROOT: u8 = 6;
 const CEM: u8 = 7;
 const PULSE: u8 = 8;
-const STRANGER: u8 = 9;
 
 const OS: &str = "vectors.os.stable";
 

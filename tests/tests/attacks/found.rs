@@ -80,7 +80,7 @@ async fn attack_14_after_an_evil_release_was_withdrawn_and_its_key_taken_away_de
     stage.publish(&all).await;
     let mut behind = device(&realm, &[stage.address()]);
     assert_eq!(poll(&mut behind).await.unwrap(), [1, 2]);
-    stage.publish(&[withdrawal.clone()]).await;
+    stage.publish(std::slice::from_ref(&withdrawal)).await;
     let directory = stage.fixture.directory.clone();
     std::fs::write(directory.join("log"), realm.log[0].octets()).unwrap();
     for name in ["root1", "cem"] {
@@ -122,7 +122,7 @@ async fn attack_14_who_runs_ahead_of_the_log_with_a_stolen_withdraw_key_is_found
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2, 3, 4, 5, 6]);
     // The honest log withdraws 2; beats name that, and never come to where the device has been led.
     let withdrawal = realm.withdraw(&os(), all[1].head(), serial(2), None, &["stop"]);
-    stage.publish(&[withdrawal.clone()]).await;
+    stage.publish(std::slice::from_ref(&withdrawal)).await;
     let mut last = None;
     for _ in 0..3 {
         let beat = realm.beat(last, &[(&os(), withdrawal.head())], 600, &["beat"]);
