@@ -115,3 +115,113 @@ fn it_explains_itself() {
     assert!(good(directory.path(), &["completions", "bash"]).len() > 1000);
     bad(directory.path(), &["man", "frobnicate"], "no command");
 }
+
+/// Keys for some people, in one directory.
+fn people(at: &Path, names: &[&str]) {
+    names.iter().for_each(|name| drop(good(at, &["key", "new", &format!("{name}.key")])));
+}
+
+#[test]
+fn a_trust_log_goes_round_and_what_does_not_fit_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    people(at, &["root", "ann", "bob", "eve"]);
+    let init = ["trust", "init", "acme", "--key", "root=root.key", "--key", "ann=ann.key.pub", "--out", "log", "--sign"];
+    good(at, &[&init[..], &["--role", "trust * 1 root", "--role", "release * 1 ann", "--role", "withdraw * 1 ann root"]].concat());
+    let change = |more: &[&'static str]| [&["trust", "change", "log", "--offline"], more].concat();
+    bad(at, &change(&["--out", "x"]), "nothing would change; `tidings trust renew`");
+    bad(at, &["trust", "change", "log", "--add-key", "bob=bob.key", "--out", "x"], "give --broker URL, or --offline");
+    bad(at, &change(&["--remove-key", "zoe", "--out", "x"]), "there is no key \"zoe\"; there are root, ann");
+    bad(at, &change(&["--remove-key", "ann", "--out", "x"]), "the role `release *` needs 1 signatures and has 0 key(s) left");
+    bad(at, &change(&["--add-key", "ann=bob.key", "--out", "x"]), "is there already, as name or as key");
+    bad(at, &change(&["--add-key", "other=ann.key", "--out", "x"]), "is there already, as name or as key");
+    bad(at, &change(&["--remove-role", "release acme.x", "--out", "x"]), "expected `KIND PATTERN` of a role that is there");
+    bad(at, &change(&["--checkpoint", "acme.trust 1 x", "--out", "x"]), "id");
+    bad(at, &change(&["--role", "release * 3 ann root", "--out", "x"]), "needs 3 signatures and has 2 key(s) left");
+    assert!(!at.join("x").exists());
+
+    let moved = ["--remove-key", "root", "--add-key", "bob=bob.key.pub", "--role", "trust * 2 ann bob"];
+    let dry = good(at, &change(&[&moved[..], &["--dry-run"]].concat()));
+    assert!(dry.contains("- role trust *: 1 of root") && dry.contains("+ role trust *: 2 of ann, bob"), "{dry}");
+    good(at, &change(&[&moved[..], &["--out", "new"]].concat()));
+    bad(at, &["trust", "change", "new", "--offline", "--remove-role", "withdraw *", "--out", "x"], "still needs signatures");
+    let missing = |file: &str| -> serde_json::Value { serde_json::from_str(&good(at, &["trust", "show", "--json", file])).unwrap() };
+    assert_eq!(missing("new")["missing"], serde_json::json!(["root", "ann", "bob"]));
+    good(at, &["sign", "--key", "ann.key", "new"]);
+    assert_eq!(missing("new")["missing"], serde_json::json!(["root", "bob"]));
+    bad(at, &["sign", "--key", "ann.key", "new"], "expected one signature of each key");
+    good(at, &["sign", "--key", "eve.key", "new"]);
+    assert_eq!(missing("new")["enough"], serde_json::json!(false), "a stranger counts for nothing");
+    good(at, &["sign", "--key", "bob.key", "new"]);
+    good(at, &["sign", "--key", "root.key", "new"]);
+    let shown = missing("new");
+    assert_eq!(
+        (&shown["enough"], &shown["missing"], &shown["serial"]),
+        (&serde_json::json!(true), &serde_json::json!([]), &serde_json::json!(2))
+    );
+
+    // Alone, or behind another first statement, it is not signed and not called enough.
+    let text = fs::read_to_string(at.join("new")).unwrap();
+    let second = text.rfind("Tidings: 1 trust").unwrap();
+    fs::write(at.join("alone"), &text[second..]).unwrap();
+    bad(at, &["sign", "--key", "eve.key", "alone"], "sign it together with its trust log");
+    assert_eq!(missing("alone")["enough"], serde_json::json!(false));
+    let other = ["trust", "init", "acme", "--key", "eve=eve.key", "--sign", "--out", "other"];
+    good(at, &other);
+    fs::write(at.join("mixed"), fs::read_to_string(at.join("other")).unwrap() + &text).unwrap();
+    bad(at, &["trust", "show", "mixed"], "trust statement 1 in the file is not accepted");
+    // A signature that does not hold, a fault with its line in the whole file, and a field that is not known.
+    let lines = text.lines().count();
+    fs::write(at.join("broken"), text.replace("Role: release", "Role: releases")).unwrap();
+    bad(at, &["trust", "show", "broken"], "Role: expected KIND PATTERN THRESHOLD NAME");
+    fs::write(at.join("cut"), &text[..text.len() - 1]).unwrap();
+    bad(at, &["trust", "show", "cut"], &format!("line {lines}: "));
+    let swapped = text[second..].replace("Expires: 20", "Expires: 21");
+    fs::write(at.join("swapped"), text[..second].to_owned() + &swapped).unwrap();
+    bad(at, &["trust", "show", "swapped"], "is wrong (spec 5.2-3)");
+    let end = text[second..].find("Signature: ").unwrap() + second;
+    fs::write(at.join("odd"), format!("{}Colour: blue\n", &text[..end])).unwrap();
+    assert!(good(at, &["trust", "show", "odd"]).contains("this version does not know what it means: Colour: blue"));
+    // For longer, by those who may now: a broker has to be asked.
+    bad(at, &["trust", "renew", "new", "--out", "renewed"], "give --broker URL");
+    bad(
+        at,
+        &["trust", "renew", "new", "--out", "renewed", "--broker", "nntp://127.0.0.1:1"],
+        "no broker could be asked; nothing was signed",
+    );
+}
+
+#[test]
+fn a_key_under_a_passphrase_needs_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    fs::write(at.join("right"), "correct horse battery\n").unwrap();
+    fs::write(at.join("wrong"), "incorrect\n").unwrap();
+    fs::write(at.join("empty"), "\n").unwrap();
+    let run = |file: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        let output = command.args(arguments).current_dir(at).env("TIDINGS_PASSPHRASE_FILE", file).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, public) = run("right", &["key", "new", "--encrypt", "a.key"]);
+    assert_eq!(code, Some(0), "{public}");
+    let pem = fs::read_to_string(at.join("a.key")).unwrap();
+    assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
+    assert_eq!(fs::metadata(at.join("a.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(run("right", &["key", "show", "a.key"]), (Some(0), public.clone()));
+    let (code, text) = run("wrong", &["key", "show", "a.key"]);
+    assert!(code == Some(1) && text.contains("this is not its passphrase"), "{text}");
+    let (code, text) = run("missing", &["key", "show", "a.key"]);
+    assert!(code == Some(1) && text.contains("its passphrase cannot be asked for"), "{text}");
+    let (code, text) = run("empty", &["key", "new", "--encrypt", "b.key"]);
+    assert!(code == Some(1) && text.contains("an empty passphrase protects nothing"), "{text}");
+    assert!(!at.join("b.key").exists() && !at.join("b.key.pub").exists());
+    // OpenSSL reads it too, and has the same public half.
+    let openssl = Command::new("openssl")
+        .args(["pkey", "-in", "a.key", "-passin", "file:right", "-pubout", "-outform", "DER"])
+        .current_dir(at)
+        .output();
+    let der = openssl.expect("openssl is missing; install it (Debian: openssl)").stdout;
+    let key = data_encoding::BASE64URL_NOPAD.encode(&der[der.len() - 32..]);
+    assert_eq!(public.trim(), format!("ed25519:{key}"));
+}

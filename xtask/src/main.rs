@@ -44,6 +44,15 @@ enum Task {
         #[arg(long, default_value_t = 200)]
         rounds: u32,
     },
+    /// A device that slept through trust rotations and releases, between a hostile mirror and an honest one
+    Sleeper {
+        /// How many rotations
+        #[arg(long, default_value_t = 1_000)]
+        rotations: u32,
+        /// How many releases
+        #[arg(long, default_value_t = 10_000)]
+        releases: u32,
+    },
     /// Many subscribers on one broker, in clear text and over TLS, beside a bare send loop; one that stops reading
     Fanout {
         /// How many
@@ -199,6 +208,11 @@ fn crash(rounds: u32) -> anyhow::Result<()> {
     run(release("crash").args(["--rounds", &rounds, "--damage"]).stderr(Stdio::null()))
 }
 
+fn sleeper(rotations: u32, releases: u32) -> anyhow::Result<()> {
+    build()?;
+    run(release("sleeper").args(["--rotations", &rotations.to_string(), "--releases", &releases.to_string()]))
+}
+
 fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
     build()?;
     let subscribers = subscribers.to_string();
@@ -253,6 +267,7 @@ fn ci() -> anyhow::Result<()> {
         ("readme", readme),
         ("interop", interop),
         ("crash", || crash(200)),
+        ("sleeper", || sleeper(1_000, 10_000)),
         ("fanout", || fanout(10_000, 1)),
         ("publish", || run(release("publish").args(["--seconds", "2"]))),
         ("fuzz", || fuzz(30)),
@@ -289,6 +304,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
         Task::Interop => interop(),
         Task::Crash { rounds } => crash(rounds),
+        Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
         Task::Publish { seconds } => build().and_then(|()| run(release("publish").args(["--seconds", &seconds.to_string()]))),
         Task::Fuzz { seconds } => fuzz(seconds),
