@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     config::Retention,
+    failure::{OnFailure, Sentinel},
     forks::Forks,
     limits::{APPEND_BATCH, APPEND_QUEUE, DISK_RESERVE_OCTETS},
     logs::{Log, Logs},
@@ -68,20 +69,6 @@ enum Job {
         reply: oneshot::Sender<Answer>,
     },
     Sweep,
-}
-
-/// What is called when the broker cannot go on.
-pub(crate) type OnFailure = Arc<dyn Fn() + Send + Sync>;
-
-/// Calls that if the thread that holds it panics.
-pub(crate) struct Sentinel(pub(crate) OnFailure);
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            (self.0)();
-        }
-    }
 }
 
 /// The writer's letter box.

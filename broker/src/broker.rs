@@ -14,10 +14,11 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::{Appender, OnFailure, Writer},
+    append::{Appender, Writer},
     beat, clock,
     config::Settings,
     connections::Connections,
+    failure::OnFailure,
     forks::Forks,
     limits::{CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
     listener,

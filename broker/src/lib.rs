@@ -14,6 +14,7 @@ mod clock;
 pub mod config;
 mod connections;
 pub mod demo;
+mod failure;
 mod forks;
 pub mod limits;
 mod listener;

@@ -18,7 +18,7 @@ use super::{
     watcher::{Cursor, Watcher},
 };
 use crate::{
-    append::{OnFailure, Sentinel},
+    failure::{OnFailure, Sentinel},
     limits::{WATCH_CHANNELS, WATCH_GATHER, WATCH_GATHER_TLS_OCTETS, WATCH_STALL, WATCH_TURN},
     logs::{Entry, Log, Logs},
     stream::Stream,

@@ -23,7 +23,7 @@ use rustls::ServerConnection;
 use tidings_protocol::Wildmat;
 
 use crate::{
-    append::OnFailure,
+    failure::OnFailure,
     logs::{Log, Logs},
     stream::Stream,
 };

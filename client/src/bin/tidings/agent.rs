@@ -8,7 +8,7 @@ use serde_json::json;
 use tidings_client::{Channel, Clearance, Device, Freshness, Serial, Start, State};
 use tidings_protocol::Anchor;
 
-use super::{From, author::write_new, output, reader::Reading};
+use super::{From, files::write_new, output, reader::Reading};
 
 /// For how many days before its end the expiry of trust is pointed out.
 const EXPIRY_WARNING_DAYS: u64 = 30;

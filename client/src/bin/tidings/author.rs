@@ -10,11 +10,14 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
-use tidings_client::{Channel, Head, PublishError, Publisher, Serial, Statement, Timestamp, keys::SigningKey, now};
-use tidings_protocol::{Digest, bundle, statement::Kind, trust::Trust as Rules};
+use tidings_client::{Channel, Head, PublishError, Publisher, Serial, Statement, Timestamp, now};
+use tidings_protocol::{Digest, statement::Kind, trust::Trust as Rules};
 
-use super::{From, key, output, trust};
-use tidings_client::limits::BUNDLE_OCTETS;
+use super::{
+    From,
+    files::{sign_all, write_new},
+    key, output,
+};
 
 /// How often a lost race is run again.
 const RACES: u32 = 10;
@@ -214,7 +217,7 @@ fn parse_head(text: &str) -> anyhow::Result<Option<Head>> {
     Ok(Some(Head { serial: serial.parse()?, id: id.parse()? }))
 }
 
-fn published(statement: &Statement, trust: Option<&Rules>, as_json: bool) {
+pub(super) fn published(statement: &Statement, trust: Option<&Rules>, as_json: bool) {
     if as_json {
         output::line(&output::json(statement, trust).to_string());
     } else {
@@ -260,122 +263,4 @@ fn hash(path: &Path) -> anyhow::Result<(u64, Digest)> {
     }
     bar.finish_and_clear();
     Ok((size, Digest::from_octets(sum.finalize().into())))
-}
-
-#[derive(Args)]
-pub(super) struct Sign {
-    /// The statement, or a trust log whose last statement is signed; the signature is added to the file
-    file: PathBuf,
-    /// The private key
-    #[arg(long = "key", value_name = "FILE", required = true)]
-    keys: Vec<PathBuf>,
-    /// Look at the brokers first: a serial of a trust log that one of them has already is not signed again. Without
-    /// brokers (on a machine without network) nothing can be asked
-    #[command(flatten)]
-    from: From,
-}
-
-impl Sign {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut statements = read_bundle(&self.file)?;
-        let statement = statements.pop().context("there is no statement in the file")?;
-        if statement.kind() != Kind::Trust {
-            ensure!(statements.is_empty(), "{} has several statements; one at a time is signed", self.file.display());
-        }
-        let mut before = None;
-        if statement.kind() == Kind::Trust {
-            let all = statements.iter().cloned().chain([statement.clone()]).collect();
-            // Everything below must be in force, and the new one must follow it.
-            let alone = statements.is_empty() && statement.serial() != Serial::FIRST;
-            ensure!(
-                !alone,
-                "{} has this statement alone; sign it together with its trust log, so that it is plain what it changes",
-                self.file.display()
-            );
-            let anchor = self.from.anchor()?;
-            trust::walk(all, anchor.as_ref())?;
-            before = if statements.is_empty() { None } else { trust::walk(statements.clone(), anchor.as_ref())?.view.trust().cloned() };
-            if !self.from.brokers.is_empty() && self.from.anchor.is_some() {
-                trust::check_serial(&self.from.source()?, &statement).await?;
-            }
-        }
-        if statement.kind() == Kind::Trust {
-            trust::print(before.as_ref(), &statement)?;
-            trust::confirm("Sign this?")?;
-        }
-        let signed = sign_all(statement, &key::privates(&self.keys)?)?;
-        if signed.kind() == Kind::Trust {
-            // A signature that does not hold, of whomever, is better found now.
-            trust::walk(statements.iter().cloned().chain([signed.clone()]).collect(), self.from.anchor()?.as_ref())?;
-        }
-        let octets: Vec<u8> = statements.iter().chain([&signed]).flat_map(|s| s.octets().iter().copied()).collect();
-        let directory = self.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let context = || format!("cannot write {}", self.file.display());
-        let mut new = tempfile::NamedTempFile::new_in(directory).with_context(context)?;
-        new.write_all(&octets).with_context(context)?;
-        new.persist(&self.file).with_context(context)?;
-        if signed.kind() == Kind::Trust {
-            return trust::thresholds(before.as_ref(), &signed).map(trust::print_thresholds);
-        }
-        output::line(&format!("{} has {} signature(s)", signed.id(), signed.signatures().len()));
-        Ok(())
-    }
-}
-
-#[derive(Args)]
-pub(super) struct Publish {
-    /// The signed statements, in their order; of a trust log those that the broker does not have
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
-    #[command(flatten)]
-    from: From,
-    /// Print JSON about what was published
-    #[arg(long)]
-    json: bool,
-}
-
-impl Publish {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
-        // Everything is read and checked before anything is sent.
-        let mut statements = Vec::new();
-        for file in &self.files {
-            let bundle = read_bundle(file)?;
-            let unsigned = bundle.iter().any(|statement| statement.signatures().is_empty());
-            ensure!(!unsigned, "{} is not signed; `tidings sign` adds a signature", file.display());
-            statements.extend(bundle);
-        }
-        let mut publisher = Publisher::connect(self.from.source()?).await?;
-        let (log, others): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
-        let log = if log.len() > 1 { trust::missing(&publisher, log)? } else { log };
-        if log.is_empty() && others.is_empty() {
-            output::note("the broker has all of it already");
-        }
-        for statement in log.iter().chain(&others) {
-            publisher.publish(statement).await?;
-            published(statement, publisher.trust(), self.json);
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn sign_all(mut statement: Statement, signers: &[SigningKey]) -> anyhow::Result<Statement> {
-    for key in signers {
-        statement = statement.sign(key)?;
-    }
-    Ok(statement)
-}
-
-/// The statements in a file, signed or not yet.
-pub(super) fn read_bundle(path: &Path) -> anyhow::Result<Vec<Statement>> {
-    let file = fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut octets = Vec::new();
-    file.take(BUNDLE_OCTETS + 1).read_to_end(&mut octets).with_context(|| format!("cannot read {}", path.display()))?;
-    ensure!(octets.len() as u64 <= BUNDLE_OCTETS, "{} is larger than {BUNDLE_OCTETS} octets", path.display());
-    bundle::parse(&octets).with_context(|| format!("{} is no statement", path.display()))
-}
-
-pub(super) fn write_new(path: &Path, octets: &[u8]) -> anyhow::Result<()> {
-    let context = || format!("cannot write {}; it must not exist yet", path.display());
-    let mut file = fs::File::create_new(path).with_context(context)?;
-    file.write_all(octets).with_context(context)
 }

@@ -1,14 +1,18 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
-//! `author` makes statements and `trust` those about keys, `reader` reads and `verify` proves them, `agent` acts on them, `beat` confirms
-//! them, `key` has the keys, `output` shows everything; the rest is arguments.
+//! `author` makes statements, `trust` those about keys with what a `ceremony` has on paper, `sign` signs and publishes,
+//! `reader` reads and `verify` proves, `agent` acts, `beat` confirms; `key` has the keys, `files` the statements in files,
+//! `output` shows everything; the rest is arguments.
 
 mod agent;
 mod author;
 mod beat;
+mod ceremony;
+mod files;
 mod key;
 mod output;
 mod reader;
+mod sign;
 mod trust;
 mod verify;
 
@@ -47,9 +51,9 @@ enum Command {
     /// Make a withdrawal: call a release back
     Withdraw(author::Withdraw),
     /// Add a signature to a statement in a file
-    Sign(author::Sign),
+    Sign(sign::Sign),
     /// Publish a signed statement
-    Publish(author::Publish),
+    Publish(sign::Publish),
     /// Ask once what is new
     Fetch(reader::Fetch),
     /// Be told what is new, as it comes

@@ -2,12 +2,12 @@
 //!
 //! A trust log is a bundle of all its statements; the last of them may still lack signatures. That one file goes round.
 
-use std::{fs, io::IsTerminal, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tidings_client::{Channel, Publisher, Serial, Source, Statement, Survey, Timestamp, View, now, survey};
+use tidings_client::{Channel, Serial, Source, Statement, Survey, now, survey};
 use tidings_protocol::{
     Anchor, Namespace,
     limits::STATEMENT_OCTETS,
@@ -15,14 +15,13 @@ use tidings_protocol::{
 };
 
 use super::{
-    From,
-    author::{read_bundle, sign_all, write_new},
+    From, ceremony,
+    ceremony::{difference, namespace, rules, thresholds, walk},
+    files::{read_bundle, sign_all, write_new},
     key, output,
 };
 
 const DAY: u64 = 86_400;
-/// The fields of a trust statement that are shown as what they mean.
-const KNOWN: &[&str] = &["Tidings", "Channel", "Serial", "Previous", "Time", "Expires", "Key", "Role", "Checkpoint"];
 
 #[derive(Subcommand)]
 pub(super) enum Trust {
@@ -203,47 +202,6 @@ impl Log {
     }
 }
 
-/// A trust log as it lies in a file: what is in force, and perhaps a last statement that still needs signatures.
-pub(super) struct Paperwork {
-    pub(super) view: View,
-    pub(super) log: Vec<Statement>,
-    pub(super) pending: Option<Statement>,
-}
-
-/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its first statement.
-pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyhow::Result<Paperwork> {
-    let first = statements.first().context("there is no statement in the file")?;
-    let namespace = namespace(first)?;
-    let own = Anchor { namespace, id: first.id() };
-    let mut work = Paperwork { view: View::new(anchor.cloned().unwrap_or(own)), log: vec![], pending: None };
-    let count = statements.len();
-    for (index, statement) in statements.into_iter().enumerate() {
-        match work.view.take_trust([statement.clone()]) {
-            Ok(()) => work.log.push(statement),
-            // The last may still be going round; whether it follows the others is checked all the same.
-            Err((_, error)) if index + 1 == count && is_only_unsigned(&error) => work.pending = Some(statement),
-            Err((serial, error)) => bail!("trust statement {serial} in the file is not accepted: {error}"),
-        }
-    }
-    Ok(work)
-}
-
-fn is_only_unsigned(error: &tidings_protocol::verify::VerifyError) -> bool {
-    matches!(error, tidings_protocol::verify::VerifyError::Threshold { .. })
-}
-
-fn namespace(statement: &Statement) -> anyhow::Result<Namespace> {
-    let name = statement.channel().as_str().strip_suffix(".trust");
-    Ok(name.with_context(|| format!("{} is no trust log", statement.channel()))?.parse()?)
-}
-
-fn rules(statement: &Statement) -> anyhow::Result<&TrustRules> {
-    match statement.body() {
-        Body::Trust(rules) => Ok(rules),
-        _ => bail!("this is a {} statement, expected trust", statement.kind()),
-    }
-}
-
 impl Change {
     fn is_empty(&self) -> bool {
         self.add_keys.is_empty()
@@ -290,7 +248,7 @@ impl Change {
             octets.extend_from_slice(statement.octets());
             write_new(out, &octets)?;
         }
-        print(Some(trust), &statement)?;
+        ceremony::print(Some(trust), &statement)?;
         Ok(())
     }
 
@@ -408,66 +366,6 @@ fn checkpoints(survey: &Survey, old: &TrustRules, new: &mut TrustRules) -> anyho
     Ok(found)
 }
 
-/// What a change does, line by line.
-fn difference(old: &TrustRules, new: &TrustRules) -> Vec<String> {
-    fn lines<T: PartialEq>(old: &[T], new: &[T], what: impl Fn(&T) -> String) -> Vec<String> {
-        let gone = old.iter().filter(|one| !new.contains(one)).map(|one| format!("- {}", what(one)));
-        let come = new.iter().filter(|one| !old.contains(one)).map(|one| format!("+ {}", what(one)));
-        gone.chain(come).collect()
-    }
-    let role = |role: &Role| format!("role {} {}: {} of {}", role.kind, role.pattern, role.threshold, role.names.join(", "));
-    let mut all = lines(&old.keys, &new.keys, |key| format!("key {} {}", key.name, key.key));
-    all.extend(lines(&old.roles, &new.roles, role));
-    all.extend(lines(&old.checkpoints, &new.checkpoints, |c| format!("checkpoint {} {}", c.channel, c.head)));
-    all.extend(lines(&[old.expires], &[new.expires], |time: &Timestamp| format!("expires {time}")));
-    all
-}
-
-/// One of the thresholds that a trust statement has to meet.
-pub(super) struct Threshold {
-    by: String,
-    needed: usize,
-    have: Vec<String>,
-    missing: Vec<String>,
-}
-
-pub(super) fn thresholds(before: Option<&tidings_protocol::trust::Trust>, statement: &Statement) -> anyhow::Result<Vec<Threshold>> {
-    let of = |serial: Serial, rules: &TrustRules| {
-        let role = rules.role(Kind::Trust, statement.channel())?;
-        let have: Vec<String> = rules.signers(role, statement).into_iter().map(str::to_owned).collect();
-        let missing = role.names.iter().filter(|name| !have.contains(name)).cloned().collect();
-        Some(Threshold { by: format!("trust {serial}"), needed: role.threshold, have, missing })
-    };
-    let old = before.and_then(|trust| of(trust.serial(), trust.rules()));
-    Ok(old.into_iter().chain(of(statement.serial(), rules(statement)?)).collect())
-}
-
-/// What a statement changes, and whose signatures it has and needs.
-pub(super) fn print(before: Option<&tidings_protocol::trust::Trust>, statement: &Statement) -> anyhow::Result<()> {
-    output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
-    let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
-    for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
-        output::line(&output::safe(&format!("  also says, and this version does not know what it means: {line}")));
-    }
-    if let Some(before) = before {
-        difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));
-    }
-    print_thresholds(thresholds(before, statement)?);
-    Ok(())
-}
-
-/// Whose signatures a statement has and needs.
-pub(super) fn print_thresholds(thresholds: Vec<Threshold>) {
-    for Threshold { by, needed, have, missing } in thresholds {
-        let signed = if have.is_empty() { "nobody".into() } else { have.join(", ") };
-        let state = match needed.saturating_sub(have.len()) {
-            0 => "enough".into(),
-            left => format!("{left} more of {}", missing.join(", ")),
-        };
-        output::line(&format!("  by {by}: {needed} needed, signed by {signed}: {state}"));
-    }
-}
-
 fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
     let statement = statements.last().context("there is no statement in the file")?;
     let rules = rules(statement)?;
@@ -494,7 +392,7 @@ fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
         output::line(&value.to_string());
         return Ok(());
     }
-    print(before.as_ref(), statement)?;
+    ceremony::print(before.as_ref(), statement)?;
     let signed = |key: &NamedKey| if statement.is_truly_signed_by(&key.key) { "has signed" } else { "" };
     let keys = rules.keys.iter().map(|key| vec![key.name.clone(), key.key.to_string(), signed(key).into()]);
     output::table(&["key", "", ""], keys.collect());
@@ -517,31 +415,4 @@ pub(super) async fn check_serial(source: &Source, statement: &Statement) -> anyh
     let survey = survey(source, &[source.anchor().namespace.trust_log()]).await;
     usable(&survey)?;
     not_taken(&survey, statement.channel(), Some(statement.serial()))
-}
-
-/// Of a trust log in a file, those statements that the broker does not have.
-pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Result<Vec<Statement>> {
-    let Some(known) = publisher.trust() else { return Ok(log) };
-    if let Some(same) = log.iter().find(|statement| statement.serial() == known.serial()) {
-        ensure!(
-            same.head() == known.head(),
-            "the broker has another trust statement {}: {}, in the file it is {}; one of the two logs is a fork",
-            known.serial(),
-            known.head().id,
-            same.id()
-        );
-    }
-    Ok(log.into_iter().filter(|statement| statement.serial() > known.serial()).collect())
-}
-
-/// Asks a person who is there; what runs without a terminal has decided already.
-pub(super) fn confirm(question: &str) -> anyhow::Result<()> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(());
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    ensure!(matches!(answer.trim(), "y" | "yes"), "nothing was signed");
-    Ok(())
 }

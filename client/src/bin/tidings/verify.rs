@@ -8,7 +8,7 @@ use serde_json::json;
 use tidings_client::{Serial, State, Statement, Verified};
 use tidings_protocol::{Anchor, statement::Kind, trust::Trust, verify::VerifyError};
 
-use super::{author, output};
+use super::{files, output};
 
 #[derive(Args)]
 pub(super) struct Verify {
@@ -52,7 +52,7 @@ impl Verify {
         let given = self.history()?;
         let (mut count, mut bad, mut forks) = (0, 0, 0);
         for file in &self.files {
-            let statements = match author::read_bundle(file) {
+            let statements = match files::read_bundle(file) {
                 Ok(statements) => statements,
                 Err(error) => {
                     (count, bad) = (count + 1, bad + 1);
@@ -142,7 +142,7 @@ impl Verify {
         }
         let mut history: Vec<Trust> = Vec::new();
         for file in &self.trust {
-            for statement in author::read_bundle(file)? {
+            for statement in files::read_bundle(file)? {
                 let next = match history.last() {
                     None => Trust::first(&self.anchor, statement),
                     Some(trust) => trust.succeed(statement),

@@ -1,0 +1,144 @@
+//! What a ceremony has on paper: a trust log in a file, what its last statement changes, and who has still to sign.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, bail, ensure};
+use tidings_client::{Anchor, Publisher, Serial, Statement, Timestamp, View};
+use tidings_protocol::{
+    Namespace,
+    statement::{Body, Kind, Role, TrustRules},
+    trust::Trust,
+};
+
+use super::output;
+
+/// The fields of a trust statement that are shown as what they mean.
+const KNOWN: &[&str] = &["Tidings", "Channel", "Serial", "Previous", "Time", "Expires", "Key", "Role", "Checkpoint"];
+
+/// A trust log as it lies in a file: what is in force, and perhaps a last statement that still needs signatures.
+pub(super) struct Paperwork {
+    pub(super) view: View,
+    pub(super) log: Vec<Statement>,
+    pub(super) pending: Option<Statement>,
+}
+
+/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its first statement.
+pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyhow::Result<Paperwork> {
+    let first = statements.first().context("there is no statement in the file")?;
+    let namespace = namespace(first)?;
+    let own = Anchor { namespace, id: first.id() };
+    let mut work = Paperwork { view: View::new(anchor.cloned().unwrap_or(own)), log: vec![], pending: None };
+    let count = statements.len();
+    for (index, statement) in statements.into_iter().enumerate() {
+        match work.view.take_trust([statement.clone()]) {
+            Ok(()) => work.log.push(statement),
+            // The last may still be going round; whether it follows the others is checked all the same.
+            Err((_, error)) if index + 1 == count && is_only_unsigned(&error) => work.pending = Some(statement),
+            Err((serial, error)) => bail!("trust statement {serial} in the file is not accepted: {error}"),
+        }
+    }
+    Ok(work)
+}
+
+fn is_only_unsigned(error: &tidings_protocol::verify::VerifyError) -> bool {
+    matches!(error, tidings_protocol::verify::VerifyError::Threshold { .. })
+}
+
+pub(super) fn namespace(statement: &Statement) -> anyhow::Result<Namespace> {
+    let name = statement.channel().as_str().strip_suffix(".trust");
+    Ok(name.with_context(|| format!("{} is no trust log", statement.channel()))?.parse()?)
+}
+
+pub(super) fn rules(statement: &Statement) -> anyhow::Result<&TrustRules> {
+    match statement.body() {
+        Body::Trust(rules) => Ok(rules),
+        _ => bail!("this is a {} statement, expected trust", statement.kind()),
+    }
+}
+
+/// What a change does, line by line.
+pub(super) fn difference(old: &TrustRules, new: &TrustRules) -> Vec<String> {
+    fn lines<T: PartialEq>(old: &[T], new: &[T], what: impl Fn(&T) -> String) -> Vec<String> {
+        let gone = old.iter().filter(|one| !new.contains(one)).map(|one| format!("- {}", what(one)));
+        let come = new.iter().filter(|one| !old.contains(one)).map(|one| format!("+ {}", what(one)));
+        gone.chain(come).collect()
+    }
+    let role = |role: &Role| format!("role {} {}: {} of {}", role.kind, role.pattern, role.threshold, role.names.join(", "));
+    let mut all = lines(&old.keys, &new.keys, |key| format!("key {} {}", key.name, key.key));
+    all.extend(lines(&old.roles, &new.roles, role));
+    all.extend(lines(&old.checkpoints, &new.checkpoints, |c| format!("checkpoint {} {}", c.channel, c.head)));
+    all.extend(lines(&[old.expires], &[new.expires], |time: &Timestamp| format!("expires {time}")));
+    all
+}
+
+/// One of the thresholds that a trust statement has to meet.
+pub(super) struct Threshold {
+    by: String,
+    pub(super) needed: usize,
+    pub(super) have: Vec<String>,
+    pub(super) missing: Vec<String>,
+}
+
+pub(super) fn thresholds(before: Option<&Trust>, statement: &Statement) -> anyhow::Result<Vec<Threshold>> {
+    let of = |serial: Serial, rules: &TrustRules| {
+        let role = rules.role(Kind::Trust, statement.channel())?;
+        let have: Vec<String> = rules.signers(role, statement).into_iter().map(str::to_owned).collect();
+        let missing = role.names.iter().filter(|name| !have.contains(name)).cloned().collect();
+        Some(Threshold { by: format!("trust {serial}"), needed: role.threshold, have, missing })
+    };
+    let old = before.and_then(|trust| of(trust.serial(), trust.rules()));
+    Ok(old.into_iter().chain(of(statement.serial(), rules(statement)?)).collect())
+}
+
+/// What a statement changes, and whose signatures it has and needs.
+pub(super) fn print(before: Option<&Trust>, statement: &Statement) -> anyhow::Result<()> {
+    output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
+    let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
+    for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
+        output::line(&output::safe(&format!("  also says, and this version does not know what it means: {line}")));
+    }
+    if let Some(before) = before {
+        difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));
+    }
+    print_thresholds(thresholds(before, statement)?);
+    Ok(())
+}
+
+/// Whose signatures a statement has and needs.
+pub(super) fn print_thresholds(thresholds: Vec<Threshold>) {
+    for Threshold { by, needed, have, missing } in thresholds {
+        let signed = if have.is_empty() { "nobody".into() } else { have.join(", ") };
+        let state = match needed.saturating_sub(have.len()) {
+            0 => "enough".into(),
+            left => format!("{left} more of {}", missing.join(", ")),
+        };
+        output::line(&format!("  by {by}: {needed} needed, signed by {signed}: {state}"));
+    }
+}
+
+/// Of a trust log in a file, those statements that the broker does not have.
+pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Result<Vec<Statement>> {
+    let Some(known) = publisher.trust() else { return Ok(log) };
+    if let Some(same) = log.iter().find(|statement| statement.serial() == known.serial()) {
+        ensure!(
+            same.head() == known.head(),
+            "the broker has another trust statement {}: {}, in the file it is {}; one of the two logs is a fork",
+            known.serial(),
+            known.head().id,
+            same.id()
+        );
+    }
+    Ok(log.into_iter().filter(|statement| statement.serial() > known.serial()).collect())
+}
+
+/// Asks a person who is there; what runs without a terminal has decided already.
+pub(super) fn confirm(question: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    ensure!(matches!(answer.trim(), "y" | "yes"), "nothing was signed");
+    Ok(())
+}
