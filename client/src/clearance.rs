@@ -136,7 +136,11 @@ impl Device {
             return Err(not_now(NotNow::Incomplete { from: serial, head: known }));
         };
         let run = connection.articles(channel, serial.number()..=group.high, BACKLOG_OCTETS).await?;
-        let cleared = self.state.view().clear(channel, serial, run, self.state.now());
+        let cleared = self.state.view().clear(channel, serial, run, self.state.clock(), self.state.now());
+        if let Err(NotNow::Withdrawn { by, .. }) = &cleared {
+            self.state.change(|view| view.note_stopped(channel, *by));
+            self.state.save_learnt()?;
+        }
         self.connection = Some(connection);
         cleared.map_err(|reason| match reason {
             NotNow::Refused(refusal @ tidings_protocol::view::Refusal::Fork(_)) => refused(channel, refusal),

@@ -80,11 +80,18 @@ impl Source {
 
     /// Pauses after failures: doubling, with full jitter, so that a fleet does not come back at once (attack 59).
     pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
+        // Without a seed of its own every device of a fleet would draw the same.
+        let mut seed = [0; 8];
+        // Without randomness the process is still not the same on every machine.
+        if getrandom::fill(&mut seed).is_err() {
+            seed = u64::from(std::process::id()).to_le_bytes();
+        }
         // backon adds jitter on top of its delay; drawing from the doubled range keeps the mean.
         ExponentialBuilder::default()
             .with_min_delay(RETRY_FIRST / 2)
             .with_max_delay(RETRY_LAST / 2)
             .with_jitter()
+            .with_jitter_seed(u64::from_le_bytes(seed))
             .without_max_times()
             .build()
     }
@@ -123,4 +130,24 @@ async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, hig
         from = until + 1;
     }
     state.trust().map(|_| from - first).ok_or_else(|| Error::NoTrustLog(log.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_59_a_fleet_that_has_lost_its_broker_does_not_come_back_at_once() {
+        let mut first_tenths = [0_u32; 10];
+        let mut longest = Duration::ZERO;
+        for _ in 0..2_000 {
+            let pauses: Vec<Duration> = Source::pauses().take(12).collect();
+            let share = (pauses[0].as_secs_f64() - RETRY_FIRST.as_secs_f64() / 2.0) / (RETRY_FIRST.as_secs_f64() / 2.0);
+            let tenth = (0..10).rev().find(|tenth| share * 10.0 >= f64::from(*tenth)).unwrap_or(0);
+            first_tenths[usize::try_from(tenth).unwrap()] += 1;
+            longest = longest.max(pauses[11]);
+        }
+        assert!(first_tenths.iter().all(|n| (100..320).contains(n)), "{first_tenths:?}");
+        assert!(longest > RETRY_LAST / 2 && longest <= RETRY_LAST, "{longest:?}");
+    }
 }

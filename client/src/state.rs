@@ -72,10 +72,11 @@ pub enum StateError {
 #[serde(deny_unknown_fields)]
 struct File {
     anchor: String,
-    /// The latest signed time that was seen, and when in the life of the machine that was.
+    /// The latest signed time that was seen.
     floor: String,
+    /// A time, and when in the life of the machine that was.
     #[serde(default)]
-    raised: Option<String>,
+    passed: Option<String>,
     trust: Option<String>,
     #[serde(default)]
     channel: Vec<FileChannel>,
@@ -89,6 +90,8 @@ struct FileChannel {
     statement: Option<String>,
     /// The serial that was applied last.
     applied: Option<String>,
+    /// The withdrawal that was met last when something was to be applied.
+    stopped: Option<String>,
     /// The checkpoint that the head is known to stand on.
     stands_on: Option<String>,
     /// The serials that the present beat and the next one must name.
@@ -121,6 +124,7 @@ impl FileChannel {
             head: known.newest.as_ref().map(|statement| statement.head().to_string()),
             statement: known.newest.as_ref().map(text),
             applied: known.applied.map(|serial| serial.to_string()),
+            stopped: known.stopped.map(|serial| serial.to_string()),
             stands_on: known.stands_on.map(|head| head.to_string()),
             due: [known.due.0, known.due.1].map(|serial| serial.map_or("-".into(), |serial| serial.to_string())).into(),
             fork: known.fork.as_ref().map(|fork| FileFork {
@@ -144,14 +148,15 @@ impl FileChannel {
             Ok::<_, String>(Fork { ours: statement(fork.ours)?, theirs, above: branch })
         });
         let fork = fork.transpose()?;
-        let applied = self.applied.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?;
+        let serial = |text: Option<String>| text.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose();
+        let (applied, stopped) = (serial(self.applied)?, serial(self.stopped)?);
         let stands_on = self.stands_on.map(|text| head(&text).ok_or("its checkpoint is no head")).transpose()?;
         let due = |at: usize| match self.due.get(at).map(String::as_str) {
             None | Some("-") => Ok(None),
             Some(text) => text.parse::<Serial>().map(Some).map_err(|e| e.to_string()),
         };
         let due = (due(0)?, due(1)?);
-        Ok((channel, Known { newest, fork, stands_on, due, applied }))
+        Ok((channel, Known { newest, fork, stands_on, due, applied, stopped }))
     }
 }
 
@@ -170,15 +175,19 @@ pub struct State {
 #[derive(Clone)]
 struct Seen {
     view: View,
-    /// When the floor was raised, so that time goes on from there even where no clock does.
-    raised: SinceBoot,
+    /// A time, and when that was, so that time goes on from there even where no clock does.
+    base: (Timestamp, SinceBoot),
     clock: fn() -> Timestamp,
 }
 
 impl Seen {
     /// [5.1-3]: what the clock shows, or the floor and what has passed since it was raised.
     fn now(&self) -> Timestamp {
-        (self.clock)().max(self.view.floor().plus(self.raised.elapsed_seconds()))
+        (self.clock)().max(self.passed())
+    }
+
+    fn passed(&self) -> Timestamp {
+        self.base.0.plus(self.base.1.elapsed_seconds())
     }
 }
 
@@ -200,7 +209,7 @@ impl Monitor {
 
 impl State {
     fn new(anchor: &Anchor) -> Self {
-        let seen = Seen { view: View::new(anchor.clone()), raised: SinceBoot::now(), clock: crate::now };
+        let seen = Seen { view: View::new(anchor.clone()), base: (Timestamp::from_seconds(0), SinceBoot::now()), clock: crate::now };
         let shared = Arc::new(ArcSwap::from_pointee(seen.clone()));
         Self { path: None, _lock: None, seen, held: BTreeMap::new(), shared }
     }
@@ -274,7 +283,11 @@ impl State {
         };
         state.seen.view = state.seen.view.resume(file.trust.map(resume).transpose()?, floor);
         // Time that has passed since, in this life of the machine, has passed.
-        state.seen.raised = file.raised.and_then(|text| SinceBoot::read(&text)).unwrap_or(state.seen.raised);
+        let base = |text: String| {
+            let (time, moment) = text.split_once(' ')?;
+            Some((time.parse().ok()?, SinceBoot::read(moment)?))
+        };
+        state.seen.base = file.passed.and_then(base).unwrap_or((floor, SinceBoot::now()));
         for channel in file.channel {
             let name = channel.name.clone();
             let (channel, known) = channel.read().map_err(|why| damaged(&format!("{name}: {why}")))?;
@@ -312,6 +325,10 @@ impl State {
     pub fn now(&self) -> Timestamp {
         self.seen.now()
     }
+    /// What the clock shows.
+    pub(crate) fn clock(&self) -> Timestamp {
+        (self.seen.clock)()
+    }
     /// The state of a channel at this moment (spec section 5.5).
     pub fn freshness(&self, channel: &Channel) -> Freshness {
         self.seen.view.freshness(channel, self.now())
@@ -327,10 +344,12 @@ impl State {
 
     /// Changes what is known, in memory alone until [`State::save`].
     pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut View) -> T) -> T {
-        let floor = self.seen.view.floor();
+        let before = self.seen.view.floor();
         let result = change(&mut self.seen.view);
-        if self.seen.view.floor() != floor {
-            self.seen.raised = SinceBoot::now();
+        // A later time moves it on, an earlier one than has passed does not hold it up; only trust takes it back.
+        let floor = self.seen.view.floor();
+        if floor < before || floor > self.seen.passed() {
+            self.seen.base = (floor, SinceBoot::now());
         }
         self.share();
         result
@@ -374,7 +393,7 @@ impl State {
         let file = File {
             anchor: self.seen.view.anchor().to_string(),
             floor: self.seen.view.floor().to_string(),
-            raised: Some(self.seen.raised.to_string()),
+            passed: Some(format!("{} {}", self.seen.base.0, self.seen.base.1)),
             trust: self.seen.view.trust().map(|trust| text(trust.statement())),
             channel: channels.collect(),
         };

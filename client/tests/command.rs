@@ -112,6 +112,7 @@ fn it_explains_itself() {
     assert!(good(directory.path(), &["--help"]).contains("Exit codes"));
     assert!(good(directory.path(), &["man"]).to_lowercase().contains(".th tidings"));
     assert!(good(directory.path(), &["man", "release"]).contains("payload"));
+    assert!(good(directory.path(), &["man", "trust", "change"]).contains("checkpoint"));
     assert!(good(directory.path(), &["completions", "bash"]).len() > 1000);
     bad(directory.path(), &["man", "frobnicate"], "no command");
 }
@@ -182,6 +183,9 @@ fn a_trust_log_goes_round_and_what_does_not_fit_is_refused() {
     let end = text[second..].find("Signature: ").unwrap() + second;
     fs::write(at.join("odd"), format!("{}Colour: blue\n", &text[..end])).unwrap();
     assert!(good(at, &["trust", "show", "odd"]).contains("this version does not know what it means: Colour: blue"));
+    // A file that is no bundle at all, and one that has no end.
+    fs::File::create(at.join("huge")).unwrap().set_len((64 << 20) + 1).unwrap();
+    bad(at, &["trust", "show", "huge"], "huge is larger than 67108864 octets");
     // For longer, by those who may now: a broker has to be asked.
     bad(at, &["trust", "renew", "new", "--out", "renewed"], "give --broker URL");
     bad(

@@ -1,10 +1,14 @@
-//! Octets as a statement: no panic, and what is accepted is given back octet by octet, through an article too.
+//! Octets as a statement, and as a bundle of several: no panic, and what is accepted is given back octet by octet, through
+//! an article too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidings_protocol::{Statement, article, log, trust::Trust};
+use tidings_protocol::{Statement, article, bundle, log, trust::Trust};
 
 fuzz_target!(|octets: &[u8]| {
+    if let Ok(all) = bundle::parse(octets) {
+        assert_eq!(all.iter().flat_map(|statement| statement.octets().to_vec()).collect::<Vec<u8>>(), octets);
+    }
     let Ok(statement) = Statement::parse_draft(octets) else { return };
     assert_eq!(statement.octets(), octets);
     assert!(statement.signed_part().len() <= octets.len());

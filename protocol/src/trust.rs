@@ -213,6 +213,11 @@ impl Trust {
             let (expected, found) = (other.id, statement.id());
             return Err(VerifyError::Checkpoint { serial: statement.serial(), expected, found });
         }
+        // What follows another statement in that place belongs to a branch that was settled against: it is no fork.
+        let other_branch = |(checkpoint, before): &(Head, Head)| checkpoint.serial == before.serial && checkpoint.id != before.id;
+        if let Some((checkpoint, before)) = self.checkpoint(statement.channel()).zip(statement.predecessor()).filter(other_branch) {
+            return Err(VerifyError::Checkpoint { serial: before.serial, expected: checkpoint.id, found: before.id });
+        }
         match statement.trust() {
             Some(needed) if needed > self.serial() => Err(VerifyError::NewerTrust { needed, known: self.serial() }),
             _ => Ok(()),

@@ -129,8 +129,9 @@ fn main() {
     );
     v.good("withdraw-4", "a withdrawal by the key that may do nothing else", &sign(&withdraw_text, &[STOP]));
     let beat_text = format!(
-        "Tidings: 1 beat\nChannel: vectors.beat\nSerial: 1\nPrevious: -\nTime: 2026-02-04T00:01:00Z\nTrust: 1\nExpires: 2026-02-04T00:11:00Z\nHead: vectors.os.stable {}\n",
-        full.head()
+        "Tidings: 1 beat\nChannel: vectors.beat\nSerial: 1\nPrevious: -\nTime: 2026-02-04T00:01:00Z\nTrust: 1\nExpires: 2026-02-04T00:11:00Z\nHead: vectors.os.stable {}\nHead: vectors.trust {}\n",
+        full.head(),
+        trust_1.head()
     );
     v.good("beat-1", "what is newest", &sign(&beat_text, &[BEAT]));
     let critical_text = release_text(1, "-").replace("vectors.os.stable", "vectors.critical.kernel");
@@ -347,7 +348,7 @@ fn main() {
     let of_trust = checkpoint.replace("vectors.os.stable", "vectors.trust");
     v.text("trust-checkpoint-of-a-trust-log", "statement", after, "Checkpoint", &sign(format!("{text}{of_trust}"), &[ROOT]));
     let head = format!("Head: vectors.os.stable {}\n", full.head());
-    v.text("beat-head-twice", "statement", 9, "Head", &sign(format!("{beat_text}{head}"), &[BEAT]));
+    v.text("beat-head-twice", "statement", 10, "Head", &sign(format!("{beat_text}{head}"), &[BEAT]));
     v.text("beat-expired-at-birth", "statement", 7, "Expires", &sign(beat_text.replace("00:11:00", "00:01:00"), &[BEAT]));
 
     // Signatures.

@@ -180,7 +180,7 @@ pub(super) fn write(directory: &Path) -> u32 {
     life.step("trust: refused 2 5.2-4", &[&second(&moved, &[NEW_ROOT])]);
     life.step("trust: refused 2 5.2-4", &[&second(&moved, &[ROOT])]);
     life.step("trust: refused 2 5.2-4", &[&second(&moved, &[STRANGER, ANN, BEAT, STOP])]);
-    life.step("trust: refused 1 5.4-2", &[&trust_1]);
+    life.step("trust: taken 1", &[&trust_1]);
     let trust_2 = second(&moved, &[ROOT, NEW_ROOT]);
     let trust_3 = trust(Some(trust_2.head()), noon, &moved, &[NEW_ROOT]);
     life.step("trust: refused 3 5.4-2", &[&trust_3]);
@@ -209,6 +209,12 @@ pub(super) fn write(directory: &Path) -> u32 {
     let by_cem = release(Some(r2.head()), noon, 2, "", &[CEM]);
     life.step(&format!("read: {OS} new 2,3"), &[&r2, &by_cem]);
     life.write(directory, "retired-keys", &mut count);
+
+    let mut life = begin("a new device reads below a checkpoint what only retired keys have signed");
+    life.step("trust: taken 2", &[&trust_2]);
+    life.step(&format!("read: {OS} refused 1 5.2-4"), &[&r1]);
+    life.step(&format!("read: {OS} new 1,2,3"), &[&r1, &r2, &by_cem]);
+    life.write(directory, "below-a-checkpoint", &mut count);
 
     let mut life = begin("attacks 10 and 14: the withdraw key and the beat key vouch for no release; links are kept");
     life.step(&format!("read: {OS} new 1"), &[&r1]);
@@ -279,8 +285,10 @@ pub(super) fn write(directory: &Path) -> u32 {
     life.step(&format!("read: {OS} fork"), &[&r3]);
     life.step(&format!("clear: {OS} 2 no 5.6-2"), &[&r2, &r3]);
     life.step("trust: taken 2", &[&settled]);
-    life.step(&format!("read: {OS} from 2"), &[&r3]);
-    life.step(&format!("read: {OS} refused 2 5.3-2"), &[&r2, &r3]);
+    life.step(&format!("read: {OS} refused 3 5.3-2"), &[&r3]);
+    life.step(&format!("read: {OS} refused 3 5.3-2"), &[&r2, &r3]);
+    let r4 = release(Some(r3.head()), noon, 1, "", &[ANN]);
+    life.step(&format!("read: {OS} from 2"), &[&r4]);
     life.step(&format!("read: {OS} new 2,3"), &[&others, &others_next]);
     life.step(&format!("read: {OS} new none"), &[&others, &others_next]);
     life.write(directory, "fork-lost", &mut count);
@@ -297,8 +305,44 @@ pub(super) fn write(directory: &Path) -> u32 {
     life.step(&format!("state: {OS} CURRENT"), &[]);
     life.step(&format!("clear: {OS} 2 yes"), &[&r2]);
     life.step(&format!("clear: {OS} 1 no 5.6-7"), &[&r1, &r2]);
-    life.step(&format!("read: {OS} fork"), &[&others_next]);
+    // What was settled against proves nothing again, however far up it is shown.
+    life.step(&format!("read: {OS} refused 3 5.3-2"), &[&others_next]);
+    life.step(&format!("read: {OS} new 3"), &[&r3]);
+    let others_far = release(Some(others_next.head()), noon, 1, "", &[BOB]);
+    life.step(&format!("read: {OS} from 2"), &[&others_far]);
+    life.step(&format!("read: {OS} refused 3 5.3-2"), &[&others, &others_next, &others_far]);
+    // A branch that leaves the log above the checkpoint is a fork like any other.
+    let new_fork = release(Some(r2.head()), noon, 1, "Summary: the other\n", &[BOB]);
+    life.step(&format!("read: {OS} fork"), &[&r2, &new_fork]);
+    life.step(&format!("state: {OS} FORKED"), &[]);
     life.write(directory, "fork-won", &mut count);
+
+    let mut life = begin("what was applied from a branch that lost is no measure");
+    life.step(&format!("read: {OS} new 1,2"), &[&r1, &r2]);
+    life.step(&format!("applied: {OS} 2"), &[]);
+    life.step("trust: taken 2", &[&settled]);
+    life.step(&format!("read: {OS} new 2,3"), &[&others, &others_next]);
+    let confirmed = [(OS, others_next.head()), ("vectors.trust", settled.head())];
+    life.step("beat: taken", &[&beat("vectors.beat", None, noon, later, &confirmed, &[BEAT])]);
+    life.step(&format!("clear: {OS} 2 yes"), &[&others, &others_next]);
+    life.write(directory, "branch-replaced", &mut count);
+
+    // A checkpoint does not shorten a log whose head the trust in force still proves.
+    let low = second(&Rules { checkpoints: vec![(OS, r1.head())], ..rules() }, &[ROOT]);
+    let mut life = begin("a checkpoint below the head, and a broker that shows no more than it: that broker is behind");
+    life.step(&format!("read: {OS} new 1,2,3"), &[&r1, &r2, &r3]);
+    life.step(&format!("applied: {OS} 3"), &[]);
+    life.step("trust: taken 2", &[&low]);
+    life.step(&format!("read: {OS} new none"), &[&r1]);
+    life.step(&format!("read: {OS} new none"), &[&r1, &r2]);
+    let heads = [(OS, r3.head()), ("vectors.trust", low.head())];
+    life.step("beat: taken", &[&beat("vectors.beat", None, noon, later, &heads, &[BEAT])]);
+    life.step(&format!("state: {OS} STALE"), &[]);
+    life.step(&format!("read: {OS} new none"), &[&r1, &r2, &r3]);
+    life.step(&format!("state: {OS} CURRENT"), &[]);
+    life.step(&format!("clear: {OS} 2 no 5.6-7"), &[&r2, &r3]);
+    life.step(&format!("clear: {OS} 3 yes"), &[&r3]);
+    life.write(directory, "checkpoint-below", &mut count);
 
     let mut life = begin("attack 29: a beat that names another statement at the head's place");
     life.step(&format!("read: {OS} new 1,2"), &[&r1, &others]);
@@ -356,7 +400,29 @@ pub(super) fn write(directory: &Path) -> u32 {
     life.step(&format!("clear: {OS} 1 yes"), &[&premature, &behind, &critical]);
     life.step(&format!("applied: {OS} 1"), &[]);
     life.step(&format!("clear: {OS} 2 yes"), &[&behind, &critical]);
+    let heads = [(OS, critical.head()), trust_head];
+    let odd = first_lines("beat", "vectors.beat", Some(beat_1.head()), noon) + &format!("Trust: 1\nExpires: {later}\nColour: blue\n");
+    let odd = odd + "Critical: Colour\n" + &heads.iter().map(|(channel, head)| format!("Head: {channel} {head}\n")).collect::<String>();
+    life.step("beat: refused 3.3-1", &[&parse(&sign(odd, &[BEAT]))]);
+    // A withdrawal counts all the same: to stop is safe.
+    let stop = withdraw(critical.head(), noon, "Withdraws: 2\nColour: blue\nCritical: Colour\n", &[STOP]);
+    life.step(&format!("clear: {OS} 2 no 5.6-5"), &[&behind, &critical, &stop]);
     life.write(directory, "not-yet", &mut count);
+
+    let far = release(Some(r3.head()), noon, 1, "Barrier: 1\n", &[ANN]);
+    let mut life = begin("a barrier is passed by whoever has applied it, or something later");
+    life.step(&format!("read: {OS} new 1,2,3,4"), &[&r1, &r2, &r3, &far]);
+    life.step("beat: taken", &[&beat("vectors.beat", None, noon, later, &[(OS, far.head()), trust_head], &[BEAT])]);
+    life.step(&format!("clear: {OS} 4 no 5.6-8"), &[&far]);
+    life.step(&format!("applied: {OS} 2"), &[]);
+    life.step(&format!("clear: {OS} 4 yes"), &[&far]);
+    life.write(directory, "barrier", &mut count);
+
+    let mut life = begin("a beat that is silent about trust confirms nothing");
+    life.step(&format!("read: {OS} new 1,2"), &[&r1, &r2]);
+    life.step("beat: taken", &[&beat("vectors.beat", None, noon, later, &[(OS, r2.head())], &[BEAT])]);
+    life.step(&format!("state: {OS} STALE"), &[]);
+    life.write(directory, "silent-about-trust", &mut count);
 
     let silent = trust(None, "2026-01-01T00:00:00Z", &Rules { beat: None, ..rules() }, &[ROOT]);
     let mut life = Life::new("a namespace without beats: STALE for ever, and installed all the same", &silent);

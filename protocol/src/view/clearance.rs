@@ -75,11 +75,19 @@ impl View {
     /// [5.6-1] to [5.6-8]: whether a release may be applied now, given everything from it up to the head that a broker
     /// has sent this moment, oldest first.
     ///
-    /// It changes nothing but the evidence that [`Refusal::Fork`] carries out.
+    /// `clock` is what the clock shows, `now` the time that counts ([5.1-3]). It changes nothing; a fork and a withdrawal are
+    /// in the error, to be noted.
     ///
     /// # Errors
     /// Why not.
-    pub fn clear(&self, channel: &Channel, serial: Serial, run: Vec<Statement>, clock: Timestamp) -> Result<Verified<Statement>, NotNow> {
+    pub fn clear(
+        &self,
+        channel: &Channel,
+        serial: Serial,
+        run: Vec<Statement>,
+        clock: Timestamp,
+        now: Timestamp,
+    ) -> Result<Verified<Statement>, NotNow> {
         let known = self.head(channel).ok_or(NotNow::NotCurrent(Freshness::Stale { since: None }))?;
         let trust = self.trust().ok_or(Refusal::NoTrust)?;
         if self.fork(channel).is_some() {
@@ -87,13 +95,18 @@ impl View {
         }
         let news = self.examine(channel, run.clone())?;
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?.statements;
-        let complete = run.first().is_some_and(|first| first.serial() == serial) && run.iter().any(|s| s.head() == known);
-        if !complete {
-            return Err(NotNow::Incomplete { from: serial, head: known.serial });
-        }
+        let stopped = self.known(channel).and_then(|known| known.stopped);
+        let head = stopped.map_or(known.serial, |stopped| stopped.max(known.serial));
         let mut seen = self.clone();
         seen.note(&news);
-        let (freshness, time) = (seen.freshness(channel, clock), seen.time(clock));
+        let complete = run.first().is_some_and(|first| first.serial() == serial)
+            && run.iter().any(|s| s.head() == known)
+            && run.last().is_some_and(|last| last.serial() >= head)
+            && seen.doubt(channel).is_none();
+        if !complete {
+            return Err(NotNow::Incomplete { from: serial, head });
+        }
+        let (freshness, time) = (seen.freshness(channel, now), seen.time(now));
         // A namespace that signs no beats has decided to do without.
         let unconfirmed = matches!(freshness, Freshness::Stale { .. }) && !self.promises_beats();
         if !freshness.is_current() && !unconfirmed {
@@ -110,7 +123,9 @@ impl View {
         if let Some((by, withdraw)) = withdrawals(&run).filter(|(_, withdraw)| withdraw.withdraws == serial).last() {
             return Err(NotNow::Withdrawn { by, reason: withdraw.reason.clone(), fallback: withdraw.fallback });
         }
-        if let Some(start) = release.not_before.filter(|start| time < *start) {
+        // The floor keeps old things from looking fresh; that it makes young things look ripe is for those without a clock.
+        let begun = if clock >= trust.statement().time() { clock } else { time };
+        if let Some(start) = release.not_before.filter(|start| begun < *start) {
             return Err(NotNow::Premature(start));
         }
         let applied = self.applied(channel);

@@ -116,7 +116,7 @@ impl View {
     pub fn take_shard(&mut self, statement: Statement) {
         let channel = statement.channel().clone();
         let (named, under) = (self.beat().and_then(|(_, beat)| beat.head(&channel)), self.trust().map(crate::trust::Trust::serial));
-        if channel.is_beat() && named == Some(statement.head()) {
+        if channel.is_beat() && named == Some(statement.head()) && statement.unknown_critical().is_none() {
             self.note(&super::News::only(Verified::new(statement), under, 0));
         }
     }
@@ -167,7 +167,8 @@ impl View {
         if named.zip(before).is_some_and(|(named, before)| named.serial == before.serial && named.id != before.id) {
             return Freshness::Forked;
         }
-        let until = self.beat_ends();
+        // A beat that is silent about trust proves nothing about who may sign.
+        let until = self.beat_ends().filter(|_| self.named(&trust_log).is_some());
         let live = until.filter(|until| self.time(clock) < *until);
         let due = self.known(channel).and_then(|known| known.due.0);
         match (live, named) {

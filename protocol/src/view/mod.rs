@@ -58,6 +58,8 @@ pub struct Known {
     pub due: (Option<Serial>, Option<Serial>),
     /// The release that was applied last.
     pub applied: Option<Serial>,
+    /// The newest withdrawal that was met when something was to be applied: whoever shows less is behind.
+    pub stopped: Option<Serial>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -241,6 +243,9 @@ impl View {
     }
 
     fn step(&mut self, statement: Statement) -> Result<(), VerifyError> {
+        if self.trust().map(Trust::head) == Some(statement.head()) {
+            return Ok(());
+        }
         let next = match &self.trust {
             None => Trust::first(&self.anchor, statement)?,
             Some(trust) => trust.succeed(statement)?,
@@ -321,8 +326,13 @@ impl View {
             run.retain(|statement| statement.serial() > head.serial);
             return Ok(news(run));
         };
-        if settled && checkpoint.is_some_and(|checkpoint| checkpoint.serial > head.serial) {
-            return Ok(other_branch(run));
+        match checkpoint {
+            Some(checkpoint) if settled && checkpoint.serial > head.serial => return Ok(other_branch(run)),
+            // Whether that branch leaves the log above the checkpoint, and so is a fork, or was settled against, is seen there.
+            Some(checkpoint) if checkpoint.serial <= head.serial && starts_above(checkpoint) => {
+                return Err(Refusal::ReadFrom(checkpoint.serial));
+            }
+            _ => {}
         }
         Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..]))))
     }
@@ -341,7 +351,7 @@ impl View {
         }
         if news.other_branch {
             // What was applied from the old branch is no measure.
-            (known.applied, known.due) = (None, (None, None));
+            (known.applied, known.stopped, known.due) = (None, None, (None, None));
         }
         if let Some(newest) = news.statements.last() {
             known.newest = Some((**newest).clone());
@@ -360,6 +370,12 @@ impl View {
     /// Keeps the evidence of a fork: the channel stops here until a checkpoint settles it (attack 28).
     pub fn note_fork(&mut self, fork: Fork) {
         self.channels.entry(fork.ours.channel().clone()).or_default().known.fork.get_or_insert(fork);
+    }
+
+    /// Takes note of a withdrawal that has kept a release from being applied, so that nobody can hide it again.
+    pub fn note_stopped(&mut self, channel: &Channel, by: Serial) {
+        let known = &mut self.channels.entry(channel.clone()).or_default().known;
+        known.stopped = known.stopped.max(Some(by));
     }
 
     /// Takes note of a release that was applied; [`clearance`] measures others by it.

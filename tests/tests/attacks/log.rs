@@ -224,6 +224,40 @@ async fn attack_30_an_origin_that_was_restored_from_a_backup_gets_no_second_stat
 }
 
 #[tokio::test]
+async fn attack_30_a_serial_of_the_trust_log_that_some_broker_has_is_not_signed_again() {
+    let mut realm = Realm::new(&["trust * 1 root", "release * 1 ann", "withdraw * 1 stop"], &["root"]);
+    let (stage, mut ahead) = (Stage::new(&realm).await, Stage::new(&realm).await);
+    let roles = &["trust * 1 root", "release * 1 bob", "withdraw * 1 stop"];
+    let taken = realm.trust(roles, &[], &["root"]);
+    let pending = realm.trust(&["trust * 1 root", "release * 1 eve", "withdraw * 1 stop"], &[], &[]);
+    ahead.publish(&[taken]).await;
+    let directory = &stage.fixture.directory;
+    tidings_client::keys::write_private(&directory.join("root1.key"), &tidings_tests::realm::key("root"), None).unwrap();
+    std::fs::write(directory.join("log"), realm.log[0].octets()).unwrap();
+    std::fs::write(directory.join("pending"), [realm.log[0].octets(), pending.octets()].concat()).unwrap();
+    let run = |brokers: &[SocketAddr], arguments: &[&str]| {
+        let urls: Vec<String> = brokers.iter().map(|address| format!("nntp://{address}")).collect();
+        let mut command = std::process::Command::new(tidings_tests::binary("tidings"));
+        command.args(arguments).current_dir(directory).env("TIDINGS_BROKERS", urls.join(","));
+        let output = command.env("TIDINGS_ANCHOR", realm.anchor.to_string()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (one, both) = ([stage.address()], [stage.address(), ahead.address()]);
+    let before = std::fs::read(directory.join("pending")).unwrap();
+    for arguments in [&["sign", "--key", "root1.key", "pending"][..], &["trust", "renew", "log", "--out", "renewed"]] {
+        let (good, text) = run(&both, arguments);
+        assert!(!good && text.contains("has test.trust 2 already: 2 must not be signed again"), "{text}");
+    }
+    assert_eq!(std::fs::read(directory.join("pending")).unwrap(), before, "nothing was signed");
+    let (good, text) = run(&one, &["sign", "--key", "root1.key", "pending"]);
+    assert!(good, "{text}");
+    // The log of the other broker is a fork of that now, and is not taken for the same.
+    let (good, text) = run(&[ahead.address()], &["publish", "pending"]);
+    assert!(!good && text.contains("the broker has another trust statement 2"), "{text}");
+    realm.log.push(pending);
+}
+
+#[tokio::test]
 async fn attack_34_a_statement_of_another_channel_is_not_taken() {
     let realm = Realm::new(NO_BEATS, ROOTS);
     let mut stage = Stage::new(&realm).await;

@@ -77,8 +77,8 @@ enum Command {
     },
     /// Print the manual page, or that of a command
     Man {
-        /// The command
-        command: Option<String>,
+        /// The command, e.g. `release` or `trust change`
+        command: Vec<String>,
     },
 }
 
@@ -152,8 +152,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Man { command } => {
             let mut page = Arguments::command();
-            if let Some(name) = command {
-                page = page.find_subcommand(&name).with_context(|| format!("no command {name:?}"))?.clone().name(format!("tidings-{name}"));
+            let mut full = "tidings".to_owned();
+            for name in command {
+                full = format!("{full}-{name}");
+                page = page.find_subcommand(&name).with_context(|| format!("no command {name:?}"))?.clone().name(full.clone());
             }
             Ok(clap_mangen::Man::new(page).render(&mut std::io::stdout())?)
         }
