@@ -338,7 +338,11 @@ impl Device {
 
     /// A connection that watches, and the longest silence that its broker promises.
     async fn begin_watch(&mut self, without: &[Channel]) -> Result<Option<(Connection, Duration)>, Error> {
-        let Some(mut connection) = self.connection.take() else { return Ok(None) };
+        // While a channel is not current every broker was asked, and none is connected: being told is quicker than asking again.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
         if connection.is_capable("XWATCH").await? {
             let trust_log = self.source.anchor().namespace.trust_log();
             let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];

@@ -217,3 +217,29 @@ async fn attacks_81_84_a_command_applies_only_what_may_be_applied_and_gets_the_s
     assert!(refused.status.code() == Some(1) && text.contains("it was withdrawn by 2: it does not boot"), "{text}");
     assert!(!fixture.directory.join("never").exists());
 }
+
+#[tokio::test]
+async fn a_device_that_is_stale_is_told_all_the_same() {
+    let realm = Realm::new(ROLES, &["root"]);
+    let (fixture, _daemon, mut publisher) = start(&realm, "").await;
+    let first = realm.release(&os(), None, "1", &["ann"]);
+    publisher.publish(&first).await.unwrap();
+    let state = State::ephemeral(&realm.anchor);
+    // Twice the same broker: as far as the device knows there are two, and none has a beat.
+    let mut device = Device::with_state(source(&realm, &[fixture.address, fixture.address]), ["test.os.stable"], state).unwrap();
+    let monitor = device.monitor();
+    let watch = device.watch();
+    futures_util::pin_mut!(watch);
+    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().head(), first.head());
+    let second = realm.release(&os(), Some(first.head()), "2", &["ann"]);
+    let publish = async {
+        sleep(Duration::from_millis(500)).await;
+        publisher.publish(&second).await.unwrap();
+        Instant::now()
+    };
+    let told = async { (timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap(), Instant::now()) };
+    let (published, (told, at)) = tokio::join!(publish, told);
+    assert_eq!(told.head(), second.head());
+    assert!(at.saturating_duration_since(published) < Duration::from_millis(500), "it was asked for, not told");
+    assert!(!monitor.freshness(&os()).is_current());
+}
