@@ -30,7 +30,7 @@ enum Task {
     Deny,
     /// The verifier in a program without the standard library
     Nostd,
-    /// The ABNF of the specification against its vectors, with a parser that is not ours
+    /// The ABNF of the specification against its vectors, with a parser that is not ours; the lives of devices in another implementation
     Spec,
     /// The walk-through of the README, command by command
     Readme,
@@ -139,8 +139,9 @@ fn deny() -> anyhow::Result<()> {
 }
 
 fn spec() -> anyhow::Result<()> {
-    let python = setup::python(&["abnf==2.9.1"])?;
-    run(command(python).arg("spec/check.py"))?;
+    let python = setup::python(&["abnf==2.9.1", "cryptography>=44"])?;
+    run(command(&python).arg("spec/check.py"))?;
+    run(command(&python).arg("interop/life.py"))?;
     run(&mut cargo("test --quiet --package tidings-protocol --test spec --test vectors"))
 }
 
