@@ -75,12 +75,15 @@ impl Device {
     /// A device with a state that was opened before, or that ends with the process.
     ///
     /// # Errors
-    /// If a channel is none or outside the namespace.
+    /// If a channel is none, outside the namespace, or one that every device follows by itself.
     pub fn with_state<'a>(source: Source, channels: impl IntoIterator<Item = &'a str>, state: State) -> Result<Self, Error> {
         let channels = channels.into_iter().map(str::parse).collect::<Result<Vec<Channel>, _>>()?;
         let namespace = &source.anchor().namespace;
         if let Some(channel) = channels.iter().find(|c| !namespace.contains(c)) {
             return Err(Error::Namespace { channel: channel.clone(), namespace: namespace.clone() });
+        }
+        if let Some(channel) = channels.iter().find(|c| c.is_trust() || c.is_beat()) {
+            return Err(Error::Own(channel.clone()));
         }
         Ok(Self {
             source,

@@ -39,6 +39,9 @@ pub enum Error {
         /// The namespace.
         namespace: tidings_protocol::Namespace,
     },
+    /// Trust and beats are no news for an application.
+    #[error("{0} is followed by every device by itself; `tidings log` shows what stands in it")]
+    Own(Channel),
     /// TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -174,11 +174,13 @@ impl Life {
                 assert_eq!(freshness.as_str(), words[1], "{where_}: {freshness}");
             }
             ("applied", _) => self.view.note_applied(&channel(), serial(words[1])),
-            ("clear", _) => match (words[2], self.view.clear(&channel(), serial(words[1]), statements, self.clock, self.view.time(self.clock))) {
-                ("yes", Ok(cleared)) => assert_eq!(cleared.serial(), serial(words[1]), "{where_}"),
-                ("no", Err(error)) => refused(&error, words[3]),
-                (_, result) => panic!("{where_}: {result:?}"),
-            },
+            ("clear", _) => {
+                match (words[2], self.view.clear(&channel(), serial(words[1]), statements, self.clock, self.view.time(self.clock))) {
+                    ("yes", Ok(cleared)) => assert_eq!(cleared.serial(), serial(words[1]), "{where_}"),
+                    ("no", Err(error)) => refused(&error, words[3]),
+                    (_, result) => panic!("{where_}: {result:?}"),
+                }
+            }
             _ => panic!("{where_}: unknown step"),
         }
     }

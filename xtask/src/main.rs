@@ -139,7 +139,7 @@ fn deny() -> anyhow::Result<()> {
 }
 
 fn spec() -> anyhow::Result<()> {
-    let python = setup::python(&["abnf==2.9.1", "cryptography>=44"])?;
+    let python = setup::python(&["abnf==2.9.1", "cryptography==50.0.2"])?;
     run(command(&python).arg("spec/check.py"))?;
     run(command(&python).arg("interop/life.py"))?;
     run(&mut cargo("test --quiet --package tidings-protocol --test spec --test vectors"))

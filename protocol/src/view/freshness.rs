@@ -1,5 +1,6 @@
 //! Whether anything is held back: what a live beat says beside what is known (spec section 5.5).
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::View;
@@ -84,8 +85,11 @@ impl View {
         }
         let channel = beat.channel().clone();
         if channel.is_beat() && self.newest(&channel).is_none_or(|known| known.serial() < serial) {
+            let named: Vec<Channel> = said(&beat).into_iter().flat_map(|beat| beat.heads.iter().map(|(named, _)| named.clone())).collect();
             self.note(&super::News::only(beat, under, signature_checks));
             if channel == self.anchor().namespace.beat() {
+                // Shards that it does not name any more are of no use: nobody makes us keep ever more of them.
+                self.channels.retain(|known, _| !known.is_beat() || *known == channel || named.contains(known));
                 // [5.5-4]: what is known now must be named by the beat after the next at the latest.
                 for entry in self.channels.values_mut() {
                     let head = entry.known.newest.as_ref().map(Statement::serial);
