@@ -125,34 +125,27 @@ impl Device {
     /// Asks the broker that is first now for the channels that still wait; those that need no other broker wait no more.
     async fn ask_one(&mut self, waiting: &mut Vec<Channel>, asked: &mut Asked, accept_gaps: bool) -> Result<(), Error> {
         let mut connection = self.connect().await?;
-        loop {
-            self.forget_if_trust_changed(waiting, asked);
-            // Before the channels, so that it does not name what is published in between.
-            self.ask_beat(&mut connection).await?;
-            let mut behind = false;
-            for channel in waiting.clone() {
-                let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
-                // It was signed under a trust statement that came after we had walked the log.
-                behind = matches!(&answer, Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. }));
-                if behind {
-                    break;
+        self.forget_if_trust_changed(waiting, asked);
+        // Before the channels, so that it does not name what is published in between.
+        self.ask_beat(&mut connection).await?;
+        let mut due: Vec<Channel> = waiting.iter().rev().cloned().collect();
+        while let Some(channel) = due.pop() {
+            let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
+            if answer.is_err() {
+                // Answers to what was asked ahead may still be under way there.
+                connection = self.source.connect().await?;
+            }
+            if matches!(&answer, Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. })) {
+                // It was signed under a trust statement that came after we had walked the log, or so it says.
+                walk_trust(&mut connection, &mut self.state).await?;
+                if asked.trust != self.state.trust().map(Trust::serial) {
+                    self.forget_if_trust_changed(waiting, asked);
+                    self.ask_beat(&mut connection).await?;
+                    due = waiting.iter().rev().cloned().collect();
+                    continue;
                 }
-                if answer.is_err() {
-                    // Answers to what was asked ahead may still be under way there.
-                    connection = self.source.connect().await?;
-                }
-                self.take_answer(channel, answer, waiting, asked)?;
             }
-            if !behind {
-                break;
-            }
-            connection = self.source.connect().await?;
-            walk_trust(&mut connection, &mut self.state).await?;
-            let trust = self.state.trust().map(Trust::serial);
-            if asked.trust == trust {
-                let log = self.source.anchor().namespace.trust_log();
-                return Err(Error::Missing { channel: log, serial: trust.and_then(Serial::next).map_or(1, Serial::number) });
-            }
+            self.take_answer(channel, answer, waiting, asked)?;
         }
         self.connection = Some(connection);
         Ok(())

@@ -239,9 +239,17 @@ async fn attack_42_a_trust_statement_that_needs_a_newer_version_keeps_nothing_ba
     let next = Statement::parse_draft(text.as_bytes()).unwrap();
     let next = ROOTS.iter().fold(next, |next, name| next.sign(&key(name)).unwrap());
     assert!(stage.refusal(&next).await.contains("(spec 3.3-1)"));
+    // What is signed under it is not accepted; other channels go on.
+    let other = "test.zz.other".parse().unwrap();
+    let mut ahead = old(&realm, 1);
+    ahead.log.push(next.clone());
+    let under = ahead.release(&other, None, "1", BOTH);
     let newer = substitute(stage.address(), "test.trust", &[realm.log[0].clone(), next]).await;
-    let mut device = device(&realm, &[newer]);
+    let newer = substitute(newer, "test.zz.other", &[under]).await;
+    let state = State::ephemeral(&realm.anchor);
+    let mut device = Device::with_state(source(&realm, &[newer]), ["test.zz.other", "test.os.stable"], state).unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [1], "the trust before stays in force");
+    assert_eq!(device.state().head(&other), None);
     clear(&mut device, 1).await.unwrap();
 }
 
