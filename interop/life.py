@@ -292,7 +292,8 @@ class Device:
             return "fork"
         stood = head and head.head == checkpoint
         if other:
-            known.applied, known.stopped, known.due = None, None, (0, 0)
+            known.applied = min(known.applied or 0, run[0].serial - 1) or None
+            known.stopped, known.due = None, (0, 0)
         if new:
             self.note(channel, new[-1])
         if (there or stood) and known.newest and checkpoint[0] <= known.newest.serial:

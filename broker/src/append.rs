@@ -184,6 +184,12 @@ impl Writer {
             return answer(reply, Err(AppendError::NotFirst));
         };
         if let Some(refusal) = self.place(pending, &statement) {
+            let before = statement.predecessor().and_then(|before| self.store.get(statement.channel(), before.serial).ok()?);
+            let before = before.and_then(|record| Trust::resume(&provisioned.anchor.namespace, record.statement).ok());
+            // Two successors of one trust statement, both signed by the thresholds: worse than any other fork.
+            if matches!(refusal, Err(AppendError::LostRace(_))) && before.is_some_and(|before| before.succeed(statement.clone()).is_ok()) {
+                self.look_for_fork(pending, &statement);
+            }
             return answer(reply, refusal);
         }
         match provisioned.advance(statement) {
@@ -286,6 +292,14 @@ impl Writer {
             log.push(&statement, &path);
             if let (Some(trust), Some(provisioned)) = (trust, self.namespaces.of_trust_log(channel)) {
                 tracing::info!(channel = %channel, serial = %trust.serial(), expires = %trust.rules().expires, "trust in force");
+                for checkpoint in &trust.rules().checkpoints {
+                    if self.logs.get(checkpoint.channel.as_str()).is_some_and(|log| log.has_lost(checkpoint.head)) {
+                        tracing::error!(
+                            channel = %checkpoint.channel, checkpoint = %checkpoint.head,
+                            "the log here is not the one that trust has settled on: devices will leave it. Stop this broker, and fill an empty data directory from one that has the right log"
+                        );
+                    }
+                }
                 provisioned.trust.store(Some(Arc::new(trust)));
             }
             tracing::debug!(channel = %channel, serial = %statement.serial(), id = %statement.id(), "stored");

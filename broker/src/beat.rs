@@ -16,6 +16,7 @@ use crate::{
     clock,
     config::Beat,
     limits::{BEAT_LOOK, BEAT_RETRY},
+    logs::Log,
     shared::Shared,
 };
 
@@ -85,6 +86,9 @@ async fn round(shared: &Shared, beat: &Beat, signer: &mut Signer) -> Result<usiz
 /// The heads of all channels that belong to a namespace, but for beats.
 fn heads(shared: &Shared, namespace: &Namespace) -> Vec<(Channel, Head)> {
     let ours = |channel: &Channel| !channel.is_beat() && shared.namespaces.of(channel).is_some_and(|p| p.anchor.namespace == *namespace);
+    let trust = shared.namespaces.trust(&namespace.trust_log());
+    let lost =
+        |log: &Log| trust.as_ref().and_then(|trust| trust.checkpoint(&log.channel)).is_some_and(|checkpoint| log.has_lost(checkpoint));
     let logs = shared.logs.all();
-    logs.iter().filter(|log| ours(&log.channel)).map(|log| (log.channel.clone(), log.marks().head)).collect()
+    logs.iter().filter(|log| ours(&log.channel) && !lost(log)).map(|log| (log.channel.clone(), log.marks().head)).collect()
 }

@@ -23,7 +23,7 @@ pub const REFUSALS: u32 = 1_000;
 /// Forks whose evidence is kept.
 pub const FORKS: usize = 256;
 /// Two statements that follow the same one, and whose times are no further apart, are publishers in a race.
-pub const RACE_SECONDS: u64 = 60;
+pub const RACE_SECONDS: u64 = 10;
 /// How often retention is applied and tails are shortened.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Channels in all; a statement that would begin another is refused.

@@ -116,6 +116,11 @@ impl Log {
         Ok(Some(entry))
     }
 
+    /// Whether a checkpoint has decided for another branch than the one that is here.
+    pub(crate) fn has_lost(&self, checkpoint: Head) -> bool {
+        self.entry(checkpoint.serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head != checkpoint))
+    }
+
     /// The statement with this message-id.
     pub(crate) fn find(&self, id: &MessageId) -> Result<Option<Arc<Entry>>, StoreError> {
         Ok(self.entry(id.serial)?.filter(|entry| entry.head.id == id.id))

@@ -124,10 +124,11 @@ impl Device {
     }
 
     /// How many brokers must have the same log before [`Device::apply`] goes on: with two or more, no single one can
-    /// show this device a log of its own (attack 29). Never more than there are brokers, and at least one.
+    /// show this device a log of its own (attack 29). Where there are fewer, nothing is applied. Two names of one broker
+    /// count as two.
     #[must_use]
     pub fn with_quorum(self, brokers: usize) -> Self {
-        Self { quorum: brokers.clamp(1, self.source.brokers.len()), ..self }
+        Self { quorum: brokers.max(1), ..self }
     }
 
     /// [`Device::poll`] does not write the state file; [`Device::save`] does, when what was learnt is in safe hands.

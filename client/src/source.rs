@@ -64,7 +64,7 @@ impl Source {
     }
 
     /// The same with one of its brokers alone.
-    pub(crate) fn each(&self) -> impl Iterator<Item = Self> + '_ {
+    pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
         self.brokers.iter().map(|broker| Self { brokers: vec![broker.clone()], first: 0, ..self.clone() })
     }
 

@@ -92,6 +92,8 @@ struct FileChannel {
     applied: Option<String>,
     /// The withdrawal that was met last when something was to be applied.
     stopped: Option<String>,
+    /// The withdrawal that has called back what was applied last.
+    recalled: Option<String>,
     /// The checkpoint that the head is known to stand on.
     stands_on: Option<String>,
     /// The serials that the present beat and the next one must name.
@@ -125,6 +127,7 @@ impl FileChannel {
             statement: known.newest.as_ref().map(text),
             applied: known.applied.map(|serial| serial.to_string()),
             stopped: known.stopped.map(|serial| serial.to_string()),
+            recalled: known.recalled.map(|serial| serial.to_string()),
             stands_on: known.stands_on.map(|head| head.to_string()),
             due: [known.due.0, known.due.1].map(|serial| serial.map_or("-".into(), |serial| serial.to_string())).into(),
             fork: known.fork.as_ref().map(|fork| FileFork {
@@ -149,14 +152,14 @@ impl FileChannel {
         });
         let fork = fork.transpose()?;
         let serial = |text: Option<String>| text.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose();
-        let (applied, stopped) = (serial(self.applied)?, serial(self.stopped)?);
+        let (applied, stopped, recalled) = (serial(self.applied)?, serial(self.stopped)?, serial(self.recalled)?);
         let stands_on = self.stands_on.map(|text| head(&text).ok_or("its checkpoint is no head")).transpose()?;
         let due = |at: usize| match self.due.get(at).map(String::as_str) {
             None | Some("-") => Ok(None),
             Some(text) => text.parse::<Serial>().map(Some).map_err(|e| e.to_string()),
         };
         let due = (due(0)?, due(1)?);
-        Ok((channel, Known { newest, fork, stands_on, due, applied, stopped }))
+        Ok((channel, Known { newest, fork, stands_on, due, applied, stopped, recalled }))
     }
 }
 

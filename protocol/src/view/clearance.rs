@@ -15,7 +15,7 @@ pub enum NotNow {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The broker does not have the head that is known, or not all from the release up to it.
-    #[error("the broker does not have everything from {from} to {head}: it is behind, or hides something (spec 5.6-1)")]
+    #[error("{} (spec 5.6-1)", incomplete(*.from, *.head))]
     Incomplete {
         /// The release.
         from: Serial,
@@ -58,6 +58,13 @@ pub enum NotNow {
     /// Another release comes first.
     #[error("{0} has to be applied first (spec 5.6-8)")]
     Barrier(Serial),
+}
+
+fn incomplete(from: Serial, head: Serial) -> String {
+    match from > head {
+        true => alloc::format!("there is no {from}: the head that is known is {head}"),
+        false => alloc::format!("the broker does not have everything from {from} to {head}: it is behind, or hides something"),
+    }
 }
 
 fn way_back(serial: Option<&Serial>) -> String {
@@ -120,8 +127,11 @@ impl View {
         if let Some(field) = statement.unknown_critical() {
             return Err(NotNow::Critical(field.into()));
         }
+        // To stop is one thing, to go back another: that takes those who may release (attack 14).
+        let by_releasers = |by: Serial| run.iter().any(|s| s.serial() == by && trust.meets(Kind::Release, s));
         if let Some((by, withdraw)) = withdrawals(&run).filter(|(_, withdraw)| withdraw.withdraws == serial).last() {
-            return Err(NotNow::Withdrawn { by, reason: withdraw.reason.clone(), fallback: withdraw.fallback });
+            let fallback = withdraw.fallback.filter(|_| by_releasers(by));
+            return Err(NotNow::Withdrawn { by, reason: withdraw.reason.clone(), fallback });
         }
         // The floor keeps old things from looking fresh; that it makes young things look ripe is for those without a clock.
         let begun = if clock >= trust.statement().time() { clock } else { time };
@@ -130,8 +140,6 @@ impl View {
         }
         let applied = self.applied(channel);
         if let Some(applied) = applied.filter(|applied| *applied > serial) {
-            // To stop is one thing, to go back another: that takes those who may release (attack 14).
-            let by_releasers = |by: Serial| run.iter().any(|s| s.serial() == by && trust.meets(Kind::Release, s));
             let way_back = |(by, withdraw): (Serial, &Withdraw)| {
                 withdraw.withdraws == applied && withdraw.fallback == Some(serial) && by_releasers(by)
             };

@@ -12,6 +12,7 @@ use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
 use crate::{
     Anchor, Channel, Head, Serial, Statement, Timestamp, Verified,
     log::{self, Place},
+    statement::Body,
     trust::{Run, Trust},
     verify::VerifyError,
 };
@@ -60,6 +61,8 @@ pub struct Known {
     pub applied: Option<Serial>,
     /// The newest withdrawal that was met when something was to be applied: whoever shows less is behind.
     pub stopped: Option<Serial>,
+    /// The withdrawal that has called back what was applied last.
+    pub recalled: Option<Serial>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -350,8 +353,17 @@ impl View {
             known.fork = None;
         }
         if news.other_branch {
-            // What was applied from the old branch is no measure.
-            (known.applied, known.stopped, known.due) = (None, None, (None, None));
+            // What was applied from the old branch measures no more than what lies below the new one.
+            let below = news.statements.first().and_then(|first| Serial::new(first.serial().number() - 1));
+            known.applied = known.applied.min(below);
+            (known.stopped, known.recalled, known.due) = (None, None, (None, None));
+        }
+        for statement in &news.statements {
+            if let Body::Withdraw(withdraw) = statement.body()
+                && Some(withdraw.withdraws) == known.applied
+            {
+                known.recalled = Some(statement.serial());
+            }
         }
         if let Some(newest) = news.statements.last() {
             known.newest = Some((**newest).clone());
@@ -380,6 +392,7 @@ impl View {
 
     /// Takes note of a release that was applied; [`clearance`] measures others by it.
     pub fn note_applied(&mut self, channel: &Channel, serial: Serial) {
-        self.channels.entry(channel.clone()).or_default().known.applied = Some(serial);
+        let known = &mut self.channels.entry(channel.clone()).or_default().known;
+        (known.applied, known.recalled) = (Some(serial), None);
     }
 }

@@ -398,7 +398,27 @@ async fn attack_33_retention_keeps_what_a_checkpoint_names() {
 }
 
 #[tokio::test]
-async fn attack_51_barriers_are_not_judged_by_a_branch_that_lost() {
+async fn attack_51_a_branch_that_lost_is_no_measure_and_no_excuse() {
+    // Below the fork nothing becomes new again.
+    {
+        let mut realm = Realm::new(NO_BEATS, ROOTS);
+        let (mut one, mut two) = (Stage::new(&realm).await, Stage::new(&realm).await);
+        let all = releases(&realm, None, 3, BOTH);
+        let other = realm.release(&os(), Some(all[1].head()), "other", BOTH);
+        one.publish(&all).await;
+        two.publish(&[all[0].clone(), all[1].clone(), other.clone()]).await;
+        let mut device = device(&realm, &[one.address()]);
+        poll(&mut device).await.unwrap();
+        device.note_applied(&os(), serial(3)).unwrap();
+        let settled = realm.rotate(NO_BEATS, &[(&os(), other.head())], ROOTS);
+        two.publish(&[settled]).await;
+        device.set_source(source(&realm, &[two.address()])).unwrap();
+        assert_eq!(poll(&mut device).await.unwrap(), [3]);
+        assert_eq!(device.state().view().applied(&os()), Some(serial(2)));
+        assert!(clear(&mut device, 1).await.unwrap_err().contains("(spec 5.6-7)"));
+        clear(&mut device, 3).await.unwrap();
+    }
+
     let mut realm = Realm::new(NO_BEATS, ROOTS);
     let (mut one, mut two) = (Stage::new(&realm).await, Stage::new(&realm).await);
     let a = realm.release(&os(), None, "a", BOTH);
@@ -437,4 +457,60 @@ async fn the_relay_of_these_tests_is_no_obstacle_by_itself() {
         }
     }
     let _: Source = source(&realm, &[relay]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tired_person_would_do_wrong_in_a_ceremony_is_noticed() {
+    let roles = &["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop", "beat * 1 beat"];
+    let realm = Realm::new(roles, &["root1"]);
+    let mut stage = Stage::new(&realm).await;
+    let all = releases(&realm, None, 2, &["ann"]);
+    stage.publish(&all[..1]).await;
+    let directory = stage.fixture.directory.clone();
+    std::fs::write(directory.join("log"), realm.log[0].octets()).unwrap();
+    for name in ["root1", "cem", "stop"] {
+        keys::write_private(&directory.join(format!("{name}.key")), &key(name), None).unwrap();
+    }
+    let url = stage.fixture.url();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(binary("tidings"));
+        command.args(arguments).current_dir(&directory).env("TIDINGS_BROKERS", &url).env("TIDINGS_ANCHOR", realm.anchor.to_string());
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    // A checkpoint that nobody has.
+    let nowhere = format!("test.os.stable 1 {}", all[1].id());
+    let (good, text) = run(&["trust", "change", "log", "--out", "x", "--checkpoint", &nowhere]);
+    assert!(!good && text.contains("no broker that was asked has test.os.stable 1"), "{text}");
+    // The last who may confirm.
+    let (good, text) = run(&["trust", "change", "log", "--dry-run", "--remove-role", "beat *"]);
+    assert!(good && text.contains("nobody may sign a beat any more"), "{text}");
+    // A key that counts for nothing, and then the right one.
+    let change =
+        ["trust", "change", "log", "--out", "new", "--remove-key", "ann", "--add-key", "cem=cem.key.pub", "--role", "release * 1 cem"];
+    std::fs::write(directory.join("cem.key.pub"), tidings_client::keys::PublicKey::of(&key("cem")).to_string()).unwrap();
+    let (good, text) = run(&change);
+    assert!(good && text.contains("withdraw first what should not be there"), "{text}");
+    let (good, text) = run(&["sign", "--key", "cem.key", "new"]);
+    assert!(good && text.contains("its signature counts for nothing"), "{text}");
+    assert!(run(&["sign", "--key", "root1.key", "new"]).0);
+    // Meanwhile the old key has published.
+    stage.publish(&all[1..]).await;
+    let (good, text) = run(&["publish", "new"]);
+    assert!(!good && text.contains("test.os.stable is at 2 now") && text.contains("Nothing was published"), "{text}");
+    assert_eq!(poll(&mut device(&realm, &[stage.address()])).await.unwrap(), [1, 2]);
+    // A fallback by those who may only stop; and an image that is running although it was withdrawn.
+    let state = ["--state", "agent.state"];
+    stage.publish(&[realm.beat(None, &[(&os(), all[1].head())], 600, &["beat"])]).await;
+    assert!(run(&[&["apply", "test.os.stable", "2"], &state[..], &["--", "true"]].concat()).0);
+    let withdraw = ["withdraw", "test.os.stable", "2", "--reason", "bad", "--fallback", "1", "--key", "stop.key", "--publish"];
+    let (good, text) = run(&withdraw);
+    assert!(good && text.contains("the fallback is advice only"), "{text}");
+    assert!(run(&[&["fetch", "test.os.stable"], &state[..]].concat()).0);
+    let (good, text) = run(&[&["status"], &state[..]].concat());
+    assert!(!good && text.contains("2, WITHDRAWN by 3"), "{text}");
+    let (good, text) = run(&[&["apply", "test.os.stable", "9"], &state[..]].concat());
+    assert!(!good && text.contains("there is no 9: the head that is known is 3"), "{text}");
+    let (good, text) = run(&[&["apply", "test.os.stable", "1", "--quorum", "2"], &state[..]].concat());
+    assert!(!good, "{text}");
 }

@@ -26,6 +26,7 @@ impl Status {
         let mut channels = self.channels.clone();
         if let (Some(path), true) = (&self.reading.state, channels.is_empty()) {
             let anchor = self.reading.from.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
+            ensure!(path.exists(), "there is no state file {}; name the channels, or correct the path", path.display());
             let known = State::look(path, &anchor)?;
             channels.extend(known.view().channels().filter(|channel| !channel.is_beat()).cloned());
         }
@@ -47,6 +48,8 @@ impl Status {
         }
         let bad = states.iter().filter(|(_, freshness)| !freshness.is_current()).count();
         ensure!(bad == 0, "{bad} of {} not CURRENT", states.len());
+        let withdrawn = states.iter().filter(|(channel, _)| recalled(device.state(), channel).is_some()).count();
+        ensure!(withdrawn == 0, "what is applied in {withdrawn} channel(s) was withdrawn");
         Ok(())
     }
 
@@ -69,6 +72,10 @@ impl Status {
                 "serial": state.head(channel).map(|head| head.serial.number()),
                 "id": state.head(channel).map(|head| head.id.to_string()),
                 "applied": state.view().applied(channel).map(Serial::number),
+                "withdrawn_by": recalled(state, channel).map(Serial::number),
+                "fork": state.view().fork(channel).map(|fork| json!({
+                    "serial": fork.serial().number(), "ours": fork.ours.id().to_string(), "theirs": fork.theirs.id().to_string()
+                })),
             })
         };
         let trust = state.trust().map(|trust| {
@@ -88,9 +95,19 @@ impl Status {
         let serial = |serial: Option<Serial>| serial.map_or("-".into(), |serial| serial.to_string());
         let row = |(channel, freshness): &(Channel, Freshness)| {
             let (head, applied) = (state.head(channel).map(|head| head.serial), state.view().applied(channel));
-            vec![channel.to_string(), freshness.to_string(), serial(head), serial(applied)]
+            let recalled = recalled(state, channel).map_or(String::new(), |by| format!(", WITHDRAWN by {by}"));
+            vec![channel.to_string(), freshness.to_string(), serial(head), serial(applied) + &recalled]
         };
         output::table(&["channel", "state", "head", "applied"], states.iter().map(row).collect());
+        for fork in states.iter().filter_map(|(channel, _)| state.view().fork(channel)) {
+            let channel = fork.ours.channel();
+            output::line(&format!(
+                "{channel} at {}: {} or {}; `tidings evidence {channel}` writes the proof",
+                fork.serial(),
+                fork.ours.id(),
+                fork.theirs.id()
+            ));
+        }
         match state.trust() {
             Some(trust) if trust.is_expired(state.now()) => {
                 output::line(&format!(
@@ -113,15 +130,20 @@ impl Status {
     }
 }
 
+/// The withdrawal that has called back what is applied.
+fn recalled(state: &State, channel: &Channel) -> Option<Serial> {
+    state.view().known(channel)?.recalled
+}
+
 #[derive(Args)]
 pub(super) struct Apply {
     /// The channel
     channel: Channel,
     /// The serial of the release
     serial: Serial,
-    /// How many brokers must have the same log
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    quorum: usize,
+    /// How many of the brokers must have the same log; two names of one broker count as two
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    quorum: u8,
     /// Keep that it is applied already, without asking or running anything: after a reboot, or since the machine came with it
     #[arg(long, conflicts_with = "command")]
     applied: bool,
@@ -136,7 +158,7 @@ impl Apply {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         ensure!(self.reading.state.is_some(), "give --state FILE: what may be applied depends on what this device has seen");
         let channels = std::slice::from_ref(&self.channel);
-        let mut device = self.reading.device(channels, Start::Newest)?.with_quorum(self.quorum);
+        let mut device = self.reading.device(channels, Start::Newest)?.with_quorum(self.quorum.into());
         if self.applied {
             return Ok(device.note_applied(&self.channel, self.serial)?);
         }
@@ -206,6 +228,11 @@ impl Evidence {
         write_new(&self.out, &octets)?;
         std::io::stdout().flush()?;
         output::line(&format!("evidence that {} is forked at {}; `tidings verify` proves it", self.channel, fork.serial()));
+        let head = state.head(&self.channel).map_or(String::new(), |head| head.to_string());
+        output::line(&format!(
+            "to settle it, give the checkpoint at the present head of the branch that is right, on which all brokers then have to be; ours is --checkpoint '{} {head}'",
+            self.channel
+        ));
         Ok(())
     }
 }

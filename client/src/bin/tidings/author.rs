@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
-use tidings_client::{Channel, Head, PublishError, Publisher, Serial, Statement, Timestamp, now};
+use tidings_client::{Body, Channel, Head, PublishError, Publisher, Serial, Statement, Timestamp, now};
 use tidings_protocol::{Digest, statement::Kind, trust::Trust as Rules};
 
 use super::{
@@ -196,6 +196,12 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
         };
         match publisher.publish(&statement).await {
             Ok(_) => {
+                let way_back = matches!(statement.body(), Body::Withdraw(withdraw) if withdraw.fallback.is_some());
+                if way_back && !publisher.trust().is_some_and(|trust| trust.meets(Kind::Release, &statement)) {
+                    output::note(
+                        "the fallback is advice only: to send devices back, those who may release have to sign the withdrawal too (further --key)",
+                    );
+                }
                 if let Some(path) = &finish.out {
                     write_new(path, statement.octets())?;
                 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::{Context, bail, ensure};
-use tidings_client::{Anchor, Publisher, Serial, Statement, Timestamp, View};
+use tidings_client::{Anchor, Publisher, Serial, Statement, Timestamp, View, keys::PublicKey};
 use tidings_protocol::{
     Namespace,
     statement::{Body, Kind, Role, TrustRules},
@@ -88,6 +88,17 @@ pub(super) fn thresholds(before: Option<&Trust>, statement: &Statement) -> anyho
     };
     let old = before.and_then(|trust| of(trust.serial(), trust.rules()));
     Ok(old.into_iter().chain(of(statement.serial(), rules(statement)?)).collect())
+}
+
+/// Those keys whose signatures count for neither threshold.
+pub(super) fn strangers(before: Option<&Trust>, statement: &Statement, keys: &[PublicKey]) -> anyhow::Result<Vec<PublicKey>> {
+    let counts = |rules: &TrustRules, key: &PublicKey| {
+        let role = rules.role(Kind::Trust, statement.channel());
+        role.is_some_and(|role| rules.keys.iter().any(|known| known.key == *key && role.names.contains(&known.name)))
+    };
+    let new = rules(statement)?;
+    let old = before.map(Trust::rules);
+    Ok(keys.iter().filter(|key| !counts(new, key) && !old.is_some_and(|old| counts(old, key))).copied().collect())
 }
 
 /// What a statement changes, and whose signatures it has and needs.

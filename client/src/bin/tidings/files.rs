@@ -7,11 +7,17 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use tidings_client::{Statement, keys::SigningKey, limits::BUNDLE_OCTETS};
+use tidings_client::{
+    Statement,
+    keys::{PublicKey, SigningKey},
+    limits::BUNDLE_OCTETS,
+};
 use tidings_protocol::bundle;
 
 pub(super) fn sign_all(mut statement: Statement, signers: &[SigningKey]) -> anyhow::Result<Statement> {
     for key in signers {
+        let public = PublicKey::of(key);
+        ensure!(!statement.is_signed_by(&public), "{public} has signed this already");
         statement = statement.sign(key)?;
     }
     Ok(statement)

@@ -69,7 +69,10 @@ pub(super) fn privates(files: &[PathBuf]) -> anyhow::Result<Vec<SigningKey>> {
 }
 
 fn passphrase(prompt: &str) -> io::Result<Zeroizing<String>> {
-    let Some(file) = std::env::var_os(PASSPHRASE_FILE) else { return rpassword::prompt_password(prompt).map(Zeroizing::new) };
+    let Some(file) = std::env::var_os(PASSPHRASE_FILE) else {
+        let hint = |e: io::Error| io::Error::new(e.kind(), format!("{e}; without a terminal, {PASSPHRASE_FILE} names a file with it"));
+        return rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(hint);
+    };
     let text = fs::read_to_string(&file).map_err(|e| io::Error::new(e.kind(), format!("{PASSPHRASE_FILE}: {}: {e}", file.display())))?;
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }

@@ -54,6 +54,8 @@ impl Fetch {
         loop {
             let news = device.poll().await?;
             if news.is_empty() {
+                // That a fork is over is worth keeping too.
+                device.save()?;
                 break;
             }
             for statement in &news {

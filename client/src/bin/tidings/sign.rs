@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
-use tidings_client::{Publisher, Serial};
+use tidings_client::{Publisher, Serial, Statement, keys::PublicKey, survey};
 use tidings_protocol::statement::Kind;
 
 use super::{
@@ -59,7 +59,18 @@ impl Sign {
             ceremony::print(before.as_ref(), &statement)?;
             ceremony::confirm("Sign this?")?;
         }
-        let signed = sign_all(statement, &key::privates(&self.keys)?)?;
+        if statement.kind() != Kind::Trust {
+            String::from_utf8_lossy(statement.signed_part()).lines().for_each(|line| output::line(&output::safe(line)));
+            ceremony::confirm("Sign this?")?;
+        }
+        let keys = key::privates(&self.keys)?;
+        if statement.kind() == Kind::Trust {
+            let publics: Vec<_> = keys.iter().map(PublicKey::of).collect();
+            ceremony::strangers(before.as_ref(), &statement, &publics)?.iter().for_each(|public| {
+                output::note(&format!("{public} has no trust role before or after this change: its signature counts for nothing"));
+            });
+        }
+        let signed = sign_all(statement, &keys)?;
         if signed.kind() == Kind::Trust {
             // A signature that does not hold, of whomever, is better found now.
             ceremony::walk(statements.iter().cloned().chain([signed.clone()]).collect(), self.from.anchor()?.as_ref())?;
@@ -85,6 +96,9 @@ pub(super) struct Publish {
     files: Vec<PathBuf>,
     #[command(flatten)]
     from: From,
+    /// Publish trust although it does not prove the newest statement of some channel
+    #[arg(long)]
+    anyway: bool,
     /// Print JSON about what was published
     #[arg(long)]
     json: bool,
@@ -106,9 +120,39 @@ impl Publish {
         if log.is_empty() && others.is_empty() {
             output::note("the broker has all of it already");
         }
+        if let (Some(newest), false) = (log.last(), self.anyway) {
+            self.check_heads(&publisher, &log, newest).await?;
+        }
         for statement in log.iter().chain(&others) {
             publisher.publish(statement).await?;
             published(statement, publisher.trust(), self.json);
+        }
+        Ok(())
+    }
+}
+
+impl Publish {
+    /// Between the making of a change and its end there are hours: what was published meanwhile by a key that goes would
+    /// stop its channel.
+    async fn check_heads(&self, publisher: &Publisher, log: &[Statement], newest: &Statement) -> anyhow::Result<()> {
+        // Signatures are for the broker to judge; here it is about heads.
+        let Some(mut trust) = publisher.trust().cloned() else { return Ok(()) };
+        for statement in log {
+            match trust.succeed(statement.clone()) {
+                Ok(next) => trust = next,
+                Err(_) => return Ok(()),
+            }
+        }
+        let survey = survey(&self.from.source()?, &[]).await;
+        for channel in survey.channels() {
+            let Ok(Some(head)) = survey.newest(&channel) else { continue };
+            if let Err((_, error)) = trust.verify_run(&channel, vec![(**head).clone()]) {
+                let serial = head.serial();
+                bail!(
+                    "{channel} is at {serial} now, which trust {} would not prove: {error}. Nothing was published. Begin the change anew with `tidings trust change`, or say --anyway",
+                    newest.serial()
+                );
+            }
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tidings_client::{Channel, Serial, Source, Statement, Survey, now, survey};
+use tidings_client::{Channel, Head, Serial, Source, Statement, Survey, now, survey};
 use tidings_protocol::{
-    Anchor, Namespace,
+    Anchor, MessageId, Namespace,
     limits::STATEMENT_OCTETS,
     statement::{Body, Checkpoint, Draft, Kind, NamedKey, Role, TrustRules},
 };
@@ -233,10 +233,22 @@ impl Change {
         let survey = self.survey(work.view.anchor()).await?;
         if let Some(survey) = &survey {
             not_taken(survey, &trust.statement().channel().clone(), trust.serial().next())?;
+            self.look_up(work.view.anchor(), old).await?;
             let found = checkpoints(survey, old, &mut new)?;
             found.iter().for_each(|line| output::note(line));
+            if !found.is_empty() {
+                output::note("a checkpoint vouches for what it names and all below: withdraw first what should not be there");
+            }
         } else if new.keys.len() < old.keys.len() || !self.remove_keys.is_empty() {
             output::note("no broker was asked: no checkpoints for channels whose newest statement only a lost key has signed");
+        }
+        for kind in [Kind::Release, Kind::Withdraw, Kind::Beat] {
+            let has = |rules: &TrustRules| rules.roles.iter().any(|role| role.kind == kind);
+            if has(old) && !has(&new) {
+                let what =
+                    if kind == Kind::Beat { "; devices will install without any confirmation that nothing is held back" } else { "" };
+                output::note(&format!("nobody may sign a {kind} any more{what}"));
+            }
         }
         let body = Body::Trust(new);
         let draft = Draft { channel: trust.statement().channel().clone(), after: Some(trust.head()), time: now(), trust: None, body };
@@ -289,10 +301,8 @@ impl Change {
             );
         }
         for text in &self.checkpoints {
-            let words: Vec<&str> = text.split_whitespace().collect();
-            let [channel, serial, id] = &words[..] else { bail!("--checkpoint: expected `CHANNEL SERIAL ID`, found {text:?}") };
-            let head = tidings_client::Head { serial: serial.parse()?, id: id.parse()? };
-            settle(&mut new, channel.parse()?, head);
+            let (channel, head) = checkpoint(text)?;
+            settle(&mut new, channel, head);
         }
         Ok(new)
     }
@@ -312,6 +322,51 @@ impl Change {
     }
 }
 
+impl Change {
+    /// What is called a checkpoint must be there: a wrong one stops its channel for everybody.
+    async fn look_up(&self, anchor: &Anchor, old: &TrustRules) -> anyhow::Result<()> {
+        for text in &self.checkpoints {
+            let (channel, head) = checkpoint(text)?;
+            if let Some(known) = old.checkpoints.iter().find(|known| known.channel == channel && known.head.serial > head.serial) {
+                bail!("--checkpoint: {channel} has one at {} already, and none goes back", known.head.serial);
+            }
+            ensure!(
+                !channel.is_beat() && anchor.namespace.contains(&channel),
+                "--checkpoint: {channel} needs none: it is a beat, or of another namespace"
+            );
+            let source = self.paper.from.source_of(anchor)?;
+            ensure!(
+                find(&source, &channel, head).await,
+                "--checkpoint: no broker that was asked has {channel} {head}; a checkpoint that nobody has stops the channel for everybody"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn checkpoint(text: &str) -> anyhow::Result<(Channel, Head)> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [channel, serial, id] = &words[..] else { bail!("--checkpoint: expected `CHANNEL SERIAL ID`, found {text:?}") };
+    Ok((channel.parse()?, Head { serial: serial.parse()?, id: id.parse()? }))
+}
+
+/// Whether some broker has the very statement.
+async fn find(source: &Source, channel: &Channel, head: Head) -> bool {
+    let id = MessageId { channel: channel.clone(), serial: head.serial, id: head.id }.to_string();
+    for one in source.each() {
+        let asked = async {
+            let mut connection = one.connect().await?;
+            connection.group(channel, Some(head.serial)).await
+        };
+        if let Ok(Some((_, Some(found)))) = asked.await
+            && found == id
+        {
+            return true;
+        }
+    }
+    false
+}
+
 /// Says which brokers could not be asked; fails if none could.
 fn usable(survey: &Survey) -> anyhow::Result<()> {
     for seen in &survey.0 {
@@ -327,7 +382,7 @@ fn names(rules: &TrustRules) -> String {
     rules.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn settle(rules: &mut TrustRules, channel: Channel, head: tidings_client::Head) {
+fn settle(rules: &mut TrustRules, channel: Channel, head: Head) {
     rules.checkpoints.retain(|known| known.channel != channel);
     rules.checkpoints.push(Checkpoint { channel, head });
 }
