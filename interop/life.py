@@ -191,12 +191,16 @@ class Device:
                 self.step(statement)
         finally:
             if self.trust:
-                times = [newest.time for newest in map(self.proven, list(self.channels)) if newest]
+                times = [newest.time for newest in map(self.proven, filter(self.counts, list(self.channels))) if newest]
                 self.floor = max([self.trust.statement.time] + times)
+
+    def counts(self, channel):
+        """5.1-2: whose times make the floor."""
+        return channel.endswith(".beat") or not self.trust.role("beat", self.namespace + ".beat")
 
     def note(self, channel, statement):
         self.known(channel).newest = statement
-        if self.proven(channel):
+        if self.counts(channel) and self.proven(channel):
             self.floor = max(self.floor, statement.time)
 
     def take_beat(self, beat):

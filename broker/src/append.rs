@@ -133,8 +133,9 @@ struct Pending {
     batch: Batch,
     accepted: Vec<Accepted>,
     marks: HashMap<Channel, Marks>,
-    /// Answers that must wait for the commit, since they speak of statements in it.
-    known: Vec<oneshot::Sender<Answer>>,
+    /// Answers that must wait for the commit, since they speak of statements in it: those that are known, and those that
+    /// have lost against them.
+    later: Vec<(oneshot::Sender<Answer>, Answer)>,
 }
 
 impl Writer {
@@ -232,12 +233,14 @@ impl Writer {
             }
         }
         match self.place(pending, statement) {
-            Some(Ok(known)) if !pending.accepted.is_empty() && known == Appended::Known => pending.known.push(accepted.reply),
             Some(refusal) => {
                 if let Err(AppendError::LostRace(_)) = refusal {
                     self.look_for_fork(pending, statement);
                 }
-                answer(accepted.reply, refusal);
+                match pending.accepted.is_empty() {
+                    true => answer(accepted.reply, refusal),
+                    false => pending.later.push((accepted.reply, refusal)),
+                }
             }
             None => {
                 let before = pending.marks.get(channel).copied().or_else(|| self.logs.get(channel.as_str()).map(|log| log.marks()));
@@ -269,9 +272,9 @@ impl Writer {
 
     /// Makes everything durable, then visible, then answers.
     fn commit(&self, pending: Pending, now: Timestamp) {
-        let Pending { mut batch, accepted, marks, known } = pending;
+        let Pending { mut batch, accepted, marks, later } = pending;
         if accepted.is_empty() {
-            known.into_iter().for_each(|reply| answer(reply, Ok(Appended::Known)));
+            later.into_iter().for_each(|(reply, said)| answer(reply, said));
             return;
         }
         for (channel, marks) in &marks {
@@ -279,7 +282,11 @@ impl Writer {
         }
         if let Err(error) = self.store.commit(batch) {
             self.fail(&error);
-            accepted.into_iter().map(|a| a.reply).chain(known).for_each(|reply| answer(reply, Err(AppendError::Store)));
+            accepted
+                .into_iter()
+                .map(|a| a.reply)
+                .chain(later.into_iter().map(|(reply, _)| reply))
+                .for_each(|reply| answer(reply, Err(AppendError::Store)));
             return;
         }
         let mut touched: HashMap<usize, (Arc<Log>, bool)> = HashMap::new();
@@ -306,7 +313,7 @@ impl Writer {
             touched.entry(log.index).or_insert((log, new));
             answer(reply, Ok(Appended::New));
         }
-        known.into_iter().for_each(|reply| answer(reply, Ok(Appended::Known)));
+        later.into_iter().for_each(|(reply, said)| answer(reply, said));
         for (log, new) in touched.into_values() {
             self.watches.notify(&log, new);
         }

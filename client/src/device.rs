@@ -175,7 +175,8 @@ impl Device {
     /// # Errors
     /// If the broker that is first now cannot be used.
     pub async fn trust(&mut self) -> Result<&Trust, Error> {
-        let connection = self.connect().await?;
+        let ask = self.pace.ask;
+        let connection = timeout(ask, self.connect()).await.unwrap_or(Err(Error::Silent(ask)))?;
         self.connection = Some(connection);
         self.trusted()
     }
@@ -238,6 +239,11 @@ impl Device {
     /// # Errors
     /// As [`Device::poll`].
     pub async fn history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
+        let ask = self.pace.ask;
+        timeout(ask, self.read_history(channel, from)).await.unwrap_or(Err(Error::Silent(ask)))
+    }
+
+    async fn read_history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
         let mut connection = self.connect().await?;
         let Some((group, _)) = connection.group(channel, None).await? else { return Ok(vec![]) };
         let from = from.number().max(group.low);

@@ -1,14 +1,22 @@
 //! The publisher's half: reads the head first, then offers a signed statement.
 
 use tidings_protocol::{
-    Channel, Head, Statement, Verified,
+    Channel, Head, MessageId, Serial, Statement, Verified,
     log::{self, Place},
     nntp::{LostRace, Response, code},
     trust::Trust,
     view::Refusal,
 };
 
-use crate::{Connection, Error, Source, State, asking::refused, limits::BACKLOG_OCTETS, source::walk_trust, survey};
+use tokio::time::timeout;
+
+use crate::{
+    Connection, Error, Source, State,
+    asking::refused,
+    limits::{ASK, BACKLOG_OCTETS},
+    source::walk_trust,
+    survey,
+};
 
 /// Why a statement was not published.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +58,7 @@ impl Publisher {
     pub async fn connect(mut source: Source) -> Result<Self, Error> {
         let mut failed = None;
         for _ in 0..source.brokers.len() {
-            match Self::connect_one(&source).await {
+            match timeout(ASK, Self::connect_one(&source)).await.unwrap_or(Err(Error::Silent(ASK))) {
                 Ok((connection, state)) => return Ok(Self { connection, source, state }),
                 Err(error) => failed = Some(Error::Unreachable { address: source.address().clone(), source: Box::new(error) }),
             }
@@ -87,6 +95,18 @@ impl Publisher {
         let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
         let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
         Ok(trust.verify_run(channel, run).map_err(refused)?.statements.pop())
+    }
+
+    /// Serial and id of a channel's newest statement, as the origin claims: nothing was verified. It is enough to know what a
+    /// beat has to follow, also when the key that signed the last one was taken away.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn claimed_head(&mut self, channel: &Channel) -> Result<Option<Head>, Error> {
+        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
+        let Some(serial) = Serial::new(group.high) else { return Ok(None) };
+        let Some((_, Some(id))) = self.connection.group(channel, Some(serial)).await? else { return Ok(None) };
+        Ok(id.parse::<MessageId>().ok().map(|id| Head { serial: id.serial, id: id.id }))
     }
 
     /// [`Publisher::newest`], and a look at every other broker of the source: whether one of them has something that the

@@ -198,8 +198,9 @@ impl View {
     pub fn signature_checks(&self) -> u64 {
         self.signature_checks
     }
-    /// [5.1-2]: the latest time that the trust in force, or a statement that it proves, was signed at: it cannot be
-    /// earlier now (attack 21). What only a key that was taken away has signed does not count any more.
+    /// [5.1-2]: the latest time that the trust in force, or a beat that it proves, was signed at: it cannot be earlier now
+    /// (attack 21). What only a key that was taken away has signed does not count any more. Where there are no beats, other
+    /// statements count; where there are, a publisher's clock that is ahead makes nobody else's beats look old.
     pub fn floor(&self) -> Timestamp {
         self.floor
     }
@@ -237,9 +238,11 @@ impl View {
         let unchanged = before.map(|trust| trust.head()) == self.trust().map(Trust::head);
         if let Some(trust) = self.trust.clone().filter(|_| !unchanged) {
             self.floor = trust.statement().time();
-            for entry in self.channels.values_mut() {
+            let beats_alone = self.promises_beats();
+            for (channel, entry) in &mut self.channels {
                 entry.proven = entry.known.newest.as_ref().and_then(|newest| prove(Some(&trust), newest));
-                self.floor = entry.proven.as_ref().map_or(self.floor, |statement| self.floor.max(statement.time()));
+                let counts = entry.proven.as_ref().filter(|_| channel.is_beat() || !beats_alone);
+                self.floor = counts.map_or(self.floor, |statement| self.floor.max(statement.time()));
             }
         }
         taken
@@ -348,6 +351,7 @@ impl View {
         let over = news.settled && self.decided(channel).is_some();
         let head = self.head(channel);
         let settled = news.settled || (head.is_some() && head == checkpoint);
+        let beats_alone = self.promises_beats();
         let Entry { known, proven } = self.channels.entry(channel.clone()).or_default();
         if over {
             known.fork = None;
@@ -369,7 +373,7 @@ impl View {
             known.newest = Some((**newest).clone());
             let still_in_force = news.trust == self.trust.as_ref().map(|trust| trust.serial());
             *proven = if still_in_force { Some(newest.clone()) } else { prove(self.trust.as_deref(), newest) };
-            if let Some(proven) = proven {
+            if let Some(proven) = proven.as_ref().filter(|_| channel.is_beat() || !beats_alone) {
                 self.floor = self.floor.max(proven.time());
             }
         }

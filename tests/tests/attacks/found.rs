@@ -514,3 +514,39 @@ async fn what_a_tired_person_would_do_wrong_in_a_ceremony_is_noticed() {
     let (good, text) = run(&[&["apply", "test.os.stable", "1", "--quorum", "2"], &state[..]].concat());
     assert!(!good, "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_32_many_publishers_by_the_command_all_come_to_their_turn() {
+    let realm = Realm::new(&["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"], &["root1"]);
+    let mut stage = Stage::new(&realm).await;
+    stage.publish(&releases(&realm, None, 1, &["ann"])).await;
+    let directory = stage.fixture.directory.clone();
+    keys::write_private(&directory.join("ann.key"), &key("ann"), None).unwrap();
+    let publish = |number: u32| {
+        let mut command = Command::new(binary("tidings"));
+        command.args(["release", "test.os.stable", "--key", "ann.key", "--publish", "--version"]).arg(number.to_string());
+        command.current_dir(&directory).env("TIDINGS_BROKERS", stage.fixture.url()).env("TIDINGS_ANCHOR", realm.anchor.to_string());
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    for round in 0..4 {
+        let tasks: Vec<_> = (0..8).map(|number| publish(round * 8 + number)).collect();
+        for task in tasks {
+            let output = task.await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+    }
+    assert_eq!(poll(&mut device(&realm, &[stage.address()])).await.unwrap(), (1..=33).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn attack_21_a_publishers_clock_that_is_ahead_makes_no_beat_look_old() {
+    let realm = Realm::new(ROLES, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let ahead = Realm { time: tidings_client::now().plus(6 * 3600), log: realm.log.clone(), anchor: realm.anchor.clone(), ..realm };
+    let release = ahead.release(&os(), None, "1", BOTH);
+    stage.publish(&[release.clone(), realm.beat(None, &[(&os(), release.head())], 600, &["beat"])]).await;
+    let mut device = device(&realm, &[stage.address()]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1]);
+    assert!(device.freshness(&os()).is_current(), "{}", device.freshness(&os()));
+    clear(&mut device, 1).await.unwrap();
+}

@@ -20,7 +20,10 @@ use super::{
 };
 
 /// How often a lost race is run again.
-const RACES: u32 = 10;
+const RACES: u32 = 50;
+/// How often, and how long each time, a broker is given time to show the statement that was first.
+const WAITS: u32 = 5;
+const WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Where a new statement goes in its channel: read from a broker, or given.
 #[derive(Args)]
@@ -172,7 +175,8 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
         _ => None,
     };
     let mut signed_after: Option<Option<Head>> = None;
-    for _ in 0..RACES {
+    let (mut waits, mut races) = (0, 0);
+    while races < RACES {
         let (after, trust) = match (&mut publisher, &place) {
             (Some(publisher), _) => {
                 let trust = publisher.trust().context("the broker has no trust statement yet; publish it first")?.serial();
@@ -181,11 +185,18 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
             (None, Place { after: Some(after), trust: Some(trust), .. }) => (parse_head(after)?, *trust),
             _ => bail!("where does it go? give --broker and --anchor, or --after and --trust"),
         };
-        // A broker that speaks of another head, and shows the same, would have us sign one place again and again.
+        // A broker that speaks of another head, and shows the same, would have us sign one place again and again. It may need
+        // a moment to show what it speaks of.
+        if signed_after == Some(after) && waits < WAITS {
+            waits += 1;
+            tokio::time::sleep(WAIT).await;
+            continue;
+        }
         ensure!(
             signed_after != Some(after),
             "the broker says that another statement came first, and does not show it; nothing more is signed for {channel} there"
         );
+        waits = 0;
         signed_after = Some(after);
         let statement = sign_all(compose(kind, &channel, after, trust, now(), &fields)?, &signers)?;
         let Some(publisher) = publisher.as_mut().filter(|_| finish.publish) else {
@@ -208,7 +219,7 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
                 published(&statement, publisher.trust(), finish.json);
                 return Ok(());
             }
-            Err(PublishError::LostRace(_)) => {}
+            Err(PublishError::LostRace(_)) => races += 1,
             Err(error) => return Err(error.into()),
         }
     }

@@ -83,8 +83,8 @@ impl Beat {
         }
         let mut after: Vec<(Channel, Head)> = Vec::new();
         for channel in beats {
-            let newest = publisher.newest(&channel).await?;
-            after.extend(newest.map(|statement| (channel, statement.head())));
+            let head = publisher.claimed_head(&channel).await?;
+            after.extend(head.map(|head| (channel, head)));
         }
         let round = Round { time: now(), life: self.life, trust: trust.serial() };
         let signed = signer.round(round, &heads, |channel| after.iter().find(|(known, _)| known == channel).map(|(_, head)| *head))?;
