@@ -145,7 +145,7 @@ impl Device {
                     continue;
                 }
             }
-            self.take_answer(channel, answer, waiting, asked)?;
+            self.take_answer(channel, answer, waiting, asked, accept_gaps)?;
         }
         self.connection = Some(connection);
         Ok(())
@@ -157,17 +157,21 @@ impl Device {
         answer: Result<Answer, Error>,
         waiting: &mut Vec<Channel>,
         asked: &mut Asked,
+        accept_gaps: bool,
     ) -> Result<(), Error> {
         match answer {
             Ok(Answer::Gap) => drop(asked.gaps.insert(channel)),
             Ok(answer) => {
                 asked.failed.retain(|(failed, _)| *failed != channel);
-                asked.gaps.remove(&channel);
                 asked.answered.insert(channel.clone());
+                // A broker that is behind fills no hole of another.
+                let mut filled = !asked.gaps.contains(&channel) && !accept_gaps;
                 if let Answer::News(news) = answer {
+                    asked.gaps.remove(&channel);
                     asked.news.push(news);
+                    filled = true;
                 }
-                if self.is_done(asked, &channel) {
+                if filled && self.is_done(asked, &channel) {
                     waiting.retain(|c| *c != channel);
                 }
             }

@@ -550,3 +550,38 @@ async fn attack_21_a_publishers_clock_that_is_ahead_makes_no_beat_look_old() {
     assert!(device.freshness(&os()).is_current(), "{}", device.freshness(&os()));
     clear(&mut device, 1).await.unwrap();
 }
+
+#[tokio::test]
+async fn attack_26_a_mirror_that_is_behind_does_not_keep_a_device_before_a_hole_that_is_real() {
+    for roles in [ROLES, NO_BEATS] {
+        let realm = Realm::new(roles, ROOTS);
+        let mut stage = Stage::new(&realm).await;
+        let all = releases(&realm, None, 6, BOTH);
+        stage.publish(&all[..1]).await;
+        let behind = substitute(stage.address(), "test.os.stable", &all[..1]).await;
+        let mut first = device(&realm, &[stage.address()]);
+        assert_eq!(poll(&mut first).await.unwrap(), [1]);
+        stage.publish(&all[1..]).await;
+        if roles == ROLES {
+            stage.publish(&[realm.beat(None, &[(&os(), all[5].head())], 600, &["beat"])]).await;
+        }
+        // What lies between has expired at the one that is complete otherwise.
+        let expired = |command: &str, answer: Vec<u8>| match command {
+            "GROUP test.os.stable" => Act::Send(b"211 2 5 6 test.os.stable\r\n".to_vec()),
+            _ => Act::Send(answer),
+        };
+        let short = relay::start(&[stage.address()], expired).await.unwrap();
+        for brokers in [[short, behind], [behind, short]] {
+            if roles == NO_BEATS && brokers[0] == behind {
+                // Where no beat says that there is more, the first broker that answers is believed to have what there is.
+                continue;
+            }
+            let mut device = device(&realm, &[stage.address()]);
+            let one = substitute(stage.address(), "test.os.stable", &all[..1]).await;
+            device.set_source(source(&realm, &[one])).unwrap();
+            assert_eq!(poll(&mut device).await.unwrap(), [1]);
+            device.set_source(source(&realm, &brokers)).unwrap();
+            assert_eq!(poll(&mut device).await.unwrap(), [5, 6], "{roles:?}");
+        }
+    }
+}

@@ -143,7 +143,17 @@ impl Publish {
                 Err(_) => return Ok(()),
             }
         }
-        let survey = survey(&self.from.source()?, &[]).await;
+        let source = self.from.source()?;
+        for checkpoint in &trust.rules().checkpoints {
+            ensure!(
+                trust::find(&source, &checkpoint.channel, checkpoint.head).await,
+                "no broker that was asked has {} {}, which trust {} settles on (has it expired?): devices could not find it. Nothing was published. Begin the change anew with `tidings trust change`, or say --anyway",
+                checkpoint.channel,
+                checkpoint.head,
+                newest.serial()
+            );
+        }
+        let survey = survey(&source, &[]).await;
         for channel in survey.channels() {
             let Ok(Some(head)) = survey.newest(&channel) else { continue };
             if let Err((_, error)) = trust.verify_run(&channel, vec![(**head).clone()]) {

@@ -351,7 +351,7 @@ fn checkpoint(text: &str) -> anyhow::Result<(Channel, Head)> {
 }
 
 /// Whether some broker has the very statement.
-async fn find(source: &Source, channel: &Channel, head: Head) -> bool {
+pub(super) async fn find(source: &Source, channel: &Channel, head: Head) -> bool {
     let id = MessageId { channel: channel.clone(), serial: head.serial, id: head.id }.to_string();
     for one in source.each() {
         let asked = async {
