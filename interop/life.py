@@ -149,7 +149,7 @@ class Known:
     """5.1-1, of one channel."""
 
     def __init__(self):
-        self.newest = self.fork = self.stands_on = self.applied = self.stopped = None
+        self.newest = self.fork = self.stands_on = self.applied = self.passed = self.stopped = None
         self.due = (0, 0)
 
 
@@ -296,7 +296,7 @@ class Device:
             return "fork"
         stood = head and head.head == checkpoint
         if other:
-            known.applied = min(known.applied or 0, run[0].serial - 1) or None
+            known.passed = min(known.passed or 0, run[0].serial - 1) or None
             known.stopped, known.due = None, (0, 0)
         if new:
             self.note(channel, new[-1])
@@ -321,6 +321,9 @@ class Device:
         complete = run[0].serial == serial and any(s.head == known.newest.head for s in run) and run[-1].serial >= (known.stopped or 0)
         if not read.startswith("new") or not complete or not ahead.stands(channel):
             return "no 5.6-1"
+        named = self.named(channel)
+        if named and any(s.serial == named[0] and s.head != named for s in run):
+            return "no 5.6-2"
         state, release = ahead.state(channel), run[0]
         if state != "CURRENT" and not (state == "STALE" and not self.trust.role("beat", self.namespace + ".beat")):
             return "no 5.6-2"
@@ -341,7 +344,7 @@ class Device:
                        and self.trust.meets("release", channel, self.trust.signers(s)) for s in withdrawals)
         if applied > serial and not way_back:
             return "no 5.6-7"
-        if applied < int(release["Barrier"] or 0):
+        if (known.passed or 0) < int(release["Barrier"] or 0):
             return "no 5.6-8"
         return "yes"
 
@@ -353,7 +356,7 @@ def live(device, line, statements):
     if what == "clock":
         device.clock = seconds(rest)
     elif what == "applied":
-        device.known(first).applied = int(more[0])
+        device.known(first).applied = device.known(first).passed = int(more[0])
     elif what == "shard":
         device.take_shard(statements[0])
     elif what == "state":

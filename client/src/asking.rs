@@ -171,7 +171,12 @@ impl Device {
                     asked.news.push(news);
                     filled = true;
                 }
-                if filled && self.is_done(asked, &channel) {
+                let current = self.is_done(asked, &channel);
+                if current && self.state.view().promises_beats() {
+                    asked.gaps.remove(&channel);
+                    filled = true;
+                }
+                if filled && current {
                     waiting.retain(|c| *c != channel);
                 }
             }

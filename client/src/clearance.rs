@@ -78,8 +78,7 @@ impl Device {
     /// # Errors
     /// If the state file cannot be written.
     pub fn note_applied(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
-        self.state.change(|view| view.note_applied(channel, serial));
-        Ok(self.state.save()?)
+        Ok(self.state.note_applied(channel, serial)?)
     }
 
     /// As many brokers as [`Device::with_quorum`] asks for must agree; those that are behind or lie are passed over, but
@@ -87,6 +86,8 @@ impl Device {
     pub(crate) async fn clear(&mut self, channel: &Channel, serial: Serial) -> Result<Verified<Statement>, Error> {
         let mut agreed = 0;
         let mut failed = None;
+        // One that was kept may be closed by now, after a long installation for one.
+        self.connection = None;
         for _ in 0..self.source.brokers.len() {
             let ask = self.pace.ask;
             match timeout(ask, self.clear_one(channel, serial)).await.unwrap_or(Err(Error::Silent(ask))) {

@@ -187,6 +187,7 @@ impl Device {
     /// If no broker can be used.
     pub async fn refresh(&mut self) -> Result<(), Error> {
         let mut result = Err(Error::NoBroker);
+        self.connection = None;
         for _ in 0..self.source.brokers.len() {
             let ask = self.pace.ask;
             let one = async {
@@ -309,7 +310,12 @@ impl Device {
                         let mut until = began + audit.min(self.until_stale());
                         while let Ok(told) = timeout_at(until, self.told(&mut connection, promised)).await {
                             match told {
-                                Ok(Some(Told::Beat)) => until = (began + audit).min(Instant::now() + self.until_stale()),
+                                Ok(Some(Told::Beat)) => {
+                                    let next = (began + audit).min(Instant::now() + self.until_stale());
+                                    let current = self.channels.iter().all(|channel| self.state.freshness(channel).is_current());
+                                    // A beat that makes nothing current, a replayed one for instance, puts nothing off.
+                                    until = if current { next } else { until.min(next) };
+                                }
                                 Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
                                     yield Ok(*statement);

@@ -32,3 +32,5 @@ pub const AUDIT: Duration = Duration::from_secs(3600);
 pub const STATE_OCTETS: u64 = 64 * 1024 * 1024;
 /// A file of statements, one after the other.
 pub const BUNDLE_OCTETS: u64 = 64 * 1024 * 1024;
+/// How long looking at one of several brokers may take, twice: for its trust, and for its heads.
+pub const LOOK: Duration = Duration::from_secs(60);

@@ -1,9 +1,10 @@
 //! The publisher's half: reads the head first, then offers a signed statement.
 
 use tidings_protocol::{
-    Channel, Head, MessageId, Serial, Statement, Verified,
+    Channel, Head, Statement, Verified, View,
     log::{self, Place},
     nntp::{LostRace, Response, code},
+    statement::Kind,
     trust::Trust,
     view::Refusal,
 };
@@ -97,16 +98,32 @@ impl Publisher {
         Ok(trust.verify_run(channel, run).map_err(refused)?.statements.pop())
     }
 
-    /// Serial and id of a channel's newest statement, as the origin claims: nothing was verified. It is enough to know what a
-    /// beat has to follow, also when the key that signed the last one was taken away.
+    /// Serial and id of the newest beat of a channel, signed by those who may sign beats there, or might once: what the next
+    /// one has to follow, also when the key that signed the last one was taken away.
     ///
     /// # Errors
-    /// If the broker cannot be used.
-    pub async fn claimed_head(&mut self, channel: &Channel) -> Result<Option<Head>, Error> {
+    /// If the broker cannot be used, or nobody who ever might has signed it: then a beat that followed it would follow a lie.
+    pub async fn beat_head(&mut self, channel: &Channel) -> Result<Option<Head>, Error> {
+        let refused_now = match self.newest(channel).await {
+            Ok(newest) => return Ok(newest.map(|statement| statement.head())),
+            Err(error @ Error::Verify { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let (anchor, known) = (self.source.anchor().clone(), self.trust().map_or(1, |trust| trust.serial().number()));
+        let log = anchor.namespace.trust_log();
         let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
-        let Some(serial) = Serial::new(group.high) else { return Ok(None) };
-        let Some((_, Some(id))) = self.connection.group(channel, Some(serial)).await? else { return Ok(None) };
-        Ok(id.parse::<MessageId>().ok().map(|id| Head { serial: id.serial, id: id.id }))
+        let last = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
+        self.connection.group(&log, None).await?;
+        let statements = self.connection.articles(&log, 1..=known, BACKLOG_OCTETS).await?;
+        let mut walked = View::new(anchor);
+        for statement in statements {
+            walked.take_trust([statement]).map_err(|(serial, source)| refused(&log, Refusal::Verify { serial, source }))?;
+            let proven = last.iter().find(|beat| walked.trust().is_some_and(|trust| trust.meets(Kind::Beat, beat)));
+            if let Some(beat) = proven {
+                return Ok(Some(beat.head()));
+            }
+        }
+        Err(refused_now)
     }
 
     /// [`Publisher::newest`], and a look at every other broker of the source: whether one of them has something that the

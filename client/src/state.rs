@@ -90,6 +90,8 @@ struct FileChannel {
     statement: Option<String>,
     /// The serial that was applied last.
     applied: Option<String>,
+    /// The last serial that was applied of the branch that the head is on.
+    passed: Option<String>,
     /// The withdrawal that was met last when something was to be applied.
     stopped: Option<String>,
     /// The withdrawal that has called back what was applied last.
@@ -126,6 +128,7 @@ impl FileChannel {
             head: known.newest.as_ref().map(|statement| statement.head().to_string()),
             statement: known.newest.as_ref().map(text),
             applied: known.applied.map(|serial| serial.to_string()),
+            passed: known.passed.map(|serial| serial.to_string()),
             stopped: known.stopped.map(|serial| serial.to_string()),
             recalled: known.recalled.map(|serial| serial.to_string()),
             stands_on: known.stands_on.map(|head| head.to_string()),
@@ -152,14 +155,15 @@ impl FileChannel {
         });
         let fork = fork.transpose()?;
         let serial = |text: Option<String>| text.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose();
-        let (applied, stopped, recalled) = (serial(self.applied)?, serial(self.stopped)?, serial(self.recalled)?);
+        let (applied, passed) = (serial(self.applied)?, serial(self.passed)?);
+        let (stopped, recalled) = (serial(self.stopped)?, serial(self.recalled)?);
         let stands_on = self.stands_on.map(|text| head(&text).ok_or("its checkpoint is no head")).transpose()?;
         let due = |at: usize| match self.due.get(at).map(String::as_str) {
             None | Some("-") => Ok(None),
             Some(text) => text.parse::<Serial>().map(Some).map_err(|e| e.to_string()),
         };
         let due = (due(0)?, due(1)?);
-        Ok((channel, Known { newest, fork, stands_on, due, applied, stopped, recalled }))
+        Ok((channel, Known { newest, fork, stands_on, due, applied, passed, stopped, recalled }))
     }
 }
 
@@ -347,15 +351,24 @@ impl State {
 
     /// Changes what is known, in memory alone until [`State::save`].
     pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut View) -> T) -> T {
-        let before = self.seen.view.floor();
+        let (before, trust) = (self.seen.view.floor(), self.seen.view.trust().map(Trust::serial));
         let result = change(&mut self.seen.view);
         // A later time moves it on, an earlier one than has passed does not hold it up; only trust takes it back.
         let floor = self.seen.view.floor();
-        if floor < before || floor > self.seen.passed() {
+        if floor < before || floor > self.seen.passed() || trust != self.seen.view.trust().map(Trust::serial) {
             self.seen.base = (floor, SinceBoot::now());
         }
         self.share();
         result
+    }
+
+    /// Takes note of a release that was applied, durably; news that are not in safe hands stay so.
+    pub(crate) fn note_applied(&mut self, channel: &Channel, serial: Serial) -> Result<(), StateError> {
+        self.change(|view| view.note_applied(channel, serial));
+        if let Some(Some(held)) = self.held.get_mut(channel) {
+            (held.applied, held.passed, held.recalled) = (Some(serial), Some(serial), None);
+        }
+        self.save_learnt()
     }
 
     /// Takes note of news, durably; if that fails, nothing has changed.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::{
     Address, Connection, Error, Source, State,
     asking::refused,
-    limits::{ASK, BACKLOG_OCTETS},
+    limits::{BACKLOG_OCTETS, LOOK},
     source::walk_trust,
 };
 
@@ -46,7 +46,7 @@ impl Lookout {
     pub async fn look(&mut self, channels: &[Channel]) -> Survey {
         let mut connections = Vec::new();
         for (source, state) in &mut self.0 {
-            connections.push(timeout(ASK, walk(source, state)).await.unwrap_or(Err(Error::Silent(ASK))));
+            connections.push(timeout(LOOK, walk(source, state)).await.unwrap_or(Err(Error::Silent(LOOK))));
         }
         // A broker that shows an old trust log has no say in who may sign.
         let newest = self.0.iter().filter_map(|(_, state)| state.trust()).max_by_key(|trust| trust.serial()).cloned();
@@ -59,7 +59,7 @@ impl Lookout {
                 Seen { address: source.address().clone(), view: Err(Error::NoBroker), confirmed: BTreeSet::new(), failed: Vec::new() };
             let looked = match connection {
                 Ok(connection) => {
-                    timeout(ASK, look(connection, source, state, channels, &mut seen)).await.unwrap_or(Err(Error::Silent(ASK)))
+                    timeout(LOOK, look(connection, source, state, channels, &mut seen)).await.unwrap_or(Err(Error::Silent(LOOK)))
                 }
                 Err(error) => Err(error),
             };

@@ -373,6 +373,15 @@ pub(super) fn write(directory: &Path) -> u32 {
     life.step(&format!("state: {OS} FORKED"), &[]);
     life.write(directory, "run-ahead", &mut count);
 
+    let mut life = begin("attack 14: the same at clearance alone: what beats name must stand in what is read");
+    life.step(&format!("read: {OS} new 1,2"), &[&r1, &r2]);
+    let stop_2 = withdraw(r2.head(), noon, "Withdraws: 2\n", &[STOP]);
+    life.step("beat: taken", &[&beat("vectors.beat", None, noon, later, &[(OS, stop_2.head()), trust_head], &[BEAT])]);
+    life.step(&format!("state: {OS} BEHIND"), &[]);
+    life.step(&format!("clear: {OS} 2 no 5.6-2"), &[&r2, &ahead_3, &ahead_4, &ahead_5]);
+    life.step(&format!("clear: {OS} 2 no 5.6-5"), &[&r2, &stop_2]);
+    life.write(directory, "ahead-at-clearance", &mut count);
+
     let last = release(Some(Head { serial: "2147483645".parse().unwrap(), id: r1.id() }), noon, 1, "", &[ANN]);
     let cems = second(&Rules { release: vec![CEM], checkpoints: vec![(OS, r2.head())], ..rules() }, &[ROOT]);
     let mut life = begin("attacks 15 and 26: stolen keys send a device far ahead over a hole; a checkpoint brings it back");

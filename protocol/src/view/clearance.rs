@@ -113,6 +113,10 @@ impl View {
         if !complete {
             return Err(NotNow::Incomplete { from: serial, head });
         }
+        // Every statement that was read must be the one that beats name, not only the highest.
+        if self.named(channel).is_some_and(|named| run.iter().any(|s| s.serial() == named.serial && s.id() != named.id)) {
+            return Err(NotNow::NotCurrent(Freshness::Forked));
+        }
         let (freshness, time) = (seen.freshness(channel, now), seen.time(now));
         // A namespace that signs no beats has decided to do without.
         let unconfirmed = matches!(freshness, Freshness::Stale { .. }) && !self.promises_beats();
@@ -147,7 +151,8 @@ impl View {
                 return Err(NotNow::Older(applied));
             }
         }
-        if let Some(barrier) = release.barrier.filter(|barrier| applied.is_none_or(|applied| applied < *barrier)) {
+        let passed = self.known(channel).and_then(|known| known.passed);
+        if let Some(barrier) = release.barrier.filter(|barrier| passed.is_none_or(|passed| passed < *barrier)) {
             return Err(NotNow::Barrier(barrier));
         }
         Ok(statement.clone())

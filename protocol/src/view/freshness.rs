@@ -126,7 +126,7 @@ impl View {
     }
 
     /// The head that beats name for a channel.
-    fn named(&self, channel: &Channel) -> Option<Head> {
+    pub(super) fn named(&self, channel: &Channel) -> Option<Head> {
         let (_, beat) = self.beat()?;
         beat.head(channel).or_else(|| {
             let (shard, head) = beat.shard(channel)?;

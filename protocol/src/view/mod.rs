@@ -57,8 +57,10 @@ pub struct Known {
     pub stands_on: Option<Head>,
     /// What the present beat must name, and what the next one must: the heads when the beats before them were taken.
     pub due: (Option<Serial>, Option<Serial>),
-    /// The release that was applied last.
+    /// The release that was applied last: nothing older follows it.
     pub applied: Option<Serial>,
+    /// The last one that was applied of the branch that the head is on: barriers are measured by it.
+    pub passed: Option<Serial>,
     /// The newest withdrawal that was met when something was to be applied: whoever shows less is behind.
     pub stopped: Option<Serial>,
     /// The withdrawal that has called back what was applied last.
@@ -240,6 +242,8 @@ impl View {
             self.floor = trust.statement().time();
             let beats_alone = self.promises_beats();
             for (channel, entry) in &mut self.channels {
+                // Whoever has stopped it may have lost that right.
+                entry.known.stopped = None;
                 entry.proven = entry.known.newest.as_ref().and_then(|newest| prove(Some(&trust), newest));
                 let counts = entry.proven.as_ref().filter(|_| channel.is_beat() || !beats_alone);
                 self.floor = counts.map_or(self.floor, |statement| self.floor.max(statement.time()));
@@ -273,7 +277,14 @@ impl View {
     /// Whether a checkpoint decides about a fork that is known.
     fn decided(&self, channel: &Channel) -> Option<Head> {
         let fork = self.fork(channel)?;
-        self.trust.as_ref()?.checkpoint(channel).filter(|checkpoint| checkpoint.serial >= fork.serial())
+        let trust = self.trust()?;
+        let proves = |run: Vec<Statement>| trust.verify_run(channel, run).is_ok();
+        let both = || {
+            let theirs = core::iter::once(&fork.theirs).chain(&fork.above).cloned().collect();
+            proves([fork.ours.clone()].into()) && proves(theirs)
+        };
+        // Where a side is nobody's any more who may sign now, there are not two that contradict each other.
+        trust.checkpoint(channel).filter(|checkpoint| checkpoint.serial >= fork.serial() || !both())
     }
 
     /// The serial from which a channel has to be read on: after the head, or from a checkpoint that may decide against
@@ -350,16 +361,20 @@ impl View {
         let checkpoint = self.trust().and_then(|trust| trust.checkpoint(channel));
         let over = news.settled && self.decided(channel).is_some();
         let head = self.head(channel);
-        let settled = news.settled || (head.is_some() && head == checkpoint);
+        let follows = news.statements.first().is_none_or(|first| first.predecessor() == head);
+        let settled = news.settled || (follows && head.is_some() && head == checkpoint);
         let beats_alone = self.promises_beats();
         let Entry { known, proven } = self.channels.entry(channel.clone()).or_default();
         if over {
             known.fork = None;
         }
+        if !follows && !news.settled {
+            known.stands_on = None;
+        }
         if news.other_branch {
-            // What was applied from the old branch measures no more than what lies below the new one.
+            // What was applied from the old branch is no step of the new one; that nothing older follows it stays true.
             let below = news.statements.first().and_then(|first| Serial::new(first.serial().number() - 1));
-            known.applied = known.applied.min(below);
+            known.passed = known.passed.min(below);
             (known.stopped, known.recalled, known.due) = (None, None, (None, None));
         }
         for statement in &news.statements {
@@ -397,6 +412,6 @@ impl View {
     /// Takes note of a release that was applied; [`clearance`] measures others by it.
     pub fn note_applied(&mut self, channel: &Channel, serial: Serial) {
         let known = &mut self.channels.entry(channel.clone()).or_default().known;
-        (known.applied, known.recalled) = (Some(serial), None);
+        (known.applied, known.passed, known.recalled) = (Some(serial), Some(serial), None);
     }
 }

@@ -83,7 +83,7 @@ impl Beat {
         }
         let mut after: Vec<(Channel, Head)> = Vec::new();
         for channel in beats {
-            let head = publisher.claimed_head(&channel).await?;
+            let head = publisher.beat_head(&channel).await?;
             after.extend(head.map(|head| (channel, head)));
         }
         let round = Round { time: now(), life: self.life, trust: trust.serial() };
