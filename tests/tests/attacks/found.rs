@@ -219,10 +219,7 @@ async fn attack_20_beats_that_nobody_asked_for_are_not_kept() {
         futures_util::pin_mut!(watch);
         assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial(), serial(1));
         stage.publish(&all[1..]).await;
-        let told = async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        };
-        let (next, ()) = tokio::join!(timeout(PATIENCE, watch.next()), told);
+        let next = timeout(PATIENCE, watch.next()).await;
         assert_eq!(next.unwrap().unwrap().unwrap().serial(), serial(2));
     }
     assert!(!device.state().view().channels().any(|channel| channel.as_str().contains("flood")));
