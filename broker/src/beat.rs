@@ -48,31 +48,31 @@ pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, mut signer: Signer) {
             _ = looks.tick() => {}
             () = shared.stop.cancelled() => return,
         }
-        let count = shared.logs.count();
-        if Instant::now() < due && count == channels {
+        // Looked at before the round: a channel that begins meanwhile is not in it, and is told of at the next look.
+        let heads = heads(&shared, &beat.namespace);
+        if Instant::now() < due && heads.len() == channels {
             continue;
         }
-        match round(&shared, &beat, &mut signer).await {
+        match round(&shared, &beat, &mut signer, &heads).await {
             Ok(0) => {}
             Ok(signed) => {
                 tracing::debug!(namespace = %beat.namespace, signed, "beats signed");
-                // Beats may have begun channels themselves.
-                (due, channels) = (Instant::now() + beat.every, shared.logs.count());
+                (due, channels) = (Instant::now() + beat.every, heads.len());
             }
             Err(error) => {
                 tracing::error!(namespace = %beat.namespace, %error, "no beat was signed: devices will become STALE");
-                (due, channels) = (Instant::now() + BEAT_RETRY.min(beat.every), count);
+                (due, channels) = (Instant::now() + BEAT_RETRY.min(beat.every), heads.len());
             }
         }
     }
 }
 
-async fn round(shared: &Shared, beat: &Beat, signer: &mut Signer) -> Result<usize, BeatError> {
+async fn round(shared: &Shared, beat: &Beat, signer: &mut Signer, heads: &[(Channel, Head)]) -> Result<usize, BeatError> {
     // Without a trust log there is nobody yet who could be told.
     let Some(trust) = shared.namespaces.trust(&beat.namespace.trust_log()) else { return Ok(0) };
     let round = Round { time: clock::now(), life: beat.life_seconds, trust: trust.serial() };
     let after = |channel: &Channel| shared.logs.get(channel.as_str()).map(|log| log.marks().head);
-    let signed = signer.round(round, &heads(shared, &beat.namespace), after)?;
+    let signed = signer.round(round, heads, after)?;
     let count = signed.len();
     for statement in signed {
         let channel = statement.channel().clone();

@@ -196,7 +196,8 @@ fn readme() -> anyhow::Result<()> {
     path.push(":");
     path.push(setup::path());
     println!("$ the walk-through of the README");
-    let status = Command::new("bash").args(["-eux", "-c", &blocks.concat()]).current_dir(&directory).env("PATH", path).status()?;
+    let status =
+        Command::new("timeout").args(["300", "bash", "-eux", "-c", &blocks.concat()]).current_dir(&directory).env("PATH", path).status()?;
     ensure!(status.success(), "the walk-through of the README ended with {status}");
     Ok(())
 }
