@@ -1,6 +1,7 @@
 //! A running broker: `bind`, then `shutdown`. The same in the binary and in tests.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
@@ -23,6 +24,7 @@ use crate::{
     limits::{CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
     listener,
     logs::Logs,
+    mirror::{self, Mirror},
     namespaces::{NamespaceError, Namespaces},
     shared::Shared,
     store::{Store, StoreError},
@@ -42,6 +44,9 @@ pub enum StartError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The roots for upstreams.
+    #[error("mirror.ca_file: {0}")]
+    Roots(#[from] tidings_client::TlsError),
     /// The key of a beat.
     #[error(transparent)]
     Key(#[from] tidings_client::keys::KeyFileError),
@@ -140,10 +145,13 @@ impl Broker {
             watches: watches.clone(),
             retention: settings.retention.clone(),
             data_dir: config.data_dir.clone(),
+            mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
+            islands: HashMap::new(),
             on_failure,
         })?;
+        let mirror = settings.mirror.as_ref().map(Mirror::new).transpose()?.map(Arc::new);
         let connections = Connections::new(limits.connections, limits.connections_per_address);
-        let shared = Arc::new(Shared { settings, logs, namespaces, appender, watches, connections, tasks, stop });
+        let shared = Arc::new(Shared { settings, logs, namespaces, appender, mirror, watches, connections, tasks, stop });
 
         let (nntp, nntps) = (clear.iter().map(|l| l.0).collect(), tls.iter().map(|l| l.0).collect());
         for (address, listener) in clear {
@@ -155,6 +163,11 @@ impl Broker {
             shared.tasks.spawn(listener::run(shared.clone(), listener, certificates.clone()));
         }
         shared.tasks.spawn(sweep(shared.clone()));
+        if let Some(mirror) = &shared.mirror {
+            for index in 0..mirror.upstreams.len() {
+                shared.tasks.spawn(mirror::run(shared.clone(), mirror.clone(), index));
+            }
+        }
         for (one, signer) in signers {
             tracing::info!(namespace = %one.namespace, every = ?one.every, "signing beats");
             shared.tasks.spawn(beat::run(shared.clone(), one, signer));

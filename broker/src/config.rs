@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tidings_client::Address;
 use tidings_protocol::{
     Anchor, Namespace, Wildmat,
     limits::{BEAT_LIFE_SECONDS, HEARTBEAT_SECONDS},
@@ -66,6 +67,8 @@ pub struct Config {
     pub listen: Listen,
     /// Certificate and key for `listen.nntps`.
     pub tls: Option<Tls>,
+    /// What is copied from other brokers.
+    pub mirror: Option<MirrorConfig>,
     /// Namespaces whose beats this broker signs.
     #[serde(default)]
     pub beat: Vec<BeatConfig>,
@@ -101,6 +104,30 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// PEM: its private key.
     pub key_file: PathBuf,
+}
+
+/// `[mirror]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorConfig {
+    /// Brokers, `nntps://HOST[:PORT]` or `nntp://HOST[:PORT]`; all are followed at once, and the first to have something wins.
+    pub upstreams: Vec<String>,
+    /// A wildmat of the channels that are copied, those of the future included; trust logs and beats come with them.
+    #[serde(default = "everything")]
+    pub channels: String,
+    /// PEM: the roots that upstreams' certificates are checked with; without it, those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// How often an upstream without XWATCH is asked.
+    #[serde(default = "default_poll")]
+    pub poll_seconds: u64,
+}
+
+fn everything() -> String {
+    "*".into()
+}
+
+fn default_poll() -> u64 {
+    60
 }
 
 /// `[[beat]]`
@@ -240,6 +267,19 @@ pub struct Beat {
     pub life_seconds: u64,
 }
 
+/// What is copied from other brokers.
+#[derive(Clone, Debug)]
+pub struct Mirroring {
+    /// The brokers.
+    pub upstreams: Vec<Address>,
+    /// The channels.
+    pub channels: Wildmat,
+    /// Roots for TLS.
+    pub ca_file: Option<PathBuf>,
+    /// How often an upstream is asked that cannot tell.
+    pub poll: Duration,
+}
+
 /// What is kept of some channels.
 #[derive(Clone, Debug)]
 pub struct Retention {
@@ -260,6 +300,8 @@ pub struct Settings {
     pub file: PathBuf,
     /// The anchors, parsed.
     pub anchors: Vec<Anchor>,
+    /// What is copied, if anything is.
+    pub mirror: Option<Mirroring>,
     /// The namespaces whose beats are signed here.
     pub beats: Vec<Beat>,
     /// What is kept; beats are few and short-lived unless the file says otherwise.
@@ -321,6 +363,20 @@ impl Settings {
                 return Err(wrong(format!("limits.{key}"), &format!("expected {low} to {high}, found {value}")));
             }
         }
+        let mirror = config.mirror.as_ref().map(|mirror| {
+            let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("mirror.{key}"), reason);
+            let upstreams: Result<Vec<Address>, _> = mirror.upstreams.iter().map(|address| address.parse()).collect();
+            let upstreams = upstreams.map_err(|e| wrong("upstreams", &e))?;
+            if upstreams.is_empty() {
+                return Err(wrong("upstreams", &"expected at least one broker"));
+            }
+            if !(1..=86_400).contains(&mirror.poll_seconds) {
+                return Err(wrong("poll_seconds", &format!("expected 1 to 86400, found {}", mirror.poll_seconds)));
+            }
+            let channels = with_trust_and_beats(&mirror.channels, &anchors).parse().map_err(|e| wrong("channels", &e))?;
+            Ok(Mirroring { upstreams, channels, ca_file: mirror.ca_file.clone(), poll: Duration::from_secs(mirror.poll_seconds) })
+        });
+        let mirror = mirror.transpose()?;
         let mut beats: Vec<Beat> = Vec::new();
         for (index, beat) in config.beat.iter().enumerate() {
             let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("beat[{index}].{key}"), reason);
@@ -330,6 +386,9 @@ impl Settings {
             let namespace = anchor.namespace.clone();
             if beats.iter().any(|other| other.namespace == namespace) {
                 return Err(wrong("namespace", &format!("{namespace} has a signer already")));
+            }
+            if mirror.as_ref().is_some_and(|mirror| mirror.channels.matches(namespace.beat().as_str())) {
+                return Err(wrong("namespace", &format!("the beats of {namespace} are copied by [mirror]; they are signed at the origin")));
             }
             let most = BEAT_LIFE_SECONDS;
             if !(1..most).contains(&beat.every_seconds) {
@@ -356,8 +415,22 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, beats, retention })
     }
+}
+
+/// The channels of a mirror, and the trust logs and beats of the namespaces that they are in.
+fn with_trust_and_beats(channels: &str, anchors: &[Anchor]) -> String {
+    let literal = |pattern: &str| pattern.split(['*', '?']).next().unwrap_or_default().to_owned();
+    let wanted: Vec<String> = channels.split(',').filter(|pattern| !pattern.starts_with('!')).map(literal).collect();
+    let mut all = channels.to_owned();
+    for Anchor { namespace, .. } in anchors {
+        let within = format!("{namespace}.");
+        if wanted.iter().any(|literal| literal.starts_with(&within) || within.starts_with(literal.as_str())) {
+            all.push_str(&format!(",{namespace}.trust,{namespace}.beat,{namespace}.*.beat"));
+        }
+    }
+    all
 }
 
 /// The line, the reason, and for an unknown key the nearest known one.

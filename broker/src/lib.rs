@@ -20,6 +20,7 @@ pub mod limits;
 mod listener;
 pub mod logging;
 mod logs;
+mod mirror;
 mod namespaces;
 mod session;
 mod shared;

@@ -24,6 +24,20 @@ pub const REFUSALS: u32 = 1_000;
 pub const FORKS: usize = 256;
 /// Two statements that follow the same one, and whose times are no further apart, are publishers in a race.
 pub const RACE_SECONDS: u64 = 10;
+/// Statements of a log that a mirror reads and stores at once; the unit in which an interrupted backfill goes on.
+pub const MIRROR_CHUNK: u32 = 256;
+/// How often a mirror looks at everything that an upstream has, although it is being told.
+pub const MIRROR_AUDIT: Duration = Duration::from_secs(60);
+/// The longest pause before an upstream that has failed is tried again.
+pub const MIRROR_PAUSE: Duration = Duration::from_secs(30);
+/// For how long a channel is not asked of an upstream that had it wrong.
+pub const MIRROR_AVOID: Duration = Duration::from_secs(300);
+/// After how long an upstream that is behind others is complained about.
+pub const MIRROR_LAG: Duration = Duration::from_secs(180);
+/// Statements of beat channels that are copied.
+pub const MIRROR_BEATS: u32 = 16;
+/// Channels of one upstream whose newest statements are under way at once.
+pub const MIRROR_ABREAST: usize = 64;
 /// How often retention is applied and tails are shortened.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Channels in all; a statement that would begin another is refused.

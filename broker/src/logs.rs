@@ -2,11 +2,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use tidings_protocol::{Channel, Head, MessageId, Serial, Statement, Timestamp, Verified, article};
+use tokio::sync::watch;
 
 use crate::{
     limits::{CHANNELS, TAIL_ENTRIES, TAIL_OCTETS},
@@ -147,6 +151,12 @@ impl Log {
         state.push(entry);
     }
 
+    /// The log has grown by more than one statement.
+    pub(crate) fn jump(&self, marks: Marks) {
+        let mut state = self.write();
+        *state = State { marks: Marks { created: state.marks.created, ..marks }, tail: VecDeque::new(), octets: 0 };
+    }
+
     /// What is removed from the store becomes invisible.
     pub(crate) fn raise_low(&self, low: Serial) {
         let mut state = self.write();
@@ -184,12 +194,16 @@ impl State {
 /// All channels.
 pub(crate) struct Logs {
     by_name: RwLock<BTreeMap<Channel, Arc<Log>>>,
+    /// How many logs there ever were.
+    begun: AtomicUsize,
+    /// Changes whenever something became visible.
+    news: watch::Sender<()>,
     store: Store,
 }
 
 impl Logs {
     pub(crate) fn open(store: Store) -> Result<Self, StoreError> {
-        let logs = Self { by_name: RwLock::default(), store };
+        let logs = Self { by_name: RwLock::default(), begun: AtomicUsize::new(0), news: watch::Sender::new(()), store };
         for (channel, marks) in logs.store.channels()? {
             logs.add(channel, marks);
         }
@@ -204,9 +218,25 @@ impl Logs {
     pub(crate) fn add(&self, channel: Channel, marks: Marks) -> Arc<Log> {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let state = RwLock::new(State { marks, tail: VecDeque::new(), octets: 0 });
-        let log = Arc::new(Log { index: by_name.len(), channel: channel.clone(), state, store: self.store.clone() });
+        let log =
+            Arc::new(Log { index: self.begun.fetch_add(1, Ordering::Relaxed), channel: channel.clone(), state, store: self.store.clone() });
         by_name.insert(channel, log.clone());
         log
+    }
+
+    /// A log that is begun anew; whoever still reads it finds what it had.
+    pub(crate) fn remove(&self, channel: &Channel) {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(channel);
+    }
+
+    /// Wakes those who wait for [`Logs::news`].
+    pub(crate) fn tell(&self) {
+        self.news.send_replace(());
+    }
+
+    /// Changes whenever something became visible in any channel.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     pub(crate) fn count(&self) -> usize {

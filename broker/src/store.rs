@@ -5,6 +5,8 @@
 //! | `v` | the layout's version |
 //! | `c` CHANNEL | low-water mark, head, when the channel began |
 //! | `s` CHANNEL NUL SERIAL (big-endian) | when it arrived, `Path`, statement |
+//! | `f` CHANNEL | an island: highest and lowest serial of what is copied above the head and not visible yet |
+//! | `p` PEER NUL CHANNEL | the last serial that this peer of a feed has answered for |
 
 use std::{
     fs, io,
@@ -96,6 +98,18 @@ impl Batch {
     pub(crate) fn remove(&mut self, channel: &Channel, serial: Serial) {
         self.0.remove(statement_key(channel, serial));
     }
+    pub(crate) fn remove_marks(&mut self, channel: &Channel) {
+        self.0.remove(channel_key(channel));
+    }
+    /// Remembers what is copied of a channel and not visible yet, or that this is over.
+    pub(crate) fn set_island(&mut self, channel: &Channel, island: Option<(Serial, Serial)>) {
+        match island {
+            Some((top, lowest)) => {
+                self.0.insert(island_key(channel), [top.number().to_be_bytes(), lowest.number().to_be_bytes()].concat());
+            }
+            None => self.0.remove(island_key(channel)),
+        }
+    }
     pub(crate) fn set_marks(&mut self, channel: &Channel, marks: &Marks) {
         let mut value = Vec::with_capacity(48);
         value.extend_from_slice(&marks.low.number().to_be_bytes());
@@ -104,6 +118,14 @@ impl Batch {
         value.extend_from_slice(&marks.created.seconds().to_be_bytes());
         self.0.insert(channel_key(channel), value);
     }
+}
+
+fn island_key(channel: &Channel) -> Vec<u8> {
+    [b"f", channel.as_str().as_bytes()].concat()
+}
+
+fn feed_key(peer: &str, channel: &Channel) -> Vec<u8> {
+    [b"p", peer.as_bytes(), &[0], channel.as_str().as_bytes()].concat()
 }
 
 fn take<const N: usize>(octets: &mut &[u8]) -> Option<[u8; N]> {
@@ -186,6 +208,31 @@ impl Store {
             channel.zip(read_marks(&value)).ok_or(StoreError::Damaged(name))
         };
         self.db.scan_prefix(b"c").map(read).collect()
+    }
+
+    /// Channels with an island, its highest and its lowest serial.
+    pub(crate) fn islands(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
+        let read = |entry: Result<(sled::IVec, sled::IVec), sled::Error>| {
+            let (key, value) = entry?;
+            let name = String::from_utf8_lossy(&key[1..]).into_owned();
+            let mut value = &*value;
+            let mut serial = || Serial::new(u32::from_be_bytes(take(&mut value)?));
+            let (channel, top, lowest) = (name.parse().ok(), serial(), serial());
+            channel.zip(top.zip(lowest)).map(|(channel, (top, lowest))| (channel, top, lowest)).ok_or(StoreError::Damaged(name))
+        };
+        self.db.scan_prefix(b"f").map(read).collect()
+    }
+
+    /// The last serial of a channel that a peer has answered for; 0 if it was offered nothing yet.
+    pub(crate) fn feed_cursor(&self, peer: &str, channel: &Channel) -> Result<u32, StoreError> {
+        let value = self.db.get(feed_key(peer, channel))?;
+        Ok(value.and_then(|v| take(&mut &*v)).map_or(0, u32::from_be_bytes))
+    }
+
+    /// Moves that cursor. It becomes durable with the next commit, or within a second: a peer is asked twice at worst.
+    pub(crate) fn set_feed_cursor(&self, peer: &str, channel: &Channel, serial: u32) -> Result<(), StoreError> {
+        self.db.insert(feed_key(peer, channel), &serial.to_be_bytes())?;
+        Ok(())
     }
 
     /// One statement.

@@ -1,6 +1,7 @@
 //! One connection to one broker: commands out, answers in.
 
 use std::{
+    fmt::{self, Write as _},
     path::Path,
     sync::{
         Arc,
@@ -266,52 +267,85 @@ impl Connection {
         serials: std::ops::RangeInclusive<u32>,
         most: usize,
     ) -> Result<Vec<Statement>, Error> {
+        let (mut found, mut octets, mut due) = (Vec::new(), 0, *serials.start());
+        let serials = due..=(*serials.end()).min(SERIAL_LAST);
+        let take = |incoming: Option<Incoming>| {
+            // Expired since, or never there: either way its marks have to be looked at anew.
+            let missing = || Error::Missing { channel: channel.clone(), serial: due };
+            let Incoming { statement, .. } = incoming.ok_or_else(missing)?;
+            if statement.channel() != channel {
+                let (expected, found, serial) = (channel.clone(), statement.channel().clone(), statement.serial());
+                let source = VerifyError::Channel { expected, found };
+                return Err(Error::Verify { channel: channel.clone(), serial, source });
+            }
+            if statement.serial().number() != due {
+                return Err(missing());
+            }
+            due += 1;
+            octets += statement.octets().len();
+            if octets > most {
+                return Err(Error::Backlog(channel.clone()));
+            }
+            found.push(statement);
+            Ok(())
+        };
+        self.each_article(serials, take).await?;
+        Ok(found)
+    }
+
+    /// Reads articles of the selected channel by their numbers, or any by their message-ids, many requests at a time, in
+    /// the order in which they are asked for; nothing in the place of one that the broker does not have.
+    ///
+    /// # Errors
+    /// If the connection fails, or something is no statement.
+    pub async fn fetch(&mut self, which: impl IntoIterator<Item = impl fmt::Display>) -> Result<Vec<Option<Incoming>>, Error> {
         let mut found = Vec::new();
-        let mut octets = 0;
-        let (mut next, last) = (*serials.start(), (*serials.end()).min(SERIAL_LAST));
-        let mut due = next;
-        let mut under_way = 0;
-        while next <= last || under_way > 0 {
-            if next <= last && under_way <= PIPELINE / 2 {
-                let until = last.min(next + (PIPELINE - under_way) - 1);
-                let commands: String = (next..=until).map(|serial| format!("ARTICLE {serial}\r\n")).collect();
-                self.send(commands.as_bytes()).await?;
-                under_way += until - next + 1;
-                next = until + 1;
+        let take = |incoming| {
+            found.push(incoming);
+            Ok(())
+        };
+        self.each_article(which, take).await?;
+        Ok(found)
+    }
+
+    /// Asks for articles, [`PIPELINE`] at a time, and hands each to `take`.
+    async fn each_article(
+        &mut self,
+        which: impl IntoIterator<Item = impl fmt::Display>,
+        mut take: impl FnMut(Option<Incoming>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut which = which.into_iter().fuse();
+        let (mut under_way, mut commands) = (0, String::new());
+        loop {
+            if under_way <= PIPELINE / 2 {
+                for one in which.by_ref().take(PIPELINE - under_way) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(commands, "ARTICLE {one}\r\n");
+                    under_way += 1;
+                }
+                if !commands.is_empty() {
+                    self.send(commands.as_bytes()).await?;
+                    commands.clear();
+                }
+            }
+            if under_way == 0 {
+                return Ok(());
             }
             let response = self.response().await?;
             under_way -= 1;
             match response.code {
-                code::ARTICLE => {
-                    let Incoming { statement, .. } = article::parse(&self.block(ARTICLE_OCTETS).await?)?;
-                    if statement.channel() != channel {
-                        let (expected, found, serial) = (channel.clone(), statement.channel().clone(), statement.serial());
-                        let source = VerifyError::Channel { expected, found };
-                        return Err(Error::Verify { channel: channel.clone(), serial, source });
-                    }
-                    if statement.serial().number() != due {
-                        return Err(Error::Missing { channel: channel.clone(), serial: due });
-                    }
-                    due += 1;
-                    octets += statement.octets().len();
-                    if octets > most {
-                        return Err(Error::Backlog(channel.clone()));
-                    }
-                    found.push(statement);
-                }
-                // Expired since, or never there: either way its marks have to be looked at anew.
-                code::NO_SUCH_NUMBER => return Err(Error::Missing { channel: channel.clone(), serial: due }),
+                code::ARTICLE => take(Some(article::parse(&self.block(ARTICLE_OCTETS).await?)?))?,
+                code::NO_SUCH_NUMBER | code::NO_SUCH_ID => take(None)?,
                 _ => return Err(Error::Refused(response)),
             }
         }
-        Ok(found)
     }
 
     /// Begins a watch; returns the longest silence that the broker promises.
     ///
     /// # Errors
     /// If the connection fails or the broker refuses.
-    pub(crate) async fn watch(&mut self, targets: &str) -> Result<Duration, Error> {
+    pub async fn watch(&mut self, targets: &str) -> Result<Duration, Error> {
         let response = self.command(&format!("XWATCH {targets}")).await?;
         if response.code != code::WATCHING {
             return Err(Error::Refused(response));
@@ -321,11 +355,14 @@ impl Connection {
         Ok(Duration::from_secs(seconds.min(tidings_protocol::limits::HEARTBEAT_SECONDS)))
     }
 
-    /// The next statement of a watch; none when the broker ends it.
-    pub(crate) async fn event(&mut self, promised: Duration) -> Result<Option<Statement>, Error> {
+    /// The next statement of a watch, unproven as everything that a connection brings; none when the broker ends it.
+    ///
+    /// # Errors
+    /// If the connection fails, or is silent for longer than promised.
+    pub async fn event(&mut self, promised: Duration) -> Result<Option<Incoming>, Error> {
         loop {
             match self.next_within(promised + WATCH_GRACE).await? {
-                Output::Event(event) => return Ok(Some(article::parse(&event.article?)?.statement)),
+                Output::Event(event) => return Ok(Some(article::parse(&event.article?)?)),
                 Output::Heartbeat => {}
                 Output::WatchEnded => return Ok(None),
                 other => return Err(unexpected("an event", &other)),

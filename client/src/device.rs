@@ -6,6 +6,7 @@ use async_stream::stream;
 use futures_core::Stream;
 use tidings_protocol::{
     Channel, Serial, Statement, Verified,
+    article::Incoming,
     log::{self, Place},
     rollout,
     statement::Kind,
@@ -19,6 +20,7 @@ use crate::{
     Connection, Error, Monitor, Source, State,
     asking::{Asked, refused},
     limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
+    source::pauses,
 };
 
 /// Where a channel begins for a device that knows nothing of it yet.
@@ -278,7 +280,7 @@ impl Device {
     /// Errors are items: the stream goes on behind them with growing pauses and other brokers.
     pub fn watch(&mut self) -> impl Stream<Item = Result<Verified<Statement>, Error>> + '_ {
         stream! {
-            let mut pauses = Source::pauses();
+            let mut waits = pauses();
             loop {
                 let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
                 for news in news {
@@ -344,9 +346,9 @@ impl Device {
                 self.connection = None;
                 self.source.turn();
                 if told_something || began.elapsed() > WATCH_WORTHWHILE {
-                    pauses = Source::pauses();
+                    waits = pauses();
                 } else {
-                    sleep(pauses.next().unwrap_or(POLL)).await;
+                    sleep(waits.next().unwrap_or(POLL)).await;
                 }
             }
         }
@@ -401,7 +403,7 @@ impl Device {
     /// The next statement of the watch that follows our head; none when it is time to ask instead.
     async fn told(&mut self, connection: &mut Connection, promised: Duration) -> Result<Option<Told>, Error> {
         loop {
-            let Some(statement) = connection.event(promised).await? else { return Ok(None) };
+            let Some(Incoming { statement, .. }) = connection.event(promised).await? else { return Ok(None) };
             let (channel, serial) = (statement.channel().clone(), statement.serial());
             if channel == self.source.anchor().namespace.trust_log() {
                 if serial > self.trusted()?.serial() {

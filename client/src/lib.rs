@@ -41,7 +41,7 @@ pub use connection::{Connection, Group, Tls, TlsError};
 pub use device::{Device, Pace, Start, turn};
 pub use error::{Error, explain};
 pub use publisher::{PublishError, Published, Publisher};
-pub use source::Source;
+pub use source::{Source, pauses};
 pub use state::{Monitor, State, StateError};
 pub use survey::{Lookout, Seen, Survey, survey};
 pub use tidings_protocol::{

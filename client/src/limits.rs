@@ -11,7 +11,7 @@ pub const ANSWER: Duration = Duration::from_secs(300);
 /// How much longer than promised a watch may be silent, for the way.
 pub const WATCH_GRACE: Duration = Duration::from_secs(15);
 /// Requests under way at once while a backlog is read.
-pub const PIPELINE: u32 = 64;
+pub const PIPELINE: usize = 64;
 /// Trust statements that are read before they are verified.
 pub const TRUST_CHUNK: u32 = 64;
 /// Octets of statements that are read at once to catch up.

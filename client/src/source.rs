@@ -77,24 +77,24 @@ impl Source {
     pub(crate) fn turn(&mut self) {
         self.first = (self.first + 1) % self.brokers.len();
     }
+}
 
-    /// Pauses after failures: doubling, with full jitter, so that a fleet does not come back at once (attack 59).
-    pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
-        // Without a seed of its own every device of a fleet would draw the same.
-        let mut seed = [0; 8];
-        // Without randomness the process is still not the same on every machine.
-        if getrandom::fill(&mut seed).is_err() {
-            seed = u64::from(std::process::id()).to_le_bytes();
-        }
-        // backon adds jitter on top of its delay; drawing from the doubled range keeps the mean.
-        ExponentialBuilder::default()
-            .with_min_delay(RETRY_FIRST / 2)
-            .with_max_delay(RETRY_LAST / 2)
-            .with_jitter()
-            .with_jitter_seed(u64::from_le_bytes(seed))
-            .without_max_times()
-            .build()
+/// Pauses after failures: doubling, with full jitter, so that a fleet does not come back at once (attack 59).
+pub fn pauses() -> impl Iterator<Item = Duration> + Send {
+    // Without a seed of its own every device of a fleet would draw the same.
+    let mut seed = [0; 8];
+    // Without randomness the process is still not the same on every machine.
+    if getrandom::fill(&mut seed).is_err() {
+        seed = u64::from(std::process::id()).to_le_bytes();
     }
+    // backon adds jitter on top of its delay; drawing from the doubled range keeps the mean.
+    ExponentialBuilder::default()
+        .with_min_delay(RETRY_FIRST / 2)
+        .with_max_delay(RETRY_LAST / 2)
+        .with_jitter()
+        .with_jitter_seed(u64::from_le_bytes(seed))
+        .without_max_times()
+        .build()
 }
 
 /// Walks the trust log from what is known to its newest statement, each step checked by signature; what was walked stays
@@ -141,7 +141,7 @@ mod tests {
         let mut first_tenths = [0_u32; 10];
         let mut longest = Duration::ZERO;
         for _ in 0..2_000 {
-            let pauses: Vec<Duration> = Source::pauses().take(12).collect();
+            let pauses: Vec<Duration> = pauses().take(12).collect();
             let share = (pauses[0].as_secs_f64() - RETRY_FIRST.as_secs_f64() / 2.0) / (RETRY_FIRST.as_secs_f64() / 2.0);
             let tenth = (0..10).rev().find(|tenth| share * 10.0 >= f64::from(*tenth)).unwrap_or(0);
             first_tenths[usize::try_from(tenth).unwrap()] += 1;

@@ -8,7 +8,7 @@ use alloc::{string::String, vec::Vec};
 use ed25519_dalek::VerifyingKey;
 
 use crate::{
-    Anchor, Channel, Head, Namespace, PublicKey, Serial, Statement, StatementId, Timestamp, Verified,
+    Anchor, Channel, Head, Namespace, PublicKey, Serial, Statement, Timestamp, Verified,
     statement::{Body, Kind, Role, TrustRules},
     verify::VerifyError,
 };
@@ -70,6 +70,80 @@ pub struct Run {
     pub statements: Vec<Verified<Statement>>,
     /// Signatures that were checked; everything else was proven by hashing.
     pub signature_checks: usize,
+}
+
+/// A log on its way down: what was accepted so far decides what may come below it ([5.3-1] to [5.3-3]).
+///
+/// From the newest down, a statement is authenticated by its own signatures, or by the chain of ids from an
+/// authenticated statement above whose signers may sign its kind too, or at and below a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Descent {
+    channel: Channel,
+    vouched: Vec<Kind>,
+    begun: bool,
+    next: Option<Head>,
+    signature_checks: usize,
+}
+
+impl Descent {
+    /// One that takes any authenticated statement first.
+    pub fn new(channel: Channel) -> Self {
+        Self { channel, vouched: Vec::new(), begun: false, next: None, signature_checks: 0 }
+    }
+
+    /// Goes on below `lowest`, which an earlier life of this program has accepted below `top` and kept where nobody else writes.
+    ///
+    /// # Errors
+    /// If the trust in force does not accept `top` any more.
+    pub fn resume(trust: &Trust, top: &Statement, lowest: &Statement) -> Result<Self, VerifyError> {
+        let mut descent = Self::new(top.channel().clone());
+        descent.check(trust, top)?;
+        descent.next = lowest.predecessor();
+        Ok(descent)
+    }
+
+    /// The statement that comes next, if there is one below.
+    pub fn next(&self) -> Option<Head> {
+        self.next
+    }
+
+    /// Accepts the next statement.
+    ///
+    /// # Errors
+    /// Why it is not accepted; nothing has changed then.
+    pub fn take(&mut self, trust: &Trust, statement: Statement) -> Result<Verified<Statement>, VerifyError> {
+        self.check(trust, &statement)?;
+        Ok(Verified::new(statement))
+    }
+
+    fn check(&mut self, trust: &Trust, statement: &Statement) -> Result<(), VerifyError> {
+        let channel = &self.channel;
+        if statement.channel() != channel {
+            return Err(VerifyError::Channel { expected: channel.clone(), found: statement.channel().clone() });
+        }
+        trust.check_place(statement)?;
+        match self.next {
+            None if self.begun => return Err(VerifyError::Beginning(statement.serial())),
+            Some(Head { id: expected, .. }) if expected != statement.id() => {
+                return Err(VerifyError::Link { serial: statement.serial(), expected, found: statement.id() });
+            }
+            _ => {}
+        }
+        if trust.checkpoint(channel).is_some_and(|c| c.serial == statement.serial()) {
+            // That it is the one was looked at with its place.
+            self.vouched = Kind::ALL.into();
+        }
+        if !self.vouched.contains(&statement.kind()) {
+            let signers = trust.signers(statement)?;
+            trust.judge(statement, &signers)?;
+            self.signature_checks += signers.0.len();
+            let may_sign = |kind: &Kind| trust.role(*kind, channel).is_some_and(|role| signers.count(role) >= role.threshold);
+            // In a trust log no link stands in for a check ([5.4-2]).
+            self.vouched.extend(Kind::ALL.into_iter().filter(|kind| *kind != Kind::Trust).filter(may_sign));
+        }
+        (self.begun, self.next) = (true, statement.predecessor());
+        Ok(())
+    }
 }
 
 impl Trust {
@@ -252,43 +326,14 @@ impl Trust {
 
     /// [5.3-1] to [5.3-3]: verifies consecutive statements of one channel, oldest first, with as few signature checks as there are kinds.
     ///
-    /// From the newest down, a statement is authenticated by its own signatures, or by the chain of ids from an
-    /// authenticated statement above whose signers may sign its kind too, or at and below a checkpoint.
-    ///
     /// # Errors
     /// The serial of the statement that is not accepted, and why. None is accepted then.
     pub fn verify_run(&self, channel: &Channel, run: Vec<Statement>) -> Result<Run, (Serial, VerifyError)> {
-        let mut vouched: Vec<Kind> = Vec::new();
-        let mut expected: Option<StatementId> = None;
-        let checkpoint = self.checkpoint(channel);
-        let mut signature_checks = 0;
+        let mut descent = Descent::new(channel.clone());
         for statement in run.iter().rev() {
-            let refused = |error| (statement.serial(), error);
-            if statement.channel() != channel {
-                return Err(refused(VerifyError::Channel { expected: channel.clone(), found: statement.channel().clone() }));
-            }
-            self.check_place(statement).map_err(refused)?;
-            let decreed = checkpoint.filter(|c| c.serial == statement.serial()).map(|c| c.id);
-            if let Some(expected) = expected.filter(|id| *id != statement.id()) {
-                return Err(refused(VerifyError::Link { serial: statement.serial(), expected, found: statement.id() }));
-            }
-            if decreed.is_some() {
-                vouched = Kind::ALL.into();
-            }
-            if !vouched.contains(&statement.kind()) {
-                let signers = self.signers(statement).map_err(refused)?;
-                signature_checks += signers.0.len();
-                self.judge(statement, &signers).map_err(refused)?;
-                vouched.extend(
-                    Kind::ALL
-                        .into_iter()
-                        // In a trust log no link stands in for a check ([5.4-2]).
-                        .filter(|kind| *kind != Kind::Trust)
-                        .filter(|kind| self.role(*kind, channel).is_some_and(|role| signers.count(role) >= role.threshold)),
-                );
-            }
-            expected = statement.previous();
+            descent.check(self, statement).map_err(|error| (statement.serial(), error))?;
         }
+        let signature_checks = descent.signature_checks;
         // Oldest first must also mean consecutive: each names its predecessor, so only the serials are left to check.
         if let Some(gap) = run.windows(2).find(|pair| pair[0].serial().next() != Some(pair[1].serial())) {
             let (serial, found) = (gap[0].serial(), gap[0].id());

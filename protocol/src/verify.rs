@@ -114,6 +114,9 @@ pub enum VerifyError {
         /// The id that it has.
         found: StatementId,
     },
+    /// Something below the first statement of a log.
+    #[error("statement {0} is said to stand below the first of its log (spec 5.3-1)")]
+    Beginning(Serial),
     /// The trust in force has settled this place of the log otherwise.
     #[error("statement {serial} has id {found}, the trust in force has settled on {expected} (spec 5.3-2)")]
     Checkpoint {

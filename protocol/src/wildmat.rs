@@ -1,7 +1,7 @@
 //! Wildmats: which channels a command means (RFC 3977 section 4).
 
 use alloc::{string::String, vec::Vec};
-use core::str::FromStr;
+use core::{fmt, str::FromStr};
 
 use crate::limits::WILDMAT_OCTETS;
 
@@ -27,6 +27,16 @@ impl FromStr for Wildmat {
             return Err(wrong());
         }
         text.split(',').map(pattern).collect::<Option<_>>().map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Wildmat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (wanted, pattern)) in self.0.iter().enumerate() {
+            let (comma, not) = (if index == 0 { "" } else { "," }, if *wanted { "" } else { "!" });
+            write!(f, "{comma}{not}{pattern}")?;
+        }
+        Ok(())
     }
 }
 

@@ -145,6 +145,30 @@ impl Fixture {
         Ok(fs::write(self.config(), text)?)
     }
 
+    /// A broker that copies everything from others.
+    ///
+    /// # Errors
+    /// If files cannot be written.
+    pub fn mirror_of(&self, upstreams: &[SocketAddr], more: &str) -> anyhow::Result<Self> {
+        let mirror = Self { anchor: self.anchor.clone(), ..Self::new()? };
+        mirror.mirror(upstreams, more)?;
+        Ok(mirror)
+    }
+
+    /// Writes the configuration of a mirror anew.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn mirror(&self, upstreams: &[SocketAddr], more: &str) -> anyhow::Result<()> {
+        let upstreams: Vec<String> = upstreams.iter().map(|address| format!("\"nntp://{address}\"")).collect();
+        self.configure(&format!("[mirror]\nupstreams = [{}]\npoll_seconds = 1\n{more}", upstreams.join(", ")))
+    }
+
+    /// What the broker has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("tidingsd.log")).unwrap_or_default()
+    }
+
     /// The broker as a source for clients.
     ///
     /// # Errors

@@ -89,6 +89,7 @@ impl Stage {
         let (ca, tls) = certificates(directory)?;
         let loopback = ([127, 0, 0, 1], 0).into();
         let config = Config {
+            mirror: None,
             name: "demo.invalid".into(),
             data_dir: directory.join("data"),
             anchors: vec![anchor.to_string()],

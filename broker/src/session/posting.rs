@@ -45,6 +45,8 @@ pub(super) async fn post(shared: &Shared, peer: SocketAddr, article: Result<Vec<
 enum Refusal {
     #[error("{0} belongs to no namespace of this broker; its operator has to add the anchor")]
     NoNamespace(String),
+    #[error("{0} is copied here from other brokers; publish at its origin")]
+    Mirrored(String),
     #[error("{0} is no trust log; trust statements go to {1}")]
     NoTrustLog(String, String),
     #[error("{0} has no trust yet; publish the first statement of {1} before others")]
@@ -60,6 +62,9 @@ enum Refusal {
 async fn append(shared: &Shared, statement: Statement, path: String) -> Result<Appended, Refusal> {
     let channel = statement.channel().clone();
     let provisioned = shared.namespaces.of(&channel).ok_or_else(|| Refusal::NoNamespace(channel.to_string()))?;
+    if shared.mirror.as_ref().is_some_and(|mirror| mirror.channels().matches(channel.as_str())) {
+        return Err(Refusal::Mirrored(channel.to_string()));
+    }
     let now = clock::now();
     if statement.time() > now.plus(FUTURE_SECONDS) {
         return Err(Refusal::Future(statement.time().to_string(), now.to_string()));

@@ -1,17 +1,27 @@
 //! The one writer: checks each statement against the head, commits many at once, then answers.
 //!
-//! [8.4-1] to [8.4-4]. Posted statements take this path, and so will mirrored and imported ones. Nothing is visible, relayed or answered
-//! with 240 before it is on the disk.
+//! [8.4-1] to [8.4-4]. Everything takes this path: what is posted here, and, in `copies.rs`, what comes from other brokers. Nothing is
+//! visible, relayed or acknowledged before it is on the disk.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, thread};
+mod copies;
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
 
 use tidings_protocol::{
-    Channel, Head, Serial, Statement, Timestamp, Verified,
+    Channel, Head, Serial, Statement, Timestamp, Verified, Wildmat,
     log::{self, Place},
     trust::Trust,
     verify::VerifyError,
 };
 use tokio::sync::{mpsc, oneshot};
+
+use copies::Island;
+pub(crate) use copies::{Copied, Offer, Run};
 
 use crate::{
     clock,
@@ -42,6 +52,24 @@ pub(crate) enum AppendError {
     Store,
     #[error("the broker is shutting down; nothing was stored, try again later")]
     Closed,
+    #[error("{0} has no trust here yet; its trust log has to come first")]
+    NoTrust(Channel),
+    #[error("something else is being filled in there; try again later")]
+    Later,
+    #[error("{0} {1} has another id here: a fork, or the branch that was settled against")]
+    Fork(Channel, Serial),
+}
+
+impl AppendError {
+    /// Whether the same statement may be taken at another time.
+    pub(crate) fn is_passing(&self) -> bool {
+        use AppendError::{Channels, Closed, DiskFull, Later, LostRace, NoTrust, NotFirst, Store, Verify};
+        match self {
+            Channels | DiskFull | Store | Closed | NoTrust(_) | Later => true,
+            Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
+            LostRace(_) | NotFirst | AppendError::Fork(..) => false,
+        }
+    }
 }
 
 /// What was done with an accepted statement.
@@ -68,6 +96,11 @@ enum Job {
         path: String,
         reply: oneshot::Sender<Answer>,
     },
+    /// What other brokers have stored already: trust logs excepted, newest first, of one channel.
+    Copies {
+        run: Run,
+        reply: oneshot::Sender<Result<Copied, AppendError>>,
+    },
     Sweep,
 }
 
@@ -84,12 +117,17 @@ pub(crate) struct Writer {
     pub(crate) retention: Vec<Retention>,
     pub(crate) data_dir: PathBuf,
     pub(crate) forks: Forks,
+    /// What is copied from other brokers, and never begun here.
+    pub(crate) mirrored: Option<Wildmat>,
+    /// What was copied and is not visible yet.
+    pub(crate) islands: HashMap<Channel, Island>,
     /// Called once when the store has failed for good.
     pub(crate) on_failure: OnFailure,
 }
 
 impl Appender {
-    pub(crate) fn start(writer: Writer) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+    pub(crate) fn start(mut writer: Writer) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        writer.find_islands();
         let (sender, jobs) = mpsc::channel(APPEND_QUEUE);
         let thread = thread::Builder::new().name("append".into()).spawn(move || writer.run(jobs))?;
         Ok((Self(sender), thread))
@@ -103,6 +141,13 @@ impl Appender {
     /// Verifies and stores the next statement of a trust log.
     pub(crate) async fn append_trust(&self, statement: Statement, path: String) -> Answer {
         self.ask(|reply| Job::Trust { statement, path, reply }).await
+    }
+
+    /// Stores copies of what other brokers have, and says what is wanted next; see [`Run`].
+    pub(crate) async fn copy(&self, run: Run) -> Result<Copied, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Job::Copies { run, reply }).await.map_err(|_| AppendError::Closed)?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Applies retention.
@@ -122,7 +167,8 @@ impl Appender {
 struct Accepted {
     statement: Verified<Statement>,
     path: String,
-    reply: oneshot::Sender<Answer>,
+    /// Copies are answered all at once.
+    reply: Option<oneshot::Sender<Answer>>,
     /// The trust that it brings into force.
     trust: Option<Trust>,
 }
@@ -135,11 +181,17 @@ struct Pending {
     marks: HashMap<Channel, Marks>,
     /// Answers that must wait for the commit, since they speak of statements in it: those that are known, and those that
     /// have lost against them.
-    later: Vec<(oneshot::Sender<Answer>, Answer)>,
+    later: Vec<(Option<oneshot::Sender<Answer>>, Answer)>,
+    /// The same for copies.
+    copied: Vec<(oneshot::Sender<Result<Copied, AppendError>>, Result<Copied, AppendError>)>,
+    /// Channels whose log grows by more than single statements.
+    joined: HashSet<Channel>,
+    /// Statements in the batch that are not visible after it.
+    hidden: usize,
 }
 
 impl Writer {
-    fn run(self, mut jobs: mpsc::Receiver<Job>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let _sentinel = Sentinel(self.on_failure.clone());
         while let Some(first) = jobs.blocking_recv() {
             let now = clock::now();
@@ -154,7 +206,12 @@ impl Writer {
                     }
                     Job::Statement { reply, .. } | Job::Trust { reply, .. } if full => answer(reply, Err(AppendError::DiskFull)),
                     Job::Statement { statement, trust, path, reply } => {
-                        self.consider(&mut pending, now, Accepted { statement, path, reply, trust: None }, Some(trust));
+                        self.consider(&mut pending, now, Accepted { statement, path, reply: Some(reply), trust: None }, Some(trust));
+                    }
+                    Job::Copies { reply, .. } if full => drop(reply.send(Err(AppendError::DiskFull))),
+                    Job::Copies { run, reply } => {
+                        let copied = self.take_copies(&mut pending, now, run);
+                        pending.copied.push((reply, copied));
                     }
                     Job::Trust { statement, path, reply } => {
                         // What was verified under the old trust is settled before the new one begins.
@@ -163,7 +220,7 @@ impl Writer {
                         self.commit(std::mem::take(&mut pending), now);
                     }
                 }
-                job = if pending.accepted.len() < APPEND_BATCH { jobs.try_recv().ok() } else { None };
+                job = if pending.accepted.len() + pending.hidden < APPEND_BATCH { jobs.try_recv().ok() } else { None };
             }
             self.commit(pending, now);
         }
@@ -180,8 +237,16 @@ impl Writer {
         }
     }
 
-    fn consider_trust(&self, pending: &mut Pending, now: Timestamp, statement: Statement, path: String, reply: oneshot::Sender<Answer>) {
-        let Some(provisioned) = self.namespaces.of_trust_log(statement.channel()) else {
+    fn consider_trust(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        statement: Statement,
+        path: String,
+        reply: oneshot::Sender<Answer>,
+    ) {
+        let namespaces = self.namespaces.clone();
+        let Some(provisioned) = namespaces.of_trust_log(statement.channel()) else {
             return answer(reply, Err(AppendError::NotFirst));
         };
         if let Some(refusal) = self.place(pending, &statement) {
@@ -196,7 +261,7 @@ impl Writer {
         match provisioned.advance(statement) {
             Ok(trust) => {
                 let statement = trust.statement().clone();
-                self.consider(pending, now, Accepted { statement, path, reply, trust: Some(trust) }, None);
+                self.consider(pending, now, Accepted { statement, path, reply: Some(reply), trust: Some(trust) }, None);
             }
             Err(error) => answer(reply, Err(error.into())),
         }
@@ -206,7 +271,7 @@ impl Writer {
     fn place(&self, pending: &Pending, statement: &Statement) -> Option<Answer> {
         let channel = statement.channel();
         let log = self.logs.get(channel.as_str());
-        let marks = pending.marks.get(channel).copied().or_else(|| log.as_ref().map(|log| log.marks()));
+        let marks = self.marks(pending, channel);
         match (log::place(marks.map(|m| m.head), statement), marks) {
             (Place::Next, None) if self.logs.is_full() => Some(Err(AppendError::Channels)),
             (Place::Next, _) => None,
@@ -222,7 +287,7 @@ impl Writer {
     }
 
     /// Takes a statement into the commit, or answers why not.
-    fn consider(&self, pending: &mut Pending, now: Timestamp, accepted: Accepted, verified_by: Option<Serial>) {
+    fn consider(&mut self, pending: &mut Pending, now: Timestamp, accepted: Accepted, verified_by: Option<Serial>) {
         let statement = &accepted.statement;
         let channel = statement.channel();
         if let Some(verified_by) = verified_by {
@@ -242,17 +307,27 @@ impl Writer {
                     false => pending.later.push((accepted.reply, refusal)),
                 }
             }
-            None => {
-                let before = pending.marks.get(channel).copied().or_else(|| self.logs.get(channel.as_str()).map(|log| log.marks()));
-                let marks = before.map_or(Marks { low: statement.serial(), head: statement.head(), created: now }, |m| Marks {
-                    head: statement.head(),
-                    ..m
-                });
-                pending.batch.insert(statement, now, &accepted.path);
-                pending.marks.insert(channel.clone(), marks);
-                pending.accepted.push(accepted);
-            }
+            None => self.accept(pending, now, accepted),
         }
+    }
+
+    /// The marks of a channel as they will be after the commit.
+    fn marks(&self, pending: &Pending, channel: &Channel) -> Option<Marks> {
+        pending.marks.get(channel).copied().or_else(|| self.logs.get(channel.as_str()).map(|log| log.marks()))
+    }
+
+    /// Takes what follows the head into the commit.
+    fn accept(&mut self, pending: &mut Pending, now: Timestamp, accepted: Accepted) {
+        let statement = &accepted.statement;
+        let (channel, head) = (statement.channel().clone(), statement.head());
+        let marks = match self.marks(pending, &channel) {
+            Some(before) => Marks { head, ..before },
+            None => Marks { low: head.serial, head, created: now },
+        };
+        pending.batch.insert(statement, now, &accepted.path);
+        pending.marks.insert(channel.clone(), marks);
+        pending.accepted.push(accepted);
+        self.join_island(pending, now, &channel, None);
     }
 
     /// A verified statement that was refused: if another one stands in its place, or is not the one that it follows, both
@@ -271,56 +346,83 @@ impl Writer {
     }
 
     /// Makes everything durable, then visible, then answers.
-    fn commit(&self, pending: Pending, now: Timestamp) {
-        let Pending { mut batch, accepted, marks, later } = pending;
-        if accepted.is_empty() {
-            later.into_iter().for_each(|(reply, said)| answer(reply, said));
-            return;
-        }
+    fn commit(&mut self, pending: Pending, now: Timestamp) {
+        let Pending { mut batch, accepted, marks, later, copied, joined, hidden } = pending;
         for (channel, marks) in &marks {
             batch.set_marks(channel, marks);
         }
-        if let Err(error) = self.store.commit(batch) {
+        let something = !accepted.is_empty() || !joined.is_empty() || hidden > 0;
+        if let Err(error) = if something { self.store.commit(batch) } else { Ok(()) } {
             self.fail(&error);
-            accepted
-                .into_iter()
-                .map(|a| a.reply)
-                .chain(later.into_iter().map(|(reply, _)| reply))
-                .for_each(|reply| answer(reply, Err(AppendError::Store)));
+            let replies = accepted.into_iter().map(|a| a.reply).chain(later.into_iter().map(|(reply, _)| reply));
+            replies.for_each(|reply| answer(reply, Err(AppendError::Store)));
+            copied.into_iter().for_each(|(reply, _)| drop(reply.send(Err(AppendError::Store))));
             return;
         }
         let mut touched: HashMap<usize, (Arc<Log>, bool)> = HashMap::new();
-        for Accepted { statement, path, reply, trust } in accepted {
-            let channel = statement.channel();
+        for channel in &joined {
+            let Some(marks) = marks.get(channel) else { continue };
             let known = self.logs.get(channel.as_str());
             let new = known.is_none();
-            let log = known
-                .unwrap_or_else(|| self.logs.add(channel.clone(), Marks { low: statement.serial(), head: statement.head(), created: now }));
-            log.push(&statement, &path);
-            if let (Some(trust), Some(provisioned)) = (trust, self.namespaces.of_trust_log(channel)) {
-                tracing::info!(channel = %channel, serial = %trust.serial(), expires = %trust.rules().expires, "trust in force");
-                for checkpoint in &trust.rules().checkpoints {
-                    if self.logs.get(checkpoint.channel.as_str()).is_some_and(|log| log.has_lost(checkpoint.head)) {
-                        tracing::error!(
-                            channel = %checkpoint.channel, checkpoint = %checkpoint.head,
-                            "the log here is not the one that trust has settled on: devices will leave it. Stop this broker, and fill an empty data directory from one that has the right log"
-                        );
-                    }
-                }
-                provisioned.trust.store(Some(Arc::new(trust)));
+            let log = known.unwrap_or_else(|| self.logs.add(channel.clone(), Marks { created: now, ..*marks }));
+            log.jump(*marks);
+            tracing::debug!(%channel, low = %marks.low, head = %marks.head.serial, "filled in");
+            touched.insert(log.index, (log, new));
+        }
+        for Accepted { statement, path, reply, trust } in accepted {
+            let channel = statement.channel();
+            if !joined.contains(channel) {
+                let known = self.logs.get(channel.as_str());
+                let new = known.is_none();
+                let first = Marks { low: statement.serial(), head: statement.head(), created: now };
+                let log = known.unwrap_or_else(|| self.logs.add(channel.clone(), first));
+                log.push(&statement, &path);
+                touched.entry(log.index).or_insert((log, new));
+            }
+            if let Some(trust) = trust {
+                self.bring_into_force(channel, trust);
             }
             tracing::debug!(channel = %channel, serial = %statement.serial(), id = %statement.id(), "stored");
-            touched.entry(log.index).or_insert((log, new));
             answer(reply, Ok(Appended::New));
         }
         later.into_iter().for_each(|(reply, said)| answer(reply, said));
+        // Whoever asked may be gone; what is stored is stored.
+        copied.into_iter().for_each(|(reply, said)| drop(reply.send(said)));
+        let any = !touched.is_empty();
         for (log, new) in touched.into_values() {
             self.watches.notify(&log, new);
+        }
+        if any {
+            self.logs.tell();
+        }
+    }
+
+    fn bring_into_force(&mut self, channel: &Channel, trust: Trust) {
+        let namespaces = self.namespaces.clone();
+        let Some(provisioned) = namespaces.of_trust_log(channel) else { return };
+        tracing::info!(channel = %channel, serial = %trust.serial(), expires = %trust.rules().expires, "trust in force");
+        let checkpoints = trust.rules().checkpoints.clone();
+        provisioned.trust.store(Some(Arc::new(trust)));
+        self.forget_islands(|island| namespaces.of(island).is_some_and(|p| p.anchor == provisioned.anchor));
+        for checkpoint in checkpoints {
+            let channel = &checkpoint.channel;
+            if !self.logs.get(channel.as_str()).is_some_and(|log| log.has_lost(checkpoint.head)) {
+                continue;
+            }
+            if self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str())) {
+                tracing::warn!(%channel, checkpoint = %checkpoint.head, "the log here is not the one that trust has settled on: it is dropped, and copied anew");
+                self.drop_log(channel);
+            } else {
+                tracing::error!(
+                    %channel, checkpoint = %checkpoint.head,
+                    "the log here is not the one that trust has settled on: devices will leave it. Stop this broker, and fill an empty data directory from one that has the right log"
+                );
+            }
         }
     }
 
     /// Removes what retention no longer keeps; the head always stays, trust logs stay whole.
-    fn sweep(&self, now: Timestamp) {
+    fn sweep(&mut self, now: Timestamp) {
         for log in self.logs.all() {
             log.shorten_tail();
             let Some(retention) = self.retention.iter().find(|r| r.channels.matches(log.channel.as_str())) else { continue };
@@ -368,7 +470,7 @@ impl Writer {
     }
 }
 
-fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
+fn answer(reply: impl Into<Option<oneshot::Sender<Answer>>>, answer: Answer) {
     // The session may be gone; the statement is stored all the same.
-    let _ = reply.send(answer);
+    let _ = reply.into().map(|reply| reply.send(answer));
 }

@@ -1,0 +1,148 @@
+//! A mirror: a device that serves on. It follows every upstream at once, verifies all it takes with its own anchors, and
+//! gives it to the one writer; the first to bring something wins, and what comes twice is a duplicate.
+//!
+//! `upstream.rs` follows one upstream, `filling.rs` fills one log from it.
+
+mod filling;
+mod upstream;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tidings_client::{Address, Tls, TlsError, pauses};
+use tidings_protocol::{Channel, Wildmat};
+use tokio::{sync::Notify, time::sleep};
+
+use crate::{config::Mirroring, limits::MIRROR_PAUSE, shared::Shared};
+
+/// What is copied, and from where.
+pub(crate) struct Mirror {
+    pub(crate) settings: Mirroring,
+    pub(crate) upstreams: Vec<Upstream>,
+    /// Channels that are being filled from some upstream: others wait for it.
+    claims: Mutex<HashSet<Channel>>,
+}
+
+/// One upstream.
+pub(crate) struct Upstream {
+    pub(crate) address: Address,
+    tls: Tls,
+    standing: Mutex<Standing>,
+    /// Channels that have more than we do, or might.
+    due: Mutex<BTreeSet<Channel>>,
+    wake: Notify,
+}
+
+/// How an upstream stands.
+#[derive(Default)]
+pub(crate) struct Standing {
+    /// Whether it tells, and is not only asked; none while it is not connected.
+    pub(crate) telling: Option<bool>,
+    /// Why it was given up last.
+    pub(crate) trouble: Option<String>,
+    /// What it has: lowest and highest serial.
+    pub(crate) marks: HashMap<Channel, (u32, u32)>,
+    /// Channels of which it has less than we do.
+    pub(crate) behind: usize,
+    behind_since: Option<Instant>,
+    /// Channels that it had wrong, and when.
+    wrong: HashMap<Channel, Instant>,
+}
+
+/// A channel that nobody else fills meanwhile.
+struct Claim<'a> {
+    mirror: &'a Mirror,
+    channel: Channel,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        lock(&self.mirror.claims).remove(&self.channel);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Mirror {
+    pub(crate) fn new(settings: &Mirroring) -> Result<Self, TlsError> {
+        let tls = settings.ca_file.as_ref().map_or_else(Tls::system, Tls::from_file)?;
+        let upstream = |address: &Address| Upstream {
+            address: address.clone(),
+            tls: tls.clone(),
+            standing: Mutex::default(),
+            due: Mutex::default(),
+            wake: Notify::new(),
+        };
+        let upstreams = settings.upstreams.iter().map(upstream).collect();
+        Ok(Self { settings: settings.clone(), upstreams, claims: Mutex::default() })
+    }
+
+    /// What is copied, and never begun here.
+    pub(crate) fn channels(&self) -> &Wildmat {
+        &self.settings.channels
+    }
+
+    fn claim(&self, channel: &Channel) -> Option<Claim<'_>> {
+        lock(&self.claims).insert(channel.clone()).then(|| Claim { mirror: self, channel: channel.clone() })
+    }
+
+    /// Whether no upstream has what follows a serial, although one goes on behind it.
+    fn nobody_has(&self, channel: &Channel, serial: u32) -> bool {
+        self.upstreams.iter().all(|upstream| {
+            let standing = lock(&upstream.standing);
+            standing.marks.get(channel).is_none_or(|(low, high)| !(*low..=*high).contains(&serial))
+        })
+    }
+}
+
+impl Upstream {
+    /// How it stands now.
+    pub(crate) fn standing(&self) -> MutexGuard<'_, Standing> {
+        lock(&self.standing)
+    }
+
+    fn ask_for(&self, channel: &Channel) {
+        lock(&self.due).insert(channel.clone());
+        self.wake.notify_one();
+    }
+}
+
+/// Follows one upstream until the broker shuts down.
+pub(crate) async fn run(shared: Arc<Shared>, mirror: Arc<Mirror>, index: usize) {
+    let upstream = &mirror.upstreams[index];
+    let mut waits = pauses();
+    loop {
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = upstream::follow(&shared, &mirror, upstream) => ended,
+            () = shared.stop.cancelled() => return,
+        };
+        let why = match ended {
+            Ok(()) => "it ended the watch".into(),
+            Err(error) => tidings_client::explain(&error),
+        };
+        {
+            let mut standing = upstream.standing();
+            standing.telling = None;
+            standing.marks.clear();
+            // Once, not at every attempt.
+            if standing.trouble.as_ref() != Some(&why) {
+                tracing::warn!(upstream = %upstream.address, why, "this upstream cannot be followed; it is tried again, others are not affected");
+            }
+            standing.trouble = Some(why);
+        }
+        if began.elapsed() > MIRROR_PAUSE {
+            waits = pauses();
+        }
+        let pause = waits.next().unwrap_or(MIRROR_PAUSE).min(MIRROR_PAUSE);
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Following one upstream: being told by a watch, and looking at everything it has once in a while.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tidings_client::{Connection, Error};
+use tidings_protocol::{
+    Channel, Serial,
+    article::{Incoming, prepend_hop},
+    nntp::code,
+    verify::VerifyError,
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Mirror, Upstream, filling, filling::FillError, lock};
+use crate::{
+    append::{AppendError, Copied, Offer, Run},
+    limits::{MIRROR_ABREAST, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
+    shared::Shared,
+};
+
+/// One connection to ask on, and one to be told on, until either fails.
+pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream) -> Result<(), Error> {
+    let mut asking = connect(upstream).await?;
+    // Servers without CAPABILITIES, and those that number articles by themselves, are asked in another way.
+    let tells = asking.is_capable("XWATCH").await.unwrap_or(false);
+    if !tells {
+        asking.command("MODE READER").await?;
+        upstream.standing().telling = Some(false);
+        return ask(shared, mirror, upstream, &mut asking, mirror.settings.poll, false).await;
+    }
+    let mut watching = connect(upstream).await?;
+    // Before the first look, so that nothing falls between the two.
+    match watching.watch(&mirror.channels().to_string()).await {
+        Ok(promised) => {
+            upstream.standing().telling = Some(true);
+            tracing::info!(upstream = %upstream.address, "following this upstream");
+            tokio::select! {
+                ended = listen(shared, mirror, upstream, &mut watching, promised) => ended,
+                ended = ask(shared, mirror, upstream, &mut asking, MIRROR_AUDIT, true) => ended,
+            }
+        }
+        Err(Error::Refused(why)) => {
+            tracing::warn!(upstream = %upstream.address, %why, "this upstream refuses a watch; it is asked instead");
+            upstream.standing().telling = Some(false);
+            ask(shared, mirror, upstream, &mut asking, mirror.settings.poll, true).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn connect(upstream: &Upstream) -> Result<Connection, Error> {
+    Connection::open(&upstream.address, &upstream.tls).await
+}
+
+/// Takes what a watch brings; what does not follow our heads is asked for.
+async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching: &mut Connection, promised: Duration) -> Result<(), Error> {
+    while let Some(Incoming { statement, path }) = watching.event(promised).await? {
+        let (channel, head) = (statement.channel().clone(), statement.head());
+        let Some(provisioned) = shared.namespaces.of(&channel).filter(|_| mirror.channels().matches(channel.as_str())) else { continue };
+        let known = shared.logs.get(channel.as_str()).map(|log| log.marks());
+        if known.is_some_and(|marks| marks.head == head) {
+            continue;
+        }
+        let path = prepend_hop(&shared.settings.config.name, path.as_deref());
+        let taken = if channel == provisioned.anchor.namespace.trust_log() {
+            shared.appender.append_trust(statement, path).await.map(|_| Copied::New)
+        } else {
+            let trust = provisioned.trust.load_full();
+            let offer = match trust.as_ref().filter(|trust| trust.check(&statement).is_ok()) {
+                Some(trust) => match trust.verify(statement) {
+                    Ok(verified) => Offer::Verified(verified, trust.serial()),
+                    Err(_) => continue,
+                },
+                None => Offer::Unproven(statement),
+            };
+            let run = Run { channel: channel.clone(), copies: vec![(offer, path)], floor: Serial::FIRST, accept_gap: false };
+            shared.appender.copy(run).await
+        };
+        match taken {
+            Ok(Copied::New | Copied::Known) => {}
+            Ok(Copied::Wants(_)) | Err(AppendError::Later | AppendError::NotFirst | AppendError::LostRace(_)) => upstream.ask_for(&channel),
+            Err(AppendError::Closed) => return Ok(()),
+            // It may be good under a newer trust, or below a newer head: a look at the whole will tell.
+            Err(AppendError::NoTrust(_) | AppendError::Verify(_) | AppendError::Fork(..)) => {
+                upstream.ask_for(&provisioned.anchor.namespace.trust_log());
+                upstream.ask_for(&channel);
+            }
+            Err(error) => tracing::warn!(upstream = %upstream.address, %channel, serial = %head.serial, %error, "not stored"),
+        }
+    }
+    Ok(())
+}
+
+/// Looks at everything at once and then in its time, and at what is due in between.
+async fn ask(
+    shared: &Shared,
+    mirror: &Mirror,
+    upstream: &Upstream,
+    asking: &mut Connection,
+    every: Duration,
+    numbers_are_serials: bool,
+) -> Result<(), Error> {
+    let mut looks = interval(every);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = HashMap::new();
+    loop {
+        let due: Vec<Channel> = tokio::select! {
+            _ = looks.tick() => {
+                let due = look(shared, mirror, upstream, asking, numbers_are_serials, &mut seen).await?;
+                upstream.standing().trouble = None;
+                due
+            }
+            () = upstream.wake.notified() => std::mem::take(&mut *lock(&upstream.due)).into_iter().collect(),
+        };
+        fill_all(shared, mirror, upstream, asking, numbers_are_serials, due).await?;
+    }
+}
+
+/// The channels of which an upstream has more than we do; trust logs come first, and are brought up to date at once.
+async fn look(
+    shared: &Shared,
+    mirror: &Mirror,
+    upstream: &Upstream,
+    asking: &mut Connection,
+    numbers_are_serials: bool,
+    seen: &mut HashMap<Channel, u32>,
+) -> Result<Vec<Channel>, Error> {
+    let listing = asking.listing(&format!("LIST ACTIVE {}", mirror.channels()), code::LIST).await?;
+    let entry = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let (name, high, low) = (words.next()?, words.next()?, words.next()?);
+        Some((name.parse::<Channel>().ok()?, low.parse::<u32>().ok()?, high.parse::<u32>().ok()?))
+    };
+    let wanted =
+        |(channel, ..): &(Channel, u32, u32)| mirror.channels().matches(channel.as_str()) && shared.namespaces.of(channel).is_some();
+    let mut marks: Vec<_> = listing.lines().filter_map(entry).filter(wanted).collect();
+    // Without trust nothing else can be taken.
+    marks.sort_by_key(|(channel, ..)| (!channel.is_trust(), !channel.is_beat()));
+    let mut due = Vec::new();
+    let (mut behind, mut same) = (0, Vec::new());
+    for (channel, low, high) in &marks {
+        if !numbers_are_serials {
+            // Its numbers only say whether there is something new.
+            if seen.insert(channel.clone(), *high) != Some(*high) && high >= low {
+                due.push(channel.clone());
+            }
+            continue;
+        }
+        let head = shared.logs.get(channel.as_str()).map(|log| log.marks().head);
+        match head {
+            Some(head) if head.serial.number() > *high => behind += 1,
+            Some(head) if head.serial.number() == *high => same.push((channel.clone(), head)),
+            _ if high >= low && *low > 0 => due.push(channel.clone()),
+            _ => {}
+        }
+    }
+    // The same height need not be the same statement.
+    for (channel, head) in same {
+        let theirs = asking.group(&channel, Some(head.serial)).await?.and_then(|(_, id)| id);
+        let ours = tidings_protocol::MessageId { channel: channel.clone(), serial: head.serial, id: head.id };
+        if theirs.is_some_and(|id| id != ours.to_string()) {
+            due.push(channel);
+        }
+    }
+    let mut standing = upstream.standing();
+    standing.wrong.retain(|_, since| since.elapsed() < MIRROR_AVOID);
+    if numbers_are_serials {
+        standing.marks = marks.into_iter().map(|(channel, low, high)| (channel, (low, high))).collect();
+    }
+    standing.behind = behind;
+    let since = (behind > 0).then(|| standing.behind_since.unwrap_or_else(Instant::now));
+    if since.is_some_and(|since| since.elapsed() > MIRROR_LAG) {
+        tracing::warn!(upstream = %upstream.address, channels = behind, "this upstream is behind the others");
+    }
+    standing.behind_since = since;
+    due.retain(|channel| !standing.wrong.contains_key(channel));
+    Ok(due)
+}
+
+/// Fills channels one after the other, the writer working on some while others are read.
+async fn fill_all(
+    shared: &Shared,
+    mirror: &Mirror,
+    upstream: &Upstream,
+    asking: &mut Connection,
+    numbers_are_serials: bool,
+    mut due: Vec<Channel>,
+) -> Result<(), Error> {
+    due.sort_by_key(|channel| !channel.is_trust());
+    let mut offers = FuturesUnordered::new();
+    let mut incomplete = Vec::new();
+    for channel in due {
+        // Others fill it, or have just done so: whoever is told of more asks again.
+        let Some(claim) = mirror.claim(&channel) else { continue };
+        let first = filling::fill(shared, mirror, upstream, asking, numbers_are_serials, &channel).await;
+        match first {
+            Ok(None) => {}
+            Ok(Some(run)) => {
+                offers.push(async move {
+                    let claim = claim;
+                    (shared.appender.copy(run).await, claim)
+                });
+            }
+            Err(FillError::Connection(error)) => return Err(error),
+            Err(FillError::Closed) => return Ok(()),
+            Err(error) => {
+                avoid(upstream, &channel, &error);
+                if error.spoils_connection() {
+                    *asking = connect(upstream).await?;
+                }
+            }
+        }
+        while offers.len() >= MIRROR_ABREAST {
+            settle(upstream, offers.next().await, &mut incomplete);
+        }
+    }
+    while !offers.is_empty() {
+        settle(upstream, offers.next().await, &mut incomplete);
+    }
+    for channel in incomplete {
+        upstream.ask_for(&channel);
+    }
+    Ok(())
+}
+
+fn settle(upstream: &Upstream, done: Option<(Result<Copied, AppendError>, super::Claim<'_>)>, incomplete: &mut Vec<Channel>) {
+    let Some((copied, claim)) = done else { return };
+    let channel = claim.channel.clone();
+    drop(claim);
+    match copied {
+        Ok(Copied::New | Copied::Known) => {}
+        Ok(Copied::Wants(_)) | Err(AppendError::Later) => incomplete.push(channel),
+        Err(error) => avoid(upstream, &channel, &FillError::Append(error)),
+    }
+}
+
+/// What an upstream has wrong is not asked of it again for a while; its other channels are, and other upstreams.
+fn avoid(upstream: &Upstream, channel: &Channel, error: &FillError) {
+    if matches!(error, FillError::Append(AppendError::Verify(VerifyError::NewerTrust { .. }))) {
+        // It was signed under a trust statement that came after we had read the log.
+        return;
+    }
+    tracing::warn!(upstream = %upstream.address, %channel, %error, "this upstream has a channel wrong; it is not asked for it for a while");
+    upstream.standing().wrong.insert(channel.clone(), Instant::now());
+}
