@@ -20,9 +20,11 @@ use crate::{
     config::Settings,
     connections::Connections,
     failure::OnFailure,
+    feed,
     forks::Forks,
     limits::{CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
     listener,
+    login::{Credentials, LoginError},
     logs::Logs,
     mirror::{self, Mirror},
     namespaces::{NamespaceError, Namespaces},
@@ -44,9 +46,9 @@ pub enum StartError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The roots for upstreams.
-    #[error("mirror.ca_file: {0}")]
-    Roots(#[from] tidings_client::TlsError),
+    /// How we make ourselves known to others.
+    #[error("login: {0}")]
+    Login(#[from] LoginError),
     /// The key of a beat.
     #[error(transparent)]
     Key(#[from] tidings_client::keys::KeyFileError),
@@ -139,7 +141,7 @@ impl Broker {
         let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone() };
         let (appender, writer) = Appender::start(Writer {
             forks,
-            store,
+            store: store.clone(),
             logs: logs.clone(),
             namespaces: namespaces.clone(),
             watches: watches.clone(),
@@ -150,8 +152,10 @@ impl Broker {
             on_failure,
         })?;
         let mirror = settings.mirror.as_ref().map(Mirror::new).transpose()?.map(Arc::new);
+        let feeds = settings.feeds.iter().map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
+        let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
         let connections = Connections::new(limits.connections, limits.connections_per_address);
-        let shared = Arc::new(Shared { settings, logs, namespaces, appender, mirror, watches, connections, tasks, stop });
+        let shared = Arc::new(Shared { settings, store, logs, namespaces, appender, mirror, watches, connections, tasks, stop });
 
         let (nntp, nntps) = (clear.iter().map(|l| l.0).collect(), tls.iter().map(|l| l.0).collect());
         for (address, listener) in clear {
@@ -168,6 +172,9 @@ impl Broker {
                 shared.tasks.spawn(mirror::run(shared.clone(), mirror.clone(), index));
             }
         }
+        for (one, credentials) in feeds {
+            shared.tasks.spawn(feed::run(shared.clone(), one, credentials));
+        }
         for (one, signer) in signers {
             tracing::info!(namespace = %one.namespace, every = ?one.every, "signing beats");
             shared.tasks.spawn(beat::run(shared.clone(), one, signer));
@@ -182,7 +189,8 @@ impl Broker {
     pub fn check(settings: &Settings) -> Result<(), StartError> {
         settings.config.tls.as_ref().map(Certificates::load).transpose()?;
         settings.beats.iter().try_for_each(|one| beat::load(one).map(drop))?;
-        Ok(())
+        let logins = settings.mirror.iter().map(|mirror| &mirror.login).chain(settings.feeds.iter().map(|feed| &feed.login));
+        Ok(logins.map(Credentials::read).try_for_each(|read| read.map(drop))?)
     }
 
     /// Ends when the broker has to stop by itself, because its store failed.

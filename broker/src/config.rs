@@ -4,17 +4,20 @@
 
 use std::{
     fmt, fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use tidings_client::Address;
 use tidings_protocol::{
     Anchor, Namespace, Wildmat,
     limits::{BEAT_LIFE_SECONDS, HEARTBEAT_SECONDS},
 };
+
+use crate::access::{Access, Peer, Rule};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,18 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// What is copied from other brokers.
     pub mirror: Option<MirrorConfig>,
+    /// Peers that statements are offered to.
+    #[serde(default)]
+    pub feed: Vec<FeedConfig>,
+    /// Those who are known.
+    #[serde(default)]
+    pub peer: Vec<PeerConfig>,
+    /// Who may read what; the first entry that matches a channel counts, and without one all may.
+    #[serde(default)]
+    pub access: Vec<AccessConfig>,
+    /// Brokers that are named to those who are refused for want of room.
+    #[serde(default)]
+    pub referrals: Vec<String>,
     /// Namespaces whose beats this broker signs.
     #[serde(default)]
     pub beat: Vec<BeatConfig>,
@@ -104,6 +119,24 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// PEM: its private key.
     pub key_file: PathBuf,
+    /// PEM: what clients' certificates are checked with; without it none is asked for.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// How this broker makes itself known to others.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Login {
+    /// PEM: the roots that their certificates are checked with; without it, those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// PEM: our certificate.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM: its key.
+    pub key_file: Option<PathBuf>,
+    /// The name for AUTHINFO.
+    pub user: Option<String>,
+    /// A file with the password, and nothing else.
+    pub password_file: Option<PathBuf>,
 }
 
 /// `[mirror]`
@@ -115,11 +148,58 @@ pub struct MirrorConfig {
     /// A wildmat of the channels that are copied, those of the future included; trust logs and beats come with them.
     #[serde(default = "everything")]
     pub channels: String,
-    /// PEM: the roots that upstreams' certificates are checked with; without it, those of the system.
-    pub ca_file: Option<PathBuf>,
+    /// How this broker makes itself known to them.
+    #[serde(default)]
+    pub login: Login,
     /// How often an upstream without XWATCH is asked.
     #[serde(default = "default_poll")]
     pub poll_seconds: u64,
+}
+
+/// `[[feed]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedConfig {
+    /// What the log and the cursors call it. With another name everything is offered again.
+    pub name: String,
+    /// The news server, `nntps://HOST[:PORT]` or `nntp://HOST[:PORT]`.
+    pub to: String,
+    /// A wildmat of the channels that are offered.
+    #[serde(default = "everything")]
+    pub channels: String,
+    /// The name that it puts into `Path`: what has been there is not offered. Without it, the peer says itself what it has.
+    pub path: Option<String>,
+    /// How this broker makes itself known.
+    #[serde(default)]
+    pub login: Login,
+}
+
+/// `[[peer]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// What the log calls them, and AUTHINFO USER.
+    pub name: String,
+    /// Networks that they come from, if that is enough to know them.
+    #[serde(default)]
+    pub networks: Vec<String>,
+    /// SHA-256 of their certificates, in hexadecimal digits.
+    #[serde(default)]
+    pub certificates: Vec<String>,
+    /// The hash of their password, as `openssl passwd -6` prints it.
+    pub password: Option<String>,
+    /// A wildmat of the channels that they may offer by IHAVE, CHECK and TAKETHIS.
+    pub feeds: Option<String>,
+}
+
+/// `[[access]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessConfig {
+    /// A wildmat of channels.
+    pub channels: String,
+    /// The peers that may read them; for everybody else they do not exist.
+    pub readers: Vec<String>,
 }
 
 fn everything() -> String {
@@ -274,10 +354,25 @@ pub struct Mirroring {
     pub upstreams: Vec<Address>,
     /// The channels.
     pub channels: Wildmat,
-    /// Roots for TLS.
-    pub ca_file: Option<PathBuf>,
+    /// How we make ourselves known.
+    pub login: Login,
     /// How often an upstream is asked that cannot tell.
     pub poll: Duration,
+}
+
+/// A peer that statements are offered to.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// What the log and the cursors call it.
+    pub name: String,
+    /// The news server.
+    pub to: Address,
+    /// The channels.
+    pub channels: Wildmat,
+    /// Its name in `Path`.
+    pub path: Option<String>,
+    /// How we make ourselves known.
+    pub login: Login,
 }
 
 /// What is kept of some channels.
@@ -302,6 +397,10 @@ pub struct Settings {
     pub anchors: Vec<Anchor>,
     /// What is copied, if anything is.
     pub mirror: Option<Mirroring>,
+    /// Who is offered what.
+    pub feeds: Vec<Feed>,
+    /// Who is known, and may read and offer what.
+    pub access: Access,
     /// The namespaces whose beats are signed here.
     pub beats: Vec<Beat>,
     /// What is kept; beats are few and short-lived unless the file says otherwise.
@@ -374,9 +473,27 @@ impl Settings {
                 return Err(wrong("poll_seconds", &format!("expected 1 to 86400, found {}", mirror.poll_seconds)));
             }
             let channels = with_trust_and_beats(&mirror.channels, &anchors).parse().map_err(|e| wrong("channels", &e))?;
-            Ok(Mirroring { upstreams, channels, ca_file: mirror.ca_file.clone(), poll: Duration::from_secs(mirror.poll_seconds) })
+            Ok(Mirroring { upstreams, channels, login: mirror.login.clone(), poll: Duration::from_secs(mirror.poll_seconds) })
         });
         let mirror = mirror.transpose()?;
+        let mut feeds: Vec<Feed> = Vec::new();
+        for (index, feed) in config.feed.iter().enumerate() {
+            let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("feed[{index}].{key}"), reason);
+            if feed.name.is_empty() || !feed.name.bytes().all(good_name) || feeds.iter().any(|other| other.name == feed.name) {
+                return Err(wrong("name", &"expected a name of its own: letters, digits, `.`, `-`, `_`"));
+            }
+            feeds.push(Feed {
+                name: feed.name.clone(),
+                to: feed.to.parse().map_err(|e| wrong("to", &e))?,
+                channels: feed.channels.parse().map_err(|e| wrong("channels", &e))?,
+                path: feed.path.clone(),
+                login: feed.login.clone(),
+            });
+        }
+        let access = access(&config, &wrong)?;
+        for (index, address) in config.referrals.iter().enumerate() {
+            address.parse::<Address>().map_err(|e| wrong(format!("referrals[{index}]"), &e))?;
+        }
         let mut beats: Vec<Beat> = Vec::new();
         for (index, beat) in config.beat.iter().enumerate() {
             let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("beat[{index}].{key}"), reason);
@@ -415,8 +532,52 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, feeds, access, beats, retention })
     }
+}
+
+/// Who is known, and may read and offer what.
+fn access(config: &Config, wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError) -> Result<Access, ConfigError> {
+    let mut peers: Vec<Peer> = Vec::new();
+    for (index, peer) in config.peer.iter().enumerate() {
+        let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("peer[{index}].{key}"), reason);
+        if peer.name.is_empty() || peer.name.contains(char::is_whitespace) || peers.iter().any(|other| other.name == peer.name) {
+            return Err(wrong("name", &"expected a name of its own, without spaces"));
+        }
+        let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|e| wrong("networks", &e));
+        let fingerprint = |text: &String| {
+            let digits = text.trim_start_matches("sha256:").replace(':', "");
+            fingerprint(&digits).ok_or_else(|| wrong("certificates", &"expected 64 hexadecimal digits"))
+        };
+        let sha_crypt = |hash: &&String| hash.starts_with("$6$") || hash.starts_with("$5$");
+        if peer.password.is_some() && peer.password.as_ref().filter(sha_crypt).is_none() {
+            return Err(wrong("password", &"expected a hash as `openssl passwd -6` prints it"));
+        }
+        peers.push(Peer {
+            name: peer.name.clone(),
+            networks: peer.networks.iter().map(network).collect::<Result<_, _>>()?,
+            certificates: peer.certificates.iter().map(fingerprint).collect::<Result<_, _>>()?,
+            password: peer.password.clone(),
+            feeds: peer.feeds.as_ref().map(|feeds| feeds.parse()).transpose().map_err(|e| wrong("feeds", &e))?,
+        });
+    }
+    let mut rules = Vec::new();
+    for (index, rule) in config.access.iter().enumerate() {
+        let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("access[{index}].{key}"), reason);
+        let reader = |name: &String| {
+            let found = peers.iter().position(|peer| peer.name == *name);
+            found.ok_or_else(|| wrong("readers", &format!("{name} is none of the peers")))
+        };
+        let channels = rule.channels.parse().map_err(|e| wrong("channels", &e))?;
+        rules.push(Rule { channels, readers: rule.readers.iter().map(reader).collect::<Result<_, _>>()? });
+    }
+    Ok(Access { peers, rules })
+}
+
+fn fingerprint(digits: &str) -> Option<[u8; 32]> {
+    let octet = |at: usize| digits.get(2 * at..2 * at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    let octets: Vec<u8> = (0..digits.len().div_ceil(2)).map(octet).collect::<Option<_>>()?;
+    octets.try_into().ok()
 }
 
 /// The channels of a mirror, and the trust logs and beats of the namespaces that they are in.

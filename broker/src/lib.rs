@@ -7,6 +7,7 @@
 //!
 //! [`Broker::bind`] starts one, [`Broker::shutdown`] drains it; the binary and the tests use the same.
 
+mod access;
 mod append;
 mod beat;
 mod broker;
@@ -15,10 +16,12 @@ pub mod config;
 mod connections;
 pub mod demo;
 mod failure;
+mod feed;
 mod forks;
 pub mod limits;
 mod listener;
 pub mod logging;
+mod login;
 mod logs;
 mod mirror;
 mod namespaces;

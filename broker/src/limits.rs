@@ -20,6 +20,22 @@ pub const BEAT_LOOK: Duration = Duration::from_secs(1);
 pub const BEAT_RETRY: Duration = Duration::from_secs(10);
 /// Articles of one connection that are refused before it is closed (attacks 44 and 67).
 pub const REFUSALS: u32 = 1_000;
+/// Statements of one peer that are being stored while it sends more.
+pub const FEED_ABREAST: usize = 256;
+/// Statements that are offered to one peer and not answered yet.
+pub const FEED_WINDOW: usize = 256;
+/// After how long something is offered again that a peer has put off.
+pub const FEED_AGAIN: Duration = Duration::from_secs(5);
+/// The longest pause before a peer that cannot be reached is tried again.
+pub const FEED_PAUSE: Duration = Duration::from_secs(60);
+/// How often the cursors of a feed are written.
+pub const FEED_CURSORS: Duration = Duration::from_secs(1);
+/// For how long a peer that has nothing to be offered is kept connected.
+pub const FEED_IDLE: Duration = Duration::from_secs(60);
+/// Logins of one connection that may fail.
+pub const LOGINS: u32 = 5;
+/// How long the answer to one takes.
+pub const LOGIN_PAUSE: Duration = Duration::from_millis(500);
 /// Forks whose evidence is kept.
 pub const FORKS: usize = 256;
 /// Two statements that follow the same one, and whose times are no further apart, are publishers in a race.

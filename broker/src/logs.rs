@@ -56,6 +56,10 @@ impl Entry {
     pub(crate) fn body_lines(&self) -> usize {
         self.body_lines
     }
+    /// Whether `Path` says that it has passed a broker of this name; a hint, no more (attack 37).
+    pub(crate) fn has_passed(&self, name: &str) -> bool {
+        self.header("Path").is_some_and(|path| path.split('!').any(|hop| hop == name))
+    }
     /// The value of one header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let headers = std::str::from_utf8(self.headers()).ok()?;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender, config::Settings, connections::Connections, logs::Logs, mirror::Mirror, namespaces::Namespaces, watch::Watches,
+    append::Appender, config::Settings, connections::Connections, logs::Logs, mirror::Mirror, namespaces::Namespaces, store::Store,
+    watch::Watches,
 };
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    pub(crate) store: Store,
     pub(crate) logs: Arc<Logs>,
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) appender: Appender,
@@ -18,4 +20,12 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Connections>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+}
+
+impl Shared {
+    /// The reason of a refusal for want of room, and where there is room ([8.2-4]).
+    pub(crate) fn refer(&self, why: &str) -> String {
+        let referrals = &self.settings.config.referrals;
+        if referrals.is_empty() { why.into() } else { format!("{why}; see {}", referrals.join(" ")) }
+    }
 }

@@ -3,7 +3,11 @@
 use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
-use rustls::{ServerConfig, ServerConnection, crypto::aws_lc_rs};
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection,
+    crypto::aws_lc_rs,
+    server::{VerifierBuilderError, WebPkiClientVerifier},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::config::Tls;
@@ -14,7 +18,7 @@ pub enum TlsError {
     /// A PEM file cannot be read.
     #[error("cannot read {what} from {path}: {source}")]
     Pem {
-        /// Certificate or key.
+        /// Certificate, key, or the roots of clients.
         what: &'static str,
         /// The file.
         path: std::path::PathBuf,
@@ -24,6 +28,9 @@ pub enum TlsError {
     /// Certificate and key do not go together, or are of no use.
     #[error("certificate and key cannot be used: {0}")]
     Rustls(#[from] rustls::Error),
+    /// The roots for clients are of no use.
+    #[error("tls.client_ca_file cannot be used: {0}")]
+    Clients(#[from] VerifierBuilderError),
 }
 
 /// What new connections are served with; connections that stand keep what they began with.
@@ -56,10 +63,21 @@ fn read(files: &Tls) -> Result<ServerConfig, TlsError> {
     let error = || pem("the certificate", &files.certificate_file);
     let chain = CertificateDer::pem_file_iter(&files.certificate_file).map_err(error())?.collect::<Result<Vec<_>, _>>().map_err(error())?;
     let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem("the key", &files.key_file))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = match &files.client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let error = || pem("the roots of clients", path);
+            let mut roots = RootCertStore::empty();
+            for root in CertificateDer::pem_file_iter(path).map_err(error())? {
+                roots.add(root.map_err(error())?)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"nntp".to_vec()];
     // Nothing to read for anybody who does not ask again: one ticket is enough.
     config.send_tls13_tickets = 1;

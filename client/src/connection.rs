@@ -12,7 +12,7 @@ use std::{
 
 use bytes::BytesMut;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tidings_protocol::{
     Channel, Serial, Statement,
     article::{self, Incoming},
@@ -33,15 +33,16 @@ use tokio_util::codec::Decoder;
 
 use crate::{
     Address, Error,
+    deflate::Deflate,
     limits::{ANSWER, CONNECT, PIPELINE, SILENCE, WATCH_GRACE},
 };
 
 /// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file with the roots cannot be read.
-    #[error("cannot read certificates from {path}: {source}")]
-    Roots {
+    /// A file with certificates or a key cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Pem {
         /// The file.
         path: std::path::PathBuf,
         /// Why.
@@ -65,10 +66,7 @@ impl Tls {
     /// # Errors
     /// If TLS cannot be set up at all.
     pub fn system() -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        // Those that cannot be read are left out, as every other program here does.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Self::with(roots)
+        Self::new(None, None)
     }
 
     /// The roots in a PEM file, and no others.
@@ -76,20 +74,38 @@ impl Tls {
     /// # Errors
     /// If the file cannot be read, or has no usable certificate.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
-        let path = path.as_ref();
-        let error = |source| TlsError::Roots { path: path.into(), source };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(error)? {
-            roots.add(certificate.map_err(error)?)?;
-        }
-        Self::with(roots)
+        Self::new(Some(path.as_ref()), None)
     }
 
-    fn with(roots: RootCertStore) -> Result<Self, TlsError> {
+    /// The roots in a PEM file, or those of the system, and a certificate of our own with its key, for those who ask.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or has nothing of use.
+    pub fn new(roots: Option<&Path>, own: Option<(&Path, &Path)>) -> Result<Self, TlsError> {
+        let error = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| TlsError::Pem { path, source }
+        };
+        let read = |path: &Path| {
+            let certificates = CertificateDer::pem_file_iter(path).map_err(error(path))?;
+            certificates.collect::<Result<Vec<_>, _>>().map_err(error(path))
+        };
+        let mut store = RootCertStore::empty();
+        match roots {
+            // Those that cannot be read are left out, as every other program here does.
+            None => drop(store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+            Some(path) => read(path)?.into_iter().try_for_each(|certificate| store.add(certificate))?,
+        }
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(store);
+        let config = match own {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let private = PrivateKeyDer::from_pem_file(key).map_err(error(key))?;
+                config.with_client_auth_cert(read(certificate)?, private)?
+            }
+        };
         Ok(Self(Arc::new(config)))
     }
 }
@@ -113,6 +129,7 @@ pub struct Connection {
     input: BytesMut,
     codec: ClientCodec,
     received: Arc<AtomicU64>,
+    deflate: Option<Box<Deflate>>,
 }
 
 impl Connection {
@@ -133,8 +150,14 @@ impl Connection {
             Ok::<_, Error>(octets)
         };
         let octets = timeout(CONNECT, open).await.map_err(|_| Error::Silent(CONNECT))??;
-        let mut connection =
-            Self { address: address.clone(), octets, input: BytesMut::new(), codec: ClientCodec::default(), received: Arc::default() };
+        let mut connection = Self {
+            address: address.clone(),
+            octets,
+            input: BytesMut::new(),
+            codec: ClientCodec::default(),
+            received: Arc::default(),
+            deflate: None,
+        };
         let greeting = connection.response().await?;
         match greeting.code {
             code::READY | code::READY_NO_POSTING => Ok(connection),
@@ -158,8 +181,14 @@ impl Connection {
             if let Some(output) = self.codec.decode(&mut self.input)? {
                 return Ok(output);
             }
+            if let Some(deflate) = &mut self.deflate
+                && deflate.inflate(&mut self.input)?
+            {
+                continue;
+            }
             let until = deadline.min(Instant::now() + silence);
-            let read = timeout_at(until, self.octets.read_buf(&mut self.input));
+            let raw = self.deflate.as_mut().map_or(&mut self.input, |deflate| deflate.raw());
+            let read = timeout_at(until, self.octets.read_buf(raw));
             let octets = read.await.map_err(|_| Error::Silent(silence))??;
             if octets == 0 {
                 return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
@@ -169,6 +198,8 @@ impl Connection {
     }
 
     async fn send(&mut self, octets: &[u8]) -> Result<(), Error> {
+        let deflated = self.deflate.as_mut().map(|deflate| deflate.deflate(octets)).transpose()?;
+        let octets = deflated.as_deref().unwrap_or(octets);
         let write = async {
             self.octets.write_all(octets).await?;
             self.octets.flush().await
@@ -188,6 +219,34 @@ impl Connection {
         match self.next_within(SILENCE).await? {
             Output::Block(block) => Ok(block?),
             other => Err(unexpected("a multi-line block", &other)),
+        }
+    }
+
+    /// Sends octets as they are, whole lines with CR LF; their answers are read by [`Connection::answer`].
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub async fn send_raw(&mut self, octets: &[u8]) -> Result<(), Error> {
+        self.send(octets).await
+    }
+
+    /// The next response line.
+    ///
+    /// # Errors
+    /// If the connection fails, or is silent.
+    pub async fn answer(&mut self) -> Result<Response, Error> {
+        self.response().await
+    }
+
+    /// The next response line, if it has come already.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn answer_at_hand(&mut self) -> Result<Option<Response>, Error> {
+        match self.codec.decode(&mut self.input)? {
+            Some(Output::Response(response)) => Ok(Some(response)),
+            Some(other) => Err(unexpected("a response", &other)),
+            None => Ok(None),
         }
     }
 
@@ -219,6 +278,34 @@ impl Connection {
     pub async fn is_capable(&mut self, label: &str) -> Result<bool, Error> {
         let list = self.listing("CAPABILITIES", code::CAPABILITIES).await?;
         Ok(list.lines().any(|line| line.split(' ').next() == Some(label)))
+    }
+
+    /// Says who we are (RFC 4643). Only over TLS: a password is nobody else's business.
+    ///
+    /// # Errors
+    /// If the connection fails, has no TLS, or the broker knows nobody of this name and password.
+    pub async fn login(&mut self, user: &str, password: &str) -> Result<(), Error> {
+        if !self.address.tls {
+            return Err(Error::Refused(Response::new(code::NEEDS_TLS, "a password is sent over TLS only: use nntps://")));
+        }
+        let mut answer = self.command(&format!("AUTHINFO USER {user}")).await?;
+        if answer.code == code::PASSWORD_DUE {
+            answer = self.command(&format!("AUTHINFO PASS {password}")).await?;
+        }
+        if answer.code == code::AUTHENTICATED { Ok(()) } else { Err(Error::Refused(answer)) }
+    }
+
+    /// Has everything compressed from here on (RFC 8054), if the broker can; whether it is.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub async fn compress(&mut self) -> Result<bool, Error> {
+        let answer = self.command("COMPRESS DEFLATE").await?;
+        if answer.code == code::COMPRESSED && self.deflate.is_none() {
+            let raw = std::mem::take(&mut self.input);
+            self.deflate = Some(Box::new(Deflate::new(raw)));
+        }
+        Ok(self.deflate.is_some())
     }
 
     /// Selects a channel, and asks for the id of the article with a known serial in the same round trip.

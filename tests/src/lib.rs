@@ -2,6 +2,7 @@
 
 pub mod realm;
 pub mod relay;
+pub mod tree;
 
 use std::{
     fs,

@@ -145,9 +145,15 @@ impl Appender {
 
     /// Stores copies of what other brokers have, and says what is wanted next; see [`Run`].
     pub(crate) async fn copy(&self, run: Run) -> Result<Copied, AppendError> {
+        self.offer(run).await.await
+    }
+
+    /// The same in two steps: when the first is done, what is offered after it comes after it.
+    pub(crate) async fn offer(&self, run: Run) -> impl Future<Output = Result<Copied, AppendError>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Job::Copies { run, reply }).await.map_err(|_| AppendError::Closed)?;
-        answer.await.unwrap_or(Err(AppendError::Closed))
+        // A closed letter box drops the reply, and that is the answer.
+        let _ = self.0.send(Job::Copies { run, reply }).await;
+        async { answer.await.unwrap_or(Err(AppendError::Closed)) }
     }
 
     /// Applies retention.

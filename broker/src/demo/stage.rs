@@ -41,7 +41,7 @@ fn certificates(directory: &Path) -> anyhow::Result<(PathBuf, Tls)> {
     let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
     let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
     let ca = directory.join("ca.pem");
-    let files = Tls { certificate_file: directory.join("broker.pem"), key_file: directory.join("broker.key") };
+    let files = Tls { certificate_file: directory.join("broker.pem"), key_file: directory.join("broker.key"), client_ca_file: None };
     fs::write(&ca, authority.pem())?;
     fs::write(&files.certificate_file, certificate.pem())?;
     fs::write(&files.key_file, key.serialize_pem())?;
@@ -90,6 +90,10 @@ impl Stage {
         let loopback = ([127, 0, 0, 1], 0).into();
         let config = Config {
             mirror: None,
+            feed: vec![],
+            peer: vec![],
+            access: vec![],
+            referrals: vec![],
             name: "demo.invalid".into(),
             data_dir: directory.join("data"),
             anchors: vec![anchor.to_string()],

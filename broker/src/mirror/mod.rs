@@ -12,11 +12,17 @@ use std::{
     time::Instant,
 };
 
-use tidings_client::{Address, Tls, TlsError, pauses};
+use tidings_client::{Address, pauses};
 use tidings_protocol::{Channel, Wildmat};
 use tokio::{sync::Notify, time::sleep};
 
-use crate::{config::Mirroring, limits::MIRROR_PAUSE, shared::Shared};
+use crate::{
+    config::Mirroring,
+    limits::MIRROR_PAUSE,
+    login::{Credentials, LoginError},
+    logs::Logs,
+    shared::Shared,
+};
 
 /// What is copied, and from where.
 pub(crate) struct Mirror {
@@ -29,7 +35,7 @@ pub(crate) struct Mirror {
 /// One upstream.
 pub(crate) struct Upstream {
     pub(crate) address: Address,
-    tls: Tls,
+    credentials: Credentials,
     standing: Mutex<Standing>,
     /// Channels that have more than we do, or might.
     due: Mutex<BTreeSet<Channel>>,
@@ -69,11 +75,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Mirror {
-    pub(crate) fn new(settings: &Mirroring) -> Result<Self, TlsError> {
-        let tls = settings.ca_file.as_ref().map_or_else(Tls::system, Tls::from_file)?;
+    pub(crate) fn new(settings: &Mirroring) -> Result<Self, LoginError> {
+        let credentials = Credentials::read(&settings.login)?;
         let upstream = |address: &Address| Upstream {
             address: address.clone(),
-            tls: tls.clone(),
+            credentials: credentials.clone(),
             standing: Mutex::default(),
             due: Mutex::default(),
             wake: Notify::new(),
@@ -85,6 +91,32 @@ impl Mirror {
     /// What is copied, and never begun here.
     pub(crate) fn channels(&self) -> &Wildmat {
         &self.settings.channels
+    }
+
+    /// How every upstream stands, a line each.
+    pub(crate) fn standings(&self, logs: &Logs) -> Vec<String> {
+        let lag = |channel: &Channel, high: u32| {
+            let ours = logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
+            high.saturating_sub(ours)
+        };
+        let standing = |upstream: &Upstream| {
+            let standing = upstream.standing();
+            let lags = standing.marks.iter().map(|(channel, (_, high))| lag(channel, *high)).filter(|lag| *lag > 0);
+            let (channels, statements) = lags.fold((0_u64, 0_u64), |(n, sum), lag| (n + 1, sum + u64::from(lag)));
+            let how = match standing.telling {
+                Some(true) => "tells",
+                Some(false) => "is asked",
+                None => "is not connected",
+            };
+            let trouble = standing.trouble.as_ref().filter(|_| standing.telling.is_none()).map_or(String::new(), |why| format!(": {why}"));
+            let address = &upstream.address;
+            format!(
+                "upstream {address} {how}{trouble}; {statements} statements of {channels} channels are still to come from it, {} channels it has not yet, {} it has wrong",
+                standing.behind,
+                standing.wrong.len()
+            )
+        };
+        self.upstreams.iter().map(standing).collect()
     }
 
     fn claim(&self, channel: &Channel) -> Option<Claim<'_>> {

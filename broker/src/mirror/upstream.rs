@@ -53,7 +53,7 @@ pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream
 }
 
 async fn connect(upstream: &Upstream) -> Result<Connection, Error> {
-    Connection::open(&upstream.address, &upstream.tls).await
+    upstream.credentials.connect(&upstream.address).await
 }
 
 /// Takes what a watch brings; what does not follow our heads is asked for.

@@ -1,13 +1,16 @@
 //! A session: commands in, answers out, in order; pipelining is a full input buffer.
 
+mod account;
+mod feeding;
 mod posting;
 mod reading;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tidings_protocol::{
-    Serial,
+    Channel, Serial,
     nntp::{
         Code, Command, Response, SyntaxError, WatchTarget, code,
         codec::{CodecError, Input, ServerCodec},
@@ -17,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::Decoder;
 
 use crate::{
+    access::Known,
     connections::Permit,
     limits::{ARTICLE, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
     logs::Log,
@@ -31,12 +35,18 @@ struct Place {
     peer: SocketAddr,
     log: Option<Arc<Log>>,
     current: Option<Serial>,
-    /// Articles that were refused so far.
+    /// As whom the client is known.
+    known: Known,
+    /// Articles that were refused so far, and logins.
     refused: u32,
     _permit: Permit,
 }
 
 impl Guest for Place {
+    fn may_read(&self, channel: &Channel) -> bool {
+        self.shared.settings.access.may_read(&self.known, channel)
+    }
+
     fn come_back(self: Box<Self>, stream: Stream, input: BytesMut) {
         let tasks = self.shared.tasks.clone();
         drop(tasks.spawn(Session::resume(self, stream, input).run_boxed()));
@@ -50,8 +60,19 @@ pub(crate) struct Session {
     input: BytesMut,
     codec: ServerCodec,
     output: Vec<u8>,
-    /// The client has sent POST and may now send the article.
-    article_due: Option<Instant>,
+    /// An article comes next: until when, and what for.
+    article_due: Option<(Instant, Purpose)>,
+    /// The name that AUTHINFO USER has given.
+    user: Option<String>,
+    /// Answers to what was sent by TAKETHIS, and to what came after it; in their order.
+    pending: FuturesOrdered<BoxFuture<'static, Response>>,
+}
+
+/// What an article is sent for.
+enum Purpose {
+    Post,
+    Ihave,
+    TakeThis(String),
 }
 
 /// Why a session ends.
@@ -71,13 +92,24 @@ impl From<std::io::Error> for End {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, permit: Permit) -> Self {
-        let place = Place { shared, peer, log: None, current: None, refused: 0, _permit: permit };
+        let certificate = stream.tls.as_ref().and_then(|tls| tls.peer_certificates()).and_then(|chain| chain.first());
+        let known = shared.settings.access.who(peer.ip(), certificate.map(|der| &**der));
+        let place = Place { shared, peer, log: None, current: None, known, refused: 0, _permit: permit };
         Self::resume(Box::new(place), stream, BytesMut::new())
     }
 
     /// Goes on after a watch.
     fn resume(place: Box<Place>, stream: Stream, input: BytesMut) -> Self {
-        Self { place, stream, input, codec: ServerCodec::default(), output: Vec::new(), article_due: None }
+        Self {
+            place,
+            stream,
+            input,
+            codec: ServerCodec::default(),
+            output: Vec::new(),
+            article_due: None,
+            user: None,
+            pending: FuturesOrdered::new(),
+        }
     }
 
     /// Greets the client and serves it.
@@ -113,6 +145,7 @@ impl Session {
         loop {
             match self.codec.decode(&mut self.input) {
                 Ok(Some(Input::Command(Ok(Command::Xwatch(targets))))) => {
+                    self.settle().await?;
                     if let Some(watch) = self.watch(targets) {
                         self.flush().await?;
                         return Ok(watch);
@@ -123,15 +156,81 @@ impl Session {
                     self.answer(input).await?;
                     // A client that asks much and reads little waits for itself.
                     self.relieve().await?;
-                    deadline = self.article_due.unwrap_or_else(|| Instant::now() + idle);
+                    deadline = self.article_due.as_ref().map_or_else(|| Instant::now() + idle, |(due, _)| *due);
                 }
                 Ok(None) => {
                     self.flush().await?;
-                    self.read(deadline).await?;
+                    if self.pending.is_empty() {
+                        self.read(deadline).await?;
+                    } else {
+                        self.read_or_settle(deadline).await?;
+                    }
                 }
                 Err(error) => return Err(End::Refused(fatal(&error))),
             }
         }
+    }
+
+    /// Whatever comes first: more from the client, or the answer to what it has sent.
+    async fn read_or_settle(&mut self, deadline: Instant) -> Result<(), End> {
+        let mut pending = std::mem::take(&mut self.pending);
+        let answered = tokio::select! {
+            answer = pending.next() => Ok(answer),
+            read = self.read(deadline) => read.map(|()| None),
+        };
+        self.pending = pending;
+        let mut answer = answered?;
+        while let Some(response) = answer {
+            self.respond_to_feed(response)?;
+            answer = self.pending.next().now_or_never().flatten();
+        }
+        Ok(())
+    }
+
+    /// Waits for all answers that are owed.
+    async fn settle(&mut self) -> Result<(), End> {
+        while let Some(response) = self.pending.next().await {
+            self.respond_to_feed(response)?;
+        }
+        Ok(())
+    }
+
+    fn respond_to_feed(&mut self, response: Response) -> Result<(), End> {
+        match response.code {
+            // RFC 4644 section 2.5.2: what may be taken later has no other answer than this.
+            code::UNAVAILABLE => return Err(End::Refused(response)),
+            code::TAKE_REFUSED => self.count_refusal(&response)?,
+            _ => self.respond(response.code, response.text),
+        }
+        Ok(())
+    }
+
+    /// Answers with a refusal; one that is one too many ends the session (attacks 44 and 67).
+    fn count_refusal(&mut self, response: &Response) -> Result<(), End> {
+        self.place.refused += 1;
+        self.respond(response.code, &response.text);
+        if self.place.refused < REFUSALS {
+            return Ok(());
+        }
+        tracing::warn!(peer = %self.place.peer, name = self.name(), refused = REFUSALS, "a connection is closed that offered too much that was refused");
+        Err(End::Refused(Response::new(code::UNAVAILABLE, "too many articles were refused here; what is wrong with them?")))
+    }
+
+    /// What the log calls the client.
+    fn name(&self) -> &str {
+        self.shared().settings.access.name(&self.place.known)
+    }
+
+    /// A channel, if it exists for this client.
+    fn log(&self, name: &str) -> Option<Arc<Log>> {
+        self.shared().logs.get(name).filter(|log| self.place.may_read(&log.channel))
+    }
+
+    /// All channels that exist for this client.
+    fn logs(&self) -> Vec<Arc<Log>> {
+        let mut all = self.shared().logs.all();
+        all.retain(|log| self.place.may_read(&log.channel));
+        all
     }
 
     async fn read(&mut self, deadline: Instant) -> Result<(), End> {
@@ -139,7 +238,7 @@ impl Session {
         let read = timeout_at(deadline, self.stream.read(&mut self.input));
         let read = tokio::select! {
             read = read => read,
-            () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, "the broker is shutting down"))),
+            () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, self.shared().refer("the broker is shutting down")))),
         };
         match read {
             Ok(Ok(0) | Err(_)) => Err(End::Gone),
@@ -152,36 +251,64 @@ impl Session {
         match input {
             Input::Command(Ok(command)) => self.command(command).await,
             Input::Command(Err(error)) => {
+                self.settle().await?;
                 let code = if matches!(error, SyntaxError::Unknown(_)) { code::UNKNOWN } else { code::SYNTAX };
                 self.respond(code, error);
                 Ok(())
             }
             Input::Article(article) => {
-                self.article_due = None;
-                let response = posting::post(self.shared(), self.place.peer, article).await;
-                self.place.refused += u32::from(response.code != code::POSTED);
-                if self.place.refused >= REFUSALS {
-                    self.respond(response.code, response.text);
-                    tracing::warn!(peer = %self.place.peer, refused = REFUSALS, "a connection is closed that offered too much that was refused");
-                    return Err(End::Refused(Response::new(
-                        code::UNAVAILABLE,
-                        "too many articles were refused here; what is wrong with them?",
-                    )));
+                let (peer, known) = (self.place.peer, self.place.known.clone());
+                match self.article_due.take().map(|(_, purpose)| purpose) {
+                    Some(Purpose::TakeThis(id)) => feeding::take_this(self, id, article).await,
+                    Some(Purpose::Ihave) => {
+                        let response = feeding::transfer(self.shared(), peer, &known, article).await;
+                        match response.code {
+                            code::TRANSFER_REFUSED => self.count_refusal(&response)?,
+                            _ => self.respond(response.code, response.text),
+                        }
+                        Ok(())
+                    }
+                    Some(Purpose::Post) | None => {
+                        let response = posting::post(self.shared(), peer, article).await;
+                        match response.code {
+                            code::POSTED => self.respond(response.code, response.text),
+                            _ => self.count_refusal(&response)?,
+                        }
+                        Ok(())
+                    }
                 }
-                self.respond(response.code, response.text);
-                Ok(())
             }
         }
     }
 
     async fn command(&mut self, command: Command) -> Result<(), End> {
         match command {
+            Command::Check(id) => return feeding::check(self, &id),
+            Command::TakeThis(id) => {
+                self.article_due = Some((Instant::now() + ARTICLE, Purpose::TakeThis(id)));
+                return Ok(());
+            }
+            _ => self.settle().await?,
+        }
+        match command {
             Command::Quit => return Err(End::Quit),
             Command::Post if self.shared().settings.config.posting => {
                 self.respond(code::SEND_ARTICLE, "send the article, end it with a dot");
                 self.codec.expect_article();
-                self.article_due = Some(Instant::now() + ARTICLE);
+                self.article_due = Some((Instant::now() + ARTICLE, Purpose::Post));
             }
+            Command::Ihave(id) => {
+                let response = feeding::ihave(self, &id);
+                if response.code == code::SEND_IT {
+                    self.codec.expect_article();
+                    self.article_due = Some((Instant::now() + ARTICLE, Purpose::Ihave));
+                }
+                self.respond(response.code, response.text);
+            }
+            Command::ModeStream => self.respond(code::STREAMING, "CHECK and TAKETHIS are welcome"),
+            Command::AuthinfoUser(name) => account::user(self, name),
+            Command::AuthinfoPass(password) => account::pass(self, password).await?,
+            Command::Compress => account::compress(self).await?,
             Command::Post => self.respond(code::POST_REFUSED, "this broker takes no statements; publish at the origin"),
             command => reading::answer(self, command).await?,
         }
@@ -212,11 +339,16 @@ impl Session {
 
     /// What XWATCH asks for, unless it is answered with a refusal.
     fn watch(&mut self, targets: Vec<WatchTarget>) -> Option<Watch> {
+        if self.stream.deflate.is_some() {
+            // A row of the table has no room for a compressor, and what everybody gets is rendered once.
+            self.respond(code::WATCH_REFUSED, "not on a compressed connection; watch on another one");
+            return None;
+        }
         let mut watch = Watch::default();
         for target in targets {
             match target {
                 WatchTarget::Live(wildmat) => watch.live.push(wildmat),
-                WatchTarget::After(channel, serial) => match self.shared().logs.get(channel.as_str()) {
+                WatchTarget::After(channel, serial) => match self.log(channel.as_str()) {
                     Some(log) => watch.cursors.push((log, serial.map_or(0, Serial::number))),
                     None => {
                         self.respond(code::NO_SUCH_GROUP, format_args!("no channel {channel} here"));
@@ -226,7 +358,7 @@ impl Session {
             }
         }
         let wanted = |log: &Arc<Log>| watch.live.iter().any(|live| live.matches(log.channel.as_str()));
-        let matching = if watch.live.is_empty() { 0 } else { self.shared().logs.all().iter().filter(|log| wanted(log)).count() };
+        let matching = if watch.live.is_empty() { 0 } else { self.logs().iter().filter(|log| wanted(log)).count() };
         if matching + watch.cursors.len() > WATCH_CHANNELS {
             self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
             return None;

@@ -86,7 +86,16 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
         Command::NewNews(wildmat, since) => new_news(session, &wildmat, since).await,
         Command::Over(selector) => over(session, &selector).await,
         // These change the session itself and are answered there.
-        Command::Post | Command::Quit | Command::Xwatch(_) => Ok(()),
+        Command::Post
+        | Command::Quit
+        | Command::Xwatch(_)
+        | Command::AuthinfoUser(_)
+        | Command::AuthinfoPass(_)
+        | Command::Check(_)
+        | Command::Compress
+        | Command::Ihave(_)
+        | Command::ModeStream
+        | Command::TakeThis(_) => Ok(()),
     }
 }
 
@@ -116,7 +125,7 @@ fn group_line(log: &Log) -> String {
 }
 
 fn select(session: &mut Session, name: &str) -> Result<Arc<Log>, Response> {
-    let log = session.shared().logs.get(name).ok_or_else(|| no_such_group(name))?;
+    let log = session.log(name).ok_or_else(|| no_such_group(name))?;
     session.place.current = Some(log.marks().low);
     session.place.log = Some(log.clone());
     Ok(log)
@@ -150,7 +159,7 @@ fn find(session: &Session, selector: &Selector) -> Result<(u32, Arc<Log>, Arc<En
         Selector::MessageId(text) => {
             let unknown = || Response::new(code::NO_SUCH_ID, "no article with that message-id here");
             let id: MessageId = text.parse().map_err(|_| unknown())?;
-            let log = session.shared().logs.get(id.channel.as_str()).ok_or_else(unknown)?;
+            let log = session.log(id.channel.as_str()).ok_or_else(unknown)?;
             let entry = log.find(&id)?.ok_or_else(unknown)?;
             Ok((0, log, entry))
         }
@@ -215,6 +224,11 @@ fn several(session: &Session, selector: &Selector) -> Result<(Arc<Log>, u32, std
     }
 }
 
+/// Where an article stands: its channel is its only group.
+fn xref(session: &Session, log: &Log, serial: Serial) -> String {
+    format!("{} {}:{serial}", session.shared().settings.config.name, log.channel)
+}
+
 async fn over(session: &mut Session, selector: &Selector) -> Answer {
     let (log, shown, serials) = several(session, selector)?;
     session.respond(code::OVERVIEW, "overview follows");
@@ -224,7 +238,8 @@ async fn over(session: &mut Session, selector: &Selector) -> Answer {
         let header = |name| entry.header(name).unwrap_or_default();
         let (subject, from, date, id) = (header("Subject"), header("From"), header("Date"), header("Message-ID"));
         let (number, octets, lines) = (serial.number() * shown, entry.article().len(), entry.body_lines());
-        line(session, format_args!("{number}\t{subject}\t{from}\t{date}\t{id}\t\t{octets}\t{lines}"));
+        let xref = xref(session, &log, serial);
+        line(session, format_args!("{number}\t{subject}\t{from}\t{date}\t{id}\t\t{octets}\t{lines}\tXref: {xref}"));
         session.relieve().await?;
     }
     end(session);
@@ -247,6 +262,10 @@ async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bo
         let number = serial.number() * shown;
         match metadata(&entry) {
             Some(value) => line(session, format_args!("{number} {value}")),
+            None if field.eq_ignore_ascii_case("Xref") => {
+                let xref = xref(session, &log, serial);
+                line(session, format_args!("{number} {xref}"));
+            }
             None => line(session, format_args!("{number} {}", entry.header(field).unwrap_or_default())),
         }
         session.relieve().await?;
@@ -287,6 +306,18 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
         ListItem::ActiveTimes(wildmat) => (wildmat, |session, log| {
             line(session, format_args!("{} {} tidings", log.channel, log.marks().created.seconds()));
         }),
+        ListItem::Counts(wildmat) => (wildmat, |session, log| {
+            let (marks, status) = (log.marks(), if session.shared().settings.config.posting { 'y' } else { 'n' });
+            let (low, high) = (marks.low.number(), marks.head.serial.number());
+            line(session, format_args!("{} {high} {low} {} {status}", log.channel, high - low + 1));
+        }),
+        // Whoever is new here may want what is announced, and not how it is proven.
+        ListItem::Subscriptions(wildmat) => (wildmat, |session, log| {
+            if !log.channel.is_trust() && !log.channel.is_beat() {
+                line(session, format_args!("{}", log.channel));
+            }
+        }),
+        ListItem::Motd => return motd(session),
         ListItem::Newsgroups(wildmat) => (wildmat, |session, log| line(session, format_args!("{}\t{}", log.channel, description(log)))),
         ListItem::Headers => {
             session.respond(code::LIST, "headers and metadata that HDR knows");
@@ -296,7 +327,8 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
         }
         ListItem::OverviewFmt => {
             session.respond(code::LIST, "fields of the overview");
-            let fields = ["Subject:", "From:", "Date:", "Message-ID:", "References:", ":bytes", ":lines"];
+            // RFC 3977 section 8.4 allows this older form, and there are readers that know no other.
+            let fields = ["Subject:", "From:", "Date:", "Message-ID:", "References:", "Bytes:", "Lines:", "Xref:full"];
             fields.into_iter().for_each(|name| line(session, format_args!("{name}")));
             end(session);
             return Ok(());
@@ -304,11 +336,23 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
         ListItem::NotStored => return Err(Response::new(code::NOT_STORED, "this broker keeps no such list").into()),
     };
     session.respond(code::LIST, "list follows");
-    for log in session.shared().logs.all() {
+    for log in session.logs() {
         if wildmat.as_ref().is_none_or(|w| w.matches(log.channel.as_str())) {
             kind(session, &log);
             session.relieve().await?;
         }
+    }
+    end(session);
+    Ok(())
+}
+
+/// How this broker stands: what it copies from where, and how far behind that is.
+fn motd(session: &mut Session) -> Answer {
+    let shared = session.shared().clone();
+    session.respond(code::LIST, "how this broker stands");
+    line(session, format_args!("{}: {} channels", shared.settings.config.name, session.logs().len()));
+    for standing in shared.mirror.iter().flat_map(|mirror| mirror.standings(&shared.logs)) {
+        line(session, format_args!("{standing}"));
     }
     end(session);
     Ok(())
@@ -326,7 +370,7 @@ fn since(date: DateTime) -> Result<Timestamp, Response> {
 async fn new_groups(session: &mut Session, date: DateTime) -> Answer {
     let since = since(date)?;
     session.respond(code::NEWGROUPS, "new channels follow");
-    for log in session.shared().logs.all().into_iter().filter(|log| log.marks().created >= since) {
+    for log in session.logs().into_iter().filter(|log| log.marks().created >= since) {
         active_line(session, &log);
         session.relieve().await?;
     }
@@ -337,7 +381,7 @@ async fn new_groups(session: &mut Session, date: DateTime) -> Answer {
 async fn new_news(session: &mut Session, wildmat: &Wildmat, date: DateTime) -> Answer {
     let since = since(date)?;
     session.respond(code::NEWNEWS, "message-ids follow");
-    for log in session.shared().logs.all() {
+    for log in session.logs() {
         if !wildmat.matches(log.channel.as_str()) {
             continue;
         }
@@ -362,19 +406,33 @@ async fn new_news(session: &mut Session, wildmat: &Wildmat, date: DateTime) -> A
 }
 
 fn capabilities(session: &mut Session) {
-    let posting = session.shared().settings.config.posting;
+    let shared = session.shared().clone();
+    let (posting, access) = (shared.settings.config.posting, &shared.settings.access);
     session.respond(code::CAPABILITIES, "capabilities follow");
     line(session, format_args!("VERSION 2"));
     line(session, format_args!("IMPLEMENTATION Tidings {}", env!("CARGO_PKG_VERSION")));
     let mut known: Vec<&str> = COMMANDS.iter().map(|entry| entry.capability).filter(|c| !c.is_empty()).collect();
     known.sort_unstable();
     known.dedup();
+    let (feeds, compressed) = (access.may_feed_something(&session.place.known), session.stream.deflate.is_some());
+    let login = session.stream.tls.is_some() && access.has_passwords() && !compressed;
     for capability in known {
         match capability {
             // Offered by servers that still have to switch; this one is a reader's already.
             "MODE-READER" => {}
             "POST" if !posting => {}
-            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES HEADERS NEWSGROUPS OVERVIEW.FMT")),
+            "IHAVE" | "STREAMING" if !feeds => {}
+            "AUTHINFO" => {
+                if login {
+                    line(session, format_args!("AUTHINFO USER"));
+                }
+            }
+            "COMPRESS" => {
+                if !compressed {
+                    line(session, format_args!("COMPRESS DEFLATE"));
+                }
+            }
+            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS MOTD NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS")),
             "OVER" => line(session, format_args!("OVER MSGID")),
             other => line(session, format_args!("{other}")),
         }

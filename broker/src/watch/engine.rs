@@ -169,7 +169,9 @@ impl Engine {
     /// A new channel for those who watch channels of the future.
     fn offer(&mut self, log: &Arc<Log>) {
         let name = log.channel.as_str();
-        let wanted = |(at, w): (usize, &Watcher)| w.live.iter().any(|live| live.matches(name)).then_some(key(at));
+        let wanted = |(at, w): (usize, &Watcher)| {
+            (w.live.iter().any(|live| live.matches(name)) && w.guest.may_read(&log.channel)).then_some(key(at))
+        };
         let wanted: Vec<u32> = self.watchers.iter().filter_map(wanted).collect();
         for at in wanted {
             if self.has_cursor(at, log) {
@@ -244,7 +246,8 @@ impl Engine {
         }
         if !self.watchers[at as usize].live.is_empty() {
             for log in self.logs.all() {
-                let wanted = self.watchers[at as usize].live.iter().any(|live| live.matches(log.channel.as_str()));
+                let watcher = &self.watchers[at as usize];
+                let wanted = watcher.live.iter().any(|live| live.matches(log.channel.as_str())) && watcher.guest.may_read(&log.channel);
                 if wanted && !named.contains(&log.index) && self.watchers[at as usize].cursors.len() < WATCH_CHANNELS {
                     let head = self.channel(&log).head;
                     self.subscribe(at, &log, head);
@@ -337,7 +340,7 @@ impl Engine {
         // The socket finds its way back into tokio's poll here.
         let _runtime = self.runtime.enter();
         match TcpStream::from_std(socket.into()) {
-            Ok(socket) => guest.come_back(Stream { socket, tls }, input),
+            Ok(socket) => guest.come_back(Stream { socket, tls, deflate: None }, input),
             Err(error) => tracing::warn!(%peer, %error, "a watched connection could not go on"),
         }
     }

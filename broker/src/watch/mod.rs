@@ -20,7 +20,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use rustls::ServerConnection;
-use tidings_protocol::Wildmat;
+use tidings_protocol::{Channel, Wildmat};
 
 use crate::{
     failure::OnFailure,
@@ -29,10 +29,12 @@ use crate::{
 };
 use engine::Engine;
 
-/// Whoever takes a connection back when its watch has ended.
+/// Whoever takes a connection back when its watch has ended, and knows what its client may read.
 pub(crate) trait Guest: Send {
     /// Goes on with a connection, and with what its client has sent since. Called within the runtime.
     fn come_back(self: Box<Self>, stream: Stream, input: BytesMut);
+    /// Whether a channel that a wildmat matches exists for the client.
+    fn may_read(&self, channel: &Channel) -> bool;
 }
 
 /// A connection on its way into a table.

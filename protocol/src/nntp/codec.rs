@@ -140,7 +140,7 @@ impl Block {
 pub enum Input {
     /// A command, or why the line is none.
     Command(Result<Command, SyntaxError>),
-    /// The article after POST, its lines ending with LF, or why it cannot be used.
+    /// The article after POST, IHAVE or TAKETHIS, its lines ending with LF, or why it cannot be used.
     Article(Result<Vec<u8>, BlockError>),
 }
 
@@ -170,8 +170,12 @@ impl Decoder for ServerCodec {
             self.article = None;
             return Ok(Some(Input::Article(article)));
         }
-        let line = take_line(input, XWATCH_OCTETS)?;
-        Ok(line.map(|line| Input::Command(content(&line).ok_or(SyntaxError::Characters).and_then(parse_command))))
+        let Some(line) = take_line(input, XWATCH_OCTETS)? else { return Ok(None) };
+        let command = content(&line).ok_or(SyntaxError::Characters).and_then(parse_command);
+        if let Ok(Command::TakeThis(_)) = command {
+            self.expect_article();
+        }
+        Ok(Some(Input::Command(command)))
     }
 }
 

@@ -32,8 +32,16 @@ pub struct Entry {
 pub enum Command {
     /// ARTICLE, HEAD, BODY or STAT.
     Article(Part, Selector),
+    /// AUTHINFO USER
+    AuthinfoUser(String),
+    /// AUTHINFO PASS
+    AuthinfoPass(String),
     /// CAPABILITIES
     Capabilities,
+    /// CHECK; the message-id may be none that could exist.
+    Check(String),
+    /// COMPRESS DEFLATE
+    Compress,
     /// DATE
     Date,
     /// GROUP; the name may be none that could exist.
@@ -49,6 +57,8 @@ pub enum Command {
     },
     /// HELP
     Help,
+    /// IHAVE; the message-id may be none that could exist.
+    Ihave(String),
     /// LAST
     Last,
     /// LIST
@@ -62,6 +72,8 @@ pub enum Command {
     },
     /// MODE READER
     ModeReader,
+    /// MODE STREAM
+    ModeStream,
     /// NEWGROUPS
     NewGroups(DateTime),
     /// NEWNEWS
@@ -74,6 +86,8 @@ pub enum Command {
     Post,
     /// QUIT
     Quit,
+    /// TAKETHIS; the article follows at once.
+    TakeThis(String),
     /// XWATCH
     Xwatch(Vec<WatchTarget>),
 }
@@ -124,6 +138,12 @@ pub type Field = String;
 pub enum ListItem {
     /// ACTIVE: marks of the channels.
     Active(Option<Wildmat>),
+    /// COUNTS: marks and numbers of articles (RFC 6048).
+    Counts(Option<Wildmat>),
+    /// MOTD: how this broker stands (RFC 6048).
+    Motd,
+    /// SUBSCRIPTIONS: what a new reader may want (RFC 6048).
+    Subscriptions(Option<Wildmat>),
     /// ACTIVE.TIMES: when the channels began.
     ActiveTimes(Option<Wildmat>),
     /// HEADERS: what HDR can be asked for.
@@ -198,17 +218,23 @@ macro_rules! table {
 
 table! {
     "ARTICLE" "[MESSAGE-ID|NUMBER]", "READER", "RFC 3977 6.2.1", 0..=1, "headers and statement", |a| article(Part::Article, a);
+    "AUTHINFO PASS" "PASSWORD", "AUTHINFO", "RFC 4643 2.3", 1..=1, "who you are, the second half", |a| Some(Command::AuthinfoPass(a[0].into()));
+    "AUTHINFO USER" "NAME", "AUTHINFO", "RFC 4643 2.3", 1..=1, "who you are, over TLS only", |a| Some(Command::AuthinfoUser(a[0].into()));
     "BODY" "[MESSAGE-ID|NUMBER]", "READER", "RFC 3977 6.2.3", 0..=1, "the statement", |a| article(Part::Body, a);
     "CAPABILITIES" "[KEYWORD]", "", "RFC 3977 5.2", 0..=1, "what this broker can do", |_| Some(Command::Capabilities);
+    "CHECK" "MESSAGE-ID", "STREAMING", "RFC 4644 2.4", 1..=1, "whether TAKETHIS would be of use", |a| Some(Command::Check(a[0].into()));
+    "COMPRESS" "DEFLATE", "COMPRESS", "RFC 8054 2.2", 1..=1, "compress everything from here on", |a| a[0].eq_ignore_ascii_case("DEFLATE").then_some(Command::Compress);
     "DATE" "", "READER", "RFC 3977 7.1", 0..=0, "the broker's time in UTC", |_| Some(Command::Date);
     "GROUP" "CHANNEL", "READER", "RFC 3977 6.1.1", 1..=1, "select a channel: count, low-water mark, head", |a| Some(Command::Group(a[0].into()));
     "HDR" "FIELD [RANGE|MESSAGE-ID]", "HDR", "RFC 3977 8.5", 1..=2, "one header of several articles", |a| hdr(false, a);
     "HEAD" "[MESSAGE-ID|NUMBER]", "READER", "RFC 3977 6.2.2", 0..=1, "the headers", |a| article(Part::Head, a);
     "HELP" "", "", "RFC 3977 7.2", 0..=0, "this text", |_| Some(Command::Help);
+    "IHAVE" "MESSAGE-ID", "IHAVE", "RFC 3977 6.3.2", 1..=1, "offer a statement that another broker has", |a| Some(Command::Ihave(a[0].into()));
     "LAST" "", "READER", "RFC 3977 6.1.3", 0..=0, "step to the statement before", |_| Some(Command::Last);
-    "LIST" "[ACTIVE|ACTIVE.TIMES|HEADERS|NEWSGROUPS|OVERVIEW.FMT] [WILDMAT]", "LIST", "RFC 3977 7.6", 0..=2, "channels and what is known of them", list;
+    "LIST" "[ACTIVE|ACTIVE.TIMES|COUNTS|HEADERS|MOTD|NEWSGROUPS|OVERVIEW.FMT|SUBSCRIPTIONS] [WILDMAT]", "LIST", "RFC 3977 7.6", 0..=2, "channels and what is known of them", list;
     "LISTGROUP" "[CHANNEL [RANGE]]", "READER", "RFC 3977 6.1.2", 0..=2, "select a channel and list its serials", list_group;
     "MODE READER" "", "MODE-READER", "RFC 3977 5.3", 0..=0, "nothing changes: this is a reader's broker", |_| Some(Command::ModeReader);
+    "MODE STREAM" "", "STREAMING", "RFC 4644 2.3", 0..=0, "nothing changes: CHECK and TAKETHIS are always understood", |_| Some(Command::ModeStream);
     "NEWGROUPS" "[YY]YYMMDD HHMMSS [GMT]", "READER", "RFC 3977 7.3", 2..=3, "channels that began since", |a| Some(Command::NewGroups(date_time(a)?));
     "NEWNEWS" "WILDMAT [YY]YYMMDD HHMMSS [GMT]", "NEWNEWS", "RFC 3977 7.4", 3..=4, "message-ids of what arrived since", |a| Some(Command::NewNews(a[0].parse().ok()?, date_time(&a[1..])?));
     "NEXT" "", "READER", "RFC 3977 6.1.4", 0..=0, "step to the statement after", |_| Some(Command::Next);
@@ -216,6 +242,7 @@ table! {
     "POST" "", "POST", "RFC 3977 6.3.1", 0..=0, "publish a signed statement", |_| Some(Command::Post);
     "QUIT" "", "", "RFC 3977 5.4", 0..=0, "good-bye", |_| Some(Command::Quit);
     "STAT" "[MESSAGE-ID|NUMBER]", "READER", "RFC 3977 6.2.4", 0..=1, "whether a statement is here", |a| article(Part::Stat, a);
+    "TAKETHIS" "MESSAGE-ID", "STREAMING", "RFC 4644 2.5", 1..=1, "a statement that another broker has, sent at once", |a| Some(Command::TakeThis(a[0].into()));
     "XHDR" "FIELD [RANGE|MESSAGE-ID]", "READER", "RFC 2980 2.6", 1..=2, "HDR under its older name", |a| hdr(true, a);
     "XOVER" "[RANGE]", "READER", "RFC 2980 2.8", 0..=1, "OVER under its older name", |a| Some(Command::Over(selector(a)?));
     "XWATCH" "CHANNEL:SERIAL|WILDMAT…", "XWATCH", "Tidings 8.5", 1..=256, "be told of statements as they come; any line ends it", xwatch;
@@ -254,13 +281,16 @@ fn list(arguments: &[&str]) -> Option<Command> {
     let item = match arguments.first().map(|word| word.to_ascii_uppercase()).as_deref() {
         None | Some("ACTIVE") => ListItem::Active(wildmat()?),
         Some("ACTIVE.TIMES") => ListItem::ActiveTimes(wildmat()?),
+        Some("COUNTS") => ListItem::Counts(wildmat()?),
         Some("NEWSGROUPS") => ListItem::Newsgroups(wildmat()?),
+        Some("SUBSCRIPTIONS") => ListItem::Subscriptions(wildmat()?),
+        Some("MOTD") if arguments.len() == 1 => ListItem::Motd,
         Some("HEADERS") => match arguments.get(1).map(|word| word.to_ascii_uppercase()).as_deref() {
             None | Some("MSGID" | "RANGE") => ListItem::Headers,
             Some(_) => return None,
         },
         Some("OVERVIEW.FMT") if arguments.len() == 1 => ListItem::OverviewFmt,
-        Some("DISTRIB.PATS" | "DISTRIBUTIONS" | "MODERATORS" | "MOTD" | "SUBSCRIPTIONS" | "COUNTS") => ListItem::NotStored,
+        Some("DISTRIB.PATS" | "DISTRIBUTIONS" | "MODERATORS") => ListItem::NotStored,
         Some(_) => return None,
     };
     Some(Command::List(item))
@@ -371,7 +401,7 @@ mod tests {
         check("", Err(SyntaxError::Unknown("".into())));
         check("FOO bar", Err(SyntaxError::Unknown("FOO".into())));
         check("GROUP", Err(SyntaxError::Usage("GROUP CHANNEL".into())));
-        check("MODE STREAM", Err(SyntaxError::Usage("MODE READER".into())));
+        check("MODE X", Err(SyntaxError::Usage("MODE READER".into())));
         check("ARTICLE 1-2", Err(SyntaxError::Usage("ARTICLE [MESSAGE-ID|NUMBER]".into())));
         check("ARTICLE 99999999999999999", Err(SyntaxError::Usage("ARTICLE [MESSAGE-ID|NUMBER]".into())));
         check("GROUP a\u{7}", Err(SyntaxError::Characters));

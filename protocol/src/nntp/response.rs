@@ -33,7 +33,9 @@ codes! {
     DATE = 111, "the broker's time, YYYYMMDDhhmmss in UTC";
     READY = 200, "ready, posting allowed";
     READY_NO_POSTING = 201, "ready, posting not allowed";
+    STREAMING = 203, "CHECK and TAKETHIS are understood";
     GOODBYE = 205, "the connection is about to be closed";
+    COMPRESSED = 206, "everything after this line is compressed";
     GROUP = 211, "count, low-water mark, head and name of the channel; after LISTGROUP its serials follow";
     LIST = 215, "the list follows";
     ARTICLE = 220, "number and message-id; headers and statement follow";
@@ -44,9 +46,15 @@ codes! {
     HDR = 225, "header lines follow";
     NEWNEWS = 230, "message-ids follow";
     NEWGROUPS = 231, "new channels follow";
+    TRANSFERRED = 235, "after IHAVE: the statement is verified and durably stored";
+    WANTED = 238, "the message-id; send it by TAKETHIS";
+    TAKEN = 239, "the message-id; the statement is verified and durably stored";
     POSTED = 240, "the statement is verified and durably stored";
+    AUTHENTICATED = 281, "you are known";
     WATCHING = 290, "the longest silence in seconds; events follow";
+    SEND_IT = 335, "after IHAVE: send it";
     SEND_ARTICLE = 340, "send the article";
+    PASSWORD_DUE = 381, "the password is wanted";
     UNAVAILABLE = 400, "the broker cannot serve this connection now; it is closed";
     INTERNAL = 403, "an internal fault keeps the broker from answering; the log names it";
     NO_SUCH_GROUP = 411, "no such channel here";
@@ -56,11 +64,22 @@ codes! {
     NO_PREVIOUS = 422, "no previous article in this channel";
     NO_SUCH_NUMBER = 423, "no article with that number, or none in that range";
     NO_SUCH_ID = 430, "no article with that message-id";
+    CHECK_LATER = 431, "the message-id; offer it again later";
+    NOT_WANTED = 435, "after IHAVE: it is not wanted, now or later";
+    TRANSFER_LATER = 436, "after IHAVE: offer it again later";
+    TRANSFER_REFUSED = 437, "after IHAVE: it was not stored, and why; do not offer it again";
+    CHECK_NOT_WANTED = 438, "the message-id; it is not wanted, now or later";
+    TAKE_REFUSED = 439, "the message-id, and why it was not stored; do not offer it again";
     POST_REFUSED = 440, "posting is not permitted here";
     POST_FAILED = 441, "the statement was not stored, and why";
+    WHO_ARE_YOU = 480, "only those who are known may do this";
+    NOT_AUTHENTICATED = 481, "name and password are not those of anybody here";
+    OUT_OF_SEQUENCE = 482, "AUTHINFO USER comes first, and once";
+    NEEDS_TLS = 483, "only over TLS";
     WATCH_REFUSED = 490, "the broker holds as many watches as it may";
     UNKNOWN = 500, "unknown command";
     SYNTAX = 501, "syntax error, and what the command looks like";
+    NOT_PERMITTED = 502, "not now, or not for you";
     NOT_STORED = 503, "the broker does not keep such data";
 }
 

@@ -1,0 +1,289 @@
+//! Feeds: statements are offered to a peer by CHECK and TAKETHIS, or by IHAVE where it does not stream (RFC 4644, RFC 3977).
+//!
+//! There is no spool: a feed is a cursor for each channel, up to which the peer has answered, and the backlog is the log itself.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use tidings_client::{Connection, Error, pauses};
+use tidings_protocol::{
+    Serial,
+    nntp::{Code, Response, code},
+};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    config::Feed,
+    limits::{FEED_AGAIN, FEED_CURSORS, FEED_IDLE, FEED_PAUSE, FEED_WINDOW},
+    login::Credentials,
+    logs::{Entry, Log},
+    shared::Shared,
+    store::StoreError,
+};
+
+/// Why a feed has to begin anew.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error(transparent)]
+    Connection(#[from] Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("it answered {0}")]
+    Unexpected(Response),
+}
+
+/// How far a channel is, and what of it is under way.
+struct Progress {
+    log: Arc<Log>,
+    /// Everything up to here is answered for.
+    done: u32,
+    /// Everything up to here was offered.
+    offered: u32,
+    /// What above `done` is answered for.
+    answered: BTreeMap<u32, ()>,
+    saved: u32,
+}
+
+impl Progress {
+    fn answer(&mut self, serial: u32) {
+        self.answered.insert(serial, ());
+        while self.answered.remove(&(self.done + 1)).is_some() {
+            self.done += 1;
+        }
+    }
+}
+
+/// Something that was offered, and waits for an answer.
+struct Offered {
+    channel: usize,
+    entry: Arc<Entry>,
+    /// It was sent whole.
+    sent: bool,
+}
+
+/// What one connection to a peer is about.
+struct Session<'a> {
+    shared: &'a Shared,
+    feed: &'a Feed,
+    connection: Connection,
+    streaming: bool,
+    progress: Vec<Progress>,
+    places: HashMap<usize, usize>,
+    /// In the order in which the peer will answer.
+    under_way: VecDeque<Offered>,
+    /// What the peer has put off, and until when.
+    later: VecDeque<(Instant, usize, u32)>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    taken: u64,
+    known: u64,
+    refused: u64,
+}
+
+/// Feeds one peer until the broker shuts down.
+pub(crate) async fn run(shared: Arc<Shared>, feed: Feed, credentials: Credentials) {
+    let mut news = shared.logs.news();
+    let mut waits = pauses();
+    loop {
+        news.mark_unchanged();
+        let ended = tokio::select! {
+            ended = once(&shared, &feed, &credentials) => ended,
+            () = shared.stop.cancelled() => return,
+        };
+        let pause = match ended {
+            // Nothing is left to offer: the next news begins again.
+            Ok(()) => {
+                waits = pauses();
+                tokio::select! {
+                    _ = news.changed() => continue,
+                    () = shared.stop.cancelled() => return,
+                }
+            }
+            Err(error) => {
+                tracing::warn!(feed = feed.name, peer = %feed.to, error = tidings_client::explain(&error), "a feed has failed; it goes on later where it was");
+                waits.next().unwrap_or(FEED_PAUSE).min(FEED_PAUSE)
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// One connection: everything that is to be offered, and what comes while it stands.
+async fn once(shared: &Shared, feed: &Feed, credentials: &Credentials) -> Result<(), FeedError> {
+    let mut news = shared.logs.news();
+    let mut progress = Vec::new();
+    look(shared, feed, &mut progress, &mut HashMap::new())?;
+    if progress.iter().all(|one| one.done >= one.log.marks().head.serial.number()) {
+        return Ok(());
+    }
+    let mut connection = credentials.connect(&feed.to).await?;
+    let streaming = connection.command("MODE STREAM").await?.code == code::STREAMING;
+    let mut session = Session {
+        shared,
+        feed,
+        connection,
+        streaming,
+        progress: Vec::new(),
+        places: HashMap::new(),
+        under_way: VecDeque::new(),
+        later: VecDeque::new(),
+        counts: Counts::default(),
+    };
+    tracing::info!(feed = feed.name, peer = %feed.to, streaming, "feeding this peer");
+    let ended = session.feed_all(&mut news).await;
+    session.save()?;
+    let Counts { taken, known, refused } = session.counts;
+    tracing::info!(feed = feed.name, peer = %feed.to, taken, known, refused, "a feed has ended");
+    if ended.is_ok() {
+        // The peer may close at once; nothing is owed to it.
+        let _ = session.connection.command("QUIT").await;
+    }
+    ended
+}
+
+/// Takes up the channels that have come since.
+fn look(shared: &Shared, feed: &Feed, progress: &mut Vec<Progress>, places: &mut HashMap<usize, usize>) -> Result<(), StoreError> {
+    let mut logs = shared.logs.all();
+    logs.retain(|log| feed.channels.matches(log.channel.as_str()) && !places.contains_key(&log.index));
+    // A peer without trust can take nothing else.
+    logs.sort_by_key(|log| !log.channel.is_trust());
+    for log in logs {
+        let done = shared.store.feed_cursor(&feed.name, &log.channel)?;
+        places.insert(log.index, progress.len());
+        progress.push(Progress { log, done, offered: done, answered: BTreeMap::new(), saved: done });
+    }
+    Ok(())
+}
+
+impl Session<'_> {
+    async fn feed_all(&mut self, news: &mut tokio::sync::watch::Receiver<()>) -> Result<(), FeedError> {
+        let mut saved = Instant::now();
+        loop {
+            news.mark_unchanged();
+            look(self.shared, self.feed, &mut self.progress, &mut self.places)?;
+            self.offer().await?;
+            if self.under_way.is_empty() {
+                self.save()?;
+                let wait = self.later.front().map_or(FEED_IDLE, |(due, ..)| due.saturating_duration_since(Instant::now()));
+                let told = timeout(wait, news.changed()).await;
+                if told.is_err() && self.later.is_empty() {
+                    return Ok(());
+                }
+                continue;
+            }
+            self.hear().await?;
+            if saved.elapsed() > FEED_CURSORS {
+                self.save()?;
+                saved = Instant::now();
+            }
+        }
+    }
+
+    /// Offers as much as may be under way at once, with one write.
+    async fn offer(&mut self) -> Result<(), FeedError> {
+        let mut octets = Vec::new();
+        let window = if self.streaming { FEED_WINDOW } else { 1 };
+        while self.later.front().is_some_and(|(due, ..)| *due <= Instant::now()) && self.under_way.len() < window {
+            let Some((_, channel, serial)) = self.later.pop_front() else { break };
+            self.offer_one(channel, serial, &mut octets)?;
+        }
+        for channel in 0..self.progress.len() {
+            loop {
+                let one = &mut self.progress[channel];
+                let marks = one.log.marks();
+                if one.offered >= marks.head.serial.number() || self.under_way.len() >= window {
+                    break;
+                }
+                // What has expired is nobody's any more.
+                let skipped = marks.low.number().saturating_sub(1);
+                if one.offered < skipped {
+                    (one.offered, one.done) = (skipped, skipped.max(one.done));
+                }
+                one.offered += 1;
+                let serial = one.offered;
+                self.offer_one(channel, serial, &mut octets)?;
+            }
+        }
+        if !octets.is_empty() {
+            self.connection.send_raw(&octets).await?;
+        }
+        Ok(())
+    }
+
+    fn offer_one(&mut self, channel: usize, serial: u32, octets: &mut Vec<u8>) -> Result<(), FeedError> {
+        let one = &mut self.progress[channel];
+        let entry = Serial::new(serial).map(|serial| one.log.entry(serial)).transpose()?.flatten();
+        let been_there = |entry: &Entry| self.feed.path.as_ref().is_some_and(|name| entry.has_passed(name));
+        match entry {
+            Some(entry) if !been_there(&entry) => {
+                let verb = if self.streaming { "CHECK" } else { "IHAVE" };
+                octets.extend_from_slice(format!("{verb} {}\r\n", one.log.message_id(entry.head)).as_bytes());
+                self.under_way.push_back(Offered { channel, entry, sent: false });
+            }
+            _ => one.answer(serial),
+        }
+        Ok(())
+    }
+
+    /// Takes the next answer, and those that have come with it.
+    async fn hear(&mut self) -> Result<(), FeedError> {
+        let mut octets = Vec::new();
+        let mut response = self.connection.answer().await?;
+        loop {
+            let Some(Offered { channel, entry, sent }) = self.under_way.pop_front() else { return Err(FeedError::Unexpected(response)) };
+            let serial = entry.head.serial.number();
+            match response.code {
+                code::WANTED | code::SEND_IT if !sent => {
+                    if self.streaming {
+                        let id = self.progress[channel].log.message_id(entry.head);
+                        octets.extend_from_slice(format!("TAKETHIS {id}\r\n").as_bytes());
+                    }
+                    // No line of an article begins with a dot.
+                    octets.extend_from_slice(entry.article());
+                    octets.extend_from_slice(b".\r\n");
+                    let offered = Offered { channel, entry, sent: true };
+                    if self.streaming { self.under_way.push_back(offered) } else { self.under_way.push_front(offered) }
+                }
+                code::CHECK_LATER | code::TRANSFER_LATER => self.later.push_back((Instant::now() + FEED_AGAIN, channel, serial)),
+                Code(235 | 239 | 435 | 437 | 438 | 439) => {
+                    match response.code {
+                        code::TRANSFERRED | code::TAKEN => self.counts.taken += 1,
+                        code::NOT_WANTED | code::CHECK_NOT_WANTED => self.counts.known += 1,
+                        _ => {
+                            self.counts.refused += 1;
+                            let channel = &self.progress[channel].log.channel;
+                            tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, %response, "a peer has refused a statement");
+                        }
+                    }
+                    self.progress[channel].answer(serial);
+                }
+                _ => return Err(FeedError::Unexpected(response)),
+            }
+            match self.connection.answer_at_hand()? {
+                Some(next) => response = next,
+                None => break,
+            }
+        }
+        if !octets.is_empty() {
+            self.connection.send_raw(&octets).await?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), StoreError> {
+        for one in self.progress.iter_mut().filter(|one| one.done != one.saved) {
+            self.shared.store.set_feed_cursor(&self.feed.name, &one.log.channel, one.done)?;
+            one.saved = one.done;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! Who the client is, and how the connection is carried: AUTHINFO (RFC 4643) and COMPRESS (RFC 8054).
+
+use tidings_protocol::nntp::{Response, code};
+
+use super::{End, Session};
+use crate::limits::{LOGIN_PAUSE, LOGINS};
+
+/// Why AUTHINFO is not for this connection.
+fn refusal(session: &Session) -> Option<Response> {
+    let access = &session.shared().settings.access;
+    match () {
+        () if session.stream.deflate.is_some() => Some(Response::new(code::NOT_PERMITTED, "not after COMPRESS")),
+        () if session.stream.tls.is_none() => Some(Response::new(code::NEEDS_TLS, "a password is taken over TLS only")),
+        () if !access.has_passwords() => Some(Response::new(code::NOT_PERMITTED, "nobody has a password here")),
+        () => None,
+    }
+}
+
+pub(super) fn user(session: &mut Session, name: String) {
+    let response = refusal(session).unwrap_or_else(|| {
+        session.user = Some(name);
+        Response::new(code::PASSWORD_DUE, "and the password?")
+    });
+    session.respond(response.code, response.text);
+}
+
+pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), End> {
+    if let Some(response) = refusal(session) {
+        session.respond(response.code, response.text);
+        return Ok(());
+    }
+    let Some(name) = session.user.take() else {
+        session.respond(code::OUT_OF_SEQUENCE, "AUTHINFO USER comes first");
+        return Ok(());
+    };
+    let shared = session.shared().clone();
+    let tried = name.clone();
+    // It costs milliseconds of a core, by design.
+    let found = tokio::task::spawn_blocking(move || shared.settings.access.login(&tried, &password)).await.ok().flatten();
+    match found {
+        Some(index) => {
+            if !session.place.known.contains(&index) {
+                session.place.known.insert(0, index);
+            }
+            session.respond(code::AUTHENTICATED, "welcome");
+            Ok(())
+        }
+        None => {
+            tracing::warn!(peer = %session.place.peer, name, "a login has failed");
+            session.place.refused += 1;
+            // Guessing is slow, also over many commands.
+            tokio::time::sleep(LOGIN_PAUSE).await;
+            if session.place.refused >= LOGINS {
+                return Err(End::Refused(Response::new(code::UNAVAILABLE, "too many logins have failed")));
+            }
+            session.respond(code::NOT_AUTHENTICATED, "name and password are not those of anybody here");
+            Ok(())
+        }
+    }
+}
+
+/// Everything after the answer is compressed, in both directions.
+pub(super) async fn compress(session: &mut Session) -> Result<(), End> {
+    if session.stream.deflate.is_some() {
+        session.respond(code::NOT_PERMITTED, "it is compressed already");
+        return Ok(());
+    }
+    session.respond(code::COMPRESSED, "compressed from here on");
+    session.flush().await?;
+    // RFC 8054 section 2.2.2: COMPRESS is not pipelined, so that what is here already is compressed.
+    let raw = std::mem::take(&mut session.input);
+    session.stream.deflate = Some(Box::new(tidings_client::Deflate::new(raw)));
+    Ok(())
+}

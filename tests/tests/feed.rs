@@ -1,0 +1,209 @@
+//! Feeds between brokers: IHAVE, CHECK and TAKETHIS, offered and taken; what comes out of order, twice, or in a ring.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use tidings_client::{Connection, Statement};
+use tidings_protocol::{
+    article,
+    nntp::{Response, code},
+};
+use tidings_tests::{
+    Daemon, Fixture,
+    realm::Realm,
+    tree::{broker, connect, origin, os, publish, read_all, realm, releases, until, until_head},
+};
+
+/// Takes what anybody on this machine offers.
+const PEER: &str = "[[peer]]\nname = \"neighbour\"\nnetworks = [\"127.0.0.0/8\"]\nfeeds = \"test.*\"\n";
+
+fn named(fixture: &Fixture, name: &str, more: &str) {
+    fixture.configure(more).unwrap();
+    let text = std::fs::read_to_string(fixture.config()).unwrap().replace("broker.invalid", name);
+    std::fs::write(fixture.config(), text).unwrap();
+}
+
+/// A broker that only takes.
+fn taker(realm: &Realm) -> (Fixture, Daemon) {
+    let fixture = broker(realm, PEER).unwrap();
+    let daemon = fixture.start().unwrap();
+    (fixture, daemon)
+}
+
+fn sent(statement: &Statement, path: &str) -> Vec<u8> {
+    [article::render(statement, path).octets, b".\r\n".to_vec()].concat()
+}
+
+async fn ihave(connection: &mut Connection, statement: &Statement) -> Response {
+    let answer = connection.command(&format!("IHAVE {}", statement.message_id())).await.unwrap();
+    if answer.code != code::SEND_IT {
+        return answer;
+    }
+    connection.send_raw(&sent(statement, "x!not-for-mail")).await.unwrap();
+    connection.answer().await.unwrap()
+}
+
+async fn take_these(connection: &mut Connection, statements: &[&Statement]) -> Vec<u16> {
+    let mut octets = Vec::new();
+    for statement in statements {
+        octets.extend_from_slice(format!("TAKETHIS {}\r\n", statement.message_id()).as_bytes());
+        octets.extend_from_slice(&sent(statement, "x!not-for-mail"));
+    }
+    connection.send_raw(&octets).await.unwrap();
+    let mut codes = Vec::new();
+    for _ in statements {
+        codes.push(connection.answer().await.unwrap().code.0);
+    }
+    codes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attacks_37_63_a_ring_of_three_and_what_is_published_goes_round_once() {
+    let realm = realm();
+    let ring: Vec<Fixture> = (0..3).map(|_| broker(&realm, "").unwrap()).collect();
+    for (index, fixture) in ring.iter().enumerate() {
+        // Twice to the next, and once back: loops and duplicate links.
+        let (next, before) = (&ring[(index + 1) % 3], &ring[(index + 2) % 3]);
+        let feed = |name: &str, to: &Fixture| format!("[[feed]]\nname = \"{name}\"\nto = \"{}\"\n", to.url());
+        named(fixture, &format!("n{index}.invalid"), &format!("{PEER}{}{}{}", feed("a", next), feed("b", next), feed("c", before)));
+    }
+    let _daemons: Vec<Daemon> = ring.iter().map(|fixture| fixture.start().unwrap()).collect();
+    let mut publisher = tidings_client::Publisher::connect(ring[0].source().unwrap()).await.unwrap();
+    for statement in &realm.log {
+        publisher.publish(statement).await.unwrap();
+    }
+    publish(&realm, &mut publisher, &os(), None, 40, &["ann", "bob"]).await.unwrap();
+    for fixture in &ring {
+        until_head(fixture, &os(), 40).await;
+        assert_eq!(read_all(fixture, &os()).await.unwrap().len(), 40);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for fixture in &ring {
+        assert!(!fixture.log().contains("fork") && !fixture.log().contains("refused"), "{}", fixture.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_out_of_order_is_kept_hidden_until_the_gap_is_filled() {
+    let realm = realm();
+    let (fixture, daemon) = taker(&realm);
+    let all = releases(&realm, &os(), None, 12, &["ann", "bob"]);
+    let mut peer = connect(&fixture).await.unwrap();
+    assert_eq!(peer.command("MODE STREAM").await.unwrap().code, code::STREAMING);
+
+    // Without trust nothing can be judged: not now, but not never.
+    let id = all[0].message_id();
+    assert_eq!(peer.command(&format!("CHECK {id}")).await.unwrap().code, code::CHECK_LATER);
+    assert_eq!(ihave(&mut peer, &all[0]).await.code, code::TRANSFER_LATER);
+    assert_eq!(ihave(&mut peer, &realm.log[0]).await.code, code::TRANSFERRED);
+    let answer = peer.command(&format!("CHECK {id}")).await.unwrap();
+    assert_eq!((answer.code, answer.text), (code::WANTED, id.to_string()));
+
+    assert_eq!(take_these(&mut peer, &[&all[0], &all[1]]).await, [239, 239]);
+    // 9, 10, 8, 7: an island. Nobody sees it.
+    assert_eq!(take_these(&mut peer, &[&all[8], &all[9], &all[7], &all[6]]).await, [239, 239, 239, 239]);
+    assert_eq!(ihave(&mut peer, &all[11]).await.code, code::TRANSFER_LATER, "it would be a second island");
+    let marks = |connection: Option<(tidings_client::Group, Option<String>)>| connection.map(|(group, _)| group.high);
+    assert_eq!(marks(peer.group(&os(), None).await.unwrap()), Some(2));
+    let by_id = peer.command(&format!("STAT {}", all[8].message_id())).await.unwrap();
+    assert_eq!(by_id.code, code::NO_SUCH_ID);
+
+    // It survives a kill, and goes on.
+    daemon.kill().unwrap();
+    let _daemon = fixture.start().unwrap();
+    let mut peer = connect(&fixture).await.unwrap();
+    assert_eq!(take_these(&mut peer, &[&all[5], &all[10]]).await, [239, 239]);
+    assert_eq!(marks(peer.group(&os(), None).await.unwrap()), Some(2));
+    assert_eq!(take_these(&mut peer, &[&all[2], &all[3], &all[4]]).await, [239, 239, 239]);
+    assert_eq!(marks(peer.group(&os(), None).await.unwrap()), Some(11));
+    assert_eq!(read_all(&fixture, &os()).await.unwrap(), all[..11]);
+    // What is here is not wanted again.
+    let answer = peer.command(&format!("CHECK {}", all[10].message_id())).await.unwrap();
+    assert_eq!(answer.code, code::CHECK_NOT_WANTED);
+    assert_eq!(ihave(&mut peer, &all[3]).await.code, code::NOT_WANTED);
+    assert_eq!(take_these(&mut peer, &[&all[3]]).await, [239]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_by_retired_keys_is_taken_from_the_top_down() {
+    let mut realm = realm();
+    let old = releases(&realm, &os(), None, 5, &["ann", "bob"]);
+    let roles = ["trust * 2 root1 root2 root3", "release * 1 dora", "withdraw * 1 stop", "beat * 1 beat"];
+    realm.rotate(&roles, &[], &["root1", "root2"]);
+    let new = releases(&realm, &os(), Some(old[4].head()), 2, &["dora"]);
+    let (fixture, _daemon) = taker(&realm);
+    let mut peer = connect(&fixture).await.unwrap();
+    for trust in &realm.log {
+        assert_eq!(ihave(&mut peer, trust).await.code, code::TRANSFERRED);
+    }
+    // From the bottom up nothing proves them.
+    assert_eq!(ihave(&mut peer, &old[0]).await.code, code::TRANSFER_REFUSED);
+    let down: Vec<&Statement> = new.iter().rev().chain(old.iter().rev()).collect();
+    assert_eq!(take_these(&mut peer, &down).await, [239; 7]);
+    assert_eq!(head_of(&mut peer).await, 7);
+    // And a link vouches for nothing else: another statement in that place.
+    let (other, _other) = taker(&realm);
+    let mut peer = connect(&other).await.unwrap();
+    for trust in &realm.log {
+        ihave(&mut peer, trust).await;
+    }
+    let mut forged = Realm { log: vec![realm.log[0].clone()], ..self::realm() };
+    forged.anchor = realm.anchor.clone();
+    let forgery = forged.release(&os(), Some(old[3].head()), "6.6", &["ann", "bob"]);
+    assert_eq!(take_these(&mut peer, &[&new[1], &new[0], &forgery, &old[4]]).await, [239, 239, 439, 239]);
+}
+
+async fn head_of(connection: &mut Connection) -> u32 {
+    connection.group(&os(), None).await.unwrap().map_or(0, |(group, _)| group.high)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attacks_35_36_67_what_is_not_proven_leaves_no_trace_and_only_peers_may_offer() {
+    let realm = realm();
+    let (fixture, _daemon) = taker(&realm);
+    let all = releases(&realm, &os(), None, 3, &["ann", "bob"]);
+    let mut peer = connect(&fixture).await.unwrap();
+    ihave(&mut peer, &realm.log[0]).await;
+    // The real id with another body, unsigned, by somebody else: refused, and the real one is taken afterwards.
+    let unsigned = releases(&realm, &os(), None, 1, &[]).remove(0);
+    let by_others = releases(&realm, &os(), None, 1, &["eve", "mallory"]).remove(0);
+    let mut squat = format!("TAKETHIS {}\r\n", all[0].message_id()).into_bytes();
+    squat.extend_from_slice(b"Path: x\r\nMessage-ID: ");
+    squat.extend_from_slice(all[0].message_id().to_string().as_bytes());
+    squat.extend_from_slice(b"\r\nNewsgroups: test.os.stable\r\n\r\nnonsense\r\n.\r\n");
+    peer.send_raw(&squat).await.unwrap();
+    assert_eq!(peer.answer().await.unwrap().code, code::TAKE_REFUSED);
+    assert_eq!(take_these(&mut peer, &[&unsigned, &by_others, &all[0]]).await, [439, 439, 239]);
+    // Not a statement's id, another namespace, a control message.
+    for id in ["<1@example.org>", "<x", &format!("<1.{}@other.os>", "0".repeat(64))] {
+        assert_eq!(peer.command(&format!("CHECK {id}")).await.unwrap().code, code::CHECK_NOT_WANTED, "{id}");
+        assert_eq!(peer.command(&format!("IHAVE {id}")).await.unwrap().code, code::NOT_WANTED, "{id}");
+    }
+    assert_eq!(peer.command("TAKETHIS").await.unwrap().code, code::SYNTAX);
+
+    let stranger = broker(&realm, "").unwrap();
+    let _stranger = stranger.start().unwrap();
+    let mut peer = connect(&stranger).await.unwrap();
+    assert_eq!(ihave(&mut peer, &realm.log[0]).await.code, code::WHO_ARE_YOU);
+    assert_eq!(take_these(&mut peer, &[&realm.log[0]]).await, [480]);
+    assert!(!peer.is_capable("STREAMING").await.unwrap() && !peer.is_capable("IHAVE").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_goes_on_where_it_was_when_the_peer_was_away() {
+    let realm = realm();
+    let (taker, daemon) = taker(&realm);
+    let feed = format!("[[feed]]\nname = \"t\"\nto = \"{}\"\n", taker.url());
+    let (origin, _origin, mut publisher) = origin(&realm, &feed).await.unwrap();
+    let head = publish(&realm, &mut publisher, &os(), None, 20, &["ann", "bob"]).await.unwrap();
+    until_head(&taker, &os(), 20).await;
+    daemon.kill().unwrap();
+    let head = publish(&realm, &mut publisher, &os(), Some(head), 300, &["ann", "bob"]).await.unwrap();
+    let _daemon = taker.start().unwrap();
+    until_head(&taker, &os(), 320).await;
+    assert_eq!(read_all(&taker, &os()).await.unwrap(), read_all(&origin, &os()).await.unwrap());
+    publish(&realm, &mut publisher, &os(), Some(head), 1, &["ann", "bob"]).await.unwrap();
+    until_head(&taker, &os(), 321).await;
+    // The feed has a cursor, and no more: what was taken is not offered again.
+    until("its end is told", async || origin.log().contains("feeding this peer")).await;
+}
