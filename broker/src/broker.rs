@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use tidings_protocol::nntp::{Response, code};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -215,7 +216,7 @@ impl Broker {
     pub async fn shutdown(self, deadline: Duration) -> bool {
         let Self { shared, writer, failed, .. } = self;
         shared.stop.cancel();
-        shared.watches.stop();
+        shared.watches.stop(&Response::new(code::UNAVAILABLE, shared.refer("the broker is shutting down")));
         shared.tasks.close();
         if tokio::time::timeout(deadline, shared.tasks.wait()).await.is_err() {
             tracing::warn!(left = shared.connections.count(), "some sessions did not end in time and are cut off");

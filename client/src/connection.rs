@@ -34,7 +34,7 @@ use tokio_util::codec::Decoder;
 use crate::{
     Address, Error,
     deflate::Deflate,
-    limits::{ANSWER, CONNECT, PIPELINE, SILENCE, WATCH_GRACE},
+    limits::{ANSWER, CONNECT, FAREWELL, PIPELINE, SILENCE, WATCH_GRACE},
 };
 
 /// Why TLS cannot be used.
@@ -451,7 +451,13 @@ impl Connection {
             match self.next_within(promised + WATCH_GRACE).await? {
                 Output::Event(event) => return Ok(Some(article::parse(&event.article?)?)),
                 Output::Heartbeat => {}
-                Output::WatchEnded => return Ok(None),
+                Output::WatchEnded => {
+                    // A broker that ends it by itself may say why, and who else there is.
+                    return match timeout(FAREWELL, self.response()).await {
+                        Ok(Ok(farewell)) => Err(Error::Refused(farewell)),
+                        _ => Ok(None),
+                    };
+                }
                 other => return Err(unexpected("an event", &other)),
             }
         }

@@ -327,6 +327,7 @@ impl Device {
                                 }
                                 Ok(None) => break,
                                 Err(error) => {
+                                    self.source.note_referrals(&error);
                                     yield Err(error);
                                     break;
                                 }

@@ -10,6 +10,8 @@ pub const SILENCE: Duration = Duration::from_secs(30);
 pub const ANSWER: Duration = Duration::from_secs(300);
 /// How much longer than promised a watch may be silent, for the way.
 pub const WATCH_GRACE: Duration = Duration::from_secs(15);
+/// How long a broker that ends a watch has to say why.
+pub const FAREWELL: Duration = Duration::from_secs(1);
 /// Requests under way at once while a backlog is read.
 pub const PIPELINE: usize = 64;
 /// Trust statements that are read before they are verified.

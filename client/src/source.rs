@@ -3,7 +3,7 @@
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,6 +24,8 @@ pub struct Source {
     /// The broker that is asked first: the last that could be used.
     pub(crate) first: usize,
     received: Arc<AtomicU64>,
+    /// Brokers that one of ours has named when it had no room.
+    referred: Arc<Mutex<Vec<Address>>>,
 }
 
 impl Source {
@@ -36,7 +38,7 @@ impl Source {
         if brokers.is_empty() {
             return Err(Error::NoBroker);
         }
-        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, first: 0, received: Arc::default() })
+        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, first: 0, received: Arc::default(), referred: Arc::default() })
     }
 
     /// The same with other roots for TLS.
@@ -50,12 +52,44 @@ impl Source {
         &self.anchor
     }
 
-    /// A connection to the broker that is first now.
+    /// A connection to the broker that is first now; if it has no room or is away, to one that it has named instead.
     ///
     /// # Errors
-    /// If it cannot be used.
+    /// If none can be used: why not the first.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        Ok(Connection::open(self.address(), &self.tls).await?.counting(self.received.clone()))
+        let error = match self.open(self.address()).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        self.note_referrals(&error);
+        for address in self.referrals() {
+            match self.open(&address).await {
+                Ok(connection) => return Ok(connection),
+                // One step, no further: who knows where that would lead.
+                Err(error) => tracing::debug!(%address, %error, "a broker that was named instead cannot be used"),
+            }
+        }
+        Err(error)
+    }
+
+    async fn open(&self, address: &Address) -> Result<Connection, Error> {
+        Ok(Connection::open(address, &self.tls).await?.counting(self.received.clone()))
+    }
+
+    /// [8.2-4]: remembers the brokers that a refusal names. They are believed as little as every other broker; one that is
+    /// asked over TLS sends nobody into clear text.
+    pub(crate) fn note_referrals(&self, error: &Error) {
+        let Error::Refused(response) = error else { return };
+        let tls = self.address().tls;
+        let named = response.referrals().filter_map(|text| text.parse::<Address>().ok()).filter(|address| address.tls || !tls);
+        let named: Vec<Address> = named.collect();
+        if !named.is_empty() {
+            *self.referred.lock().unwrap_or_else(PoisonError::into_inner) = named;
+        }
+    }
+
+    fn referrals(&self) -> Vec<Address> {
+        self.referred.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Octets that came from all brokers so far.

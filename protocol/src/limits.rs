@@ -51,6 +51,8 @@ limits! {
     BEAT_LIFE_SECONDS: u64 = 24 * 60 * 60, "seconds";
     /// How far ahead of a broker's clock the time of a new statement may be.
     FUTURE_SECONDS: u64 = 24 * 60 * 60, "seconds";
+    /// Other brokers that one refusal may name.
+    REFERRALS: usize = 4, "addresses";
     /// The longest silence of a watch: an event or a heartbeat comes at least so often.
     HEARTBEAT_SECONDS: u64 = 300, "seconds";
 }

@@ -1,11 +1,23 @@
 //! Pull mirrors: they copy, they verify all of it, and they serve nothing that they cannot prove.
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use tidings_client::Channel;
 use tidings_protocol::nntp::code;
-use tidings_tests::tree::{connect, origin, os, publish, read_all, realm, until_head};
+use tidings_tests::{
+    Fixture,
+    realm::ROLES,
+    relay::{self, Act},
+    tree::{connect, head, origin, os, publish, read_all, realm, releases, until, until_head},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_of_a_mirror_has_everything_and_tells_of_what_is_new() {
@@ -46,4 +58,146 @@ async fn a_mirror_of_a_mirror_has_everything_and_tells_of_what_is_new() {
     let next = realm.release(&new, Some(read_all(&leaf, &new).await.unwrap()[2].head()), "2", &["dora"]);
     let refused = connect(&leaf).await.unwrap().post(&next).await.unwrap();
     assert_eq!((refused.code, refused.text.contains("origin")), (code::POST_FAILED, true), "{refused}");
+}
+
+/// A mirror of several upstreams, not started yet.
+fn mirror(origin: &Fixture, upstreams: &[SocketAddr]) -> Fixture {
+    origin.mirror_of(upstreams, "").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_that_was_interrupted_goes_on_where_it_was() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 1_000, &["ann", "bob"]).await.unwrap();
+    let (asked, allowed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(600)));
+    let relay = {
+        let (asked, allowed) = (asked.clone(), allowed.clone());
+        relay::start(&[origin.address], move |command, answer| {
+            if command.starts_with("ARTICLE") && asked.fetch_add(1, Ordering::SeqCst) >= allowed.load(Ordering::SeqCst) {
+                return Act::Late(answer, Duration::from_secs(600));
+            }
+            Act::Send(answer)
+        })
+        .await
+        .unwrap()
+    };
+    let leaf = mirror(&origin, &[relay]);
+    let daemon = leaf.start().unwrap();
+    until("the upstream stalls", async || asked.load(Ordering::SeqCst) > 600).await;
+    // Two chunks are stored, and nobody sees them.
+    assert_eq!(head(&leaf, &os()).await.unwrap(), 0);
+    daemon.kill().unwrap();
+    allowed.store(usize::MAX, Ordering::SeqCst);
+    let before = asked.load(Ordering::SeqCst);
+    let _daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 1_000).await;
+    let again = asked.load(Ordering::SeqCst) - before;
+    assert!(again < 600, "{again} statements were read again");
+    assert_eq!(read_all(&leaf, &os()).await.unwrap().len(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attacks_26_27_48_a_lying_upstream_is_named_and_avoided_and_the_honest_one_wins() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 10, &["ann", "bob"]).await.unwrap();
+    let real = read_all(&origin, &os()).await.unwrap();
+    // In the middle, another release that nobody has signed; headers, ids and numbers fit.
+    let forgery = realm.release(&os(), Some(real[3].head()), "6.6", &["eve"]);
+    let liar = relay::substitute(origin.address, "test.os.stable", &[real[0].clone(), forgery, real[9].clone()]).await;
+    // One that claims what cannot be, and one that has it and does not send it.
+    let to = [origin.address];
+    let boaster = relay::start(&to, |command, answer| {
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        Act::Send(match command.split(' ').next() {
+            Some("LIST") => text.replace("test.os.stable 10 1", "test.os.stable 9223372036854775807 1").into_bytes(),
+            Some("GROUP") if text.contains("test.os.stable") => b"211 2147483647 1 2147483647 test.os.stable\r\n".to_vec(),
+            _ => answer,
+        })
+    });
+    let miser = relay::start(&to, |command, answer| match command {
+        "ARTICLE 7" => Act::Send(b"423 no such article\r\n".to_vec()),
+        _ => Act::Send(answer),
+    });
+    let (boaster, miser) = (boaster.await.unwrap(), miser.await.unwrap());
+    for liar in [liar, boaster, miser] {
+        let leaf = mirror(&origin, &[liar]);
+        let _daemon = leaf.start().unwrap();
+        let named = format!("upstream=nntp://{liar}");
+        until("the lie is told of", async || leaf.log().lines().any(|line| line.contains("WARN") && line.contains(&named))).await;
+        assert_eq!(head(&leaf, &os()).await.unwrap(), 0, "{}", leaf.log());
+    }
+    let leaf = mirror(&origin, &[liar, boaster, miser, origin.address]);
+    let _daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 10).await;
+    assert_eq!(read_all(&leaf, &os()).await.unwrap(), real);
+    assert_eq!(connect(&leaf).await.unwrap().listing("LIST MOTD", code::LIST).await.unwrap().lines().count(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_28_a_fork_between_upstreams_is_evidence_until_a_checkpoint_settles_it() {
+    let mut realm = realm();
+    let (one, _one, mut publisher) = origin(&realm, "").await.unwrap();
+    let (two, _two, mut second) = origin(&realm, "").await.unwrap();
+    let common = releases(&realm, &os(), None, 2, &["ann", "bob"]);
+    for statement in &common {
+        publisher.publish(statement).await.unwrap();
+        second.publish(statement).await.unwrap();
+    }
+    publish(&realm, &mut publisher, &os(), Some(common[1].head()), 2, &["ann", "bob"]).await.unwrap();
+    let leaf = mirror(&one, &[one.address, two.address]);
+    let _leaf = leaf.start().unwrap();
+    until_head(&leaf, &os(), 4).await;
+    // The other origin was restored from a backup, and signs another 3, 4 and 5.
+    realm.time = realm.time.plus(60);
+    let mut other = Vec::new();
+    let mut after = common[1].head();
+    for version in ["2.3", "2.4", "2.5"] {
+        let statement = realm.release(&os(), Some(after), version, &["ann", "bob"]);
+        second.publish(&statement).await.unwrap();
+        after = statement.head();
+        other.push(statement);
+    }
+    let forks = leaf.directory.join("data/forks");
+    until("the evidence is kept", async || std::fs::read_dir(&forks).is_ok_and(|files| files.count() > 0)).await;
+    assert_eq!(head(&leaf, &os()).await.unwrap(), 4);
+    // Trust decides for the other branch: the mirror leaves its own.
+    let settled = realm.rotate(ROLES, &[(&os(), other[2].head())], &["root1", "root2"]);
+    publisher.publish(&settled).await.unwrap();
+    second.publish(&settled).await.unwrap();
+    until_head(&leaf, &os(), 5).await;
+    assert_eq!(read_all(&leaf, &os()).await.unwrap()[2..], other[..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attacks_19_45_a_silent_upstream_and_one_that_closes_anywhere_hold_nobody_up() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let head = publish(&realm, &mut publisher, &os(), None, 20, &["ann", "bob"]).await.unwrap();
+    let silent = relay::start(&[origin.address], |_, answer| Act::Late(answer, Duration::from_secs(600))).await.unwrap();
+    // Each connection is closed one answer later than the one before.
+    let answers = Arc::new(AtomicUsize::new(0));
+    let closing = {
+        let answers = answers.clone();
+        relay::start(&[origin.address], move |_, answer| {
+            let half = answer.len() / 2;
+            if answers.fetch_add(1, Ordering::SeqCst) % 7 == 6 { Act::Last(answer[..half].to_vec()) } else { Act::Send(answer) }
+        })
+        .await
+        .unwrap()
+    };
+    let alone = mirror(&origin, &[closing]);
+    let _alone = alone.start().unwrap();
+    let leaf = mirror(&origin, &[silent, closing, origin.address]);
+    let _leaf = leaf.start().unwrap();
+    until_head(&leaf, &os(), 20).await;
+    publish(&realm, &mut publisher, &os(), Some(head), 1, &["ann", "bob"]).await.unwrap();
+    until_head(&leaf, &os(), 21).await;
+    let motd = connect(&leaf).await.unwrap().listing("LIST MOTD", code::LIST).await.unwrap();
+    assert!(motd.contains(&format!("upstream nntp://{} tells", origin.address)), "{motd}");
+    // Nothing that was cut off was taken for whole.
+    for (statement, copied) in read_all(&origin, &os()).await.unwrap().iter().zip(read_all(&alone, &os()).await.unwrap_or_default()) {
+        assert_eq!(*statement, copied);
+    }
 }

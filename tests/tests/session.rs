@@ -110,8 +110,9 @@ fn a_reader_reads() {
          S: 101 capabilities follow
          S: VERSION 2
          S: IMPLEMENTATION Tidings …
+         S: COMPRESS DEFLATE
          S: HDR
-         S: LIST ACTIVE ACTIVE.TIMES HEADERS NEWSGROUPS OVERVIEW.FMT
+         S: LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS MOTD NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS
          S: NEWNEWS
          S: OVER MSGID
          S: POST

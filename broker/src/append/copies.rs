@@ -93,6 +93,20 @@ impl Writer {
         }
     }
 
+    pub(super) fn is_mirrored(&self, channel: &Channel) -> bool {
+        self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str()))
+    }
+
+    /// Begins a log anew that a checkpoint has decided against, if it is only a copy.
+    fn leave_branch(&mut self, pending: &Pending, channel: &Channel) -> bool {
+        let can = self.is_mirrored(channel) && !pending.marks.contains_key(channel);
+        if can {
+            tracing::warn!(%channel, "the log here is not the one that trust has settled on: it is dropped, and copied anew");
+            self.drop_log(channel);
+        }
+        can
+    }
+
     /// Begins a log anew.
     pub(super) fn drop_log(&mut self, channel: &Channel) {
         let mut batch = Batch::default();
@@ -162,6 +176,10 @@ impl Writer {
         if begins_island && marks.is_some_and(|marks| follows.is_some_and(|f| f.serial == marks.head.serial)) {
             // It follows another statement than our head, in the head's place.
             let statement = self.prove(&trust, copy)?;
+            let settled = trust.checkpoint(&channel).is_some_and(|checkpoint| checkpoint == here);
+            if settled && self.leave_branch(pending, &channel) {
+                return Err(AppendError::Later);
+            }
             self.look_for_fork(pending, &statement);
             return Err(AppendError::Fork(channel, serial));
         }
@@ -199,6 +217,11 @@ impl Writer {
         let statement = unproven(copy);
         if !linked {
             trust.check(&statement)?;
+        }
+        // An island that has come down through a checkpoint is the log, and what is here is not.
+        let settled = trust.checkpoint(&channel).is_some_and(|checkpoint| checkpoint.serial > here.serial);
+        if linked && settled && self.leave_branch(pending, &channel) {
+            return Err(AppendError::Later);
         }
         self.look_for_fork(pending, &statement);
         if linked {

@@ -415,7 +415,7 @@ impl Writer {
             if !self.logs.get(channel.as_str()).is_some_and(|log| log.has_lost(checkpoint.head)) {
                 continue;
             }
-            if self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str())) {
+            if self.is_mirrored(channel) {
                 tracing::warn!(%channel, checkpoint = %checkpoint.head, "the log here is not the one that trust has settled on: it is dropped, and copied anew");
                 self.drop_log(channel);
             } else {

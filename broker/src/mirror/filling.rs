@@ -107,7 +107,7 @@ pub(super) async fn fill(
         lock(&upstream.standing).marks.insert(channel.clone(), (numbers.low(1), numbers.high()));
     }
     if *channel == provisioned.anchor.namespace.trust_log() {
-        return walk_trust(shared, asking, channel, &numbers).await.map(|()| None);
+        return walk_trust(shared, mirror, asking, channel, &numbers).await.map(|()| None);
     }
     let head = || shared.logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
     let (from, high) = (head(), numbers.high());
@@ -206,7 +206,7 @@ async fn chunk(
 }
 
 /// Trust statements, oldest first, each checked by signature.
-async fn walk_trust(shared: &Shared, asking: &mut Connection, log: &Channel, numbers: &Numbers) -> Result<(), FillError> {
+async fn walk_trust(shared: &Shared, mirror: &Mirror, asking: &mut Connection, log: &Channel, numbers: &Numbers) -> Result<(), FillError> {
     let known = shared.logs.get(log.as_str()).map_or(0, |log| log.marks().head.serial.number());
     let mut from = known + 1;
     while from <= numbers.high() {
@@ -214,7 +214,8 @@ async fn walk_trust(shared: &Shared, asking: &mut Connection, log: &Channel, num
         for (offer, path) in chunk(shared, asking, log, numbers, until, from).await?.into_iter().rev() {
             let Offer::Unproven(statement) = offer else { continue };
             match shared.appender.append_trust(statement, path).await {
-                Ok(Appended::New | Appended::Known) => {}
+                Ok(Appended::New) => mirror.trust_has_changed(),
+                Ok(Appended::Known) => {}
                 // Another upstream was quicker.
                 Err(AppendError::LostRace(head)) if head.serial.number() >= from => {}
                 Err(error) => return Err(error.into()),

@@ -7,7 +7,7 @@ mod filling;
 mod upstream;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -28,12 +28,13 @@ use crate::{
 pub(crate) struct Mirror {
     pub(crate) settings: Mirroring,
     pub(crate) upstreams: Vec<Upstream>,
-    /// Channels that are being filled from some upstream: others wait for it.
-    claims: Mutex<HashSet<Channel>>,
+    /// Channels that are being filled from some upstream, and the upstreams that wait for their turn.
+    claims: Mutex<HashMap<Channel, Vec<usize>>>,
 }
 
 /// One upstream.
 pub(crate) struct Upstream {
+    index: usize,
     pub(crate) address: Address,
     credentials: Credentials,
     standing: Mutex<Standing>,
@@ -66,7 +67,9 @@ struct Claim<'a> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        lock(&self.mirror.claims).remove(&self.channel);
+        let waiting = lock(&self.mirror.claims).remove(&self.channel).unwrap_or_default();
+        // They may have more of it.
+        waiting.into_iter().for_each(|index| self.mirror.upstreams[index].ask_for(&self.channel));
     }
 }
 
@@ -77,14 +80,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Mirror {
     pub(crate) fn new(settings: &Mirroring) -> Result<Self, LoginError> {
         let credentials = Credentials::read(&settings.login)?;
-        let upstream = |address: &Address| Upstream {
+        let upstream = |(index, address): (usize, &Address)| Upstream {
+            index,
             address: address.clone(),
             credentials: credentials.clone(),
             standing: Mutex::default(),
             due: Mutex::default(),
             wake: Notify::new(),
         };
-        let upstreams = settings.upstreams.iter().map(upstream).collect();
+        let upstreams = settings.upstreams.iter().enumerate().map(upstream).collect();
         Ok(Self { settings: settings.clone(), upstreams, claims: Mutex::default() })
     }
 
@@ -119,8 +123,26 @@ impl Mirror {
         self.upstreams.iter().map(standing).collect()
     }
 
-    fn claim(&self, channel: &Channel) -> Option<Claim<'_>> {
-        lock(&self.claims).insert(channel.clone()).then(|| Claim { mirror: self, channel: channel.clone() })
+    /// A channel for one upstream alone; if another one has it, this one is told when it is free.
+    fn claim(&self, channel: &Channel, upstream: &Upstream) -> Option<Claim<'_>> {
+        match lock(&self.claims).entry(channel.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(Vec::new());
+                Some(Claim { mirror: self, channel: channel.clone() })
+            }
+            Entry::Occupied(mut taken) => {
+                taken.get_mut().push(upstream.index);
+                None
+            }
+        }
+    }
+
+    /// What was wrong under the trust before is looked at anew.
+    fn trust_has_changed(&self) {
+        for upstream in &self.upstreams {
+            let wrong = std::mem::take(&mut upstream.standing().wrong);
+            wrong.keys().for_each(|channel| upstream.ask_for(channel));
+        }
     }
 
     /// Whether no upstream has what follows a serial, although one goes on behind it.

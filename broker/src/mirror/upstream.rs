@@ -10,6 +10,7 @@ use tidings_client::{Connection, Error};
 use tidings_protocol::{
     Channel, Serial,
     article::{Incoming, prepend_hop},
+    limits::SERIAL_LAST,
     nntp::code,
     verify::VerifyError,
 };
@@ -67,7 +68,11 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
         }
         let path = prepend_hop(&shared.settings.config.name, path.as_deref());
         let taken = if channel == provisioned.anchor.namespace.trust_log() {
-            shared.appender.append_trust(statement, path).await.map(|_| Copied::New)
+            let taken = shared.appender.append_trust(statement, path).await;
+            if taken.is_ok() {
+                mirror.trust_has_changed();
+            }
+            taken.map(|_| Copied::New)
         } else {
             let trust = provisioned.trust.load_full();
             let offer = match trust.as_ref().filter(|trust| trust.check(&statement).is_ok()) {
@@ -130,14 +135,23 @@ async fn look(
     seen: &mut HashMap<Channel, u32>,
 ) -> Result<Vec<Channel>, Error> {
     let listing = asking.listing(&format!("LIST ACTIVE {}", mirror.channels()), code::LIST).await?;
+    let mut nonsense = Vec::new();
     let entry = |line: &str| {
         let mut words = line.split_ascii_whitespace();
-        let (name, high, low) = (words.next()?, words.next()?, words.next()?);
-        Some((name.parse::<Channel>().ok()?, low.parse::<u32>().ok()?, high.parse::<u32>().ok()?))
+        let (channel, high, low) = (words.next()?.parse::<Channel>().ok()?, words.next()?, words.next()?);
+        let number = |text: &str| text.parse().ok().filter(|number| *number <= SERIAL_LAST);
+        let Some((low, high)) = number(low).zip(number(high)) else {
+            nonsense.push((channel, format!("{low} to {high}")));
+            return None;
+        };
+        Some((channel, low, high))
     };
     let wanted =
         |(channel, ..): &(Channel, u32, u32)| mirror.channels().matches(channel.as_str()) && shared.namespaces.of(channel).is_some();
     let mut marks: Vec<_> = listing.lines().filter_map(entry).filter(wanted).collect();
+    for (channel, numbers) in nonsense {
+        tracing::warn!(upstream = %upstream.address, %channel, numbers, "this upstream claims numbers that no log can have");
+    }
     // Without trust nothing else can be taken.
     marks.sort_by_key(|(channel, ..)| (!channel.is_trust(), !channel.is_beat()));
     let mut due = Vec::new();
@@ -194,8 +208,7 @@ async fn fill_all(
     let mut offers = FuturesUnordered::new();
     let mut incomplete = Vec::new();
     for channel in due {
-        // Others fill it, or have just done so: whoever is told of more asks again.
-        let Some(claim) = mirror.claim(&channel) else { continue };
+        let Some(claim) = mirror.claim(&channel, upstream) else { continue };
         let first = filling::fill(shared, mirror, upstream, asking, numbers_are_serials, &channel).await;
         match first {
             Ok(None) => {}
@@ -207,6 +220,7 @@ async fn fill_all(
             }
             Err(FillError::Connection(error)) => return Err(error),
             Err(FillError::Closed) => return Ok(()),
+            Err(FillError::Append(AppendError::Later)) => incomplete.push(channel),
             Err(error) => {
                 avoid(upstream, &channel, &error);
                 if error.spoils_connection() {

@@ -373,7 +373,8 @@ impl Session {
         let Some(counted) = watches.reserve() else {
             // Rare: the refusal is sent by a task of its own.
             let mut session = Self::resume(place, stream, input);
-            session.respond(code::WATCH_REFUSED, "too many watches, poll instead or try again later");
+            let why = session.shared().refer("too many watches, poll instead or try again later");
+            session.respond(code::WATCH_REFUSED, why);
             drop(session.shared().tasks.clone().spawn(session.run_boxed()));
             return;
         };

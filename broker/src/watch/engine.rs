@@ -370,10 +370,11 @@ impl Engine {
     }
 
     fn stop(mut self, inbox: Inbox) {
-        drop(inbox);
+        drop(inbox.joining);
+        let farewell = Bytes::from(format!(".\r\n{}\r\n", inbox.farewell));
         for (_, watcher) in &mut self.watchers {
             if !watcher.is_blocked() {
-                watcher.partial = Bytes::from_static(b".\r\n400 the broker is shutting down\r\n");
+                watcher.partial = farewell.clone();
             }
             // What the socket does not take now, the client reads from another broker.
             let _ = watcher.flush();

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use rustls::ServerConnection;
-use tidings_protocol::{Channel, Wildmat};
+use tidings_protocol::{Channel, Wildmat, nntp::Response};
 
 use crate::{
     failure::OnFailure,
@@ -61,6 +61,8 @@ struct Inbox {
     /// Channels with news, and whether they are new themselves.
     news: HashMap<usize, (Arc<Log>, bool)>,
     stop: bool,
+    /// What watchers are told at the end.
+    farewell: String,
     /// The loop has ended: nobody would ever look at what comes now.
     closed: bool,
 }
@@ -140,10 +142,10 @@ impl Watches {
         }
     }
 
-    /// Ends all watches.
-    pub(crate) fn stop(&self) {
+    /// Ends all watches with a response.
+    pub(crate) fn stop(&self, farewell: &Response) {
         for mailbox in &self.loops {
-            mailbox.put(|inbox| inbox.stop = true);
+            mailbox.put(|inbox| (inbox.stop, inbox.farewell) = (true, farewell.to_string()));
         }
     }
 }
