@@ -148,6 +148,7 @@ impl Broker {
             watches: watches.clone(),
             retention: settings.retention.clone(),
             data_dir: config.data_dir.clone(),
+            gap_patience: Duration::from_secs(limits.gap_seconds),
             mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
             islands: HashMap::new(),
             on_failure,
@@ -230,7 +231,8 @@ impl Broker {
 }
 
 async fn sweep(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(SWEEP);
+    let gap = Duration::from_secs(shared.settings.config.limits.gap_seconds);
+    let mut ticks = tokio::time::interval(SWEEP.min(gap));
     loop {
         tokio::select! {
             _ = ticks.tick() => shared.appender.sweep().await,

@@ -262,6 +262,8 @@ pub struct Limits {
     pub handshake_seconds: u64,
     /// The longest silence of a watch.
     pub heartbeat_seconds: u64,
+    /// For how long a channel that a feed has begun in the middle is not served, since what lies below may still come.
+    pub gap_seconds: u64,
 }
 
 /// `[store]`
@@ -318,6 +320,7 @@ impl Default for Limits {
             idle_seconds: 600,
             handshake_seconds: 10,
             heartbeat_seconds: HEARTBEAT_SECONDS,
+            gap_seconds: 3_600,
         }
     }
 }
@@ -456,6 +459,7 @@ impl Settings {
             ("idle_seconds", limits.idle_seconds, 180, 86_400),
             ("handshake_seconds", limits.handshake_seconds, 1, 600),
             ("heartbeat_seconds", limits.heartbeat_seconds, 2, HEARTBEAT_SECONDS),
+            ("gap_seconds", limits.gap_seconds, 1, 30 * 86_400),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {

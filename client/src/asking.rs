@@ -72,6 +72,9 @@ impl Device {
             loop {
                 let ask = self.pace.ask;
                 let answer = timeout(ask, self.ask_one(&mut waiting, asked, accept_gaps)).await.unwrap_or(Err(Error::Silent(ask)));
+                if let Err(error) = &answer {
+                    self.source.note_referrals(error);
+                }
                 match answer {
                     Ok(()) => {}
                     // A connection that was kept may have been closed meanwhile: that says nothing about the broker.

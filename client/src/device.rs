@@ -341,7 +341,10 @@ impl Device {
                         continue;
                     }
                     Ok(None) => {}
-                    Err(error) => tracing::debug!(%error, "cannot watch"),
+                    Err(error) => {
+                        self.source.note_referrals(&error);
+                        tracing::debug!(%error, "cannot watch");
+                    }
                 }
                 // The next connection goes to another broker, if there is one; at once only if this one was of use.
                 self.connection = None;

@@ -5,6 +5,7 @@ use std::{cmp::Ordering, collections::BTreeSet};
 use tidings_protocol::{
     Channel, Statement, Verified, View,
     nntp::code,
+    statement::Kind,
     trust::Trust,
     view::{News, Refusal},
 };
@@ -27,6 +28,17 @@ pub struct Seen {
     pub confirmed: BTreeSet<Channel>,
     /// Channels whose newest statement is not accepted, and why.
     pub failed: Vec<(Channel, Error)>,
+    /// The way that its newest statement of a channel has come, as it says: broker by broker, itself first.
+    pub path: Option<String>,
+    /// How many brokers stand above it on that way; an origin has tier 0.
+    pub tier: Option<usize>,
+}
+
+impl Seen {
+    fn nothing_of(address: &Address) -> Self {
+        let (confirmed, failed) = (BTreeSet::new(), Vec::new());
+        Self { address: address.clone(), view: Err(Error::NoBroker), confirmed, failed, path: None, tier: None }
+    }
 }
 
 /// What all brokers of a source have.
@@ -55,8 +67,7 @@ impl Lookout {
             if let Some(newest) = newest.as_ref().filter(|newest| state.trust().map(Trust::serial) < Some(newest.serial())) {
                 state.change(|view| *view = View::new(source.anchor().clone()).resume(Some(newest.clone()), view.floor()));
             }
-            let mut seen =
-                Seen { address: source.address().clone(), view: Err(Error::NoBroker), confirmed: BTreeSet::new(), failed: Vec::new() };
+            let mut seen = Seen::nothing_of(source.address());
             let looked = match connection {
                 Ok(connection) => {
                     timeout(LOOK, look(connection, source, state, channels, &mut seen)).await.unwrap_or(Err(Error::Silent(LOOK)))
@@ -110,6 +121,17 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
         }
     }
     state.note(&found);
+    // Of what was published last: the way that news take now.
+    let channels = state.view().channels().filter_map(|channel| state.newest(channel));
+    if let Some(newest) = channels.filter(|statement| statement.kind() != Kind::Beat).max_by_key(|statement| statement.time()).cloned() {
+        connection.group(newest.channel(), None).await?;
+        if let Ok(listing) = connection.listing(&format!("HDR Path {}", newest.serial()), code::HDR).await
+            && let Some((_, path)) = listing.lines().next().and_then(|line| line.split_once(' '))
+        {
+            seen.tier = Some(path.split('!').count().saturating_sub(2));
+            seen.path = Some(path.to_owned());
+        }
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@
 extern crate alloc;
 
 pub mod article;
+pub mod batch;
 pub mod beat;
 pub mod bundle;
 pub mod limits;

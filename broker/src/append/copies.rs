@@ -5,6 +5,8 @@
 //! upwards, and becomes part of the log when its lower end meets the head: the gap is filled by hashing, and nobody ever sees
 //! a log with a hole. It survives a restart, so that filling goes on where it was.
 
+use std::time::{Duration, Instant};
+
 use tidings_protocol::{
     Channel, Head, Serial, Statement, Timestamp, Verified,
     trust::{Descent, Trust},
@@ -56,6 +58,8 @@ pub(crate) struct Island {
     top: Head,
     lowest: Serial,
     descent: Descent,
+    /// When it last grew downwards.
+    since: Instant,
 }
 
 impl Writer {
@@ -70,7 +74,7 @@ impl Writer {
             let found = self.namespaces.trust(&channel).zip(read(top)).zip(read(lowest));
             let island = found.and_then(|((trust, top), lowest)| {
                 let descent = Descent::resume(&trust, &top, &lowest).ok()?;
-                Some(Island { top: top.head(), lowest: lowest.serial(), descent })
+                Some(Island { top: top.head(), lowest: lowest.serial(), descent, since: Instant::now() })
             });
             if let Some(island) = island {
                 self.islands.insert(channel, island);
@@ -146,7 +150,7 @@ impl Writer {
         if let Some(island) = self.islands.get_mut(&channel) {
             if next == Some(here) {
                 let statement = island.descent.take(&trust, unproven(copy))?;
-                island.lowest = serial;
+                (island.lowest, island.since) = (serial, Instant::now());
                 let range = (island.top.serial, serial);
                 pending.hide(&statement, now, &path, Some(range));
                 return Ok(true);
@@ -193,7 +197,7 @@ impl Writer {
             None => {
                 let mut descent = Descent::new(channel.clone());
                 descent.take(&trust, (*statement).clone())?;
-                self.islands.insert(channel.clone(), Island { top: here, lowest: serial, descent });
+                self.islands.insert(channel.clone(), Island { top: here, lowest: serial, descent, since: Instant::now() });
             }
         }
         let range = self.islands.get(&channel).map(|island| (island.top.serial, island.lowest));
@@ -261,6 +265,22 @@ impl Writer {
         pending.marks.insert(channel.clone(), Marks { low, head: top, created });
         pending.joined.insert(channel.clone());
         self.end_island(pending, channel);
+    }
+
+    /// Channels that a feed has begun in the middle: what has not come by now is not to be had, and the log begins there.
+    /// A mirror asks, and knows better; and a log that has a beginning waits for what lies between.
+    pub(super) fn settle_islands(&mut self, now: Timestamp, patience: Duration) {
+        let due = |(channel, island): (&Channel, &Island)| {
+            let waits = island.since.elapsed() > patience && self.logs.get(channel.as_str()).is_none() && !self.is_mirrored(channel);
+            waits.then(|| (channel.clone(), island.lowest))
+        };
+        let due: Vec<_> = self.islands.iter().filter_map(due).collect();
+        for (channel, lowest) in due {
+            tracing::warn!(%channel, from = %lowest, "what lies below has not come: the log begins here");
+            let mut pending = Pending::default();
+            self.join_island(&mut pending, now, &channel, Some((lowest, false)));
+            self.commit(pending, now);
+        }
     }
 
     fn end_island(&mut self, pending: &mut Pending, channel: &Channel) {

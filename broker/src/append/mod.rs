@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use tidings_protocol::{
@@ -117,6 +118,8 @@ pub(crate) struct Writer {
     pub(crate) retention: Vec<Retention>,
     pub(crate) data_dir: PathBuf,
     pub(crate) forks: Forks,
+    /// For how long a log that a feed has begun in the middle waits for what lies below.
+    pub(crate) gap_patience: Duration,
     /// What is copied from other brokers, and never begun here.
     pub(crate) mirrored: Option<Wildmat>,
     /// What was copied and is not visible yet.
@@ -429,6 +432,7 @@ impl Writer {
 
     /// Removes what retention no longer keeps; the head always stays, trust logs stay whole.
     fn sweep(&mut self, now: Timestamp) {
+        self.settle_islands(now, self.gap_patience);
         for log in self.logs.all() {
             log.shorten_tail();
             let Some(retention) = self.retention.iter().find(|r| r.channels.matches(log.channel.as_str())) else { continue };

@@ -8,22 +8,35 @@ use serde_json::json;
 use tidings_client::{Channel, Clearance, Device, Freshness, Serial, Start, State};
 use tidings_protocol::Anchor;
 
-use super::{From, files::write_new, output, reader::Reading};
+use super::{From, files::write_new, fleet, output, reader::Reading};
 
 /// For how many days before its end the expiry of trust is pointed out.
 const EXPIRY_WARNING_DAYS: u64 = 30;
 
 #[derive(Args)]
 pub(super) struct Status {
-    /// The channels; without any, all that the state file knows
-    channels: Vec<Channel>,
+    /// The channels; without any, all that the state file knows. Or brokers, nntp://HOST or nntps://HOST: then their heads
+    /// are compared, of all channels or of those that are named too
+    #[arg(value_name = "CHANNEL|BROKER")]
+    what: Vec<String>,
+    /// Compare brokers again and again until Ctrl-C; without naming any, all of --broker
+    #[arg(long, conflicts_with = "state")]
+    watch: bool,
     #[command(flatten)]
     reading: Reading,
 }
 
 impl Status {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut channels = self.channels.clone();
+        let (brokers, channels): (Vec<String>, Vec<String>) = self.what.iter().cloned().partition(|what| what.contains("://"));
+        let mut channels = channels.iter().map(|name| name.parse()).collect::<Result<Vec<Channel>, _>>()?;
+        if self.watch || !brokers.is_empty() {
+            let mut from = self.reading.from;
+            if !brokers.is_empty() {
+                from.brokers = brokers;
+            }
+            return fleet::compare(&from, &channels, self.watch, self.reading.json).await;
+        }
         if let (Some(path), true) = (&self.reading.state, channels.is_empty()) {
             let anchor = self.reading.from.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
             ensure!(path.exists(), "there is no state file {}; name the channels, or correct the path", path.display());

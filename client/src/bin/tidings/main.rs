@@ -1,14 +1,16 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
 //! `author` makes statements, `trust` those about keys with what a `ceremony` has on paper, `sign` signs and publishes,
-//! `reader` reads and `verify` proves, `agent` acts, `beat` confirms; `key` has the keys, `files` the statements in files,
+//! `reader` reads and `verify` proves, `agent` acts, `beat` confirms, `fleet` compares brokers, `carry` crosses air gaps; `key` has the keys, `files` the statements in files,
 //! `output` shows everything; the rest is arguments.
 
 mod agent;
 mod author;
 mod beat;
+mod carry;
 mod ceremony;
 mod files;
+mod fleet;
 mod key;
 mod output;
 mod reader;
@@ -62,8 +64,12 @@ enum Command {
     Log(reader::Log),
     /// Verify statements in files, without any network; prove a fork
     Verify(verify::Verify),
-    /// Show whether anything is held back: CURRENT, BEHIND, STALE or FORKED
+    /// Show whether anything is held back: CURRENT, BEHIND, STALE or FORKED; or compare brokers
     Status(agent::Status),
+    /// Carry channels over an air gap: verified, into a file
+    Export(carry::Export),
+    /// Bring what was carried over an air gap to a broker; it is proven here first
+    Import(carry::Import),
     /// Run a command that applies a release, if it may be applied now: the head is looked at again first
     Apply(agent::Apply),
     /// Write the evidence of a fork into a file that anybody can verify
@@ -143,6 +149,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Log(log) => runtime.block_on(log.run()),
         Command::Verify(verify) => verify.run(),
         Command::Status(status) => runtime.block_on(status.run()),
+        Command::Export(export) => runtime.block_on(export.run()),
+        Command::Import(import) => runtime.block_on(import.run()),
         Command::Apply(apply) => runtime.block_on(apply.run()),
         Command::Evidence(evidence) => runtime.block_on(evidence.run()),
         Command::Beat(beat) => runtime.block_on(beat.run()),

@@ -4,6 +4,7 @@
 use std::io::{IsTerminal, Write};
 
 use comfy_table::{Table, presets::NOTHING};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use tidings_client::{Body, Statement, Verified};
 use tidings_protocol::{article, trust::Trust};
@@ -92,6 +93,15 @@ pub(super) fn summary(statement: &Verified<Statement>, trust: Option<&Trust>) ->
         statement.kind(),
         signers(statement, trust).join(", ")
     ))
+}
+
+/// A bar for long work, on a terminal only.
+pub(super) fn progress(count: usize, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(count as u64);
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {msg} {bar:30} {per_sec} {eta}") {
+        bar.set_style(style);
+    }
+    bar.with_message(what)
 }
 
 /// Columns for people; on anything but a terminal, fields between tabs.

@@ -1,0 +1,99 @@
+//! Over an air gap: channels into a file, and out of it into a broker.
+
+use std::{fs, io::Read, path::PathBuf};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use tidings_client::{Channel, Delivered, Delivery, Device, Serial, State, View, limits::BUNDLE_OCTETS};
+use tidings_protocol::batch;
+
+use super::{From, files::write_new, output};
+
+#[derive(Args)]
+pub(super) struct Export {
+    /// The channels; the trust log, without which nothing is proven, comes with them
+    #[arg(required = true)]
+    channels: Vec<Channel>,
+    /// The first serial of each
+    #[arg(long, value_name = "SERIAL", default_value = "1")]
+    from_serial: Serial,
+    /// The last serial of each; without it, up to the head
+    #[arg(long, value_name = "SERIAL")]
+    to_serial: Option<Serial>,
+    /// Where the batch goes; it must not exist yet. News servers take it too: `rnews FILE`
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    from: From,
+}
+
+impl Export {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let source = self.from.source()?;
+        let anchor = source.anchor().clone();
+        let log = anchor.namespace.trust_log();
+        let mut device = Device::with_state(source, [], State::ephemeral(&anchor))?;
+        let (mut octets, mut count) = (Vec::new(), 0);
+        let others = self.channels.iter().filter(|channel| **channel != log);
+        for channel in std::iter::once(&log).chain(others) {
+            ensure!(anchor.namespace.contains(channel), "{channel} is not in the namespace of the anchor");
+            let from = if *channel == log { Serial::FIRST } else { self.from_serial };
+            let wanted = |serial: Serial| *channel == log || self.to_serial.is_none_or(|last| serial <= last);
+            let statements = device.history(channel, from).await?;
+            ensure!(!statements.is_empty(), "there is nothing in {channel} from {from} on");
+            for statement in statements.iter().filter(|statement| wanted(statement.serial())) {
+                batch::write(&mut octets, statement, "not-for-mail");
+                count += 1;
+            }
+        }
+        write_new(&self.out, &octets)?;
+        output::note(&format!("{count} statements, {} octets, all of them verified, in {}", octets.len(), self.out.display()));
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub(super) struct Import {
+    /// Batches, as `tidings export` and news servers write them
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Only say whether they are proven, and offer them to nobody
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    from: From,
+}
+
+impl Import {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let anchor = self.from.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
+        let mut statements = Vec::new();
+        for path in &self.files {
+            let context = || format!("cannot read {}", path.display());
+            let mut octets = Vec::new();
+            let file = fs::File::open(path).with_context(context)?;
+            file.take(BUNDLE_OCTETS + 1).read_to_end(&mut octets).with_context(context)?;
+            ensure!(
+                octets.len() as u64 <= BUNDLE_OCTETS,
+                "{} is larger than {BUNDLE_OCTETS} octets; export smaller ranges",
+                path.display()
+            );
+            statements.extend(batch::read(&octets).with_context(|| format!("{} is no batch of statements", path.display()))?);
+        }
+        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements).context("nothing was offered to any broker")?;
+        let (count, channels) = delivery.count();
+        output::note(&format!("{count} statements of {channels} channels are proven"));
+        if self.check {
+            return Ok(());
+        }
+        let bar = output::progress(count, "statements offered");
+        let Delivered { new, known, waiting } = delivery.deliver(&self.from.source_of(&anchor)?, |some| bar.inc(some as u64)).await?;
+        bar.finish_and_clear();
+        output::line(&format!("{new} new, {known} there already"));
+        for (channel, shown) in &waiting {
+            output::note(&format!("{channel}: the broker shows it up to {shown}, and keeps the rest until what lies between has come too"));
+        }
+        ensure!(waiting.is_empty(), "{} channel(s) have a gap", waiting.len());
+        Ok(())
+    }
+}

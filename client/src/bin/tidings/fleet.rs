@@ -1,0 +1,123 @@
+//! Many brokers in one table: who has which head, how far behind the others, and on which tier.
+
+use std::{collections::BTreeSet, io::IsTerminal, time::Duration};
+
+use anyhow::ensure;
+use serde_json::json;
+use tidings_client::{Channel, Lookout, Seen, Survey, now};
+
+use super::{From, output};
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Looks once, or again and again.
+pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool, json: bool) -> anyhow::Result<()> {
+    let mut lookout = Lookout::new(&from.source()?);
+    loop {
+        let survey = lookout.look(channels).await;
+        if watch && !json && std::io::stdout().is_terminal() {
+            // The cursor goes home, and what stood there goes away.
+            output::line("\x1b[H\x1b[2J");
+        }
+        let bad = show(&survey, channels, json);
+        output::flush();
+        if !watch {
+            ensure!(bad == 0, "{bad} of {} broker(s) are behind, forked, or cannot be asked", survey.0.len());
+            return Ok(());
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// What one broker has of one channel, beside what the others have.
+enum Cell {
+    /// The newest that anybody has.
+    Newest(u32),
+    /// Fewer statements than somebody else, and for how many seconds it could have had more.
+    Behind { serial: u32, statements: u32, seconds: u64 },
+    /// None of it.
+    Nothing,
+    /// It is not accepted, or contradicts the others.
+    Wrong,
+    /// The broker cannot be asked.
+    Unknown,
+}
+
+fn cell(survey: &Survey, seen: &Seen, channel: &Channel) -> Cell {
+    let Ok(view) = &seen.view else { return Cell::Unknown };
+    if seen.failed.iter().any(|(failed, _)| failed == channel) {
+        return Cell::Wrong;
+    }
+    let Some(here) = view.newest(channel) else { return Cell::Nothing };
+    let others = survey.views().filter_map(|(_, view)| view.newest(channel));
+    let Some(newest) = others.max_by_key(|statement| statement.serial()) else { return Cell::Nothing };
+    let serial = here.serial().number();
+    match newest.serial().number() - serial {
+        0 if here.id() == newest.id() => Cell::Newest(serial),
+        0 => Cell::Wrong,
+        statements => Cell::Behind { serial, statements, seconds: now().seconds().saturating_sub(newest.time().seconds()) },
+    }
+}
+
+/// Prints the table; how many brokers are not as they should be.
+fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
+    let found = survey.channels();
+    let all: BTreeSet<&Channel> = channels.iter().chain(&found).collect();
+    let cells: Vec<Vec<Cell>> = survey.0.iter().map(|seen| all.iter().map(|channel| cell(survey, seen, channel)).collect()).collect();
+    let is_good = |cells: &Vec<Cell>| cells.iter().all(|cell| matches!(cell, Cell::Newest(_)));
+    let bad = survey.0.iter().zip(&cells).filter(|(seen, cells)| seen.view.is_err() || !is_good(cells)).count();
+    if as_json {
+        let broker = |(seen, cells): (&Seen, &Vec<Cell>)| {
+            let cell = |(channel, cell): (&&Channel, &Cell)| {
+                let (state, serial, statements, seconds) = match cell {
+                    Cell::Newest(serial) => ("newest", Some(*serial), 0, 0),
+                    Cell::Behind { serial, statements, seconds } => ("behind", Some(*serial), *statements, *seconds),
+                    Cell::Nothing => ("nothing", None, 0, 0),
+                    Cell::Wrong => ("wrong", None, 0, 0),
+                    Cell::Unknown => ("unknown", None, 0, 0),
+                };
+                json!({"channel": channel.as_str(), "state": state, "serial": serial, "statements_behind": statements, "seconds_behind": seconds})
+            };
+            json!({
+                "broker": seen.address.to_string(),
+                "tier": seen.tier,
+                "path": seen.path,
+                "error": seen.view.as_ref().err().map(ToString::to_string),
+                "channels": all.iter().zip(cells).map(cell).collect::<Vec<_>>(),
+            })
+        };
+        let brokers: Vec<_> = survey.0.iter().zip(&cells).map(broker).collect();
+        output::line(&json!({"time": now().to_string(), "brokers": brokers}).to_string());
+        return bad;
+    }
+    let row = |(seen, cells): (&Seen, &Vec<Cell>)| {
+        let text = |cell: &Cell| match cell {
+            Cell::Newest(serial) => serial.to_string(),
+            Cell::Behind { serial, statements, seconds } => format!("{serial} (-{statements}, {seconds} s)"),
+            Cell::Nothing => "-".into(),
+            Cell::Wrong => "WRONG".into(),
+            Cell::Unknown => "?".into(),
+        };
+        let tier = seen.tier.map_or("-".into(), |tier| tier.to_string());
+        let mut row = vec![seen.address.to_string(), tier];
+        row.extend(cells.iter().map(text));
+        row
+    };
+    let header: Vec<&str> = ["broker", "tier"].into_iter().chain(all.iter().map(|channel| channel.as_str())).collect();
+    let mut rows: Vec<Vec<String>> = survey.0.iter().zip(&cells).map(row).collect();
+    if !std::io::stdout().is_terminal() {
+        rows.insert(0, header.iter().map(|text| (*text).to_owned()).collect());
+    }
+    output::table(&header, rows);
+    for seen in &survey.0 {
+        if let Err(error) = &seen.view {
+            output::note(&format!("{}: {error}", seen.address));
+        }
+        seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel}: {error}", seen.address)));
+    }
+    bad
+}

@@ -1,0 +1,292 @@
+//! What goes with a tree of brokers: who may read what, referrals, compression, air gaps, and looking at all of it.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use tidings_client::{Address, Channel, Connection, Device, Source, State, Tls};
+use tidings_protocol::nntp::code;
+use tidings_tests::{
+    Fixture, binary, free_address,
+    realm::Realm,
+    tree::{broker, connect, head, origin, os, publish, read_all, realm, until, until_head},
+};
+
+fn tidings(realm: &Realm, brokers: &[&Fixture], arguments: &[&str]) -> Output {
+    let urls: Vec<String> = brokers.iter().map(|fixture| fixture.url()).collect();
+    let mut command = Command::new(binary("tidings"));
+    command.args(arguments).env("TIDINGS_BROKERS", urls.join(",")).env("TIDINGS_ANCHOR", realm.anchor.to_string());
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn good(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A certificate for the loopback address that signs itself, by `openssl`.
+fn certificate(directory: &Path, name: &str) -> (String, String) {
+    let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
+    let text = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+    let mut openssl = Command::new("openssl");
+    openssl.args(text.split(' ')).args(["-subj", &format!("/CN={name}")]).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    assert!(openssl.output().unwrap().status.success(), "is openssl installed?");
+    (certificate.display().to_string(), key.display().to_string())
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    String::from_utf8(Command::new(program).args(arguments).output().unwrap().stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_may_not_read_does_not_exist_for_him() {
+    let realm = realm();
+    let keys = tempfile::tempdir().unwrap();
+    let (server, server_key) = certificate(keys.path(), "server");
+    let (client, client_key) = certificate(keys.path(), "client");
+    let print = output("openssl", &["x509", "-in", &client, "-noout", "-fingerprint", "-sha256"]);
+    let print = print.split_once('=').unwrap().1;
+    let hash = output("openssl", &["passwd", "-6", "secret"]);
+    let address = free_address().unwrap();
+    let fixture = broker(
+        &realm,
+        &format!(
+            r#"nntps = ["{address}"]
+[tls]
+certificate_file = "{server}"
+key_file = "{server_key}"
+client_ca_file = "{client}"
+[[peer]]
+name = "ann"
+password = "{hash}"
+[[peer]]
+name = "region"
+certificates = ["{print}"]
+[[access]]
+channels = "test.secret.*"
+readers = ["ann", "region"]
+"#
+        ),
+    )
+    .unwrap();
+    let _daemon = fixture.start().unwrap();
+    let mut publisher = tidings_client::Publisher::connect(fixture.source().unwrap()).await.unwrap();
+    publisher.publish(&realm.log[0]).await.unwrap();
+    let secret: Channel = "test.secret.one".parse().unwrap();
+    let told = realm.release(&secret, None, "1", &["ann", "bob"]);
+    publisher.publish(&told).await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 1, &["ann", "bob"]).await.unwrap();
+
+    // A stranger: nowhere is it to be seen.
+    let mut stranger = connect(&fixture).await.unwrap();
+    for command in ["LIST ACTIVE", "LIST NEWSGROUPS", "LIST COUNTS", "NEWGROUPS 20200101 000000 GMT", "NEWNEWS * 20200101 000000 GMT"] {
+        let expected = if command.starts_with("NEWG") {
+            code::NEWGROUPS
+        } else if command.starts_with("NEWN") {
+            code::NEWNEWS
+        } else {
+            code::LIST
+        };
+        let listing = stranger.listing(command, expected).await.unwrap();
+        assert!(listing.contains("test.os.stable") && !listing.contains("secret"), "{command}: {listing}");
+    }
+    assert_eq!(stranger.command("GROUP test.secret.one").await.unwrap().code, code::NO_SUCH_GROUP);
+    assert_eq!(stranger.command(&format!("ARTICLE {}", told.message_id())).await.unwrap().code, code::NO_SUCH_ID);
+    assert_eq!(stranger.command("XWATCH test.secret.one:0").await.unwrap().code, code::NO_SUCH_GROUP);
+    assert_eq!(stranger.command("AUTHINFO USER ann").await.unwrap().code, code::NEEDS_TLS);
+
+    // Somebody with a password, over TLS.
+    let tls: Address = format!("nntps://{address}").parse().unwrap();
+    let mut ann = Connection::open(&tls, &Tls::from_file(&server).unwrap()).await.unwrap();
+    assert!(ann.is_capable("AUTHINFO").await.unwrap());
+    assert_eq!(ann.command("AUTHINFO PASS secret").await.unwrap().code, code::OUT_OF_SEQUENCE);
+    assert!(ann.login("ann", "Secret").await.is_err());
+    assert_eq!(ann.command("GROUP test.secret.one").await.unwrap().code, code::NO_SUCH_GROUP);
+    ann.login("ann", "secret").await.unwrap();
+    assert_eq!(ann.command("GROUP test.secret.one").await.unwrap().code, code::GROUP);
+
+    // A mirror with a certificate: it copies, and tells of what is new.
+    let leaf = fixture.mirror_of(&[], "").unwrap();
+    leaf.configure(&format!(
+        "[mirror]\nupstreams = [\"{tls}\"]\n[mirror.login]\nca_file = \"{server}\"\ncertificate_file = \"{client}\"\nkey_file = \"{client_key}\"\n"
+    ))
+    .unwrap();
+    let _leaf = leaf.start().unwrap();
+    until_head(&leaf, &secret, 1).await;
+    publisher.publish(&realm.release(&secret, Some(told.head()), "2", &["ann", "bob"])).await.unwrap();
+    publisher.publish(&realm.release(&"test.secret.new".parse().unwrap(), None, "1", &["ann", "bob"])).await.unwrap();
+    until_head(&leaf, &secret, 2).await;
+    until_head(&leaf, &"test.secret.new".parse().unwrap(), 1).await;
+
+    // Guessing ends.
+    let mut guesser = Connection::open(&tls, &Tls::from_file(&server).unwrap()).await.unwrap();
+    let mut tries = 0;
+    while guesser.login("ann", "guess").await.is_err_and(|error| error.to_string().contains("481")) {
+        tries += 1;
+    }
+    assert_eq!(tries, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_or_stopping_broker_names_others_and_a_device_goes_there() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let first = publish(&realm, &mut publisher, &os(), None, 2, &["ann", "bob"]).await.unwrap();
+    let full = origin.mirror_of(&[origin.address], &format!("[limits]\nconnections = 1\n")).unwrap();
+    let text = fs::read_to_string(full.config()).unwrap();
+    fs::write(full.config(), format!("referrals = [\"{}\"]\n{text}", origin.url())).unwrap();
+    let daemon = full.start().unwrap();
+    let device = |fixture: &Fixture| {
+        let source: Source = fixture.source().unwrap();
+        let state = State::ephemeral(source.anchor());
+        Device::with_state(source, ["test.os.stable"], state).unwrap()
+    };
+    until_head(&full, &os(), 2).await;
+    // The one connection is free again when the broker has seen that the last was closed.
+    let mut keeps = None;
+    until("the one connection is free", async || {
+        keeps = connect(&full).await.ok();
+        keeps.is_some()
+    })
+    .await;
+    let mut keeps = keeps.unwrap();
+    let mut asks = device(&full);
+    // It is refused, and learns from the broker that was named.
+    assert_eq!(asks.poll().await.unwrap().len(), 1);
+    assert_eq!(keeps.command("XWATCH test.os.*").await.unwrap().code, code::WATCHING);
+    drop(keeps);
+
+    // A watch that a stopping broker ends goes on elsewhere, with the same cursor.
+    let mut told = device(&full);
+    let stream = told.watch();
+    futures_util::pin_mut!(stream);
+    let newest = stream.next().await.unwrap().unwrap();
+    assert_eq!(newest.serial().number(), 2);
+    daemon.signal("TERM").unwrap();
+    let next = publish(&realm, &mut publisher, &os(), Some(first), 1, &["ann", "bob"]).await.unwrap();
+    let came = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            match stream.next().await.unwrap() {
+                Ok(statement) => return statement,
+                Err(error) => eprintln!("{error}"),
+            }
+        }
+    });
+    assert_eq!(came.await.unwrap().head(), next);
+    daemon.wait(Duration::from_secs(15)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_there_when_it_is_compressed() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 300, &["ann", "bob"]).await.unwrap();
+    let mut plain = connect(&origin).await.unwrap();
+    let mut thin = connect(&origin).await.unwrap();
+    assert!(thin.is_capable("COMPRESS").await.unwrap());
+    assert!(thin.compress().await.unwrap());
+    assert!(!thin.is_capable("COMPRESS").await.unwrap());
+    assert_eq!(thin.command("COMPRESS DEFLATE").await.unwrap().code, code::NOT_PERMITTED);
+    for connection in [&mut plain, &mut thin] {
+        connection.group(&os(), None).await.unwrap();
+    }
+    let serials = || 1..=300_u32;
+    let (one, two) = (plain.fetch(serials()).await.unwrap(), thin.fetch(serials()).await.unwrap());
+    let octets = |all: Vec<Option<tidings_protocol::article::Incoming>>| -> Vec<Vec<u8>> {
+        all.into_iter().map(|one| one.unwrap().statement.octets().to_vec()).collect()
+    };
+    assert_eq!(octets(one), octets(two));
+    assert_eq!(thin.command("XWATCH test.*").await.unwrap().code, code::WATCH_REFUSED);
+    // What is no compression ends the session, and nothing else.
+    let mut broken = connect(&origin).await.unwrap();
+    broken.command("COMPRESS DEFLATE").await.unwrap();
+    broken.send_raw(b"GROUP test.os.stable\r\n").await.unwrap();
+    assert!(broken.answer().await.is_err());
+    assert_eq!(plain.command("DATE").await.unwrap().code, code::DATE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_air_gap_is_crossed_with_a_file() {
+    let mut realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let old = publish(&realm, &mut publisher, &os(), None, 100, &["ann", "bob"]).await.unwrap();
+    // The keys of the history are retired.
+    let roles = ["trust * 2 root1 root2 root3", "release * 1 dora", "withdraw * 1 stop", "beat * 1 beat"];
+    let rotated = realm.rotate(&roles, &[(&os(), old)], &["root1", "root2"]);
+    publisher.publish(&rotated).await.unwrap();
+    publish(&realm, &mut publisher, &os(), Some(old), 5, &["dora"]).await.unwrap();
+    let stick = tempfile::tempdir().unwrap();
+    let file = |name: &str| stick.path().join(name).display().to_string();
+    good(&tidings(&realm, &[&origin], &["export", "test.os.stable", "--to-serial", "60", "--out", &file("one")]));
+    good(&tidings(&realm, &[&origin], &["export", "test.os.stable", "--from-serial", "61", "--out", &file("two")]));
+
+    let peer = "gap_seconds = 1\n[[peer]]\nname = \"stick\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"test.*\"\n";
+    let far = broker(&realm, &format!("[limits]\n{peer}")).unwrap();
+    let _far = far.start().unwrap();
+    // Half of it does not prove itself any more: its signers are gone, and what vouches for it is in the other half.
+    let half = tidings(&realm, &[&far], &["import", &file("one")]);
+    assert!(!half.status.success());
+    assert_eq!(head(&far, &os()).await.unwrap(), 0);
+    let all = good(&tidings(&realm, &[&far], &["import", &file("two"), &file("one")]));
+    assert_eq!(all, "107 new, 0 there already\n");
+    assert_eq!(read_all(&far, &os()).await.unwrap(), read_all(&origin, &os()).await.unwrap());
+    assert_eq!(good(&tidings(&realm, &[&far], &["import", &file("one"), &file("two")])), "0 new, 107 there already\n");
+    // A broker that never gets the first half begins where the second does.
+    let late = broker(&realm, &format!("[limits]\n{peer}")).unwrap();
+    let _late = late.start().unwrap();
+    let gap = tidings(&realm, &[&late], &["import", &file("two")]);
+    assert!(!gap.status.success() && String::from_utf8_lossy(&gap.stderr).contains("gap"), "{gap:?}");
+    until_head(&late, &os(), 105).await;
+    assert_eq!(read_all(&late, &os()).await.unwrap().len(), 45);
+
+    // One octet changed on the way, a file cut short, and a broker that does not know us.
+    let octets = fs::read(file("two")).unwrap();
+    let changed = String::from_utf8_lossy(&octets).replace("Version: 1.70", "Version: 6.66");
+    fs::write(file("changed"), changed).unwrap();
+    fs::write(file("short"), &octets[..octets.len() - 10]).unwrap();
+    for (name, expected) in [("changed", "Message-ID"), ("short", "copied whole")] {
+        let refused = tidings(&realm, &[&far], &["import", &file(name)]);
+        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(expected), "{refused:?}");
+    }
+    let stranger = tidings(&realm, &[&origin], &["import", &file("two"), &file("one")]);
+    assert!(String::from_utf8_lossy(&stranger.stderr).contains("[[peer]]"), "{stranger:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_table_shows_tiers_heads_and_lags() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let first = publish(&realm, &mut publisher, &os(), None, 3, &["ann", "bob"]).await.unwrap();
+    let region = origin.mirror_of(&[origin.address], "").unwrap();
+    let _region = region.start().unwrap();
+    let leaf = origin.mirror_of(&[region.address], "").unwrap();
+    let leaf_daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 3).await;
+    let all = [&origin, &region, &leaf];
+    let urls: Vec<String> = all.iter().map(|fixture| fixture.url()).collect();
+    let arguments: Vec<&str> = std::iter::once("status").chain(urls.iter().map(String::as_str)).collect();
+    let table = good(&tidings(&realm, &[], &arguments));
+    let expected = format!("broker\ttier\ttest.os.stable\n{}\t0\t3\n{}\t1\t3\n{}\t2\t3\n", urls[0], urls[1], urls[2]);
+    assert_eq!(table, expected);
+
+    // One is stopped, and comes back with an upstream that is not there: it is behind, and it is told by how much.
+    leaf_daemon.kill().unwrap();
+    let gone = tidings(&realm, &[], &arguments);
+    assert!(!gone.status.success() && String::from_utf8_lossy(&gone.stdout).contains(&format!("{}\t-\t?", urls[2])), "{gone:?}");
+    leaf.mirror(&[free_address().unwrap()], "").unwrap();
+    let _leaf = leaf.start().unwrap();
+    publish(&realm, &mut publisher, &os(), Some(first), 2, &["ann", "bob"]).await.unwrap();
+    until_head(&region, &os(), 5).await;
+    let behind = tidings(&realm, &[], &arguments);
+    assert!(String::from_utf8_lossy(&behind.stdout).contains("\t3 (-2, "), "{behind:?}");
+    let json = tidings(&realm, &all, &["status", "--json", &urls[0]]);
+    assert!(good(&json).contains("\"tier\":0"));
+    let motd = connect(&leaf).await.unwrap().listing("LIST MOTD", code::LIST).await.unwrap();
+    until("the mirror says how it stands", async || motd.contains("is not connected")).await;
+}
