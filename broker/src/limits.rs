@@ -20,6 +20,8 @@ pub const BEAT_LOOK: Duration = Duration::from_secs(1);
 pub const BEAT_RETRY: Duration = Duration::from_secs(10);
 /// Articles of one connection that are refused before it is closed (attacks 44 and 67).
 pub const REFUSALS: u32 = 1_000;
+/// Pieces of one channel that are here and do not hang together; what would be one more is put off.
+pub const ISLANDS: usize = 1_024;
 /// Statements of one peer that are being stored while it sends more.
 pub const FEED_ABREAST: usize = 256;
 /// Statements that are offered to one peer and not answered yet.

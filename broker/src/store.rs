@@ -5,7 +5,7 @@
 //! | `v` | the layout's version |
 //! | `c` CHANNEL | low-water mark, head, when the channel began |
 //! | `s` CHANNEL NUL SERIAL (big-endian) | when it arrived, `Path`, statement |
-//! | `f` CHANNEL | an island: highest and lowest serial of what is copied above the head and not visible yet |
+//! | `f` CHANNEL | its islands: highest and lowest serials of what is copied above the head and not visible yet |
 //! | `p` PEER NUL CHANNEL | the last serial that this peer of a feed has answered for |
 
 use std::{
@@ -101,13 +101,12 @@ impl Batch {
     pub(crate) fn remove_marks(&mut self, channel: &Channel) {
         self.0.remove(channel_key(channel));
     }
-    /// Remembers what is copied of a channel and not visible yet, or that this is over.
-    pub(crate) fn set_island(&mut self, channel: &Channel, island: Option<(Serial, Serial)>) {
-        match island {
-            Some((top, lowest)) => {
-                self.0.insert(island_key(channel), [top.number().to_be_bytes(), lowest.number().to_be_bytes()].concat());
-            }
-            None => self.0.remove(island_key(channel)),
+    /// Remembers what is copied of a channel and not visible yet: highest and lowest serials.
+    pub(crate) fn set_islands(&mut self, channel: &Channel, islands: impl Iterator<Item = (Serial, Serial)>) {
+        let value: Vec<u8> = islands.flat_map(|(top, lowest)| [top, lowest]).flat_map(|serial| serial.number().to_be_bytes()).collect();
+        match value.is_empty() {
+            true => self.0.remove(island_key(channel)),
+            false => self.0.insert(island_key(channel), value),
         }
     }
     pub(crate) fn set_marks(&mut self, channel: &Channel, marks: &Marks) {
@@ -210,17 +209,22 @@ impl Store {
         self.db.scan_prefix(b"c").map(read).collect()
     }
 
-    /// Channels with an island, its highest and its lowest serial.
+    /// Every island: its channel, its highest and its lowest serial.
     pub(crate) fn islands(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
-        let read = |entry: Result<(sled::IVec, sled::IVec), sled::Error>| {
+        let mut all = Vec::new();
+        for entry in self.db.scan_prefix(b"f") {
             let (key, value) = entry?;
             let name = String::from_utf8_lossy(&key[1..]).into_owned();
+            let damaged = || StoreError::Damaged(name.clone());
+            let channel: Channel = name.parse().map_err(|_| damaged())?;
             let mut value = &*value;
-            let mut serial = || Serial::new(u32::from_be_bytes(take(&mut value)?));
-            let (channel, top, lowest) = (name.parse().ok(), serial(), serial());
-            channel.zip(top.zip(lowest)).map(|(channel, (top, lowest))| (channel, top, lowest)).ok_or(StoreError::Damaged(name))
-        };
-        self.db.scan_prefix(b"f").map(read).collect()
+            while !value.is_empty() {
+                let mut serial = || Serial::new(u32::from_be_bytes(take(&mut value)?));
+                let (top, lowest) = serial().zip(serial()).ok_or_else(damaged)?;
+                all.push((channel.clone(), top, lowest));
+            }
+        }
+        Ok(all)
     }
 
     /// The last serial of a channel that a peer has answered for; 0 if it was offered nothing yet.

@@ -102,6 +102,12 @@ impl Descent {
         Ok(descent)
     }
 
+    /// Takes over what a descent that has come down to the beginning of this one has vouched for.
+    pub fn follow(&mut self, above: &Self) {
+        let more: Vec<Kind> = above.vouched.iter().filter(|kind| !self.vouched.contains(kind)).copied().collect();
+        self.vouched.extend(more);
+    }
+
     /// The statement that comes next, if there is one below.
     pub fn next(&self) -> Option<Head> {
         self.next

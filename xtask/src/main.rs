@@ -1,10 +1,10 @@
 //! The chores of this repository: `cargo xtask` lists them, `cargo xtask ci` is exactly what CI does.
 #![allow(clippy::print_stdout)]
 
+mod interop;
 mod setup;
 
 use std::{
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Instant,
@@ -36,8 +36,11 @@ enum Task {
     Readme,
     /// Write the test vectors of the specification anew
     Vectors,
-    /// Other people's software against ours: nntplib, Net::NNTP, a device in POSIX shell
-    Interop,
+    /// Other people's software against ours: all of it, or what is named
+    Interop {
+        /// nntplib, net-nntp, device, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews, pullnews, nntpget, actsync
+        names: Vec<String>,
+    },
     /// Kill the broker under load, again and again; then the same with damaged snapshots
     Crash {
         /// How often, in each of the two runs
@@ -149,38 +152,6 @@ fn build() -> anyhow::Result<()> {
     run(&mut cargo("build --release --workspace"))
 }
 
-/// A demonstration that stays up, as other people's tools see it.
-fn interop() -> anyhow::Result<()> {
-    setup::packages(&["python3", "perl", "libio-socket-ssl-perl", "openssl", "dash"])?;
-    build()?;
-    let directory = root().join("target/interop");
-    if directory.exists() {
-        std::fs::remove_dir_all(&directory)?;
-    }
-    let releases = "12";
-    let mut demo = release("tidingsd").args(["demo", "--releases", releases, "--keep"]).arg(&directory).stdout(Stdio::piped()).spawn()?;
-    let checked = demo.stdout.take().context("no output").and_then(|output| {
-        let lines = BufReader::new(output).lines().map_while(Result::ok).take_while(|line| line != "ready");
-        let values: Vec<(String, String)> = lines.filter_map(|l| l.split_once('=').map(|(k, v)| (k.into(), v.into()))).collect();
-        let value = |key: &str| values.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone()).with_context(|| format!("no {key}="));
-        let (nntp, nntps, ca, channel, anchor) = (value("nntp")?, value("nntps")?, value("ca")?, value("channel")?, value("anchor")?);
-        let readers = [&nntp, &nntps, &ca, &channel, releases];
-        run(command(setup::python_with("nntplib")?).arg("interop/nntplib_reader.py").args(readers))?;
-        run(command("perl").arg("interop/net_nntp_reader.pl").args(readers))?;
-        run(command("dash").arg("interop/device.sh").args([&nntps, &ca, &channel, &anchor]))?;
-        let other = anchor.replace("sha256:", "sha256:0").chars().take(anchor.len()).collect::<String>();
-        let refused = command("dash").arg("interop/device.sh").args([&nntps, &ca, &channel, &other]).output()?;
-        ensure!(!refused.status.success() && refused.stdout.is_empty(), "the shell device believes another anchor");
-        println!("the device in shell refuses another anchor: {}", String::from_utf8_lossy(&refused.stderr).trim());
-        Ok(())
-    });
-    run(command("kill").arg(demo.id().to_string()))?;
-    let status = demo.wait()?;
-    checked?;
-    ensure!(status.success(), "the demonstration ended with {status}");
-    Ok(())
-}
-
 /// Every block of the README that is marked as part of the walk-through, in one shell, in a directory of its own.
 fn readme() -> anyhow::Result<()> {
     build()?;
@@ -267,7 +238,7 @@ fn ci() -> anyhow::Result<()> {
         ("spec", spec),
         ("demo", || build().and_then(|()| run(release("tidingsd").arg("demo")))),
         ("readme", readme),
-        ("interop", interop),
+        ("interop", || interop::run(&[])),
         ("crash", || crash(200)),
         ("sleeper", || sleeper(1_000, 10_000)),
         ("fanout", || fanout(10_000, 1)),
@@ -304,7 +275,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Spec => spec(),
         Task::Readme => readme(),
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
-        Task::Interop => interop(),
+        Task::Interop { names } => interop::run(&names),
         Task::Crash { rounds } => crash(rounds),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),

@@ -55,6 +55,26 @@ pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
     run(apt(&["install"]).args(missing.iter())).with_context(hint)
 }
 
+/// Packages of Debian, unpacked side by side into a directory of this repository and not installed.
+pub(super) fn unpacked(names: &[&str]) -> anyhow::Result<PathBuf> {
+    let directory = root().join("target/unpacked");
+    let done = directory.join(names.join("+"));
+    if done.exists() {
+        return Ok(directory);
+    }
+    std::fs::create_dir_all(&directory)?;
+    run(super::command("apt-get").args(["-qq", "download"]).args(names).current_dir(&directory))
+        .with_context(|| format!("cannot download {names:?}; is apt-get update due?"))?;
+    for entry in std::fs::read_dir(&directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(super::command("dpkg").arg("-x").arg(&path).arg(&directory))?;
+        }
+    }
+    std::fs::write(done, "")?;
+    Ok(directory)
+}
+
 /// A Python with packages of its own, in the target directory.
 pub(super) fn python(needs: &[&str]) -> anyhow::Result<PathBuf> {
     let directory = root().join("target/python");

@@ -2,8 +2,8 @@
 //!
 //! A copy that follows the head is appended. One that lies above a gap begins an *island*: statements that are stored, proven,
 //! and not visible. An island grows downwards, each statement checked against the id that its successor names, and
-//! upwards, and becomes part of the log when its lower end meets the head: the gap is filled by hashing, and nobody ever sees
-//! a log with a hole. It survives a restart, so that filling goes on where it was.
+//! upwards; two that meet become one, and one that meets the head becomes part of the log: the gap is filled by hashing, and
+//! nobody ever sees a log with a hole. Islands survive a restart, so that filling goes on where it was.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,10 @@ use tidings_protocol::{
 };
 
 use super::{Accepted, AppendError, Pending, Writer};
-use crate::store::{Batch, Marks};
+use crate::{
+    limits::ISLANDS,
+    store::{Batch, Marks},
+};
 
 /// One statement that another broker has.
 pub(crate) enum Offer {
@@ -53,13 +56,22 @@ pub(crate) enum Copied {
     Wants(Serial),
 }
 
-/// What is stored above a gap.
+/// What is stored above a gap: consecutive statements.
 pub(crate) struct Island {
     top: Head,
     lowest: Serial,
     descent: Descent,
     /// When it last grew downwards.
     since: Instant,
+}
+
+impl Island {
+    fn range(&self) -> (Serial, Serial) {
+        (self.top.serial, self.lowest)
+    }
+    fn holds(&self, serial: Serial) -> bool {
+        (self.lowest..=self.top.serial).contains(&serial)
+    }
 }
 
 impl Writer {
@@ -76,9 +88,7 @@ impl Writer {
                 let descent = Descent::resume(&trust, &top, &lowest).ok()?;
                 Some(Island { top: top.head(), lowest: lowest.serial(), descent, since: Instant::now() })
             });
-            if let Some(island) = island {
-                self.islands.insert(channel, island);
-            }
+            self.islands.entry(channel).or_default().extend(island);
         }
     }
 
@@ -88,7 +98,7 @@ impl Writer {
         let mut batch = Batch::default();
         for channel in &forgotten {
             self.islands.remove(channel);
-            batch.set_island(channel, None);
+            batch.set_islands(channel, std::iter::empty());
         }
         if !forgotten.is_empty()
             && let Err(error) = self.store.commit(batch)
@@ -115,7 +125,7 @@ impl Writer {
     pub(super) fn drop_log(&mut self, channel: &Channel) {
         let mut batch = Batch::default();
         batch.remove_marks(channel);
-        batch.set_island(channel, None);
+        batch.set_islands(channel, std::iter::empty());
         self.islands.remove(channel);
         self.logs.remove(channel);
         if let Err(error) = self.store.commit(batch) {
@@ -129,8 +139,8 @@ impl Writer {
         for (copy, path) in copies {
             any |= self.take_copy(pending, now, copy, path)?;
         }
-        self.join_island(pending, now, &channel, Some((floor, accept_gap)));
-        Ok(match self.islands.get(&channel).and_then(|island| island.descent.next()) {
+        self.join_islands(pending, now, &channel, Some((floor, accept_gap)));
+        Ok(match self.islands.get(&channel).and_then(|islands| islands.last()?.descent.next()) {
             Some(next) => Copied::Wants(next.serial),
             None if any => Copied::New,
             None => Copied::Known,
@@ -141,68 +151,75 @@ impl Writer {
     fn take_copy(&mut self, pending: &mut Pending, now: Timestamp, copy: Offer, path: String) -> Result<bool, AppendError> {
         let channel = copy.statement().channel().clone();
         let trust = self.namespaces.trust(&channel).ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
-        let (serial, here) = (copy.statement().serial(), copy.statement().head());
+        let here = copy.statement().head();
         let marks = self.marks(pending, &channel);
-        let next = self.islands.get(&channel).and_then(|island| island.descent.next());
-        if let Some(marks) = marks.filter(|marks| serial <= marks.head.serial) {
-            return self.take_old(pending, &trust, copy, marks, next == Some(here));
+        let mut none = Vec::new();
+        let islands = self.islands.get_mut(&channel).unwrap_or(&mut none);
+        let above = islands.iter_mut().find(|island| island.descent.next() == Some(here));
+        if let Some(marks) = marks.filter(|marks| here.serial <= marks.head.serial) {
+            let linked = above.is_some();
+            return self.take_old(pending, &trust, copy, marks, linked);
         }
-        if let Some(island) = self.islands.get_mut(&channel) {
-            if next == Some(here) {
-                let statement = island.descent.take(&trust, unproven(copy))?;
-                (island.lowest, island.since) = (serial, Instant::now());
-                let range = (island.top.serial, serial);
-                pending.hide(&statement, now, &path, Some(range));
-                return Ok(true);
-            }
-            if (island.lowest..=island.top.serial).contains(&serial) {
-                // It is here, unless somebody has signed another one; the next look at the head will tell.
-                return Ok(false);
-            }
+        if let Some(island) = above {
+            let statement = island.descent.take(&trust, unproven(copy))?;
+            (island.lowest, island.since) = (here.serial, Instant::now());
+            self.hide(pending, now, &statement, &path);
+            return Ok(true);
+        }
+        if islands.iter().any(|island| island.holds(here.serial)) {
+            // It is here, unless somebody has signed another one; the next look at the head will tell.
+            return Ok(false);
         }
         let follows = copy.statement().predecessor();
-        let is_next = follows == marks.map(|marks| marks.head);
-        let top = self.islands.get(&channel).map(|island| island.top);
-        let begins_island = !is_next && top.is_none();
-        if !(is_next || begins_island || follows == top) {
-            // It contradicts the head, or lies beyond what is being filled in.
-            let beside_head = marks.is_some_and(|marks| marks.head.serial.next() == Some(serial));
-            let statement = self.prove(&trust, copy)?;
-            if beside_head {
-                self.look_for_fork(pending, &statement);
-                return Err(AppendError::Fork(channel, serial));
+        if follows == marks.map(|marks| marks.head) {
+            if marks.is_none() && islands.is_empty() && self.logs.is_full() {
+                return Err(AppendError::Channels);
             }
-            return Err(AppendError::Later);
-        }
-        if marks.is_none() && top.is_none() && self.logs.is_full() {
-            return Err(AppendError::Channels);
-        }
-        if begins_island && marks.is_some_and(|marks| follows.is_some_and(|f| f.serial == marks.head.serial)) {
-            // It follows another statement than our head, in the head's place.
             let statement = self.prove(&trust, copy)?;
+            self.accept(pending, now, Accepted { statement, path, reply: None, trust: None });
+            return Ok(true);
+        }
+        let below = islands.iter().position(|island| follows == Some(island.top));
+        let full = islands.len() >= ISLANDS || (marks.is_none() && islands.is_empty() && self.logs.is_full());
+        let statement = self.prove(&trust, copy)?;
+        if marks.is_some_and(|marks| follows.is_some_and(|f| f.serial == marks.head.serial)) {
+            // It follows another statement than our head, in the head's place.
             let settled = trust.checkpoint(&channel).is_some_and(|checkpoint| checkpoint == here);
             if settled && self.leave_branch(pending, &channel) {
                 return Err(AppendError::Later);
             }
             self.look_for_fork(pending, &statement);
-            return Err(AppendError::Fork(channel, serial));
+            return Err(AppendError::Fork(channel, here.serial));
         }
-        let statement = self.prove(&trust, copy)?;
-        if is_next {
-            self.accept(pending, now, Accepted { statement, path, reply: None, trust: None });
-            return Ok(true);
-        }
-        match self.islands.get_mut(&channel) {
-            Some(island) => island.top = here,
+        let islands = self.islands.entry(channel.clone()).or_default();
+        match below {
+            Some(below) => islands[below].top = here,
+            None if full => return Err(AppendError::Later),
             None => {
-                let mut descent = Descent::new(channel.clone());
+                let mut descent = Descent::new(channel);
                 descent.take(&trust, (*statement).clone())?;
-                self.islands.insert(channel.clone(), Island { top: here, lowest: serial, descent, since: Instant::now() });
+                let place = islands.partition_point(|island| island.lowest < here.serial);
+                islands.insert(place, Island { top: here, lowest: here.serial, descent, since: Instant::now() });
             }
         }
-        let range = self.islands.get(&channel).map(|island| (island.top.serial, island.lowest));
-        pending.hide(&statement, now, &path, range);
+        self.hide(pending, now, &statement, &path);
         Ok(true)
+    }
+
+    /// Stores a statement above the head, where nobody sees it; what hangs together now becomes one.
+    fn hide(&mut self, pending: &mut Pending, now: Timestamp, statement: &Verified<Statement>, path: &str) {
+        let channel = statement.channel();
+        pending.batch.insert(statement, now, path);
+        pending.hidden += 1;
+        let Some(islands) = self.islands.get_mut(channel) else { return };
+        let met = (1..islands.len()).find(|&at| islands[at].descent.next() == Some(islands[at - 1].top));
+        if let Some(upper) = met {
+            let above = islands.remove(upper);
+            let below = &mut islands[upper - 1];
+            below.descent.follow(&above.descent);
+            below.top = above.top;
+        }
+        pending.batch.set_islands(channel, islands.iter().map(Island::range));
     }
 
     /// A statement at or below the head: the one that is here, or the proof of a fork.
@@ -242,60 +259,59 @@ impl Writer {
         }
     }
 
-    /// Makes an island part of the log, if its lower end meets the head, or whatever counts as the beginning.
-    pub(super) fn join_island(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel, floor: Option<(Serial, bool)>) {
-        let Some(island) = self.islands.get(channel) else { return };
-        let (top, lowest, next) = (island.top, island.lowest, island.descent.next());
+    /// Makes the lowest island part of the log, if it meets the head; or the highest, if it has come down to what counts as
+    /// the beginning: nothing below is to be had.
+    pub(super) fn join_islands(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel, floor: Option<(Serial, bool)>) {
         let marks = self.marks(pending, channel);
-        let reached = floor.is_some_and(|(floor, _)| lowest <= floor);
-        let low = match marks {
-            Some(marks) if next == Some(marks.head) => marks.low,
-            // What was appended meanwhile has overtaken it, or is another branch.
-            Some(marks) if marks.head.serial >= lowest => return self.end_island(pending, channel),
-            Some(_) if reached && floor.is_some_and(|(_, accept_gap)| accept_gap) => lowest,
-            None if reached || next.is_none() => lowest,
-            _ => return,
-        };
-        if let Some(old) = marks.filter(|_| low == lowest) {
-            tracing::warn!(%channel, from = %old.head.serial, to = %lowest, "what lies between is not to be had any more: the log begins anew behind it");
-            let gone = old.low.number()..=old.head.serial.number();
-            gone.filter_map(Serial::new).for_each(|serial| pending.batch.remove(channel, serial));
+        let Some(islands) = self.islands.get_mut(channel) else { return };
+        let before = islands.len();
+        if let Some(marks) = marks {
+            // What was appended meanwhile has overtaken them, or they are another branch.
+            islands.retain(|island| island.lowest > marks.head.serial);
         }
-        let created = marks.map_or(now, |marks| marks.created);
-        pending.marks.insert(channel.clone(), Marks { low, head: top, created });
-        pending.joined.insert(channel.clone());
-        self.end_island(pending, channel);
+        let meets = |island: &Island| island.descent.next() == marks.map(|marks| marks.head);
+        let reached = |island: &Island| floor.is_some_and(|(floor, accept_gap)| island.lowest <= floor && (marks.is_none() || accept_gap));
+        let joins = match islands.first().is_some_and(meets) {
+            true => Some((0, marks.map(|marks| marks.low))),
+            false => islands.last().is_some_and(reached).then(|| (islands.len() - 1, None)),
+        };
+        if let Some((at, low)) = joins {
+            let Island { top, lowest, .. } = islands.remove(at);
+            islands.drain(..at);
+            let low = low.unwrap_or(lowest);
+            if let Some(old) = marks.filter(|_| low == lowest) {
+                tracing::warn!(%channel, from = %old.head.serial, to = %lowest, "what lies between is not to be had any more: the log begins anew behind it");
+                let gone = old.low.number()..=old.head.serial.number();
+                gone.filter_map(Serial::new).for_each(|serial| pending.batch.remove(channel, serial));
+            }
+            let created = marks.map_or(now, |marks| marks.created);
+            pending.marks.insert(channel.clone(), Marks { low, head: top, created });
+            pending.joined.insert(channel.clone());
+        }
+        if islands.len() != before {
+            pending.batch.set_islands(channel, islands.iter().map(Island::range));
+            pending.hidden += 1;
+        }
+        if islands.is_empty() {
+            self.islands.remove(channel);
+        }
     }
 
     /// Channels that a feed has begun in the middle: what has not come by now is not to be had, and the log begins there.
     /// A mirror asks, and knows better; and a log that has a beginning waits for what lies between.
     pub(super) fn settle_islands(&mut self, now: Timestamp, patience: Duration) {
-        let due = |(channel, island): (&Channel, &Island)| {
-            let waits = island.since.elapsed() > patience && self.logs.get(channel.as_str()).is_none() && !self.is_mirrored(channel);
-            waits.then(|| (channel.clone(), island.lowest))
+        let due = |(channel, islands): (&Channel, &Vec<Island>)| {
+            let highest = islands.last().filter(|_| islands.iter().all(|island| island.since.elapsed() > patience))?;
+            let waits = self.logs.get(channel.as_str()).is_none() && !self.is_mirrored(channel);
+            waits.then(|| (channel.clone(), highest.lowest))
         };
         let due: Vec<_> = self.islands.iter().filter_map(due).collect();
         for (channel, lowest) in due {
             tracing::warn!(%channel, from = %lowest, "what lies below has not come: the log begins here");
             let mut pending = Pending::default();
-            self.join_island(&mut pending, now, &channel, Some((lowest, false)));
+            self.join_islands(&mut pending, now, &channel, Some((lowest, false)));
             self.commit(pending, now);
         }
-    }
-
-    fn end_island(&mut self, pending: &mut Pending, channel: &Channel) {
-        self.islands.remove(channel);
-        pending.batch.set_island(channel, None);
-        pending.hidden += 1;
-    }
-}
-
-impl Pending {
-    /// Stores a statement above the head, where nobody sees it.
-    fn hide(&mut self, statement: &Verified<Statement>, now: Timestamp, path: &str, range: Option<(Serial, Serial)>) {
-        self.batch.insert(statement, now, path);
-        self.batch.set_island(statement.channel(), range);
-        self.hidden += 1;
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) enum AppendError {
     Closed,
     #[error("{0} has no trust here yet; its trust log has to come first")]
     NoTrust(Channel),
-    #[error("something else is being filled in there; try again later")]
+    #[error("too much is here already that hangs together with nothing; what lies between has to come first")]
     Later,
     #[error("{0} {1} has another id here: a fork, or the branch that was settled against")]
     Fork(Channel, Serial),
@@ -123,7 +123,7 @@ pub(crate) struct Writer {
     /// What is copied from other brokers, and never begun here.
     pub(crate) mirrored: Option<Wildmat>,
     /// What was copied and is not visible yet.
-    pub(crate) islands: HashMap<Channel, Island>,
+    pub(crate) islands: HashMap<Channel, Vec<Island>>,
     /// Called once when the store has failed for good.
     pub(crate) on_failure: OnFailure,
 }
@@ -336,7 +336,7 @@ impl Writer {
         pending.batch.insert(statement, now, &accepted.path);
         pending.marks.insert(channel.clone(), marks);
         pending.accepted.push(accepted);
-        self.join_island(pending, now, &channel, None);
+        self.join_islands(pending, now, &channel, None);
     }
 
     /// A verified statement that was refused: if another one stands in its place, or is not the one that it follows, both

@@ -213,15 +213,50 @@ async fn show() -> anyhow::Result<ExitCode> {
     ensure!(careful.state().view().applied(&channel).map(|serial| serial.number()) == Some(1), "a withdrawn release was applied");
 
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    let Stage { broker, publisher, .. } = stage;
-    drop(publisher);
-    ensure!(broker.shutdown(DRAIN).await, "the broker did not end well");
+    move_to_a_mirror(stage, path).await?;
+    count += 1;
     say(format_args!(
-        "\n{count} statements were signed, published, relayed by push and by pull, and verified twice; 2 forgeries were refused; {:.1} s in all.",
+        "\n{count} statements were signed, published, relayed by push and by pull, mirrored, and verified everywhere; 2 forgeries were refused; {:.1} s in all.",
         began.elapsed().as_secs_f64()
     ));
     say("Next: the README shows how to publish, subscribe and operate; `tidingsd demo --keep DIR` leaves all of this running.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A mirror copies everything, the origin is stopped, and a device goes on at the mirror with the cursor that it has.
+async fn move_to_a_mirror(mut stage: Stage, path: &std::path::Path) -> anyhow::Result<()> {
+    let mirror = stage.mirror(path)?;
+    let url = format!("nntp://{}", mirror.nntp[0]);
+    say(format_args!("\n8. A mirror under the origin, {url}: provisioned with the anchor alone, it verifies everything itself."));
+    let brokers = [format!("nntp://{}", stage.broker.nntp[0]), url.clone()];
+    let source = Source::new(brokers.iter().map(String::as_str), &stage.anchor.to_string())?;
+    let channel = stage::CHANNEL.parse()?;
+    let mut moves = Device::with_state(source, [stage::CHANNEL], State::ephemeral(&stage.anchor))?;
+    moves.poll().await?;
+    let cursor = moves.state().head(&channel).context("the device has learnt nothing")?.serial;
+    let statement = stage.release("1.2", "mends what 1.1 broke", Urgency::Critical, vec![]).await?;
+    let only_mirror = Source::new([url.as_str()], &stage.anchor.to_string())?;
+    let mut looks = Device::with_state(only_mirror, [stage::CHANNEL], State::ephemeral(&stage.anchor))?;
+    let until = Instant::now() + PATIENCE;
+    while looks.state().head(&channel) != Some(statement.head()) || !looks.freshness(&channel).is_current() {
+        ensure!(Instant::now() < until, "the mirror did not get everything in time");
+        // It may have nothing yet.
+        let _ = looks.poll().await;
+        tokio::time::sleep(POLL).await;
+    }
+    let Stage { broker, publisher, .. } = stage;
+    drop(publisher);
+    ensure!(broker.shutdown(DRAIN).await, "the origin did not end well");
+    say(format_args!(
+        "  a device has learnt serial {cursor} at the origin; {} is published, mirrored, and the origin stopped",
+        statement.serial()
+    ));
+    let news = moves.poll().await?;
+    ensure!(news.len() == 1 && news[0].head() == statement.head(), "the device did not go on where it was");
+    say(format_args!("  the device asks on with the same cursor, at the mirror: {} {}", statement.serial(), describe(&statement)));
+    say(format_args!("  {channel} is {}", moves.freshness(&channel)));
+    ensure!(mirror.shutdown(DRAIN).await, "the mirror did not end well");
+    Ok(())
 }
 
 fn tls(ca: &std::path::Path) -> Result<Tls, Error> {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,7 @@ use tidings_protocol::{
 
 use crate::{
     Broker, Config, Settings,
-    config::{BeatConfig, Limits, Listen, Log, StoreConfig, Tls},
+    config::{BeatConfig, Limits, Listen, Log, Login, MirrorConfig, StoreConfig, Tls},
 };
 
 pub(super) const CHANNEL: &str = "demo.os.stable";
@@ -73,7 +74,42 @@ fn trust(root: &SigningKey, release: &SigningKey, beat: &SigningKey) -> anyhow::
     Ok(draft.write()?.sign(root)?)
 }
 
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+/// A broker with nothing but what every broker has.
+fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
+    Config {
+        name: name.into(),
+        data_dir,
+        anchors: vec![anchor.to_string()],
+        posting: true,
+        listen: Listen { nntp: vec![loopback()], nntps: vec![] },
+        tls: None,
+        mirror: None,
+        feed: vec![],
+        peer: vec![],
+        access: vec![],
+        referrals: vec![],
+        beat: vec![],
+        retention: vec![],
+        // Everybody comes from one address here.
+        limits: Limits { connections_per_address: Limits::default().connections, ..Limits::default() },
+        store: StoreConfig::default(),
+        log: Log::default(),
+    }
+}
+
 impl Stage {
+    /// A mirror under the origin; it is provisioned with the anchor alone.
+    pub(super) fn mirror(&self, directory: &Path) -> anyhow::Result<Broker> {
+        let upstreams = vec![format!("nntp://{}", self.broker.nntp[0])];
+        let mirror = MirrorConfig { upstreams, channels: "*".into(), login: Login::default(), poll_seconds: 1 };
+        let config = Config { mirror: Some(mirror), ..plain("mirror.invalid", directory.join("mirror"), &self.anchor) };
+        Ok(Broker::bind(Settings::check(config, Path::new("the demonstration"))?)?)
+    }
+
     pub(super) async fn set_up(directory: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let directory = &directory.canonicalize()?;
@@ -87,25 +123,11 @@ impl Stage {
         let anchor = Anchor { namespace: NAMESPACE.parse()?, id: first.id() };
         fs::write(directory.join("anchor"), format!("{anchor}\n"))?;
         let (ca, tls) = certificates(directory)?;
-        let loopback = ([127, 0, 0, 1], 0).into();
         let config = Config {
-            mirror: None,
-            feed: vec![],
-            peer: vec![],
-            access: vec![],
-            referrals: vec![],
-            name: "demo.invalid".into(),
-            data_dir: directory.join("data"),
-            anchors: vec![anchor.to_string()],
-            posting: true,
-            listen: Listen { nntp: vec![loopback], nntps: vec![loopback] },
             tls: Some(tls),
+            listen: Listen { nntp: vec![loopback()], nntps: vec![loopback()] },
             beat: vec![BeatConfig { namespace: NAMESPACE.into(), key_file: beat_file, every_seconds: 1, life_seconds: 30 }],
-            retention: vec![],
-            // Everybody comes from one address here.
-            limits: Limits { connections_per_address: Limits::default().connections, ..Limits::default() },
-            store: StoreConfig::default(),
-            log: Log::default(),
+            ..plain("demo.invalid", directory.join("data"), &anchor)
         };
         let broker = Broker::bind(Settings::check(config, Path::new("the demonstration"))?)?;
         let source = Source::new([format!("nntp://{}", broker.nntp[0]).as_str()], &anchor.to_string())?;
