@@ -50,6 +50,8 @@ pub struct Fixture {
     pub anchor: Anchor,
     /// Where the broker will listen.
     pub address: SocketAddr,
+    /// What stands before the broker on its command line, e.g. `ip netns exec NAME`.
+    pub launcher: Vec<String>,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -121,7 +123,16 @@ impl Fixture {
         let anchor = Anchor { namespace: NAMESPACE.parse()?, id: trust.id() };
         keys::write_private(&directory.join("root.key"), &root, None)?;
         keys::write_private(&directory.join("release.key"), &release, None)?;
-        let fixture = Self { directory: directory.into(), root, release, trust, anchor, address: free_address()?, _directory: None };
+        let fixture = Self {
+            directory: directory.into(),
+            root,
+            release,
+            trust,
+            anchor,
+            address: free_address()?,
+            launcher: vec![],
+            _directory: None,
+        };
         fixture.configure("")?;
         Ok(fixture)
     }
@@ -189,7 +200,10 @@ impl Fixture {
     /// What it said, if it ended instead.
     pub fn start(&self) -> anyhow::Result<Daemon> {
         let log = fs::File::options().create(true).append(true).open(self.directory.join("tidingsd.log"))?;
-        let mut child = Command::new(binary("tidingsd"))
+        let program = binary("tidingsd").display().to_string();
+        let mut words = self.launcher.iter().chain([&program]);
+        let mut child = Command::new(words.next().context("no program")?)
+            .args(words)
             .arg("--config")
             .arg(self.config())
             .stdin(Stdio::null())

@@ -49,7 +49,19 @@ pub fn honest(_: &str, answer: Vec<u8>) -> Act {
 /// # Errors
 /// If there is no port.
 pub async fn start(brokers: &[SocketAddr], mischief: impl Fn(&str, Vec<u8>) -> Act + Send + Sync + 'static) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    start_at(([127, 0, 0, 1], 0).into(), brokers, mischief).await
+}
+
+/// The same at an address.
+///
+/// # Errors
+/// If there is no such address, or no port.
+pub async fn start_at(
+    at: SocketAddr,
+    brokers: &[SocketAddr],
+    mischief: impl Fn(&str, Vec<u8>) -> Act + Send + Sync + 'static,
+) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(at).await?;
     let address = listener.local_addr()?;
     let (mischief, brokers): (Arc<Mischief>, _) = (Arc::new(mischief), brokers.to_vec());
     let count = AtomicUsize::new(0);

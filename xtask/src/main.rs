@@ -41,6 +41,12 @@ enum Task {
         /// nntplib, net-nntp, device, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews, pullnews, nntpget, actsync
         names: Vec<String>,
     },
+    /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a network
+    Tree {
+        /// Repeats a run
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Kill the broker under load, again and again; then the same with damaged snapshots
     Crash {
         /// How often, in each of the two runs
@@ -173,6 +179,18 @@ fn readme() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Namespaces of its own, which end with it.
+fn tree(seed: Option<u64>) -> anyhow::Result<()> {
+    setup::packages(&["iproute2", "nftables", "util-linux", "mount"])?;
+    build()?;
+    let mut tree = command("unshare");
+    tree.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]).arg(root().join("target/release/tree"));
+    if let Some(seed) = seed {
+        tree.args(["--seed", &seed.to_string()]);
+    }
+    run(&mut tree)
+}
+
 fn crash(rounds: u32) -> anyhow::Result<()> {
     build()?;
     let rounds = rounds.to_string();
@@ -239,6 +257,7 @@ fn ci() -> anyhow::Result<()> {
         ("demo", || build().and_then(|()| run(release("tidingsd").arg("demo")))),
         ("readme", readme),
         ("interop", || interop::run(&[])),
+        ("tree", || tree(None)),
         ("crash", || crash(200)),
         ("sleeper", || sleeper(1_000, 10_000)),
         ("fanout", || fanout(10_000, 1)),
@@ -276,6 +295,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Readme => readme(),
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
         Task::Interop { names } => interop::run(&names),
+        Task::Tree { seed } => tree(seed),
         Task::Crash { rounds } => crash(rounds),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),

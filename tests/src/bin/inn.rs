@@ -41,7 +41,7 @@ struct Inn {
 
 impl Inn {
     fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("bash").arg(&self.script).args(arguments).env("FEED_PATTERN", "test.*").output()?;
+        let output = Command::new("bash").arg(&self.script).args(arguments).env("FEED_GROUPS", "test.*").output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{} {arguments:?}: {said}", self.script.display());
         Ok(said)
