@@ -375,11 +375,8 @@ impl Device {
             for channel in self.channels.iter().filter(|c| !without.contains(c)).chain(beats) {
                 // A beat by a key that was taken away is no cursor.
                 let head = self.state.head(channel).filter(|_| !channel.is_beat() || self.state.newest(channel).is_some());
-                targets.push(match head {
-                    Some(head) => format!("{channel}:{}", head.serial),
-                    // Its name alone is a wildmat: it is sent from its first statement on, once it begins.
-                    None => channel.to_string(),
-                });
+                // What is unknown is sent from its first statement on, once it begins.
+                targets.push(format!("{channel}:{}", head.map_or(0, |head| head.serial.number())));
             }
             match connection.watch(&targets.join(" ")).await {
                 Ok(promised) => return Ok(Some((connection, promised))),

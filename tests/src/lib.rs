@@ -1,5 +1,6 @@
 //! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
 
+pub mod inn;
 pub mod realm;
 pub mod relay;
 pub mod tree;

@@ -98,7 +98,9 @@ readers = ["ann", "region"]
     }
     assert_eq!(stranger.command("GROUP test.secret.one").await.unwrap().code, code::NO_SUCH_GROUP);
     assert_eq!(stranger.command(&format!("ARTICLE {}", told.message_id())).await.unwrap().code, code::NO_SUCH_ID);
-    assert_eq!(stranger.command("XWATCH test.secret.one:0").await.unwrap().code, code::NO_SUCH_GROUP);
+    // A watch of it is a watch of nothing.
+    let mut watches = connect(&fixture).await.unwrap();
+    watches.watch("test.secret.one:0 test.secret.new:0 test.*").await.unwrap();
     assert_eq!(stranger.command("AUTHINFO USER ann").await.unwrap().code, code::NEEDS_TLS);
 
     // Somebody with a password, over TLS.
@@ -123,6 +125,9 @@ readers = ["ann", "region"]
     publisher.publish(&realm.release(&"test.secret.new".parse().unwrap(), None, "1", &["ann", "bob"])).await.unwrap();
     until_head(&leaf, &secret, 2).await;
     until_head(&leaf, &"test.secret.new".parse().unwrap(), 1).await;
+
+    let told = tokio::time::timeout(Duration::from_secs(1), watches.event(Duration::from_secs(30))).await;
+    assert!(told.is_err(), "{told:?}");
 
     // Guessing ends.
     let mut guesser = Connection::open(&tls, &Tls::from_file(&server).unwrap()).await.unwrap();

@@ -180,12 +180,12 @@ fn a_reader_reads() {
          S: .
          C: OVER 2-
          S: 224 overview follows
-         S: 2	test.os.stable 1.2	tidings@test.os.stable.invalid	…	{two}		…	8
-         S: 3	test.os.stable 1.3	tidings@test.os.stable.invalid	…	{three}		…	8
+         S: 2	test.os.stable 1.2	tidings@test.os.stable.invalid	…	{two}		…	8	Xref: broker.invalid test.os.stable:2
+         S: 3	test.os.stable 1.3	tidings@test.os.stable.invalid	…	{three}		…	8	Xref: broker.invalid test.os.stable:3
          S: .
          C: XOVER 1
          S: 224 overview follows
-         S: 1	test.os.stable 1.1	…	{one}		…	8
+         S: 1	test.os.stable 1.1	…	{one}		…	8	Xref: broker.invalid test.os.stable:1
          S: .
          C: OVER 7-9
          S: 423 no such article number in this channel
@@ -235,8 +235,9 @@ fn a_reader_reads() {
          S: Date:
          S: Message-ID:
          S: References:
-         S: :bytes
-         S: :lines
+         S: Bytes:
+         S: Lines:
+         S: Xref:full
          S: .
          C: LIST HEADERS
          S: 215 headers and metadata that HDR knows
@@ -245,7 +246,27 @@ fn a_reader_reads() {
          S: :lines
          S: .
          C: LIST MOTD
+         S: 215 how this broker stands
+         S: broker.invalid: 2 channels
+         S: .
+         C: LIST COUNTS test.os.*
+         S: 215 list follows
+         S: test.os.stable 3 1 3 y
+         S: .
+         C: LIST SUBSCRIPTIONS
+         S: 215 list follows
+         S: test.os.stable
+         S: .
+         C: LIST DISTRIBUTIONS
          S: 503 this broker keeps no such list
+         C: HDR Xref 2
+         S: 225 …
+         S: 2 broker.invalid test.os.stable:2
+         S: .
+         C: MODE STREAM
+         S: 203 …
+         C: CHECK <1@example.org>
+         S: 480 …
          C: NEWGROUPS 20200101 000000 GMT
          S: 231 new channels follow
          S: test.os.stable 3 1 y
@@ -293,7 +314,7 @@ fn a_watch_begins_where_the_cursor_stands_and_ends_with_any_line() {
     let stage = stage("");
     let (two, three) = (stage.statements[2].message_id(), stage.statements[3].message_id());
     let mut client = Client::connect(&stage);
-    client.run("S: 200 …\nC: XWATCH test.nowhere:0\nS: 411 no channel test.nowhere here");
+    client.run("S: 200 …\nC: XWATCH test.nowhere:0\nS: 290 …\nC: DATE\nS: .\nS: 111 …");
     client.run(&format!("C: XWATCH test.os.stable:1\nS: 290 300 watching\nS: 2 {two} 18"));
     let article: Vec<String> = (0..18).map(|_| client.line()).collect();
     assert_eq!(article[9], "", "the empty line");

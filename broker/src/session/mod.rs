@@ -348,18 +348,18 @@ impl Session {
         for target in targets {
             match target {
                 WatchTarget::Live(wildmat) => watch.live.push(wildmat),
-                WatchTarget::After(channel, serial) => match self.log(channel.as_str()) {
-                    Some(log) => watch.cursors.push((log, serial.map_or(0, Serial::number))),
-                    None => {
-                        self.respond(code::NO_SUCH_GROUP, format_args!("no channel {channel} here"));
-                        return None;
+                WatchTarget::After(channel, serial) => {
+                    let serial = serial.map_or(0, Serial::number);
+                    match self.log(channel.as_str()) {
+                        Some(log) => watch.cursors.push((log, serial)),
+                        None => watch.expected.push((channel, serial)),
                     }
-                },
+                }
             }
         }
         let wanted = |log: &Arc<Log>| watch.live.iter().any(|live| live.matches(log.channel.as_str()));
         let matching = if watch.live.is_empty() { 0 } else { self.logs().iter().filter(|log| wanted(log)).count() };
-        if matching + watch.cursors.len() > WATCH_CHANNELS {
+        if matching + watch.cursors.len() + watch.expected.len() > WATCH_CHANNELS {
             self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
             return None;
         }
@@ -385,6 +385,7 @@ impl Session {
                 socket,
                 tls: stream.tls,
                 cursors: watch.cursors,
+                expected: watch.expected,
                 live: watch.live,
                 greeting,
                 input,
@@ -405,6 +406,7 @@ impl Session {
 #[derive(Default)]
 struct Watch {
     cursors: Vec<(Arc<Log>, u32)>,
+    expected: Vec<(Channel, u32)>,
     live: Vec<tidings_protocol::Wildmat>,
 }
 

@@ -47,8 +47,8 @@ pub(super) struct Engine {
     channels: Vec<Channel>,
     /// Watchers that had their turn and have more to get.
     turns: Vec<u32>,
-    /// Watchers with live wildmats.
-    live: usize,
+    /// Watchers that channels of the future may concern.
+    ahead: usize,
     on_failure: OnFailure,
     started: Instant,
 }
@@ -75,7 +75,7 @@ impl Engine {
             watchers: Slab::new(),
             channels: Vec::new(),
             turns: Vec::new(),
-            live: 0,
+            ahead: 0,
             on_failure,
             started: Instant::now(),
         };
@@ -128,7 +128,7 @@ impl Engine {
         // Channels that are new are made known first, so that those who join find them.
         news.sort_by_key(|(log, new)| (!new, log.index));
         for (log, new) in news {
-            if new && self.live > 0 {
+            if new && self.ahead > 0 {
                 self.offer(&log);
             }
             self.spread(&log);
@@ -168,12 +168,9 @@ impl Engine {
 
     /// A new channel for those who watch channels of the future.
     fn offer(&mut self, log: &Arc<Log>) {
-        let name = log.channel.as_str();
-        let wanted = |(at, w): (usize, &Watcher)| {
-            (w.live.iter().any(|live| live.matches(name)) && w.guest.may_read(&log.channel)).then_some(key(at))
-        };
-        let wanted: Vec<u32> = self.watchers.iter().filter_map(wanted).collect();
-        for at in wanted {
+        let wanted: Vec<(u32, u32)> =
+            self.watchers.iter().filter_map(|(at, watcher)| Some((key(at), watcher.wants(&log.channel)?))).collect();
+        for (at, after) in wanted {
             if self.has_cursor(at, log) {
                 continue;
             }
@@ -182,7 +179,7 @@ impl Engine {
                 self.settle(at, Next::Close);
                 continue;
             }
-            self.subscribe(at, log, 0);
+            self.subscribe(at, log, after);
         }
     }
 
@@ -217,17 +214,24 @@ impl Engine {
     }
 
     fn join(&mut self, joining: Joining) -> io::Result<()> {
-        let Joining { socket, tls, cursors, live, greeting, input, peer, guest, counted } = joining;
+        let Joining { socket, tls, mut cursors, expected, live, greeting, input, peer, guest, counted } = joining;
         let mut socket = mio::net::TcpStream::from_std(socket);
         let entry = self.watchers.vacant_entry();
         let at = entry.key();
         self.poll.registry().register(&mut socket, Token(at), Interest::READABLE | Interest::WRITABLE)?;
-        self.live += usize::from(!live.is_empty());
+        self.ahead += usize::from(!live.is_empty() || !expected.is_empty());
+        // Those that have come since the client was answered; of all others the mailbox will tell.
+        let here = |(channel, after): &(tidings_protocol::Channel, u32)| {
+            let log = self.logs.get(channel.as_str()).filter(|log| guest.may_read(&log.channel))?;
+            Some((log, *after))
+        };
+        cursors.extend(expected.iter().filter_map(here));
         entry.insert(Watcher {
             socket,
             tls,
             cursors: Vec::with_capacity(cursors.len()),
             live: live.into(),
+            expected: expected.into(),
             partial: greeting,
             input,
             peer,
@@ -320,7 +324,7 @@ impl Engine {
         let mut watcher = self.watchers.try_remove(at as usize)?;
         // The socket is going away or to another poll; either way it is not ours any more.
         let _ = self.poll.registry().deregister(&mut watcher.socket);
-        self.live -= usize::from(!watcher.live.is_empty());
+        self.ahead -= usize::from(watcher.looks_ahead());
         for cursor in &watcher.cursors {
             let subscribers = &mut self.channels[cursor.channel as usize].subscribers;
             subscribers.swap_remove(cursor.place as usize);

@@ -43,6 +43,8 @@ pub(crate) struct Joining {
     pub(crate) tls: Option<Box<ServerConnection>>,
     /// Each channel, and the serial after which it is sent.
     pub(crate) cursors: Vec<(Arc<Log>, u32)>,
+    /// The same for channels that are not here yet.
+    pub(crate) expected: Vec<(Channel, u32)>,
     /// The channels that are sent live.
     pub(crate) live: Vec<Wildmat>,
     /// What is sent first.

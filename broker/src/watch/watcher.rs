@@ -8,7 +8,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use mio::net::TcpStream;
 use rustls::ServerConnection;
-use tidings_protocol::{Wildmat, limits::XWATCH_OCTETS};
+use tidings_protocol::{Channel, Wildmat, limits::XWATCH_OCTETS};
 
 use super::{Counted, Guest};
 use crate::{
@@ -31,6 +31,8 @@ pub(super) struct Watcher {
     pub(super) tls: Option<Box<ServerConnection>>,
     pub(super) cursors: Vec<Cursor>,
     pub(super) live: Box<[Wildmat]>,
+    /// Channels that are not here yet, and the serial after which they are sent.
+    pub(super) expected: Box<[(Channel, u32)]>,
     /// The rest of what the socket took in part: shared octets, never a copy.
     pub(super) partial: Bytes,
     /// What the client has sent: it ends the watch.
@@ -51,6 +53,20 @@ fn would_block(error: &io::Error) -> bool {
 }
 
 impl Watcher {
+    /// Whether channels of the future may concern it.
+    pub(super) fn looks_ahead(&self) -> bool {
+        !self.live.is_empty() || !self.expected.is_empty()
+    }
+
+    /// After which serial a new channel is sent; none if it is not.
+    pub(super) fn wants(&self, new: &Channel) -> Option<u32> {
+        if !self.guest.may_read(new) {
+            return None;
+        }
+        let expected = self.expected.iter().find(|(channel, _)| channel == new).map(|(_, serial)| *serial);
+        expected.or_else(|| self.live.iter().any(|live| live.matches(new.as_str())).then_some(0))
+    }
+
     /// Sends what is begun; whether the socket has taken all of it.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         match &mut self.tls {

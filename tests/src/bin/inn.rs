@@ -4,17 +4,18 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use tidings_client::{Channel, Connection, Statement, Tls};
-use tidings_protocol::{article, nntp::code};
+use tidings_client::{Channel, Statement};
+use tidings_protocol::article;
 use tidings_tests::{
-    Fixture, binary, free_address,
+    Fixture, binary,
+    inn::Inn,
     realm::Realm,
     tree::{broker, os, publish, read_all, realm},
 };
@@ -30,58 +31,6 @@ struct Arguments {
     /// How many releases go round
     #[arg(long, default_value_t = 2_000)]
     releases: u32,
-}
-
-struct Inn {
-    script: PathBuf,
-    unpacked: String,
-    directory: String,
-    port: u16,
-}
-
-impl Inn {
-    fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("bash").arg(&self.script).args(arguments).env("FEED_GROUPS", "test.*").output()?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{} {arguments:?}: {said}", self.script.display());
-        Ok(said)
-    }
-
-    fn start(script: &Path, scratch: &Path, name: &str, feed_to: u16) -> anyhow::Result<Self> {
-        let unpacked = scratch.join("deb").display().to_string();
-        let inn =
-            Self { script: script.into(), unpacked, directory: scratch.join(name).display().to_string(), port: free_address()?.port() };
-        if !Path::new(&inn.unpacked).exists() {
-            inn.run(&["fetch", &inn.unpacked])?;
-        }
-        let (port, feed) = (inn.port.to_string(), feed_to.to_string());
-        inn.run(&["setup", &inn.directory, &inn.unpacked, &port, &feed, "far.invalid", "test.trust", "test.os.stable"])?;
-        inn.run(&["start", &inn.directory])?;
-        Ok(inn)
-    }
-
-    async fn connect(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(&format!("nntp://127.0.0.1:{}", self.port).parse()?, &Tls::system()?).await?)
-    }
-
-    /// Offers an article as a peer does.
-    async fn ihave(&self, id: &str, octets: &[u8]) -> anyhow::Result<()> {
-        let mut connection = self.connect().await?;
-        let answer = connection.command(&format!("IHAVE {id}")).await?;
-        ensure!(answer.code == code::SEND_IT, "{answer}");
-        connection.send_raw(octets).await?;
-        let answer = connection.answer().await?;
-        ensure!(answer.code == code::TRANSFERRED, "{answer}");
-        Ok(())
-    }
-}
-
-impl Drop for Inn {
-    fn drop(&mut self) {
-        if let Err(error) = self.run(&["stop", &self.directory]) {
-            eprintln!("{error}");
-        }
-    }
 }
 
 /// Waits until a broker has everything that the origin has, to the octet.
@@ -105,7 +54,8 @@ async fn go_round(arguments: &Arguments) -> anyhow::Result<()> {
     let peer = "[[peer]]\nname = \"inn\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"test.*\"\n";
     let far = broker(&realm, peer)?;
     let _far = far.start()?;
-    let inn = Inn::start(&arguments.script, scratch.path(), "a", far.address.port())?;
+    const GROUPS: &[&str] = &["test.trust", "test.os.stable"];
+    let inn = Inn::start(&arguments.script, scratch.path(), "a", far.address.port(), GROUPS)?;
     println!("INN runs, unpacked and not installed: {}", inn.connect().await?.command("MODE READER").await?.text);
 
     // Something else stands in the group, and is carried too: INN's numbers are not our serials, and not all is ours.
@@ -150,7 +100,7 @@ async fn go_round(arguments: &Arguments) -> anyhow::Result<()> {
     until_same("the mirror of INN, of one release more,", &leaf, &expected).await?;
 
     // A file on a stick, and INN's own program for such files.
-    let second = Inn::start(&arguments.script, scratch.path(), "b", 0)?;
+    let second = Inn::start(&arguments.script, scratch.path(), "b", 0, GROUPS)?;
     let batch = scratch.path().join("batch").display().to_string();
     let export = Command::new(binary("tidings"))
         .args(["export", "test.os.stable", "--out", &batch])
