@@ -227,3 +227,125 @@ async fn a_feed_goes_on_where_it_was_when_the_peer_was_away() {
     // The feed has a cursor, and no more: what was taken is not offered again.
     until("its end is told", async || origin.log().contains("feeding this peer")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_may_close_at_every_octet() {
+    let realm = realm();
+    let (fixture, _daemon) = taker(&realm);
+    let all = releases(&realm, &os(), None, 2, &["ann", "bob"]);
+    let mut dialogue = Vec::new();
+    for statement in realm.log.iter().chain(&all) {
+        dialogue.extend_from_slice(format!("CHECK {0}\r\nTAKETHIS {0}\r\n", statement.message_id()).as_bytes());
+        dialogue.extend_from_slice(&sent(statement, "x!not-for-mail"));
+    }
+    dialogue.extend_from_slice(format!("IHAVE {}\r\n", all[1].message_id()).as_bytes());
+    let address = fixture.address;
+    // From the longest beginning that is not the whole of the first article on: nothing of it may be there.
+    let first = dialogue.windows(5).position(|window| window == b"\r\n.\r\n").unwrap() + 5;
+    let cut = |end: usize, dialogue: &[u8]| {
+        let part = dialogue[..end].to_vec();
+        tokio::task::spawn_blocking(move || {
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut socket, &part).unwrap();
+        })
+    };
+    for end in 0..first {
+        cut(end, &dialogue).await.unwrap();
+    }
+    let mut peer = connect(&fixture).await.unwrap();
+    assert_eq!(peer.listing("LIST ACTIVE", code::LIST).await.unwrap(), "");
+    for end in first..dialogue.len() {
+        cut(end, &dialogue).await.unwrap();
+    }
+    until_head(&fixture, &os(), 2).await;
+    assert_eq!(read_all(&fixture, &os()).await.unwrap(), all);
+    assert!(!fixture.log().contains("ERROR"), "{}", fixture.log());
+}
+
+/// A news server that behaves worse each time that it is connected to, and well in the end.
+async fn strange_peer(taken: std::sync::Arc<std::sync::Mutex<Vec<String>>>) -> std::net::SocketAddr {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut number = 0;
+        while let Ok((socket, _)) = listener.accept().await {
+            number += 1;
+            let taken = taken.clone();
+            tokio::spawn(async move {
+                let (from, mut to) = socket.into_split();
+                let mut lines = BufReader::new(from).lines();
+                let greeting: &[u8] = match number {
+                    1 => b"502 you have no permission to talk\r\n",
+                    2 => &[b'x'; 100_000],
+                    _ => b"200 welcome\r\n",
+                };
+                to.write_all(greeting).await?;
+                if number <= 2 {
+                    return Ok(());
+                }
+                let mut offers = 0;
+                while let Some(line) = lines.next_line().await? {
+                    let answer = match (number, line.split(' ').next().unwrap_or_default()) {
+                        // It knows no streaming: IHAVE then.
+                        (_, "MODE") => "500 what?".to_owned(),
+                        (3, _) => "299 something that is no answer".to_owned(),
+                        (4, _) => "400 not today".to_owned(),
+                        (_, "IHAVE") => {
+                            offers += 1;
+                            let id = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                            if number == 5 && offers == 2 {
+                                "436 later".to_owned()
+                            } else {
+                                to.write_all(b"335 send it\r\n").await?;
+                                let mut article = String::new();
+                                while let Some(line) = lines.next_line().await?.filter(|line| line != ".") {
+                                    article.push_str(&line);
+                                    article.push('\n');
+                                }
+                                if number == 5 && offers == 3 {
+                                    return Ok(());
+                                }
+                                taken.lock().unwrap().push(id);
+                                "235 taken".to_owned()
+                            }
+                        }
+                        _ => "205 bye".to_owned(),
+                    };
+                    to.write_all(format!("{answer}\r\n").as_bytes()).await?;
+                }
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strange_peer_is_named_in_the_log_and_gets_everything_when_it_behaves() {
+    let realm = realm();
+    let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let peer = strange_peer(taken.clone()).await;
+    let (taker, _taker) = taker(&realm);
+    let feeds =
+        format!("[[feed]]\nname = \"strange\"\nto = \"nntp://{peer}\"\n[[feed]]\nname = \"good\"\nto = \"{}\"\n", taker.url());
+    let (origin, _origin, mut publisher) = origin(&realm, &feeds).await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 5, &["ann", "bob"]).await.unwrap();
+    // Others are not held up.
+    until_head(&taker, &os(), 5).await;
+    let all = read_all(&origin, &os()).await.unwrap();
+    let mut expected: Vec<String> = realm.log.iter().chain(&all).map(|statement| statement.message_id().to_string()).collect();
+    expected.sort();
+    let began = std::time::Instant::now();
+    loop {
+        let mut got = taken.lock().unwrap().clone();
+        got.sort();
+        got.dedup();
+        if got == expected {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(120), "{got:?} of {expected:?}: {}", origin.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(origin.log().matches("feed=\"strange\"").count() >= 5, "{}", origin.log());
+}

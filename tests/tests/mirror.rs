@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidings_client::Channel;
+use tidings_client::{Channel, Device, Source, Start, State};
 use tidings_protocol::nntp::code;
 use tidings_tests::{
     Fixture,
@@ -199,5 +199,65 @@ async fn attacks_19_45_a_silent_upstream_and_one_that_closes_anywhere_hold_nobod
     // Nothing that was cut off was taken for whole.
     for (statement, copied) in read_all(&origin, &os()).await.unwrap().iter().zip(read_all(&alone, &os()).await.unwrap_or_default()) {
         assert_eq!(*statement, copied);
+    }
+}
+
+/// Passes octets on, and closes after so many from the broker.
+async fn cutting(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, allowed) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let limit = allowed.clone();
+    tokio::spawn(async move {
+        while let Ok((mut device, _)) = listener.accept().await {
+            let mut left = limit.load(Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut broker = tokio::net::TcpStream::connect(to).await?;
+                let (mut up, mut down) = (vec![0; 4096], vec![0; 4096]);
+                while left > 0 {
+                    tokio::select! {
+                        n = device.read(&mut up) => match n? {
+                            0 => break,
+                            n => broker.write_all(&up[..n]).await?,
+                        },
+                        n = broker.read(&mut down) => {
+                            let n = n?.min(left);
+                            device.write_all(&down[..n]).await?;
+                            left -= n;
+                        }
+                    }
+                }
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    (address, allowed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_may_close_after_every_octet() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 2, &["ann", "bob"]).await.unwrap();
+    let all = read_all(&origin, &os()).await.unwrap();
+    let (cut, allowed) = cutting(origin.address).await;
+    let mut whole = 0;
+    for octets in 1.. {
+        allowed.store(octets, Ordering::SeqCst);
+        let source = Source::new([format!("nntp://{cut}").as_str()], &realm.anchor.to_string()).unwrap();
+        let state = State::ephemeral(&realm.anchor);
+        let mut device = Device::with_state(source, ["test.os.stable"], state).unwrap().with_start(Start::Oldest);
+        match device.poll().await {
+            // Everything or nothing of a channel, and what comes is what was signed.
+            Ok(news) => {
+                assert!(news.is_empty() || news.iter().map(|statement| &**statement).eq(&all), "after {octets} octets");
+                whole += usize::from(!news.is_empty());
+            }
+            Err(error) => assert!(whole == 0, "after {octets} octets {error}, and with fewer all was well"),
+        }
+        if whole > 10 {
+            assert!(octets > 2_000, "so few cannot have been all");
+            return;
+        }
     }
 }
