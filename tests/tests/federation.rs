@@ -143,7 +143,7 @@ async fn a_full_or_stopping_broker_names_others_and_a_device_goes_there() {
     let realm = realm();
     let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
     let first = publish(&realm, &mut publisher, &os(), None, 2, &["ann", "bob"]).await.unwrap();
-    let full = origin.mirror_of(&[origin.address], &format!("[limits]\nconnections = 1\n")).unwrap();
+    let full = origin.mirror_of(&[origin.address], "[limits]\nconnections = 1\n").unwrap();
     let text = fs::read_to_string(full.config()).unwrap();
     fs::write(full.config(), format!("referrals = [\"{}\"]\n{text}", origin.url())).unwrap();
     let daemon = full.start().unwrap();

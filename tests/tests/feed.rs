@@ -262,6 +262,35 @@ async fn a_peer_may_close_at_every_octet() {
     assert!(!fixture.log().contains("ERROR"), "{}", fixture.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_67_a_flood_by_a_peer_ends_and_others_go_on() {
+    let realm = realm();
+    let (fixture, _daemon) = taker(&realm);
+    let mut good = connect(&fixture).await.unwrap();
+    ihave(&mut good, &realm.log[0]).await;
+    let junk = releases(&realm, &os(), None, 1_200, &["eve"]);
+    let mut octets = Vec::new();
+    for statement in &junk {
+        octets.extend_from_slice(format!("TAKETHIS {}\r\n", statement.message_id()).as_bytes());
+        octets.extend_from_slice(&sent(statement, "x!not-for-mail"));
+    }
+    let mut peer = connect(&fixture).await.unwrap();
+    // It may be cut off before all of it is sent.
+    let _ = peer.send_raw(&octets).await;
+    let mut refused = 0;
+    let last = loop {
+        match peer.answer().await {
+            Ok(answer) if answer.code == code::TAKE_REFUSED => refused += 1,
+            other => break other,
+        }
+    };
+    assert!(refused <= 1_000 && last.as_ref().map_or(true, |answer| answer.code == code::UNAVAILABLE), "{refused}, then {last:?}");
+    assert!(fixture.log().contains("a connection is closed that offered too much that was refused"), "{}", fixture.log());
+    assert_eq!(good.listing("LIST ACTIVE", code::LIST).await.unwrap().lines().count(), 1);
+    let real = releases(&realm, &os(), None, 1, &["ann", "bob"]);
+    assert_eq!(take_these(&mut good, &[&real[0]]).await, [239]);
+}
+
 /// A news server that behaves worse each time that it is connected to, and well in the end.
 async fn strange_peer(taken: std::sync::Arc<std::sync::Mutex<Vec<String>>>) -> std::net::SocketAddr {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -327,8 +356,7 @@ async fn a_strange_peer_is_named_in_the_log_and_gets_everything_when_it_behaves(
     let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let peer = strange_peer(taken.clone()).await;
     let (taker, _taker) = taker(&realm);
-    let feeds =
-        format!("[[feed]]\nname = \"strange\"\nto = \"nntp://{peer}\"\n[[feed]]\nname = \"good\"\nto = \"{}\"\n", taker.url());
+    let feeds = format!("[[feed]]\nname = \"strange\"\nto = \"nntp://{peer}\"\n[[feed]]\nname = \"good\"\nto = \"{}\"\n", taker.url());
     let (origin, _origin, mut publisher) = origin(&realm, &feeds).await.unwrap();
     publish(&realm, &mut publisher, &os(), None, 5, &["ann", "bob"]).await.unwrap();
     // Others are not held up.

@@ -47,6 +47,12 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// What mirrors cost: latency over four tiers, cold starts beside INN, catching up, 75,000 subscribers; takes some minutes
+    Mirrors {
+        /// A tenth of everything, and without INN
+        #[arg(long)]
+        quick: bool,
+    },
     /// Kill the broker under load, again and again; then the same with damaged snapshots
     Crash {
         /// How often, in each of the two runs
@@ -191,6 +197,23 @@ fn tree(seed: Option<u64>) -> anyhow::Result<()> {
     run(&mut tree)
 }
 
+fn mirrors(quick: bool) -> anyhow::Result<()> {
+    build()?;
+    let mirrors = |line: &str| run(release("mirrors").args(line.split(' ')));
+    if quick {
+        mirrors("latency --releases 50")?;
+        mirrors("cold --channels 100 --statements 100")?;
+        mirrors("catch-up --statements 1000")?;
+        return mirrors("masses --mirrors 2 --subscribers 2000");
+    }
+    let script = root().join("interop/inn.sh").display().to_string();
+    mirrors("latency")?;
+    mirrors(&format!("cold --channels 1000 --statements 100 --inn {script}"))?;
+    mirrors(&format!("cold --channels 10 --statements 100000 --inn {script}"))?;
+    mirrors("catch-up")?;
+    mirrors("masses")
+}
+
 fn crash(rounds: u32) -> anyhow::Result<()> {
     build()?;
     let rounds = rounds.to_string();
@@ -258,6 +281,7 @@ fn ci() -> anyhow::Result<()> {
         ("readme", readme),
         ("interop", || interop::run(&[])),
         ("tree", || tree(None)),
+        ("mirrors", || mirrors(true)),
         ("crash", || crash(200)),
         ("sleeper", || sleeper(1_000, 10_000)),
         ("fanout", || fanout(10_000, 1)),
@@ -296,6 +320,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
         Task::Interop { names } => interop::run(&names),
         Task::Tree { seed } => tree(seed),
+        Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds } => crash(rounds),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),

@@ -82,6 +82,7 @@ pub(crate) enum Appended {
 }
 
 type Answer = Result<Appended, AppendError>;
+type CopyAnswer = Result<Copied, AppendError>;
 
 enum Job {
     /// A statement, and the serial of the trust that verified it.
@@ -100,7 +101,7 @@ enum Job {
     /// What other brokers have stored already: trust logs excepted, newest first, of one channel.
     Copies {
         run: Run,
-        reply: oneshot::Sender<Result<Copied, AppendError>>,
+        reply: oneshot::Sender<CopyAnswer>,
     },
     Sweep,
 }
@@ -147,12 +148,12 @@ impl Appender {
     }
 
     /// Stores copies of what other brokers have, and says what is wanted next; see [`Run`].
-    pub(crate) async fn copy(&self, run: Run) -> Result<Copied, AppendError> {
+    pub(crate) async fn copy(&self, run: Run) -> CopyAnswer {
         self.offer(run).await.await
     }
 
     /// The same in two steps: when the first is done, what is offered after it comes after it.
-    pub(crate) async fn offer(&self, run: Run) -> impl Future<Output = Result<Copied, AppendError>> + Send + use<> {
+    pub(crate) async fn offer(&self, run: Run) -> impl Future<Output = CopyAnswer> + Send + use<> {
         let (reply, answer) = oneshot::channel();
         // A closed letter box drops the reply, and that is the answer.
         let _ = self.0.send(Job::Copies { run, reply }).await;
@@ -192,7 +193,7 @@ struct Pending {
     /// have lost against them.
     later: Vec<(Option<oneshot::Sender<Answer>>, Answer)>,
     /// The same for copies.
-    copied: Vec<(oneshot::Sender<Result<Copied, AppendError>>, Result<Copied, AppendError>)>,
+    copied: Vec<(oneshot::Sender<CopyAnswer>, CopyAnswer)>,
     /// Channels whose log grows by more than single statements.
     joined: HashSet<Channel>,
     /// Statements in the batch that are not visible after it.

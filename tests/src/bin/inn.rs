@@ -1,5 +1,6 @@
 //! Tidings and INN, the news server: an origin feeds `innd`, `innd` feeds a broker, a mirror pulls from it, `nnrpd` reads,
 //! and `rnews` takes what was exported. INN numbers articles by itself; everything is verified at the far ends all the same.
+#![allow(clippy::print_stdout)]
 
 use std::{
     fs,

@@ -1,5 +1,6 @@
 //! What mirrors cost: how soon news are four tiers down, how long a mirror takes to begin and to catch up, and one release
 //! to very many subscribers of several mirrors.
+#![allow(clippy::print_stdout)]
 
 use std::{
     fs,
@@ -8,7 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -217,7 +218,11 @@ async fn cold(channels: u32, statements: u32, inn: Option<PathBuf>) -> anyhow::R
     let took = began.elapsed();
     println!("| **a mirror that had nothing has all of it** | **{:.0}** | {:.1} |", rate(took), took.as_secs_f64());
     let (ours, theirs) = (cpu_seconds(mirroring.pid())?, daemon.cpu_seconds()? - before);
-    println!("| the same in CPU time of the mirror; of its upstream | {:.0}; {:.0} | {ours:.1}; {theirs:.1} |", count as f64 / ours, count as f64 / theirs);
+    println!(
+        "| the same in CPU time of the mirror; of its upstream | {:.0}; {:.0} | {ours:.1}; {theirs:.1} |",
+        count as f64 / ours,
+        count as f64 / theirs
+    );
     let began = Instant::now();
     let mut sum = 0_u8;
     for statement in logs.iter().flatten() {
@@ -266,12 +271,18 @@ async fn catch_up(statements: u32) -> anyhow::Result<()> {
     let began = Instant::now();
     let _daemon = mirror.start()?;
     until_count(&mirror, CHANNELS, count).await?;
-    println!("{} statements in {CHANNELS} channels were missed, and are there {:.2} s after the mirror was started", count - 10 * u64::from(CHANNELS), began.elapsed().as_secs_f64());
+    println!(
+        "{} statements in {CHANNELS} channels were missed, and are there {:.2} s after the mirror was started",
+        count - 10 * u64::from(CHANNELS),
+        began.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
+/// The monotonic clock, which all processes of a machine share.
 fn nanos() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos())
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).map_or(0, |since| since.as_nanos())
 }
 
 /// Subscribes, says `ready`, and for each event that all have, says when each had it.
@@ -373,7 +384,13 @@ async fn masses(mirrors: usize, subscribers: usize, releases: u32) -> anyhow::Re
         }
         delays.sort_by(f64::total_cmp);
         ensure!(delays.len() == mirrors * subscribers, "{} of {} have it", delays.len(), mirrors * subscribers);
-        println!("| {number} | {} | {:.0} | {:.0} | {:.0} |", delays.len(), percentile(&delays, 0.5), percentile(&delays, 0.99), percentile(&delays, 1.0));
+        println!(
+            "| {number} | {} | {:.0} | {:.0} | {:.0} |",
+            delays.len(),
+            percentile(&delays, 0.5),
+            percentile(&delays, 0.99),
+            percentile(&delays, 1.0)
+        );
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! goes wrong in a network while it publishes. At the end every device has every statement once, in order, and is CURRENT.
 //!
 //! It has to run where it may make namespaces; `cargo xtask tree` does it in one that ends with it.
+#![allow(clippy::print_stdout)]
 
 use std::{
     collections::BTreeMap,
