@@ -19,7 +19,7 @@ use crate::{
     append::{Appender, Writer},
     beat, clock,
     config::Settings,
-    connections::Connections,
+    connections::{Connections, Count},
     failure::OnFailure,
     feed,
     forks::Forks,
@@ -157,7 +157,19 @@ impl Broker {
         let feeds = settings.feeds.iter().map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
         let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
         let connections = Connections::new(limits.connections, limits.connections_per_address);
-        let shared = Arc::new(Shared { settings, store, logs, namespaces, appender, mirror, watches, connections, tasks, stop });
+        let shared = Arc::new(Shared {
+            settings,
+            store,
+            logs,
+            namespaces,
+            appender,
+            mirror,
+            watches,
+            connections,
+            compressed: Count::default(),
+            tasks,
+            stop,
+        });
 
         let (nntp, nntps) = (clear.iter().map(|l| l.0).collect(), tls.iter().map(|l| l.0).collect());
         for (address, listener) in clear {

@@ -5,19 +5,19 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tidings_client::{Connection, Error, pauses};
 use tidings_protocol::{
-    Serial,
+    Channel, Serial,
     nntp::{Code, Response, code},
 };
 use tokio::time::{sleep, timeout};
 
 use crate::{
     config::Feed,
-    limits::{FEED_AGAIN, FEED_CURSORS, FEED_IDLE, FEED_PAUSE, FEED_WINDOW},
+    limits::{FEED_AGAIN, FEED_AGAIN_LAST, FEED_CURSORS, FEED_IDLE, FEED_PAUSE, FEED_WINDOW},
     login::Credentials,
     logs::{Entry, Log},
     shared::Shared,
@@ -74,10 +74,12 @@ struct Session<'a> {
     places: HashMap<usize, usize>,
     /// In the order in which the peer will answer.
     under_way: VecDeque<Offered>,
-    /// What the peer has put off, and until when.
-    later: VecDeque<(Instant, usize, u32)>,
+    later: &'a mut Later,
     counts: Counts,
 }
+
+/// What the peer has put off: until when, and the next pause.
+type Later = HashMap<(Channel, Serial), (Instant, Duration)>;
 
 #[derive(Default)]
 struct Counts {
@@ -90,22 +92,36 @@ struct Counts {
 pub(crate) async fn run(shared: Arc<Shared>, feed: Feed, credentials: Credentials) {
     let mut news = shared.logs.news();
     let mut waits = pauses();
+    // Outlives connections: a statement that ends each of them keeps no other back.
+    let mut later = Later::new();
     loop {
         news.mark_unchanged();
+        let mut progress = false;
         let ended = tokio::select! {
-            ended = once(&shared, &feed, &credentials) => ended,
+            ended = once(&shared, &feed, &credentials, &mut later, &mut progress) => ended,
             () = shared.stop.cancelled() => return,
         };
         let pause = match ended {
             // Nothing is left to offer: the next news begins again.
             Ok(()) => {
                 waits = pauses();
+                let next = later.values().map(|(due, _)| *due).min();
+                let put_off = async {
+                    match next {
+                        Some(due) => tokio::time::sleep_until(due.into()).await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     _ = news.changed() => continue,
+                    () = put_off => continue,
                     () = shared.stop.cancelled() => return,
                 }
             }
             Err(error) => {
+                if progress {
+                    waits = pauses();
+                }
                 tracing::warn!(feed = feed.name, peer = %feed.to, error = tidings_client::explain(&error), "a feed has failed; it goes on later where it was");
                 waits.next().unwrap_or(FEED_PAUSE).min(FEED_PAUSE)
             }
@@ -118,11 +134,23 @@ pub(crate) async fn run(shared: Arc<Shared>, feed: Feed, credentials: Credential
 }
 
 /// One connection: everything that is to be offered, and what comes while it stands.
-async fn once(shared: &Shared, feed: &Feed, credentials: &Credentials) -> Result<(), FeedError> {
+async fn once(
+    shared: &Shared,
+    feed: &Feed,
+    credentials: &Credentials,
+    later: &mut Later,
+    has_progressed: &mut bool,
+) -> Result<(), FeedError> {
     let mut news = shared.logs.news();
     let mut progress = Vec::new();
     look(shared, feed, &mut progress, &mut HashMap::new())?;
-    if progress.iter().all(|one| one.done >= one.log.marks().head.serial.number()) {
+    let now = Instant::now();
+    let waits = |one: &Progress, serial| {
+        let key = Serial::new(serial).map(|serial| (one.log.channel.clone(), serial));
+        key.and_then(|key| later.get(&key)).is_some_and(|(due, _)| *due > now)
+    };
+    let is_idle = |one: &Progress| (one.done + 1..=one.log.marks().head.serial.number()).all(|serial| waits(one, serial));
+    if progress.iter().all(is_idle) {
         return Ok(());
     }
     let mut connection = credentials.connect(&feed.to).await?;
@@ -135,13 +163,14 @@ async fn once(shared: &Shared, feed: &Feed, credentials: &Credentials) -> Result
         progress: Vec::new(),
         places: HashMap::new(),
         under_way: VecDeque::new(),
-        later: VecDeque::new(),
+        later,
         counts: Counts::default(),
     };
     tracing::info!(feed = feed.name, peer = %feed.to, streaming, "feeding this peer");
     let ended = session.feed_all(&mut news).await;
     session.save()?;
     let Counts { taken, known, refused } = session.counts;
+    *has_progressed = taken + known > 0;
     tracing::info!(feed = feed.name, peer = %feed.to, taken, known, refused, "a feed has ended");
     if ended.is_ok() {
         // The peer may close at once; nothing is owed to it.
@@ -173,9 +202,9 @@ impl Session<'_> {
             self.offer().await?;
             if self.under_way.is_empty() {
                 self.save()?;
-                let wait = self.later.front().map_or(FEED_IDLE, |(due, ..)| due.saturating_duration_since(Instant::now()));
-                let told = timeout(wait, news.changed()).await;
-                if told.is_err() && self.later.is_empty() {
+                let due = self.later.values().map(|(due, _)| due.saturating_duration_since(Instant::now())).min();
+                let told = timeout(due.unwrap_or(FEED_IDLE).min(FEED_IDLE), news.changed()).await;
+                if told.is_err() && due.is_none_or(|due| due > FEED_IDLE) {
                     return Ok(());
                 }
                 continue;
@@ -192,9 +221,16 @@ impl Session<'_> {
     async fn offer(&mut self) -> Result<(), FeedError> {
         let mut octets = Vec::new();
         let window = if self.streaming { FEED_WINDOW } else { 1 };
-        while self.later.front().is_some_and(|(due, ..)| *due <= Instant::now()) && self.under_way.len() < window {
-            let Some((_, channel, serial)) = self.later.pop_front() else { break };
-            self.offer_one(channel, serial, &mut octets)?;
+        let now = Instant::now();
+        let due = |(key, (due, _)): (&(Channel, Serial), &(Instant, Duration))| (*due <= now).then(|| key.clone());
+        let due: Vec<(Channel, Serial)> = self.later.iter().filter_map(due).take(window).collect();
+        for (channel, serial) in due {
+            let place = self.progress.iter().rposition(|one| one.log.channel == channel && one.offered >= serial.number());
+            // It is offered once more; if it is put off again, the pause has grown.
+            if let (Some(place), Some((due, pause))) = (place, self.later.get_mut(&(channel, serial))) {
+                *due = now + *pause;
+                self.offer_one(place, serial.number(), &mut octets)?;
+            }
         }
         for channel in 0..self.progress.len() {
             loop {
@@ -210,7 +246,11 @@ impl Session<'_> {
                 }
                 one.offered += 1;
                 let serial = one.offered;
-                self.offer_one(channel, serial, &mut octets)?;
+                let key = Serial::new(serial).map(|serial| (one.log.channel.clone(), serial));
+                // What an earlier connection had to put off waits for its time.
+                if key.is_none_or(|key| !self.later.contains_key(&key)) {
+                    self.offer_one(channel, serial, &mut octets)?;
+                }
             }
         }
         if !octets.is_empty() {
@@ -253,7 +293,12 @@ impl Session<'_> {
                     let offered = Offered { channel, entry, sent: true };
                     if self.streaming { self.under_way.push_back(offered) } else { self.under_way.push_front(offered) }
                 }
-                code::CHECK_LATER | code::TRANSFER_LATER => self.later.push_back((Instant::now() + FEED_AGAIN, channel, serial)),
+                code::CHECK_LATER | code::TRANSFER_LATER => self.put_off(channel, entry.head.serial)?,
+                // It ends the connection, and is all that the peer can say to TAKETHIS.
+                code::UNAVAILABLE if sent => {
+                    self.put_off(channel, entry.head.serial)?;
+                    return Err(FeedError::Unexpected(response));
+                }
                 Code(235 | 239 | 435 | 437 | 438 | 439) => {
                     match response.code {
                         code::TRANSFERRED | code::TAKEN => self.counts.taken += 1,
@@ -264,6 +309,7 @@ impl Session<'_> {
                             tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, %response, "a peer has refused a statement");
                         }
                     }
+                    self.later.remove(&(self.progress[channel].log.channel.clone(), entry.head.serial));
                     self.progress[channel].answer(serial);
                 }
                 _ => return Err(FeedError::Unexpected(response)),
@@ -275,6 +321,23 @@ impl Session<'_> {
         }
         if !octets.is_empty() {
             self.connection.send_raw(&octets).await?;
+        }
+        Ok(())
+    }
+
+    /// The peer may take it later: its trust log may have to come first, and is offered from the beginning.
+    fn put_off(&mut self, channel: usize, serial: Serial) -> Result<(), StoreError> {
+        let channel = self.progress[channel].log.channel.clone();
+        let first = !self.later.values().any(|(_, pause)| *pause > FEED_AGAIN);
+        let (due, pause) = self.later.entry((channel.clone(), serial)).or_insert((Instant::now(), FEED_AGAIN));
+        *due = Instant::now() + *pause;
+        *pause = (*pause * 2).min(FEED_AGAIN_LAST);
+        if first && !channel.is_trust() {
+            for one in self.progress.iter_mut().filter(|one| one.log.channel.is_trust()) {
+                (one.offered, one.done, one.saved) = (0, 0, 0);
+                one.answered.clear();
+                self.shared.store.set_feed_cursor(&self.feed.name, &one.log.channel, 0)?;
+            }
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ pub const BEAT_LOOK: Duration = Duration::from_secs(1);
 pub const BEAT_RETRY: Duration = Duration::from_secs(10);
 /// Articles of one connection that are refused before it is closed (attacks 44 and 67).
 pub const REFUSALS: u32 = 1_000;
+/// Times at which a gap in a channel was filled that are remembered for those who ask what is new since.
+pub const JOINED: usize = 64;
 /// Pieces of one channel that are here and do not hang together; what would be one more is put off.
 pub const ISLANDS: usize = 1_024;
 /// Statements of one peer that are being stored while it sends more.
@@ -28,12 +30,16 @@ pub const FEED_ABREAST: usize = 256;
 pub const FEED_WINDOW: usize = 256;
 /// After how long something is offered again that a peer has put off.
 pub const FEED_AGAIN: Duration = Duration::from_secs(5);
+/// The longest time after which that is, doubled each time.
+pub const FEED_AGAIN_LAST: Duration = Duration::from_secs(300);
 /// The longest pause before a peer that cannot be reached is tried again.
 pub const FEED_PAUSE: Duration = Duration::from_secs(60);
 /// How often the cursors of a feed are written.
 pub const FEED_CURSORS: Duration = Duration::from_secs(1);
 /// For how long a peer that has nothing to be offered is kept connected.
 pub const FEED_IDLE: Duration = Duration::from_secs(60);
+/// Connections that are compressed; each costs some 300 KiB.
+pub const COMPRESSED: usize = 500;
 /// Logins of one connection that may fail.
 pub const LOGINS: u32 = 5;
 /// How long the answer to one takes.
@@ -48,6 +54,10 @@ pub const MIRROR_CHUNK: u32 = 256;
 pub const MIRROR_AUDIT: Duration = Duration::from_secs(60);
 /// The longest pause before an upstream that has failed is tried again.
 pub const MIRROR_PAUSE: Duration = Duration::from_secs(30);
+/// After how long without a chunk stored another upstream may fill a channel too.
+pub const MIRROR_CLAIM: Duration = Duration::from_secs(15);
+/// When a channel is looked at again that could not be filled for a reason of our own.
+pub const MIRROR_AGAIN: Duration = Duration::from_secs(5);
 /// For how long a channel is not asked of an upstream that had it wrong.
 pub const MIRROR_AVOID: Duration = Duration::from_secs(300);
 /// After how long an upstream that is behind others is complained about.

@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tidings_protocol::{Channel, Head, MessageId, Serial, Statement, Timestamp, Verified, article};
+use tidings_protocol::{Channel, Head, MessageId, Serial, Statement, StatementId, Timestamp, Verified, article};
 use tokio::sync::watch;
 
 use crate::{
-    limits::{CHANNELS, TAIL_ENTRIES, TAIL_OCTETS},
+    limits::{CHANNELS, JOINED, TAIL_ENTRIES, TAIL_OCTETS},
     store::{Marks, Record, Store, StoreError},
 };
 
@@ -73,6 +73,8 @@ struct State {
     /// The newest entries, without a gap, up to the head; empty until somebody asks.
     tail: VecDeque<Arc<Entry>>,
     octets: usize,
+    /// Serials that became visible together, later than they came, and when.
+    joined: VecDeque<(Serial, Serial, Timestamp)>,
 }
 
 /// One channel.
@@ -124,6 +126,12 @@ impl Log {
         Ok(Some(entry))
     }
 
+    /// Whether a statement is here, or its place has expired.
+    pub(crate) fn is_settled(&self, serial: Serial, id: StatementId) -> bool {
+        let marks = self.marks();
+        serial < marks.low || self.entry(serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head.id == id))
+    }
+
     /// Whether a checkpoint has decided for another branch than the one that is here.
     pub(crate) fn has_lost(&self, checkpoint: Head) -> bool {
         self.entry(checkpoint.serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head != checkpoint))
@@ -142,9 +150,10 @@ impl Log {
         serials.filter_map(|serial| self.entry(serial).transpose()).take(most).collect()
     }
 
-    /// When a statement arrived, without rendering it.
+    /// When a statement became visible, without rendering it: when it arrived, or when the gap below it was filled.
     pub(crate) fn arrived(&self, serial: Serial) -> Result<Option<Timestamp>, StoreError> {
-        self.store.arrived(&self.channel, serial)
+        let joined = self.read().joined.iter().find(|(low, high, _)| (*low..=*high).contains(&serial)).map(|(.., at)| *at);
+        Ok(self.store.arrived(&self.channel, serial)?.max(joined))
     }
 
     /// What is committed becomes visible.
@@ -156,9 +165,16 @@ impl Log {
     }
 
     /// The log has grown by more than one statement.
-    pub(crate) fn jump(&self, marks: Marks) {
+    pub(crate) fn jump(&self, marks: Marks, now: Timestamp) {
         let mut state = self.write();
-        *state = State { marks: Marks { created: state.marks.created, ..marks }, tail: VecDeque::new(), octets: 0 };
+        let first = state.marks.head.serial.next().filter(|next| *next >= marks.low).unwrap_or(marks.low);
+        state.joined.push_back((first, marks.head.serial, now));
+        if state.joined.len() > JOINED {
+            state.joined.pop_front();
+        }
+        state.marks = Marks { created: state.marks.created, ..marks };
+        state.tail.clear();
+        state.octets = 0;
     }
 
     /// What is removed from the store becomes invisible.
@@ -221,7 +237,7 @@ impl Logs {
     /// A channel that has its first statement.
     pub(crate) fn add(&self, channel: Channel, marks: Marks) -> Arc<Log> {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        let state = RwLock::new(State { marks, tail: VecDeque::new(), octets: 0 });
+        let state = RwLock::new(State { marks, tail: VecDeque::new(), octets: 0, joined: VecDeque::new() });
         let log =
             Arc::new(Log { index: self.begun.fetch_add(1, Ordering::Relaxed), channel: channel.clone(), state, store: self.store.clone() });
         by_name.insert(channel, log.clone());
@@ -229,8 +245,8 @@ impl Logs {
     }
 
     /// A log that is begun anew; whoever still reads it finds what it had.
-    pub(crate) fn remove(&self, channel: &Channel) {
-        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(channel);
+    pub(crate) fn remove(&self, channel: &Channel) -> Option<Arc<Log>> {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(channel)
     }
 
     /// Wakes those who wait for [`Logs::news`].

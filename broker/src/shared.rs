@@ -5,7 +5,13 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender, config::Settings, connections::Connections, logs::Logs, mirror::Mirror, namespaces::Namespaces, store::Store,
+    append::Appender,
+    config::Settings,
+    connections::{Connections, Count},
+    logs::Logs,
+    mirror::Mirror,
+    namespaces::Namespaces,
+    store::Store,
     watch::Watches,
 };
 
@@ -18,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) mirror: Option<Arc<Mirror>>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) connections: Arc<Connections>,
+    /// Compressed ones among them.
+    pub(crate) compressed: Count,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }

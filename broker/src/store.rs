@@ -239,6 +239,18 @@ impl Store {
         Ok(())
     }
 
+    /// Has every feed offer a channel from its beginning.
+    pub(crate) fn forget_feed_cursors(&self, channel: &Channel) -> Result<(), StoreError> {
+        let end = [&[0], channel.as_str().as_bytes()].concat();
+        for key in self.db.scan_prefix(b"p").keys() {
+            let key = key?;
+            if key.ends_with(&end) {
+                self.db.remove(key)?;
+            }
+        }
+        Ok(())
+    }
+
     /// One statement.
     pub(crate) fn get(&self, channel: &Channel, serial: Serial) -> Result<Option<Record>, StoreError> {
         let Some(value) = self.db.get(statement_key(channel, serial))? else { return Ok(None) };

@@ -108,7 +108,7 @@ impl Device {
     pub(crate) async fn connect(&mut self) -> Result<Connection, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.source.connect().await?,
+            None => self.source.connect_or_referred().await?,
         };
         walk_trust(&mut connection, &mut self.state).await?;
         Ok(connection)
@@ -136,7 +136,7 @@ impl Device {
             let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
             if answer.is_err() {
                 // Answers to what was asked ahead may still be under way there.
-                connection = self.source.connect().await?;
+                connection = self.source.connect_or_referred().await?;
             }
             if matches!(&answer, Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. })) {
                 // It was signed under a trust statement that came after we had walked the log, or so it says.

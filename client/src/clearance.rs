@@ -128,6 +128,10 @@ impl Device {
     }
 
     async fn clear_one(&mut self, channel: &Channel, serial: Serial) -> Result<Verified<Statement>, Error> {
+        if self.quorum > 1 {
+            // The very broker that is counted, and none that it has named instead.
+            self.connection = Some(self.source.connect().await?);
+        }
         let mut connection = self.connect().await?;
         self.ask_beat(&mut connection).await?;
         let not_now = |reason| Error::NotNow { channel: channel.clone(), serial, reason: Box::new(reason) };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidings_protocol::{
     Channel, Serial, Statement, Verified, View, article,
-    nntp::{Response, code},
+    nntp::{HERE, Response, code},
     verify::VerifyError,
 };
 use tokio::time::timeout;
@@ -122,6 +122,12 @@ impl Delivery {
     }
 }
 
+/// Whether a broker does not want a statement because it has it, or had it.
+fn is_known(answer: &Response, statement: &Statement) -> bool {
+    let id = statement.message_id().to_string();
+    answer.text.strip_prefix(id.as_str()).is_some_and(|why| why.trim_start() == HERE)
+}
+
 async fn offer(connection: &mut Connection, statements: &[&Statement], delivered: &mut Delivered) -> Result<(), DeliveryError> {
     let checks: String = statements.iter().map(|statement| format!("CHECK {}\r\n", statement.message_id())).collect();
     connection.send_raw(checks.as_bytes()).await?;
@@ -130,7 +136,7 @@ async fn offer(connection: &mut Connection, statements: &[&Statement], delivered
         let answer = connection.answer().await?;
         match answer.code {
             code::WANTED => wanted.push(*statement),
-            code::CHECK_NOT_WANTED if answer.text.contains("here") || answer.text.contains("place") => delivered.known += 1,
+            code::CHECK_NOT_WANTED if is_known(&answer, statement) => delivered.known += 1,
             code::WHO_ARE_YOU | code::NOT_PERMITTED | code::UNKNOWN => return Err(DeliveryError::NotAPeer(answer)),
             _ => return Err(DeliveryError::Refused(statement.channel().clone(), statement.serial(), answer)),
         }

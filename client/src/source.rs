@@ -52,12 +52,21 @@ impl Source {
         &self.anchor
     }
 
-    /// A connection to the broker that is first now; if it has no room or is away, to one that it has named instead.
+    /// A connection to the broker that is first now, and to no other.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub async fn connect(&self) -> Result<Connection, Error> {
+        self.open(self.address()).await
+    }
+
+    /// The same; if it has no room or is away, a connection to one that it has named instead. Not where brokers are
+    /// counted or compared: one broker could so stand in for another.
     ///
     /// # Errors
     /// If none can be used: why not the first.
-    pub async fn connect(&self) -> Result<Connection, Error> {
-        let error = match self.open(self.address()).await {
+    pub(crate) async fn connect_or_referred(&self) -> Result<Connection, Error> {
+        let error = match self.connect().await {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };
@@ -99,7 +108,7 @@ impl Source {
 
     /// The same with one of its brokers alone.
     pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
-        self.brokers.iter().map(|broker| Self { brokers: vec![broker.clone()], first: 0, ..self.clone() })
+        self.brokers.iter().map(|broker| Self { brokers: vec![broker.clone()], first: 0, referred: Arc::default(), ..self.clone() })
     }
 
     /// The broker that is first now.

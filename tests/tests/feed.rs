@@ -10,7 +10,7 @@ use tidings_protocol::{
 };
 use tidings_tests::{
     Daemon, Fixture,
-    realm::Realm,
+    realm::{ROLES, Realm},
     tree::{broker, connect, origin, os, publish, read_all, realm, releases, until, until_head},
 };
 
@@ -376,4 +376,118 @@ async fn a_strange_peer_is_named_in_the_log_and_gets_everything_when_it_behaves(
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(origin.log().matches("feed=\"strange\"").count() >= 5, "{}", origin.log());
+}
+
+const NEW_ROLES: &[&str] = &["trust * 2 root1 root2 root3", "release * 1 dora", "withdraw * 1 stop", "beat * 1 beat"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_above_a_gap_survives_a_change_of_trust() {
+    // With the same keys, and with others that vouch for it only later.
+    for (roles, signer) in [(ROLES, &["ann", "bob"][..]), (NEW_ROLES, &["dora"][..])] {
+        let mut realm = realm();
+        let (fixture, daemon) = taker(&realm);
+        let old = releases(&realm, &os(), None, 10, &["ann", "bob"]);
+        let mut peer = connect(&fixture).await.unwrap();
+        ihave(&mut peer, &realm.log[0]).await;
+        let sent: Vec<&Statement> = old[..2].iter().chain(&old[4..]).collect();
+        assert_eq!(take_these(&mut peer, &sent).await, [239; 8]);
+        let rotated = realm.rotate(roles, &[(&os(), old[1].head())], &["root1", "root2"]);
+        assert_eq!(ihave(&mut peer, &rotated).await.code, code::TRANSFERRED);
+        daemon.kill().unwrap();
+        let _daemon = fixture.start().unwrap();
+        let mut peer = connect(&fixture).await.unwrap();
+        // Whatever vouches for 3 and 4 is there, or comes with what is newest.
+        let new = releases(&realm, &os(), Some(old[9].head()), 1, signer);
+        take_these(&mut peer, &[&new[0], &old[3], &old[2]]).await;
+        assert_eq!(read_all(&fixture, &os()).await.unwrap(), [&old[..], &new[..]].concat());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_that_is_not_stored() {
+    let mut realm = realm();
+    let (fixture, _daemon) = taker(&realm);
+    let all = releases(&realm, &os(), None, 9, &["ann", "bob"]);
+    let mut peer = connect(&fixture).await.unwrap();
+    ihave(&mut peer, &realm.log[0]).await;
+    assert_eq!(take_these(&mut peer, &[&all[0], &all[8], &all[7], &all[6]]).await, [239; 4]);
+    // In a place that is taken, hidden: by nobody, and by those who may.
+    let forged = realm.release(&os(), Some(all[6].head()), "6.6", &["eve"]);
+    realm.time = realm.time.plus(60);
+    let forked = realm.release(&os(), Some(all[6].head()), "7.7", &["ann", "bob"]);
+    assert_eq!(take_these(&mut peer, &[&forged, &forked, &all[7]]).await, [439, 439, 239]);
+    let forks = fixture.directory.join("data/forks");
+    assert_eq!(std::fs::read_dir(forks).unwrap().count(), 1);
+    // Visible.
+    let forged = realm.release(&os(), None, "6.6", &["eve"]);
+    assert_eq!(take_these(&mut peer, &[&forged]).await, [439]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_vouches_in_whatever_order_and_after_a_restart() {
+    for restart in [false, true] {
+        for order in [[4, 3, 2], [3, 4, 2]] {
+            let mut realm = realm();
+            let mut all = releases(&realm, &os(), None, 2, &["ann", "bob"]);
+            // By a key that is retired, and only the checkpoint above vouches for it.
+            all.push(realm.withdraw(&os(), all[1].head(), tidings_client::Serial::FIRST, None, &["stop"]));
+            all.extend(releases(&realm, &os(), Some(all[2].head()), 2, &["ann", "bob"]));
+            let roles = ["trust * 2 root1 root2 root3", "release * 2 ann bob", "withdraw * 1 halt", "beat * 1 beat"];
+            realm.rotate(&roles, &[(&os(), all[4].head())], &["root1", "root2"]);
+            let (fixture, daemon) = taker(&realm);
+            let mut peer = connect(&fixture).await.unwrap();
+            for trust in &realm.log {
+                ihave(&mut peer, trust).await;
+            }
+            let [first, second, last] = order.map(|at: usize| &all[at]);
+            assert_eq!(take_these(&mut peer, &[first, second]).await, [239; 2]);
+            let _daemon = if restart {
+                daemon.kill().unwrap();
+                fixture.start().unwrap()
+            } else {
+                daemon
+            };
+            let mut peer = connect(&fixture).await.unwrap();
+            assert_eq!(take_these(&mut peer, &[last, &all[1], &all[0]]).await, [239; 3], "{order:?}, restart {restart}");
+            assert_eq!(head_of(&mut peer).await, 5);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_visible_late_is_news_for_those_who_ask() {
+    let realm = realm();
+    let (fixture, _daemon) = taker(&realm);
+    let all = releases(&realm, &os(), None, 6, &["ann", "bob"]);
+    let mut peer = connect(&fixture).await.unwrap();
+    ihave(&mut peer, &realm.log[0]).await;
+    assert_eq!(take_these(&mut peer, &[&all[0], &all[2], &all[3], &all[4], &all[5]]).await, [239; 5]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let since = peer.command("DATE").await.unwrap().text;
+    assert_eq!(take_these(&mut peer, &[&all[1]]).await, [239]);
+    let news = peer.listing(&format!("NEWNEWS test.os.* {} {} GMT", &since[..8], &since[8..]), code::NEWNEWS).await.unwrap();
+    assert_eq!(news.lines().count(), 5, "{news}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_a_peer_puts_off_keeps_no_other_back() {
+    let mut realm = realm();
+    let (taker, _taker) = taker(&realm);
+    let mut peer = connect(&taker).await.unwrap();
+    ihave(&mut peer, &realm.log[0]).await;
+    // The feed lacks the trust log, so that the peer never learns of the second trust.
+    let feed = format!("[[feed]]\nname = \"t\"\nto = \"{}\"\nchannels = \"test.aaa,test.os.*\"\n", taker.url());
+    let (_fixture, _origin, mut publisher) = origin(&realm, &feed).await.unwrap();
+    let rotated = realm.rotate(ROLES, &[], &["root1", "root2"]);
+    publisher.publish(&rotated).await.unwrap();
+    let newer = realm.release(&"test.aaa".parse().unwrap(), None, "1", &["ann", "bob"]);
+    publisher.publish(&newer).await.unwrap();
+    realm.log.pop();
+    let mut head = None;
+    for number in 1..=4 {
+        head = Some(publish(&realm, &mut publisher, &os(), head, 1, &["ann", "bob"]).await.unwrap());
+        let began = std::time::Instant::now();
+        until_head(&taker, &os(), number).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
 }

@@ -10,14 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidings_client::{Channel, Device, Source, Start, State};
-use tidings_protocol::nntp::code;
+use tidings_client::{Channel, Device, Head, Publisher, Source, Start, State};
+use tidings_protocol::{
+    nntp::code,
+    statement::{Body, Draft},
+};
 use tidings_tests::{
     Fixture,
-    realm::ROLES,
+    realm::{ROLES, Realm, rules},
     relay::{self, Act},
     tree::{connect, head, origin, os, publish, read_all, realm, releases, until, until_head},
 };
+use tokio::time::sleep;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_of_a_mirror_has_everything_and_tells_of_what_is_new() {
@@ -260,4 +264,176 @@ async fn a_broker_may_close_after_every_octet() {
             return;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_missed_more_than_it_keeps_goes_on_behind_it() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let keeps = "[[retention]]\nchannels = \"test.os.*\"\ncount = 5\n";
+    let leaf = origin.mirror_of(&[origin.address], keeps).unwrap();
+    let daemon = leaf.start().unwrap();
+    let before = publish(&realm, &mut publisher, &os(), None, 3, &["ann", "bob"]).await.unwrap();
+    until_head(&leaf, &os(), 3).await;
+    daemon.kill().unwrap();
+    let beats = beats(&realm, &mut publisher, None, 30).await;
+    let after = publish(&realm, &mut publisher, &os(), Some(before), 20, &["ann", "bob"]).await.unwrap();
+    let daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 23).await;
+    until_head(&leaf, &"test.beat".parse().unwrap(), 30).await;
+    // And it goes on being told, and rests in between.
+    let (cpu, began) = (daemon.cpu_seconds().unwrap(), Instant::now());
+    sleep(Duration::from_secs(2)).await;
+    assert!(daemon.cpu_seconds().unwrap() - cpu < 0.2 * began.elapsed().as_secs_f64());
+    publish(&realm, &mut publisher, &os(), Some(after), 1, &["ann", "bob"]).await.unwrap();
+    self::beats(&realm, &mut publisher, Some(beats), 1).await;
+    until_head(&leaf, &os(), 24).await;
+    until_head(&leaf, &"test.beat".parse().unwrap(), 31).await;
+}
+
+async fn beats(realm: &Realm, publisher: &mut Publisher, after: Option<Head>, count: u32) -> Head {
+    let mut head = after;
+    for _ in 0..count {
+        let beat = realm.beat(head, &[], 600, &["beat"]);
+        publisher.publish(&beat).await.unwrap();
+        head = Some(beat.head());
+    }
+    head.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_upstream_shortens_a_log_that_another_has() {
+    let realm = realm();
+    let (origin, daemon, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 20, &["ann", "bob"]).await.unwrap();
+    // An honest mirror that keeps two, and one that claims to have nothing but what cannot be.
+    let boaster = relay::start(&[origin.address], |command, answer| {
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        Act::Send(match command.split(' ').next() {
+            Some("LIST") => text.replace("test.os.stable 30 1", "test.os.stable 2147483647 2147483647").into_bytes(),
+            Some("GROUP") if text.contains("test.os.stable") => b"211 1 2147483647 2147483647 test.os.stable\r\n".to_vec(),
+            _ => answer,
+        })
+    })
+    .await
+    .unwrap();
+    let leaf = origin.mirror_of(&[origin.address], "").unwrap();
+    let leaf_daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 20).await;
+    leaf_daemon.kill().unwrap();
+    publish(&realm, &mut publisher, &os(), Some(read_all(&origin, &os()).await.unwrap()[19].head()), 10, &["ann", "bob"]).await.unwrap();
+    let short = origin.mirror_of(&[origin.address], "[[retention]]\nchannels = \"test.os.*\"\ncount = 2\n").unwrap();
+    let _short = short.start().unwrap();
+    until_head(&short, &os(), 30).await;
+    assert_eq!(read_all(&short, &os()).await.unwrap().len(), 2);
+    daemon.kill().unwrap();
+    // The origin is away: the others have less of the log, and it stays as it is.
+    leaf.mirror(&[origin.address, short.address, boaster], "").unwrap();
+    let _leaf = leaf.start().unwrap();
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(head(&leaf, &os()).await.unwrap(), 20);
+    let _origin = origin.start().unwrap();
+    until_head(&leaf, &os(), 30).await;
+    assert_eq!(read_all(&leaf, &os()).await.unwrap().len(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_says_nothing_about_another_namespace() {
+    let (realm, evil) = (realm(), "evil");
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 3, &["ann", "bob"]).await.unwrap();
+    // Another namespace on the same mirror; its trust names our channel.
+    let key = tidings_tests::realm::key("evil");
+    let make = |after: Option<Head>, checkpoints: &[(&Channel, Head)]| {
+        let body = Body::Trust(rules(&["trust * 1 evil", "release * 1 evil"], tidings_client::now().plus(86_400), checkpoints));
+        let channel = format!("{evil}.trust").parse().unwrap();
+        Draft { channel, after, time: tidings_client::now(), trust: None, body }.write().unwrap().sign(&key).unwrap()
+    };
+    let first = make(None, &[]);
+    let other = Head { serial: tidings_client::Serial::new(2).unwrap(), id: first.id() };
+    let second = make(Some(first.head()), &[(&os(), other)]);
+    let anchor = tidings_client::Anchor { namespace: evil.parse().unwrap(), id: first.id() };
+    let leaf = origin.mirror_of(&[origin.address], "[[peer]]\nname = \"x\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"*\"\n").unwrap();
+    let text = std::fs::read_to_string(leaf.config()).unwrap();
+    let text = text.replace(&format!("\"{}\"]", realm.anchor), &format!("\"{}\", \"{anchor}\"]", realm.anchor));
+    std::fs::write(leaf.config(), text).unwrap();
+    let _leaf = leaf.start().unwrap();
+    until_head(&leaf, &os(), 3).await;
+    let mut peer = connect(&leaf).await.unwrap();
+    for statement in [first, second] {
+        peer.command(&format!("IHAVE {}", statement.message_id())).await.unwrap();
+        let octets = [tidings_protocol::article::render(&statement, "x").octets, b".\r\n".to_vec()].concat();
+        peer.send_raw(&octets).await.unwrap();
+        assert_eq!(peer.answer().await.unwrap().code, code::TRANSFERRED);
+    }
+    assert_eq!(head(&leaf, &os()).await.unwrap(), 3);
+    assert!(!leaf.log().contains("settled"), "{}", leaf.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_19_an_upstream_that_dribbles_holds_no_other_up() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 20, &["ann", "bob"]).await.unwrap();
+    let dribbles = relay::start(&[origin.address], |command, answer| match command.split(' ').next() {
+        Some("ARTICLE") => Act::Drip(answer, Duration::from_millis(200)),
+        _ => Act::Send(answer),
+    })
+    .await
+    .unwrap();
+    let leaf = mirror(&origin, &[dribbles, origin.address]);
+    let _leaf = leaf.start().unwrap();
+    until_head(&leaf, &os(), 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_29_a_broker_that_names_another_does_not_count_twice() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let head = publish(&realm, &mut publisher, &os(), None, 1, &["ann", "bob"]).await.unwrap();
+    publisher.publish(&realm.beat(None, &[(&os(), head)], 600, &["beat"])).await.unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let refers = {
+        let (count, to) = (count.clone(), origin.address);
+        relay::start(&[origin.address], move |_, answer| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Act::Last(format!("400 no room; see nntp://{to}\r\n").into_bytes()),
+            _ => Act::Send(answer),
+        })
+        .await
+        .unwrap()
+    };
+    let away = tidings_tests::free_address().unwrap();
+    let urls = [format!("nntp://{refers}"), format!("nntp://{away}")];
+    let source = Source::new(urls.iter().map(String::as_str), &realm.anchor.to_string()).unwrap();
+    let mut device = Device::with_state(source, ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap().with_quorum(2);
+    // It hears of the referral, and learns by it.
+    let _ = device.poll().await;
+    let cleared = device.may_apply(&os(), tidings_client::Serial::FIRST).await;
+    assert!(matches!(cleared, Err(tidings_client::Error::Quorum { agreed: 1, wanted: 2 })), "{cleared:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_has_less_than_is_half_filled_gives_what_it_has() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 10, &["ann", "bob"]).await.unwrap();
+    let all = read_all(&origin, &os()).await.unwrap();
+    let far = releases(&realm, &os(), Some(all[9].head()), 10, &["ann", "bob"]);
+    let leaf = origin.mirror_of(&[origin.address], "[[peer]]\nname = \"x\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"*\"\n").unwrap();
+    let daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 10).await;
+    let mut peer = connect(&leaf).await.unwrap();
+    let id = far[9].message_id();
+    let octets = [format!("TAKETHIS {id}\r\n").into_bytes(), tidings_protocol::article::render(&far[9], "x").octets, b".\r\n".to_vec()];
+    peer.send_raw(&octets.concat()).await.unwrap();
+    assert_eq!(peer.answer().await.unwrap().code, code::TAKEN);
+    daemon.kill().unwrap();
+    for statement in &far[..3] {
+        publisher.publish(statement).await.unwrap();
+    }
+    let daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 13).await;
+    let (cpu, began) = (daemon.cpu_seconds().unwrap(), Instant::now());
+    sleep(Duration::from_secs(2)).await;
+    assert!(daemon.cpu_seconds().unwrap() - cpu < 0.2 * began.elapsed().as_secs_f64());
 }

@@ -3,7 +3,8 @@
 //! A copy that follows the head is appended. One that lies above a gap begins an *island*: statements that are stored, proven,
 //! and not visible. An island grows downwards, each statement checked against the id that its successor names, and
 //! upwards; two that meet become one, and one that meets the head becomes part of the log: the gap is filled by hashing, and
-//! nobody ever sees a log with a hole. Islands survive a restart, so that filling goes on where it was.
+//! nobody ever sees a log with a hole. Islands survive a restart, and a change of trust: that their statements hang together
+//! does not depend on it, and who vouches for them is judged anew when they are next looked at.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use tidings_protocol::{
 
 use super::{Accepted, AppendError, Pending, Writer};
 use crate::{
-    limits::ISLANDS,
-    store::{Batch, Marks},
+    limits::{CHANNELS, ISLANDS},
+    store::{Batch, Marks, Store},
 };
 
 /// One statement that another broker has.
@@ -39,9 +40,9 @@ impl Offer {
 pub(crate) struct Run {
     pub(crate) channel: Channel,
     pub(crate) copies: Vec<(Offer, String)>,
-    /// What lies below this is not to be had, or not wanted.
-    pub(crate) floor: Serial,
-    /// No upstream has what lies between our head and the floor: the log here begins anew.
+    /// The last of these is as low as this log can or shall go.
+    pub(crate) is_floor: bool,
+    /// Also if there is a log here that ends below: it begins anew.
     pub(crate) accept_gap: bool,
 }
 
@@ -56,13 +57,23 @@ pub(crate) enum Copied {
     Wants(Serial),
 }
 
-/// What is stored above a gap: consecutive statements.
+/// What is stored above a gap: consecutive statements, each named by the one above it.
 pub(crate) struct Island {
     top: Head,
     lowest: Serial,
-    descent: Descent,
+    /// What the lowest names.
+    below: Option<Head>,
+    proof: Proof,
     /// When it last grew downwards.
     since: Instant,
+}
+
+/// Who vouches for an island, by which trust.
+enum Proof {
+    Unjudged,
+    /// Nobody, by the trust with this serial; what comes above it may.
+    Failed(Serial),
+    Proven(Serial, Descent),
 }
 
 impl Island {
@@ -72,10 +83,13 @@ impl Island {
     fn holds(&self, serial: Serial) -> bool {
         (self.lowest..=self.top.serial).contains(&serial)
     }
+    fn is_proven(&self) -> bool {
+        matches!(self.proof, Proof::Proven(..))
+    }
 }
 
 impl Writer {
-    /// Takes up the islands of an earlier life; those that the trust in force does not accept any more are begun anew.
+    /// Takes up the islands of an earlier life.
     pub(super) fn find_islands(&mut self) {
         let known = self.store.islands().unwrap_or_else(|error| {
             tracing::error!(%error, "what was being filled in is begun anew");
@@ -83,27 +97,24 @@ impl Writer {
         });
         for (channel, top, lowest) in known {
             let read = |serial| self.store.get(&channel, serial).ok().flatten().map(|record| record.statement);
-            let found = self.namespaces.trust(&channel).zip(read(top)).zip(read(lowest));
-            let island = found.and_then(|((trust, top), lowest)| {
-                let descent = Descent::resume(&trust, &top, &lowest).ok()?;
-                Some(Island { top: top.head(), lowest: lowest.serial(), descent, since: Instant::now() })
-            });
-            self.islands.entry(channel).or_default().extend(island);
+            let Some((top, low)) = read(top).zip(read(lowest)) else { continue };
+            let island = Island { top: top.head(), lowest, below: low.predecessor(), proof: Proof::Unjudged, since: Instant::now() };
+            self.islands.entry(channel).or_default().push(island);
         }
     }
 
-    /// What was proven by a trust that is replaced is not proven any more.
-    pub(super) fn forget_islands(&mut self, of: impl Fn(&Channel) -> bool) {
-        let forgotten: Vec<Channel> = self.islands.keys().filter(|channel| of(channel)).cloned().collect();
-        let mut batch = Batch::default();
-        for channel in &forgotten {
-            self.islands.remove(channel);
-            batch.set_islands(channel, std::iter::empty());
-        }
-        if !forgotten.is_empty()
-            && let Err(error) = self.store.commit(batch)
-        {
-            self.fail(&error);
+    /// Judges islands by the trust in force that were last judged by another.
+    fn judge(&mut self, channel: &Channel, trust: &Trust) {
+        let Some(islands) = self.islands.get_mut(channel) else { return };
+        for island in islands {
+            let judged = match &island.proof {
+                Proof::Unjudged => None,
+                Proof::Failed(by) | Proof::Proven(by, _) => Some(*by),
+            };
+            if judged != Some(trust.serial()) {
+                let proven = descend(&self.store, trust, channel, island, Descent::new(channel.clone()));
+                island.proof = proven.map_or(Proof::Failed(trust.serial()), |descent| Proof::Proven(trust.serial(), descent));
+            }
         }
     }
 
@@ -111,143 +122,156 @@ impl Writer {
         self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str()))
     }
 
-    /// Begins a log anew that a checkpoint has decided against, if it is only a copy.
-    fn leave_branch(&mut self, pending: &Pending, channel: &Channel) -> bool {
+    /// Leaves a log that a checkpoint has decided against, if it is only a copy.
+    fn leave_branch(&mut self, pending: &mut Pending, channel: &Channel) -> bool {
         let can = self.is_mirrored(channel) && !pending.marks.contains_key(channel);
         if can {
             tracing::warn!(%channel, "the log here is not the one that trust has settled on: it is dropped, and copied anew");
-            self.drop_log(channel);
+            self.drop_log(&mut pending.batch, channel);
+            pending.hidden += 1;
         }
         can
     }
 
-    /// Begins a log anew.
-    pub(super) fn drop_log(&mut self, channel: &Channel) {
-        let mut batch = Batch::default();
+    /// Begins a log anew: what was visible is not any more, and feeds offer it from the beginning.
+    pub(super) fn drop_log(&mut self, batch: &mut Batch, channel: &Channel) {
         batch.remove_marks(channel);
-        batch.set_islands(channel, std::iter::empty());
-        self.islands.remove(channel);
-        self.logs.remove(channel);
-        if let Err(error) = self.store.commit(batch) {
+        if let Err(error) = self.store.forget_feed_cursors(channel) {
             self.fail(&error);
+        }
+        if let Some(log) = self.logs.remove(channel) {
+            self.watches.drop_log(&log);
         }
     }
 
     pub(super) fn take_copies(&mut self, pending: &mut Pending, now: Timestamp, run: Run) -> Result<Copied, AppendError> {
-        let Run { channel, copies, floor, accept_gap } = run;
+        let Run { channel, copies, is_floor, accept_gap } = run;
+        let trust = self.namespaces.trust(&channel).ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
+        self.judge(&channel, &trust);
+        let last = copies.last().map(|(copy, _)| copy.statement().serial());
         let mut any = false;
         for (copy, path) in copies {
-            any |= self.take_copy(pending, now, copy, path)?;
+            any |= self.take_copy(pending, now, &trust, copy, path)?;
         }
-        self.join_islands(pending, now, &channel, Some((floor, accept_gap)));
-        Ok(match self.islands.get(&channel).and_then(|islands| islands.last()?.descent.next()) {
-            Some(next) => Copied::Wants(next.serial),
+        self.join_islands(pending, now, &channel, last.filter(|_| is_floor).map(|floor| (floor, accept_gap)));
+        let islands = self.islands.get(&channel);
+        let island = islands.and_then(|islands| match last {
+            Some(last) => islands.iter().find(|island| island.holds(last)),
+            None => islands.iter().rfind(|island| island.is_proven()),
+        });
+        Ok(match island.and_then(|island| island.below) {
+            Some(below) => Copied::Wants(below.serial),
             None if any => Copied::New,
             None => Copied::Known,
         })
     }
 
+    /// What stands in a place, whether it is visible, hidden, or in the commit that is being made.
+    fn in_place(&self, pending: &Pending, channel: &Channel, serial: Serial) -> Result<Option<Head>, AppendError> {
+        if let Some(id) = pending.ids.get(&(channel.clone(), serial)) {
+            return Ok(Some(Head { serial, id: *id }));
+        }
+        let marks = self.marks(pending, channel);
+        let visible = marks.is_some_and(|marks| serial <= marks.head.serial);
+        if visible && marks.is_some_and(|marks| serial < marks.low) {
+            return Err(AppendError::Expired(channel.clone(), serial));
+        }
+        let hidden = || self.islands.get(channel).is_some_and(|islands| islands.iter().any(|island| island.holds(serial)));
+        if !visible && !hidden() {
+            return Ok(None);
+        }
+        let record = self.store.get(channel, serial).map_err(|error| {
+            tracing::error!(%error, "what is stored cannot be compared");
+            AppendError::Store
+        })?;
+        Ok(record.map(|record| record.statement.head()))
+    }
+
     /// Whether it is new.
-    fn take_copy(&mut self, pending: &mut Pending, now: Timestamp, copy: Offer, path: String) -> Result<bool, AppendError> {
+    fn take_copy(&mut self, pending: &mut Pending, now: Timestamp, trust: &Trust, copy: Offer, path: String) -> Result<bool, AppendError> {
         let channel = copy.statement().channel().clone();
-        let trust = self.namespaces.trust(&channel).ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
-        let here = copy.statement().head();
+        let (here, follows) = (copy.statement().head(), copy.statement().predecessor());
         let marks = self.marks(pending, &channel);
         let mut none = Vec::new();
-        let islands = self.islands.get_mut(&channel).unwrap_or(&mut none);
-        let above = islands.iter_mut().find(|island| island.descent.next() == Some(here));
-        if let Some(marks) = marks.filter(|marks| here.serial <= marks.head.serial) {
-            let linked = above.is_some();
-            return self.take_old(pending, &trust, copy, marks, linked);
+        match self.in_place(pending, &channel, here.serial)? {
+            Some(there) if there == here => return Ok(false),
+            Some(_) => return self.take_contradiction(pending, trust, copy, marks),
+            None => {}
         }
-        if let Some(island) = above {
-            let statement = island.descent.take(&trust, unproven(copy))?;
-            (island.lowest, island.since) = (here.serial, Instant::now());
-            self.hide(pending, now, &statement, &path);
+        let islands = self.islands.get_mut(&channel).unwrap_or(&mut none);
+        if let Some(island) = islands.iter_mut().find(|island| island.below == Some(here))
+            && let Proof::Proven(_, descent) = &mut island.proof
+        {
+            let statement = descent.take(trust, unproven(copy))?;
+            (island.lowest, island.below, island.since) = (here.serial, follows, Instant::now());
+            self.hide(pending, now, trust, &statement, &path);
             return Ok(true);
         }
-        if islands.iter().any(|island| island.holds(here.serial)) {
-            // It is here, unless somebody has signed another one; the next look at the head will tell.
-            return Ok(false);
+        let begins = marks.is_none() && islands.is_empty();
+        let full = islands.len() >= ISLANDS;
+        if begins && self.logs.count() + self.islands.len() >= CHANNELS {
+            return Err(AppendError::Channels);
         }
-        let follows = copy.statement().predecessor();
+        let statement = self.prove(trust, copy)?;
         if follows == marks.map(|marks| marks.head) {
-            if marks.is_none() && islands.is_empty() && self.logs.is_full() {
-                return Err(AppendError::Channels);
-            }
-            let statement = self.prove(&trust, copy)?;
             self.accept(pending, now, Accepted { statement, path, reply: None, trust: None });
             return Ok(true);
         }
-        let below = islands.iter().position(|island| follows == Some(island.top));
-        let full = islands.len() >= ISLANDS || (marks.is_none() && islands.is_empty() && self.logs.is_full());
-        let statement = self.prove(&trust, copy)?;
         if marks.is_some_and(|marks| follows.is_some_and(|f| f.serial == marks.head.serial)) {
             // It follows another statement than our head, in the head's place.
-            let settled = trust.checkpoint(&channel).is_some_and(|checkpoint| checkpoint == here);
-            if settled && self.leave_branch(pending, &channel) {
+            if trust.checkpoint(&channel).is_some_and(|checkpoint| checkpoint == here) && self.leave_branch(pending, &channel) {
                 return Err(AppendError::Later);
             }
             self.look_for_fork(pending, &statement);
             return Err(AppendError::Fork(channel, here.serial));
         }
+        let mut above = Descent::new(channel.clone());
+        above.take(trust, (*statement).clone())?;
         let islands = self.islands.entry(channel.clone()).or_default();
-        match below {
-            Some(below) => islands[below].top = here,
-            None if full => return Err(AppendError::Later),
-            None => {
-                let mut descent = Descent::new(channel);
-                descent.take(&trust, (*statement).clone())?;
-                let place = islands.partition_point(|island| island.lowest < here.serial);
-                islands.insert(place, Island { top: here, lowest: here.serial, descent, since: Instant::now() });
-            }
+        let below = islands.iter_mut().find(|island| follows == Some(island.top));
+        let grows = below.is_some_and(|island| {
+            let descent = match &mut island.proof {
+                Proof::Proven(_, descent) => {
+                    descent.follow(&above);
+                    return std::mem::replace(&mut island.top, here) != here;
+                }
+                // What nobody vouched for, the new one may.
+                _ => descend(&self.store, trust, &channel, island, above.clone()),
+            };
+            let Some(descent) = descent else { return false };
+            (island.top, island.proof) = (here, Proof::Proven(trust.serial(), descent));
+            true
+        });
+        if !grows && full {
+            return Err(AppendError::Later);
         }
-        self.hide(pending, now, &statement, &path);
+        if !grows {
+            let place = islands.partition_point(|island| island.lowest < here.serial);
+            let proof = Proof::Proven(trust.serial(), above);
+            islands.insert(place, Island { top: here, lowest: here.serial, below: follows, proof, since: Instant::now() });
+        }
+        self.hide(pending, now, trust, &statement, &path);
         Ok(true)
     }
 
-    /// Stores a statement above the head, where nobody sees it; what hangs together now becomes one.
-    fn hide(&mut self, pending: &mut Pending, now: Timestamp, statement: &Verified<Statement>, path: &str) {
-        let channel = statement.channel();
-        pending.batch.insert(statement, now, path);
-        pending.hidden += 1;
-        let Some(islands) = self.islands.get_mut(channel) else { return };
-        let met = (1..islands.len()).find(|&at| islands[at].descent.next() == Some(islands[at - 1].top));
-        if let Some(upper) = met {
-            let above = islands.remove(upper);
-            let below = &mut islands[upper - 1];
-            below.descent.follow(&above.descent);
-            below.top = above.top;
-        }
-        pending.batch.set_islands(channel, islands.iter().map(Island::range));
-    }
-
-    /// A statement at or below the head: the one that is here, or the proof of a fork.
-    fn take_old(&mut self, pending: &Pending, trust: &Trust, copy: Offer, marks: Marks, linked: bool) -> Result<bool, AppendError> {
+    /// A statement in whose place another one stands: the proof of a fork, or the branch that trust has settled on.
+    fn take_contradiction(&mut self, pending: &mut Pending, trust: &Trust, copy: Offer, marks: Option<Marks>) -> Result<bool, AppendError> {
         let (channel, here) = (copy.statement().channel().clone(), copy.statement().head());
-        let accepted = || pending.accepted.iter().find(|a| *a.statement.channel() == channel && a.statement.serial() == here.serial);
-        let ours = match accepted() {
-            Some(accepted) => Some(accepted.statement.head()),
-            None if here.serial < marks.low => None,
-            None if here.serial == marks.head.serial => Some(marks.head),
-            None => self.store.get(&channel, here.serial).ok().flatten().map(|record| record.statement.head()),
-        };
-        if ours.is_none_or(|ours| ours == here) {
-            return Ok(false);
-        }
+        let checkpoint = trust.checkpoint(&channel);
+        let names_it = |island: &&Island| island.below == Some(here) && island.is_proven();
+        let linked = self.islands.get(&channel).and_then(|islands| islands.iter().find(names_it));
+        // An island that has come down through a checkpoint is the log, and what is here is not.
+        let through = |island: &Island| checkpoint.is_some_and(|c| here.serial < c.serial && c.serial <= island.top.serial);
+        let (settled, is_linked) = (linked.is_some_and(through) || checkpoint == Some(here), linked.is_some());
         let statement = unproven(copy);
-        if !linked {
+        if !is_linked {
             trust.check(&statement)?;
         }
-        // An island that has come down through a checkpoint is the log, and what is here is not.
-        let settled = trust.checkpoint(&channel).is_some_and(|checkpoint| checkpoint.serial > here.serial);
-        if linked && settled && self.leave_branch(pending, &channel) {
+        let visible = marks.is_some_and(|marks| here.serial <= marks.head.serial);
+        if settled && visible && self.leave_branch(pending, &channel) {
             return Err(AppendError::Later);
         }
         self.look_for_fork(pending, &statement);
-        if linked {
-            self.forget_islands(|island| *island == channel);
-        }
         Err(AppendError::Fork(channel, here.serial))
     }
 
@@ -259,28 +283,81 @@ impl Writer {
         }
     }
 
+    /// Stores a statement above the head, where nobody sees it; what hangs together now becomes one.
+    fn hide(&mut self, pending: &mut Pending, now: Timestamp, trust: &Trust, statement: &Verified<Statement>, path: &str) {
+        let channel = statement.channel();
+        pending.batch.insert(statement, now, path);
+        pending.ids.insert((channel.clone(), statement.serial()), statement.id());
+        pending.hidden += 1;
+        let Some(islands) = self.islands.get_mut(channel) else { return };
+        let met = (1..islands.len()).find(|&at| islands[at].is_proven() && islands[at].below == Some(islands[at - 1].top));
+        if let Some(upper) = met
+            && let Proof::Proven(_, above) = &islands[upper].proof
+        {
+            let above = above.clone();
+            let lower = &mut islands[upper - 1];
+            let descent = match &mut lower.proof {
+                Proof::Proven(_, descent) => {
+                    descent.follow(&above);
+                    Some(descent.clone())
+                }
+                _ => descend(&self.store, trust, channel, lower, above),
+            };
+            if let Some(descent) = descent {
+                let top = islands.remove(upper).top;
+                let lower = &mut islands[upper - 1];
+                (lower.top, lower.proof) = (top, Proof::Proven(trust.serial(), descent));
+            }
+        }
+        pending.batch.set_islands(channel, islands.iter().map(Island::range));
+    }
+
+    /// What is appended in a place that an island holds: the same statement, which the island gives up, or the proof of a fork.
+    pub(super) fn take_from_islands(&mut self, pending: &mut Pending, statement: &Statement) {
+        let (channel, here) = (statement.channel(), statement.head());
+        let Some(islands) = self.islands.get_mut(channel) else { return };
+        let Some(at) = islands.iter().position(|island| island.holds(here.serial)) else { return };
+        let stored = self.store.get(channel, here.serial).ok().flatten().map(|record| record.statement);
+        let same = stored.as_ref().is_none_or(|stored| stored.id() == here.id);
+        let island = &mut islands[at];
+        if same && island.lowest == here.serial && island.top.serial > here.serial {
+            (island.lowest, island.below) = (here.serial.next().unwrap_or(here.serial), Some(here));
+        } else {
+            islands.remove(at);
+        }
+        pending.batch.set_islands(channel, islands.iter().map(Island::range));
+        if let Some(stored) = stored.filter(|_| !same) {
+            self.forks.remember(statement, &stored);
+        }
+    }
+
     /// Makes the lowest island part of the log, if it meets the head; or the highest, if it has come down to what counts as
     /// the beginning: nothing below is to be had.
     pub(super) fn join_islands(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel, floor: Option<(Serial, bool)>) {
+        if let Some(trust) = self.islands.get(channel).and_then(|_| self.namespaces.trust(channel)) {
+            self.judge(channel, &trust);
+        }
         let marks = self.marks(pending, channel);
         let Some(islands) = self.islands.get_mut(channel) else { return };
         let before = islands.len();
         if let Some(marks) = marks {
-            // What was appended meanwhile has overtaken them, or they are another branch.
-            islands.retain(|island| island.lowest > marks.head.serial);
+            // What was appended meanwhile has overtaken them.
+            islands.retain(|island| island.top.serial > marks.head.serial);
         }
-        let meets = |island: &Island| island.descent.next() == marks.map(|marks| marks.head);
-        let reached = |island: &Island| floor.is_some_and(|(floor, accept_gap)| island.lowest <= floor && (marks.is_none() || accept_gap));
+        let meets = |island: &Island| island.is_proven() && island.below == marks.map(|marks| marks.head);
+        let reached = |island: &Island| {
+            island.is_proven() && floor.is_some_and(|(floor, accept_gap)| island.lowest == floor && (marks.is_none() || accept_gap))
+        };
         let joins = match islands.first().is_some_and(meets) {
             true => Some((0, marks.map(|marks| marks.low))),
-            false => islands.last().is_some_and(reached).then(|| (islands.len() - 1, None)),
+            false => islands.iter().position(reached).map(|at| (at, None)),
         };
         if let Some((at, low)) = joins {
             let Island { top, lowest, .. } = islands.remove(at);
             islands.drain(..at);
             let low = low.unwrap_or(lowest);
             if let Some(old) = marks.filter(|_| low == lowest) {
-                tracing::warn!(%channel, from = %old.head.serial, to = %lowest, "what lies between is not to be had any more: the log begins anew behind it");
+                tracing::warn!(%channel, from = %old.head.serial, to = %lowest, "what lies between is not to be had, or not wanted: the log begins anew behind it");
                 let gone = old.low.number()..=old.head.serial.number();
                 gone.filter_map(Serial::new).for_each(|serial| pending.batch.remove(channel, serial));
             }
@@ -306,13 +383,25 @@ impl Writer {
             waits.then(|| (channel.clone(), highest.lowest))
         };
         let due: Vec<_> = self.islands.iter().filter_map(due).collect();
+        let mut pending = Pending::default();
         for (channel, lowest) in due {
+            if self.logs.count() + pending.joined.len() >= CHANNELS {
+                break;
+            }
             tracing::warn!(%channel, from = %lowest, "what lies below has not come: the log begins here");
-            let mut pending = Pending::default();
             self.join_islands(&mut pending, now, &channel, Some((lowest, false)));
-            self.commit(pending, now);
         }
+        self.commit(pending, now);
     }
+}
+
+/// Goes down an island with what vouches for it from above; none if that is not enough.
+fn descend(store: &Store, trust: &Trust, channel: &Channel, island: &Island, mut descent: Descent) -> Option<Descent> {
+    for serial in (island.lowest.number()..=island.top.serial.number()).rev().filter_map(Serial::new) {
+        let record = store.get(channel, serial).ok()??;
+        descent.take(trust, record.statement).ok()?;
+    }
+    Some(descent)
 }
 
 fn unproven(copy: Offer) -> Statement {

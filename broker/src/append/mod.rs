@@ -14,7 +14,7 @@ use std::{
 };
 
 use tidings_protocol::{
-    Channel, Head, Serial, Statement, Timestamp, Verified, Wildmat,
+    Channel, Head, Serial, Statement, StatementId, Timestamp, Verified, Wildmat,
     log::{self, Place},
     trust::Trust,
     verify::VerifyError,
@@ -57,6 +57,8 @@ pub(crate) enum AppendError {
     NoTrust(Channel),
     #[error("too much is here already that hangs together with nothing; what lies between has to come first")]
     Later,
+    #[error("{0} {1} has expired here")]
+    Expired(Channel, Serial),
     #[error("{0} {1} has another id here: a fork, or the branch that was settled against")]
     Fork(Channel, Serial),
 }
@@ -68,7 +70,7 @@ impl AppendError {
         match self {
             Channels | DiskFull | Store | Closed | NoTrust(_) | Later => true,
             Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
-            LostRace(_) | NotFirst | AppendError::Fork(..) => false,
+            LostRace(_) | NotFirst | AppendError::Fork(..) | AppendError::Expired(..) => false,
         }
     }
 }
@@ -196,8 +198,10 @@ struct Pending {
     copied: Vec<(oneshot::Sender<CopyAnswer>, CopyAnswer)>,
     /// Channels whose log grows by more than single statements.
     joined: HashSet<Channel>,
-    /// Statements in the batch that are not visible after it.
+    /// Statements in the batch that are not visible after it, and whatever else makes a commit worth its while.
     hidden: usize,
+    /// What is in the batch.
+    ids: HashMap<(Channel, Serial), StatementId>,
 }
 
 impl Writer {
@@ -334,7 +338,9 @@ impl Writer {
             Some(before) => Marks { head, ..before },
             None => Marks { low: head.serial, head, created: now },
         };
+        self.take_from_islands(pending, statement);
         pending.batch.insert(statement, now, &accepted.path);
+        pending.ids.insert((channel.clone(), head.serial), head.id);
         pending.marks.insert(channel.clone(), marks);
         pending.accepted.push(accepted);
         self.join_islands(pending, now, &channel, None);
@@ -357,7 +363,7 @@ impl Writer {
 
     /// Makes everything durable, then visible, then answers.
     fn commit(&mut self, pending: Pending, now: Timestamp) {
-        let Pending { mut batch, accepted, marks, later, copied, joined, hidden } = pending;
+        let Pending { mut batch, accepted, marks, later, copied, joined, hidden, .. } = pending;
         for (channel, marks) in &marks {
             batch.set_marks(channel, marks);
         }
@@ -374,8 +380,11 @@ impl Writer {
             let Some(marks) = marks.get(channel) else { continue };
             let known = self.logs.get(channel.as_str());
             let new = known.is_none();
-            let log = known.unwrap_or_else(|| self.logs.add(channel.clone(), Marks { created: now, ..*marks }));
-            log.jump(*marks);
+            let log = known.unwrap_or_else(|| {
+                let none = Marks { low: marks.low, head: Head { serial: marks.low, ..marks.head }, created: now };
+                self.logs.add(channel.clone(), none)
+            });
+            log.jump(*marks, now);
             tracing::debug!(%channel, low = %marks.low, head = %marks.head.serial, "filled in");
             touched.insert(log.index, (log, new));
         }
@@ -413,21 +422,28 @@ impl Writer {
         tracing::info!(channel = %channel, serial = %trust.serial(), expires = %trust.rules().expires, "trust in force");
         let checkpoints = trust.rules().checkpoints.clone();
         provisioned.trust.store(Some(Arc::new(trust)));
-        self.forget_islands(|island| namespaces.of(island).is_some_and(|p| p.anchor == provisioned.anchor));
+        let mut batch = Batch::default();
         for checkpoint in checkpoints {
             let channel = &checkpoint.channel;
+            // [4.3-6]: names outside of the namespace have no effect.
+            if namespaces.of(channel).is_none_or(|p| p.anchor != provisioned.anchor) {
+                continue;
+            }
             if !self.logs.get(channel.as_str()).is_some_and(|log| log.has_lost(checkpoint.head)) {
                 continue;
             }
             if self.is_mirrored(channel) {
                 tracing::warn!(%channel, checkpoint = %checkpoint.head, "the log here is not the one that trust has settled on: it is dropped, and copied anew");
-                self.drop_log(channel);
+                self.drop_log(&mut batch, channel);
             } else {
                 tracing::error!(
                     %channel, checkpoint = %checkpoint.head,
                     "the log here is not the one that trust has settled on: devices will leave it. Stop this broker, and fill an empty data directory from one that has the right log"
                 );
             }
+        }
+        if let Err(error) = self.store.commit(batch) {
+            self.fail(&error);
         }
     }
 

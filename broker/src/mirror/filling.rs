@@ -1,7 +1,7 @@
 //! Filling one log from one upstream: the newest statement first, the rest backwards, each checked against the id that
 //! its successor names, in chunks that survive an interruption.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tidings_client::{Connection, Error};
 use tidings_protocol::{
@@ -10,10 +10,10 @@ use tidings_protocol::{
     nntp::code,
 };
 
-use super::{Mirror, Upstream, lock};
+use super::{Claim, Mirror, Upstream, lock};
 use crate::{
     append::{AppendError, Appended, Copied, Offer, Run},
-    limits::{MIRROR_BEATS, MIRROR_CHUNK},
+    limits::{MIRROR_AGAIN, MIRROR_BEATS, MIRROR_CHUNK},
     shared::Shared,
 };
 
@@ -91,8 +91,17 @@ impl Numbers {
     }
 }
 
-/// Reads what an upstream has more of a channel than we do. A gap that one chunk fills is left to the caller, so that
-/// many can be stored at once; a longer one is stored here, chunk by chunk.
+/// What came of filling.
+pub(super) enum Filled {
+    /// Nothing is left to do for now.
+    Whole,
+    /// There was progress, and there is more.
+    More,
+    /// One chunk fills the gap: it is left to the caller, so that many can be stored at once.
+    Offer(Run),
+}
+
+/// Reads what an upstream has more of a channel than we do, and stores it chunk by chunk.
 pub(super) async fn fill(
     shared: &Shared,
     mirror: &Mirror,
@@ -100,39 +109,56 @@ pub(super) async fn fill(
     asking: &mut Connection,
     numbers_are_serials: bool,
     channel: &Channel,
-) -> Result<Option<Run>, FillError> {
-    let Some(provisioned) = shared.namespaces.of(channel) else { return Ok(None) };
-    let Some(numbers) = numbers(asking, channel, numbers_are_serials).await? else { return Ok(None) };
+    claim: Option<&Claim<'_>>,
+) -> Result<Filled, FillError> {
+    let Some(provisioned) = shared.namespaces.of(channel) else { return Ok(Filled::Whole) };
+    let Some(numbers) = numbers(asking, channel, numbers_are_serials).await? else { return Ok(Filled::Whole) };
+    let high = numbers.high();
     if numbers_are_serials {
-        lock(&upstream.standing).marks.insert(channel.clone(), (numbers.low(1), numbers.high()));
+        lock(&upstream.standing).marks.insert(channel.clone(), (numbers.low(1), high));
     }
     if *channel == provisioned.anchor.namespace.trust_log() {
-        return walk_trust(shared, mirror, asking, channel, &numbers).await.map(|()| None);
+        return walk_trust(shared, mirror, asking, channel, &numbers).await.map(|()| Filled::Whole);
     }
     let head = || shared.logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
-    let (from, high) = (head(), numbers.high());
-    let floor = floor(shared, channel, high).max(numbers.low(high));
-    let accept_gap = floor > from + 1 && mirror.nobody_has(channel, from + 1);
-    let run = |copies| Run { channel: channel.clone(), copies, floor: Serial::new(floor).unwrap_or(Serial::FIRST), accept_gap };
-    // What is half filled goes on where it was.
-    let (mut wanted, resumed) = match shared.appender.copy(run(vec![])).await? {
-        Copied::Wants(serial) => (serial.number(), true),
-        Copied::New | Copied::Known => (high, false),
+    let from = head();
+    let (own, theirs) = (own_floor(shared, channel, high), numbers.low(high));
+    let floor = own.max(theirs);
+    // What retention does not keep is not wanted; what upstream does not have has to be missing everywhere.
+    let patience = Duration::from_secs(shared.settings.config.limits.gap_seconds);
+    let ends_at_floor = match from {
+        0 => own >= theirs || mirror.may_begin(channel, theirs),
+        _ => floor > from + 1 && (own > from + 1 || mirror.accepts_hole(channel, from + 1, patience)),
     };
-    let mut ahead = None;
-    while (floor..=high).contains(&wanted) {
+    if !ends_at_floor && theirs > from + 1 {
+        // Others may have what this one lacks, once they are asked.
+        upstream.ask_later(channel, MIRROR_AGAIN);
+    }
+    let run =
+        |copies, lowest| Run { channel: channel.clone(), copies, is_floor: ends_at_floor && lowest == floor, accept_gap: ends_at_floor };
+    // What is half filled goes on where it was, if this upstream has that.
+    let (mut wanted, resumed) = match shared.appender.copy(run(vec![], 0)).await? {
+        Copied::Wants(serial) if (floor..=high).contains(&serial.number()) => (serial.number(), true),
+        // Down to the floor it is here: one statement more tells that this is enough.
+        Copied::Wants(serial) if serial.number() < floor && ends_at_floor => (floor.min(high), true),
+        Copied::Wants(serial) if serial.number() < floor => return Ok(Filled::Whole),
+        _ => (high, false),
+    };
+    let (mut ahead, mut lowest_so_far) = (None, u32::MAX);
+    while (floor..=high).contains(&wanted) && wanted < lowest_so_far {
         let lowest = floor.max(wanted.saturating_sub(MIRROR_CHUNK - 1));
         let lowest = if wanted > head() { lowest.max(head() + 1) } else { wanted };
+        lowest_so_far = lowest;
         let copies = match ahead.take() {
             Some((from, to, copies)) if (from, to) == (wanted, lowest) => copies,
             _ => chunk(shared, asking, channel, &numbers, wanted, lowest).await?,
         };
         if !resumed && wanted == high && lowest == floor.max(from + 1) {
-            return Ok(Some(run(copies)));
+            return Ok(Filled::Offer(run(copies, lowest)));
         }
         // The next chunk is read while this one is stored.
         let next = lowest.saturating_sub(1);
-        let stored = shared.appender.copy(run(copies));
+        let stored = shared.appender.copy(run(copies, lowest));
         let copied = if next >= floor && next > from {
             let below = floor.max(next.saturating_sub(MIRROR_CHUNK - 1)).max(from + 1);
             let (copied, read) = tokio::join!(stored, chunk(shared, asking, channel, &numbers, next, below));
@@ -141,20 +167,21 @@ pub(super) async fn fill(
         } else {
             stored.await?
         };
+        if let Some(claim) = claim {
+            claim.renew();
+        }
         match copied {
-            Copied::Wants(serial) if serial.number() < wanted => wanted = serial.number(),
-            _ => break,
+            Copied::Wants(serial) => wanted = serial.number(),
+            Copied::New | Copied::Known => break,
         }
     }
-    if head() < high && resumed {
-        // What was half filled is whole now; what came since then is the next gap.
-        upstream.ask_for(channel);
-    }
-    Ok(None)
+    // What was half filled is whole now; what came since then is the next gap.
+    let more = (from + 1..high).contains(&head());
+    Ok(if more { Filled::More } else { Filled::Whole })
 }
 
 /// Below this nothing is wanted: what retention would remove at once.
-fn floor(shared: &Shared, channel: &Channel, high: u32) -> u32 {
+fn own_floor(shared: &Shared, channel: &Channel, high: u32) -> u32 {
     let retention = shared.settings.retention.iter().find(|r| r.channels.matches(channel.as_str()));
     let count = retention.and_then(|retention| retention.count);
     let count = if channel.is_beat() { Some(count.map_or(MIRROR_BEATS, |count| count.min(MIRROR_BEATS))) } else { count };

@@ -7,9 +7,12 @@ mod filling;
 mod upstream;
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tidings_client::{Address, pauses};
@@ -18,7 +21,7 @@ use tokio::{sync::Notify, time::sleep};
 
 use crate::{
     config::Mirroring,
-    limits::MIRROR_PAUSE,
+    limits::{MIRROR_CLAIM, MIRROR_PAUSE},
     login::{Credentials, LoginError},
     logs::Logs,
     shared::Shared,
@@ -28,8 +31,17 @@ use crate::{
 pub(crate) struct Mirror {
     pub(crate) settings: Mirroring,
     pub(crate) upstreams: Vec<Upstream>,
-    /// Channels that are being filled from some upstream, and the upstreams that wait for their turn.
-    claims: Mutex<HashMap<Channel, Vec<usize>>>,
+    /// Channels that are being filled from some upstream.
+    claims: Mutex<HashMap<Channel, Holder>>,
+    /// Logs that could go on only behind a hole, and since when.
+    holes: Mutex<HashMap<Channel, Instant>>,
+}
+
+/// Who fills a channel, since when without having stored anything, and which upstreams wait for their turn.
+struct Holder {
+    number: u64,
+    since: Instant,
+    waiting: Vec<usize>,
 }
 
 /// One upstream.
@@ -38,8 +50,8 @@ pub(crate) struct Upstream {
     pub(crate) address: Address,
     credentials: Credentials,
     standing: Mutex<Standing>,
-    /// Channels that have more than we do, or might.
-    due: Mutex<BTreeSet<Channel>>,
+    /// Channels that have more than we do, or might, and when they are looked at.
+    due: Mutex<BTreeMap<Channel, Instant>>,
     wake: Notify,
 }
 
@@ -50,6 +62,8 @@ pub(crate) struct Standing {
     pub(crate) telling: Option<bool>,
     /// Why it was given up last.
     pub(crate) trouble: Option<String>,
+    /// Whether it was looked at as a whole since it is connected.
+    looked: bool,
     /// What it has: lowest and highest serial.
     pub(crate) marks: HashMap<Channel, (u32, u32)>,
     /// Channels of which it has less than we do.
@@ -59,15 +73,30 @@ pub(crate) struct Standing {
     wrong: HashMap<Channel, Instant>,
 }
 
-/// A channel that nobody else fills meanwhile.
+/// A channel that nobody else fills meanwhile, for as long as it makes progress.
 struct Claim<'a> {
     mirror: &'a Mirror,
     channel: Channel,
+    number: u64,
+}
+
+impl Claim<'_> {
+    /// Something was stored.
+    fn renew(&self) {
+        if let Some(holder) = lock(&self.mirror.claims).get_mut(&self.channel).filter(|holder| holder.number == self.number) {
+            holder.since = Instant::now();
+        }
+    }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let waiting = lock(&self.mirror.claims).remove(&self.channel).unwrap_or_default();
+        let mut claims = lock(&self.mirror.claims);
+        if claims.get(&self.channel).is_none_or(|holder| holder.number != self.number) {
+            return;
+        }
+        let waiting = claims.remove(&self.channel).map_or(Vec::new(), |holder| holder.waiting);
+        drop(claims);
         // They may have more of it.
         waiting.into_iter().for_each(|index| self.mirror.upstreams[index].ask_for(&self.channel));
     }
@@ -89,7 +118,7 @@ impl Mirror {
             wake: Notify::new(),
         };
         let upstreams = settings.upstreams.iter().enumerate().map(upstream).collect();
-        Ok(Self { settings: settings.clone(), upstreams, claims: Mutex::default() })
+        Ok(Self { settings: settings.clone(), upstreams, claims: Mutex::default(), holes: Mutex::default() })
     }
 
     /// What is copied, and never begun here.
@@ -123,18 +152,24 @@ impl Mirror {
         self.upstreams.iter().map(standing).collect()
     }
 
-    /// A channel for one upstream alone; if another one has it, this one is told when it is free.
+    /// A channel for one upstream alone; if another one has it, this one is told when it is free, or no progress is made.
     fn claim(&self, channel: &Channel, upstream: &Upstream) -> Option<Claim<'_>> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let holder = Holder { number, since: Instant::now(), waiting: Vec::new() };
         match lock(&self.claims).entry(channel.clone()) {
-            Entry::Vacant(free) => {
-                free.insert(Vec::new());
-                Some(Claim { mirror: self, channel: channel.clone() })
+            Entry::Vacant(free) => drop(free.insert(holder)),
+            Entry::Occupied(mut stuck) if stuck.get().since.elapsed() >= MIRROR_CLAIM => {
+                let waiting = std::mem::replace(stuck.get_mut(), holder).waiting;
+                stuck.get_mut().waiting = waiting;
             }
             Entry::Occupied(mut taken) => {
-                taken.get_mut().push(upstream.index);
-                None
+                taken.get_mut().waiting.push(upstream.index);
+                upstream.ask_later(channel, MIRROR_CLAIM);
+                return None;
             }
         }
+        Some(Claim { mirror: self, channel: channel.clone(), number })
     }
 
     /// What was wrong under the trust before is looked at anew.
@@ -145,11 +180,25 @@ impl Mirror {
         }
     }
 
-    /// Whether no upstream has what follows a serial, although one goes on behind it.
-    fn nobody_has(&self, channel: &Channel, serial: u32) -> bool {
+    /// Whether a log that we have may go on behind a hole: only if nobody has what follows our head. Of an upstream that is
+    /// away, or numbers articles by itself, that is not known, and the hole has to have been there for a while.
+    fn accepts_hole(&self, channel: &Channel, next: u32, patience: Duration) -> bool {
+        let has = |(low, high): &(u32, u32)| (*low..=*high).contains(&next);
+        if self.upstreams.iter().any(|upstream| upstream.standing().marks.get(channel).is_some_and(has)) {
+            lock(&self.holes).remove(channel);
+            return false;
+        }
+        let all_known = self.upstreams.iter().all(|upstream| upstream.standing().looked);
+        let since = *lock(&self.holes).entry(channel.clone()).or_insert_with(Instant::now);
+        all_known || since.elapsed() > patience
+    }
+
+    /// Whether a log that we do not have may begin with a serial: only if nobody who can be asked has more of it.
+    fn may_begin(&self, channel: &Channel, low: u32) -> bool {
         self.upstreams.iter().all(|upstream| {
-            let standing = lock(&upstream.standing);
-            standing.marks.get(channel).is_none_or(|(low, high)| !(*low..=*high).contains(&serial))
+            let standing = upstream.standing();
+            let known = standing.looked || standing.telling == Some(false) || standing.trouble.is_some();
+            known && standing.marks.get(channel).is_none_or(|(theirs, _)| *theirs >= low)
         })
     }
 }
@@ -161,8 +210,22 @@ impl Upstream {
     }
 
     fn ask_for(&self, channel: &Channel) {
-        lock(&self.due).insert(channel.clone());
+        lock(&self.due).insert(channel.clone(), Instant::now());
         self.wake.notify_one();
+    }
+
+    /// Unless it is asked for sooner.
+    fn ask_later(&self, channel: &Channel, pause: Duration) {
+        lock(&self.due).entry(channel.clone()).or_insert_with(|| Instant::now() + pause);
+        self.wake.notify_one();
+    }
+
+    /// What is due now, and when the next is.
+    fn take_due(&self) -> (Vec<Channel>, Option<Instant>) {
+        let (mut due, now) = (lock(&self.due), Instant::now());
+        let ready: Vec<Channel> = due.iter().filter(|(_, at)| **at <= now).map(|(channel, _)| channel.clone()).collect();
+        due.retain(|_, at| *at > now);
+        (ready, due.values().min().copied())
     }
 }
 
@@ -184,6 +247,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mirror: Arc<Mirror>, index: usize) 
             let mut standing = upstream.standing();
             standing.telling = None;
             standing.marks.clear();
+            standing.looked = false;
             // Once, not at every attempt.
             if standing.trouble.as_ref() != Some(&why) {
                 tracing::warn!(upstream = %upstream.address, why, "this upstream cannot be followed; it is tried again, others are not affected");

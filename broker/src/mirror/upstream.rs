@@ -8,18 +8,20 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tidings_client::{Connection, Error};
 use tidings_protocol::{
-    Channel, Serial,
+    Channel,
     article::{Incoming, prepend_hop},
     limits::SERIAL_LAST,
     nntp::code,
-    verify::VerifyError,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Mirror, Upstream, filling, filling::FillError, lock};
+use super::{
+    Mirror, Upstream, filling,
+    filling::{FillError, Filled},
+};
 use crate::{
     append::{AppendError, Copied, Offer, Run},
-    limits::{MIRROR_ABREAST, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
+    limits::{MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
     shared::Shared,
 };
 
@@ -82,12 +84,13 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
                 },
                 None => Offer::Unproven(statement),
             };
-            let run = Run { channel: channel.clone(), copies: vec![(offer, path)], floor: Serial::FIRST, accept_gap: false };
+            let run = Run { channel: channel.clone(), copies: vec![(offer, path)], is_floor: false, accept_gap: false };
             shared.appender.copy(run).await
         };
         match taken {
             Ok(Copied::New | Copied::Known) => {}
-            Ok(Copied::Wants(_)) | Err(AppendError::Later | AppendError::NotFirst | AppendError::LostRace(_)) => upstream.ask_for(&channel),
+            Ok(Copied::Wants(_)) | Err(AppendError::NotFirst | AppendError::LostRace(_)) => upstream.ask_for(&channel),
+            Err(AppendError::Later) => upstream.ask_later(&channel, MIRROR_AGAIN),
             Err(AppendError::Closed) => return Ok(()),
             // It may be good under a newer trust, or below a newer head: a look at the whole will tell.
             Err(AppendError::NoTrust(_) | AppendError::Verify(_) | AppendError::Fork(..)) => {
@@ -112,15 +115,26 @@ async fn ask(
     let mut looks = interval(every);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = HashMap::new();
+    let mut next = None;
     loop {
+        let pause = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(Instant::into(next)).await,
+                None => std::future::pending().await,
+            }
+        };
         let due: Vec<Channel> = tokio::select! {
             _ = looks.tick() => {
                 let due = look(shared, mirror, upstream, asking, numbers_are_serials, &mut seen).await?;
                 upstream.standing().trouble = None;
                 due
             }
-            () = upstream.wake.notified() => std::mem::take(&mut *lock(&upstream.due)).into_iter().collect(),
+            () = upstream.wake.notified() => Vec::new(),
+            () = pause => Vec::new(),
         };
+        let (more, later) = upstream.take_due();
+        next = later;
+        let due = if due.is_empty() { more } else { due.into_iter().chain(more).collect() };
         fill_all(shared, mirror, upstream, asking, numbers_are_serials, due).await?;
     }
 }
@@ -186,6 +200,7 @@ async fn look(
         standing.marks = marks.into_iter().map(|(channel, low, high)| (channel, (low, high))).collect();
     }
     standing.behind = behind;
+    standing.looked = numbers_are_serials;
     let since = (behind > 0).then(|| standing.behind_since.unwrap_or_else(Instant::now));
     if since.is_some_and(|since| since.elapsed() > MIRROR_LAG) {
         tracing::warn!(upstream = %upstream.address, channels = behind, "this upstream is behind the others");
@@ -206,21 +221,25 @@ async fn fill_all(
 ) -> Result<(), Error> {
     due.sort_by_key(|channel| !channel.is_trust());
     let mut offers = FuturesUnordered::new();
-    let mut incomplete = Vec::new();
     for channel in due {
-        let Some(claim) = mirror.claim(&channel, upstream) else { continue };
-        let first = filling::fill(shared, mirror, upstream, asking, numbers_are_serials, &channel).await;
-        match first {
-            Ok(None) => {}
-            Ok(Some(run)) => {
+        // Walking a trust log twice does no harm, and everything waits for it.
+        let claim = mirror.claim(&channel, upstream);
+        if claim.is_none() && !channel.is_trust() {
+            continue;
+        }
+        let filled = filling::fill(shared, mirror, upstream, asking, numbers_are_serials, &channel, claim.as_ref()).await;
+        match filled {
+            Ok(Filled::Whole) => {}
+            Ok(Filled::More) => upstream.ask_for(&channel),
+            Ok(Filled::Offer(run)) => {
                 offers.push(async move {
-                    let claim = claim;
-                    (shared.appender.copy(run).await, claim)
+                    let copied = shared.appender.copy(run).await;
+                    drop(claim);
+                    (copied, channel)
                 });
             }
             Err(FillError::Connection(error)) => return Err(error),
             Err(FillError::Closed) => return Ok(()),
-            Err(FillError::Append(AppendError::Later)) => incomplete.push(channel),
             Err(error) => {
                 avoid(upstream, &channel, &error);
                 if error.spoils_connection() {
@@ -229,34 +248,32 @@ async fn fill_all(
             }
         }
         while offers.len() >= MIRROR_ABREAST {
-            settle(upstream, offers.next().await, &mut incomplete);
+            settle(upstream, offers.next().await);
         }
     }
     while !offers.is_empty() {
-        settle(upstream, offers.next().await, &mut incomplete);
-    }
-    for channel in incomplete {
-        upstream.ask_for(&channel);
+        settle(upstream, offers.next().await);
     }
     Ok(())
 }
 
-fn settle(upstream: &Upstream, done: Option<(Result<Copied, AppendError>, super::Claim<'_>)>, incomplete: &mut Vec<Channel>) {
-    let Some((copied, claim)) = done else { return };
-    let channel = claim.channel.clone();
-    drop(claim);
-    match copied {
-        Ok(Copied::New | Copied::Known) => {}
-        Ok(Copied::Wants(_)) | Err(AppendError::Later) => incomplete.push(channel),
-        Err(error) => avoid(upstream, &channel, &FillError::Append(error)),
+fn settle(upstream: &Upstream, done: Option<(Result<Copied, AppendError>, Channel)>) {
+    match done {
+        None | Some((Ok(Copied::New | Copied::Known), _)) => {}
+        // It should have been whole: something contradicts our head, or came meanwhile.
+        Some((Ok(Copied::Wants(_)), channel)) => upstream.ask_for(&channel),
+        Some((Err(error), channel)) => avoid(upstream, &channel, &FillError::Append(error)),
     }
 }
 
-/// What an upstream has wrong is not asked of it again for a while; its other channels are, and other upstreams.
+/// What an upstream has wrong is not asked of it again for a while; its other channels are, and other upstreams. What is
+/// our own affair, or waits for trust, is only put off.
 fn avoid(upstream: &Upstream, channel: &Channel, error: &FillError) {
-    if matches!(error, FillError::Append(AppendError::Verify(VerifyError::NewerTrust { .. }))) {
-        // It was signed under a trust statement that came after we had read the log.
-        return;
+    if let FillError::Append(error) = error
+        && error.is_passing()
+    {
+        tracing::debug!(upstream = %upstream.address, %channel, %error, "put off");
+        return upstream.ask_later(channel, MIRROR_AGAIN);
     }
     tracing::warn!(upstream = %upstream.address, %channel, %error, "this upstream has a channel wrong; it is not asked for it for a while");
     upstream.standing().wrong.insert(channel.clone(), Instant::now());

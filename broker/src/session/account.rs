@@ -3,7 +3,7 @@
 use tidings_protocol::nntp::{Response, code};
 
 use super::{End, Session};
-use crate::limits::{LOGIN_PAUSE, LOGINS};
+use crate::limits::{COMPRESSED, LOGIN_PAUSE, LOGINS};
 
 /// Why AUTHINFO is not for this connection.
 fn refusal(session: &Session) -> Option<Response> {
@@ -47,10 +47,10 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
         }
         None => {
             tracing::warn!(peer = %session.place.peer, name, "a login has failed");
-            session.place.refused += 1;
+            session.place.logins += 1;
             // Guessing is slow, also over many commands.
             tokio::time::sleep(LOGIN_PAUSE).await;
-            if session.place.refused >= LOGINS {
+            if session.place.logins >= LOGINS {
                 return Err(End::Refused(Response::new(code::UNAVAILABLE, "too many logins have failed")));
             }
             session.respond(code::NOT_AUTHENTICATED, "name and password are not those of anybody here");
@@ -65,10 +65,15 @@ pub(super) async fn compress(session: &mut Session) -> Result<(), End> {
         session.respond(code::NOT_PERMITTED, "it is compressed already");
         return Ok(());
     }
+    let Some(counted) = session.shared().compressed.count_one(COMPRESSED) else {
+        session.respond(code::INTERNAL, "too many connections are compressed; go on without, or try again later");
+        return Ok(());
+    };
     session.respond(code::COMPRESSED, "compressed from here on");
     session.flush().await?;
     // RFC 8054 section 2.2.2: COMPRESS is not pipelined, so that what is here already is compressed.
     let raw = std::mem::take(&mut session.input);
     session.stream.deflate = Some(Box::new(tidings_client::Deflate::new(raw)));
+    session.compressed = Some(counted);
     Ok(())
 }

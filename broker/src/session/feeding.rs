@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 
 use futures_util::{FutureExt, future};
 use tidings_protocol::{
-    MessageId, Serial,
+    MessageId,
     article::{self, Incoming},
-    nntp::{Code, Response, code, codec::BlockError},
+    nntp::{Code, HERE, Response, code, codec::BlockError},
     statement::Kind,
 };
 
@@ -38,9 +38,8 @@ fn wanted(session: &Session, id: &str) -> Wanted {
     }
     let head = shared.logs.get(channel.as_str()).map(|log| log.marks().head);
     match head {
-        Some(head) if head.serial == serial && head.id == id => Wanted::No("it is here"),
-        // Another statement in a place that is taken is the proof of a fork: it is looked at. What lies deeper is not.
-        Some(head) if head.serial > serial => Wanted::No("its place is taken"),
+        // Another statement in a place that is taken is the proof of a fork: it is looked at.
+        Some(_) if shared.logs.get(channel.as_str()).is_some_and(|log| log.is_settled(serial, id)) => Wanted::No(HERE),
         _ if provisioned.trust.load().is_none() && !channel.is_trust() => Wanted::Later("its trust log has to come first"),
         _ => Wanted::Yes,
     }
@@ -172,7 +171,7 @@ async fn begin(
         // Perhaps its successor, which is here, vouches for it.
         Err(_) => Offer::Unproven(statement),
     };
-    let run = Run { channel, copies: vec![(offer, path)], floor: Serial::FIRST, accept_gap: false };
+    let run = Run { channel, copies: vec![(offer, path)], is_floor: false, accept_gap: false };
     let stored = shared.appender.offer(run).await;
     let outcome = async {
         match stored.await {

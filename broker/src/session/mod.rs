@@ -21,7 +21,7 @@ use tokio_util::codec::Decoder;
 
 use crate::{
     access::Known,
-    connections::Permit,
+    connections::{Counted, Permit},
     limits::{ARTICLE, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
     logs::Log,
     shared::Shared,
@@ -37,8 +37,10 @@ struct Place {
     current: Option<Serial>,
     /// As whom the client is known.
     known: Known,
-    /// Articles that were refused so far, and logins.
+    /// Articles that were refused so far.
     refused: u32,
+    /// Logins that have failed.
+    logins: u32,
     _permit: Permit,
 }
 
@@ -64,6 +66,8 @@ pub(crate) struct Session {
     article_due: Option<(Instant, Purpose)>,
     /// The name that AUTHINFO USER has given.
     user: Option<String>,
+    /// While it is compressed.
+    compressed: Option<Counted>,
     /// Answers to what was sent by TAKETHIS, and to what came after it; in their order.
     pending: FuturesOrdered<BoxFuture<'static, Response>>,
 }
@@ -94,7 +98,7 @@ impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, permit: Permit) -> Self {
         let certificate = stream.tls.as_ref().and_then(|tls| tls.peer_certificates()).and_then(|chain| chain.first());
         let known = shared.settings.access.who(peer.ip(), certificate.map(|der| &**der));
-        let place = Place { shared, peer, log: None, current: None, known, refused: 0, _permit: permit };
+        let place = Place { shared, peer, log: None, current: None, known, refused: 0, logins: 0, _permit: permit };
         Self::resume(Box::new(place), stream, BytesMut::new())
     }
 
@@ -108,6 +112,7 @@ impl Session {
             output: Vec::new(),
             article_due: None,
             user: None,
+            compressed: None,
             pending: FuturesOrdered::new(),
         }
     }

@@ -124,6 +124,10 @@ impl Engine {
     }
 
     fn read(&mut self, inbox: Inbox) {
+        for log in inbox.dropped {
+            let subscribers = self.channels.get(log.index).map_or(Vec::new(), |channel| channel.subscribers.clone());
+            subscribers.into_iter().for_each(|at| self.settle(at, Next::Close));
+        }
         let mut news: Vec<_> = inbox.news.into_values().collect();
         // Channels that are new are made known first, so that those who join find them.
         news.sort_by_key(|(log, new)| (!new, log.index));

@@ -62,6 +62,8 @@ struct Inbox {
     joining: Vec<Joining>,
     /// Channels with news, and whether they are new themselves.
     news: HashMap<usize, (Arc<Log>, bool)>,
+    /// Logs that are begun anew: whoever watches them has to ask.
+    dropped: Vec<Arc<Log>>,
     stop: bool,
     /// What watchers are told at the end.
     farewell: String,
@@ -141,6 +143,13 @@ impl Watches {
                 let entry = inbox.news.entry(log.index).or_insert_with(|| (log.clone(), new));
                 entry.1 |= new;
             });
+        }
+    }
+
+    /// Closes the connections that watch a log which is begun anew: nothing would come on them any more.
+    pub(crate) fn drop_log(&self, log: &Arc<Log>) {
+        for mailbox in &self.loops {
+            mailbox.put(|inbox| inbox.dropped.push(log.clone()));
         }
     }
 

@@ -6,4 +6,4 @@ mod command;
 mod response;
 
 pub use command::{COMMANDS, Command, DateTime, Entry, Field, ListItem, Part, Range, Selector, SyntaxError, WatchTarget, parse_command};
-pub use response::{Code, LostRace, RESPONSES, Response, code};
+pub use response::{Code, HERE, LostRace, RESPONSES, Response, code};

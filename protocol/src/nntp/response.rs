@@ -86,6 +86,9 @@ codes! {
     NOT_STORED = 503, "the broker does not keep such data";
 }
 
+/// The reason behind 435 and 438 for a statement that is stored, or was: whoever offers it has nothing more to do.
+pub const HERE: &str = "it is here, or was";
+
 /// One response line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
