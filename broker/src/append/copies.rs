@@ -168,7 +168,7 @@ impl Writer {
 
     /// What stands in a place, whether it is visible, hidden, or in the commit that is being made.
     fn in_place(&self, pending: &Pending, channel: &Channel, serial: Serial) -> Result<Option<Head>, AppendError> {
-        if let Some(id) = pending.ids.get(&(channel.clone(), serial)) {
+        if let Some(id) = pending.ids.get(channel).and_then(|ids| ids.get(&serial)) {
             return Ok(Some(Head { serial, id: *id }));
         }
         let marks = self.marks(pending, channel);
@@ -287,7 +287,7 @@ impl Writer {
     fn hide(&mut self, pending: &mut Pending, now: Timestamp, trust: &Trust, statement: &Verified<Statement>, path: &str) {
         let channel = statement.channel();
         pending.batch.insert(statement, now, path);
-        pending.ids.insert((channel.clone(), statement.serial()), statement.id());
+        pending.note(channel, statement.head());
         pending.hidden += 1;
         let Some(islands) = self.islands.get_mut(channel) else { return };
         let met = (1..islands.len()).find(|&at| islands[at].is_proven() && islands[at].below == Some(islands[at - 1].top));

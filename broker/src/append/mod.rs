@@ -201,7 +201,21 @@ struct Pending {
     /// Statements in the batch that are not visible after it, and whatever else makes a commit worth its while.
     hidden: usize,
     /// What is in the batch.
-    ids: HashMap<(Channel, Serial), StatementId>,
+    ids: HashMap<Channel, HashMap<Serial, StatementId>>,
+}
+
+impl Pending {
+    /// Notes what is in the batch.
+    fn note(&mut self, channel: &Channel, head: Head) {
+        match self.ids.get_mut(channel) {
+            Some(ids) => {
+                ids.insert(head.serial, head.id);
+            }
+            None => {
+                self.ids.insert(channel.clone(), HashMap::from([(head.serial, head.id)]));
+            }
+        }
+    }
 }
 
 impl Writer {
@@ -340,7 +354,7 @@ impl Writer {
         };
         self.take_from_islands(pending, statement);
         pending.batch.insert(statement, now, &accepted.path);
-        pending.ids.insert((channel.clone(), head.serial), head.id);
+        pending.note(&channel, head);
         pending.marks.insert(channel.clone(), marks);
         pending.accepted.push(accepted);
         self.join_islands(pending, now, &channel, None);

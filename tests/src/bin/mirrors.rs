@@ -241,7 +241,7 @@ async fn cold(channels: u32, statements: u32, inn: Option<PathBuf>) -> anyhow::R
         let scratch = tempfile::tempdir_in("/tmp")?;
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
         let some = u64::min(count, 20_000);
-        let names: Vec<String> = (0..channels.min(100)).map(|number| channel(number).map(|c| c.to_string())).collect::<Result<_, _>>()?;
+        let names: Vec<String> = logs.iter().take(100).filter_map(|log| Some(log.first()?.channel().to_string())).collect();
         let inn = Inn::start(&script, scratch.path(), "a", 0, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
         let sent: Vec<&Statement> = logs.iter().take(names.len()).flatten().take(usize::try_from(some)?).collect();
         let began = Instant::now();
