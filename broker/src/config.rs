@@ -154,6 +154,9 @@ pub struct MirrorConfig {
     /// How often an upstream without XWATCH is asked.
     #[serde(default = "default_poll")]
     pub poll_seconds: u64,
+    /// Whether what is asked for comes compressed, if upstream can do that: for thin links. Watches do not.
+    #[serde(default)]
+    pub compress: bool,
 }
 
 /// `[[feed]]`
@@ -361,6 +364,8 @@ pub struct Mirroring {
     pub login: Login,
     /// How often an upstream is asked that cannot tell.
     pub poll: Duration,
+    /// Whether answers come compressed.
+    pub compress: bool,
 }
 
 /// A peer that statements are offered to.
@@ -477,7 +482,13 @@ impl Settings {
                 return Err(wrong("poll_seconds", &format!("expected 1 to 86400, found {}", mirror.poll_seconds)));
             }
             let channels = with_trust_and_beats(&mirror.channels, &anchors).parse().map_err(|e| wrong("channels", &e))?;
-            Ok(Mirroring { upstreams, channels, login: mirror.login.clone(), poll: Duration::from_secs(mirror.poll_seconds) })
+            Ok(Mirroring {
+                upstreams,
+                channels,
+                login: mirror.login.clone(),
+                poll: Duration::from_secs(mirror.poll_seconds),
+                compress: mirror.compress,
+            })
         });
         let mirror = mirror.transpose()?;
         let mut feeds: Vec<Feed> = Vec::new();

@@ -19,7 +19,7 @@ fn serve<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
         loop {
             match codec.decode(&mut input) {
                 Ok(Some(item)) => {
-                    if matches!(item, Input::Command(Ok(Command::Post))) {
+                    if matches!(item, Input::Command(Ok(Command::Post | Command::Ihave(_)))) {
                         codec.expect_article();
                     }
                     seen.push(format!("{item:?}"));

@@ -1,11 +1,16 @@
-//! Octets as a statement, and as a bundle of several: no panic, and what is accepted is given back octet by octet, through
+//! Octets as a statement, as a bundle of several, and as a batch of articles: no panic, and what is accepted is given back octet by octet, through
 //! an article too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidings_protocol::{Statement, article, bundle, log, trust::Trust};
+use tidings_protocol::{Statement, article, batch, bundle, log, trust::Trust};
 
 fuzz_target!(|octets: &[u8]| {
+    if let Ok(all) = batch::read(octets) {
+        let mut again = Vec::new();
+        all.iter().for_each(|statement| batch::write(&mut again, statement, "x!not-for-mail"));
+        assert_eq!(batch::read(&again).as_ref(), Ok(&all));
+    }
     if let Ok(all) = bundle::parse(octets) {
         assert_eq!(all.iter().flat_map(|statement| statement.octets().to_vec()).collect::<Vec<u8>>(), octets);
     }

@@ -293,5 +293,5 @@ async fn one_table_shows_tiers_heads_and_lags() {
     let json = tidings(&realm, &all, &["status", "--json", &urls[0]]);
     assert!(good(&json).contains("\"tier\":0"));
     let motd = connect(&leaf).await.unwrap().listing("LIST MOTD", code::LIST).await.unwrap();
-    until("the mirror says how it stands", async || motd.contains("is not connected")).await;
+    assert!(motd.contains("is not connected") && motd.contains(", tier 2\n"), "{motd}");
 }

@@ -36,7 +36,7 @@ async fn a_mirror_of_a_mirror_has_everything_and_tells_of_what_is_new() {
 
     let region = origin.mirror_of(&[origin.address], "").unwrap();
     let _region = region.start().unwrap();
-    let leaf = origin.mirror_of(&[region.address], "").unwrap();
+    let leaf = origin.mirror_of(&[region.address], "compress = true\n").unwrap();
     let _leaf = leaf.start().unwrap();
     until_head(&leaf, &os(), 305).await;
     let copied = read_all(&leaf, &os()).await.unwrap();

@@ -247,7 +247,7 @@ fn a_reader_reads() {
          S: .
          C: LIST MOTD
          S: 215 how this broker stands
-         S: broker.invalid: 2 channels
+         S: broker.invalid: 2 channels, tier 0
          S: .
          C: LIST COUNTS test.os.*
          S: 215 list follows

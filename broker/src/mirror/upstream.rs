@@ -27,7 +27,7 @@ use crate::{
 
 /// One connection to ask on, and one to be told on, until either fails.
 pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream) -> Result<(), Error> {
-    let mut asking = connect(upstream).await?;
+    let mut asking = connect_to_ask(mirror, upstream).await?;
     // Servers without CAPABILITIES, and those that number articles by themselves, are asked in another way.
     let tells = asking.is_capable("XWATCH").await.unwrap_or(false);
     if !tells {
@@ -57,6 +57,14 @@ pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream
 
 async fn connect(upstream: &Upstream) -> Result<Connection, Error> {
     upstream.credentials.connect(&upstream.address).await
+}
+
+async fn connect_to_ask(mirror: &Mirror, upstream: &Upstream) -> Result<Connection, Error> {
+    let mut connection = connect(upstream).await?;
+    if mirror.settings.compress && !connection.compress().await? {
+        tracing::debug!(upstream = %upstream.address, "this upstream does not compress");
+    }
+    Ok(connection)
 }
 
 /// Takes what a watch brings; what does not follow our heads is asked for.
@@ -243,7 +251,7 @@ async fn fill_all(
             Err(error) => {
                 avoid(upstream, &channel, &error);
                 if error.spoils_connection() {
-                    *asking = connect(upstream).await?;
+                    *asking = connect_to_ask(mirror, upstream).await?;
                 }
             }
         }

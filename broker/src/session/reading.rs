@@ -350,7 +350,12 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
 fn motd(session: &mut Session) -> Answer {
     let shared = session.shared().clone();
     session.respond(code::LIST, "how this broker stands");
-    line(session, format_args!("{}: {} channels", shared.settings.config.name, session.logs().len()));
+    let logs = session.logs();
+    // The way that trust has come is the way of everything.
+    let path = logs.iter().find(|log| log.channel.is_trust()).and_then(|log| log.entry(log.marks().head.serial).ok()?);
+    let tier = path.and_then(|entry| Some(entry.header("Path")?.split('!').count().saturating_sub(2)));
+    let tier = tier.map_or(String::new(), |tier| format!(", tier {tier}"));
+    line(session, format_args!("{}: {} channels{tier}", shared.settings.config.name, logs.len()));
     for standing in shared.mirror.iter().flat_map(|mirror| mirror.standings(&shared.logs)) {
         line(session, format_args!("{standing}"));
     }
