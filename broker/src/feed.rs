@@ -3,7 +3,7 @@
 //! There is no spool: a feed is a cursor for each channel, up to which the peer has answered, and the backlog is the log itself.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -45,6 +45,8 @@ struct Progress {
     /// What above `done` is answered for.
     answered: BTreeMap<u32, ()>,
     saved: u32,
+    /// Its log is not the one of the channel any more.
+    dead: bool,
 }
 
 impl Progress {
@@ -75,6 +77,8 @@ struct Session<'a> {
     /// In the order in which the peer will answer.
     under_way: VecDeque<Offered>,
     later: &'a mut Later,
+    /// When the trust logs were offered again from their beginning.
+    trust_again: Option<Instant>,
     counts: Counts,
 }
 
@@ -144,6 +148,11 @@ async fn once(
     let mut news = shared.logs.news();
     let mut progress = Vec::new();
     look(shared, feed, &mut progress, &mut HashMap::new())?;
+    // Only what is still to be answered for can be put off.
+    later.retain(|(channel, serial), _| {
+        let open = |one: &Progress| one.log.channel == *channel && one.done < serial.number() && *serial <= one.log.marks().head.serial;
+        progress.iter().any(|one| open(one) && *serial >= one.log.marks().low)
+    });
     let now = Instant::now();
     let waits = |one: &Progress, serial| {
         let key = Serial::new(serial).map(|serial| (one.log.channel.clone(), serial));
@@ -164,6 +173,7 @@ async fn once(
         places: HashMap::new(),
         under_way: VecDeque::new(),
         later,
+        trust_again: None,
         counts: Counts::default(),
     };
     tracing::info!(feed = feed.name, peer = %feed.to, streaming, "feeding this peer");
@@ -181,6 +191,9 @@ async fn once(
 
 /// Takes up the channels that have come since.
 fn look(shared: &Shared, feed: &Feed, progress: &mut Vec<Progress>, places: &mut HashMap<usize, usize>) -> Result<(), StoreError> {
+    for one in progress.iter_mut() {
+        one.dead = shared.logs.get(one.log.channel.as_str()).is_none_or(|log| !Arc::ptr_eq(&log, &one.log));
+    }
     let mut logs = shared.logs.all();
     logs.retain(|log| feed.channels.matches(log.channel.as_str()) && !places.contains_key(&log.index));
     // A peer without trust can take nothing else.
@@ -188,7 +201,7 @@ fn look(shared: &Shared, feed: &Feed, progress: &mut Vec<Progress>, places: &mut
     for log in logs {
         let done = shared.store.feed_cursor(&feed.name, &log.channel)?;
         places.insert(log.index, progress.len());
-        progress.push(Progress { log, done, offered: done, answered: BTreeMap::new(), saved: done });
+        progress.push(Progress { log, done, offered: done, answered: BTreeMap::new(), saved: done, dead: false });
     }
     Ok(())
 }
@@ -223,16 +236,25 @@ impl Session<'_> {
         let window = if self.streaming { FEED_WINDOW } else { 1 };
         let now = Instant::now();
         let due = |(key, (due, _)): (&(Channel, Serial), &(Instant, Duration))| (*due <= now).then(|| key.clone());
-        let due: Vec<(Channel, Serial)> = self.later.iter().filter_map(due).take(window).collect();
+        let room = window.saturating_sub(self.under_way.len());
+        let due: Vec<(Channel, Serial)> = self.later.iter().filter_map(due).take(room).collect();
         for (channel, serial) in due {
-            let place = self.progress.iter().rposition(|one| one.log.channel == channel && one.offered >= serial.number());
+            let place = self.progress.iter().rposition(|one| !one.dead && one.log.channel == channel && one.offered >= serial.number());
             // It is offered once more; if it is put off again, the pause has grown.
             if let (Some(place), Some((due, pause))) = (place, self.later.get_mut(&(channel, serial))) {
                 *due = now + *pause;
                 self.offer_one(place, serial.number(), &mut octets)?;
             }
         }
+        // A peer that puts off much of a channel gets no more of it meanwhile.
+        let stuck: HashSet<Channel> = match self.later.len() < FEED_WINDOW {
+            true => HashSet::new(),
+            false => self.later.keys().map(|(channel, _)| channel.clone()).collect(),
+        };
         for channel in 0..self.progress.len() {
+            if self.progress[channel].dead || stuck.contains(&self.progress[channel].log.channel) {
+                continue;
+            }
             loop {
                 let one = &mut self.progress[channel];
                 let marks = one.log.marks();
@@ -269,7 +291,11 @@ impl Session<'_> {
                 octets.extend_from_slice(format!("{verb} {}\r\n", one.log.message_id(entry.head)).as_bytes());
                 self.under_way.push_back(Offered { channel, entry, sent: false });
             }
-            _ => one.answer(serial),
+            _ => {
+                one.answer(serial);
+                let key = Serial::new(serial).map(|serial| (one.log.channel.clone(), serial));
+                key.and_then(|key| self.later.remove(&key));
+            }
         }
         Ok(())
     }
@@ -328,11 +354,11 @@ impl Session<'_> {
     /// The peer may take it later: its trust log may have to come first, and is offered from the beginning.
     fn put_off(&mut self, channel: usize, serial: Serial) -> Result<(), StoreError> {
         let channel = self.progress[channel].log.channel.clone();
-        let first = !self.later.values().any(|(_, pause)| *pause > FEED_AGAIN);
         let (due, pause) = self.later.entry((channel.clone(), serial)).or_insert((Instant::now(), FEED_AGAIN));
         *due = Instant::now() + *pause;
         *pause = (*pause * 2).min(FEED_AGAIN_LAST);
-        if first && !channel.is_trust() {
+        if !channel.is_trust() && self.trust_again.is_none_or(|at| at.elapsed() > FEED_PAUSE) {
+            self.trust_again = Some(Instant::now());
             for one in self.progress.iter_mut().filter(|one| one.log.channel.is_trust()) {
                 (one.offered, one.done, one.saved) = (0, 0, 0);
                 one.answered.clear();
@@ -343,7 +369,7 @@ impl Session<'_> {
     }
 
     fn save(&mut self) -> Result<(), StoreError> {
-        for one in self.progress.iter_mut().filter(|one| one.done != one.saved) {
+        for one in self.progress.iter_mut().filter(|one| !one.dead && one.done != one.saved) {
             self.shared.store.set_feed_cursor(&self.feed.name, &one.log.channel, one.done)?;
             one.saved = one.done;
         }

@@ -165,9 +165,8 @@ impl Log {
     }
 
     /// The log has grown by more than one statement.
-    pub(crate) fn jump(&self, marks: Marks, now: Timestamp) {
+    pub(crate) fn jump(&self, marks: Marks, first: Serial, now: Timestamp) {
         let mut state = self.write();
-        let first = state.marks.head.serial.next().filter(|next| *next >= marks.low).unwrap_or(marks.low);
         state.joined.push_back((first, marks.head.serial, now));
         if state.joined.len() > JOINED {
             state.joined.pop_front();

@@ -491,3 +491,93 @@ async fn a_statement_that_a_peer_puts_off_keeps_no_other_back() {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_trust_has_decided_against_is_hidden_and_in_nobodys_way() {
+    let mut realm = realm();
+    let all = releases(&realm, &os(), None, 6, &["ann", "bob"]);
+    realm.time = realm.time.plus(60);
+    let wrong = realm.release(&os(), Some(all[3].head()), "6.6", &["ann", "bob"]);
+    let (fixture, _daemon) = taker(&realm);
+    let mut peer = connect(&fixture).await.unwrap();
+    ihave(&mut peer, &realm.log[0]).await;
+    assert_eq!(take_these(&mut peer, &[&wrong]).await, [239]);
+    let settled = realm.rotate(ROLES, &[(&os(), all[4].head())], &["root1", "root2"]);
+    assert_eq!(ihave(&mut peer, &settled).await.code, code::TRANSFERRED);
+    let sent: Vec<&Statement> = all.iter().collect();
+    assert_eq!(take_these(&mut peer, &sent).await, [239; 6]);
+    assert_eq!(read_all(&fixture, &os()).await.unwrap(), all);
+    assert_eq!(std::fs::read_dir(fixture.directory.join("data/forks")).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_begins_in_its_middle_is_news_too() {
+    let realm = realm();
+    let fixture = broker(&realm, &format!("[limits]\ngap_seconds = 3\n{PEER}")).unwrap();
+    let _daemon = fixture.start().unwrap();
+    let all = releases(&realm, &os(), None, 9, &["ann", "bob"]);
+    let mut peer = connect(&fixture).await.unwrap();
+    ihave(&mut peer, &realm.log[0]).await;
+    // Two pieces: the log begins with the lower, and the upper waits.
+    assert_eq!(take_these(&mut peer, &[&all[4], &all[8]]).await, [239, 239]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let since = peer.command("DATE").await.unwrap().text;
+    until_head(&fixture, &os(), 5).await;
+    let news = peer.listing(&format!("NEWNEWS test.os.* {} {} GMT", &since[..8], &since[8..]), code::NEWNEWS).await.unwrap();
+    assert_eq!(news.trim_end(), all[4].message_id().to_string());
+    assert_eq!(take_these(&mut peer, &[&all[5], &all[6], &all[7]]).await, [239; 3]);
+    assert_eq!(head_of(&mut peer).await, 9);
+}
+
+/// A news server without streaming that puts everything off once, and counts what it cannot make sense of.
+async fn putting_off(taken: std::sync::Arc<std::sync::Mutex<Vec<String>>>) -> std::net::SocketAddr {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (taken, asked) = (taken.clone(), asked.clone());
+            tokio::spawn(async move {
+                let (from, mut to) = socket.into_split();
+                let mut lines = BufReader::new(from).lines();
+                to.write_all(b"200 welcome\r\n").await?;
+                while let Some(line) = lines.next_line().await? {
+                    let Some(id) = line.strip_prefix("IHAVE ") else {
+                        to.write_all(b"500 what?\r\n").await?;
+                        continue;
+                    };
+                    if asked.lock().unwrap().insert(id.to_owned()) {
+                        to.write_all(b"436 later\r\n").await?;
+                        continue;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    to.write_all(b"335 send it\r\n").await?;
+                    let mut article = String::new();
+                    while let Some(line) = lines.next_line().await?.filter(|line| line != ".") {
+                        article.push_str(&line);
+                        article.push('\n');
+                    }
+                    let whole = article::parse(article.as_bytes()).is_ok_and(|incoming| incoming.statement.message_id().to_string() == id);
+                    taken.lock().unwrap().push(if whole { id.to_owned() } else { format!("nonsense for {id}") });
+                    to.write_all(b"235 taken\r\n").await?;
+                }
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_without_streaming_puts_off_comes_whole_and_one_by_one() {
+    let realm = realm();
+    let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let peer = putting_off(taken.clone()).await;
+    let feed = format!("[[feed]]\nname = \"old\"\nto = \"nntp://{peer}\"\nchannels = \"test.os.*\"\n");
+    let (_fixture, _origin, mut publisher) = origin(&realm, &feed).await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 6, &["ann", "bob"]).await.unwrap();
+    until("all six have come", async || taken.lock().unwrap().len() >= 6).await;
+    let taken = taken.lock().unwrap();
+    assert!(taken.iter().all(|id| id.starts_with('<')), "{taken:?}");
+}

@@ -437,3 +437,54 @@ async fn an_upstream_that_has_less_than_is_half_filled_gives_what_it_has() {
     sleep(Duration::from_secs(2)).await;
     assert!(daemon.cpu_seconds().unwrap() - cpu < 0.2 * began.elapsed().as_secs_f64());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_not_kept_blocks_no_beginning() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 40, &["ann", "bob"]).await.unwrap();
+    let keeps = "[[retention]]\nchannels = \"test.os.*\"\ncount = 21\n";
+    let short = origin.mirror_of(&[origin.address], keeps).unwrap();
+    let _short = short.start().unwrap();
+    until_head(&short, &os(), 40).await;
+    let boaster = relay::start(&[origin.address], |command, answer| match command.split(' ').next() {
+        Some("ARTICLE" | "XWATCH") => Act::Send(b"423 no such article\r\n".to_vec()),
+        _ => Act::Send(answer),
+    })
+    .await
+    .unwrap();
+    let leaf = mirror(&origin, &[boaster, short.address]);
+    let _leaf = leaf.start().unwrap();
+    until_head(&leaf, &os(), 40).await;
+    assert_eq!(read_all(&leaf, &os()).await.unwrap().len(), 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_that_has_gone_below_what_is_kept_meanwhile_is_whole() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let head = publish(&realm, &mut publisher, &os(), None, 500, &["ann", "bob"]).await.unwrap();
+    let stalled = Arc::new(AtomicUsize::new(0));
+    let relay = {
+        let stalled = stalled.clone();
+        relay::start(&[origin.address], move |command, answer| {
+            if command.starts_with("ARTICLE") && stalled.fetch_add(1, Ordering::SeqCst) >= 270 {
+                return Act::Late(answer, Duration::from_secs(600));
+            }
+            Act::Send(answer)
+        })
+        .await
+        .unwrap()
+    };
+    let keeps = "[[retention]]\nchannels = \"test.os.*\"\ncount = 300\n";
+    let leaf = origin.mirror_of(&[relay], keeps).unwrap();
+    let daemon = leaf.start().unwrap();
+    until("the upstream stalls", async || stalled.load(Ordering::SeqCst) > 270).await;
+    sleep(Duration::from_millis(500)).await;
+    daemon.kill().unwrap();
+    publish(&realm, &mut publisher, &os(), Some(head), 60, &["ann", "bob"]).await.unwrap();
+    leaf.mirror(&[origin.address], keeps).unwrap();
+    let _daemon = leaf.start().unwrap();
+    until_head(&leaf, &os(), 560).await;
+    assert!(read_all(&leaf, &os()).await.unwrap().len() >= 300);
+}

@@ -53,8 +53,13 @@ pub(crate) enum Copied {
     New,
     /// Nothing of it was new.
     Known,
-    /// It is stored, and waits for what lies below; this comes next.
-    Wants(Serial),
+    /// It is stored, and waits for what lies below.
+    Wants {
+        /// What comes next.
+        next: Serial,
+        /// The highest of what hangs together with it.
+        top: Serial,
+    },
 }
 
 /// What is stored above a gap: consecutive statements, each named by the one above it.
@@ -155,12 +160,10 @@ impl Writer {
         }
         self.join_islands(pending, now, &channel, last.filter(|_| is_floor).map(|floor| (floor, accept_gap)));
         let islands = self.islands.get(&channel);
-        let island = islands.and_then(|islands| match last {
-            Some(last) => islands.iter().find(|island| island.holds(last)),
-            None => islands.iter().rfind(|island| island.is_proven()),
-        });
-        Ok(match island.and_then(|island| island.below) {
-            Some(below) => Copied::Wants(below.serial),
+        let holds = |island: &&Island| island.is_proven() && last.is_none_or(|last| island.holds(last));
+        let island = islands.and_then(|islands| islands.iter().rfind(holds));
+        Ok(match island.and_then(|island| Some((island.below?.serial, island.top.serial))) {
+            Some((next, top)) => Copied::Wants { next, top },
             None if any => Copied::New,
             None => Copied::Known,
         })
@@ -193,8 +196,22 @@ impl Writer {
         let (here, follows) = (copy.statement().head(), copy.statement().predecessor());
         let marks = self.marks(pending, &channel);
         let mut none = Vec::new();
+        // What nobody vouches for is hidden, and in nobody's way.
+        let islands = self.islands.get(&channel);
+        let unproven_there = islands.is_some_and(|islands| islands.iter().any(|island| island.holds(here.serial) && !island.is_proven()));
         match self.in_place(pending, &channel, here.serial)? {
-            Some(there) if there == here => return Ok(false),
+            Some(there) if there == here => {
+                if !unproven_there || follows != marks.map(|marks| marks.head) {
+                    return Ok(false);
+                }
+            }
+            Some(_) if unproven_there => {
+                if !self.is_linked(&channel, here) {
+                    trust.check(copy.statement())?;
+                }
+                self.look_for_fork(pending, copy.statement());
+                self.cut_islands(pending, &channel, here.serial);
+            }
             Some(_) => return self.take_contradiction(pending, trust, copy, marks),
             None => {}
         }
@@ -252,6 +269,31 @@ impl Writer {
         }
         self.hide(pending, now, trust, &statement, &path);
         Ok(true)
+    }
+
+    /// Whether a proven island names a statement as what comes below it.
+    fn is_linked(&self, channel: &Channel, here: Head) -> bool {
+        let names_it = |island: &Island| island.below == Some(here) && island.is_proven();
+        self.islands.get(channel).is_some_and(|islands| islands.iter().any(names_it))
+    }
+
+    /// Gives up what hangs on a statement in which nobody believes any more; what lies below it stays.
+    fn cut_islands(&mut self, pending: &mut Pending, channel: &Channel, serial: Serial) {
+        let Some(islands) = self.islands.get_mut(channel) else { return };
+        let store = &self.store;
+        islands.retain_mut(|island| {
+            if !island.holds(serial) {
+                return true;
+            }
+            let below = (serial > island.lowest).then(|| Serial::new(serial.number() - 1)).flatten();
+            let top = below.and_then(|below| store.get(channel, below).ok()?).map(|record| record.statement.head());
+            top.is_some_and(|top| {
+                (island.top, island.proof) = (top, Proof::Unjudged);
+                true
+            })
+        });
+        pending.batch.set_islands(channel, islands.iter().map(Island::range));
+        pending.hidden += 1;
     }
 
     /// A statement in whose place another one stands: the proof of a fork, or the branch that trust has settled on.
@@ -317,8 +359,9 @@ impl Writer {
         let (channel, here) = (statement.channel(), statement.head());
         let Some(islands) = self.islands.get_mut(channel) else { return };
         let Some(at) = islands.iter().position(|island| island.holds(here.serial)) else { return };
+        let in_commit = pending.ids.get(channel).and_then(|ids| ids.get(&here.serial)).copied();
         let stored = self.store.get(channel, here.serial).ok().flatten().map(|record| record.statement);
-        let same = stored.as_ref().is_none_or(|stored| stored.id() == here.id);
+        let same = in_commit.or_else(|| stored.as_ref().map(|stored| stored.id())) == Some(here.id);
         let island = &mut islands[at];
         if same && island.lowest == here.serial && island.top.serial > here.serial {
             (island.lowest, island.below) = (here.serial.next().unwrap_or(here.serial), Some(here));
@@ -326,8 +369,10 @@ impl Writer {
             islands.remove(at);
         }
         pending.batch.set_islands(channel, islands.iter().map(Island::range));
-        if let Some(stored) = stored.filter(|_| !same) {
-            self.forks.remember(statement, &stored);
+        match stored.filter(|_| in_commit.is_none()) {
+            _ if same => {}
+            Some(stored) => self.forks.remember(statement, &stored),
+            None => tracing::error!(%channel, serial = %here.serial, "a fork within one commit: what was hidden is given up"),
         }
     }
 
@@ -346,7 +391,7 @@ impl Writer {
         }
         let meets = |island: &Island| island.is_proven() && island.below == marks.map(|marks| marks.head);
         let reached = |island: &Island| {
-            island.is_proven() && floor.is_some_and(|(floor, accept_gap)| island.lowest == floor && (marks.is_none() || accept_gap))
+            island.is_proven() && floor.is_some_and(|(floor, accept_gap)| island.holds(floor) && (marks.is_none() || accept_gap))
         };
         let joins = match islands.first().is_some_and(meets) {
             true => Some((0, marks.map(|marks| marks.low))),
@@ -378,9 +423,11 @@ impl Writer {
     /// A mirror asks, and knows better; and a log that has a beginning waits for what lies between.
     pub(super) fn settle_islands(&mut self, now: Timestamp, patience: Duration) {
         let due = |(channel, islands): (&Channel, &Vec<Island>)| {
-            let highest = islands.last().filter(|_| islands.iter().all(|island| island.since.elapsed() > patience))?;
-            let waits = self.logs.get(channel.as_str()).is_none() && !self.is_mirrored(channel);
-            waits.then(|| (channel.clone(), highest.lowest))
+            let begins = islands.iter().find(|island| !matches!(island.proof, Proof::Failed(_)))?;
+            let waits = islands.iter().all(|island| island.since.elapsed() > patience)
+                && self.logs.get(channel.as_str()).is_none()
+                && !self.is_mirrored(channel);
+            waits.then(|| (channel.clone(), begins.lowest))
         };
         let due: Vec<_> = self.islands.iter().filter_map(due).collect();
         let mut pending = Pending::default();

@@ -394,11 +394,11 @@ impl Writer {
             let Some(marks) = marks.get(channel) else { continue };
             let known = self.logs.get(channel.as_str());
             let new = known.is_none();
-            let log = known.unwrap_or_else(|| {
-                let none = Marks { low: marks.low, head: Head { serial: marks.low, ..marks.head }, created: now };
-                self.logs.add(channel.clone(), none)
-            });
-            log.jump(*marks, now);
+            // What readers have not seen yet begins here.
+            let next = known.as_ref().and_then(|log| log.marks().head.serial.next());
+            let first = next.filter(|next| *next >= marks.low).unwrap_or(marks.low);
+            let log = known.unwrap_or_else(|| self.logs.add(channel.clone(), Marks { created: now, ..*marks }));
+            log.jump(*marks, first, now);
             tracing::debug!(%channel, low = %marks.low, head = %marks.head.serial, "filled in");
             touched.insert(log.index, (log, new));
         }

@@ -122,10 +122,21 @@ pub(super) async fn fill(
     }
     let head = || shared.logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
     let from = head();
-    let (own, theirs) = (own_floor(shared, channel, high), numbers.low(high));
+    // What is half filled goes on where it was, if this upstream has that.
+    let asks = Run { channel: channel.clone(), copies: vec![], is_floor: false, accept_gap: false };
+    let half_filled = match shared.appender.copy(asks).await? {
+        Copied::Wants { next, top } if next.number() <= high => Some((next.number(), top.number())),
+        _ => None,
+    };
+    // A claim of upstream's is not the top that retention counts from.
+    let top = half_filled.map_or(high, |(_, top)| high.min(top));
+    let (own, theirs) = (own_floor(shared, channel, top), numbers.low(high));
     let floor = own.max(theirs);
     // What retention does not keep is not wanted; what upstream does not have has to be missing everywhere.
     let patience = Duration::from_secs(shared.settings.config.limits.gap_seconds);
+    if theirs <= from + 1 {
+        lock(&mirror.holes).remove(channel);
+    }
     let ends_at_floor = match from {
         0 => own >= theirs || mirror.may_begin(channel, theirs),
         _ => floor > from + 1 && (own > from + 1 || mirror.accepts_hole(channel, from + 1, patience)),
@@ -136,13 +147,12 @@ pub(super) async fn fill(
     }
     let run =
         |copies, lowest| Run { channel: channel.clone(), copies, is_floor: ends_at_floor && lowest == floor, accept_gap: ends_at_floor };
-    // What is half filled goes on where it was, if this upstream has that.
-    let (mut wanted, resumed) = match shared.appender.copy(run(vec![], 0)).await? {
-        Copied::Wants(serial) if (floor..=high).contains(&serial.number()) => (serial.number(), true),
+    let (mut wanted, resumed) = match half_filled {
+        Some((next, _)) if next >= floor => (next, true),
         // Down to the floor it is here: one statement more tells that this is enough.
-        Copied::Wants(serial) if serial.number() < floor && ends_at_floor => (floor.min(high), true),
-        Copied::Wants(serial) if serial.number() < floor => return Ok(Filled::Whole),
-        _ => (high, false),
+        Some(_) if ends_at_floor => (floor.min(high), true),
+        Some(_) => return Ok(Filled::Whole),
+        None => (high, false),
     };
     let (mut ahead, mut lowest_so_far) = (None, u32::MAX);
     while (floor..=high).contains(&wanted) && wanted < lowest_so_far {
@@ -171,7 +181,7 @@ pub(super) async fn fill(
             claim.renew();
         }
         match copied {
-            Copied::Wants(serial) => wanted = serial.number(),
+            Copied::Wants { next, .. } => wanted = next.number(),
             Copied::New | Copied::Known => break,
         }
     }

@@ -34,7 +34,7 @@ pub(crate) struct Mirror {
     /// Channels that are being filled from some upstream.
     claims: Mutex<HashMap<Channel, Holder>>,
     /// Logs that could go on only behind a hole, and since when.
-    holes: Mutex<HashMap<Channel, Instant>>,
+    holes: Mutex<HashMap<Channel, (u32, Instant)>>,
 }
 
 /// Who fills a channel, since when without having stored anything, and which upstreams wait for their turn.
@@ -71,6 +71,13 @@ pub(crate) struct Standing {
     behind_since: Option<Instant>,
     /// Channels that it had wrong, and when.
     wrong: HashMap<Channel, Instant>,
+}
+
+impl Standing {
+    /// What it claims to have of a channel, unless it had that wrong.
+    fn claims(&self, channel: &Channel) -> Option<&(u32, u32)> {
+        self.marks.get(channel).filter(|_| !self.wrong.contains_key(channel))
+    }
 }
 
 /// A channel that nobody else fills meanwhile, for as long as it makes progress.
@@ -184,12 +191,16 @@ impl Mirror {
     /// away, or numbers articles by itself, that is not known, and the hole has to have been there for a while.
     fn accepts_hole(&self, channel: &Channel, next: u32, patience: Duration) -> bool {
         let has = |(low, high): &(u32, u32)| (*low..=*high).contains(&next);
-        if self.upstreams.iter().any(|upstream| upstream.standing().marks.get(channel).is_some_and(has)) {
+        if self.upstreams.iter().any(|upstream| upstream.standing().claims(channel).is_some_and(has)) {
             lock(&self.holes).remove(channel);
             return false;
         }
         let all_known = self.upstreams.iter().all(|upstream| upstream.standing().looked);
-        let since = *lock(&self.holes).entry(channel.clone()).or_insert_with(Instant::now);
+        let mut holes = lock(&self.holes);
+        let (at, since) = holes.entry(channel.clone()).or_insert_with(|| (next, Instant::now()));
+        if *at != next {
+            (*at, *since) = (next, Instant::now());
+        }
         all_known || since.elapsed() > patience
     }
 
@@ -198,7 +209,7 @@ impl Mirror {
         self.upstreams.iter().all(|upstream| {
             let standing = upstream.standing();
             let known = standing.looked || standing.telling == Some(false) || standing.trouble.is_some();
-            known && standing.marks.get(channel).is_none_or(|(theirs, _)| *theirs >= low)
+            known && standing.claims(channel).is_none_or(|(theirs, _)| *theirs >= low)
         })
     }
 }

@@ -20,7 +20,7 @@ use super::{
     filling::{FillError, Filled},
 };
 use crate::{
-    append::{AppendError, Copied, Offer, Run},
+    append::{AppendError, Appended, Copied, Offer, Run},
     limits::{MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
     shared::Shared,
 };
@@ -79,7 +79,7 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
         let path = prepend_hop(&shared.settings.config.name, path.as_deref());
         let taken = if channel == provisioned.anchor.namespace.trust_log() {
             let taken = shared.appender.append_trust(statement, path).await;
-            if taken.is_ok() {
+            if matches!(taken, Ok(Appended::New)) {
                 mirror.trust_has_changed();
             }
             taken.map(|_| Copied::New)
@@ -97,7 +97,7 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
         };
         match taken {
             Ok(Copied::New | Copied::Known) => {}
-            Ok(Copied::Wants(_)) | Err(AppendError::NotFirst | AppendError::LostRace(_)) => upstream.ask_for(&channel),
+            Ok(Copied::Wants { .. }) | Err(AppendError::NotFirst | AppendError::LostRace(_)) => upstream.ask_for(&channel),
             Err(AppendError::Later) => upstream.ask_later(&channel, MIRROR_AGAIN),
             Err(AppendError::Closed) => return Ok(()),
             // It may be good under a newer trust, or below a newer head: a look at the whole will tell.
@@ -269,7 +269,7 @@ fn settle(upstream: &Upstream, done: Option<(Result<Copied, AppendError>, Channe
     match done {
         None | Some((Ok(Copied::New | Copied::Known), _)) => {}
         // It should have been whole: something contradicts our head, or came meanwhile.
-        Some((Ok(Copied::Wants(_)), channel)) => upstream.ask_for(&channel),
+        Some((Ok(Copied::Wants { .. }), channel)) => upstream.ask_for(&channel),
         Some((Err(error), channel)) => avoid(upstream, &channel, &FillError::Append(error)),
     }
 }

@@ -176,7 +176,7 @@ async fn begin(
     let outcome = async {
         match stored.await {
             Ok(Copied::Known) => Outcome::Known,
-            Ok(Copied::New | Copied::Wants(_)) => Outcome::Stored,
+            Ok(Copied::New | Copied::Wants { .. }) => Outcome::Stored,
             Err(error) => error.into(),
         }
     };
