@@ -200,11 +200,8 @@ impl Writer {
         let islands = self.islands.get(&channel);
         let unproven_there = islands.is_some_and(|islands| islands.iter().any(|island| island.holds(here.serial) && !island.is_proven()));
         match self.in_place(pending, &channel, here.serial)? {
-            Some(there) if there == here => {
-                if !unproven_there || follows != marks.map(|marks| marks.head) {
-                    return Ok(false);
-                }
-            }
+            Some(there) if there == here && !(unproven_there && follows == marks.map(|marks| marks.head)) => return Ok(false),
+            Some(there) if there == here => {}
             Some(_) if unproven_there => {
                 if !self.is_linked(&channel, here) {
                     trust.check(copy.statement())?;
