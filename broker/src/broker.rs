@@ -154,6 +154,10 @@ impl Broker {
             on_failure,
         })?;
         let mirror = settings.mirror.as_ref().map(Mirror::new).transpose()?.map(Arc::new);
+        let standings = {
+            let mirror = mirror.clone();
+            Arc::new(move |logs: &Logs| mirror.iter().flat_map(|mirror| mirror.standings(logs)).collect())
+        };
         let feeds = settings.feeds.iter().map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
         let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
         let connections = Connections::new(limits.connections, limits.connections_per_address);
@@ -163,7 +167,7 @@ impl Broker {
             logs,
             namespaces,
             appender,
-            mirror,
+            standings,
             watches,
             connections,
             compressed: Count::default(),
@@ -181,7 +185,7 @@ impl Broker {
             shared.tasks.spawn(listener::run(shared.clone(), listener, certificates.clone()));
         }
         shared.tasks.spawn(sweep(shared.clone()));
-        if let Some(mirror) = &shared.mirror {
+        if let Some(mirror) = &mirror {
             for index in 0..mirror.upstreams.len() {
                 shared.tasks.spawn(mirror::run(shared.clone(), mirror.clone(), index));
             }

@@ -9,11 +9,12 @@ use crate::{
     config::Settings,
     connections::{Connections, Count},
     logs::Logs,
-    mirror::Mirror,
     namespaces::Namespaces,
     store::Store,
     watch::Watches,
 };
+
+type Standings = Arc<dyn Fn(&Logs) -> Vec<String> + Send + Sync>;
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
@@ -21,7 +22,8 @@ pub(crate) struct Shared {
     pub(crate) logs: Arc<Logs>,
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) appender: Appender,
-    pub(crate) mirror: Option<Arc<Mirror>>,
+    /// How the upstreams of a mirror stand, a line each.
+    pub(crate) standings: Standings,
     pub(crate) watches: Arc<Watches>,
     pub(crate) connections: Arc<Connections>,
     /// Compressed ones among them.

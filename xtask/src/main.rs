@@ -265,8 +265,8 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
 }
 
 fn tests() -> anyhow::Result<()> {
-    // The clock is set back by libfaketime.
-    setup::packages(&["libfaketime"])?;
+    // The clock is set back by libfaketime; certificates of peers come from openssl.
+    setup::packages(&["libfaketime", "openssl"])?;
     run(&mut cargo("test --workspace --all-features"))
 }
 

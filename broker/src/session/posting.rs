@@ -62,7 +62,7 @@ enum Refusal {
 async fn append(shared: &Shared, statement: Statement, path: String) -> Result<Appended, Refusal> {
     let channel = statement.channel().clone();
     let provisioned = shared.namespaces.of(&channel).ok_or_else(|| Refusal::NoNamespace(channel.to_string()))?;
-    if shared.mirror.as_ref().is_some_and(|mirror| mirror.channels().matches(channel.as_str())) {
+    if shared.settings.mirror.as_ref().is_some_and(|mirror| mirror.channels.matches(channel.as_str())) {
         return Err(Refusal::Mirrored(channel.to_string()));
     }
     let now = clock::now();

@@ -356,7 +356,7 @@ fn motd(session: &mut Session) -> Answer {
     let tier = path.and_then(|entry| Some(entry.header("Path")?.split('!').count().saturating_sub(2)));
     let tier = tier.map_or(String::new(), |tier| format!(", tier {tier}"));
     line(session, format_args!("{}: {} channels{tier}", shared.settings.config.name, logs.len()));
-    for standing in shared.mirror.iter().flat_map(|mirror| mirror.standings(&shared.logs)) {
+    for standing in (shared.standings)(&shared.logs) {
         line(session, format_args!("{standing}"));
     }
     end(session);
