@@ -21,6 +21,7 @@ pub struct Source {
     pub(crate) brokers: Vec<Address>,
     pub(crate) anchor: Anchor,
     tls: Tls,
+    account: Option<(String, String)>,
     /// The broker that is asked first: the last that could be used.
     pub(crate) first: usize,
     received: Arc<AtomicU64>,
@@ -38,13 +39,27 @@ impl Source {
         if brokers.is_empty() {
             return Err(Error::NoBroker);
         }
-        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, first: 0, received: Arc::default(), referred: Arc::default() })
+        Ok(Self {
+            brokers,
+            anchor: anchor.parse()?,
+            tls: Tls::system()?,
+            account: None,
+            first: 0,
+            received: Arc::default(),
+            referred: Arc::default(),
+        })
     }
 
     /// The same with other roots for TLS.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls, ..self }
+    }
+
+    /// The same with a name and a password, which brokers get over TLS only: for channels that not everybody may read.
+    #[must_use]
+    pub fn with_account(self, user: &str, password: &str) -> Self {
+        Self { account: Some((user.into(), password.into())), ..self }
     }
 
     /// The anchor.
@@ -82,7 +97,11 @@ impl Source {
     }
 
     async fn open(&self, address: &Address) -> Result<Connection, Error> {
-        Ok(Connection::open(address, &self.tls).await?.counting(self.received.clone()))
+        let mut connection = Connection::open(address, &self.tls).await?.counting(self.received.clone());
+        if let Some((user, password)) = &self.account {
+            connection.login(user, password).await?;
+        }
+        Ok(connection)
     }
 
     /// [8.2-4]: remembers the brokers that a refusal names. They are believed as little as every other broker; one that is

@@ -20,7 +20,10 @@ use tidings_tests::{
 fn tidings(realm: &Realm, brokers: &[&Fixture], arguments: &[&str]) -> Output {
     let urls: Vec<String> = brokers.iter().map(|fixture| fixture.url()).collect();
     let mut command = Command::new(binary("tidings"));
-    command.args(arguments).env("TIDINGS_BROKERS", urls.join(",")).env("TIDINGS_ANCHOR", realm.anchor.to_string());
+    if !urls.is_empty() {
+        command.env("TIDINGS_BROKERS", urls.join(","));
+    }
+    command.args(arguments).env("TIDINGS_ANCHOR", realm.anchor.to_string());
     command.output().unwrap()
 }
 
@@ -112,6 +115,17 @@ readers = ["ann", "region"]
     assert_eq!(ann.command("GROUP test.secret.one").await.unwrap().code, code::NO_SUCH_GROUP);
     ann.login("ann", "secret").await.unwrap();
     assert_eq!(ann.command("GROUP test.secret.one").await.unwrap().code, code::GROUP);
+
+    // The same with the command, by password and by certificate.
+    let password = keys.path().join("password");
+    fs::write(&password, "secret\n").unwrap();
+    let password = password.display().to_string();
+    let url = tls.to_string();
+    let read = ["log", "test.secret.one", "--broker", &url, "--ca", &server];
+    for known in [["--user", "ann", "--password-file", &password], ["--certificate", &client, "--certificate-key", &client_key]] {
+        assert!(good(&tidings(&realm, &[], &[&read[..], &known[..]].concat())).starts_with("1 "), "{known:?}");
+    }
+    assert_eq!(good(&tidings(&realm, &[], &read)), "");
 
     // A mirror with a certificate: it copies, and tells of what is new.
     let leaf = fixture.mirror_of(&[], "").unwrap();

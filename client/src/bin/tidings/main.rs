@@ -100,6 +100,18 @@ struct From {
     /// Certificates that TLS trusts instead of the system's, PEM
     #[arg(long, value_name = "FILE", env = "TIDINGS_CA")]
     ca: Option<PathBuf>,
+    /// A certificate of our own, PEM, for brokers that ask for one
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CERTIFICATE", requires = "certificate_key")]
+    certificate: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CERTIFICATE_KEY")]
+    certificate_key: Option<PathBuf>,
+    /// The name under which brokers know us; sent over TLS only
+    #[arg(long, value_name = "NAME", env = "TIDINGS_USER", requires = "password_file")]
+    user: Option<String>,
+    /// A file with the password, and nothing else
+    #[arg(long, value_name = "FILE", env = "TIDINGS_PASSWORD_FILE")]
+    password_file: Option<PathBuf>,
 }
 
 impl From {
@@ -115,10 +127,11 @@ impl From {
 
     fn source_of(&self, anchor: &Anchor) -> anyhow::Result<Source> {
         let source = Source::new(self.brokers.iter().map(String::as_str), &anchor.to_string())?;
-        Ok(match &self.ca {
-            Some(path) => source.with_tls(Tls::from_file(path)?),
-            None => source,
-        })
+        let own = self.certificate.as_deref().zip(self.certificate_key.as_deref());
+        let source = if self.ca.is_some() || own.is_some() { source.with_tls(Tls::new(self.ca.as_deref(), own)?) } else { source };
+        let Some((user, file)) = self.user.as_deref().zip(self.password_file.as_deref()) else { return Ok(source) };
+        let password = std::fs::read_to_string(file).with_context(|| format!("cannot read the password from {}", file.display()))?;
+        Ok(source.with_account(user, password.trim_end()))
     }
 }
 
