@@ -239,12 +239,16 @@ impl Session<'_> {
         let room = window.saturating_sub(self.under_way.len());
         let due: Vec<(Channel, Serial)> = self.later.iter().filter_map(due).take(room).collect();
         for (channel, serial) in due {
-            let place = self.progress.iter().rposition(|one| !one.dead && one.log.channel == channel && one.offered >= serial.number());
+            let place = self.progress.iter().rposition(|one| !one.dead && one.log.channel == channel);
+            let key = (channel, serial);
+            let Some((place, (due, pause))) = place.zip(self.later.get_mut(&key)) else {
+                // Its log is gone.
+                self.later.remove(&key);
+                continue;
+            };
             // It is offered once more; if it is put off again, the pause has grown.
-            if let (Some(place), Some((due, pause))) = (place, self.later.get_mut(&(channel, serial))) {
-                *due = now + *pause;
-                self.offer_one(place, serial.number(), &mut octets)?;
-            }
+            *due = now + *pause;
+            self.offer_one(place, serial.number(), &mut octets)?;
         }
         // A peer that puts off much of a channel gets no more of it meanwhile.
         let stuck: HashSet<Channel> = match self.later.len() < FEED_WINDOW {
@@ -336,6 +340,10 @@ impl Session<'_> {
                         }
                     }
                     self.later.remove(&(self.progress[channel].log.channel.clone(), entry.head.serial));
+                    if self.progress[channel].log.channel.is_trust() && matches!(response.code, code::TRANSFERRED | code::TAKEN) {
+                        // What had to wait for it need not wait any longer.
+                        self.later.values_mut().for_each(|one| *one = (Instant::now(), FEED_AGAIN));
+                    }
                     self.progress[channel].answer(serial);
                 }
                 _ => return Err(FeedError::Unexpected(response)),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How long something may take that has to happen.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The channel of most tests.
 ///
