@@ -3,8 +3,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -293,6 +294,20 @@ async fn one_table_shows_tiers_heads_and_lags() {
     let table = good(&tidings(&realm, &[], &arguments));
     let expected = format!("broker\ttier\ttest.os.stable\n{}\t0\t3\n{}\t1\t3\n{}\t2\t3\n", urls[0], urls[1], urls[2]);
     assert_eq!(table, expected);
+
+    // The same again and again, until it is interrupted.
+    let mut watch = Command::new(binary("tidings"))
+        .args(&arguments)
+        .arg("--watch")
+        .env("TIDINGS_ANCHOR", realm.anchor.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let twice: Vec<String> = lines.by_ref().take(8).map(Result::unwrap).collect();
+    assert_eq!((twice[..4].join("\n") + "\n", &twice[..4]), (expected, &twice[4..]));
+    assert!(Command::new("kill").args(["-INT", &watch.id().to_string()]).status().unwrap().success());
+    assert!(watch.wait().unwrap().success());
 
     // One is stopped, and comes back with an upstream that is not there: it is behind, and it is told by how much.
     leaf_daemon.kill().unwrap();

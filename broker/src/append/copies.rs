@@ -203,7 +203,7 @@ impl Writer {
             Some(there) if there == here && !(unproven_there && follows == marks.map(|marks| marks.head)) => return Ok(false),
             Some(there) if there == here => {}
             Some(_) if unproven_there => {
-                if !self.is_linked(&channel, here) {
+                if self.linked_from(&channel, here).is_none() {
                     trust.check(copy.statement())?;
                 }
                 self.look_for_fork(pending, copy.statement());
@@ -268,10 +268,10 @@ impl Writer {
         Ok(true)
     }
 
-    /// Whether a proven island names a statement as what comes below it.
-    fn is_linked(&self, channel: &Channel, here: Head) -> bool {
-        let names_it = |island: &Island| island.below == Some(here) && island.is_proven();
-        self.islands.get(channel).is_some_and(|islands| islands.iter().any(names_it))
+    /// The proven island that names a statement as what comes below it.
+    fn linked_from(&self, channel: &Channel, here: Head) -> Option<&Island> {
+        let names_it = |island: &&Island| island.below == Some(here) && island.is_proven();
+        self.islands.get(channel)?.iter().find(names_it)
     }
 
     /// Gives up what hangs on a statement in which nobody believes any more; what lies below it stays.
@@ -297,8 +297,7 @@ impl Writer {
     fn take_contradiction(&mut self, pending: &mut Pending, trust: &Trust, copy: Offer, marks: Option<Marks>) -> Result<bool, AppendError> {
         let (channel, here) = (copy.statement().channel().clone(), copy.statement().head());
         let checkpoint = trust.checkpoint(&channel);
-        let names_it = |island: &&Island| island.below == Some(here) && island.is_proven();
-        let linked = self.islands.get(&channel).and_then(|islands| islands.iter().find(names_it));
+        let linked = self.linked_from(&channel, here);
         // An island that has come down through a checkpoint is the log, and what is here is not.
         let through = |island: &Island| checkpoint.is_some_and(|c| here.serial < c.serial && c.serial <= island.top.serial);
         let (settled, is_linked) = (linked.is_some_and(through) || checkpoint == Some(here), linked.is_some());
@@ -373,8 +372,8 @@ impl Writer {
         }
     }
 
-    /// Makes the lowest island part of the log, if it meets the head; or the highest, if it has come down to what counts as
-    /// the beginning: nothing below is to be had.
+    /// Makes the lowest island part of the log, if it meets the head; or the one that has come down to the floor, if nothing
+    /// below that is to be had, or wanted.
     pub(super) fn join_islands(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel, floor: Option<(Serial, bool)>) {
         if let Some(trust) = self.islands.get(channel).and_then(|_| self.namespaces.trust(channel)) {
             self.judge(channel, &trust);

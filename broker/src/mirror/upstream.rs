@@ -240,8 +240,10 @@ async fn fill_all(
             Ok(Filled::Whole) => {}
             Ok(Filled::More) => upstream.ask_for(&channel),
             Ok(Filled::Offer(run)) => {
+                // The writer has it now, and works on it while the next channel is read.
+                let stored = shared.appender.offer(run).await;
                 offers.push(async move {
-                    let copied = shared.appender.copy(run).await;
+                    let copied = stored.await;
                     drop(claim);
                     (copied, channel)
                 });
