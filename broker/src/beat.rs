@@ -17,6 +17,7 @@ use crate::{
     config::Beat,
     limits::{BEAT_LOOK, BEAT_RETRY},
     logs::Log,
+    origin::New,
     shared::Shared,
 };
 
@@ -70,6 +71,8 @@ pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, mut signer: Signer) {
 async fn round(shared: &Shared, beat: &Beat, signer: &mut Signer, heads: &[(Channel, Head)]) -> Result<usize, BeatError> {
     // Without a trust log there is nobody yet who could be told.
     let Some(trust) = shared.namespaces.trust(&beat.namespace.trust_log()) else { return Ok(0) };
+    // Another member of the cluster signs, or nobody can.
+    let Some(term) = shared.origin.term() else { return Ok(0) };
     let round = Round { time: clock::now(), life: beat.life_seconds, trust: trust.serial() };
     let after = |channel: &Channel| shared.logs.get(channel.as_str()).map(|log| log.marks().head);
     let signed = signer.round(round, heads, after)?;
@@ -78,7 +81,8 @@ async fn round(shared: &Shared, beat: &Beat, signer: &mut Signer, heads: &[(Chan
         let channel = statement.channel().clone();
         let verified = trust.verify(statement).map_err(|error| BeatError::Verify(channel.clone(), error))?;
         let path = format!("{}!not-for-mail", shared.settings.config.name);
-        shared.appender.append(verified, trust.serial(), path).await.map_err(|error| BeatError::Append(channel, error))?;
+        let new = New { statement: verified, trust: trust.serial(), path, term: Some(term) };
+        shared.origin.append(new).await.map_err(|error| BeatError::Append(channel, error))?;
     }
     Ok(count)
 }

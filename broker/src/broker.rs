@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     append::{Appender, Writer},
     beat, clock,
+    cluster::{self, Cluster, TreeError},
     config::Settings,
     connections::{Connections, Count},
     failure::OnFailure,
@@ -29,6 +30,7 @@ use crate::{
     logs::Logs,
     mirror::{self, Mirror},
     namespaces::{NamespaceError, Namespaces},
+    origin::Origin,
     shared::Shared,
     store::{Store, StoreError},
     tls::{Certificates, TlsError},
@@ -53,6 +55,12 @@ pub enum StartError {
     /// The key of a beat.
     #[error(transparent)]
     Key(#[from] tidings_client::keys::KeyFileError),
+    /// The cluster's servers.
+    #[error(transparent)]
+    Cluster(#[from] TreeError),
+    /// There is none to be made.
+    #[error("the configuration has no [cluster]")]
+    NoCluster,
     /// An address.
     #[error("cannot listen on {address}: {source}{}", hint(.source))]
     Listen {
@@ -154,9 +162,20 @@ impl Broker {
             on_failure,
         })?;
         let mirror = settings.mirror.as_ref().map(Mirror::new).transpose()?.map(Arc::new);
+        let cluster = settings.cluster.as_ref().map(|cluster| {
+            let mirrored = settings.mirror.as_ref().map(|mirror| mirror.channels.clone());
+            Arc::new(Cluster::new(cluster.clone(), config.name.clone(), appender.clone(), logs.clone(), namespaces.clone(), mirrored))
+        });
         let standings = {
-            let mirror = mirror.clone();
-            Arc::new(move |logs: &Logs| mirror.iter().flat_map(|mirror| mirror.standings(logs)).collect())
+            let (mirror, cluster) = (mirror.clone(), cluster.clone());
+            Arc::new(move |logs: &Logs| {
+                let upstreams = mirror.iter().flat_map(|mirror| mirror.standings(logs));
+                cluster.iter().flat_map(|cluster| cluster.describe()).chain(upstreams).collect()
+            })
+        };
+        let origin: Arc<dyn Origin> = match &cluster {
+            Some(cluster) => cluster.clone(),
+            None => Arc::new(appender.clone()),
         };
         let feeds = settings.feeds.iter().map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
         let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
@@ -167,6 +186,8 @@ impl Broker {
             logs,
             namespaces,
             appender,
+            origin,
+            cluster: cluster.clone(),
             standings,
             watches,
             connections,
@@ -190,6 +211,9 @@ impl Broker {
                 shared.tasks.spawn(mirror::run(shared.clone(), mirror.clone(), index));
             }
         }
+        if let Some(cluster) = cluster {
+            shared.tasks.spawn(cluster::run(shared.clone(), cluster));
+        }
         for (one, credentials) in feeds {
             shared.tasks.spawn(feed::run(shared.clone(), one, credentials));
         }
@@ -209,6 +233,15 @@ impl Broker {
         settings.beats.iter().try_for_each(|one| beat::load(one).map(drop))?;
         let logins = settings.mirror.iter().map(|mirror| &mirror.login).chain(settings.feeds.iter().map(|feed| &feed.login));
         Ok(logins.map(Credentials::read).try_for_each(|read| read.map(drop))?)
+    }
+
+    /// Makes an empty tree in ZooKeeper for the cluster of a configuration.
+    ///
+    /// # Errors
+    /// If the configuration has no cluster, there is one already, or the servers do not let us.
+    pub async fn init_cluster(settings: &Settings) -> Result<(), StartError> {
+        let cluster = settings.cluster.as_ref().ok_or(StartError::NoCluster)?;
+        Ok(cluster::init(cluster).await?)
     }
 
     /// Ends when the broker has to stop by itself, because its store failed.

@@ -66,6 +66,24 @@ pub const MIRROR_LAG: Duration = Duration::from_secs(180);
 pub const MIRROR_BEATS: u32 = 16;
 /// Channels of one upstream whose newest statements are under way at once.
 pub const MIRROR_ABREAST: usize = 64;
+/// How long a statement that is being published waits for the cluster, if it is not known whether it was stored.
+pub const CLUSTER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the answer to a publisher waits, after the cluster has stored a statement, until it is visible at this broker.
+pub const CLUSTER_FOLLOW: Duration = Duration::from_secs(1);
+/// How often a member looks at the others, and says how far it is.
+pub const CLUSTER_TICK: Duration = Duration::from_secs(1);
+/// The pause before a cluster that cannot be joined is tried again.
+pub const CLUSTER_PAUSE: Duration = Duration::from_secs(2);
+/// After how long a channel is looked at again that could not be followed.
+pub const CLUSTER_AGAIN: Duration = Duration::from_secs(5);
+/// Reads and deletions that are under way at once.
+pub const CLUSTER_ABREAST: usize = 256;
+/// Channels of a cluster: their names are read at once, and ZooKeeper's answers have at most a mebibyte.
+pub const CLUSTER_CHANNELS: usize = 10_000;
+/// Live members that must have a statement before the servers forget it, unless that would exceed what they keep.
+pub const CLUSTER_COPIES: usize = 2;
+/// How far the clocks of a broker and of the ensemble may be apart; with more, it signs no beats.
+pub const CLUSTER_CLOCK: Duration = Duration::from_secs(60);
 /// How often retention is applied and tails are shortened.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Channels in all; a statement that would begin another is refused.

@@ -6,10 +6,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::Appender,
+    cluster::Cluster,
     config::Settings,
     connections::{Connections, Count},
     logs::Logs,
     namespaces::Namespaces,
+    origin::Origin,
     store::Store,
     watch::Watches,
 };
@@ -21,7 +23,12 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) logs: Arc<Logs>,
     pub(crate) namespaces: Arc<Namespaces>,
+    /// The writer: takes what other brokers have settled.
     pub(crate) appender: Appender,
+    /// Where what is new is settled.
+    pub(crate) origin: Arc<dyn Origin>,
+    /// Those who are one origin with this broker.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     /// How the upstreams of a mirror stand, a line each.
     pub(crate) standings: Standings,
     pub(crate) watches: Arc<Watches>,

@@ -1,5 +1,7 @@
 //! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
 
+pub mod cluster;
+pub mod ensemble;
 pub mod inn;
 pub mod realm;
 pub mod relay;
@@ -49,6 +51,8 @@ pub struct Fixture {
     pub trust: Statement,
     /// The anchor of the namespace.
     pub anchor: Anchor,
+    /// The name that it puts into `Path`, and that it is a member of a cluster by.
+    pub name: String,
     /// Where the broker will listen.
     pub address: SocketAddr,
     /// What stands before the broker on its command line, e.g. `ip netns exec NAME`.
@@ -130,6 +134,7 @@ impl Fixture {
             release,
             trust,
             anchor,
+            name: "broker.invalid".into(),
             address: free_address()?,
             launcher: vec![],
             _directory: None,
@@ -150,7 +155,8 @@ impl Fixture {
     pub fn configure(&self, more: &str) -> anyhow::Result<()> {
         let data = self.directory.join("data");
         let text = format!(
-            "name = \"broker.invalid\"\ndata_dir = \"{}\"\nanchors = [\"{}\"]\n[listen]\nnntp = [\"{}\"]\n{more}\n",
+            "name = \"{}\"\ndata_dir = \"{}\"\nanchors = [\"{}\"]\n[listen]\nnntp = [\"{}\"]\n{more}\n",
+            self.name,
             data.display(),
             self.anchor,
             self.address

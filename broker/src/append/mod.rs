@@ -59,6 +59,18 @@ pub(crate) enum AppendError {
     Later,
     #[error("{0} {1} has expired here")]
     Expired(Channel, Serial),
+    #[error("this broker does not reach the majority of its cluster; nothing was stored, try again later or at another member")]
+    NoQuorum,
+    #[error("the cluster did not answer in time, and it is not known whether the statement was stored: publish the same one again")]
+    Unknown,
+    #[error("this broker has not yet got all of {0} that its cluster has; nothing was stored, try again later or at another member")]
+    Behind(Channel),
+    #[error("what the cluster's servers hold of {0} does not verify here; nothing was stored, and the operator has to look at it")]
+    Unsound(Channel),
+    #[error("the cluster's servers refuse: {0}; nothing was stored")]
+    Refused(String),
+    #[error("another member signs beats now")]
+    OtherSigner,
     #[error("{0} {1} has another id here: a fork, or the branch that was settled against")]
     Fork(Channel, Serial),
 }
@@ -66,11 +78,12 @@ pub(crate) enum AppendError {
 impl AppendError {
     /// Whether the same statement may be taken at another time.
     pub(crate) fn is_passing(&self) -> bool {
-        use AppendError::{Channels, Closed, DiskFull, Later, LostRace, NoTrust, NotFirst, Store, Verify};
+        use AppendError::*;
         match self {
             Channels | DiskFull | Store | Closed | NoTrust(_) | Later => true,
+            NoQuorum | Unknown | Behind(_) | Unsound(_) | Refused(_) | OtherSigner => true,
             Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
-            LostRace(_) | NotFirst | AppendError::Fork(..) | AppendError::Expired(..) => false,
+            LostRace(_) | NotFirst | Fork(..) | Expired(..) => false,
         }
     }
 }
@@ -83,7 +96,7 @@ pub(crate) enum Appended {
     Known,
 }
 
-type Answer = Result<Appended, AppendError>;
+pub(crate) type Answer = Result<Appended, AppendError>;
 type CopyAnswer = Result<Copied, AppendError>;
 
 enum Job {
@@ -139,14 +152,24 @@ impl Appender {
         Ok((Self(sender), thread))
     }
 
-    /// Stores a statement that a trust has verified, and returns when it is durable.
-    pub(crate) async fn append(&self, statement: Verified<Statement>, trust: Serial, path: String) -> Answer {
-        self.ask(|reply| Job::Statement { statement, trust, path, reply }).await
+    /// Stores a statement that the trust with this serial has verified, in two steps: when the first is done, what is handed
+    /// over after it comes after it; when the second is done, it is durable.
+    pub(crate) async fn hand_over(
+        &self,
+        statement: Verified<Statement>,
+        trust: Serial,
+        path: String,
+    ) -> impl Future<Output = Answer> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.put(Job::Statement { statement, trust, path, reply }).await;
+        async { answer.await.unwrap_or(Err(AppendError::Closed)) }
     }
 
     /// Verifies and stores the next statement of a trust log.
     pub(crate) async fn append_trust(&self, statement: Statement, path: String) -> Answer {
-        self.ask(|reply| Job::Trust { statement, path, reply }).await
+        let (reply, answer) = oneshot::channel();
+        self.put(Job::Trust { statement, path, reply }).await;
+        answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Stores copies of what other brokers have, and says what is wanted next; see [`Run`].
@@ -157,21 +180,18 @@ impl Appender {
     /// The same in two steps: when the first is done, what is offered after it comes after it.
     pub(crate) async fn offer(&self, run: Run) -> impl Future<Output = CopyAnswer> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        // A closed letter box drops the reply, and that is the answer.
-        let _ = self.0.send(Job::Copies { run, reply }).await;
+        self.put(Job::Copies { run, reply }).await;
         async { answer.await.unwrap_or(Err(AppendError::Closed)) }
     }
 
     /// Applies retention.
     pub(crate) async fn sweep(&self) {
-        // A closed letter box means that the broker is going down.
-        let _ = self.0.send(Job::Sweep).await;
+        self.put(Job::Sweep).await;
     }
 
-    async fn ask(&self, job: impl FnOnce(oneshot::Sender<Answer>) -> Job) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(job(reply)).await.map_err(|_| AppendError::Closed)?;
-        answer.await.unwrap_or(Err(AppendError::Closed))
+    async fn put(&self, job: Job) {
+        // A closed letter box drops the reply, and that is the answer: the broker is going down.
+        let _ = self.0.send(job).await;
     }
 }
 

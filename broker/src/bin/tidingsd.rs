@@ -30,6 +30,12 @@ const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, and s
 enum Command {
     /// Show the whole thing on this machine: keys, an origin, two devices, signed releases, and a forgery refused
     Demo(demo::Options),
+    /// Make an empty place for a cluster in ZooKeeper, where [cluster] of the configuration says
+    InitCluster {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+        config: PathBuf,
+    },
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -53,6 +59,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Some(Command::Demo(options)) => demo::run(options),
+        Some(Command::InitCluster { config }) => {
+            let settings = Settings::read(&config)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+            runtime.block_on(Broker::init_cluster(&settings))?;
+            eprintln!("tidingsd: the place for the cluster is made; start its brokers");
+            Ok(ExitCode::SUCCESS)
+        }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Arguments::command(), "tidingsd", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -81,6 +81,29 @@ pub struct Mirroring {
     pub compress: bool,
 }
 
+/// The brokers that are one origin with this one.
+#[derive(Clone, Debug)]
+pub struct Clustering {
+    /// The ZooKeeper servers, as a client wants them.
+    pub servers: String,
+    /// The node below which everything is.
+    pub root: String,
+    /// Where the other members reach this broker.
+    pub address: Address,
+    /// After how long without an answer from the servers this broker is no member any more.
+    pub session: Duration,
+    /// How many statements the servers keep at most.
+    pub keep_entries: usize,
+    /// How many octets of them.
+    pub keep_octets: usize,
+    /// The name for digest authentication, and where the password is.
+    pub user: Option<(String, PathBuf)>,
+    /// TLS to the servers.
+    pub tls: Option<ClusterTls>,
+    /// How we make ourselves known to the other members.
+    pub login: Login,
+}
+
 /// A peer that statements are offered to.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -118,6 +141,8 @@ pub struct Settings {
     pub anchors: Vec<Anchor>,
     /// What is copied, if anything is.
     pub mirror: Option<Mirroring>,
+    /// Those who are one origin with this broker.
+    pub cluster: Option<Clustering>,
     /// Who is offered what.
     pub feeds: Vec<Feed>,
     /// Who is known, and may read and offer what.
@@ -204,6 +229,7 @@ impl Settings {
             })
         });
         let mirror = mirror.transpose()?;
+        let cluster = config.cluster.as_ref().map(|cluster| clustering(cluster, &wrong)).transpose()?;
         let mut feeds: Vec<Feed> = Vec::new();
         for (index, feed) in config.feed.iter().enumerate() {
             let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("feed[{index}].{key}"), reason);
@@ -260,8 +286,60 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, feeds, access, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, cluster, feeds, access, beats, retention })
     }
+}
+
+fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError) -> Result<Clustering, ConfigError> {
+    let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("cluster.{key}"), reason);
+    let host_and_port = |server: &&String| {
+        server.rsplit_once(':').is_some_and(|(host, port)| {
+            port.parse::<u16>().is_ok_and(|port| port > 0)
+                && !host.is_empty()
+                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'[' | b']' | b':'))
+        })
+    };
+    if cluster.servers.is_empty() {
+        return Err(wrong("servers", &"expected at least one ZooKeeper server, three for a cluster that survives the loss of one"));
+    }
+    if let Some(server) = cluster.servers.iter().find(|server| !host_and_port(server)) {
+        return Err(wrong("servers", &format!("expected HOST:PORT, found {server:?}")));
+    }
+    let good_node = |node: &str| {
+        !matches!(node, "" | "." | ".." | "zookeeper") && node.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    };
+    if !cluster.root.strip_prefix('/').is_some_and(|path| path.split('/').all(good_node)) {
+        return Err(wrong("root", &format!("expected a node such as /tidings, found {:?}", cluster.root)));
+    }
+    let ranges = [
+        ("session_seconds", cluster.session_seconds, 1, 60),
+        ("keep_entries", cluster.keep_entries.into(), 16, 100_000),
+        ("keep_mebibytes", cluster.keep_mebibytes.into(), 1, 1_024),
+    ];
+    for (key, value, low, high) in ranges {
+        if !(low..=high).contains(&value) {
+            return Err(wrong(key, &format!("expected {low} to {high}, found {value}")));
+        }
+    }
+    let user = match (&cluster.user, &cluster.password_file) {
+        (Some(user), Some(file)) => Some((user.clone(), file.clone())),
+        (None, None) => None,
+        _ => return Err(wrong("user", &"user and password_file go together")),
+    };
+    if cluster.tls.as_ref().is_some_and(|tls| tls.certificate_file.is_some() != tls.key_file.is_some()) {
+        return Err(wrong("tls", &"certificate_file and key_file go together"));
+    }
+    Ok(Clustering {
+        servers: cluster.servers.join(","),
+        root: cluster.root.clone(),
+        address: cluster.address.parse().map_err(|e| wrong("address", &e))?,
+        session: Duration::from_secs(cluster.session_seconds),
+        keep_entries: cluster.keep_entries as usize,
+        keep_octets: (cluster.keep_mebibytes as usize) << 20,
+        user,
+        tls: cluster.tls.clone(),
+        login: cluster.login.clone(),
+    })
 }
 
 /// Who is known, and may read and offer what.

@@ -27,6 +27,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// What is copied from other brokers.
     pub mirror: Option<MirrorConfig>,
+    /// The brokers that are one origin with this one.
+    pub cluster: Option<ClusterConfig>,
     /// Peers that statements are offered to.
     #[serde(default)]
     pub feed: Vec<FeedConfig>,
@@ -112,6 +114,65 @@ pub struct MirrorConfig {
     /// Whether what is asked for comes compressed, if upstream can do that: for thin links. Watches do not.
     #[serde(default)]
     pub compress: bool,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// The ZooKeeper servers, `HOST:PORT` each.
+    pub servers: Vec<String>,
+    /// The node of their tree below which everything is.
+    #[serde(default = "default_root")]
+    pub root: String,
+    /// Where the other members reach this broker, `nntps://HOST[:PORT]` or `nntp://HOST[:PORT]`.
+    pub address: String,
+    /// After how long without an answer from the servers this broker is no member any more.
+    #[serde(default = "default_session")]
+    pub session_seconds: u64,
+    /// How many statements the servers keep at most, beyond what every member has.
+    #[serde(default = "default_keep_entries")]
+    pub keep_entries: u32,
+    /// And how many octets of them.
+    #[serde(default = "default_keep_mebibytes")]
+    pub keep_mebibytes: u32,
+    /// The name for ZooKeeper's digest authentication; nodes are then for those with this name and password alone.
+    pub user: Option<String>,
+    /// A file with the password, and nothing else.
+    pub password_file: Option<PathBuf>,
+    /// TLS to the servers.
+    pub tls: Option<ClusterTls>,
+    /// How this broker makes itself known to the other members.
+    #[serde(default)]
+    pub login: Login,
+}
+
+/// `[cluster.tls]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterTls {
+    /// PEM: the roots that the servers' certificates are checked with.
+    pub ca_file: PathBuf,
+    /// PEM: our certificate, if they ask for one.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM: its key.
+    pub key_file: Option<PathBuf>,
+}
+
+fn default_root() -> String {
+    "/tidings".into()
+}
+
+fn default_session() -> u64 {
+    10
+}
+
+fn default_keep_entries() -> u32 {
+    4_096
+}
+
+fn default_keep_mebibytes() -> u32 {
+    32
 }
 
 /// `[[feed]]`

@@ -88,6 +88,7 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         listen: Listen { nntp: vec![loopback()], nntps: vec![] },
         tls: None,
         mirror: None,
+        cluster: None,
         feed: vec![],
         peer: vec![],
         access: vec![],

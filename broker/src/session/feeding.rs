@@ -17,6 +17,7 @@ use super::{End, Session};
 use crate::{
     append::{AppendError, Appended, Copied, Offer, Run},
     limits::FEED_ABREAST,
+    origin::New,
     shared::Shared,
 };
 
@@ -154,9 +155,14 @@ async fn begin(
     let provisioned = shared.namespaces.of(&channel).filter(|_| shared.settings.access.may_feed(known, &channel));
     let provisioned = provisioned.ok_or_else(|| Outcome::Never(format!("{channel} is not taken from you here")))?;
     let path = article::prepend_hop(&shared.settings.config.name, path.as_deref());
+    let clustered = shared.cluster.as_ref().is_some_and(|cluster| cluster.settles(&channel));
     if statement.kind() == Kind::Trust && channel == provisioned.anchor.namespace.trust_log() {
         // It decides about what comes after it.
-        let outcome = match shared.appender.append_trust(statement, path).await {
+        let settled = match clustered {
+            true => shared.origin.append_trust(statement, path).await,
+            false => shared.appender.append_trust(statement, path).await,
+        };
+        let outcome = match settled {
             Ok(Appended::New) => Outcome::Stored,
             Ok(Appended::Known) => Outcome::Known,
             Err(AppendError::NotFirst) => Outcome::Later("the trust log begins earlier".into()),
@@ -166,6 +172,19 @@ async fn begin(
     }
     let trust = provisioned.trust.load_full();
     let trust = trust.ok_or_else(|| Outcome::Later(AppendError::NoTrust(channel.clone()).to_string()))?;
+    if clustered {
+        // What comes next is settled with the others; what comes later waits for its turn.
+        let serial = statement.serial();
+        let statement = trust.verify(statement).map_err(|error| Outcome::Never(error.to_string()))?;
+        let outcome = match shared.origin.append(New { statement, trust: trust.serial(), path, term: None }).await {
+            Ok(Appended::New) => Outcome::Stored,
+            Ok(Appended::Known) => Outcome::Known,
+            Err(AppendError::LostRace(head)) if serial > head.serial => Outcome::Later("what lies below comes first".into()),
+            Err(AppendError::NotFirst) => Outcome::Later("the channel's first statement comes first".into()),
+            Err(error) => error.into(),
+        };
+        return Ok(future::ready(outcome).boxed());
+    }
     let offer = match trust.check(&statement) {
         Ok(()) => Offer::Verified(trust.verify(statement).map_err(|error| Outcome::Never(error.to_string()))?, trust.serial()),
         // Perhaps its successor, which is here, vouches for it.

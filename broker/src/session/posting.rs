@@ -13,6 +13,7 @@ use tidings_protocol::{
 use crate::{
     append::{AppendError, Appended},
     clock,
+    origin::New,
     shared::Shared,
 };
 
@@ -74,10 +75,10 @@ async fn append(shared: &Shared, statement: Statement, path: String) -> Result<A
         if channel != trust_log {
             return Err(Refusal::NoTrustLog(channel.to_string(), trust_log.to_string()));
         }
-        return Ok(shared.appender.append_trust(statement, path).await?);
+        return Ok(shared.origin.append_trust(statement, path).await?);
     }
     let trust = provisioned.trust.load_full();
     let trust = trust.ok_or_else(|| Refusal::NoTrust(provisioned.anchor.namespace.to_string(), trust_log.to_string()))?;
     let verified = trust.verify(statement)?;
-    Ok(shared.appender.append(verified, trust.serial(), path).await?)
+    Ok(shared.origin.append(New { statement: verified, trust: trust.serial(), path, term: None }).await?)
 }

@@ -1,0 +1,172 @@
+//! Settling one statement: a multi-operation, tried again for as long as it can only have lost a race.
+//!
+//! Whatever becomes of an attempt, the next one checks the version of the head: nothing is ever settled twice.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tidings_protocol::{
+    Channel, Serial, Statement,
+    log::{self, Place},
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Cluster, lock, tree};
+use crate::{
+    append::{Answer, AppendError, Appended},
+    limits::{CLUSTER_CHANNELS, CLUSTER_FOLLOW, CLUSTER_PATIENCE},
+    origin::{New, Origin},
+};
+
+enum Draft {
+    New(New),
+    Trust(Statement, String),
+}
+
+impl Draft {
+    fn statement(&self) -> &Statement {
+        match self {
+            Draft::New(new) => &new.statement,
+            Draft::Trust(statement, _) => statement,
+        }
+    }
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Settled,
+    /// Something else has happened, which is to be looked at first.
+    Again(AppendError),
+    /// It may have been settled, or not.
+    Unknown,
+    /// It is not what comes next: the writer has the answer.
+    NotNext,
+}
+
+impl Origin for Cluster {
+    fn append(&self, new: New) -> BoxFuture<'_, Answer> {
+        Box::pin(self.settle(Draft::New(new)))
+    }
+
+    fn append_trust(&self, statement: Statement, path: String) -> BoxFuture<'_, Answer> {
+        Box::pin(self.settle(Draft::Trust(statement, path)))
+    }
+
+    fn term(&self) -> Option<i32> {
+        let live = self.tree.load().as_ref().is_some_and(|tree| tree.is_live());
+        i32::try_from(self.term.load(Ordering::Relaxed)).ok().filter(|term| *term >= 0 && live)
+    }
+}
+
+impl Cluster {
+    async fn settle(&self, draft: Draft) -> Answer {
+        let (channel, serial) = (draft.statement().channel().clone(), draft.statement().serial());
+        let deadline = Instant::now() + CLUSTER_PATIENCE;
+        let mut unknown = false;
+        loop {
+            let mut rounds = self.rounds.subscribe();
+            rounds.mark_unchanged();
+            let attempt = timeout_at(deadline, self.attempt(&draft)).await.unwrap_or(Ok(Attempt::Unknown));
+            let why = match attempt {
+                Ok(Attempt::Settled) => {
+                    self.look_at(&channel);
+                    self.until_visible(&channel, serial).await;
+                    return Ok(Appended::New);
+                }
+                Ok(Attempt::NotNext) => break,
+                Ok(Attempt::Again(why)) => why,
+                Ok(Attempt::Unknown) => {
+                    unknown = true;
+                    AppendError::Unknown
+                }
+                // An earlier attempt may have been made all the same.
+                Err(AppendError::NoQuorum) if unknown => AppendError::Unknown,
+                Err(why) => return Err(why),
+            };
+            if Instant::now() >= deadline {
+                return Err(if unknown { AppendError::Unknown } else { why });
+            }
+            self.look_at(&channel);
+            self.namespaces.of(&channel).inspect(|p| self.look_at(&p.anchor.namespace.trust_log()));
+            // A round that was under way may have read what was before; the next one is soon there.
+            let _ = timeout(Duration::from_millis(500), rounds.changed()).await;
+        }
+        match draft {
+            Draft::New(New { statement, trust, path, .. }) => self.local.hand_over(statement, trust, path).await.await,
+            Draft::Trust(statement, path) => self.local.append_trust(statement, path).await,
+        }
+    }
+
+    async fn attempt(&self, draft: &Draft) -> Result<Attempt, AppendError> {
+        let statement = draft.statement();
+        let channel = statement.channel();
+        let tree = self.tree()?;
+        if self.standing().unsound.contains_key(channel) {
+            return Err(AppendError::Unsound(channel.clone()));
+        }
+        if *self.rounds.borrow() == 0 {
+            return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
+        }
+        let provisioned = self.namespaces.of(channel).ok_or(AppendError::NotFirst)?;
+        let trust_log = provisioned.anchor.namespace.trust_log();
+        // What decides here is what is verified and stored here; the tree has to say the same.
+        let caught_up = |channel: &Channel| {
+            let (seen, ours) = (lock(&self.seen).get(channel).copied(), self.local_head(channel));
+            if seen.map(|seen| seen.head) == ours { Ok(seen) } else { Err(Attempt::Again(AppendError::Behind(channel.clone()))) }
+        };
+        let after = match caught_up(channel) {
+            Ok(after) => after,
+            Err(again) => return Ok(again),
+        };
+        let (path, trust, term) = match draft {
+            Draft::Trust(statement, path) => {
+                if log::place(after.map(|seen| seen.head), statement) == Place::Next {
+                    provisioned.advance(statement.clone())?;
+                }
+                (path, None, None)
+            }
+            Draft::New(new) => {
+                let in_force = provisioned.trust.load_full().ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
+                if in_force.serial() != new.trust {
+                    in_force.check(&new.statement)?;
+                }
+                let version = match caught_up(&trust_log) {
+                    Ok(Some(seen)) if seen.head.serial == in_force.serial() => seen.version,
+                    _ => return Ok(Attempt::Again(AppendError::Behind(trust_log))),
+                };
+                (&new.path, Some((&trust_log, version)), new.term)
+            }
+        };
+        if log::place(after.map(|seen| seen.head), statement) != Place::Next {
+            return Ok(Attempt::NotNext);
+        }
+        if after.is_none() && lock(&self.seen).len() >= CLUSTER_CHANNELS {
+            return Err(AppendError::Channels);
+        }
+        match tree.append(tree::Append { statement, path, after, trust, term }).await {
+            Ok(_) => Ok(Attempt::Settled),
+            Err(tree::NotAppended::Race) => Ok(Attempt::Again(AppendError::Behind(channel.clone()))),
+            Err(tree::NotAppended::Term) => Err(AppendError::OtherSigner),
+            Err(tree::NotAppended::Unknown(error)) => {
+                tracing::warn!(%channel, serial = %statement.serial(), %error, "it is not known whether a statement was stored; it is looked at");
+                Ok(Attempt::Unknown)
+            }
+            Err(tree::NotAppended::Refused(error)) => {
+                tracing::error!(%channel, %error, "the cluster's servers refuse a statement");
+                Err(AppendError::Refused(error.to_string()))
+            }
+        }
+    }
+
+    /// Waits until a settled statement is visible here too; a publisher finds it where it has published.
+    async fn until_visible(&self, channel: &Channel, serial: Serial) {
+        let mut news = self.logs.news();
+        let visible = || self.local_head(channel).is_some_and(|head| head.serial >= serial);
+        let wait = async {
+            while !visible() && news.changed().await.is_ok() {}
+        };
+        if timeout(CLUSTER_FOLLOW, wait).await.is_err() {
+            tracing::warn!(%channel, %serial, "a statement is settled, and not yet in the store of this broker");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Copies what the cluster has settled to our own store, in the order in which it was settled.
+//!
+//! A watch tells which heads were set; what it does not tell, since the connection was broken, is found by looking at
+//! everything after it is whole again. What the servers have forgotten comes from another member, by the path of mirrors.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tidings_protocol::{Channel, Serial};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
+
+use super::{Cluster, Found, Seen, Tree, TreeError, has_ended, lock};
+use crate::{
+    append::{AppendError, Copied, Offer, Run},
+    config::Mirroring,
+    limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_TICK},
+    mirror::{self, Mirror},
+    shared::Shared,
+};
+
+/// What has happened to the session.
+#[derive(PartialEq, Eq)]
+enum Session {
+    Goes,
+    /// Events may have been lost.
+    WasBroken,
+    Ended,
+}
+
+/// Follows the tree until the session ends.
+pub(super) async fn follow(shared: &Arc<Shared>, cluster: &Arc<Cluster>, tree: &Tree) -> Result<(), TreeError> {
+    let mut events = tree.watch_heads().await?;
+    let mut everything = true;
+    let mut again = Instant::now() + CLUSTER_AGAIN;
+    // The highest zxid that was read before this round.
+    let mut read = 0;
+    let mut backfill = Backfill::default();
+    loop {
+        match take_events(cluster, &mut events) {
+            Session::Ended => return Err(zookeeper_client::Error::SessionExpired.into()),
+            Session::WasBroken => everything = true,
+            Session::Goes => {}
+        }
+        let mut batch: BTreeSet<Channel> = lock(&cluster.dirty).drain().collect();
+        let whole = std::mem::take(&mut everything);
+        let done = async {
+            if whole {
+                tree.sync().await?;
+                batch.extend(tree.channels().await?);
+                batch.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));
+            }
+            batch.retain(|channel| cluster.settles(channel));
+            Round { cluster, tree, gaps: BTreeSet::new(), unsound: BTreeMap::new(), read: 0 }.make(&batch).await
+        };
+        match done.await {
+            Ok(highest) => {
+                // Events of what was read now have come by the time that the next round begins; see `held` in members.rs.
+                if cluster.standing().gaps.is_empty() {
+                    cluster.held.fetch_max(read, Ordering::Relaxed);
+                }
+                read = read.max(highest);
+                if whole || *cluster.rounds.borrow() > 0 {
+                    cluster.rounds.send_modify(|round| *round += 1);
+                }
+            }
+            Err(TreeError::Session(error)) if !has_ended(tree) => {
+                tracing::debug!(%error, "a round of following was broken off");
+                everything = true;
+                sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error),
+        }
+        backfill.adjust(shared, cluster);
+        if Instant::now() >= again {
+            let standing = cluster.standing();
+            lock(&cluster.dirty).extend(standing.unsound.keys().chain(&standing.gaps).cloned());
+            again = Instant::now() + if standing.gaps.is_empty() { CLUSTER_AGAIN } else { CLUSTER_TICK };
+        }
+        if everything || !lock(&cluster.dirty).is_empty() {
+            continue;
+        }
+        tokio::select! {
+            event = events.changed() => match note_event(cluster, &event) {
+                Session::Ended => return Err(zookeeper_client::Error::SessionExpired.into()),
+                Session::WasBroken => everything = true,
+                Session::Goes => {}
+            },
+            () = cluster.wake.notified() => {}
+            () = sleep(CLUSTER_TICK) => {}
+        }
+    }
+}
+
+fn take_events(cluster: &Cluster, events: &mut PersistentWatcher) -> Session {
+    let mut session = Session::Goes;
+    while let Some(event) = events.changed().now_or_never() {
+        match note_event(cluster, &event) {
+            Session::Goes => {}
+            Session::Ended => return Session::Ended,
+            Session::WasBroken => session = Session::WasBroken,
+        }
+    }
+    session
+}
+
+fn note_event(cluster: &Cluster, event: &WatchedEvent) -> Session {
+    if event.event_type == EventType::Session {
+        return match event.session_state {
+            SessionState::SyncConnected => {
+                tracing::info!("connected to the cluster's servers again");
+                Session::WasBroken
+            }
+            SessionState::Disconnected | SessionState::ConnectedReadOnly => {
+                tracing::warn!("the cluster's servers do not answer: publishing is refused here until they do");
+                Session::Goes
+            }
+            _ => Session::Ended,
+        };
+    }
+    if let Some(channel) = event.path.strip_prefix("/heads/").and_then(|name| name.parse().ok()) {
+        lock(&cluster.dirty).insert(channel);
+    }
+    Session::Goes
+}
+
+/// One round: reads heads, then what is missing below them, and stores it.
+struct Round<'a> {
+    cluster: &'a Cluster,
+    tree: &'a Tree,
+    gaps: BTreeSet<Channel>,
+    unsound: BTreeMap<Channel, String>,
+    /// The highest zxid that was seen.
+    read: i64,
+}
+
+type Pending = Vec<(Channel, Serial, futures_util::future::BoxFuture<'static, Result<crate::append::Appended, AppendError>>)>;
+
+impl Round<'_> {
+    async fn make(mut self, batch: &BTreeSet<Channel>) -> Result<i64, TreeError> {
+        let channels: Vec<Channel> = batch.iter().cloned().collect();
+        let mut missing = Vec::new();
+        for (channel, seen) in channels.iter().zip(self.tree.heads(&channels).await?) {
+            match seen {
+                Ok(seen) => {
+                    if let Some(seen) = self.compare(channel, seen).await? {
+                        missing.push((channel.clone(), seen));
+                    }
+                }
+                Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
+            }
+        }
+        let mut found = Vec::new();
+        for (channel, seen) in missing {
+            found.extend(self.read_missing(&channel, seen).await?);
+        }
+        // In the order in which it was settled: each is judged by the trust that was in force then.
+        found.sort_by_key(|found| found.zxid);
+        self.store(found).await;
+        let mut standing = self.cluster.standing();
+        for channel in batch {
+            standing.gaps.remove(channel);
+            let is_new = |why: &String| standing.unsound.get(channel) != Some(why);
+            match self.unsound.remove(channel) {
+                Some(why) => {
+                    if is_new(&why) {
+                        tracing::error!(%channel, why, "what the cluster's servers hold of this channel cannot be followed; nothing of it is served, and nothing is published in it");
+                    }
+                    standing.unsound.insert(channel.clone(), why);
+                }
+                None => {
+                    if standing.unsound.remove(channel).is_some() {
+                        tracing::info!(%channel, "this channel can be followed again");
+                    }
+                }
+            }
+        }
+        standing.gaps.extend(self.gaps);
+        Ok(self.read)
+    }
+
+    /// What the tree has above our head; and the head goes up where we have more.
+    async fn compare(&mut self, channel: &Channel, seen: Option<Seen>) -> Result<Option<Seen>, TreeError> {
+        let ours = self.cluster.local_head(channel);
+        let Some(seen) = seen else {
+            if let Some(ours) = ours {
+                if self.tree.set_head(channel, ours, None).await? {
+                    tracing::info!(%channel, head = %ours.serial, "the cluster begins this channel where this broker has it");
+                }
+                lock(&self.cluster.dirty).insert(channel.clone());
+            }
+            return Ok(None);
+        };
+        self.read = self.read.max(seen.zxid);
+        lock(&self.cluster.seen).insert(channel.clone(), seen);
+        let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else { return Ok(Some(seen)) };
+        let log = self.cluster.logs.get(channel.as_str());
+        if !log.is_some_and(|log| log.is_settled(seen.head.serial, seen.head.id)) {
+            let why = format!("a fork: at {} the cluster has {}, and this broker something else", seen.head.serial, seen.head.id);
+            self.unsound.insert(channel.clone(), why);
+        } else if ours != seen.head {
+            // If it is only that another member has brought it, the head is another one by now, and nothing is set.
+            if self.tree.set_head(channel, ours, Some(seen)).await? {
+                tracing::warn!(%channel, ours = %ours.serial, theirs = %seen.head.serial, "the cluster's servers have lost statements that this broker has: their head is set to ours");
+            }
+            lock(&self.cluster.dirty).insert(channel.clone());
+        }
+        Ok(None)
+    }
+
+    /// The entries above our head, from the top down to where the servers have forgotten.
+    async fn read_missing(&mut self, channel: &Channel, seen: Seen) -> Result<Vec<Found>, TreeError> {
+        let floor = self.cluster.local_head(channel).map_or(0, |head| head.serial.number());
+        let (mut top, mut all) = (seen.head.serial.number(), Vec::new());
+        while top > floor {
+            let low = floor.max(top.saturating_sub(u32::try_from(CLUSTER_ABREAST).unwrap_or(u32::MAX)));
+            let serials: Vec<Serial> = (low + 1..=top).rev().filter_map(Serial::new).collect();
+            for entry in self.tree.entries(channel, &serials).await? {
+                match entry {
+                    Some(Ok(found)) => all.push(found),
+                    Some(Err(error)) => {
+                        self.unsound.insert(channel.clone(), error.to_string());
+                        return Ok(Vec::new());
+                    }
+                    None => {
+                        self.gaps.insert(channel.clone());
+                        return Ok(all);
+                    }
+                }
+            }
+            top = low;
+        }
+        Ok(all)
+    }
+
+    async fn store(&mut self, found: Vec<Found>) {
+        let mut pending: Pending = Vec::new();
+        // What does not follow our head, or not by its own signatures: newest last.
+        let mut above: HashMap<Channel, Vec<(Offer, String)>> = HashMap::new();
+        let cluster = self.cluster;
+        for Found { statement, path, zxid, octets } in found {
+            let channel = statement.channel().clone();
+            let node = format!("/entries/{channel}/{:010}", statement.serial().number());
+            lock(&cluster.added).push((zxid, node, octets));
+            let Some(provisioned) = cluster.namespaces.of(&channel) else { continue };
+            if provisioned.anchor.namespace.trust_log() == channel {
+                self.settle(&mut pending).await;
+                match cluster.local.append_trust(statement, path).await {
+                    Ok(_) => {}
+                    // The walk from below is under way.
+                    Err(AppendError::LostRace(_) | AppendError::NotFirst) if self.gaps.contains(&channel) => {}
+                    Err(error) => self.note(&channel, &error),
+                }
+                continue;
+            }
+            let trust = provisioned.trust.load_full();
+            let waits = self.gaps.contains(&channel) || above.contains_key(&channel);
+            let verified = trust.as_ref().filter(|_| !waits).and_then(|trust| trust.verify(statement.clone()).ok());
+            match verified.zip(trust) {
+                Some((verified, trust)) => {
+                    let serial = verified.serial();
+                    let stored = cluster.local.hand_over(verified, trust.serial(), path).await;
+                    pending.push((channel, serial, stored.boxed()));
+                }
+                None => above.entry(channel).or_default().push((Offer::Unproven(statement), path)),
+            }
+        }
+        self.settle(&mut pending).await;
+        for (channel, mut copies) in above {
+            copies.reverse();
+            match cluster.local.copy(Run { channel: channel.clone(), copies, is_floor: false, accept_gap: false }).await {
+                Ok(Copied::Wants { .. }) => drop(self.gaps.insert(channel)),
+                Ok(Copied::New | Copied::Known) => {}
+                Err(error) => self.note(&channel, &error),
+            }
+        }
+    }
+
+    async fn settle(&mut self, pending: &mut Pending) {
+        for (channel, serial, stored) in pending.drain(..) {
+            match stored.await {
+                Ok(_) => {}
+                // By the path of mirrors it came earlier.
+                Err(AppendError::LostRace(head)) if head.serial > serial => {}
+                Err(error) => self.note(&channel, &error),
+            }
+        }
+    }
+
+    /// What passes is tried again; what does not verify is an alarm.
+    fn note(&mut self, channel: &Channel, error: &AppendError) {
+        let trust_log = self.cluster.namespaces.of(channel).map(|p| p.anchor.namespace.trust_log());
+        let passes = match error {
+            AppendError::Verify(_) => trust_log.is_some_and(|log| self.gaps.contains(&log)),
+            error => error.is_passing(),
+        };
+        if passes {
+            tracing::debug!(%channel, %error, "what the cluster has is not stored here yet");
+            self.gaps.insert(channel.clone());
+        } else {
+            self.unsound.insert(channel.clone(), error.to_string());
+        }
+    }
+}
+
+/// Fills from other members what the servers have forgotten, for as long as there is something.
+#[derive(Default)]
+struct Backfill(Option<(Vec<String>, CancellationToken)>);
+
+impl Backfill {
+    fn adjust(&mut self, shared: &Arc<Shared>, cluster: &Cluster) {
+        let (wanted, gaps) = {
+            let standing = cluster.standing();
+            let others = standing.members.iter().filter(|member| !member.ours).map(|member| member.address.clone());
+            (if standing.gaps.is_empty() { Vec::new() } else { others.collect() }, standing.gaps.len())
+        };
+        if self.0.as_ref().is_some_and(|(from, _)| *from == wanted) || (self.0.is_none() && wanted.is_empty()) {
+            return;
+        }
+        if let Some((_, stop)) = self.0.take() {
+            stop.cancel();
+        }
+        if wanted.is_empty() {
+            tracing::info!("everything that the cluster's servers had forgotten is here");
+            return;
+        }
+        let Ok(channels) = "*".parse() else { return };
+        let upstreams = wanted.iter().filter_map(|address| address.parse().ok()).collect();
+        let settings = Mirroring {
+            upstreams,
+            channels,
+            login: cluster.settings.login.clone(),
+            poll: Duration::from_secs(60),
+            compress: false,
+        };
+        let mirror = match Mirror::new(&settings) {
+            Ok(mirror) => Arc::new(mirror),
+            Err(error) => {
+                tracing::error!(%error, "what the cluster's servers have forgotten cannot be had from other members");
+                return;
+            }
+        };
+        tracing::info!(channels = gaps, from = wanted.join(" "), "the servers have forgotten what this broker has not: it comes from other members");
+        let stop = shared.stop.child_token();
+        for index in 0..mirror.upstreams.len() {
+            let (shared, mirror, stop) = (shared.clone(), mirror.clone(), stop.clone());
+            shared.clone().tasks.spawn(async move {
+                tokio::select! {
+                    () = mirror::run(shared, mirror, index) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+        self.0 = Some((wanted, stop));
+    }
+}
+
+impl Drop for Backfill {
+    fn drop(&mut self) {
+        if let Some((_, stop)) = self.0.take() {
+            stop.cancel();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The members: who is there, up to where each holds everything, who signs beats, and what the servers may forget.
+//!
+//! `held` is the zxid up to which this member has everything in its own store. An event of a head that was set before
+//! something was read has come when the answer to that read has; so what was read in one round is held when the
+//! next one, which begins with those events, is done.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Cluster, Member, State, Tree, TreeError, has_ended, lock};
+use crate::{
+    clock,
+    limits::{CLUSTER_ABREAST, CLUSTER_CLOCK, CLUSTER_COPIES, CLUSTER_TICK},
+};
+
+/// Takes part until the session ends.
+pub(super) async fn take_part(cluster: &Cluster, tree: &Tree) -> Result<(), TreeError> {
+    let mut ticks = interval(CLUSTER_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut trimming = None;
+    loop {
+        ticks.tick().await;
+        match tick(cluster, tree, &mut trimming).await {
+            Ok(()) => {}
+            Err(TreeError::Session(error)) if !has_ended(tree) => tracing::debug!(%error, "the members were not looked at"),
+            Err(error) => return Err(error),
+        }
+        if has_ended(tree) {
+            return Err(zookeeper_client::Error::SessionExpired.into());
+        }
+    }
+}
+
+async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -> Result<(), TreeError> {
+    let name = &cluster.name;
+    let mut members = tree.members().await?;
+    if !members.iter().any(|member| member.name == *name) && tree.join(name, &cluster.settings.address.to_string()).await? {
+        members = tree.members().await?;
+    }
+    let joined = members.iter().any(|member| member.ours);
+    if joined {
+        let time = tree.hold(name, cluster.held.load(Ordering::Relaxed)).await?;
+        *lock(&cluster.time) = Some((Instant::now(), time));
+        note_clock(cluster, time);
+    }
+    let (signer, since, term) = tree.term().await?;
+    let us = members.iter().find(|member| member.ours).filter(|_| joined);
+    let may_sign = us.is_some() && cluster.standing().clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs();
+    let is_there = members.iter().any(|member| member.name == signer && member.zxid == since);
+    let ours = us.is_some_and(|us| us.name == signer && us.zxid == since);
+    let mut own_term = ours.then_some(term);
+    if ours && !may_sign {
+        tree.begin_term(None, term).await?;
+        own_term = None;
+    } else if let Some(us) = us.filter(|_| !is_there && may_sign) {
+        own_term = tree.begin_term(Some(us), term).await?;
+        if own_term.is_some() {
+            tracing::info!("this member signs beats and trims from now on");
+        }
+    }
+    let before = cluster.term.swap(own_term.map_or(-1, i64::from), Ordering::Relaxed);
+    if before >= 0 && own_term.is_none() {
+        tracing::info!("this member does not sign beats and trim any more");
+    }
+    note_state(cluster, joined, &members, own_term.map_or_else(|| is_there.then_some(signer), |_| Some(name.clone())));
+    if own_term.is_none() {
+        *trimming = None;
+        lock(&cluster.added).clear();
+        return Ok(());
+    }
+    if trimming.is_none() {
+        lock(&cluster.added).clear();
+        *trimming = Some(Trimming::count(tree).await?);
+    }
+    if let Some(trimming) = trimming {
+        trimming.trim(cluster, tree, &members).await?;
+        cluster.standing().kept = (trimming.kept.len(), trimming.octets);
+    }
+    Ok(())
+}
+
+fn note_clock(cluster: &Cluster, servers: Duration) {
+    let seconds = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+    let ahead = seconds(clock::now().seconds()) - seconds(servers.as_secs());
+    let (limit, mut standing) = (CLUSTER_CLOCK.as_secs(), cluster.standing());
+    let (was, is) = (standing.clock_ahead.unsigned_abs() > limit, ahead.unsigned_abs() > limit);
+    standing.clock_ahead = ahead;
+    if is && !was {
+        tracing::error!(seconds_ahead = ahead, "the clocks of this broker and of the cluster's servers are apart: it signs no beats until they agree; is NTP running on both?");
+    } else if was && !is {
+        tracing::info!("the clocks agree again");
+    }
+}
+
+fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Option<String>) {
+    let taken = members.iter().find(|member| member.name == cluster.name && !member.ours);
+    let state = match taken {
+        Some(other) if !joined => State::NameTaken(other.address.clone()),
+        _ => State::Member,
+    };
+    let mut standing = cluster.standing();
+    let (were, are) = (names(&standing.members), names(members));
+    if state != standing.state {
+        match &state {
+            State::NameTaken(address) => tracing::error!(
+                name = cluster.name, address,
+                "another broker with this name is a member. If it was this one before it was stopped hard, that passes within cluster.session_seconds; otherwise give each broker a name of its own"
+            ),
+            _ => tracing::info!(name = cluster.name, "this broker is a member of its cluster"),
+        }
+    }
+    if were != are {
+        tracing::info!(members = are.join(" "), "the members of the cluster");
+    }
+    standing.state = state;
+    standing.members = members.to_vec();
+    standing.signer = signer;
+}
+
+fn names(members: &[Member]) -> Vec<String> {
+    members.iter().map(|member| member.name.clone()).collect()
+}
+
+/// What the servers keep, oldest first.
+struct Trimming {
+    kept: BTreeMap<(i64, String), usize>,
+    octets: usize,
+}
+
+impl Trimming {
+    async fn count(tree: &Tree) -> Result<Self, TreeError> {
+        let mut all = Self { kept: BTreeMap::new(), octets: 0 };
+        tree.kept().await?.into_iter().for_each(|entry| all.add(entry));
+        Ok(all)
+    }
+
+    fn add(&mut self, (zxid, path, octets): (i64, String, usize)) {
+        if self.kept.insert((zxid, path), octets).is_none() {
+            self.octets += octets;
+        }
+    }
+
+    /// Has the servers forget what every live member has; and, beyond what they shall keep, what at least we have.
+    async fn trim(&mut self, cluster: &Cluster, tree: &Tree, members: &[Member]) -> Result<(), TreeError> {
+        std::mem::take(&mut *lock(&cluster.added)).into_iter().for_each(|entry| self.add(entry));
+        let everybody = members.iter().map(|member| member.held).min().filter(|_| members.len() >= CLUSTER_COPIES).unwrap_or(0);
+        let ours = cluster.held.load(Ordering::Relaxed);
+        let mut gone = Vec::new();
+        let (mut entries, mut octets) = (self.kept.len(), self.octets);
+        for (entry @ (zxid, _), size) in &self.kept {
+            let too_much = entries > cluster.settings.keep_entries || octets > cluster.settings.keep_octets;
+            if !(*zxid <= everybody || too_much && *zxid <= ours) {
+                break;
+            }
+            gone.push(entry.clone());
+            (entries, octets) = (entries - 1, octets - size);
+        }
+        for some in gone.chunks(CLUSTER_ABREAST) {
+            let paths: Vec<String> = some.iter().map(|(_, path)| path.clone()).collect();
+            tree.forget(&paths).await?;
+            for entry in some {
+                self.octets -= self.kept.remove(entry).unwrap_or(0);
+            }
+        }
+        Ok(())
+    }
+}

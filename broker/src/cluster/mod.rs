@@ -1,0 +1,282 @@
+//! Several brokers that are one origin: what is new is settled in ZooKeeper, then every member copies it to its own store.
+//!
+//! `tree.rs` is what stands in ZooKeeper, `append.rs` puts one statement there, `follow.rs` copies what is there, `members.rs`
+//! knows the others, signs beats in turn with them and trims. A session that ends is begun anew; nothing depends on it but
+//! membership.
+
+mod append;
+mod follow;
+mod members;
+mod tree;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use tidings_protocol::{Channel, Head, Timestamp, Wildmat};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+use zookeeper_client::SessionState;
+
+use crate::{
+    append::{AppendError, Appender},
+    clock,
+    config::Clustering,
+    limits::CLUSTER_PAUSE,
+    logs::Logs,
+    namespaces::Namespaces,
+    shared::Shared,
+};
+pub use tree::TreeError;
+pub(crate) use tree::init;
+use tree::{Found, Member, Seen, Tree};
+
+/// How this broker stands to its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not connected yet, or the session has ended.
+    Connecting(String),
+    /// Connected a moment ago; whether to a minority is not known.
+    Suspended,
+    /// Everything is as it should be.
+    Member,
+    /// Another live broker has our name.
+    NameTaken(String),
+}
+
+/// What is known of the cluster.
+pub(crate) struct Standing {
+    pub(crate) state: State,
+    pub(crate) members: Vec<Member>,
+    /// Who signs beats and trims.
+    pub(crate) signer: Option<String>,
+    /// What cannot be followed, and why.
+    pub(crate) unsound: BTreeMap<Channel, String>,
+    /// Channels that are filled from another member.
+    pub(crate) gaps: BTreeSet<Channel>,
+    /// How far our clock is ahead of the servers', in seconds.
+    pub(crate) clock_ahead: i64,
+    /// What the servers keep; known to the one who trims.
+    pub(crate) kept: (usize, usize),
+    /// Sessions that have ended.
+    pub(crate) sessions_lost: u64,
+}
+
+/// One member's view of the cluster.
+pub(crate) struct Cluster {
+    settings: Clustering,
+    name: String,
+    local: Appender,
+    logs: Arc<Logs>,
+    namespaces: Arc<Namespaces>,
+    mirrored: Option<Wildmat>,
+    tree: ArcSwapOption<Tree>,
+    /// The heads as they were last read.
+    seen: Mutex<HashMap<Channel, Seen>>,
+    /// Channels whose heads have to be read.
+    dirty: Mutex<HashSet<Channel>>,
+    wake: Notify,
+    /// Counts the rounds of reading; the first of a session has looked at everything.
+    rounds: watch::Sender<u64>,
+    /// Up to where everything is in our store.
+    held: AtomicI64,
+    /// What was put into the tree since it was counted, for the one who trims.
+    added: Mutex<Vec<(i64, String, usize)>>,
+    /// Our term, or -1.
+    term: AtomicI64,
+    /// When the servers' clock showed what.
+    time: Mutex<Option<(Instant, Duration)>>,
+    standing: Mutex<Standing>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cluster {
+    pub(crate) fn new(
+        settings: Clustering,
+        name: String,
+        local: Appender,
+        logs: Arc<Logs>,
+        namespaces: Arc<Namespaces>,
+        mirrored: Option<Wildmat>,
+    ) -> Self {
+        let standing = Standing {
+            state: State::Connecting("the broker has just started".into()),
+            members: Vec::new(),
+            signer: None,
+            unsound: BTreeMap::new(),
+            gaps: BTreeSet::new(),
+            clock_ahead: 0,
+            kept: (0, 0),
+            sessions_lost: 0,
+        };
+        Self {
+            settings,
+            name,
+            local,
+            logs,
+            namespaces,
+            mirrored,
+            tree: ArcSwapOption::empty(),
+            seen: Mutex::default(),
+            dirty: Mutex::default(),
+            wake: Notify::new(),
+            rounds: watch::Sender::new(0),
+            held: AtomicI64::new(0),
+            added: Mutex::default(),
+            term: AtomicI64::new(-1),
+            time: Mutex::default(),
+            standing: Mutex::new(standing),
+        }
+    }
+
+    /// How this broker stands.
+    pub(crate) fn standing(&self) -> MutexGuard<'_, Standing> {
+        lock(&self.standing)
+    }
+
+    /// The state as it is this moment.
+    pub(crate) fn state(&self) -> State {
+        let state = self.standing().state.clone();
+        let lost = self.tree.load().as_ref().is_none_or(|tree| !tree.is_live());
+        if lost && state == State::Member { State::Suspended } else { state }
+    }
+
+    /// Whether a channel is settled in the cluster.
+    pub(crate) fn settles(&self, channel: &Channel) -> bool {
+        let mirrored = self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str()));
+        !mirrored && self.namespaces.of(channel).is_some()
+    }
+
+    /// The tree, if a majority of the servers can be asked now.
+    fn tree(&self) -> Result<Arc<Tree>, AppendError> {
+        self.tree.load_full().filter(|tree| tree.is_live()).ok_or(AppendError::NoQuorum)
+    }
+
+    fn local_head(&self, channel: &Channel) -> Option<Head> {
+        self.logs.get(channel.as_str()).map(|log| log.marks().head)
+    }
+
+    /// Has a channel looked at.
+    fn look_at(&self, channel: &Channel) {
+        lock(&self.dirty).insert(channel.clone());
+        self.wake.notify_one();
+    }
+
+    /// How many statements of how many channels the tree has and we do not.
+    pub(crate) fn lag(&self) -> (u64, u64) {
+        let seen = lock(&self.seen);
+        let lags = seen.iter().map(|(channel, seen)| {
+            let ours = self.local_head(channel).map_or(0, |head| head.serial.number());
+            u64::from(seen.head.serial.number().saturating_sub(ours))
+        });
+        lags.filter(|lag| *lag > 0).fold((0, 0), |(sum, channels), lag| (sum + lag, channels + 1))
+    }
+
+    /// The servers' time, which all members share; our own until it is known.
+    pub(crate) fn now(&self) -> Timestamp {
+        let known = *lock(&self.time);
+        known.map_or_else(clock::now, |(at, time)| Timestamp::from_seconds((time + at.elapsed()).as_secs()))
+    }
+
+    /// What is kept of a group of slots, and its version; none if there is nothing.
+    pub(crate) async fn slots(&self, group: &str) -> Result<Option<(Vec<u8>, i32)>, AppendError> {
+        self.within(async |tree| tree.slots(group).await).await
+    }
+
+    /// Replaces it, if its version is still this one; whether it was.
+    pub(crate) async fn set_slots(&self, group: &str, data: &[u8], after: Option<i32>) -> Result<bool, AppendError> {
+        self.within(async |tree| tree.set_slots(group, data, after).await).await
+    }
+
+    async fn within<T>(&self, ask: impl AsyncFnOnce(&Tree) -> Result<T, zookeeper_client::Error>) -> Result<T, AppendError> {
+        let tree = self.tree()?;
+        let answer = tokio::time::timeout(crate::limits::CLUSTER_PATIENCE, ask(&tree)).await;
+        answer.map_err(|_| AppendError::Unknown)?.map_err(|error| {
+            tracing::warn!(%error, "the cluster's servers have not answered");
+            AppendError::Unknown
+        })
+    }
+
+    /// A few lines for people.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let state = match self.state() {
+            State::Connecting(why) => format!("is not connected: {why}"),
+            State::Suspended => "does not reach a majority of the servers: nothing can be published here".into(),
+            State::Member => "is a member".into(),
+            State::NameTaken(address) => format!("is no member: another broker, {address}, has the same name"),
+        };
+        let (statements, channels) = self.lag();
+        let standing = self.standing();
+        let mut lines = vec![format!(
+            "cluster {} {}: {} {state}; {statements} statements of {channels} channels are still to come; {} signs beats and trims",
+            self.settings.servers,
+            self.settings.root,
+            self.name,
+            standing.signer.as_deref().unwrap_or("nobody")
+        )];
+        lines.extend(standing.members.iter().map(|member| {
+            let us = if member.ours { ", this broker" } else { "" };
+            format!("member {} at {}, holds everything up to zxid {:#x}{us}", member.name, member.address, member.held)
+        }));
+        lines.extend(standing.unsound.iter().map(|(channel, why)| format!("{channel} cannot be followed: {why}")));
+        lines
+    }
+}
+
+/// Takes part in the cluster until the broker shuts down.
+pub(crate) async fn run(shared: Arc<Shared>, cluster: Arc<Cluster>) {
+    loop {
+        let ended = tokio::select! {
+            ended = session(&shared, &cluster) => ended,
+            () = shared.stop.cancelled() => Ok(()),
+        };
+        cluster.term.store(-1, Ordering::Relaxed);
+        // Dropping the last handle ends the session, and with it the membership.
+        cluster.tree.store(None);
+        cluster.rounds.send_modify(|round| *round = 0);
+        lock(&cluster.time).take();
+        let Err(error) = ended else { return };
+        let why = tidings_client::explain(&error);
+        {
+            let mut standing = cluster.standing();
+            let state = State::Connecting(why.clone());
+            if standing.state != state {
+                tracing::error!(why, "this broker is not in its cluster: it serves what it has, and nothing can be published here");
+            }
+            if standing.state == State::Member {
+                standing.sessions_lost += 1;
+            }
+            standing.state = state;
+        }
+        tokio::select! {
+            () = sleep(CLUSTER_PAUSE) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn session(shared: &Arc<Shared>, cluster: &Arc<Cluster>) -> Result<(), TreeError> {
+    let tree = Arc::new(Tree::open(&cluster.settings).await?);
+    cluster.tree.store(Some(tree.clone()));
+    tracing::info!(servers = cluster.settings.servers, root = cluster.settings.root, "connected to the cluster's servers");
+    tokio::select! {
+        ended = follow::follow(shared, cluster, &tree) => ended,
+        ended = members::take_part(cluster, &tree) => ended,
+    }
+}
+
+/// Whether a session can only be begun anew.
+fn has_ended(tree: &Tree) -> bool {
+    matches!(tree.state(), SessionState::Expired | SessionState::Closed | SessionState::AuthFailed)
+}
