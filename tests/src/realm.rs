@@ -81,6 +81,11 @@ impl Realm {
         realm
     }
 
+    /// The same, to go another way from here.
+    pub fn clone_of(other: &Self) -> Self {
+        Self { log: other.log.clone(), anchor: other.anchor.clone(), time: other.time, expires: other.expires }
+    }
+
     /// A trust statement that would follow the newest, without taking it up.
     pub fn trust(&self, roles: &[&str], checkpoints: &[(&Channel, Head)], signers: &[&str]) -> Statement {
         let body = Body::Trust(rules(roles, self.time.plus(self.expires), checkpoints));

@@ -138,7 +138,17 @@ impl Cluster {
             }
         };
         if log::place(after.map(|seen| seen.head), statement) != Place::Next {
-            return Ok(Attempt::NotNext);
+            // Perhaps it follows what we have not heard of yet.
+            let newest = async {
+                tree.sync().await?;
+                tree.heads(std::slice::from_ref(channel)).await
+            };
+            let newest = newest.await.ok().and_then(|mut heads| heads.pop()?.ok());
+            return Ok(match newest {
+                Some(newest) if newest == after => Attempt::NotNext,
+                Some(_) => Attempt::Again(AppendError::Behind(channel.clone())),
+                None => return Err(AppendError::NoQuorum),
+            });
         }
         if after.is_none() && lock(&self.seen).len() >= CLUSTER_CHANNELS {
             return Err(AppendError::Channels);

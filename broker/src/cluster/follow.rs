@@ -51,6 +51,8 @@ pub(super) async fn follow(shared: &Arc<Shared>, cluster: &Arc<Cluster>, tree: &
         let whole = std::mem::take(&mut everything);
         let done = async {
             if whole {
+                // zookeeper-client 0.11 does not set persistent watches anew on another connection.
+                events = tree.watch_heads().await?;
                 tree.sync().await?;
                 batch.extend(tree.channels().await?);
                 batch.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));

@@ -59,14 +59,8 @@ async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -
         own_term = None;
     } else if let Some(us) = us.filter(|_| !is_there && may_sign) {
         own_term = tree.begin_term(Some(us), term).await?;
-        if own_term.is_some() {
-            tracing::info!("this member signs beats and trims from now on");
-        }
     }
-    let before = cluster.term.swap(own_term.map_or(-1, i64::from), Ordering::Relaxed);
-    if before >= 0 && own_term.is_none() {
-        tracing::info!("this member does not sign beats and trim any more");
-    }
+    cluster.set_term(own_term);
     note_state(cluster, joined, &members, own_term.map_or_else(|| is_there.then_some(signer), |_| Some(name.clone())));
     if own_term.is_none() {
         *trimming = None;

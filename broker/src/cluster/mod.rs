@@ -152,6 +152,15 @@ impl Cluster {
         if lost && state == State::Member { State::Suspended } else { state }
     }
 
+    fn set_term(&self, term: Option<i32>) {
+        let before = self.term.swap(term.map_or(-1, i64::from), Ordering::Relaxed);
+        match (before >= 0, term.is_some()) {
+            (false, true) => tracing::info!("this member signs beats and trims from now on"),
+            (true, false) => tracing::info!("this member does not sign beats and trim any more"),
+            _ => {}
+        }
+    }
+
     /// Whether a channel is settled in the cluster.
     pub(crate) fn settles(&self, channel: &Channel) -> bool {
         let mirrored = self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str()));
@@ -241,7 +250,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cluster: Arc<Cluster>) {
             ended = session(&shared, &cluster) => ended,
             () = shared.stop.cancelled() => Ok(()),
         };
-        cluster.term.store(-1, Ordering::Relaxed);
+        cluster.set_term(None);
         // Dropping the last handle ends the session, and with it the membership.
         cluster.tree.store(None);
         cluster.rounds.send_modify(|round| *round = 0);
@@ -258,6 +267,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cluster: Arc<Cluster>) {
                 standing.sessions_lost += 1;
             }
             standing.state = state;
+            (standing.members, standing.signer) = (Vec::new(), None);
         }
         tokio::select! {
             () = sleep(CLUSTER_PAUSE) => {}
