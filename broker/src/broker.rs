@@ -21,9 +21,11 @@ use crate::{
     cluster::{self, Cluster, TreeError},
     config::Settings,
     connections::{Connections, Count},
+    counts::Counts,
     failure::OnFailure,
     feed,
     forks::Forks,
+    http,
     limits::{CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
     listener,
     login::{Credentials, LoginError},
@@ -32,6 +34,7 @@ use crate::{
     namespaces::{NamespaceError, Namespaces},
     origin::Origin,
     shared::Shared,
+    slots::{self, Keep, Slots},
     store::{Store, StoreError},
     tls::{Certificates, TlsError},
     watch::Watches,
@@ -133,6 +136,9 @@ impl Broker {
             addresses.iter().map(bind).collect::<Result<Vec<_>, StartError>>()
         };
         let (clear, tls) = (listen(&config.listen.nntp)?, listen(&config.listen.nntps)?);
+        let (fleetlock, admin) = (config.fleetlock.as_ref().map_or(&[][..], |f| &f.listen), &config.admin.listen);
+        let (fleetlock, admin) = (listen(fleetlock)?, listen(admin)?);
+        let secure_fleetlock = config.fleetlock.as_ref().is_some_and(|fleetlock| fleetlock.tls);
 
         let stop = CancellationToken::new();
         let failed = Arc::new(AtomicBool::new(false));
@@ -147,6 +153,7 @@ impl Broker {
         };
         let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
         let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
+        let counts = Arc::<Counts>::default();
         let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone() };
         let (appender, writer) = Appender::start(Writer {
             forks,
@@ -159,6 +166,7 @@ impl Broker {
             gap_patience: Duration::from_secs(limits.gap_seconds),
             mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
             islands: HashMap::new(),
+            counts: counts.clone(),
             on_failure,
         })?;
         let mirror = settings.mirror.as_ref().map(Mirror::new).transpose()?.map(Arc::new);
@@ -166,6 +174,8 @@ impl Broker {
             let mirrored = settings.mirror.as_ref().map(|mirror| mirror.channels.clone());
             Arc::new(Cluster::new(cluster.clone(), config.name.clone(), appender.clone(), logs.clone(), namespaces.clone(), mirrored))
         });
+        let keep = cluster.clone().map_or_else(|| Keep::Local(store.clone()), Keep::Cluster);
+        let slots = Slots::new(settings.slots.clone(), keep);
         let standings = {
             let (mirror, cluster) = (mirror.clone(), cluster.clone());
             Arc::new(move |logs: &Logs| {
@@ -188,9 +198,11 @@ impl Broker {
             appender,
             origin,
             cluster: cluster.clone(),
+            slots,
             standings,
             watches,
             connections,
+            counts,
             compressed: Count::default(),
             tasks,
             stop,
@@ -205,7 +217,19 @@ impl Broker {
             tracing::info!(%address, "listening for NNTP over TLS");
             shared.tasks.spawn(listener::run(shared.clone(), listener, certificates.clone()));
         }
+        for (address, listener) in fleetlock {
+            tracing::info!(%address, tls = secure_fleetlock, "listening for FleetLock");
+            shared.tasks.spawn(http::fleetlock(shared.clone(), listener, certificates.clone().filter(|_| secure_fleetlock)));
+        }
+        for (address, listener) in admin {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "the admin port is not on loopback: everybody who reaches it sees how this broker stands");
+            }
+            tracing::info!(%address, "listening for operators");
+            shared.tasks.spawn(http::admin(shared.clone(), listener));
+        }
         shared.tasks.spawn(sweep(shared.clone()));
+        shared.tasks.spawn(slots::sweep(shared.clone()));
         if let Some(mirror) = &mirror {
             for index in 0..mirror.upstreams.len() {
                 shared.tasks.spawn(mirror::run(shared.clone(), mirror.clone(), index));

@@ -84,6 +84,26 @@ pub const CLUSTER_CHANNELS: usize = 10_000;
 pub const CLUSTER_COPIES: usize = 2;
 /// How far the clocks of a broker and of the ensemble may be apart; with more, it signs no beats.
 pub const CLUSTER_CLOCK: Duration = Duration::from_secs(60);
+/// Nodes of a group that are remembered as waiting.
+pub const SLOT_NODES: usize = 1_000;
+/// Events of a group that are remembered.
+pub const SLOT_HISTORY: usize = 256;
+/// After how long a node that waits asks again.
+pub const SLOT_AGAIN: Duration = Duration::from_secs(10);
+/// After how long a waiting node that has not asked again loses its place.
+pub const SLOT_PATIENCE: Duration = Duration::from_secs(60);
+/// The same for FleetLock: Zincati asks every five minutes.
+pub const SLOT_FLEETLOCK_PATIENCE: Duration = Duration::from_secs(660);
+/// How often a decision about a group is made again, since another one was quicker.
+pub const SLOT_RACES: u64 = 32;
+/// How often it is looked whether leases have run out.
+pub const SLOT_SWEEP: Duration = Duration::from_secs(5);
+/// The body of an HTTP request.
+pub const HTTP_BODY_OCTETS: usize = 16 * 1024;
+/// How long the headers of an HTTP request may take, and a TLS handshake before them.
+pub const HTTP_HEADERS: Duration = Duration::from_secs(10);
+/// How long an HTTP connection may last.
+pub const HTTP_CONNECTION: Duration = Duration::from_secs(300);
 /// How often retention is applied and tails are shortened.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Channels in all; a statement that would begin another is refused.

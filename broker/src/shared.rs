@@ -9,9 +9,11 @@ use crate::{
     cluster::Cluster,
     config::Settings,
     connections::{Connections, Count},
+    counts::Counts,
     logs::Logs,
     namespaces::Namespaces,
     origin::Origin,
+    slots::Slots,
     store::Store,
     watch::Watches,
 };
@@ -29,10 +31,13 @@ pub(crate) struct Shared {
     pub(crate) origin: Arc<dyn Origin>,
     /// Those who are one origin with this broker.
     pub(crate) cluster: Option<Arc<Cluster>>,
+    /// Groups of machines that take turns going down.
+    pub(crate) slots: Slots,
     /// How the upstreams of a mirror stand, a line each.
     pub(crate) standings: Standings,
     pub(crate) watches: Arc<Watches>,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) counts: Arc<Counts>,
     /// Compressed ones among them.
     pub(crate) compressed: Count,
     pub(crate) tasks: TaskTracker,

@@ -6,6 +6,7 @@
 //! | `c` CHANNEL | low-water mark, head, when the channel began |
 //! | `s` CHANNEL NUL SERIAL (big-endian) | when it arrived, `Path`, statement |
 //! | `f` CHANNEL | its islands: highest and lowest serials of what is copied above the head and not visible yet |
+//! | `g` GROUP | version, and who of the group has slots |
 //! | `p` PEER NUL CHANNEL | the last serial that this peer of a feed has answered for |
 
 use std::{
@@ -249,6 +250,27 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// What is kept of a group of slots, and its version.
+    pub(crate) fn slots(&self, group: &str) -> Result<Option<(Vec<u8>, i32)>, StoreError> {
+        let Some(value) = self.db.get([b"g", group.as_bytes()].concat())? else { return Ok(None) };
+        let (version, data) = value.split_first_chunk().ok_or_else(|| StoreError::Damaged(format!("slots of {group}")))?;
+        Ok(Some((data.to_vec(), i32::from_be_bytes(*version))))
+    }
+
+    /// Replaces that, durably, if it still has the version that was read; whether it had.
+    pub(crate) fn set_slots(&self, group: &str, data: &[u8], after: Option<i32>) -> Result<bool, StoreError> {
+        let key = [b"g", group.as_bytes()].concat();
+        let old = self.db.get(&key)?;
+        let version = old.as_ref().and_then(|value| Some(i32::from_be_bytes(*value.first_chunk()?)));
+        if version != after {
+            return Ok(false);
+        }
+        let next = after.map_or(0, |version| version.wrapping_add(1)).to_be_bytes();
+        let set = self.db.compare_and_swap(key, old, Some([&next, data].concat()))?;
+        self.db.flush()?;
+        Ok(set.is_ok())
     }
 
     /// One statement.

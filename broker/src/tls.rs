@@ -50,6 +50,13 @@ impl Certificates {
         Ok(())
     }
 
+    /// The same for HTTP.
+    pub(crate) fn for_http(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config.load());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
     pub(crate) fn accept(&self) -> Result<ServerConnection, TlsError> {
         Ok(ServerConnection::new(self.config.load_full())?)
     }

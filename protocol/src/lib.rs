@@ -26,6 +26,7 @@ pub mod limits;
 pub mod log;
 pub mod nntp;
 pub mod rollout;
+pub mod slot;
 pub mod statement;
 pub mod trust;
 pub mod verify;

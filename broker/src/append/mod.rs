@@ -27,6 +27,7 @@ pub(crate) use copies::{Copied, Offer, Run};
 use crate::{
     clock,
     config::Retention,
+    counts::Counts,
     failure::{OnFailure, Sentinel},
     forks::Forks,
     limits::{APPEND_BATCH, APPEND_QUEUE, DISK_RESERVE_OCTETS},
@@ -140,6 +141,7 @@ pub(crate) struct Writer {
     pub(crate) mirrored: Option<Wildmat>,
     /// What was copied and is not visible yet.
     pub(crate) islands: HashMap<Channel, Vec<Island>>,
+    pub(crate) counts: Arc<Counts>,
     /// Called once when the store has failed for good.
     pub(crate) on_failure: OnFailure,
 }
@@ -409,6 +411,7 @@ impl Writer {
             copied.into_iter().for_each(|(reply, _)| drop(reply.send(Err(AppendError::Store))));
             return;
         }
+        self.counts.stored.add(accepted.len() + hidden);
         let mut touched: HashMap<usize, (Arc<Log>, bool)> = HashMap::new();
         for channel in &joined {
             let Some(marks) = marks.get(channel) else { continue };

@@ -35,9 +35,8 @@ use crate::{
     namespaces::Namespaces,
     shared::Shared,
 };
-pub use tree::TreeError;
-pub(crate) use tree::init;
-use tree::{Found, Member, Seen, Tree};
+use tree::{Found, Seen, Tree};
+pub(crate) use tree::{Member, TreeError, init};
 
 /// How this broker stands to its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +49,21 @@ pub(crate) enum State {
     Member,
     /// Another live broker has our name.
     NameTaken(String),
+}
+
+impl State {
+    /// Every word for it.
+    pub(crate) const ALL: &[&str] = &["connecting", "suspended", "member", "name_taken"];
+
+    /// One word for it.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            State::Connecting(_) => "connecting",
+            State::Suspended => "suspended",
+            State::Member => "member",
+            State::NameTaken(_) => "name_taken",
+        }
+    }
 }
 
 /// What is known of the cluster.

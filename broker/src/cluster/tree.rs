@@ -91,14 +91,14 @@ pub(super) struct Found {
 
 /// A live member.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) address: String,
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) address: String,
     /// Since when; also what tells two lives of one name apart.
-    pub(super) zxid: i64,
+    pub(crate) zxid: i64,
     /// Up to where it holds everything.
-    pub(super) held: i64,
-    pub(super) ours: bool,
+    pub(crate) held: i64,
+    pub(crate) ours: bool,
 }
 
 /// What an append changes.

@@ -17,10 +17,14 @@ use tidings_client::Address;
 use tidings_protocol::{
     Anchor, Namespace, Wildmat,
     limits::{BEAT_LIFE_SECONDS, HEARTBEAT_SECONDS},
+    slot::SlotName,
 };
 pub use written::*;
 
-use crate::access::{Access, Peer, Rule};
+use crate::{
+    access::{Access, Peer, Rule},
+    slots::Rules,
+};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +123,20 @@ pub struct Feed {
     pub login: Login,
 }
 
+/// Machines that take turns going down.
+#[derive(Clone, Debug)]
+pub struct SlotGroup {
+    /// The group.
+    pub name: SlotName,
+    pub(crate) rules: Rules,
+    /// Who may have slots, by their places among the peers; everybody without it.
+    pub takers: Option<Vec<usize>>,
+    /// Who may clear what has failed.
+    pub operators: Vec<usize>,
+    /// Whether a node has to show a certificate that names it.
+    pub certificate: bool,
+}
+
 /// What is kept of some channels.
 #[derive(Clone, Debug)]
 pub struct Retention {
@@ -147,6 +165,8 @@ pub struct Settings {
     pub feeds: Vec<Feed>,
     /// Who is known, and may read and offer what.
     pub access: Access,
+    /// The groups of slots.
+    pub slots: Vec<SlotGroup>,
     /// The namespaces whose beats are signed here.
     pub beats: Vec<Beat>,
     /// What is kept; beats are few and short-lived unless the file says otherwise.
@@ -245,6 +265,7 @@ impl Settings {
             });
         }
         let access = access(&config, &wrong)?;
+        let slots = slots(&config, &access, &wrong)?;
         for (index, address) in config.referrals.iter().enumerate() {
             address.parse::<Address>().map_err(|e| wrong(format!("referrals[{index}]"), &e))?;
         }
@@ -286,7 +307,7 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, cluster, feeds, access, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, cluster, feeds, access, slots, beats, retention })
     }
 }
 
@@ -340,6 +361,43 @@ fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display)
         tls: cluster.tls.clone(),
         login: cluster.login.clone(),
     })
+}
+
+fn slots(config: &Config, access: &Access, wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError) -> Result<Vec<SlotGroup>, ConfigError> {
+    let mut groups: Vec<SlotGroup> = Vec::new();
+    for (index, slot) in config.slot.iter().enumerate() {
+        let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("slot[{index}].{key}"), reason);
+        let name: SlotName = slot.group.parse().map_err(|e| wrong("group", &e))?;
+        if groups.iter().any(|known| known.name == name) {
+            return Err(wrong("group", &format!("{name} is there already")));
+        }
+        let ranges = [("max", slot.max.into(), 1, 1_000), ("lease_seconds", slot.lease_seconds, 1, 7 * 86_400), ("failures", slot.failures.into(), 1, 1_000)];
+        for (key, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                return Err(wrong(key, &format!("expected {low} to {high}, found {value}")));
+            }
+        }
+        let peer = |key: &'static str| {
+            move |name: &String| {
+                let found = access.peers.iter().position(|peer| peer.name == *name);
+                found.ok_or_else(|| wrong(key, &format!("{name} is none of the peers")))
+            }
+        };
+        if slot.certificate && config.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none()) {
+            return Err(wrong("certificate", &"needs tls.client_ca_file"));
+        }
+        groups.push(SlotGroup {
+            name,
+            rules: Rules { max: slot.max as usize, lease: slot.lease_seconds, failures: slot.failures as usize },
+            takers: slot.takers.as_ref().map(|takers| takers.iter().map(peer("takers")).collect()).transpose()?,
+            operators: slot.operators.iter().map(peer("operators")).collect::<Result<_, _>>()?,
+            certificate: slot.certificate,
+        });
+    }
+    if config.fleetlock.as_ref().is_some_and(|fleetlock| fleetlock.tls) && config.tls.is_none() {
+        return Err(wrong("fleetlock.tls".into(), &"needs [tls] with certificate_file and key_file"));
+    }
+    Ok(groups)
 }
 
 /// Who is known, and may read and offer what.

@@ -41,6 +41,14 @@ pub struct Config {
     /// Brokers that are named to those who are refused for want of room.
     #[serde(default)]
     pub referrals: Vec<String>,
+    /// Groups of machines that take turns going down.
+    #[serde(default)]
+    pub slot: Vec<SlotConfig>,
+    /// The same groups for machines that speak FleetLock.
+    pub fleetlock: Option<FleetLockConfig>,
+    /// For operators: health and metrics, over HTTP.
+    #[serde(default)]
+    pub admin: Admin,
     /// Namespaces whose beats this broker signs.
     #[serde(default)]
     pub beat: Vec<BeatConfig>,
@@ -227,6 +235,58 @@ fn everything() -> String {
 
 fn default_poll() -> u64 {
     60
+}
+
+/// `[[slot]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotConfig {
+    /// The group, as `Slot:` of a release names it.
+    pub group: String,
+    /// How many of its nodes may be down at once.
+    #[serde(default = "one")]
+    pub max: u32,
+    /// For how long a node may be down before it counts as failed.
+    #[serde(default = "default_lease")]
+    pub lease_seconds: u64,
+    /// With so many failed nobody gets a slot until an operator has looked.
+    #[serde(default = "one")]
+    pub failures: u32,
+    /// The peers whose nodes may have slots; without it, everybody.
+    pub takers: Option<Vec<String>>,
+    /// The peers that may clear what has failed.
+    #[serde(default)]
+    pub operators: Vec<String>,
+    /// Whether a node has to show a client certificate that names it.
+    #[serde(default)]
+    pub certificate: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_lease() -> u64 {
+    1_800
+}
+
+/// `[fleetlock]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetLockConfig {
+    /// Addresses for HTTP.
+    pub listen: Vec<SocketAddr>,
+    /// Whether it is HTTPS, with the certificate of [tls].
+    #[serde(default)]
+    pub tls: bool,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Addresses for HTTP, in clear text: keep them on loopback.
+    pub listen: Vec<SocketAddr>,
 }
 
 /// `[[beat]]`

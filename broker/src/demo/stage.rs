@@ -16,7 +16,7 @@ use tidings_protocol::{
 
 use crate::{
     Broker, Config, Settings,
-    config::{BeatConfig, Limits, Listen, Log, Login, MirrorConfig, StoreConfig, Tls},
+    config::{Admin, BeatConfig, Limits, Listen, Log, Login, MirrorConfig, StoreConfig, Tls},
 };
 
 pub(super) const CHANNEL: &str = "demo.os.stable";
@@ -93,6 +93,9 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         peer: vec![],
         access: vec![],
         referrals: vec![],
+        slot: vec![],
+        fleetlock: None,
+        admin: Admin::default(),
         beat: vec![],
         retention: vec![],
         // Everybody comes from one address here.

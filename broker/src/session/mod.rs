@@ -4,6 +4,9 @@ mod account;
 mod feeding;
 mod posting;
 mod reading;
+mod slots;
+
+pub(crate) use slots::names as certificate_names;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -314,6 +317,7 @@ impl Session {
             Command::AuthinfoUser(name) => account::user(self, name),
             Command::AuthinfoPass(password) => account::pass(self, password).await?,
             Command::Compress => account::compress(self).await?,
+            Command::Xslot(request) => slots::slot(self, request).await?,
             Command::Post => self.respond(code::POST_REFUSED, "this broker takes no statements; publish at the origin"),
             command => reading::answer(self, command).await?,
         }

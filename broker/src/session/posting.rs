@@ -30,11 +30,13 @@ pub(super) async fn post(shared: &Shared, peer: SocketAddr, article: Result<Vec<
     let path = article::prepend_hop(&shared.settings.config.name, path.as_deref());
     match append(shared, statement, path).await {
         Ok(Appended::New) => {
+            shared.counts.published.add(1);
             tracing::info!(%peer, %id, "published");
             Response::new(code::POSTED, format_args!("{id} stored"))
         }
         Ok(Appended::Known) => Response::new(code::POSTED, format_args!("{id} was stored already")),
         Err(why) => {
+            shared.counts.refused.add(1);
             tracing::info!(%peer, %id, %why, "a statement was refused");
             Response::new(code::POST_FAILED, why)
         }

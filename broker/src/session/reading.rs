@@ -88,6 +88,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
         // These change the session itself and are answered there.
         Command::Post
         | Command::Quit
+        | Command::Xslot(_)
         | Command::Xwatch(_)
         | Command::AuthinfoUser(_)
         | Command::AuthinfoPass(_)
@@ -99,13 +100,13 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
     }
 }
 
-fn line(session: &mut Session, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(session: &mut Session, text: std::fmt::Arguments<'_>) {
     // Writing to memory cannot fail.
     let _ = session.output.write_fmt(text);
     session.output.extend_from_slice(b"\r\n");
 }
 
-fn end(session: &mut Session) {
+pub(super) fn end(session: &mut Session) {
     session.output.extend_from_slice(b".\r\n");
 }
 
@@ -427,6 +428,7 @@ fn capabilities(session: &mut Session) {
             "MODE-READER" => {}
             "POST" if !posting => {}
             "IHAVE" | "STREAMING" if !feeds => {}
+            "XSLOT" if shared.slots.groups().is_empty() => {}
             "AUTHINFO" => {
                 if login {
                     line(session, format_args!("AUTHINFO USER"));

@@ -122,6 +122,11 @@ impl Watches {
         (before < self.most).then_some(counted)
     }
 
+    /// Watches at this moment.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// The longest silence, in seconds.
     pub(crate) fn heartbeat_seconds(&self) -> u64 {
         self.heartbeat.as_secs()

@@ -1,12 +1,12 @@
 //! Acting on what was learnt: is it current, may it be applied now, and what if two were signed for one place.
 
-use std::{io::Write, path::PathBuf, process::Stdio};
+use std::{io::Write, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
-use tidings_client::{Channel, Clearance, Device, Freshness, Serial, Start, State};
-use tidings_protocol::Anchor;
+use tidings_client::{Body, Channel, Clearance, Device, Freshness, Serial, Slots, Start, State};
+use tidings_protocol::{Anchor, slot::SlotName};
 
 use super::{From, files::write_new, fleet, output, reader::Reading};
 
@@ -160,6 +160,12 @@ pub(super) struct Apply {
     /// Keep that it is applied already, without asking or running anything: after a reboot, or since the machine came with it
     #[arg(long, conflicts_with = "command")]
     applied: bool,
+    /// The name of this machine: if the release names a group of slots, it takes a slot before the command is run, and frees it when that ends well
+    #[arg(long, value_name = "NAME", env = "TIDINGS_NODE")]
+    node: Option<SlotName>,
+    /// For how many seconds to wait for a slot
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600, requires = "node")]
+    slot_wait: u64,
     #[command(flatten)]
     reading: Reading,
     /// What applies it; it gets the statement on standard input. Without it, only whether the release may be applied now
@@ -187,8 +193,28 @@ impl Apply {
             output::line(&format!("{} {} may be applied now", self.channel, self.serial));
             return Ok(());
         }
-        let command = &self.command;
-        device.apply(&self.channel, self.serial, async |cleared: &mut Clearance<'_>| run(command, cleared).await).await
+        device.apply(&self.channel, self.serial, async |cleared: &mut Clearance<'_>| self.in_turn(cleared).await).await
+    }
+
+    /// Learning and fetching are for everybody at once; going down is not.
+    async fn in_turn(&self, cleared: &mut Clearance<'_>) -> anyhow::Result<()> {
+        let group = match cleared.body() {
+            Body::Release(release) => release.slot.clone(),
+            _ => None,
+        };
+        let Some(group) = group else { return run(&self.command, cleared).await };
+        let group: SlotName = group.parse()?;
+        let Some(node) = &self.node else {
+            anyhow::bail!("the release wants a slot of the group {group} before a machine goes down; say with --node which machine this is")
+        };
+        let mut slots = Slots::new(self.reading.from.source()?);
+        let slot = slots.wait_for(&group, node, self.serial, Duration::from_secs(self.slot_wait)).await?;
+        // It may have been withdrawn while this machine has waited (attack 81), and the slot may be another one's (attack 75).
+        cleared.confirm().await?;
+        slots.hold(&group, node, slot.token).await?;
+        run(&self.command, cleared).await?;
+        slots.free(&group, node, slot.token).await?;
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
 //! `author` makes statements, `trust` those about keys with what a `ceremony` has on paper, `sign` signs and publishes,
-//! `reader` reads and `verify` proves, `agent` acts, `beat` confirms, `fleet` compares brokers, `carry` crosses air gaps; `key` has the keys, `files` the statements in files,
+//! `reader` reads and `verify` proves, `agent` acts, `slot` takes turns, `beat` confirms, `fleet` compares brokers, `carry` crosses air gaps; `key` has the keys, `files` the statements in files,
 //! `output` shows everything; the rest is arguments.
 
 mod agent;
@@ -15,6 +15,7 @@ mod key;
 mod output;
 mod reader;
 mod sign;
+mod slot;
 mod trust;
 mod verify;
 
@@ -72,6 +73,8 @@ enum Command {
     Import(carry::Import),
     /// Run a command that applies a release, if it may be applied now: the head is looked at again first
     Apply(agent::Apply),
+    /// Take turns going down: take, hold and free slots; list and clear for operators
+    Slot(slot::Slot),
     /// Write the evidence of a fork into a file that anybody can verify
     Evidence(agent::Evidence),
     /// Sign the beats of a namespace, every few minutes, for ever
@@ -165,6 +168,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Export(export) => runtime.block_on(export.run()),
         Command::Import(import) => runtime.block_on(import.run()),
         Command::Apply(apply) => runtime.block_on(apply.run()),
+        Command::Slot(slot) => runtime.block_on(slot.run()),
         Command::Evidence(evidence) => runtime.block_on(evidence.run()),
         Command::Beat(beat) => runtime.block_on(beat.run()),
         Command::Completions { shell } => {

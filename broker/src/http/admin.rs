@@ -1,0 +1,95 @@
+//! For operators: is it alive, is it ready, how does it stand, and the metrics.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::json;
+
+use super::metrics;
+use crate::{cluster, shared::Shared};
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .fallback(async || (StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /metrics here\n"))
+        .with_state(shared)
+}
+
+/// Whether the process works: it is to be started anew otherwise.
+async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.stop.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the broker is shutting down\n").into_response();
+    }
+    "ok\n".into_response()
+}
+
+/// Whether everything that it is there for can be done now; reading goes on all the same.
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let mut missing = Vec::new();
+    if shared.stop.is_cancelled() {
+        missing.push("the broker is shutting down".into());
+    }
+    if let Some(cluster) = &shared.cluster {
+        if cluster.state() != cluster::State::Member {
+            missing.push(cluster.describe().swap_remove(0));
+        }
+        let standing = cluster.standing();
+        if !standing.gaps.is_empty() {
+            missing.push(format!("{} channels are being filled from other members", standing.gaps.len()));
+        }
+        missing.extend(standing.unsound.iter().map(|(channel, why)| format!("{channel} cannot be followed: {why}")));
+    }
+    match missing.is_empty() {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response(),
+    }
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &metrics::registry(&shared).await) {
+        Ok(()) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// How it stands: heads, and the cluster.
+async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    let logs = shared.logs.all();
+    let channels: Vec<_> = logs
+        .iter()
+        .map(|log| {
+            let marks = log.marks();
+            json!({"channel": log.channel.as_str(), "low": marks.low.number(), "serial": marks.head.serial.number(), "id": marks.head.id.to_string()})
+        })
+        .collect();
+    let cluster = shared.cluster.as_ref().map(|cluster| {
+        let (statements, lagging) = cluster.lag();
+        let state = cluster.state();
+        let standing = cluster.standing();
+        let member = |member: &cluster::Member| json!({"name": member.name, "address": member.address, "held": member.held, "this": member.ours});
+        json!({
+            "state": state.as_str(),
+            "members": standing.members.iter().map(member).collect::<Vec<_>>(),
+            "signs_and_trims": standing.signer,
+            "statements_to_come": statements,
+            "channels_to_come": lagging,
+            "filled_from_members": standing.gaps.iter().map(|channel| channel.as_str()).collect::<Vec<_>>(),
+            "unsound": standing.unsound.iter().map(|(channel, why)| (channel.as_str(), why.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
+            "clock_ahead_seconds": standing.clock_ahead,
+            "kept_entries": standing.kept.0,
+            "kept_octets": standing.kept.1,
+        })
+    });
+    let upstreams = (shared.standings)(&shared.logs);
+    Json(json!({"name": shared.settings.config.name, "channels": channels, "cluster": cluster, "standing": upstreams})).into_response()
+}

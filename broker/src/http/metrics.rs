@@ -1,0 +1,113 @@
+//! The metrics, read when they are asked for. Labels are namespaces and groups of the configuration, or words of a closed set.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::{cluster, shared::Shared};
+
+type Label = [(&'static str, String); 1];
+
+/// Everything there is to be measured now.
+pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
+    let mut registry = Registry::with_prefix("tidings");
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    let logs = shared.logs.all();
+    let statements = logs.iter().map(|log| log.marks()).map(|marks| u64::from(marks.head.serial.number() - marks.low.number()) + 1).sum();
+    gauge("connections", "Connections, watches and HTTP among them", shared.connections.count() as u64);
+    gauge("watches", "Connections that watch", shared.watches.count() as u64);
+    gauge("channels", "Channels that are here", logs.len() as u64);
+    gauge("statements", "Statements that are visible here", statements);
+    let free = rustix::fs::statvfs(&shared.settings.config.data_dir).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    gauge("disk_free_bytes", "Octets that are free where the store lives", free);
+    counters(shared, &mut registry);
+    namespaces(shared, &mut registry);
+    if let Some(cluster) = &shared.cluster {
+        in_cluster(cluster, &mut registry);
+    }
+    in_groups(shared, &mut registry).await;
+    registry
+}
+
+fn family(registry: &mut Registry, name: &str, help: &str, label: &'static str, values: impl IntoIterator<Item = (String, i64)>) {
+    let family = Family::<Label, Gauge>::default();
+    for (value, number) in values {
+        family.get_or_create(&[(label, value)]).set(number);
+    }
+    registry.register(name, help, family);
+}
+
+fn counters(shared: &Shared, registry: &mut Registry) {
+    let counts = &shared.counts;
+    registry.register("statements_stored", "Statements that were stored since the start, copies among them", ConstCounter::new(counts.stored.get()));
+    registry.register("statements_published", "Statements that were taken by POST since the start", ConstCounter::new(counts.published.get()));
+    registry.register("statements_refused", "Statements that were refused after POST since the start", ConstCounter::new(counts.refused.get()));
+}
+
+fn namespaces(shared: &Shared, registry: &mut Registry) {
+    let seconds = |time: tidings_protocol::Timestamp| i64::try_from(time.seconds()).unwrap_or(i64::MAX);
+    let anchors = || shared.settings.anchors.iter().map(|anchor| &anchor.namespace);
+    let trust = |namespace: &tidings_protocol::Namespace| shared.namespaces.trust(&namespace.trust_log());
+    let expires = anchors().filter_map(|namespace| Some((namespace.to_string(), seconds(trust(namespace)?.rules().expires))));
+    family(registry, "trust_expires_timestamp_seconds", "When the trust in force of a namespace expires", "namespace", expires);
+    let serial = anchors().filter_map(|namespace| Some((namespace.to_string(), i64::from(trust(namespace)?.serial().number()))));
+    family(registry, "trust_serial", "Serial of the trust in force of a namespace", "namespace", serial);
+    let beat = anchors().filter_map(|namespace| {
+        let log = shared.logs.get(namespace.beat().as_str())?;
+        let arrived = log.arrived(log.marks().head.serial).ok()??;
+        Some((namespace.to_string(), seconds(arrived)))
+    });
+    family(registry, "beat_timestamp_seconds", "When the newest beat of a namespace came here; too long ago, and devices are STALE", "namespace", beat);
+}
+
+fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
+    let state = cluster.state();
+    let states = cluster::State::ALL.iter().map(|word| ((*word).to_owned(), i64::from(*word == state.as_str())));
+    family(registry, "cluster_state", "1 for how this broker stands to its cluster, 0 for the others", "state", states);
+    let (statements, channels) = cluster.lag();
+    let term = crate::origin::Origin::term(cluster).is_some();
+    let standing = cluster.standing();
+    let mut gauge = |name: &str, help: &str, value: i64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    gauge("cluster_members", "Live members, this one among them", number(standing.members.len() as u64));
+    gauge("cluster_signs", "1 on the member that signs beats and trims", i64::from(term));
+    gauge("cluster_lag_statements", "Statements that the cluster has and this broker has not", number(statements));
+    gauge("cluster_lag_channels", "Channels in which there are such", number(channels));
+    gauge("cluster_filling_channels", "Channels that are filled from other members", number(standing.gaps.len() as u64));
+    gauge("cluster_unsound_channels", "Channels of which the servers hold something that does not verify", number(standing.unsound.len() as u64));
+    gauge("cluster_clock_ahead_seconds", "How far the clock here is ahead of the servers'", standing.clock_ahead);
+    gauge("cluster_kept_entries", "Statements that the servers keep, known to the one who trims", number(standing.kept.0 as u64));
+    gauge("cluster_kept_bytes", "Octets of those", number(standing.kept.1 as u64));
+    registry.register("cluster_sessions_lost", "Sessions with the servers that have ended since the start", ConstCounter::new(standing.sessions_lost));
+}
+
+async fn in_groups(shared: &Shared, registry: &mut Registry) {
+    let mut rows: Vec<(String, [i64; 4])> = Vec::new();
+    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    for group in shared.slots.groups() {
+        // What cannot be read now is not shown, and no number stands for it.
+        if let Ok(state) = shared.slots.read(&group.name).await {
+            rows.push((group.name.to_string(), [state.holders.len(), group.rules.max, state.waiting.len(), state.failed.len()].map(number)));
+        }
+    }
+    let names = [
+        ("slot_holders", "Nodes of a group that are down, or about to go down"),
+        ("slot_max", "How many may be"),
+        ("slot_waiting", "Nodes that wait"),
+        ("slot_failed", "Nodes that have failed, and that no operator has looked at"),
+    ];
+    for (at, (name, help)) in names.into_iter().enumerate() {
+        family(registry, name, help, "group", rows.iter().map(|(group, values)| (group.clone(), values[at])));
+    }
+}

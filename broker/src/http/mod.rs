@@ -1,0 +1,104 @@
+//! What is served over HTTP: FleetLock for machines, health and metrics for operators.
+
+mod admin;
+mod fleetlock;
+mod metrics;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::{Extension, Router, extract::DefaultBodyLimit};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rustls_pki_types::CertificateDer;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    limits::{ACCEPT_PAUSE, HTTP_BODY_OCTETS, HTTP_CONNECTION, HTTP_HEADERS},
+    shared::Shared,
+    tls::Certificates,
+};
+
+/// Who asks.
+#[derive(Clone)]
+struct Client {
+    address: SocketAddr,
+    certificate: Option<CertificateDer<'static>>,
+}
+
+/// FleetLock, until the broker shuts down.
+pub(crate) async fn fleetlock(shared: Arc<Shared>, listener: TcpListener, certificates: Option<Arc<Certificates>>) {
+    let router = fleetlock::router(shared.clone());
+    serve(shared, listener, certificates, router, true).await;
+}
+
+/// Health and metrics, until the broker shuts down.
+pub(crate) async fn admin(shared: Arc<Shared>, listener: TcpListener) {
+    let router = admin::router(shared.clone());
+    // Operators look when everything is full, too.
+    serve(shared, listener, None, router, false).await;
+}
+
+async fn serve(shared: Arc<Shared>, listener: TcpListener, certificates: Option<Arc<Certificates>>, router: Router, counted: bool) {
+    let router = router.layer(DefaultBodyLimit::max(HTTP_BODY_OCTETS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop.cancelled() => return,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection; is the limit of open files too low?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let permit = match counted.then(|| shared.connections.admit(address.ip())).transpose() {
+            Ok(permit) => permit,
+            Err(why) => {
+                tracing::debug!(%address, why, "an HTTP connection is refused");
+                continue;
+            }
+        };
+        let (router, certificates, stop) = (router.clone(), certificates.clone(), shared.stop.clone());
+        shared.tasks.spawn(async move {
+            let connection = connection(socket, address, certificates, router);
+            let served = tokio::select! {
+                served = timeout(HTTP_CONNECTION, connection) => served.unwrap_or(Ok(())),
+                () = stop.cancelled() => Ok(()),
+            };
+            if let Err(error) = served {
+                tracing::debug!(%address, %error, "an HTTP connection has failed");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(socket: TcpStream, address: SocketAddr, certificates: Option<Arc<Certificates>>, router: Router) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    match certificates {
+        None => http(socket, Client { address, certificate: None }, router).await,
+        Some(certificates) => {
+            let stream = timeout(HTTP_HEADERS, TlsAcceptor::from(certificates.for_http()).accept(socket)).await??;
+            let chain = stream.get_ref().1.peer_certificates();
+            let certificate = chain.and_then(|chain| chain.first()).map(|der| der.clone().into_owned());
+            http(stream, Client { address, certificate }, router).await
+        }
+    }
+}
+
+async fn http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, router: Router) -> io::Result<()> {
+    let service = TowerToHyperService::new(router.layer(Extension(client)));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEADERS);
+    builder.serve_connection(TokioIo::new(stream), service).await.map_err(io::Error::other)
+}

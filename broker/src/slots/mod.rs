@@ -1,0 +1,151 @@
+//! Slots: how many machines of a group may be down at once (spec section 8.9).
+//!
+//! `group.rs` decides, `keep.rs` keeps: in the store of this broker, or in its cluster's tree. A decision counts when
+//! what it was made from is still what is kept; otherwise it is made again.
+
+mod group;
+mod keep;
+
+use std::{sync::Arc, time::Duration};
+
+use tidings_protocol::{Serial, Timestamp, slot::SlotName};
+
+pub(crate) use group::{Answer, Event, Group, Lost, Rules};
+pub(crate) use keep::Keep;
+
+use crate::{
+    append::AppendError,
+    config::SlotGroup,
+    limits::{SLOT_AGAIN, SLOT_FLEETLOCK_PATIENCE, SLOT_PATIENCE, SLOT_RACES, SLOT_SWEEP},
+    shared::Shared,
+};
+
+/// Why nothing was decided.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SlotError {
+    #[error("there is no group {0} here")]
+    NoGroup(SlotName),
+    #[error("what is kept of {0} cannot be read; somebody has written there by hand, or a newer version")]
+    Damaged(SlotName),
+    #[error("too many ask at once")]
+    Crowded,
+    #[error(transparent)]
+    Keep(#[from] AppendError),
+}
+
+/// All groups of this broker.
+pub(crate) struct Slots {
+    groups: Vec<SlotGroup>,
+    keep: Keep,
+}
+
+impl Slots {
+    pub(crate) fn new(groups: Vec<SlotGroup>, keep: Keep) -> Self {
+        Self { groups, keep }
+    }
+
+    /// What the configuration says of a group.
+    pub(crate) fn rules(&self, group: &SlotName) -> Result<&SlotGroup, SlotError> {
+        self.groups.iter().find(|known| known.name == *group).ok_or_else(|| SlotError::NoGroup(group.clone()))
+    }
+
+    /// All groups.
+    pub(crate) fn groups(&self) -> &[SlotGroup] {
+        &self.groups
+    }
+
+    /// A slot for a node.
+    pub(crate) async fn take(&self, group: &SlotName, node: &str, serial: Option<Serial>) -> Result<Answer, SlotError> {
+        let patience = if serial.is_some() { SLOT_PATIENCE } else { SLOT_FLEETLOCK_PATIENCE };
+        self.change(group, |state, rules, now| state.take(rules, now, node, serial, patience.as_secs())).await
+    }
+
+    /// Whether a token counts.
+    pub(crate) async fn hold(&self, group: &SlotName, node: &str, token: u64) -> Result<Answer, SlotError> {
+        self.change(group, |state, rules, now| state.hold(rules, now, node, token)).await
+    }
+
+    /// A node is back.
+    pub(crate) async fn free(&self, group: &SlotName, node: &str, token: Option<u64>) -> Result<Answer, SlotError> {
+        self.change(group, |state, _, now| state.free(now, node, token)).await
+    }
+
+    /// An operator has looked at a node.
+    pub(crate) async fn clear(&self, group: &SlotName, node: &str) -> Result<Answer, SlotError> {
+        self.change(group, |state, _, now| state.clear(now, node)).await
+    }
+
+    /// How a group stands.
+    pub(crate) async fn look(&self, group: &SlotName) -> Result<Group, SlotError> {
+        self.change(group, |state, _, now| {
+            state.advance(now);
+            state.clone()
+        })
+        .await
+    }
+
+    /// How a group was when it was last changed.
+    pub(crate) async fn read(&self, name: &SlotName) -> Result<Group, SlotError> {
+        match self.keep.read(name).await? {
+            Some((data, _)) => serde_json::from_slice(&data).map_err(|_| SlotError::Damaged(name.clone())),
+            None => Ok(Group::default()),
+        }
+    }
+
+    async fn change<T>(&self, name: &SlotName, decide: impl Fn(&mut Group, Rules, Timestamp) -> T) -> Result<T, SlotError> {
+        let rules = self.rules(name)?.rules;
+        for race in 0..SLOT_RACES {
+            let kept = self.keep.read(name).await?;
+            let mut group = match &kept {
+                Some((data, _)) => serde_json::from_slice(data).map_err(|_| SlotError::Damaged(name.clone()))?,
+                None => Group::default(),
+            };
+            let before = group.clone();
+            let decided = decide(&mut group, rules, self.keep.now());
+            for failure in group.failed.iter().filter(|failure| !before.failed.contains(failure) && failure.returned.is_none()) {
+                tracing::error!(group = %name, node = failure.node, "a node has not come back within its lease: it counts as failed until an operator has looked at it");
+            }
+            if group == before {
+                return Ok(decided);
+            }
+            let data = serde_json::to_vec(&group).map_err(|_| SlotError::Damaged(name.clone()))?;
+            if self.keep.replace(name, &data, kept.map(|(_, version)| version)).await? {
+                return Ok(decided);
+            }
+            // Somebody else was quicker; they take turns sooner if they do not all come back at once.
+            let jitter = u64::from(node_jitter(&data)) % (1 + 4 * race);
+            tokio::time::sleep(Duration::from_millis(jitter)).await;
+        }
+        Err(SlotError::Crowded)
+    }
+}
+
+fn node_jitter(data: &[u8]) -> u16 {
+    data.iter().fold(std::process::id() as u16, |sum, octet| sum.wrapping_mul(31).wrapping_add(u16::from(*octet)))
+}
+
+/// After how long a node that waits asks again.
+pub(crate) fn again() -> u64 {
+    SLOT_AGAIN.as_secs()
+}
+
+/// Turns leases that have run out into failures also when nobody asks.
+pub(crate) async fn sweep(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(SLOT_SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.stop.cancelled() => return,
+        }
+        // One member is enough.
+        if shared.origin.term().is_none() {
+            continue;
+        }
+        for group in shared.slots.groups() {
+            if let Err(error) = shared.slots.look(&group.name).await {
+                tracing::debug!(group = %group.name, %error, "leases were not looked at");
+            }
+        }
+    }
+}
