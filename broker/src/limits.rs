@@ -88,7 +88,7 @@ pub const CLUSTER_CLOCK: Duration = Duration::from_secs(60);
 pub const SLOT_NODES: usize = 1_000;
 /// Events of a group that are remembered.
 pub const SLOT_HISTORY: usize = 256;
-/// After how long a node that waits asks again.
+/// The longest time after which a node that waits asks again.
 pub const SLOT_AGAIN: Duration = Duration::from_secs(10);
 /// After how long a waiting node that has not asked again loses its place.
 pub const SLOT_PATIENCE: Duration = Duration::from_secs(60);

@@ -1,5 +1,6 @@
 //! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
 
+pub mod cables;
 pub mod cluster;
 pub mod ensemble;
 pub mod inn;
@@ -201,15 +202,15 @@ impl Fixture {
         format!("nntp://{}", self.address)
     }
 
-    /// Starts the broker and waits until it answers.
+    /// Starts the broker, and does not wait for it.
     ///
     /// # Errors
-    /// What it said, if it ended instead.
-    pub fn start(&self) -> anyhow::Result<Daemon> {
+    /// If it cannot be started.
+    pub fn spawn(&self) -> anyhow::Result<Daemon> {
         let log = fs::File::options().create(true).append(true).open(self.directory.join("tidingsd.log"))?;
         let program = binary("tidingsd").display().to_string();
         let mut words = self.launcher.iter().chain([&program]);
-        let mut child = Command::new(words.next().context("no program")?)
+        let child = Command::new(words.next().context("no program")?)
             .args(words)
             .arg("--config")
             .arg(self.config())
@@ -217,15 +218,24 @@ impl Fixture {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
+        Ok(Daemon { child })
+    }
+
+    /// Starts the broker and waits until it answers.
+    ///
+    /// # Errors
+    /// What it said, if it ended instead.
+    pub fn start(&self) -> anyhow::Result<Daemon> {
+        let mut daemon = self.spawn()?;
         let began = Instant::now();
         while TcpStream::connect(self.address).is_err() {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = daemon.child.try_wait()? {
                 bail!("tidingsd ended with {status}: {}", fs::read_to_string(self.directory.join("tidingsd.log"))?);
             }
             ensure!(began.elapsed() < START, "tidingsd does not listen after {START:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Daemon { child })
+        Ok(daemon)
     }
 }
 

@@ -47,6 +47,15 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Three brokers that are one origin and their ZooKeeper servers, in network namespaces, and everything that goes wrong with them
+    Cluster {
+        /// How many schedules of faults, one after the other
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// The first of them: repeats a run
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// What mirrors cost: latency over four tiers, cold starts beside INN, catching up, 75,000 subscribers; takes some minutes
     Mirrors {
         /// A tenth of everything, and without INN
@@ -185,16 +194,28 @@ fn readme() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Namespaces of its own, which end with it.
-fn tree(seed: Option<u64>) -> anyhow::Result<()> {
+/// A program in namespaces of its own, which end with it.
+fn in_namespaces(program: &str, seed: Option<u64>) -> anyhow::Result<Command> {
     setup::packages(&["iproute2", "nftables", "util-linux", "mount"])?;
     build()?;
-    let mut tree = command("unshare");
-    tree.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]).arg(root().join("target/release/tree"));
+    let mut command = command("unshare");
+    command.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]).arg(root().join("target/release").join(program));
     if let Some(seed) = seed {
-        tree.args(["--seed", &seed.to_string()]);
+        command.args(["--seed", &seed.to_string()]);
     }
-    run(&mut tree)
+    Ok(command)
+}
+
+fn tree(seed: Option<u64>) -> anyhow::Result<()> {
+    run(&mut in_namespaces("tree", seed)?)
+}
+
+/// What a real ensemble needs.
+const ZOOKEEPER: &[&str] = &["zookeeper", "default-jre-headless"];
+
+fn cluster(seeds: u64, seed: Option<u64>) -> anyhow::Result<()> {
+    setup::packages(ZOOKEEPER)?;
+    run(in_namespaces("cluster", seed)?.args(["--seeds", &seeds.to_string()]))
 }
 
 fn mirrors(quick: bool) -> anyhow::Result<()> {
@@ -265,8 +286,9 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
 }
 
 fn tests() -> anyhow::Result<()> {
-    // The clock is set back by libfaketime; certificates of peers come from openssl.
-    setup::packages(&["libfaketime", "openssl"])?;
+    // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is spoken by others.
+    setup::packages(&["libfaketime", "openssl", "curl", "python3"])?;
+    setup::packages(ZOOKEEPER)?;
     run(&mut cargo("test --workspace --all-features"))
 }
 
@@ -281,6 +303,7 @@ fn ci() -> anyhow::Result<()> {
         ("readme", readme),
         ("interop", || interop::run(&[])),
         ("tree", || tree(None)),
+        ("cluster", || cluster(10, None)),
         ("mirrors", || mirrors(true)),
         ("crash", || crash(200)),
         ("sleeper", || sleeper(1_000, 10_000)),
@@ -320,6 +343,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
         Task::Interop { names } => interop::run(&names),
         Task::Tree { seed } => tree(seed),
+        Task::Cluster { seeds, seed } => cluster(seeds, seed),
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds } => crash(rounds),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),

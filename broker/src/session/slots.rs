@@ -9,7 +9,7 @@ use tidings_protocol::{
 use super::{End, Session};
 use crate::{
     config::SlotGroup,
-    slots::{Answer, Event, Group, Lost, SlotError, again},
+    slots::{Answer, Event, Group, Lost, Rules, SlotError, again},
 };
 
 pub(super) async fn slot(session: &mut Session, request: SlotRequest) -> Result<(), End> {
@@ -69,7 +69,7 @@ async fn answer(session: &mut Session, SlotRequest { group, what }: SlotRequest)
         }
     };
     tracing::debug!(%group, %node, ?answer, "slot");
-    Ok(Reply::Line(respond(answer)))
+    Ok(Reply::Line(respond(rules.rules, answer)))
 }
 
 /// Who may not ask that, and why.
@@ -104,11 +104,11 @@ pub(crate) fn names(certificate: &rustls_pki_types::CertificateDer<'_>, node: &S
     webpki::EndEntityCert::try_from(certificate).is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
-fn respond(answer: Answer) -> Response {
+fn respond(rules: Rules, answer: Answer) -> Response {
     match answer {
         Answer::Yours { token, seconds } => Response::new(code::SLOT, format_args!("{token} {seconds} the slot is yours")),
         Answer::Free => Response::new(code::SLOT_FREE, "done"),
-        Answer::Wait { before } => Response::new(code::SLOT_WAIT, format_args!("{before} {} wait, and ask again", again())),
+        Answer::Wait { before } => Response::new(code::SLOT_WAIT, format_args!("{before} {} wait, and ask again", again(rules))),
         Answer::Stopped { failed } => {
             Response::new(code::SLOT_STOPPED, format_args!("{failed} have failed; an operator has to look at them, and to clear them"))
         }

@@ -124,9 +124,9 @@ fn node_jitter(data: &[u8]) -> u16 {
     data.iter().fold(std::process::id() as u16, |sum, octet| sum.wrapping_mul(31).wrapping_add(u16::from(*octet)))
 }
 
-/// After how long a node that waits asks again.
-pub(crate) fn again() -> u64 {
-    SLOT_AGAIN.as_secs()
+/// After how many seconds a node that waits asks again: a few times within a lease.
+pub(crate) fn again(rules: Rules) -> u64 {
+    (rules.lease / 8).clamp(1, SLOT_AGAIN.as_secs())
 }
 
 /// Turns leases that have run out into failures also when nobody asks.

@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    process::Command,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -21,6 +20,7 @@ use futures_util::StreamExt;
 use tidings_client::{Channel, Device, Head, Monitor, Publisher, Source, Start, State, Statement, keys};
 use tidings_tests::{
     Daemon, Fixture, Random,
+    cables::{self, heal, lose},
     realm::{Realm, key},
     relay::{self, Act},
     tree::{broker, head, read_all},
@@ -45,46 +45,8 @@ struct Arguments {
     faults: u32,
 }
 
-fn run(line: &str) -> anyhow::Result<()> {
-    let words: Vec<&str> = line.split(' ').collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().with_context(|| format!("cannot run {line}"))?;
-    ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
 fn address(node: usize) -> SocketAddr {
-    ([10, 77, 0, u8::try_from(node + 1).unwrap_or(u8::MAX)], 1119).into()
-}
-
-/// A bridge here, and a namespace for each node.
-fn lay_cables(nodes: usize) -> anyhow::Result<()> {
-    run("mount -t tmpfs none /run/netns").or_else(|_| run("mkdir -p /run/netns").and_then(|()| run("mount -t tmpfs none /run/netns")))?;
-    run("ip link set lo up")?;
-    run("ip link add bridge type bridge")?;
-    run("ip addr add 10.77.0.254/24 dev bridge")?;
-    run("ip link set bridge up")?;
-    for node in 0..nodes {
-        run(&format!("ip netns add n{node}"))?;
-        run(&format!("ip link add v{node} type veth peer name eth0 netns n{node}"))?;
-        run(&format!("ip link set v{node} master bridge up"))?;
-        run(&format!("ip -n n{node} addr add {}/24 dev eth0", address(node).ip()))?;
-        run(&format!("ip -n n{node} link set eth0 up"))?;
-        run(&format!("ip -n n{node} link set lo up"))?;
-        run(&format!("ip netns exec n{node} nft add table inet faults"))?;
-        run(&format!("ip netns exec n{node} nft add chain inet faults in {{ type filter hook input priority 0; }}"))?;
-        run(&format!("ip netns exec n{node} nft add chain inet faults out {{ type filter hook output priority 0; }}"))?;
-    }
-    Ok(())
-}
-
-/// Of a hundred packets in one direction so many are lost.
-fn lose(node: usize, direction: &str, percent: u64) -> anyhow::Result<()> {
-    let which = if percent < 100 { format!("numgen random mod 100 < {percent} drop") } else { "drop".into() };
-    run(&format!("ip netns exec n{node} nft add rule inet faults {direction} {which}"))
-}
-
-fn heal(node: usize) -> anyhow::Result<()> {
-    run(&format!("ip netns exec n{node} nft flush table inet faults"))
+    (cables::address(node), 1119).into()
 }
 
 /// What a device has got, by channel.
@@ -135,7 +97,7 @@ const BROKER: &str = "[limits]\nheartbeat_seconds = 3\n";
 impl Tree {
     fn node(realm: &Realm, node: usize) -> anyhow::Result<Fixture> {
         let mut fixture = broker(realm, "")?;
-        fixture.launcher = ["ip", "netns", "exec"].map(String::from).into_iter().chain([format!("n{node}")]).collect();
+        fixture.launcher = cables::launcher(node);
         fixture.address = address(node);
         Ok(fixture)
     }
@@ -181,8 +143,7 @@ impl Tree {
         let seconds = 1 + self.random.below(4);
         Ok(match self.random.below(5) {
             0 => {
-                lose(node, "in", 100)?;
-                lose(node, "out", 100)?;
+                cables::cut(node)?;
                 self.publish(10).await?;
                 sleep(Duration::from_secs(seconds)).await;
                 heal(node)?;
@@ -275,7 +236,7 @@ impl Tree {
 
 async fn grow(arguments: &Arguments, seed: u64) -> anyhow::Result<()> {
     let began = Instant::now();
-    lay_cables(1 + REGIONS + LEAVES)?;
+    cables::lay(1 + REGIONS + LEAVES)?;
     let realm = Realm::new(ROLES, &["root"]);
     // It tells of releases that nobody has signed, well-formed in everything else.
     let forged = Arc::new(AtomicUsize::new(0));

@@ -1,0 +1,109 @@
+//! What clients have seen, and whether it can have been so: every acknowledged statement once, one order for everybody.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::ensure;
+use tidings_client::{Channel, Head};
+
+/// What became of one POST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// 240.
+    Stored,
+    /// The broker has said that it was not stored.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// One POST.
+#[derive(Clone, Debug)]
+pub(crate) struct Post {
+    pub(crate) channel: Channel,
+    pub(crate) head: Head,
+    pub(crate) outcome: Outcome,
+}
+
+/// What one subscriber has got, by channel.
+pub(crate) type Got = BTreeMap<Channel, Vec<Head>>;
+
+/// Everything that was seen.
+#[derive(Clone, Default)]
+pub(crate) struct History(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) posts: Vec<Post>,
+    /// By subscriber.
+    pub(crate) got: BTreeMap<String, Got>,
+    /// What must never be.
+    pub(crate) wrong: Vec<String>,
+}
+
+impl History {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn post(&self, channel: &Channel, head: Head, outcome: Outcome) {
+        self.lock().posts.push(Post { channel: channel.clone(), head, outcome });
+    }
+
+    pub(crate) fn wrong(&self, what: String) {
+        self.lock().wrong.push(what);
+    }
+
+    /// A subscriber has got something; whether it is what comes next.
+    pub(crate) fn got(&self, subscriber: &str, channel: &Channel, head: Head) {
+        let mut seen = self.lock();
+        let got = seen.got.entry(subscriber.into()).or_default().entry(channel.clone()).or_default();
+        let expected = u32::try_from(got.len()).unwrap_or(u32::MAX) + 1;
+        got.push(head);
+        if head.serial.number() != expected {
+            seen.wrong.push(format!("{subscriber} has got {channel} {} where {expected} comes next", head.serial));
+        }
+    }
+
+    /// Compares it with the logs that the brokers have now, by broker.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub(crate) fn check(&self, logs: &BTreeMap<String, Got>) -> anyhow::Result<String> {
+        let seen = self.lock();
+        ensure!(seen.wrong.is_empty(), "{}", seen.wrong.join("\n"));
+        let Some((first, log)) = logs.first_key_value() else { anyhow::bail!("no broker") };
+        for (broker, other) in logs {
+            ensure!(other == log, "{broker} and {first} have different logs");
+        }
+        let mut places: HashMap<(&Channel, u32), Head> = HashMap::new();
+        for (channel, heads) in log {
+            for (at, head) in heads.iter().enumerate() {
+                ensure!(head.serial.number() as usize == at + 1, "{channel} has a gap before {}", head.serial);
+                places.insert((channel, head.serial.number()), *head);
+            }
+        }
+        let mut counts = [0; 3];
+        let mut acknowledged = HashSet::new();
+        for Post { channel, head, outcome } in &seen.posts {
+            let there = places.get(&(channel, head.serial.number())) == Some(head);
+            match outcome {
+                Outcome::Stored => {
+                    ensure!(there, "{channel} {head} was acknowledged, and is not in the log");
+                    ensure!(acknowledged.insert((channel, head.serial)), "{channel} {} was acknowledged twice", head.serial);
+                }
+                Outcome::Refused => ensure!(!there, "{channel} {head} was refused, and is in the log"),
+                Outcome::Unknown => {}
+            }
+            counts[*outcome as usize] += 1;
+        }
+        for (subscriber, got) in &seen.got {
+            ensure!(got == log, "{subscriber} has not got the log");
+        }
+        let statements: usize = log.values().map(Vec::len).sum();
+        let [stored, refused, unknown] = counts;
+        Ok(format!("{statements} statements; {stored} acknowledged, {refused} refused, {unknown} unknown; {} subscribers have seen one order", seen.got.len()))
+    }
+}
