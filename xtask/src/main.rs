@@ -91,6 +91,9 @@ enum Task {
         /// For how long each number of publishers
         #[arg(long, default_value_t = 5)]
         seconds: u32,
+        /// Beside each other: one broker, a cluster of three, and ZooKeeper alone; so many rounds
+        #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "1")]
+        cluster: Option<u32>,
     },
     /// Fuzz each target for so many seconds
     Fuzz {
@@ -243,6 +246,19 @@ fn crash(rounds: u32) -> anyhow::Result<()> {
     run(release("crash").args(["--rounds", &rounds, "--damage"]).stderr(Stdio::null()))
 }
 
+fn publish(seconds: u32, cluster: Option<u32>) -> anyhow::Result<()> {
+    if cluster.is_some() {
+        setup::packages(ZOOKEEPER)?;
+    }
+    build()?;
+    let mut publish = release("publish");
+    publish.args(["--seconds", &seconds.to_string()]);
+    if let Some(rounds) = cluster {
+        publish.args(["--cluster", "--rounds", &rounds.to_string(), "--publishers", "1", "--publishers", "16", "--publishers", "64"]);
+    }
+    run(&mut publish)
+}
+
 fn sleeper(rotations: u32, releases: u32) -> anyhow::Result<()> {
     build()?;
     run(release("sleeper").args(["--rotations", &rotations.to_string(), "--releases", &releases.to_string()]))
@@ -308,7 +324,7 @@ fn ci() -> anyhow::Result<()> {
         ("crash", || crash(200)),
         ("sleeper", || sleeper(1_000, 10_000)),
         ("fanout", || fanout(10_000, 1)),
-        ("publish", || run(release("publish").args(["--seconds", "2"]))),
+        ("publish", || publish(2, None).and_then(|()| publish(2, Some(1)))),
         ("fuzz", || fuzz(30)),
     ];
     let mut times = Vec::new();
@@ -348,7 +364,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Crash { rounds } => crash(rounds),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
-        Task::Publish { seconds } => build().and_then(|()| run(release("publish").args(["--seconds", &seconds.to_string()]))),
+        Task::Publish { seconds, cluster } => publish(seconds, cluster),
         Task::Fuzz { seconds } => fuzz(seconds),
     }
 }
