@@ -30,6 +30,8 @@ pub struct Seen {
     pub failed: Vec<(Channel, Error)>,
     /// The way that its newest statement of a channel has come, as it says: broker by broker, itself first.
     pub path: Option<String>,
+    /// What it says of itself: its upstreams, the members of its cluster. Nothing proves that.
+    pub standing: Vec<String>,
     /// How many brokers stand above it on that way; an origin has tier 0.
     pub tier: Option<usize>,
 }
@@ -37,7 +39,7 @@ pub struct Seen {
 impl Seen {
     fn nothing_of(address: &Address) -> Self {
         let (confirmed, failed) = (BTreeSet::new(), Vec::new());
-        Self { address: address.clone(), view: Err(Error::NoBroker), confirmed, failed, path: None, tier: None }
+        Self { address: address.clone(), view: Err(Error::NoBroker), confirmed, failed, path: None, standing: Vec::new(), tier: None }
     }
 }
 
@@ -121,6 +123,10 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
         }
     }
     state.note(&found);
+    if let Ok(listing) = connection.listing("LIST MOTD", code::LIST).await {
+        // The first line is about the broker itself, and is in the table.
+        seen.standing = listing.lines().skip(1).map(String::from).collect();
+    }
     // Of what was published last: the way that news take now.
     let channels = state.view().channels().filter_map(|channel| state.newest(channel));
     if let Some(newest) = channels.filter(|statement| statement.kind() != Kind::Beat).max_by_key(|statement| statement.time()).cloned() {

@@ -85,6 +85,19 @@ async fn what_one_member_takes_all_have_and_the_servers_forget() -> anyhow::Resu
     }
     let client = by_hand(&ensemble, &site).await;
     until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    // An operator sees who is there.
+    let urls: Vec<String> = members.iter().map(Fixture::url).collect();
+    let status = std::process::Command::new(tidings_tests::binary("tidings"))
+        .args(["status", "--json"])
+        .args(&urls)
+        .env("TIDINGS_ANCHOR", site.realm.anchor.to_string())
+        .output()?;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+    let standing = status["brokers"][1]["standing"].to_string();
+    for name in ["a", "b", "c"] {
+        assert!(standing.contains(&format!("member {name} at nntp://")), "{standing}");
+    }
+    assert!(standing.contains(" b is a member; 0 statements of 0 channels are still to come; ") && standing.contains(" signs beats and trims"), "{standing}");
     // And it goes on.
     publish(&site.realm, &mut publisher(&members[1]).await, &os(), heads[0], 1, SIGNERS).await?;
     all_have(&members, &os(), 46).await;
@@ -502,5 +515,60 @@ async fn a_key_that_is_taken_away_is_refused_everywhere() -> anyhow::Result<()> 
     assert!(answer.starts_with("441"), "{answer}");
     publish(&realm, &mut publisher(&members[1]).await, &os(), Some(at), 3, &["ann", "cem"]).await?;
     all_have(&members, &os(), 6).await;
+    Ok(())
+}
+
+/// The servers speak TLS alone, and ask for certificates.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_are_reached_over_tls() -> anyhow::Result<()> {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    let directory = tempfile::tempdir()?;
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        (Issuer::new(params, key), pem)
+    };
+    let issue = |issuer: &Issuer<'static, KeyPair>, name: &str| {
+        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+    };
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let ca = write("ca.pem", &ours.1);
+    let (certificate, key) = issue(&ours.0, "server");
+    let store = write("server.pem", &format!("{key}{certificate}"));
+    let secure = tidings_tests::free_address()?;
+    let more = format!(
+        "secureClientPort={}\nsecureClientPortAddress=127.0.0.1\nserverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+         ssl.keyStore.location={store}\nssl.keyStore.type=PEM\nssl.trustStore.location={ca}\nssl.trustStore.type=PEM\nssl.clientAuth=need\n",
+        secure.port()
+    );
+    let ensemble = Ensemble::start(1, &more)?;
+    let site = Site { servers: format!("\"{secure}\""), ..Site::new(&ensemble, realm()) };
+    let login = |name: &str, issuer: &Issuer<'static, KeyPair>, ca: &str| {
+        let (certificate, key) = issue(issuer, name);
+        let (certificate, key) = (write(&format!("{name}.pem"), &certificate), write(&format!("{name}.key"), &key));
+        format!("[cluster.tls]\nca_file = \"{ca}\"\ncertificate_file = \"{certificate}\"\nkey_file = \"{key}\"\n")
+    };
+    let (members, _daemons) = site.found(&["a", "b"], &login("a", &ours.0, &ca), "").await?;
+    publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    all_have(&members, &os(), 3).await;
+    // A certificate of another authority, or servers whose certificate is none of ours: nothing is read, nothing is stored.
+    let other = write("other.pem", &theirs.1);
+    for (name, tls) in [("stranger", login("stranger", &theirs.0, &ca)), ("deceived", login("deceived", &ours.0, &other))] {
+        let member = site.member(name, &tls, "")?;
+        let _daemon = member.start()?;
+        says(&member, "none of the ZooKeeper servers").await;
+        assert_eq!(head(&member, &os()).await?, 0);
+    }
     Ok(())
 }

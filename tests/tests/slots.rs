@@ -266,6 +266,39 @@ async fn the_command_takes_turns() {
     assert!(log.trim_end().ends_with("freed me"), "{log}");
 }
 
+/// A release that was withdrawn while a machine has waited for its turn is not applied (attack 81).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_withdrawn_while_a_machine_waits_is_not_applied() {
+    let roles = ["trust * 1 root", "release * 1 ann", "withdraw * 1 ann"];
+    let realm = tidings_tests::realm::Realm::new(&roles, &["root"]);
+    let (fixture, _daemon, mut publisher) = origin(&realm, GROUPS).await.unwrap();
+    let release = Release { version: "2".into(), slot: Some("short".into()), ..Release::default() };
+    let release = realm.release_with(&os(), None, release, &["ann"]);
+    publisher.publish(&release).await.unwrap();
+    let short = name("short");
+    let mut others = slots(&fixture);
+    let (a, b) = (others.take(&short, &name("a"), serial(1)).await.unwrap(), others.take(&short, &name("b"), serial(1)).await.unwrap());
+    let ran = fixture.directory.join("ran");
+    let waiting = Command::new(binary("tidings"))
+        .args(["apply", "test.os.stable", "1", "--node", "me", "--state", fixture.directory.join("state").to_str().unwrap(), "--", "touch"])
+        .arg(&ran)
+        .env("TIDINGS_BROKERS", fixture.url())
+        .env("TIDINGS_ANCHOR", fixture.anchor.to_string())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("it waits", async || others.list(&short).await.unwrap().contains("\nwaiting me ")).await;
+    publisher.publish(&realm.withdraw(&os(), release.head(), serial(1), None, &["ann"])).await.unwrap();
+    for (node, token) in [("a", a.token), ("b", b.token)] {
+        others.free(&short, &name(node), token).await.unwrap();
+    }
+    let output = waiting.wait_with_output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("was withdrawn"), "{output:?}");
+    assert!(!ran.exists());
+    // It has not gone down, and gives its turn to others.
+    assert!(!others.list(&short).await.unwrap().contains("holder me"));
+}
+
 struct Authority(Issuer<'static, KeyPair>, String);
 
 impl Authority {

@@ -210,7 +210,13 @@ impl Apply {
         let mut slots = Slots::new(self.reading.from.source()?);
         let slot = slots.wait_for(&group, node, self.serial, Duration::from_secs(self.slot_wait)).await?;
         // It may have been withdrawn while this machine has waited (attack 81), and the slot may be another one's (attack 75).
-        cleared.confirm().await?;
+        if let Err(error) = cleared.confirm().await {
+            // The machine has not gone down: others may.
+            if let Err(error) = slots.free(&group, node, slot.token).await {
+                output::note(&format!("the slot could not be freed: {error}"));
+            }
+            return Err(error.into());
+        }
         slots.hold(&group, node, slot.token).await?;
         run(&self.command, cleared).await?;
         slots.free(&group, node, slot.token).await?;

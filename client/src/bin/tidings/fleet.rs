@@ -86,6 +86,7 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
                 "broker": seen.address.to_string(),
                 "tier": seen.tier,
                 "path": seen.path,
+                "standing": seen.standing,
                 "error": seen.view.as_ref().err().map(ToString::to_string),
                 "channels": all.iter().zip(cells).map(cell).collect::<Vec<_>>(),
             })
@@ -114,6 +115,7 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
     }
     output::table(&header, rows);
     for seen in &survey.0 {
+        seen.standing.iter().for_each(|line| output::note(&format!("{}: {line}", seen.address)));
         if let Err(error) = &seen.view {
             output::note(&format!("{}: {error}", seen.address));
         }
