@@ -19,7 +19,7 @@ use crate::{
     append::{Appender, Writer},
     beat, clock,
     cluster::{self, Cluster, TreeError},
-    config::Settings,
+    config::{Mirroring, Settings},
     connections::{Connections, Count},
     counts::Counts,
     failure::OnFailure,
@@ -175,7 +175,7 @@ impl Broker {
             Arc::new(Cluster::new(cluster.clone(), config.name.clone(), appender.clone(), logs.clone(), namespaces.clone(), mirrored))
         });
         let keep = cluster.clone().map_or_else(|| Keep::Local(store.clone()), Keep::Cluster);
-        let slots = Slots::new(settings.slots.clone(), keep);
+        let slots = Arc::new(Slots::new(settings.slots.clone(), keep));
         let standings = {
             let (mirror, cluster) = (mirror.clone(), cluster.clone());
             Arc::new(move |logs: &Logs| {
@@ -229,14 +229,16 @@ impl Broker {
             shared.tasks.spawn(http::admin(shared.clone(), listener));
         }
         shared.tasks.spawn(sweep(shared.clone()));
-        shared.tasks.spawn(slots::sweep(shared.clone()));
+        shared.tasks.spawn(slots::sweep(shared.slots.clone(), shared.origin.clone(), shared.stop.clone()));
         if let Some(mirror) = &mirror {
             for index in 0..mirror.upstreams.len() {
                 shared.tasks.spawn(mirror::run(shared.clone(), mirror.clone(), index));
             }
         }
         if let Some(cluster) = cluster {
-            shared.tasks.spawn(cluster::run(shared.clone(), cluster));
+            let (filled, template) = (shared.clone(), cluster.settings().fill.clone());
+            let fill = move |upstreams| mirror::follow_for_a_while(&filled, &Mirroring { upstreams, ..template.clone() });
+            shared.tasks.spawn(cluster::run(cluster, Box::new(fill), shared.stop.clone()));
         }
         for (one, credentials) in feeds {
             shared.tasks.spawn(feed::run(shared.clone(), one, credentials));

@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     /// Those who are one origin with this broker.
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// Groups of machines that take turns going down.
-    pub(crate) slots: Slots,
+    pub(crate) slots: Arc<Slots>,
     /// How the upstreams of a mirror stand, a line each.
     pub(crate) standings: Standings,
     pub(crate) watches: Arc<Watches>,

@@ -11,7 +11,9 @@ pub struct SlotName(String);
 
 /// Why a text is no such name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a group and a node have a name of 1 to {TOKEN_OCTETS} letters, digits, `.`, `_`, `@`, `+` or `-`, beginning with a letter or digit")]
+#[error(
+    "a group and a node have a name of 1 to {TOKEN_OCTETS} letters, digits, `.`, `_`, `@`, `+` or `-`, beginning with a letter or digit"
+)]
 pub struct SlotNameError;
 
 impl FromStr for SlotName {

@@ -1,6 +1,9 @@
 //! Brokers that are one origin, on an ensemble.
 
-use std::{process::Command, sync::atomic::{AtomicU32, Ordering}};
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use anyhow::ensure;
 use tidings_client::{Publisher, keys};

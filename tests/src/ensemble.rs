@@ -120,7 +120,10 @@ impl Server {
         }
         let log = fs::File::options().create(true).append(true).open(self.directory.join("log"))?;
         let mut words: Vec<String> = self.launcher.clone();
-        words.extend(["java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"].map(String::from));
+        words.extend(
+            ["java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+                .map(String::from),
+        );
         // What its manifest forgets, and TLS needs.
         let more = ["slf4j-simple", "netty-codec", "netty-resolver", "netty-transport-native-unix-common"];
         let more: String = more.iter().map(|name| format!(":/usr/share/java/{name}.jar")).collect();

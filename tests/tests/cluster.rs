@@ -97,7 +97,10 @@ async fn what_one_member_takes_all_have_and_the_servers_forget() -> anyhow::Resu
     for name in ["a", "b", "c"] {
         assert!(standing.contains(&format!("member {name} at nntp://")), "{standing}");
     }
-    assert!(standing.contains(" b is a member; 0 statements of 0 channels are still to come; ") && standing.contains(" signs beats and trims"), "{standing}");
+    assert!(
+        standing.contains(" b is a member; 0 statements of 0 channels are still to come; ") && standing.contains(" signs beats and trims"),
+        "{standing}"
+    );
     // And it goes on.
     publish(&site.realm, &mut publisher(&members[1]).await, &os(), heads[0], 1, SIGNERS).await?;
     all_have(&members, &os(), 46).await;
@@ -114,13 +117,17 @@ async fn of_publishers_at_several_members_one_wins() -> anyhow::Result<()> {
     }
     let mut after = None;
     for round in 0..20 {
-        let offers: Vec<Statement> = (0..members.len()).map(|n| site.realm.release(&os(), after, &format!("{round}.{n}"), SIGNERS)).collect();
+        let offers: Vec<Statement> =
+            (0..members.len()).map(|n| site.realm.release(&os(), after, &format!("{round}.{n}"), SIGNERS)).collect();
         let posts = members.iter().zip(&offers).map(|(member, offer)| post(member, offer));
         let answers: Vec<String> = futures_util::future::join_all(posts).await.into_iter().map(|(answer, _)| answer).collect();
         let won: Vec<usize> = (0..offers.len()).filter(|n| answers[*n].starts_with("240")).collect();
         assert_eq!(won.len(), 1, "{answers:?}");
         let head = offers[won[0]].head();
-        assert!(answers.iter().enumerate().all(|(n, answer)| n == won[0] || answer.starts_with(&format!("441 head {head};"))), "{answers:?}");
+        assert!(
+            answers.iter().enumerate().all(|(n, answer)| n == won[0] || answer.starts_with(&format!("441 head {head};"))),
+            "{answers:?}"
+        );
         // Asking again gets the same answer, wherever.
         let (again, _) = post(&members[(won[0] + 1) % 3], &offers[won[0]]).await;
         assert!(again.starts_with("240"), "{again}");
@@ -209,7 +216,12 @@ async fn rolling_restarts_of_either_side_lose_nothing() -> anyhow::Result<()> {
         let mut answer = String::new();
         let began = Instant::now();
         while !answer.starts_with("240") {
-            assert!(began.elapsed() < Duration::from_secs(30), "{} does not take {count}: {answer}; its log: {}", member.name, head_and_tail(&member.log()));
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "{} does not take {count}: {answer}; its log: {}",
+                member.name,
+                head_and_tail(&member.log())
+            );
             sleep(Duration::from_millis(200)).await;
             answer = post(member, &statement).await.0;
         }

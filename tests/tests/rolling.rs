@@ -10,12 +10,7 @@ use std::{
 use futures_util::StreamExt;
 use tidings_client::{Channel, Clearance, Device, Error, Publisher, Release, SlotError, Slots, Source, Start, State};
 use tidings_protocol::slot::SlotName;
-use tidings_tests::{
-    cluster::Site,
-    ensemble::Ensemble,
-    realm::Realm,
-    tree::until,
-};
+use tidings_tests::{cluster::Site, ensemble::Ensemble, realm::Realm, tree::until};
 use tokio::time::{sleep, timeout};
 
 const GROUPS: usize = 5;
@@ -51,8 +46,10 @@ async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
     let urls: Vec<&str> = (0..urls.len()).map(|n| urls[(number + n) % urls.len()].as_str()).collect();
     let source = Source::new(urls, &realm.anchor.to_string()).unwrap();
     let channel: Channel = format!("test.g{group}").parse().unwrap();
-    let mut news = Device::with_state(source.clone(), [channel.as_str()], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest);
-    let mut acts = Device::with_state(source.clone(), [channel.as_str()], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest);
+    let mut news =
+        Device::with_state(source.clone(), [channel.as_str()], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest);
+    let mut acts =
+        Device::with_state(source.clone(), [channel.as_str()], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest);
     let mut slots = Slots::new(source);
     let (group_name, name): (SlotName, SlotName) = (format!("g{group}").parse().unwrap(), format!("node{number}").parse().unwrap());
     let stream = news.watch();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, BasicConstraints, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tidings_client::{Publisher, Release, Serial, SlotError, Slots, Source, Tls};
 use tidings_protocol::slot::SlotName;
 use tidings_tests::{
@@ -197,7 +197,10 @@ async fn machines_that_speak_fleetlock_take_turns() {
     assert!(matches!(slots(&fixture).take(&single, &name("y"), serial(3)).await, Err(SlotError::Wait { .. })));
     assert_eq!(post("/v1/steady-state").0, 200);
     // Too much is not read.
-    let (status, _) = http(address, &format!("POST /v1/pre-reboot HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n{}", "x".repeat(20_000)));
+    let (status, _) = http(
+        address,
+        &format!("POST /v1/pre-reboot HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n{}", "x".repeat(20_000)),
+    );
     assert_eq!(status, 413);
 }
 
@@ -213,7 +216,12 @@ async fn operators_see_how_it_stands() {
     assert_eq!(get(admin, "/other").0, 404);
     let (status, metrics) = get(admin, "/metrics");
     assert_eq!(status, 200);
-    for line in ["tidings_slot_holders{group=\"web\"} 1", "tidings_statements_published_total 2", "# TYPE tidings_connections gauge", "tidings_trust_serial{namespace=\"test\"} 1"] {
+    for line in [
+        "tidings_slot_holders{group=\"web\"} 1",
+        "tidings_statements_published_total 2",
+        "# TYPE tidings_connections gauge",
+        "tidings_trust_serial{namespace=\"test\"} 1",
+    ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }
     // Every metric has a type and a help text.

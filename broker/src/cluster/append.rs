@@ -172,9 +172,7 @@ impl Cluster {
     async fn until_visible(&self, channel: &Channel, serial: Serial) {
         let mut news = self.logs.news();
         let visible = || self.local_head(channel).is_some_and(|head| head.serial >= serial);
-        let wait = async {
-            while !visible() && news.changed().await.is_ok() {}
-        };
+        let wait = async { while !visible() && news.changed().await.is_ok() {} };
         if timeout(CLUSTER_FOLLOW, wait).await.is_err() {
             tracing::warn!(%channel, %serial, "a statement is settled, and not yet in the store of this broker");
         }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -15,13 +15,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
-use super::{Cluster, Found, Seen, Tree, TreeError, has_ended, lock};
+use super::{Cluster, Fill, Found, Seen, Tree, TreeError, has_ended, lock};
 use crate::{
     append::{AppendError, Copied, Offer, Run},
-    config::Mirroring,
     limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_TICK},
-    mirror::{self, Mirror},
-    shared::Shared,
 };
 
 /// What has happened to the session.
@@ -34,7 +31,7 @@ enum Session {
 }
 
 /// Follows the tree until the session ends.
-pub(super) async fn follow(shared: &Arc<Shared>, cluster: &Arc<Cluster>, tree: &Tree) -> Result<(), TreeError> {
+pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Result<(), TreeError> {
     let mut events = tree.watch_heads().await?;
     let mut everything = true;
     let mut again = Instant::now() + CLUSTER_AGAIN;
@@ -78,7 +75,7 @@ pub(super) async fn follow(shared: &Arc<Shared>, cluster: &Arc<Cluster>, tree: &
             }
             Err(error) => return Err(error),
         }
-        backfill.adjust(shared, cluster);
+        backfill.adjust(cluster, fill);
         if Instant::now() >= again {
             let standing = cluster.standing();
             lock(&cluster.dirty).extend(standing.unsound.keys().chain(&standing.gaps).cloned());
@@ -315,7 +312,7 @@ impl Round<'_> {
 struct Backfill(Option<(Vec<String>, CancellationToken)>);
 
 impl Backfill {
-    fn adjust(&mut self, shared: &Arc<Shared>, cluster: &Cluster) {
+    fn adjust(&mut self, cluster: &Cluster, fill: &Fill) {
         let (wanted, gaps) = {
             let standing = cluster.standing();
             let others = standing.members.iter().filter(|member| !member.ours).map(|member| member.address.clone());
@@ -331,34 +328,15 @@ impl Backfill {
             tracing::info!("everything that the cluster's servers had forgotten is here");
             return;
         }
-        let Ok(channels) = "*".parse() else { return };
-        let upstreams = wanted.iter().filter_map(|address| address.parse().ok()).collect();
-        let settings = Mirroring {
-            upstreams,
-            channels,
-            login: cluster.settings.login.clone(),
-            poll: Duration::from_secs(60),
-            compress: false,
-        };
-        let mirror = match Mirror::new(&settings) {
-            Ok(mirror) => Arc::new(mirror),
-            Err(error) => {
-                tracing::error!(%error, "what the cluster's servers have forgotten cannot be had from other members");
-                return;
-            }
-        };
-        tracing::info!(channels = gaps, from = wanted.join(" "), "the servers have forgotten what this broker has not: it comes from other members");
-        let stop = shared.stop.child_token();
-        for index in 0..mirror.upstreams.len() {
-            let (shared, mirror, stop) = (shared.clone(), mirror.clone(), stop.clone());
-            shared.clone().tasks.spawn(async move {
-                tokio::select! {
-                    () = mirror::run(shared, mirror, index) => {}
-                    () = stop.cancelled() => {}
-                }
-            });
+        tracing::info!(
+            channels = gaps,
+            from = wanted.join(" "),
+            "the servers have forgotten what this broker has not: it comes from other members"
+        );
+        match fill(wanted.iter().filter_map(|address| address.parse().ok()).collect()) {
+            Ok(stop) => self.0 = Some((wanted, stop)),
+            Err(error) => tracing::error!(%error, "cluster.login cannot be used: nothing can be had from other members"),
         }
-        self.0 = Some((wanted, stop));
     }
 }
 

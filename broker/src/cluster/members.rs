@@ -85,7 +85,10 @@ fn note_clock(cluster: &Cluster, servers: Duration) {
     let (was, is) = (standing.clock_ahead.unsigned_abs() > limit, ahead.unsigned_abs() > limit);
     standing.clock_ahead = ahead;
     if is && !was {
-        tracing::error!(seconds_ahead = ahead, "the clocks of this broker and of the cluster's servers are apart: it signs no beats until they agree; is NTP running on both?");
+        tracing::error!(
+            seconds_ahead = ahead,
+            "the clocks of this broker and of the cluster's servers are apart: it signs no beats until they agree; is NTP running on both?"
+        );
     } else if was && !is {
         tracing::info!("the clocks agree again");
     }
@@ -102,7 +105,8 @@ fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Optio
     if state != standing.state {
         match &state {
             State::NameTaken(address) => tracing::error!(
-                name = cluster.name, address,
+                name = cluster.name,
+                address,
                 "another broker with this name is a member. If it was this one before it was stopped hard, that passes within cluster.session_seconds; otherwise give each broker a name of its own"
             ),
             _ => tracing::info!(name = cluster.name, "this broker is a member of its cluster"),

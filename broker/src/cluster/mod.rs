@@ -19,11 +19,13 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use tidings_client::Address;
 use tidings_protocol::{Channel, Head, Timestamp, Wildmat};
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 use zookeeper_client::SessionState;
 
 use crate::{
@@ -31,9 +33,9 @@ use crate::{
     clock,
     config::Clustering,
     limits::CLUSTER_PAUSE,
+    login::LoginError,
     logs::Logs,
     namespaces::Namespaces,
-    shared::Shared,
 };
 use tree::{Found, Seen, Tree};
 pub(crate) use tree::{Member, TreeError, init};
@@ -154,6 +156,11 @@ impl Cluster {
         }
     }
 
+    /// What the configuration says.
+    pub(crate) fn settings(&self) -> &Clustering {
+        &self.settings
+    }
+
     /// How this broker stands.
     pub(crate) fn standing(&self) -> MutexGuard<'_, Standing> {
         lock(&self.standing)
@@ -257,12 +264,15 @@ impl Cluster {
     }
 }
 
+/// Fills from other members what the servers have forgotten, until it is told to stop.
+pub(crate) type Fill = dyn Fn(Vec<Address>) -> Result<CancellationToken, LoginError> + Send + Sync;
+
 /// Takes part in the cluster until the broker shuts down.
-pub(crate) async fn run(shared: Arc<Shared>, cluster: Arc<Cluster>) {
+pub(crate) async fn run(cluster: Arc<Cluster>, fill: Box<Fill>, stop: CancellationToken) {
     loop {
         let ended = tokio::select! {
-            ended = session(&shared, &cluster) => ended,
-            () = shared.stop.cancelled() => Ok(()),
+            ended = session(&cluster, &fill) => ended,
+            () = stop.cancelled() => Ok(()),
         };
         cluster.set_term(None);
         // Dropping the last handle ends the session, and with it the membership.
@@ -285,17 +295,17 @@ pub(crate) async fn run(shared: Arc<Shared>, cluster: Arc<Cluster>) {
         }
         tokio::select! {
             () = sleep(CLUSTER_PAUSE) => {}
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
     }
 }
 
-async fn session(shared: &Arc<Shared>, cluster: &Arc<Cluster>) -> Result<(), TreeError> {
+async fn session(cluster: &Cluster, fill: &Fill) -> Result<(), TreeError> {
     let tree = Arc::new(Tree::open(&cluster.settings).await?);
     cluster.tree.store(Some(tree.clone()));
     tracing::info!(servers = cluster.settings.servers, root = cluster.settings.root, "connected to the cluster's servers");
     tokio::select! {
-        ended = follow::follow(shared, cluster, &tree) => ended,
+        ended = follow::follow(cluster, &tree, fill) => ended,
         ended = members::take_part(cluster, &tree) => ended,
     }
 }

@@ -14,8 +14,8 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use tidings_protocol::{Channel, Head, Serial, Statement};
-use zookeeper_client as zk;
 use zk::{Acls, AddWatchMode, CreateMode, PersistentWatcher, SessionState};
+use zookeeper_client as zk;
 
 use crate::config::Clustering;
 
@@ -47,7 +47,9 @@ pub enum TreeError {
     #[error("there is no cluster at {0} of these ZooKeeper servers; if this is the right place, `tidingsd init-cluster` makes one")]
     Nothing(String),
     /// Something else is there.
-    #[error("{root} of these ZooKeeper servers holds {found}, and not what this tidingsd knows (`tidings 1`); correct cluster.root, or use the version that made it")]
+    #[error(
+        "{root} of these ZooKeeper servers holds {found}, and not what this tidingsd knows (`tidings 1`); correct cluster.root, or use the version that made it"
+    )]
     Foreign {
         /// The node.
         root: String,
@@ -353,7 +355,9 @@ impl Tree {
             Err(zk::MultiWriteError::OperationFailed { index: 0, source: BadVersion }) if term.is_some() => Err(NotAppended::Term),
             Err(error) => match zk::Error::from(error) {
                 BadVersion | NodeExists | NoNode => Err(NotAppended::Race),
-                error @ (ConnectionLoss | Timeout | SessionExpired | SessionMoved | zk::Error::Custom(_)) => Err(NotAppended::Unknown(error)),
+                error @ (ConnectionLoss | Timeout | SessionExpired | SessionMoved | zk::Error::Custom(_)) => {
+                    Err(NotAppended::Unknown(error))
+                }
                 error => Err(NotAppended::Refused(error)),
             },
         }

@@ -20,11 +20,9 @@ use tidings_protocol::{
     slot::SlotName,
 };
 pub use written::*;
+use written::{default_poll, everything};
 
-use crate::{
-    access::{Access, Peer, Rule},
-    slots::Rules,
-};
+use crate::access::{Access, Peer, Rule};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +102,8 @@ pub struct Clustering {
     pub user: Option<(String, PathBuf)>,
     /// TLS to the servers.
     pub tls: Option<ClusterTls>,
-    /// How we make ourselves known to the other members.
-    pub login: Login,
+    /// How what the servers have forgotten is copied from other members, but for their addresses.
+    pub fill: Mirroring,
 }
 
 /// A peer that statements are offered to.
@@ -123,12 +121,24 @@ pub struct Feed {
     pub login: Login,
 }
 
+/// How a group takes turns; nothing of it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How many of its nodes may be down at once.
+    pub max: usize,
+    /// For how many seconds a node may be down.
+    pub lease: u64,
+    /// With so many failed nobody gets a slot.
+    pub failures: usize,
+}
+
 /// Machines that take turns going down.
 #[derive(Clone, Debug)]
 pub struct SlotGroup {
     /// The group.
     pub name: SlotName,
-    pub(crate) rules: Rules,
+    /// How.
+    pub rules: Rules,
     /// Who may have slots, by their places among the peers; everybody without it.
     pub takers: Option<Vec<usize>>,
     /// Who may clear what has failed.
@@ -359,11 +369,21 @@ fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display)
         keep_octets: (cluster.keep_mebibytes as usize) << 20,
         user,
         tls: cluster.tls.clone(),
-        login: cluster.login.clone(),
+        fill: Mirroring {
+            upstreams: Vec::new(),
+            channels: everything().parse().map_err(|e| wrong("address", &e))?,
+            login: cluster.login.clone(),
+            poll: Duration::from_secs(default_poll()),
+            compress: false,
+        },
     })
 }
 
-fn slots(config: &Config, access: &Access, wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError) -> Result<Vec<SlotGroup>, ConfigError> {
+fn slots(
+    config: &Config,
+    access: &Access,
+    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
+) -> Result<Vec<SlotGroup>, ConfigError> {
     let mut groups: Vec<SlotGroup> = Vec::new();
     for (index, slot) in config.slot.iter().enumerate() {
         let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("slot[{index}].{key}"), reason);
@@ -371,7 +391,11 @@ fn slots(config: &Config, access: &Access, wrong: &dyn Fn(String, &dyn fmt::Disp
         if groups.iter().any(|known| known.name == name) {
             return Err(wrong("group", &format!("{name} is there already")));
         }
-        let ranges = [("max", slot.max.into(), 1, 1_000), ("lease_seconds", slot.lease_seconds, 1, 7 * 86_400), ("failures", slot.failures.into(), 1, 1_000)];
+        let ranges = [
+            ("max", slot.max.into(), 1, 1_000),
+            ("lease_seconds", slot.lease_seconds, 1, 7 * 86_400),
+            ("failures", slot.failures.into(), 1, 1_000),
+        ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
                 return Err(wrong(key, &format!("expected {low} to {high}, found {value}")));

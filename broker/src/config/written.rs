@@ -229,11 +229,11 @@ pub struct AccessConfig {
     pub readers: Vec<String>,
 }
 
-fn everything() -> String {
+pub(super) fn everything() -> String {
     "*".into()
 }
 
-fn default_poll() -> u64 {
+pub(super) fn default_poll() -> u64 {
     60
 }
 
@@ -276,7 +276,7 @@ fn default_lease() -> u64 {
 pub struct FleetLockConfig {
     /// Addresses for HTTP.
     pub listen: Vec<SocketAddr>,
-    /// Whether it is HTTPS, with the certificate of [tls].
+    /// Whether it is HTTPS, with the certificate of `[tls]`.
     #[serde(default)]
     pub tls: bool,
 }

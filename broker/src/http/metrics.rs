@@ -46,9 +46,21 @@ fn family(registry: &mut Registry, name: &str, help: &str, label: &'static str, 
 
 fn counters(shared: &Shared, registry: &mut Registry) {
     let counts = &shared.counts;
-    registry.register("statements_stored", "Statements that were stored since the start, copies among them", ConstCounter::new(counts.stored.get()));
-    registry.register("statements_published", "Statements that were taken by POST since the start", ConstCounter::new(counts.published.get()));
-    registry.register("statements_refused", "Statements that were refused after POST since the start", ConstCounter::new(counts.refused.get()));
+    registry.register(
+        "statements_stored",
+        "Statements that were stored since the start, copies among them",
+        ConstCounter::new(counts.stored.get()),
+    );
+    registry.register(
+        "statements_published",
+        "Statements that were taken by POST since the start",
+        ConstCounter::new(counts.published.get()),
+    );
+    registry.register(
+        "statements_refused",
+        "Statements that were refused after POST since the start",
+        ConstCounter::new(counts.refused.get()),
+    );
 }
 
 fn namespaces(shared: &Shared, registry: &mut Registry) {
@@ -64,7 +76,13 @@ fn namespaces(shared: &Shared, registry: &mut Registry) {
         let arrived = log.arrived(log.marks().head.serial).ok()??;
         Some((namespace.to_string(), seconds(arrived)))
     });
-    family(registry, "beat_timestamp_seconds", "When the newest beat of a namespace came here; too long ago, and devices are STALE", "namespace", beat);
+    family(
+        registry,
+        "beat_timestamp_seconds",
+        "When the newest beat of a namespace came here; too long ago, and devices are STALE",
+        "namespace",
+        beat,
+    );
 }
 
 fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
@@ -85,11 +103,19 @@ fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
     gauge("cluster_lag_statements", "Statements that the cluster has and this broker has not", number(statements));
     gauge("cluster_lag_channels", "Channels in which there are such", number(channels));
     gauge("cluster_filling_channels", "Channels that are filled from other members", number(standing.gaps.len() as u64));
-    gauge("cluster_unsound_channels", "Channels of which the servers hold something that does not verify", number(standing.unsound.len() as u64));
+    gauge(
+        "cluster_unsound_channels",
+        "Channels of which the servers hold something that does not verify",
+        number(standing.unsound.len() as u64),
+    );
     gauge("cluster_clock_ahead_seconds", "How far the clock here is ahead of the servers'", standing.clock_ahead);
     gauge("cluster_kept_entries", "Statements that the servers keep, known to the one who trims", number(standing.kept.0 as u64));
     gauge("cluster_kept_bytes", "Octets of those", number(standing.kept.1 as u64));
-    registry.register("cluster_sessions_lost", "Sessions with the servers that have ended since the start", ConstCounter::new(standing.sessions_lost));
+    registry.register(
+        "cluster_sessions_lost",
+        "Sessions with the servers that have ended since the start",
+        ConstCounter::new(standing.sessions_lost),
+    );
 }
 
 async fn in_groups(shared: &Shared, registry: &mut Registry) {
@@ -98,7 +124,10 @@ async fn in_groups(shared: &Shared, registry: &mut Registry) {
     for group in shared.slots.groups() {
         // What cannot be read now is not shown, and no number stands for it.
         if let Ok(state) = shared.slots.read(&group.name).await {
-            rows.push((group.name.to_string(), [state.holders.len(), group.rules.max, state.waiting.len(), state.failed.len()].map(number)));
+            rows.push((
+                group.name.to_string(),
+                [state.holders.len(), group.rules.max, state.waiting.len(), state.failed.len()].map(number),
+            ));
         }
     }
     let names = [

@@ -18,6 +18,7 @@ use std::{
 use tidings_client::{Address, pauses};
 use tidings_protocol::{Channel, Wildmat};
 use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Mirroring,
@@ -238,6 +239,22 @@ impl Upstream {
         due.retain(|_, at| *at > now);
         (ready, due.values().min().copied())
     }
+}
+
+/// Follows some brokers for a while, until it is told to stop.
+pub(crate) fn follow_for_a_while(shared: &Arc<Shared>, settings: &Mirroring) -> Result<CancellationToken, LoginError> {
+    let mirror = Arc::new(Mirror::new(settings)?);
+    let stop = shared.stop.child_token();
+    for index in 0..mirror.upstreams.len() {
+        let (own, mirror, stop) = (shared.clone(), mirror.clone(), stop.clone());
+        shared.tasks.spawn(async move {
+            tokio::select! {
+                () = run(own, mirror, index) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+    Ok(stop)
 }
 
 /// Follows one upstream until the broker shuts down.

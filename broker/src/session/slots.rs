@@ -8,8 +8,8 @@ use tidings_protocol::{
 
 use super::{End, Session};
 use crate::{
-    config::SlotGroup,
-    slots::{Answer, Event, Group, Lost, Rules, SlotError, again},
+    config::{Rules, SlotGroup},
+    slots::{Answer, Event, Group, Lost, SlotError, again},
 };
 
 pub(super) async fn slot(session: &mut Session, request: SlotRequest) -> Result<(), End> {
@@ -112,7 +112,9 @@ fn respond(rules: Rules, answer: Answer) -> Response {
         Answer::Stopped { failed } => {
             Response::new(code::SLOT_STOPPED, format_args!("{failed} have failed; an operator has to look at them, and to clear them"))
         }
-        Answer::Lost(Lost::Failed) => Response::new(code::SLOT_LOST, "the lease ran out, and the node counts as failed until an operator has looked"),
+        Answer::Lost(Lost::Failed) => {
+            Response::new(code::SLOT_LOST, "the lease ran out, and the node counts as failed until an operator has looked")
+        }
         Answer::Lost(Lost::Replaced) => Response::new(code::SLOT_LOST, "the node has another token by now; do two machines have one name?"),
         Answer::Lost(Lost::Unknown) => Response::new(code::SLOT_LOST, "nothing is known of it"),
     }

@@ -5,18 +5,10 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use tidings_protocol::{Serial, Timestamp};
 
-use crate::limits::{SLOT_HISTORY, SLOT_NODES};
-
-/// What the present configuration says of a group; nothing of it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
-    /// How many of its nodes may be down at once.
-    pub(crate) max: usize,
-    /// For how many seconds a node may be down.
-    pub(crate) lease: u64,
-    /// With so many failed nobody gets a slot.
-    pub(crate) failures: usize,
-}
+use crate::{
+    config::Rules,
+    limits::{SLOT_HISTORY, SLOT_NODES},
+};
 
 /// A node that is down, or about to go down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,12 +90,19 @@ pub(crate) struct Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The token, and for how many seconds.
-    Yours { token: u64, seconds: u64 },
+    Yours {
+        token: u64,
+        seconds: u64,
+    },
     Free,
     /// So many are before the node.
-    Wait { before: usize },
+    Wait {
+        before: usize,
+    },
     /// As many have failed as may.
-    Stopped { failed: usize },
+    Stopped {
+        failed: usize,
+    },
     /// The token does not count.
     Lost(Lost),
 }

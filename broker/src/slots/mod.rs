@@ -6,18 +6,23 @@
 mod group;
 mod keep;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use tidings_protocol::{Serial, Timestamp, slot::SlotName};
+use tokio_util::sync::CancellationToken;
 
-pub(crate) use group::{Answer, Event, Group, Lost, Rules};
+pub(crate) use group::{Answer, Event, Group, Lost};
 pub(crate) use keep::Keep;
 
 use crate::{
     append::AppendError,
-    config::SlotGroup,
+    config::{Rules, SlotGroup},
     limits::{SLOT_AGAIN, SLOT_FLEETLOCK_PATIENCE, SLOT_PATIENCE, SLOT_RACES, SLOT_SWEEP},
-    shared::Shared,
+    origin::Origin,
 };
 
 /// Why nothing was decided.
@@ -113,15 +118,11 @@ impl Slots {
                 return Ok(decided);
             }
             // Somebody else was quicker; they take turns sooner if they do not all come back at once.
-            let jitter = u64::from(node_jitter(&data)) % (1 + 4 * race);
+            let jitter = RandomState::new().build_hasher().finish() % (1 + 4 * race);
             tokio::time::sleep(Duration::from_millis(jitter)).await;
         }
         Err(SlotError::Crowded)
     }
-}
-
-fn node_jitter(data: &[u8]) -> u16 {
-    data.iter().fold(std::process::id() as u16, |sum, octet| sum.wrapping_mul(31).wrapping_add(u16::from(*octet)))
 }
 
 /// After how many seconds a node that waits asks again: a few times within a lease.
@@ -130,20 +131,20 @@ pub(crate) fn again(rules: Rules) -> u64 {
 }
 
 /// Turns leases that have run out into failures also when nobody asks.
-pub(crate) async fn sweep(shared: Arc<Shared>) {
+pub(crate) async fn sweep(slots: Arc<Slots>, origin: Arc<dyn Origin>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(SLOT_SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
         // One member is enough.
-        if shared.origin.term().is_none() {
+        if origin.term().is_none() {
             continue;
         }
-        for group in shared.slots.groups() {
-            if let Err(error) = shared.slots.look(&group.name).await {
+        for group in slots.groups() {
+            if let Err(error) = slots.look(&group.name).await {
                 tracing::debug!(group = %group.name, %error, "leases were not looked at");
             }
         }

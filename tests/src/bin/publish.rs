@@ -172,7 +172,9 @@ async fn side_by_side(options: &Options) -> anyhow::Result<()> {
     for server in &ensemble.servers {
         clients.push(zk::Client::connect(&server.address.to_string()).await?);
     }
-    println!("| round | publishers | one broker: statements/s, p50, p99 ms | three, one origin | multi-operations alone | cluster / alone |");
+    println!(
+        "| round | publishers | one broker: statements/s, p50, p99 ms | three, one origin | multi-operations alone | cluster / alone |"
+    );
     println!("| ---: | ---: | ---: | ---: | ---: | ---: |");
     for round in 1..=options.rounds {
         for publishers in &options.publishers {

@@ -1,6 +1,10 @@
 //! Those who use the cluster meanwhile: publishers, subscribers, machines that take turns, and an operator.
 
-use std::{collections::HashMap, sync::{Arc, Mutex, PoisonError}, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tidings_client::{Channel, Connection, Head, Serial, SlotError, Slots, Source, Tls};
 use tidings_protocol::{nntp::code, slot::SlotName};

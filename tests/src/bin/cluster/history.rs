@@ -104,6 +104,9 @@ impl History {
         }
         let statements: usize = log.values().map(Vec::len).sum();
         let [stored, refused, unknown] = counts;
-        Ok(format!("{statements} statements; {stored} acknowledged, {refused} refused, {unknown} unknown; {} subscribers have seen one order", seen.got.len()))
+        Ok(format!(
+            "{statements} statements; {stored} acknowledged, {refused} refused, {unknown} unknown; {} subscribers have seen one order",
+            seen.got.len()
+        ))
     }
 }

@@ -277,7 +277,8 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let first = arguments.seed.unwrap_or_else(|| tidings_client::now().seconds() ^ u64::from(std::process::id()).rotate_left(32));
     cables::lay(NODES)?;
-    let place = |node| Place { client: address(node, 2181), peers: (address(node, 2888), address(node, 3888)), launcher: cables::launcher(node) };
+    let place =
+        |node| Place { client: address(node, 2181), peers: (address(node, 2888), address(node, 3888)), launcher: cables::launcher(node) };
     let mut ensemble = Ensemble::start_at((0..NODES).map(place).collect(), "")?;
     let began = Instant::now();
     for seed in first..first + arguments.seeds {
@@ -289,6 +290,10 @@ async fn main() -> anyhow::Result<()> {
         }
         ensemble.until_serving()?;
     }
-    println!("{} schedules in {:.0} s: nothing acknowledged was lost, and everybody has seen one order", arguments.seeds, began.elapsed().as_secs_f64());
+    println!(
+        "{} schedules in {:.0} s: nothing acknowledged was lost, and everybody has seen one order",
+        arguments.seeds,
+        began.elapsed().as_secs_f64()
+    );
     Ok(())
 }
