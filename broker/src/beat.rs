@@ -54,18 +54,29 @@ pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, mut signer: Signer) {
         if Instant::now() < due && heads.len() == channels {
             continue;
         }
+        if !may_sign(&shared, &beat).await {
+            continue;
+        }
+        // Once more: what has been settled elsewhere is here now.
+        let heads = self::heads(&shared, &beat.namespace);
         match round(&shared, &beat, &mut signer, &heads).await {
             Ok(0) => {}
             Ok(signed) => {
                 tracing::debug!(namespace = %beat.namespace, signed, "beats signed");
                 (due, channels) = (Instant::now() + beat.every, heads.len());
             }
+            Err(BeatError::Append(_, AppendError::OtherSigner)) => {}
             Err(error) => {
                 tracing::error!(namespace = %beat.namespace, %error, "no beat was signed: devices will become STALE");
                 (due, channels) = (Instant::now() + BEAT_RETRY.min(beat.every), heads.len());
             }
         }
     }
+}
+
+/// Whether there is trust, and it is this broker's turn, and what it would say is true.
+async fn may_sign(shared: &Shared, beat: &Beat) -> bool {
+    shared.namespaces.trust(&beat.namespace.trust_log()).is_some() && shared.origin.term().is_some() && shared.origin.catch_up().await
 }
 
 async fn round(shared: &Shared, beat: &Beat, signer: &mut Signer, heads: &[(Channel, Head)]) -> Result<usize, BeatError> {
@@ -93,6 +104,8 @@ fn heads(shared: &Shared, namespace: &Namespace) -> Vec<(Channel, Head)> {
     let trust = shared.namespaces.trust(&namespace.trust_log());
     let lost =
         |log: &Log| trust.as_ref().and_then(|trust| trust.checkpoint(&log.channel)).is_some_and(|checkpoint| log.has_lost(checkpoint));
+    // Of what cannot be followed it is not known what is newest.
+    let unsound = |channel: &Channel| shared.cluster.as_ref().is_some_and(|cluster| cluster.standing().unsound.contains_key(channel));
     let logs = shared.logs.all();
-    logs.iter().filter(|log| ours(&log.channel) && !lost(log)).map(|log| (log.channel.clone(), log.marks().head)).collect()
+    logs.iter().filter(|log| ours(&log.channel) && !lost(log) && !unsound(&log.channel)).map(|log| (log.channel.clone(), log.marks().head)).collect()
 }

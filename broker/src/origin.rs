@@ -24,6 +24,9 @@ pub(crate) trait Origin: Send + Sync {
     /// Verifies and stores the next statement of a trust log.
     fn append_trust(&self, statement: Statement, path: String) -> BoxFuture<'_, Answer>;
 
+    /// Waits until everything that was settled before is visible here; false if that is not to be had soon.
+    fn catch_up(&self) -> BoxFuture<'_, bool>;
+
     /// The term in which this broker signs beats; none while another one does, or nobody can.
     fn term(&self) -> Option<i32>;
 }
@@ -35,6 +38,10 @@ impl Origin for Appender {
 
     fn append_trust(&self, statement: Statement, path: String) -> BoxFuture<'_, Answer> {
         Box::pin(Appender::append_trust(self, statement, path))
+    }
+
+    fn catch_up(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
     }
 
     fn term(&self) -> Option<i32> {

@@ -52,6 +52,23 @@ impl Origin for Cluster {
         Box::pin(self.settle(Draft::Trust(statement, path)))
     }
 
+    fn catch_up(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let Ok(tree) = self.tree() else { return false };
+            let caught_up = async {
+                tree.sync().await.ok()?;
+                // Events of what was set before have come; the round that takes them up may be the one after this one.
+                let mut rounds = self.rounds.subscribe();
+                for _ in 0..2 {
+                    self.wake.notify_one();
+                    rounds.changed().await.ok()?;
+                }
+                (*rounds.borrow() > 2 && self.standing().gaps.is_empty()).then_some(())
+            };
+            timeout(CLUSTER_PATIENCE, caught_up).await.ok().flatten().is_some()
+        })
+    }
+
     fn term(&self) -> Option<i32> {
         let live = self.tree.load().as_ref().is_some_and(|tree| tree.is_live());
         i32::try_from(self.term.load(Ordering::Relaxed)).ok().filter(|term| *term >= 0 && live)
@@ -100,23 +117,34 @@ impl Cluster {
     async fn attempt(&self, draft: &Draft) -> Result<Attempt, AppendError> {
         let statement = draft.statement();
         let channel = statement.channel();
+        // Whoever offers what is here already, as everybody can, gets the answer without the servers.
+        if self.logs.get(channel.as_str()).is_some_and(|log| log.is_settled(statement.serial(), statement.id())) {
+            return Ok(Attempt::NotNext);
+        }
         let tree = self.tree()?;
-        if self.standing().unsound.contains_key(channel) {
-            return Err(AppendError::Unsound(channel.clone()));
+        let provisioned = self.namespaces.of(channel).ok_or(AppendError::NotFirst)?;
+        let trust_log = provisioned.anchor.namespace.trust_log();
+        for channel in [channel, &trust_log] {
+            if self.standing().unsound.contains_key(channel) {
+                return Err(AppendError::Unsound(channel.clone()));
+            }
         }
         if *self.rounds.borrow() == 0 {
             return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
         }
-        let provisioned = self.namespaces.of(channel).ok_or(AppendError::NotFirst)?;
-        let trust_log = provisioned.anchor.namespace.trust_log();
         // What decides here is what is verified and stored here; the tree has to say the same.
         let caught_up = |channel: &Channel| {
             let (seen, ours) = (lock(&self.seen).get(channel).copied(), self.local_head(channel));
-            if seen.map(|seen| seen.head) == ours { Ok(seen) } else { Err(Attempt::Again(AppendError::Behind(channel.clone()))) }
+            match seen.map(|seen| seen.head) == ours {
+                true => Ok(seen),
+                // It comes from another member, which takes a while.
+                false if self.standing().gaps.contains(channel) => Err(Err(AppendError::Behind(channel.clone()))),
+                false => Err(Ok(Attempt::Again(AppendError::Behind(channel.clone())))),
+            }
         };
         let after = match caught_up(channel) {
             Ok(after) => after,
-            Err(again) => return Ok(again),
+            Err(otherwise) => return otherwise,
         };
         let (path, trust, term) = match draft {
             Draft::Trust(statement, path) => {
@@ -132,7 +160,8 @@ impl Cluster {
                 }
                 let version = match caught_up(&trust_log) {
                     Ok(Some(seen)) if seen.head.serial == in_force.serial() => seen.version,
-                    _ => return Ok(Attempt::Again(AppendError::Behind(trust_log))),
+                    Ok(_) => return Ok(Attempt::Again(AppendError::Behind(trust_log))),
+                    Err(otherwise) => return otherwise,
                 };
                 (&new.path, Some((&trust_log, version)), new.term)
             }

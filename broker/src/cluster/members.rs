@@ -50,7 +50,10 @@ async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -
     }
     let (signer, since, term) = tree.term().await?;
     let us = members.iter().find(|member| member.ours).filter(|_| joined);
-    let may_sign = us.is_some() && cluster.standing().clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs();
+    let may_sign = us.is_some() && {
+        let standing = cluster.standing();
+        standing.clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs() && standing.gaps.is_empty() && *cluster.rounds.borrow() > 0
+    };
     let is_there = members.iter().any(|member| member.name == signer && member.zxid == since);
     let ours = us.is_some_and(|us| us.name == signer && us.zxid == since);
     let mut own_term = ours.then_some(term);
