@@ -62,6 +62,15 @@ fn head_and_tail(log: &str) -> String {
     head.chain(tail).copied().collect::<Vec<_>>().join("\n")
 }
 
+fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 async fn kept(client: &zk::Client, channel: &Channel) -> usize {
     client.list_children(&format!("/entries/{channel}")).await.map_or(0, |entries| entries.len())
 }
@@ -176,9 +185,16 @@ async fn what_the_servers_have_forgotten_comes_from_a_member() -> anyhow::Result
 async fn without_a_majority_reading_goes_on_and_publishing_says_so() -> anyhow::Result<()> {
     let mut ensemble = Ensemble::start(3, "")?;
     let site = Site::new(&ensemble, realm());
-    let (members, _daemons) = site.found(&["a", "b"], "", "").await?;
+    let admin = tidings_tests::free_address()?;
+    let a = site.member("a", "", &format!("[admin]\nlisten = [\"{admin}\"]\n"))?;
+    site.init(&a)?;
+    let b = site.member("b", "", "")?;
+    let _daemons = [a.start()?, b.start()?];
+    let members = [a, b];
+    site.publish_trust(&members[0]).await?;
     let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
     until_head(&members[1], &os(), 3).await;
+    until("it is ready", async || get(admin, "/readyz").starts_with("HTTP/1.1 200")).await;
     ensemble.servers[0].kill()?;
     ensemble.servers[1].kill()?;
     let next = site.realm.release(&os(), Some(at), "1.4", SIGNERS);
@@ -189,6 +205,9 @@ async fn without_a_majority_reading_goes_on_and_publishing_says_so() -> anyhow::
         answer.contains("nothing was stored") && took < Duration::from_millis(500)
     })
     .await;
+    assert!(get(admin, "/readyz").starts_with("HTTP/1.1 503") && get(admin, "/healthz").starts_with("HTTP/1.1 200"));
+    let metrics = get(admin, "/metrics");
+    assert!(metrics.contains("tidings_cluster_state{state=\"member\"} 0") && metrics.contains("tidings_cluster_signs 0"), "{metrics}");
     assert_eq!(heads_of(&members[0], &os()).await.len(), 3);
     let mut watch = connect(&members[1]).await?;
     let promised = watch.watch(&format!("{}:2", os())).await?;

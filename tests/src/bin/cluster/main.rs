@@ -46,7 +46,7 @@ struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// How many faults in each
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     faults: u32,
 }
 
