@@ -107,5 +107,8 @@ fn heads(shared: &Shared, namespace: &Namespace) -> Vec<(Channel, Head)> {
     // Of what cannot be followed it is not known what is newest.
     let unsound = |channel: &Channel| shared.cluster.as_ref().is_some_and(|cluster| cluster.standing().unsound.contains_key(channel));
     let logs = shared.logs.all();
-    logs.iter().filter(|log| ours(&log.channel) && !lost(log) && !unsound(&log.channel)).map(|log| (log.channel.clone(), log.marks().head)).collect()
+    logs.iter()
+        .filter(|log| ours(&log.channel) && !lost(log) && !unsound(&log.channel))
+        .map(|log| (log.channel.clone(), log.marks().head))
+        .collect()
 }

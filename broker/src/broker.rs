@@ -34,7 +34,7 @@ use crate::{
     namespaces::{NamespaceError, Namespaces},
     origin::Origin,
     shared::Shared,
-    slots::{self, Keep, Slots},
+    slots::{self, Keep, Local, Slots},
     store::{Store, StoreError},
     tls::{Certificates, TlsError},
     watch::Watches,
@@ -174,7 +174,7 @@ impl Broker {
             let mirrored = settings.mirror.as_ref().map(|mirror| mirror.channels.clone());
             Arc::new(Cluster::new(cluster.clone(), config.name.clone(), appender.clone(), logs.clone(), namespaces.clone(), mirrored))
         });
-        let keep = cluster.clone().map_or_else(|| Keep::Local(store.clone()), Keep::Cluster);
+        let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone(), config.data_dir.clone())), Keep::Cluster);
         let slots = Arc::new(Slots::new(settings.slots.clone(), keep));
         let standings = {
             let (mirror, cluster) = (mirror.clone(), cluster.clone());

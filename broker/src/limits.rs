@@ -84,8 +84,14 @@ pub const CLUSTER_CHANNELS: usize = 10_000;
 pub const CLUSTER_COPIES: usize = 2;
 /// How far the clocks of a broker and of the ensemble may be apart; with more, it signs no beats.
 pub const CLUSTER_CLOCK: Duration = Duration::from_secs(60);
-/// Nodes of a group that are remembered as waiting.
-pub const SLOT_NODES: usize = 1_000;
+/// Nodes of a group that are remembered as waiting; who comes later is the last.
+pub const SLOT_WAITERS: usize = 256;
+/// How often the lease of one slot begins anew.
+pub const SLOT_RENEWALS: u32 = 4;
+/// How long the answer to a request that may change a group takes at least.
+pub const SLOT_PAUSE: Duration = Duration::from_millis(20);
+/// HTTP connections to the admin port.
+pub const ADMIN_CONNECTIONS: usize = 32;
 /// Events of a group that are remembered.
 pub const SLOT_HISTORY: usize = 256;
 /// The longest time after which a node that waits asks again.

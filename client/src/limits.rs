@@ -36,3 +36,5 @@ pub const STATE_OCTETS: u64 = 64 * 1024 * 1024;
 pub const BUNDLE_OCTETS: u64 = 64 * 1024 * 1024;
 /// How long looking at one of several brokers may take, twice: for its trust, and for its heads.
 pub const LOOK: Duration = Duration::from_secs(60);
+/// When brokers that could not decide about a slot are asked again.
+pub const SLOT_AGAIN: Duration = Duration::from_secs(2);

@@ -9,7 +9,10 @@ use tidings_protocol::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Error, Source, limits::LOOK};
+use crate::{
+    Error, Source,
+    limits::{LOOK, SLOT_AGAIN},
+};
 
 /// A slot that was given.
 #[derive(Clone, Copy, Debug)]
@@ -69,10 +72,16 @@ impl Slots {
     pub async fn wait_for(&mut self, group: &SlotName, node: &SlotName, serial: Serial, patience: Duration) -> Result<Slot, SlotError> {
         let until = Instant::now() + patience;
         loop {
-            match self.take(group, node, serial).await {
-                Err(SlotError::Wait { again, .. }) if Instant::now() + again < until => sleep(again).await,
+            let again = match self.take(group, node, serial).await {
+                Err(SlotError::Wait { again, .. }) => again,
+                // Brokers that cannot decide now may be able to in a moment.
+                Err(SlotError::Ask(_)) => SLOT_AGAIN,
                 other => return other,
+            };
+            if Instant::now() + again >= until {
+                return self.take(group, node, serial).await;
             }
+            sleep(again).await;
         }
     }
 

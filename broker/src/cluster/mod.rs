@@ -30,7 +30,6 @@ use zookeeper_client::SessionState;
 
 use crate::{
     append::{AppendError, Appender},
-    clock,
     config::Clustering,
     limits::CLUSTER_PAUSE,
     login::LoginError,
@@ -213,10 +212,10 @@ impl Cluster {
         lags.filter(|lag| *lag > 0).fold((0, 0), |(sum, channels), lag| (sum + lag, channels + 1))
     }
 
-    /// The servers' time, which all members share; our own until it is known.
-    pub(crate) fn now(&self) -> Timestamp {
-        let known = *lock(&self.time);
-        known.map_or_else(clock::now, |(at, time)| Timestamp::from_seconds((time + at.elapsed()).as_secs()))
+    /// The servers' time, which all members share; only a member knows it.
+    pub(crate) fn now(&self) -> Option<Timestamp> {
+        let (at, time) = (*lock(&self.time))?;
+        Some(Timestamp::from_seconds((time + at.elapsed()).as_secs()))
     }
 
     /// What is kept of a group of slots, and its version; none if there is nothing.

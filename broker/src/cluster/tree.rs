@@ -440,6 +440,8 @@ impl Tree {
 
     /// What is kept under `/slots`, and its version; none if there is nothing.
     pub(super) async fn slots(&self, group: &str) -> Result<Option<(Vec<u8>, i32)>, zk::Error> {
+        // What another member has changed before is seen.
+        self.client.sync("/slots").await?;
         match self.client.get_data(&format!("/slots/{group}")).await {
             Ok((data, stat)) => Ok(Some((data, stat.version))),
             Err(zk::Error::NoNode) => Ok(None),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     body::Bytes,
-    extract::State,
+    extract::{State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
@@ -19,9 +19,9 @@ use tidings_protocol::slot::SlotName;
 
 use super::Client;
 use crate::{
-    session::certificate_names,
+    session::{certificate_names, slot_identity},
     shared::Shared,
-    slots::{Answer, SlotError},
+    slots::{Answer, Asker, SlotError},
 };
 
 #[derive(Deserialize)]
@@ -49,12 +49,18 @@ fn refusal(status: StatusCode, kind: &str, value: impl std::fmt::Display) -> Res
 }
 
 /// Who asks for what, if that is understood and allowed.
-fn read(shared: &Shared, client: &Client, headers: &HeaderMap, body: &[u8]) -> Result<(SlotName, SlotName), Box<Response>> {
+fn read(
+    shared: &Shared,
+    client: &Client,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(SlotName, SlotName, String), Box<Response>> {
     let malformed = |value: &dyn std::fmt::Display| Box::new(refusal(StatusCode::BAD_REQUEST, "malformed_request", value));
     if headers.get("fleet-lock-protocol").is_none_or(|value| value != "true") {
         return Err(malformed(&"the header fleet-lock-protocol: true is missing"));
     }
-    let Body { client_params: ClientParams { id, group } } = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let body = body.map_err(|error| Box::new(refusal(error.status(), "malformed_request", &error)))?;
+    let Body { client_params: ClientParams { id, group } } = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
     let (node, group): (SlotName, SlotName) = match (id.parse(), group.parse()) {
         (Ok(node), Ok(group)) => (node, group),
         (Err(error), _) | (_, Err(error)) => return Err(malformed(&error)),
@@ -68,7 +74,8 @@ fn read(shared: &Shared, client: &Client, headers: &HeaderMap, body: &[u8]) -> R
         let why = format!("{node} may have no slots of {group} from here");
         return Err(Box::new(refusal(StatusCode::FORBIDDEN, "not_allowed", why)));
     }
-    Ok((node, group))
+    let by = slot_identity(rules, shared.settings.access.name(&known)).to_owned();
+    Ok((node, group, by))
 }
 
 fn undecided(error: &SlotError) -> Response {
@@ -78,28 +85,40 @@ fn undecided(error: &SlotError) -> Response {
     }
 }
 
-async fn lock(State(shared): State<Arc<Shared>>, Extension(client): Extension<Client>, headers: HeaderMap, body: Bytes) -> Response {
-    let (node, group) = match read(&shared, &client, &headers, &body) {
+async fn lock(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let (node, group, by) = match read(&shared, &client, &headers, body) {
         Ok(both) => both,
         Err(refused) => return *refused,
     };
-    match shared.slots.take(&group, node.as_str(), None).await {
+    match shared.slots.take(&group, Asker { node: node.as_str(), by: &by }, None).await {
         Ok(Answer::Yours { .. } | Answer::Free) => StatusCode::OK.into_response(),
         Ok(Answer::Wait { before }) => refusal(StatusCode::CONFLICT, "failed_lock", format_args!("{before} are before {node}")),
         Ok(Answer::Stopped { failed }) => {
             refusal(StatusCode::CONFLICT, "group_stopped", format_args!("{failed} of {group} have failed; an operator has to look at them"))
         }
-        Ok(Answer::Lost(_)) => refusal(StatusCode::CONFLICT, "failed_lock", "the slot is not there"),
+        Ok(Answer::Lost(_)) => {
+            refusal(StatusCode::CONFLICT, "failed_lock", "the node has a slot that was taken otherwise, or by somebody else")
+        }
         Err(error) => undecided(&error),
     }
 }
 
-async fn unlock(State(shared): State<Arc<Shared>>, Extension(client): Extension<Client>, headers: HeaderMap, body: Bytes) -> Response {
-    let (node, group) = match read(&shared, &client, &headers, &body) {
+async fn unlock(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let (node, group, by) = match read(&shared, &client, &headers, body) {
         Ok(both) => both,
         Err(refused) => return *refused,
     };
-    match shared.slots.free(&group, node.as_str(), None).await {
+    match shared.slots.free(&group, Asker { node: node.as_str(), by: &by }, None).await {
         // Whoever holds nothing has nothing to free, and goes on.
         Ok(_) => StatusCode::OK.into_response(),
         Err(error) => undecided(&error),

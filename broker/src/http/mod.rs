@@ -16,12 +16,13 @@ use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    limits::{ACCEPT_PAUSE, HTTP_BODY_OCTETS, HTTP_CONNECTION, HTTP_HEADERS},
+    limits::{ACCEPT_PAUSE, ADMIN_CONNECTIONS, HTTP_BODY_OCTETS, HTTP_CONNECTION, HTTP_HEADERS},
     shared::Shared,
     tls::Certificates,
 };
@@ -36,17 +37,23 @@ struct Client {
 /// FleetLock, until the broker shuts down.
 pub(crate) async fn fleetlock(shared: Arc<Shared>, listener: TcpListener, certificates: Option<Arc<Certificates>>) {
     let router = fleetlock::router(shared.clone());
-    serve(shared, listener, certificates, router, true).await;
+    serve(shared, listener, certificates, router, None).await;
 }
 
 /// Health and metrics, until the broker shuts down.
 pub(crate) async fn admin(shared: Arc<Shared>, listener: TcpListener) {
     let router = admin::router(shared.clone());
-    // Operators look when everything is full, too.
-    serve(shared, listener, None, router, false).await;
+    // Operators look when everything is full, too; but they are few.
+    serve(shared, listener, None, router, Some(Arc::new(Semaphore::new(ADMIN_CONNECTIONS)))).await;
 }
 
-async fn serve(shared: Arc<Shared>, listener: TcpListener, certificates: Option<Arc<Certificates>>, router: Router, counted: bool) {
+async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+    router: Router,
+    few: Option<Arc<Semaphore>>,
+) {
     let router = router.layer(DefaultBodyLimit::max(HTTP_BODY_OCTETS));
     loop {
         let accepted = tokio::select! {
@@ -61,13 +68,14 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, certificates: Option<
                 continue;
             }
         };
-        let permit = match counted.then(|| shared.connections.admit(address.ip())).transpose() {
-            Ok(permit) => permit,
-            Err(why) => {
-                tracing::debug!(%address, why, "an HTTP connection is refused");
-                continue;
-            }
+        let (permit, place) = match &few {
+            None => (shared.connections.admit(address.ip()).ok(), None),
+            Some(few) => (None, few.clone().try_acquire_owned().ok()),
         };
+        if permit.is_none() && place.is_none() {
+            tracing::debug!(%address, "an HTTP connection is refused: there are too many");
+            continue;
+        }
         let (router, certificates, stop) = (router.clone(), certificates.clone(), shared.stop.clone());
         shared.tasks.spawn(async move {
             let connection = connection(socket, address, certificates, router);
@@ -78,7 +86,7 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, certificates: Option<
             if let Err(error) = served {
                 tracing::debug!(%address, %error, "an HTTP connection has failed");
             }
-            drop(permit);
+            drop((permit, place));
         });
     }
 }

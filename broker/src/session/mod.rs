@@ -6,7 +6,7 @@ mod posting;
 mod reading;
 mod slots;
 
-pub(crate) use slots::names as certificate_names;
+pub(crate) use slots::{identity as slot_identity, names as certificate_names};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -428,7 +428,7 @@ fn capabilities(session: &mut Session) {
             "MODE-READER" => {}
             "POST" if !posting => {}
             "IHAVE" | "STREAMING" if !feeds => {}
-            "XSLOT" if shared.slots.groups().is_empty() => {}
+            "XSLOT" if shared.slots.groups().next().is_none() => {}
             "AUTHINFO" => {
                 if login {
                     line(session, format_args!("AUTHINFO USER"));

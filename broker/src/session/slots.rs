@@ -9,7 +9,8 @@ use tidings_protocol::{
 use super::{End, Session};
 use crate::{
     config::{Rules, SlotGroup},
-    slots::{Answer, Event, Group, Lost, SlotError, again},
+    limits::SLOT_PAUSE,
+    slots::{Answer, Asker, Event, Group, Lost, SlotError, again},
 };
 
 pub(super) async fn slot(session: &mut Session, request: SlotRequest) -> Result<(), End> {
@@ -40,17 +41,18 @@ async fn answer(session: &mut Session, SlotRequest { group, what }: SlotRequest)
     if let Some(refusal) = refusal(session, rules, &what) {
         return Ok(Reply::Line(refusal));
     }
+    let by = identity(rules, session.name()).to_owned();
     let (node, answer) = match what {
         SlotAction::Take(node, serial) => {
-            let answer = slots.take(&group, node.as_str(), Some(serial)).await?;
+            let answer = slots.take(&group, Asker { node: node.as_str(), by: &by }, Some(serial)).await?;
             (node, answer)
         }
         SlotAction::Hold(node, token) => {
-            let answer = slots.hold(&group, node.as_str(), token).await?;
+            let answer = slots.hold(&group, Asker { node: node.as_str(), by: &by }, token).await?;
             (node, answer)
         }
         SlotAction::Free(node, token) => {
-            let answer = slots.free(&group, node.as_str(), Some(token)).await?;
+            let answer = slots.free(&group, Asker { node: node.as_str(), by: &by }, Some(token)).await?;
             (node, answer)
         }
         SlotAction::Clear(node) => {
@@ -68,8 +70,17 @@ async fn answer(session: &mut Session, SlotRequest { group, what }: SlotRequest)
             return Ok(Reply::Lines(state.history.iter().map(line).collect()));
         }
     };
-    tracing::debug!(%group, %node, ?answer, "slot");
+    if let Answer::Lost(Lost::Replaced | Lost::Other) = answer {
+        tracing::error!(%group, %node, peer = %session.place.peer, ?answer, "this node has a slot by another request: have two machines one name?");
+    }
+    // Each request may be a write; who asks without end waits for himself.
+    tokio::time::sleep(SLOT_PAUSE).await;
     Ok(Reply::Line(respond(rules.rules, answer)))
+}
+
+/// As whom a node is known: where a certificate has to name it, that is enough, and may be renewed.
+pub(crate) fn identity<'a>(rules: &SlotGroup, name: &'a str) -> &'a str {
+    if rules.certificate { "certificate" } else { name }
 }
 
 /// Who may not ask that, and why.
@@ -77,6 +88,9 @@ fn refusal(session: &Session, rules: &SlotGroup, what: &SlotAction) -> Option<Re
     let known = &session.place.known;
     let is_one_of = |peers: &[usize]| peers.iter().any(|peer| known.contains(peer));
     let operates = is_one_of(&rules.operators);
+    if rules.certificate && session.stream.tls.is_none() {
+        return Some(Response::new(code::NEEDS_TLS, "slots of this group are given over TLS only"));
+    }
     let node = match what {
         SlotAction::Clear(_) if !operates => return Some(Response::new(code::WHO_ARE_YOU, "only operators of the group may clear it")),
         SlotAction::List | SlotAction::Log | SlotAction::Clear(_) if operates => return None,
@@ -89,8 +103,7 @@ fn refusal(session: &Session, rules: &SlotGroup, what: &SlotAction) -> Option<Re
     if !rules.certificate {
         return None;
     }
-    let Some(tls) = &session.stream.tls else { return Some(Response::new(code::NEEDS_TLS, "slots of this group are given over TLS only")) };
-    let certificate = tls.peer_certificates().and_then(|chain| chain.first());
+    let certificate = session.stream.tls.as_ref().and_then(|tls| tls.peer_certificates()).and_then(|chain| chain.first());
     match node {
         None if certificate.is_some() => None,
         Some(node) if certificate.is_some_and(|der| names(der, node)) => None,
@@ -98,10 +111,10 @@ fn refusal(session: &Session, rules: &SlotGroup, what: &SlotAction) -> Option<Re
     }
 }
 
-/// Whether a certificate, which the handshake has verified, is for a node.
+/// Whether a certificate, which the handshake has verified, names a node: by the letter, so that it is no other node in
+/// another spelling, and without wildcards.
 pub(crate) fn names(certificate: &rustls_pki_types::CertificateDer<'_>, node: &SlotName) -> bool {
-    let Ok(name) = rustls_pki_types::ServerName::try_from(node.as_str()) else { return false };
-    webpki::EndEntityCert::try_from(certificate).is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
+    webpki::EndEntityCert::try_from(certificate).is_ok_and(|certificate| certificate.valid_dns_names().any(|name| name == node.as_str()))
 }
 
 fn respond(rules: Rules, answer: Answer) -> Response {
@@ -109,13 +122,18 @@ fn respond(rules: Rules, answer: Answer) -> Response {
         Answer::Yours { token, seconds } => Response::new(code::SLOT, format_args!("{token} {seconds} the slot is yours")),
         Answer::Free => Response::new(code::SLOT_FREE, "done"),
         Answer::Wait { before } => Response::new(code::SLOT_WAIT, format_args!("{before} {} wait, and ask again", again(rules))),
-        Answer::Stopped { failed } => {
-            Response::new(code::SLOT_STOPPED, format_args!("{failed} have failed; an operator has to look at them, and to clear them"))
-        }
+        Answer::Stopped { failed } => Response::new(
+            code::SLOT_STOPPED,
+            format_args!("{failed} have failed, this node perhaps among them; an operator has to look, and to clear them"),
+        ),
         Answer::Lost(Lost::Failed) => {
             Response::new(code::SLOT_LOST, "the lease ran out, and the node counts as failed until an operator has looked")
         }
         Answer::Lost(Lost::Replaced) => Response::new(code::SLOT_LOST, "the node has another token by now; do two machines have one name?"),
+        Answer::Lost(Lost::Other) => Response::new(
+            code::SLOT_LOST,
+            "the node has a slot that was taken for another serial, or by somebody else; take that one again, and free it",
+        ),
         Answer::Lost(Lost::Unknown) => Response::new(code::SLOT_LOST, "nothing is known of it"),
     }
 }
@@ -124,7 +142,9 @@ fn list(rules: &SlotGroup, group: &Group) -> Vec<String> {
     let time = Timestamp::from_seconds;
     let serial = |serial: Option<u32>| serial.map_or("-".into(), |serial| serial.to_string());
     let mut lines = vec![format!("group {} {} {}", rules.rules.max, rules.rules.lease, rules.rules.failures)];
-    lines.extend(group.holders.iter().map(|h| format!("holder {} {} {} {}", h.node, serial(h.serial), time(h.since), time(h.until))));
+    lines.extend(group.holders.iter().map(|h| {
+        format!("holder {} {} {} {}", h.node, serial(h.serial), time(h.since), time(h.renewed.saturating_add(rules.rules.lease)))
+    }));
     lines.extend(group.waiting.iter().map(|w| format!("waiting {} {}", w.node, time(w.since))));
     lines.extend(group.failed.iter().map(|f| {
         let returned = f.returned.map_or("-".into(), |at| time(at).to_string());

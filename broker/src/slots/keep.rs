@@ -1,14 +1,28 @@
 //! Where groups of slots are kept: compare, and set.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tidings_protocol::{Timestamp, slot::SlotName};
 
-use crate::{append::AppendError, clock, cluster::Cluster, store::Store};
+use crate::{append::AppendError, clock, cluster::Cluster, limits::DISK_RESERVE_OCTETS, store::Store};
+
+/// On one machine.
+pub(crate) struct Local {
+    store: Store,
+    data_dir: PathBuf,
+    /// What the clock showed at the start: that it is set afterwards ends nobody's lease.
+    began: (Instant, Timestamp),
+}
+
+impl Local {
+    pub(crate) fn new(store: Store, data_dir: PathBuf) -> Self {
+        Self { store, data_dir, began: (Instant::now(), clock::now()) }
+    }
+}
 
 /// One machine, or a cluster; the same tests for both (`tests/tests/slots.rs`).
 pub(crate) enum Keep {
-    Local(Store),
+    Local(Local),
     Cluster(Arc<Cluster>),
 }
 
@@ -16,7 +30,7 @@ impl Keep {
     /// What is kept, and its version.
     pub(crate) async fn read(&self, group: &SlotName) -> Result<Option<(Vec<u8>, i32)>, AppendError> {
         match self {
-            Keep::Local(store) => store.slots(group.as_str()).map_err(|_| AppendError::Store),
+            Keep::Local(local) => local.store.slots(group.as_str()).map_err(|_| AppendError::Store),
             Keep::Cluster(cluster) => cluster.slots(group.as_str()).await,
         }
     }
@@ -24,8 +38,12 @@ impl Keep {
     /// Keeps something else, durably, if what was read is still what is kept; whether it was.
     pub(crate) async fn replace(&self, group: &SlotName, data: &[u8], after: Option<i32>) -> Result<bool, AppendError> {
         match self {
-            Keep::Local(store) => {
-                let (store, group, data) = (store.clone(), group.clone(), data.to_vec());
+            Keep::Local(local) => {
+                let free = rustix::fs::statvfs(&local.data_dir).map(|disk| disk.f_bavail * disk.f_frsize);
+                if free.is_ok_and(|free| free < DISK_RESERVE_OCTETS) {
+                    return Err(AppendError::DiskFull);
+                }
+                let (store, group, data) = (local.store.clone(), group.clone(), data.to_vec());
                 let set = tokio::task::spawn_blocking(move || store.set_slots(group.as_str(), &data, after)).await;
                 set.map_err(|_| AppendError::Closed)?.map_err(|_| AppendError::Store)
             }
@@ -34,10 +52,11 @@ impl Keep {
     }
 
     /// The time that all who decide share.
-    pub(crate) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Result<Timestamp, AppendError> {
         match self {
-            Keep::Local(_) => clock::now(),
-            Keep::Cluster(cluster) => cluster.now(),
+            Keep::Local(Local { began: (at, time), .. }) => Ok(time.plus(at.elapsed().as_secs())),
+            // Its own clock may be wrong, and would fail everybody's nodes.
+            Keep::Cluster(cluster) => cluster.now().ok_or(AppendError::NoQuorum),
         }
     }
 }

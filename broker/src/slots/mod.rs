@@ -13,10 +13,11 @@ use std::{
 };
 
 use tidings_protocol::{Serial, Timestamp, slot::SlotName};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use group::{Answer, Event, Group, Lost};
-pub(crate) use keep::Keep;
+pub(crate) use group::{Answer, Asker, Event, Group, Lost};
+pub(crate) use keep::{Keep, Local};
 
 use crate::{
     append::AppendError,
@@ -40,50 +41,58 @@ pub(crate) enum SlotError {
 
 /// All groups of this broker.
 pub(crate) struct Slots {
-    groups: Vec<SlotGroup>,
+    /// Each with the turn of those who change it: they would only make each other try again.
+    groups: Vec<(SlotGroup, Mutex<()>)>,
     keep: Keep,
 }
 
 impl Slots {
     pub(crate) fn new(groups: Vec<SlotGroup>, keep: Keep) -> Self {
-        Self { groups, keep }
+        for group in groups.iter().filter(|group| group.takers.is_none() && !group.certificate) {
+            tracing::warn!(group = %group.name, "everybody who reaches this broker may take slots of this group: say who, with takers or certificate");
+        }
+        Self { groups: groups.into_iter().map(|group| (group, Mutex::default())).collect(), keep }
     }
 
     /// What the configuration says of a group.
     pub(crate) fn rules(&self, group: &SlotName) -> Result<&SlotGroup, SlotError> {
-        self.groups.iter().find(|known| known.name == *group).ok_or_else(|| SlotError::NoGroup(group.clone()))
+        self.find(group).map(|(group, _)| group)
+    }
+
+    fn find(&self, group: &SlotName) -> Result<&(SlotGroup, Mutex<()>), SlotError> {
+        self.groups.iter().find(|(known, _)| known.name == *group).ok_or_else(|| SlotError::NoGroup(group.clone()))
     }
 
     /// All groups.
-    pub(crate) fn groups(&self) -> &[SlotGroup] {
-        &self.groups
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &SlotGroup> {
+        self.groups.iter().map(|(group, _)| group)
     }
 
     /// A slot for a node.
-    pub(crate) async fn take(&self, group: &SlotName, node: &str, serial: Option<Serial>) -> Result<Answer, SlotError> {
+    pub(crate) async fn take(&self, group: &SlotName, asker: Asker<'_>, serial: Option<Serial>) -> Result<Answer, SlotError> {
         let patience = if serial.is_some() { SLOT_PATIENCE } else { SLOT_FLEETLOCK_PATIENCE };
-        self.change(group, |state, rules, now| state.take(rules, now, node, serial, patience.as_secs())).await
+        self.change(group, |state, rules, now| state.take(rules, now, asker, serial, patience.as_secs(), nonce())).await
     }
 
     /// Whether a token counts.
-    pub(crate) async fn hold(&self, group: &SlotName, node: &str, token: u64) -> Result<Answer, SlotError> {
-        self.change(group, |state, rules, now| state.hold(rules, now, node, token)).await
+    pub(crate) async fn hold(&self, group: &SlotName, asker: Asker<'_>, token: u64) -> Result<Answer, SlotError> {
+        self.change(group, |state, rules, now| state.hold(rules, now, asker, token)).await
     }
 
     /// A node is back.
-    pub(crate) async fn free(&self, group: &SlotName, node: &str, token: Option<u64>) -> Result<Answer, SlotError> {
-        self.change(group, |state, _, now| state.free(now, node, token)).await
+    pub(crate) async fn free(&self, group: &SlotName, asker: Asker<'_>, token: Option<u64>) -> Result<Answer, SlotError> {
+        self.change(group, |state, rules, now| state.free(rules, now, asker, token)).await
     }
 
     /// An operator has looked at a node.
     pub(crate) async fn clear(&self, group: &SlotName, node: &str) -> Result<Answer, SlotError> {
-        self.change(group, |state, _, now| state.clear(now, node)).await
+        self.change(group, |state, rules, now| state.clear(rules, now, node)).await
     }
 
     /// How a group stands.
     pub(crate) async fn look(&self, group: &SlotName) -> Result<Group, SlotError> {
-        self.change(group, |state, _, now| {
-            state.advance(now);
+        self.change(group, |state, rules, now| {
+            state.advance(rules, now);
             state.clone()
         })
         .await
@@ -98,7 +107,9 @@ impl Slots {
     }
 
     async fn change<T>(&self, name: &SlotName, decide: impl Fn(&mut Group, Rules, Timestamp) -> T) -> Result<T, SlotError> {
-        let rules = self.rules(name)?.rules;
+        let (group, turn) = self.find(name)?;
+        let rules = group.rules;
+        let _turn = turn.lock().await;
         for race in 0..SLOT_RACES {
             let kept = self.keep.read(name).await?;
             let mut group = match &kept {
@@ -106,7 +117,7 @@ impl Slots {
                 None => Group::default(),
             };
             let before = group.clone();
-            let decided = decide(&mut group, rules, self.keep.now());
+            let decided = decide(&mut group, rules, self.keep.now()?);
             for failure in group.failed.iter().filter(|failure| !before.failed.contains(failure) && failure.returned.is_none()) {
                 tracing::error!(group = %name, node = failure.node, "a node has not come back within its lease: it counts as failed until an operator has looked at it");
             }
@@ -123,6 +134,11 @@ impl Slots {
         }
         Err(SlotError::Crowded)
     }
+}
+
+fn nonce() -> u32 {
+    let random = RandomState::new().build_hasher().finish();
+    u32::try_from(random >> 32).unwrap_or(0)
 }
 
 /// After how many seconds a node that waits asks again: a few times within a lease.

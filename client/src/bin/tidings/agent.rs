@@ -5,8 +5,9 @@ use std::{io::Write, path::PathBuf, process::Stdio, time::Duration};
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
-use tidings_client::{Body, Channel, Clearance, Device, Freshness, Serial, Slots, Start, State};
-use tidings_protocol::{Anchor, slot::SlotName};
+use tidings_client::{Body, Channel, Clearance, Device, Freshness, Release, Serial, SlotError, Slots, Start, State};
+use tidings_protocol::{Anchor, slot::SlotName, statement::Apply as Way};
+use tokio::{process::Child, time::Instant};
 
 use super::{From, files::write_new, fleet, output, reader::Reading};
 
@@ -157,10 +158,11 @@ pub(super) struct Apply {
     /// How many of the brokers must have the same log; two names of one broker count as two
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     quorum: u8,
-    /// Keep that it is applied already, without asking or running anything: after a reboot, or since the machine came with it
+    /// Keep that it is applied already, without running anything: after a reboot, or since the machine came with it; with --node the slot is freed
     #[arg(long, conflicts_with = "command")]
     applied: bool,
-    /// The name of this machine: if the release names a group of slots, it takes a slot before the command is run, and frees it when that ends well
+    /// The name of this machine: if the release names a group of slots, it takes a slot before the command is run, and frees it when that ends
+    /// well; if the release reboots, after that, by --applied
     #[arg(long, value_name = "NAME", env = "TIDINGS_NODE")]
     node: Option<SlotName>,
     /// For how many seconds to wait for a slot
@@ -179,7 +181,11 @@ impl Apply {
         let channels = std::slice::from_ref(&self.channel);
         let mut device = self.reading.device(channels, Start::Newest)?.with_quorum(self.quorum.into());
         if self.applied {
-            return Ok(device.note_applied(&self.channel, self.serial)?);
+            device.note_applied(&self.channel, self.serial)?;
+            return match &self.node {
+                Some(node) => self.come_back(&mut device, node).await,
+                None => Ok(()),
+            };
         }
         // What is new since the last look counts too, and is not lost on who looks.
         match device.poll().await {
@@ -198,41 +204,81 @@ impl Apply {
 
     /// Learning and fetching are for everybody at once; going down is not.
     async fn in_turn(&self, cleared: &mut Clearance<'_>) -> anyhow::Result<()> {
-        let group = match cleared.body() {
-            Body::Release(release) => release.slot.clone(),
-            _ => None,
+        let Body::Release(Release { slot: Some(group), apply, .. }) = cleared.body().clone() else {
+            let child = start(&self.command)?;
+            return finish(child, &self.command, cleared).await;
         };
-        let Some(group) = group else { return run(&self.command, cleared).await };
         let group: SlotName = group.parse()?;
         let Some(node) = &self.node else {
             anyhow::bail!("the release wants a slot of the group {group} before a machine goes down; say with --node which machine this is")
         };
         let mut slots = Slots::new(self.reading.from.source()?);
-        let slot = slots.wait_for(&group, node, self.serial, Duration::from_secs(self.slot_wait)).await?;
+        let taken = slots.wait_for(&group, node, self.serial, Duration::from_secs(self.slot_wait)).await?;
         // It may have been withdrawn while this machine has waited (attack 81), and the slot may be another one's (attack 75).
-        if let Err(error) = cleared.confirm().await {
-            // The machine has not gone down: others may.
-            if let Err(error) = slots.free(&group, node, slot.token).await {
-                output::note(&format!("the slot could not be freed: {error}"));
+        let started = async {
+            cleared.confirm().await?;
+            let held = slots.hold(&group, node, taken.token).await?;
+            ensure!(Instant::now() < held.until, "the answer about the slot came too late");
+            start(&self.command)
+        };
+        let child = match started.await {
+            Ok(child) => child,
+            Err(error) => {
+                // The machine has not gone down: others may.
+                give_back(&mut slots, &group, node, taken.token).await;
+                return Err(error);
             }
-            return Err(error.into());
+        };
+        // From here on it counts as down until it says otherwise: what has failed halfway is for its lease, and an operator.
+        finish(child, &self.command, cleared).await?;
+        match apply {
+            Some(Way::Reboot | Way::Kexec) => output::note(&format!(
+                "the slot of {group} is this machine's until it is back: `tidings apply {} {} --applied --node {node}` frees it then",
+                self.channel, self.serial
+            )),
+            _ => give_back(&mut slots, &group, node, taken.token).await,
         }
-        slots.hold(&group, node, slot.token).await?;
-        run(&self.command, cleared).await?;
-        slots.free(&group, node, slot.token).await?;
+        Ok(())
+    }
+
+    /// After a reboot: the slot that this machine has gone down with.
+    async fn come_back(&self, device: &mut Device, node: &SlotName) -> anyhow::Result<()> {
+        let statements = device.history(&self.channel, self.serial).await?;
+        let release = statements.iter().find(|statement| statement.serial() == self.serial).map(|statement| statement.body());
+        let Some(Body::Release(Release { slot: Some(group), .. })) = release else { return Ok(()) };
+        let group: SlotName = group.parse()?;
+        let mut slots = Slots::new(self.reading.from.source()?);
+        match slots.take(&group, node, self.serial).await {
+            Ok(slot) => slots.free(&group, node, slot.token).await?,
+            // It has none any more; that its lease ran out, an operator is told.
+            Err(error @ (SlotError::Wait { .. } | SlotError::Stopped(_))) => {
+                output::note(&format!("this machine holds no slot of {group}: {error}"))
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 }
 
-/// Runs a local command, never anything from a statement, and never through a shell (attack 84).
-async fn run(command: &[String], cleared: &mut Clearance<'_>) -> anyhow::Result<()> {
-    let context = || format!("cannot run {:?}", command[0]);
-    let mut child = tokio::process::Command::new(&command[0]).args(&command[1..]).stdin(Stdio::piped()).spawn().with_context(context)?;
+async fn give_back(slots: &mut Slots, group: &SlotName, node: &SlotName, token: u64) {
+    if let Err(error) = slots.free(group, node, token).await {
+        output::note(&format!("the slot of {group} could not be freed: {error}"));
+    }
+}
+
+/// Starts a local command, never anything from a statement, and never through a shell (attack 84).
+fn start(command: &[String]) -> anyhow::Result<Child> {
+    let child = tokio::process::Command::new(&command[0]).args(&command[1..]).stdin(Stdio::piped()).spawn();
+    child.with_context(|| format!("cannot run {:?}", command[0]))
+}
+
+/// Gives it the statement, and waits for its end.
+async fn finish(mut child: Child, command: &[String], cleared: &Clearance<'_>) -> anyhow::Result<()> {
     if let Some(mut input) = child.stdin.take() {
         // A command that does not read the statement closes its end; that is its own affair.
         drop(tokio::io::AsyncWriteExt::write_all(&mut input, cleared.octets()).await);
     }
-    let status = child.wait().await.with_context(context)?;
+    let status = child.wait().await.with_context(|| format!("cannot wait for {:?}", command[0]))?;
     ensure!(status.success(), "{:?} ended with {status}; {} {} does not count as applied", command[0], cleared.channel(), cleared.serial());
     Ok(())
 }
