@@ -104,11 +104,11 @@ fn heads(shared: &Shared, namespace: &Namespace) -> Vec<(Channel, Head)> {
     let trust = shared.namespaces.trust(&namespace.trust_log());
     let lost =
         |log: &Log| trust.as_ref().and_then(|trust| trust.checkpoint(&log.channel)).is_some_and(|checkpoint| log.has_lost(checkpoint));
-    // Of what cannot be followed it is not known what is newest.
-    let unsound = |channel: &Channel| shared.cluster.as_ref().is_some_and(|cluster| cluster.standing().unsound.contains_key(channel));
+    // Of what is being filled, or cannot be followed, it is not known what is newest: better no word than a wrong one.
+    let known = |channel: &Channel| shared.cluster.as_ref().is_none_or(|cluster| cluster.knows(channel));
     let logs = shared.logs.all();
     logs.iter()
-        .filter(|log| ours(&log.channel) && !lost(log) && !unsound(&log.channel))
+        .filter(|log| ours(&log.channel) && !lost(log) && known(&log.channel))
         .map(|log| (log.channel.clone(), log.marks().head))
         .collect()
 }

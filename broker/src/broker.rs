@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tidings_protocol::nntp::{Response, code};
+use tidings_protocol::{
+    Head,
+    nntp::{Response, code},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -61,6 +64,9 @@ pub enum StartError {
     /// The cluster's servers.
     #[error(transparent)]
     Cluster(#[from] TreeError),
+    /// Not here.
+    #[error("the store has nothing of {0}")]
+    NoSuchChannel(String),
     /// There is none to be made.
     #[error("the configuration has no [cluster]")]
     NoCluster,
@@ -165,6 +171,7 @@ impl Broker {
             data_dir: config.data_dir.clone(),
             gap_patience: Duration::from_secs(limits.gap_seconds),
             mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
+            clustered: settings.cluster.is_some(),
             islands: HashMap::new(),
             counts: counts.clone(),
             on_failure,
@@ -268,6 +275,20 @@ impl Broker {
     pub async fn init_cluster(settings: &Settings) -> Result<(), StartError> {
         let cluster = settings.cluster.as_ref().ok_or(StartError::NoCluster)?;
         Ok(cluster::init(cluster).await?)
+    }
+
+    /// Sets the head of a channel in the cluster's tree to what the store of a stopped broker has, and removes what stands above
+    /// it there: how an operator settles what the brokers cannot.
+    ///
+    /// # Errors
+    /// If the store or the tree cannot be used, or the store has nothing of the channel.
+    pub async fn set_head(settings: &Settings, channel: &str) -> Result<Head, StartError> {
+        let cluster = settings.cluster.as_ref().ok_or(StartError::NoCluster)?;
+        let store = Store::open(&settings.config.data_dir, settings.config.store.cache_mebibytes << 20)?;
+        let known = store.channels()?.into_iter().find(|(known, _)| known.as_str() == channel);
+        let (channel, marks) = known.ok_or_else(|| StartError::NoSuchChannel(channel.into()))?;
+        cluster::set_head(cluster, &channel, marks.head).await?;
+        Ok(marks.head)
     }
 
     /// Ends when the broker has to stop by itself, because its store failed.

@@ -76,6 +76,14 @@ pub const CLUSTER_TICK: Duration = Duration::from_secs(1);
 pub const CLUSTER_PAUSE: Duration = Duration::from_secs(2);
 /// After how long a channel is looked at again that could not be followed.
 pub const CLUSTER_AGAIN: Duration = Duration::from_secs(5);
+/// How often the servers are asked for the sake of somebody who is ahead of us.
+pub const CLUSTER_ASK: Duration = Duration::from_millis(100);
+/// After how long a channel that no live member can fill is complained about, and a member that lacks some takes over beats that nobody signs.
+pub const CLUSTER_GAP: Duration = Duration::from_secs(60);
+/// How often what the servers keep is counted anew.
+pub const CLUSTER_COUNT: Duration = Duration::from_secs(600);
+/// Channels that a member may name as those that it does not hold; with more it holds nothing new.
+pub const CLUSTER_LACKS: usize = 256;
 /// Reads and deletions that are under way at once.
 pub const CLUSTER_ABREAST: usize = 256;
 /// Channels of a cluster: their names are read at once, and ZooKeeper's answers have at most a mebibyte.

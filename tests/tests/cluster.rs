@@ -527,6 +527,148 @@ async fn a_fork_between_members_is_an_alarm() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The bound of what the servers keep holds although one channel cannot be filled by anybody, and an operator has a way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_channel_that_nobody_can_fill_stops_nothing_else() -> anyhow::Result<()> {
+    let ensemble = Ensemble::start(1, "")?;
+    let site = Site::new(&ensemble, realm());
+    let keys = tempfile::tempdir()?;
+    let (members, mut daemons) = site.found(&["a", "b"], "keep_entries = 16\n", &site.beats(keys.path())?).await?;
+    let app: Channel = "test.app".parse()?;
+    let mut at_a = publisher(&members[0]).await;
+    let at = publish(&site.realm, &mut at_a, &app, None, 3, SIGNERS).await?;
+    until_head(&members[1], &app, 3).await;
+    let client = by_hand(&ensemble, &site).await;
+    let far = site.realm.release(&app, Some(Head { serial: "98".parse()?, ..at }), "99", SIGNERS);
+    client.set_data(&format!("/heads/{app}"), far.head().to_string().as_bytes(), None).await?;
+    let (answer, took) = {
+        until("it is noticed", async || {
+            post(&members[0], &site.realm.release(&app, Some(at), "4", SIGNERS)).await.1 < Duration::from_secs(1)
+        })
+        .await;
+        post(&members[0], &site.realm.release(&app, Some(at), "4", SIGNERS)).await
+    };
+    assert!(answer.contains("has not yet got all of test.app") && took < Duration::from_secs(1), "{answer} after {took:?}");
+    publish(&site.realm, &mut at_a, &os(), None, 60, SIGNERS).await?;
+    until_head(&members[1], &os(), 60).await;
+    until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    let beat = site.realm.anchor.namespace.beat();
+    let there = head(&members[0], &beat).await?;
+    until_beats(&members[0], &beat, there + 3).await;
+    // The way out.
+    daemons[0].take().unwrap().signal("TERM")?;
+    until("it is stopped", async || connect(&members[0]).await.is_err()).await;
+    let set = || {
+        let command = ["set-head", "test.app", "--config"];
+        std::process::Command::new(tidings_tests::binary("tidingsd")).args(command).arg(members[0].config()).output().unwrap()
+    };
+    until("the store is free", async || set().status.success()).await;
+    daemons[0] = Some(members[0].start()?);
+    let next = site.realm.release(&app, Some(at), "4", SIGNERS);
+    until("it goes on", async || post(&members[1], &next).await.0.starts_with("240")).await;
+    all_have(&members, &app, 4).await;
+    Ok(())
+}
+
+/// What is left in the tree, or lost from it, is put right or named, and nobody is busy with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()> {
+    let ensemble = Ensemble::start(1, "")?;
+    let site = Site::new(&ensemble, realm());
+    let (members, daemons) = site.found(&["a", "b"], "", "").await?;
+    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    until_head(&members[1], &os(), 3).await;
+    let client = by_hand(&ensemble, &site).await;
+    let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+    until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    // The place for entries is gone; it is made anew.
+    client.delete(&format!("/entries/{}", os()), None).await?;
+    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), Some(at), 1, SIGNERS).await?;
+    until_head(&members[1], &os(), 4).await;
+    // The head is gone; members have it.
+    client.delete(&format!("/heads/{}", os()), None).await?;
+    until("the head is there again", async || client.check_stat(&format!("/heads/{}", os())).await.unwrap().is_some()).await;
+    let next = site.realm.release(&os(), Some(at), "5", SIGNERS);
+    until("it goes on", async || post(&members[1], &next).await.0.starts_with("240")).await;
+    until_head(&members[0], &os(), 5).await;
+    // An entry is there that nobody has settled.
+    client.create(&format!("/entries/{}/0000000006", os()), b"junk", &options).await?;
+    let six = site.realm.release(&os(), Some(next.head()), "6", SIGNERS);
+    let (answer, took) = post(&members[0], &six).await;
+    assert!(
+        answer.starts_with("441") && answer.contains("does not verify here") && took < Duration::from_secs(2),
+        "{answer} after {took:?}"
+    );
+    says(&members[0], "`tidingsd set-head` mends it").await;
+    let before: Vec<f64> = daemons.iter().flatten().map(|daemon| daemon.cpu_seconds().unwrap()).collect();
+    sleep(Duration::from_secs(3)).await;
+    for (daemon, before) in daemons.iter().flatten().zip(before) {
+        assert!(daemon.cpu_seconds()? - before < 0.6, "a broker is busy with it");
+    }
+    client.delete(&format!("/entries/{}/0000000006", os()), None).await?;
+    until("it goes on", async || post(&members[0], &six).await.0.starts_with("240")).await;
+    Ok(())
+}
+
+/// A member that lacks the beginning, and has nobody to ask, waits for those who have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_member_begins_a_log_in_the_middle() -> anyhow::Result<()> {
+    let ensemble = Ensemble::start(1, "")?;
+    let site = Site::new(&ensemble, realm());
+    let more = "[limits]\ngap_seconds = 1\n";
+    let (members, mut daemons) = site.found(&["a", "b", "c"], "", more).await?;
+    daemons[2].take().unwrap().kill()?;
+    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 20, SIGNERS).await?;
+    until_head(&members[1], &os(), 20).await;
+    let client = by_hand(&ensemble, &site).await;
+    until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    // One is left, so that the next are kept; then none.
+    daemons[1].take().unwrap().kill()?;
+    until("it is gone", async || client.check_stat("/members/b").await.unwrap().is_none()).await;
+    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), Some(at), 5, SIGNERS).await?;
+    daemons[0].take().unwrap().kill()?;
+    daemons[2] = Some(members[2].start()?);
+    says(&members[2], "this broker is a member").await;
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(head(&members[2], &os()).await?, 0);
+    let (answer, _) = post(&members[2], &site.realm.release(&os(), Some(at), "x", SIGNERS)).await;
+    assert!(answer.starts_with("441"), "{answer}");
+    daemons[0] = Some(members[0].start()?);
+    until_head(&members[2], &os(), 25).await;
+    assert_eq!(heads_of(&members[2], &os()).await, heads_of(&members[0], &os()).await);
+    Ok(())
+}
+
+/// A publisher that sends what follows before what it follows, to several members at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_before_its_time_is_stored_by_nobody_alone() -> anyhow::Result<()> {
+    let ensemble = Ensemble::start(1, "")?;
+    let site = Site::new(&ensemble, realm());
+    let (members, _daemons) = site.found(&["a", "b"], "", "").await?;
+    until_head(&members[1], &site.realm.anchor.namespace.trust_log(), 1).await;
+    let statements = releases(&site.realm, &os(), None, 60, SIGNERS);
+    for pair in statements.chunks(2) {
+        let settled = async {
+            let mut answers = Vec::new();
+            // Later and later against each other.
+            answers.push(post(&members[1], &pair[0]).await.0);
+            answers
+        };
+        let early = async {
+            let mut answer = post(&members[0], &pair[1]).await.0;
+            while !answer.starts_with("240") {
+                answer = post(&members[0], &pair[1]).await.0;
+            }
+        };
+        let (answers, ()) = tokio::join!(settled, early);
+        assert!(answers[0].starts_with("240"), "{answers:?}");
+        let rival = site.realm.release(&os(), Some(pair[0].head()), "rival", SIGNERS);
+        assert!(post(&members[1], &rival).await.0.starts_with("441"));
+    }
+    all_have(&members, &os(), 60).await;
+    Ok(())
+}
+
 /// A trust statement ends what the key of a publisher may do, at every member at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_taken_away_is_refused_everywhere() -> anyhow::Result<()> {

@@ -422,7 +422,8 @@ impl Writer {
             let begins = islands.iter().find(|island| !matches!(island.proof, Proof::Failed(_)))?;
             let waits = islands.iter().all(|island| island.since.elapsed() > patience)
                 && self.logs.get(channel.as_str()).is_none()
-                && !self.is_mirrored(channel);
+                && !self.is_mirrored(channel)
+                && !self.clustered;
             waits.then(|| (channel.clone(), begins.lowest))
         };
         let due: Vec<_> = self.islands.iter().filter_map(due).collect();

@@ -114,6 +114,13 @@ enum Job {
         path: String,
         reply: oneshot::Sender<Answer>,
     },
+    /// Only whether a statement would be refused where it stands, and why; nothing is stored. Evidence of a fork is kept.
+    Judge {
+        statement: Statement,
+        /// A trust statement is verified by the one before it, if at all.
+        is_trust: bool,
+        reply: oneshot::Sender<Option<Answer>>,
+    },
     /// What other brokers have stored already: trust logs excepted, newest first, of one channel.
     Copies {
         run: Run,
@@ -139,6 +146,8 @@ pub(crate) struct Writer {
     pub(crate) gap_patience: Duration,
     /// What is copied from other brokers, and never begun here.
     pub(crate) mirrored: Option<Wildmat>,
+    /// Whether others are one origin with this broker: what is missing they have, even if they are away.
+    pub(crate) clustered: bool,
     /// What was copied and is not visible yet.
     pub(crate) islands: HashMap<Channel, Vec<Island>>,
     pub(crate) counts: Arc<Counts>,
@@ -172,6 +181,13 @@ impl Appender {
         let (reply, answer) = oneshot::channel();
         self.put(Job::Trust { statement, path, reply }).await;
         answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// The answer to a statement, verified or of a trust log, that is not what comes next; none if it is what comes next. Nothing is stored.
+    pub(crate) async fn judge(&self, statement: Statement, is_trust: bool) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        self.put(Job::Judge { statement, is_trust, reply }).await;
+        answer.await.unwrap_or(Some(Err(AppendError::Closed)))
     }
 
     /// Stores copies of what other brokers have, and says what is wanted next; see [`Run`].
@@ -258,6 +274,11 @@ impl Writer {
                     Job::Statement { statement, trust, path, reply } => {
                         self.consider(&mut pending, now, Accepted { statement, path, reply: Some(reply), trust: None }, Some(trust));
                     }
+                    Job::Judge { statement, is_trust, reply } => {
+                        // What is under way is settled first, so that the answer speaks of what is durable.
+                        self.commit(std::mem::take(&mut pending), now);
+                        drop(reply.send(self.refusal(&Pending::default(), &statement, is_trust)));
+                    }
                     Job::Copies { reply, .. } if full => drop(reply.send(Err(AppendError::DiskFull))),
                     Job::Copies { run, reply } => {
                         let copied = self.take_copies(&mut pending, now, run);
@@ -299,13 +320,7 @@ impl Writer {
         let Some(provisioned) = namespaces.of_trust_log(statement.channel()) else {
             return answer(reply, Err(AppendError::NotFirst));
         };
-        if let Some(refusal) = self.place(pending, &statement) {
-            let before = statement.predecessor().and_then(|before| self.store.get(statement.channel(), before.serial).ok()?);
-            let before = before.and_then(|record| Trust::resume(&provisioned.anchor.namespace, record.statement).ok());
-            // Two successors of one trust statement, both signed by the thresholds: worse than any other fork.
-            if matches!(refusal, Err(AppendError::LostRace(_))) && before.is_some_and(|before| before.succeed(statement.clone()).is_ok()) {
-                self.look_for_fork(pending, &statement);
-            }
+        if let Some(refusal) = self.refusal(pending, &statement, true) {
             return answer(reply, refusal);
         }
         match provisioned.advance(statement) {
@@ -315,6 +330,22 @@ impl Writer {
             }
             Err(error) => answer(reply, Err(error.into())),
         }
+    }
+
+    /// The answer to a statement that is not what comes next; two for one place, both signed, are kept.
+    fn refusal(&self, pending: &Pending, statement: &Statement, is_trust: bool) -> Option<Answer> {
+        let refusal = self.place(pending, statement)?;
+        let signed = || {
+            let before = statement.predecessor().and_then(|before| self.store.get(statement.channel(), before.serial).ok()?);
+            let namespace = &self.namespaces.of(statement.channel())?.anchor.namespace;
+            let before = Trust::resume(namespace, before?.statement).ok()?;
+            // Two successors of one trust statement, both signed by the thresholds: worse than any other fork.
+            before.succeed(statement.clone()).ok().map(drop)
+        };
+        if matches!(refusal, Err(AppendError::LostRace(_))) && (!is_trust || signed().is_some()) {
+            self.look_for_fork(pending, statement);
+        }
+        Some(refusal)
     }
 
     /// Where a statement may not be appended: the answer instead.
@@ -347,16 +378,11 @@ impl Writer {
                 return answer(accepted.reply, Err(error.into()));
             }
         }
-        match self.place(pending, statement) {
-            Some(refusal) => {
-                if let Err(AppendError::LostRace(_)) = refusal {
-                    self.look_for_fork(pending, statement);
-                }
-                match pending.accepted.is_empty() {
-                    true => answer(accepted.reply, refusal),
-                    false => pending.later.push((accepted.reply, refusal)),
-                }
-            }
+        match self.refusal(pending, statement, accepted.trust.is_some()) {
+            Some(refusal) => match pending.accepted.is_empty() {
+                true => answer(accepted.reply, refusal),
+                false => pending.later.push((accepted.reply, refusal)),
+            },
             None => self.accept(pending, now, accepted),
         }
     }

@@ -36,6 +36,14 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
         config: PathBuf,
     },
+    /// Set the head of a channel in the cluster to what the store of this broker, which is stopped, has; when brokers say that it cannot be followed
+    SetHead {
+        /// The channel
+        channel: String,
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+        config: PathBuf,
+    },
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -64,6 +72,13 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
             runtime.block_on(Broker::init_cluster(&settings))?;
             eprintln!("tidingsd: the place for the cluster is made; start its brokers");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::SetHead { channel, config }) => {
+            let settings = Settings::read(&config)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+            let head = runtime.block_on(Broker::set_head(&settings, &channel))?;
+            eprintln!("tidingsd: the head of {channel} in the cluster is {head} now; start this broker, and look at the others");
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Completions { shell }) => {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Cluster, lock, tree};
 use crate::{
     append::{Answer, AppendError, Appended},
-    limits::{CLUSTER_CHANNELS, CLUSTER_FOLLOW, CLUSTER_PATIENCE},
+    limits::{CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_FOLLOW, CLUSTER_PATIENCE},
     origin::{New, Origin},
 };
 
@@ -63,7 +63,7 @@ impl Origin for Cluster {
                     self.wake.notify_one();
                     rounds.changed().await.ok()?;
                 }
-                (*rounds.borrow() > 2 && self.standing().gaps.is_empty()).then_some(())
+                (*rounds.borrow() > 2).then_some(())
             };
             timeout(CLUSTER_PATIENCE, caught_up).await.ok().flatten().is_some()
         })
@@ -90,14 +90,21 @@ impl Cluster {
                     self.until_visible(&channel, serial).await;
                     return Ok(Appended::New);
                 }
-                Ok(Attempt::NotNext) => break,
+                Ok(Attempt::NotNext) => {
+                    let is_trust = matches!(draft, Draft::Trust(..));
+                    match self.local.judge(draft.statement().clone(), is_trust).await {
+                        Some(answer) => return answer,
+                        // It is what comes next by now.
+                        None => AppendError::Behind(channel.clone()),
+                    }
+                }
                 Ok(Attempt::Again(why)) => why,
                 Ok(Attempt::Unknown) => {
                     unknown = true;
                     AppendError::Unknown
                 }
                 // An earlier attempt may have been made all the same.
-                Err(AppendError::NoQuorum) if unknown => AppendError::Unknown,
+                Err(_) if unknown => AppendError::Unknown,
                 Err(why) => return Err(why),
             };
             if Instant::now() >= deadline {
@@ -107,10 +114,6 @@ impl Cluster {
             self.namespaces.of(&channel).inspect(|p| self.look_at(&p.anchor.namespace.trust_log()));
             // A round that was under way may have read what was before; the next one is soon there.
             let _ = timeout(Duration::from_millis(500), rounds.changed()).await;
-        }
-        match draft {
-            Draft::New(New { statement, trust, path, .. }) => self.local.hand_over(statement, trust, path).await.await,
-            Draft::Trust(statement, path) => self.local.append_trust(statement, path).await,
         }
     }
 
@@ -138,7 +141,7 @@ impl Cluster {
             match seen.map(|seen| seen.head) == ours {
                 true => Ok(seen),
                 // It comes from another member, which takes a while.
-                false if self.standing().gaps.contains(channel) => Err(Err(AppendError::Behind(channel.clone()))),
+                false if self.standing().gaps.contains_key(channel) => Err(Err(AppendError::Behind(channel.clone()))),
                 false => Err(Ok(Attempt::Again(AppendError::Behind(channel.clone())))),
             }
         };
@@ -167,7 +170,11 @@ impl Cluster {
             }
         };
         if log::place(after.map(|seen| seen.head), statement) != Place::Next {
-            // Perhaps it follows what we have not heard of yet.
+            // Perhaps it follows what we have not heard of yet; the servers are asked, but not by everybody who asks us.
+            let ahead = after.is_none_or(|seen| statement.serial() > seen.head.serial);
+            if !ahead || !self.may_ask() {
+                return Ok(Attempt::NotNext);
+            }
             let newest = async {
                 tree.sync().await?;
                 tree.heads(std::slice::from_ref(channel)).await
@@ -185,6 +192,10 @@ impl Cluster {
         match tree.append(tree::Append { statement, path, after, trust, term }).await {
             Ok(_) => Ok(Attempt::Settled),
             Err(tree::NotAppended::Race) => Ok(Attempt::Again(AppendError::Behind(channel.clone()))),
+            Err(tree::NotAppended::Damaged(node)) => {
+                tracing::error!(%channel, node, "the servers hold a node where none can be, or have lost one: somebody has written there; `tidingsd set-head` mends it");
+                Err(AppendError::Unsound(channel.clone()))
+            }
             Err(tree::NotAppended::Term) => Err(AppendError::OtherSigner),
             Err(tree::NotAppended::Unknown(error)) => {
                 tracing::warn!(%channel, serial = %statement.serial(), %error, "it is not known whether a statement was stored; it is looked at");
@@ -195,6 +206,16 @@ impl Cluster {
                 Err(AppendError::Refused(error.to_string()))
             }
         }
+    }
+
+    /// Whether the servers may be asked for the sake of somebody who is ahead of us: now and then.
+    fn may_ask(&self) -> bool {
+        let mut asked = lock(&self.asked);
+        let may = asked.is_none_or(|asked| asked.elapsed() > CLUSTER_ASK);
+        if may {
+            *asked = Some(std::time::Instant::now());
+        }
+        may
     }
 
     /// Waits until a settled statement is visible here too; a publisher finds it where it has published.

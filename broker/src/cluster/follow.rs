@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tidings_protocol::{Channel, Serial};
+use tidings_protocol::{Channel, Serial, verify::VerifyError};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
@@ -33,6 +33,8 @@ enum Session {
 /// Follows the tree until the session ends.
 pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Result<(), TreeError> {
     let mut events = tree.watch_heads().await?;
+    // The servers may count from another beginning now.
+    cluster.held.store(0, Ordering::Relaxed);
     let mut everything = true;
     let mut again = Instant::now() + CLUSTER_AGAIN;
     // The highest zxid that was read before this round.
@@ -55,14 +57,20 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
                 batch.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));
             }
             batch.retain(|channel| cluster.settles(channel));
-            Round { cluster, tree, gaps: BTreeSet::new(), unsound: BTreeMap::new(), read: 0 }.make(&batch).await
+            let mut round = Round { cluster, tree, gaps: BTreeSet::new(), unsound: BTreeMap::new(), read: 0 };
+            // Trust is read first, then the events again: what was settled before it is in the same round, and judged before it.
+            let trust = round.read_heads(&batch.iter().filter(|channel| channel.is_trust()).cloned().collect()).await?;
+            if take_events(cluster, &mut events) != Session::Goes {
+                return Err(zookeeper_client::Error::ConnectionLoss.into());
+            }
+            batch.extend(lock(&cluster.dirty).drain().filter(|channel| cluster.settles(channel)));
+            let others = round.read_heads(&batch.iter().filter(|channel| !channel.is_trust()).cloned().collect()).await?;
+            round.make(&batch, trust.into_iter().chain(others).collect()).await
         };
         match done.await {
             Ok(highest) => {
                 // Events of what was read now have come by the time that the next round begins; see `held` in members.rs.
-                if cluster.standing().gaps.is_empty() {
-                    cluster.held.fetch_max(read, Ordering::Relaxed);
-                }
+                cluster.held.fetch_max(read, Ordering::Relaxed);
                 read = read.max(highest);
                 if whole || *cluster.rounds.borrow() > 0 {
                     cluster.rounds.send_modify(|round| *round += 1);
@@ -78,7 +86,7 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
         backfill.adjust(cluster, fill);
         if Instant::now() >= again {
             let standing = cluster.standing();
-            lock(&cluster.dirty).extend(standing.unsound.keys().chain(&standing.gaps).cloned());
+            lock(&cluster.dirty).extend(standing.unsound.keys().chain(standing.gaps.keys()).cloned());
             again = Instant::now() + if standing.gaps.is_empty() { CLUSTER_AGAIN } else { CLUSTER_TICK };
         }
         if everything || !lock(&cluster.dirty).is_empty() {
@@ -141,19 +149,19 @@ struct Round<'a> {
 type Pending = Vec<(Channel, Serial, futures_util::future::BoxFuture<'static, Result<crate::append::Appended, AppendError>>)>;
 
 impl Round<'_> {
-    async fn make(mut self, batch: &BTreeSet<Channel>) -> Result<i64, TreeError> {
-        let channels: Vec<Channel> = batch.iter().cloned().collect();
+    /// The heads of some channels, where they are not ours.
+    async fn read_heads(&mut self, channels: &Vec<Channel>) -> Result<Vec<(Channel, Seen)>, TreeError> {
         let mut missing = Vec::new();
-        for (channel, seen) in channels.iter().zip(self.tree.heads(&channels).await?) {
+        for (channel, seen) in channels.iter().zip(self.tree.heads(channels).await?) {
             match seen {
-                Ok(seen) => {
-                    if let Some(seen) = self.compare(channel, seen).await? {
-                        missing.push((channel.clone(), seen));
-                    }
-                }
+                Ok(seen) => missing.extend(self.compare(channel, seen).await?.map(|seen| (channel.clone(), seen))),
                 Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
             }
         }
+        Ok(missing)
+    }
+
+    async fn make(mut self, batch: &BTreeSet<Channel>, missing: Vec<(Channel, Seen)>) -> Result<i64, TreeError> {
         let mut found = Vec::new();
         for (channel, seen) in missing {
             found.extend(self.read_missing(&channel, seen).await?);
@@ -162,8 +170,10 @@ impl Round<'_> {
         found.sort_by_key(|found| found.zxid);
         self.store(found).await;
         let mut standing = self.cluster.standing();
-        for channel in batch {
+        for channel in batch.iter().filter(|channel| !self.gaps.contains(*channel)) {
             standing.gaps.remove(channel);
+        }
+        for channel in batch {
             let is_new = |why: &String| standing.unsound.get(channel) != Some(why);
             match self.unsound.remove(channel) {
                 Some(why) => {
@@ -179,7 +189,9 @@ impl Round<'_> {
                 }
             }
         }
-        standing.gaps.extend(self.gaps);
+        for channel in self.gaps {
+            standing.gaps.entry(channel).or_insert_with(std::time::Instant::now);
+        }
         Ok(self.read)
     }
 
@@ -191,23 +203,29 @@ impl Round<'_> {
                 if self.tree.set_head(channel, ours, None).await? {
                     tracing::info!(%channel, head = %ours.serial, "the cluster begins this channel where this broker has it");
                 }
-                lock(&self.cluster.dirty).insert(channel.clone());
+                // It is looked at again with the next tick, whoever has set it.
+                self.gaps.insert(channel.clone());
             }
+            lock(&self.cluster.seen).remove(channel);
             return Ok(None);
         };
         self.read = self.read.max(seen.zxid);
         lock(&self.cluster.seen).insert(channel.clone(), seen);
         let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else { return Ok(Some(seen)) };
         let log = self.cluster.logs.get(channel.as_str());
-        if !log.is_some_and(|log| log.is_settled(seen.head.serial, seen.head.id)) {
-            let why = format!("a fork: at {} the cluster has {}, and this broker something else", seen.head.serial, seen.head.id);
-            self.unsound.insert(channel.clone(), why);
+        let same = log.and_then(|log| log.entry(seen.head.serial).ok()?).map(|entry| entry.head == seen.head);
+        if same != Some(true) {
+            let why = match same {
+                Some(_) => "this broker something else: a fork",
+                None => "this broker has removed by retention what it has had there",
+            };
+            self.unsound.insert(channel.clone(), format!("at {} the cluster has {}, and {why}", seen.head.serial, seen.head.id));
         } else if ours != seen.head {
             // If it is only that another member has brought it, the head is another one by now, and nothing is set.
             if self.tree.set_head(channel, ours, Some(seen)).await? {
                 tracing::warn!(%channel, ours = %ours.serial, theirs = %seen.head.serial, "the cluster's servers have lost statements that this broker has: their head is set to ours");
             }
-            lock(&self.cluster.dirty).insert(channel.clone());
+            self.gaps.insert(channel.clone());
         }
         Ok(None)
     }
@@ -295,6 +313,8 @@ impl Round<'_> {
     fn note(&mut self, channel: &Channel, error: &AppendError) {
         let trust_log = self.cluster.namespaces.of(channel).map(|p| p.anchor.namespace.trust_log());
         let passes = match error {
+            // Trust that was read earlier in this round; or that nobody has.
+            AppendError::Verify(VerifyError::NewerTrust { .. }) => true,
             AppendError::Verify(_) => trust_log.is_some_and(|log| self.gaps.contains(&log)),
             error => error.is_passing(),
         };

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{Cluster, Member, State, Tree, TreeError, has_ended, lock};
 use crate::{
     clock,
-    limits::{CLUSTER_ABREAST, CLUSTER_CLOCK, CLUSTER_COPIES, CLUSTER_TICK},
+    limits::{CLUSTER_ABREAST, CLUSTER_CLOCK, CLUSTER_COPIES, CLUSTER_COUNT, CLUSTER_GAP, CLUSTER_LACKS, CLUSTER_TICK},
 };
 
 /// Takes part until the session ends.
@@ -39,23 +39,30 @@ pub(super) async fn take_part(cluster: &Cluster, tree: &Tree) -> Result<(), Tree
 async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -> Result<(), TreeError> {
     let name = &cluster.name;
     let mut members = tree.members().await?;
-    if !members.iter().any(|member| member.name == *name) && tree.join(name, &cluster.settings.address.to_string()).await? {
+    if !members.iter().any(|member| member.name == *name)
+        && tree.join(name, &cluster.settings.address.to_string(), &cluster.anchors).await?
+    {
         members = tree.members().await?;
     }
     let joined = members.iter().any(|member| member.ours);
     if joined {
-        let time = tree.hold(name, cluster.held.load(Ordering::Relaxed)).await?;
+        let (held, lacks) = held(cluster);
+        let time = tree.hold(name, held, &lacks).await?;
         *lock(&cluster.time) = Some((Instant::now(), time));
         note_clock(cluster, time);
     }
     let (signer, since, term) = tree.term().await?;
     let us = members.iter().find(|member| member.ours).filter(|_| joined);
-    let may_sign = us.is_some() && {
-        let standing = cluster.standing();
-        standing.clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs() && standing.gaps.is_empty() && *cluster.rounds.borrow() > 0
-    };
     let is_there = members.iter().any(|member| member.name == signer && member.zxid == since);
     let ours = us.is_some_and(|us| us.name == signer && us.zxid == since);
+    let may_sign = us.is_some() && *cluster.rounds.borrow() > 0 && {
+        let mut standing = cluster.standing();
+        standing.vacant = if is_there { None } else { standing.vacant.or_else(|| Some(Instant::now())) };
+        // Who lacks something leaves it to others, if there are others.
+        let whole = standing.gaps.is_empty() && standing.unsound.is_empty();
+        let last_choice = standing.vacant.is_some_and(|since| since.elapsed() > CLUSTER_GAP);
+        standing.clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs() && (whole || ours || last_choice)
+    };
     let mut own_term = ours.then_some(term);
     if ours && !may_sign {
         tree.begin_term(None, term).await?;
@@ -70,7 +77,7 @@ async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -
         lock(&cluster.added).clear();
         return Ok(());
     }
-    if trimming.is_none() {
+    if trimming.as_ref().is_none_or(|trimming| trimming.counted.elapsed() > CLUSTER_COUNT) {
         lock(&cluster.added).clear();
         *trimming = Some(Trimming::count(tree).await?);
     }
@@ -79,6 +86,22 @@ async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -
         cluster.standing().kept = (trimming.kept.len(), trimming.octets);
     }
     Ok(())
+}
+
+/// Up to where everything is in our store, and in which channels that is not so.
+fn held(cluster: &Cluster) -> (i64, Vec<String>) {
+    let standing = cluster.standing();
+    let lacks: Vec<String> = standing.gaps.keys().chain(standing.unsound.keys()).map(ToString::to_string).collect();
+    match lacks.len() {
+        0..=CLUSTER_LACKS => (cluster.held.load(Ordering::Relaxed), lacks),
+        _ => (0, Vec::new()),
+    }
+}
+
+/// Whether a member has an entry on its disk.
+fn has(member: &Member, zxid: i64, path: &str) -> bool {
+    let channel = path.split('/').nth(2).unwrap_or_default();
+    zxid <= member.held && !member.lacks.iter().any(|lacking| lacking == channel)
 }
 
 fn note_clock(cluster: &Cluster, servers: Duration) {
@@ -117,6 +140,16 @@ fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Optio
     }
     if were != are {
         tracing::info!(members = are.join(" "), "the members of the cluster");
+        for other in members.iter().filter(|member| member.anchors != cluster.anchors) {
+            tracing::error!(
+                member = other.name,
+                "this member has other anchors: what only one of the two serves has fewer copies than it seems"
+            );
+        }
+    }
+    let late = standing.gaps.iter().filter(|(_, since)| (CLUSTER_GAP..CLUSTER_GAP + CLUSTER_TICK).contains(&since.elapsed()));
+    for (channel, _) in late {
+        tracing::error!(%channel, "no live member has what this broker lacks of this channel; it is waited for. If it is gone for good: `tidingsd set-head`");
     }
     standing.state = state;
     standing.members = members.to_vec();
@@ -131,11 +164,13 @@ fn names(members: &[Member]) -> Vec<String> {
 struct Trimming {
     kept: BTreeMap<(i64, String), usize>,
     octets: usize,
+    /// When it was counted; what came by another way than following is not in it.
+    counted: Instant,
 }
 
 impl Trimming {
     async fn count(tree: &Tree) -> Result<Self, TreeError> {
-        let mut all = Self { kept: BTreeMap::new(), octets: 0 };
+        let mut all = Self { kept: BTreeMap::new(), octets: 0, counted: Instant::now() };
         tree.kept().await?.into_iter().for_each(|entry| all.add(entry));
         Ok(all)
     }
@@ -146,20 +181,19 @@ impl Trimming {
         }
     }
 
-    /// Has the servers forget what every live member has; and, beyond what they shall keep, what at least we have.
+    /// Has the servers forget what every live member has; and, beyond what they shall keep, what at least one has.
     async fn trim(&mut self, cluster: &Cluster, tree: &Tree, members: &[Member]) -> Result<(), TreeError> {
         std::mem::take(&mut *lock(&cluster.added)).into_iter().for_each(|entry| self.add(entry));
-        let everybody = members.iter().map(|member| member.held).min().filter(|_| members.len() >= CLUSTER_COPIES).unwrap_or(0);
-        let ours = cluster.held.load(Ordering::Relaxed);
         let mut gone = Vec::new();
         let (mut entries, mut octets) = (self.kept.len(), self.octets);
-        for (entry @ (zxid, _), size) in &self.kept {
+        for (entry @ (zxid, path), size) in &self.kept {
+            let holding = members.iter().filter(|member| has(member, *zxid, path)).count();
+            let everybody = holding == members.len() && holding >= CLUSTER_COPIES;
             let too_much = entries > cluster.settings.keep_entries || octets > cluster.settings.keep_octets;
-            if !(*zxid <= everybody || too_much && *zxid <= ours) {
-                break;
+            if everybody || too_much && holding > 0 {
+                gone.push(entry.clone());
+                (entries, octets) = (entries - 1, octets - size);
             }
-            gone.push(entry.clone());
-            (entries, octets) = (entries - 1, octets - size);
         }
         for some in gone.chunks(CLUSTER_ABREAST) {
             let paths: Vec<String> = some.iter().map(|(_, path)| path.clone()).collect();

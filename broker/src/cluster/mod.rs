@@ -10,7 +10,7 @@ mod members;
 mod tree;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -31,13 +31,13 @@ use zookeeper_client::SessionState;
 use crate::{
     append::{AppendError, Appender},
     config::Clustering,
-    limits::CLUSTER_PAUSE,
+    limits::{CLUSTER_GAP, CLUSTER_PAUSE},
     login::LoginError,
     logs::Logs,
     namespaces::Namespaces,
 };
 use tree::{Found, Seen, Tree};
-pub(crate) use tree::{Member, TreeError, init};
+pub(crate) use tree::{Member, TreeError, init, set_head};
 
 /// How this broker stands to its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +75,10 @@ pub(crate) struct Standing {
     pub(crate) signer: Option<String>,
     /// What cannot be followed, and why.
     pub(crate) unsound: BTreeMap<Channel, String>,
-    /// Channels that are filled from another member.
-    pub(crate) gaps: BTreeSet<Channel>,
+    /// Channels that are filled from another member, and since when.
+    pub(crate) gaps: BTreeMap<Channel, Instant>,
+    /// Since when nobody signs.
+    pub(crate) vacant: Option<Instant>,
     /// How far our clock is ahead of the servers', in seconds.
     pub(crate) clock_ahead: i64,
     /// What the servers keep; known to the one who trims.
@@ -89,6 +91,8 @@ pub(crate) struct Standing {
 pub(crate) struct Cluster {
     settings: Clustering,
     name: String,
+    /// A digest of the anchors: all members have the same.
+    anchors: String,
     local: Appender,
     logs: Arc<Logs>,
     namespaces: Arc<Namespaces>,
@@ -107,6 +111,8 @@ pub(crate) struct Cluster {
     added: Mutex<Vec<(i64, String, usize)>>,
     /// Our term, or -1.
     term: AtomicI64,
+    /// When the servers were asked for somebody who is ahead of us.
+    asked: Mutex<Option<Instant>>,
     /// When the servers' clock showed what.
     time: Mutex<Option<(Instant, Duration)>>,
     standing: Mutex<Standing>,
@@ -130,7 +136,8 @@ impl Cluster {
             members: Vec::new(),
             signer: None,
             unsound: BTreeMap::new(),
-            gaps: BTreeSet::new(),
+            gaps: BTreeMap::new(),
+            vacant: None,
             clock_ahead: 0,
             kept: (0, 0),
             sessions_lost: 0,
@@ -138,6 +145,7 @@ impl Cluster {
         Self {
             settings,
             name,
+            anchors: namespaces.digest(),
             local,
             logs,
             namespaces,
@@ -150,6 +158,7 @@ impl Cluster {
             held: AtomicI64::new(0),
             added: Mutex::default(),
             term: AtomicI64::new(-1),
+            asked: Mutex::default(),
             time: Mutex::default(),
             standing: Mutex::new(standing),
         }
@@ -194,6 +203,12 @@ impl Cluster {
 
     fn local_head(&self, channel: &Channel) -> Option<Head> {
         self.logs.get(channel.as_str()).map(|log| log.marks().head)
+    }
+
+    /// Whether it is known here what is newest in a channel.
+    pub(crate) fn knows(&self, channel: &Channel) -> bool {
+        let standing = self.standing();
+        !standing.gaps.contains_key(channel) && !standing.unsound.contains_key(channel)
     }
 
     /// Has a channel looked at.
@@ -258,6 +273,14 @@ impl Cluster {
             let us = if member.ours { ", this broker" } else { "" };
             format!("member {} at {}, holds everything up to zxid {:#x}{us}", member.name, member.address, member.held)
         }));
+        let others = standing.members.iter().filter(|member| standing.members.iter().any(|us| us.ours && us.anchors != member.anchors));
+        lines.extend(
+            others.map(|member| {
+                format!("member {} has other anchors than this broker: correct the configuration of one of them", member.name)
+            }),
+        );
+        let late = standing.gaps.iter().filter(|(_, since)| since.elapsed() > CLUSTER_GAP);
+        lines.extend(late.map(|(channel, _)| format!("{channel} waits for statements that no live member has")));
         lines.extend(standing.unsound.iter().map(|(channel, why)| format!("{channel} cannot be followed: {why}")));
         lines
     }

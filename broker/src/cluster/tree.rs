@@ -5,8 +5,8 @@
 //! | `/layout` | `tidings 1` |
 //! | `/heads/CHANNEL` | serial and id of the head; its version is what an append checks |
 //! | `/entries/CHANNEL/SERIAL` | `Path`, LF, the statement; until every member has it |
-//! | `/members/NAME` | ephemeral: where the others reach this member |
-//! | `/held/NAME` | ephemeral: the zxid up to which it holds everything |
+//! | `/members/NAME` | ephemeral: where the others reach this member, and a digest of its anchors |
+//! | `/held/NAME` | ephemeral: the zxid up to which it holds everything, and the channels for which that is not so |
 //! | `/term` | name and zxid of the member that signs beats and trims; its version is the term |
 //! | `/slots/GROUP` | who is down, who waits, who has failed |
 
@@ -98,8 +98,12 @@ pub(crate) struct Member {
     pub(crate) address: String,
     /// Since when; also what tells two lives of one name apart.
     pub(crate) zxid: i64,
-    /// Up to where it holds everything.
+    /// Up to where it holds everything, but for what it lacks.
     pub(crate) held: i64,
+    /// Channels that it has not whole, or cannot follow.
+    pub(crate) lacks: Vec<String>,
+    /// A digest of its anchors, which are the same for all.
+    pub(crate) anchors: String,
     pub(crate) ours: bool,
 }
 
@@ -120,6 +124,8 @@ pub(super) enum NotAppended {
     Race,
     /// Another member signs.
     Term,
+    /// A node is where none can be, or is not there.
+    Damaged(String),
     /// It is not known whether it was made.
     Unknown(zk::Error),
     Refused(zk::Error),
@@ -175,6 +181,14 @@ async fn connect(settings: &Clustering) -> Result<(zk::Client, Acls<'static>), T
     let client = tokio::time::timeout(settings.session * 2, connecting).await;
     let client = client.unwrap_or_else(|_| Err(TreeError::Connect { servers: settings.servers.clone(), source: zk::Error::Timeout }))?;
     Ok((client, acls))
+}
+
+/// Sets a channel's head in the tree; see [`Tree::force_head`].
+///
+/// # Errors
+/// If the tree cannot be used.
+pub(crate) async fn set_head(settings: &Clustering, channel: &Channel, head: Head) -> Result<(), TreeError> {
+    Tree::open(settings).await?.force_head(channel, head).await
 }
 
 /// Makes an empty tree.
@@ -348,17 +362,27 @@ impl Tree {
             writer.add_create(&entry_path(channel, head.serial), &data, &options)
         };
         prepare().map_err(NotAppended::Refused)?;
+        let (first, entry) = (usize::from(term.is_some()) + usize::from(trust.is_some()), entry_path(channel, head.serial));
         let version = after.map_or(0, |seen| seen.version.wrapping_add(1));
-        use zk::Error::{BadVersion, ConnectionLoss, NoNode, NodeExists, SessionExpired, SessionMoved, Timeout};
+        use zk::Error::{BadArguments, BadVersion, InvalidAcl, MarshallingError, NoAuth, NoNode, NodeExists, NotReadOnly, QuotaExceeded};
         match writer.commit().await {
             Ok(_) => Ok(Seen { head, version, zxid: 0 }),
             Err(zk::MultiWriteError::OperationFailed { index: 0, source: BadVersion }) if term.is_some() => Err(NotAppended::Term),
+            Err(zk::MultiWriteError::OperationFailed { index, source: NodeExists | NoNode }) if index > first => {
+                // The head was as it should be, so it is no race. What is only missing, or left over from another time, is put right.
+                match after {
+                    Some(_) if self.client.create(&format!("/entries/{channel}"), b"", &options).await.is_ok() => Err(NotAppended::Race),
+                    None if self.client.delete(&format!("/entries/{channel}"), None).await.is_ok() => Err(NotAppended::Race),
+                    _ => Err(NotAppended::Damaged(entry)),
+                }
+            }
             Err(error) => match zk::Error::from(error) {
                 BadVersion | NodeExists | NoNode => Err(NotAppended::Race),
-                error @ (ConnectionLoss | Timeout | SessionExpired | SessionMoved | zk::Error::Custom(_)) => {
-                    Err(NotAppended::Unknown(error))
+                error @ (NoAuth | InvalidAcl | QuotaExceeded | MarshallingError | NotReadOnly | BadArguments(_)) => {
+                    Err(NotAppended::Refused(error))
                 }
-                error => Err(NotAppended::Refused(error)),
+                // Everything else may have happened after it was made.
+                error => Err(NotAppended::Unknown(error)),
             },
         }
     }
@@ -375,26 +399,47 @@ impl Tree {
                 writer.add_create(&format!("/entries/{channel}"), b"", &options)?;
             }
         }
-        match writer.commit().await.map_err(zk::Error::from) {
+        match writer.commit().await {
             Ok(_) => Ok(true),
-            Err(zk::Error::BadVersion | zk::Error::NodeExists) => Ok(false),
-            Err(error) => Err(self.explain(error)),
+            // Entries are left of a head that somebody has removed.
+            Err(zk::MultiWriteError::OperationFailed { index: 1, source: zk::Error::NodeExists }) => {
+                let set = self.client.create(&head_path(channel), &write_head(head), &options).await;
+                Ok(set.is_ok())
+            }
+            Err(error) => match zk::Error::from(error) {
+                zk::Error::BadVersion | zk::Error::NodeExists => Ok(false),
+                error => Err(self.explain(error)),
+            },
         }
     }
 
+    /// Sets a head to what an operator has decided for, and removes what was above it.
+    pub(super) async fn force_head(&self, channel: &Channel, head: Head) -> Result<(), TreeError> {
+        let seen = self.heads(std::slice::from_ref(channel)).await?.pop();
+        let entries = self.client.list_children(&format!("/entries/{channel}")).await.unwrap_or_default();
+        let above = entries.iter().filter(|name| name.parse().is_ok_and(|serial: u32| serial > head.serial.number()));
+        let above: Vec<String> = above.map(|name| format!("/entries/{channel}/{name}")).collect();
+        match seen {
+            Some(Ok(None)) => drop(self.set_head(channel, head, None).await?),
+            // Whatever it holds.
+            _ => drop(self.client.set_data(&head_path(channel), &write_head(head), None).await?),
+        }
+        self.forget(&above).await
+    }
+
     /// Becomes a member; whether the name was free.
-    pub(super) async fn join(&self, name: &str, address: &str) -> Result<bool, TreeError> {
+    pub(super) async fn join(&self, name: &str, address: &str, anchors: &str) -> Result<bool, TreeError> {
         let options = CreateMode::Ephemeral.with_acls(self.acls);
-        match self.client.create(&format!("/members/{name}"), address.as_bytes(), &options).await {
+        match self.client.create(&format!("/members/{name}"), format!("{address} {anchors}").as_bytes(), &options).await {
             Ok(_) => Ok(true),
             Err(zk::Error::NodeExists) => Ok(false),
             Err(error) => Err(self.explain(error)),
         }
     }
 
-    /// Says up to where this member holds everything; the servers' time then.
-    pub(super) async fn hold(&self, name: &str, zxid: i64) -> Result<Duration, TreeError> {
-        let (path, data) = (format!("/held/{name}"), zxid.to_string());
+    /// Says up to where this member holds everything, but for some channels; the servers' time then.
+    pub(super) async fn hold(&self, name: &str, zxid: i64, lacks: &[String]) -> Result<Duration, TreeError> {
+        let (path, data) = (format!("/held/{name}"), format!("{zxid} {}", lacks.join(" ")));
         let stat = match self.client.set_data(&path, data.as_bytes(), None).await {
             Err(zk::Error::NoNode) => self.client.create(&path, data.as_bytes(), &CreateMode::Ephemeral.with_acls(self.acls)).await?.0,
             set => set.map_err(|error| self.explain(error))?,
@@ -411,10 +456,21 @@ impl Tree {
             let (member, held) = (self.client.get_data(&member), self.client.get_data(&held));
             let (Ok((address, stat)), held) = (member.await, held.await) else { continue };
             let held = held.ok().filter(|(_, held)| held.ephemeral_owner == stat.ephemeral_owner);
-            let held = held.and_then(|(data, _)| std::str::from_utf8(&data).ok()?.parse().ok()).unwrap_or(0);
+            let held = held.map(|(data, _)| String::from_utf8_lossy(&data).into_owned()).unwrap_or_default();
+            let (zxid, lacks) = held.split_once(' ').unwrap_or((&held, ""));
+            let lacks = lacks.split_ascii_whitespace().map(String::from).collect();
             let address = String::from_utf8_lossy(&address).into_owned();
+            let (address, anchors) = address.split_once(' ').unwrap_or((&address, ""));
             let ours = stat.ephemeral_owner == self.client.session_id().0;
-            members.push(Member { name, address, zxid: stat.czxid, held, ours });
+            members.push(Member {
+                name,
+                address: address.into(),
+                zxid: stat.czxid,
+                held: zxid.parse().unwrap_or(0),
+                lacks,
+                anchors: anchors.into(),
+                ours,
+            });
         }
         members.sort_by_key(|member| member.zxid);
         Ok(members)

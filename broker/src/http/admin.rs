@@ -83,7 +83,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
             "signs_and_trims": standing.signer,
             "statements_to_come": statements,
             "channels_to_come": lagging,
-            "filled_from_members": standing.gaps.iter().map(|channel| channel.as_str()).collect::<Vec<_>>(),
+            "filled_from_members": standing.gaps.keys().map(|channel| channel.as_str()).collect::<Vec<_>>(),
             "unsound": standing.unsound.iter().map(|(channel, why)| (channel.as_str(), why.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
             "clock_ahead_seconds": standing.clock_ahead,
             "kept_entries": standing.kept.0,

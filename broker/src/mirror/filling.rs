@@ -137,7 +137,10 @@ pub(super) async fn fill(
     if theirs <= from + 1 {
         lock(&mirror.holes).remove(channel);
     }
+    // What members of a cluster have removed by age, we would remove too.
+    let aged = mirror.settings.whole && (channel.is_beat() || has_age(shared, channel));
     let ends_at_floor = match from {
+        _ if aged => true,
         0 => own >= theirs || mirror.may_begin(channel, theirs),
         _ => floor > from + 1 && (own > from + 1 || mirror.accepts_hole(channel, from + 1, patience)),
     };
@@ -188,6 +191,12 @@ pub(super) async fn fill(
     // What was half filled is whole now; what came since then is the next gap.
     let more = (from + 1..high).contains(&head());
     Ok(if more { Filled::More } else { Filled::Whole })
+}
+
+/// Whether our retention removes what has become old.
+fn has_age(shared: &Shared, channel: &Channel) -> bool {
+    let retention = shared.settings.retention.iter().find(|r| r.channels.matches(channel.as_str()));
+    retention.is_some_and(|retention| retention.age.is_some())
 }
 
 /// Below this nothing is wanted: what retention would remove at once.

@@ -191,6 +191,9 @@ impl Mirror {
     /// Whether a log that we have may go on behind a hole: only if nobody has what follows our head. Of an upstream that is
     /// away, or numbers articles by itself, that is not known, and the hole has to have been there for a while.
     fn accepts_hole(&self, channel: &Channel, next: u32, patience: Duration) -> bool {
+        if self.settings.whole {
+            return false;
+        }
         let has = |(low, high): &(u32, u32)| (*low..=*high).contains(&next);
         if self.upstreams.iter().any(|upstream| upstream.standing().claims(channel).is_some_and(has)) {
             lock(&self.holes).remove(channel);
@@ -207,6 +210,9 @@ impl Mirror {
 
     /// Whether a log that we do not have may begin with a serial: only if nobody who can be asked has more of it.
     fn may_begin(&self, channel: &Channel, low: u32) -> bool {
+        if self.settings.whole {
+            return false;
+        }
         self.upstreams.iter().all(|upstream| {
             let standing = upstream.standing();
             let known = standing.looked || standing.telling == Some(false) || standing.trouble.is_some();
