@@ -110,3 +110,54 @@ impl History {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidings_protocol::{Serial, StatementId};
+
+    use super::*;
+
+    fn channel() -> Channel {
+        "test.a".parse().unwrap_or_else(|_| panic!("no channel"))
+    }
+
+    fn head(serial: u32, what: &str) -> Head {
+        Head { serial: Serial::new(serial).unwrap_or(Serial::FIRST), id: StatementId::of(what.as_bytes()) }
+    }
+
+    fn log(heads: &[Head]) -> Got {
+        Got::from([(channel(), heads.to_vec())])
+    }
+
+    fn check(history: &History, first: &[Head], second: &[Head]) -> String {
+        let logs = BTreeMap::from([("a".into(), log(first)), ("b".into(), log(second))]);
+        history.check(&logs).map_or_else(|error| error.to_string(), |_| "good".into())
+    }
+
+    /// The checker sees each thing that must never be.
+    #[test]
+    fn every_contradiction_is_found() {
+        let (one, two, other) = (head(1, "one"), head(2, "two"), head(2, "other"));
+        let seen = |posts: &[(Head, Outcome)], got: &[Head]| {
+            let history = History::default();
+            posts.iter().for_each(|(head, outcome)| history.post(&channel(), *head, *outcome));
+            got.iter().for_each(|head| history.got("s", &channel(), *head));
+            history
+        };
+        use Outcome::{Refused, Stored, Unknown};
+        let good = seen(&[(one, Stored), (two, Unknown), (other, Refused)], &[one, two]);
+        assert_eq!(check(&good, &[one, two], &[one, two]), "good");
+        assert!(check(&good, &[one, two], &[one]).contains("different logs"));
+        assert!(check(&good, &[one, head(3, "x")], &[one, head(3, "x")]).contains("has a gap"));
+        let all = [one, two];
+        assert!(check(&seen(&[(other, Stored)], &all), &all, &all).contains("is not in the log"));
+        assert!(check(&seen(&[(two, Stored), (two, Stored)], &all), &all, &all).contains("acknowledged twice"));
+        assert!(check(&seen(&[(two, Refused)], &all), &all, &all).contains("was refused, and is in the log"));
+        assert!(check(&seen(&[], &[one]), &all, &all).contains("has not got the log"));
+        assert!(check(&seen(&[], &[two]), &all, &all).contains("where 1 comes next"));
+        assert!(check(&seen(&[], &[one, other]), &all, &all).contains("has not got the log"));
+        let wrong = seen(&[], &all);
+        wrong.wrong("three are down".into());
+        assert!(check(&wrong, &all, &all).contains("three are down"));
+    }
+}
