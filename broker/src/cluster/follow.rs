@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use tidings_protocol::{Channel, Serial, verify::VerifyError};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
-use super::{Cluster, Fill, Found, Seen, Tree, TreeError, has_ended, lock};
+use super::{Cluster, Fill, Found, Seen, Tree, TreeError, lock};
 use crate::{
     append::{AppendError, Copied, Offer, Run},
     limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_TICK},
@@ -76,7 +76,7 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
                     cluster.rounds.send_modify(|round| *round += 1);
                 }
             }
-            Err(TreeError::Session(error)) if !has_ended(tree) => {
+            Err(TreeError::Session(error)) if !tree.has_ended() => {
                 tracing::debug!(%error, "a round of following was broken off");
                 everything = true;
                 sleep(Duration::from_millis(100)).await;
@@ -163,9 +163,20 @@ impl Round<'_> {
 
     async fn make(mut self, batch: &BTreeSet<Channel>, missing: Vec<(Channel, Seen)>) -> Result<i64, TreeError> {
         let mut found = Vec::new();
-        for (channel, seen) in missing {
-            found.extend(self.read_missing(&channel, seen).await?);
+        // Many at once: each waits for its answers, and not for those of the others.
+        let reads = missing.into_iter().map(|(channel, seen)| read_missing(self.cluster, self.tree, channel, seen));
+        let mut reads = stream::iter(reads).buffer_unordered(CLUSTER_ABREAST);
+        while let Some((channel, read)) = reads.next().await {
+            match read? {
+                Missing::All(entries) => found.extend(entries),
+                Missing::Some(entries) => {
+                    found.extend(entries);
+                    self.gaps.insert(channel);
+                }
+                Missing::Damaged(why) => drop(self.unsound.insert(channel, why)),
+            }
         }
+        drop(reads);
         // In the order in which it was settled: each is judged by the trust that was in force then.
         found.sort_by_key(|found| found.zxid);
         self.store(found).await;
@@ -228,31 +239,6 @@ impl Round<'_> {
             self.gaps.insert(channel.clone());
         }
         Ok(None)
-    }
-
-    /// The entries above our head, from the top down to where the servers have forgotten.
-    async fn read_missing(&mut self, channel: &Channel, seen: Seen) -> Result<Vec<Found>, TreeError> {
-        let floor = self.cluster.local_head(channel).map_or(0, |head| head.serial.number());
-        let (mut top, mut all) = (seen.head.serial.number(), Vec::new());
-        while top > floor {
-            let low = floor.max(top.saturating_sub(u32::try_from(CLUSTER_ABREAST).unwrap_or(u32::MAX)));
-            let serials: Vec<Serial> = (low + 1..=top).rev().filter_map(Serial::new).collect();
-            for entry in self.tree.entries(channel, &serials).await? {
-                match entry {
-                    Some(Ok(found)) => all.push(found),
-                    Some(Err(error)) => {
-                        self.unsound.insert(channel.clone(), error.to_string());
-                        return Ok(Vec::new());
-                    }
-                    None => {
-                        self.gaps.insert(channel.clone());
-                        return Ok(all);
-                    }
-                }
-            }
-            top = low;
-        }
-        Ok(all)
     }
 
     async fn store(&mut self, found: Vec<Found>) {
@@ -325,6 +311,39 @@ impl Round<'_> {
             self.unsound.insert(channel.clone(), error.to_string());
         }
     }
+}
+
+/// What the tree has above our head.
+enum Missing {
+    /// All of it.
+    All(Vec<Found>),
+    /// The servers have forgotten what lies below.
+    Some(Vec<Found>),
+    /// Why it cannot be used.
+    Damaged(String),
+}
+
+/// The entries above our head, from the top down to where the servers have forgotten.
+async fn read_missing(cluster: &Cluster, tree: &Tree, channel: Channel, seen: Seen) -> (Channel, Result<Missing, TreeError>) {
+    let floor = cluster.local_head(&channel).map_or(0, |head| head.serial.number());
+    let read = async {
+        let (mut top, mut all) = (seen.head.serial.number(), Vec::new());
+        while top > floor {
+            let low = floor.max(top.saturating_sub(u32::try_from(CLUSTER_ABREAST).unwrap_or(u32::MAX)));
+            let serials: Vec<Serial> = (low + 1..=top).rev().filter_map(Serial::new).collect();
+            for entry in tree.entries(&channel, &serials).await? {
+                match entry {
+                    Some(Ok(found)) => all.push(found),
+                    Some(Err(error)) => return Ok(Missing::Damaged(error.to_string())),
+                    None => return Ok(Missing::Some(all)),
+                }
+            }
+            top = low;
+        }
+        Ok(Missing::All(all))
+    };
+    let read = read.await;
+    (channel, read)
 }
 
 /// Fills from other members what the servers have forgotten, for as long as there is something.

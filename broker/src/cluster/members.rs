@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Cluster, Member, State, Tree, TreeError, has_ended, lock};
+use super::{Cluster, Member, State, Tree, TreeError, lock};
 use crate::{
     clock,
     limits::{CLUSTER_ABREAST, CLUSTER_CLOCK, CLUSTER_COPIES, CLUSTER_COUNT, CLUSTER_GAP, CLUSTER_LACKS, CLUSTER_TICK},
@@ -27,10 +27,10 @@ pub(super) async fn take_part(cluster: &Cluster, tree: &Tree) -> Result<(), Tree
         ticks.tick().await;
         match tick(cluster, tree, &mut trimming).await {
             Ok(()) => {}
-            Err(TreeError::Session(error)) if !has_ended(tree) => tracing::debug!(%error, "the members were not looked at"),
+            Err(TreeError::Session(error)) if !tree.has_ended() => tracing::debug!(%error, "the members were not looked at"),
             Err(error) => return Err(error),
         }
-        if has_ended(tree) {
+        if tree.has_ended() {
             return Err(zookeeper_client::Error::SessionExpired.into());
         }
     }

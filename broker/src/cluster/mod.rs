@@ -26,7 +26,6 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use zookeeper_client::SessionState;
 
 use crate::{
     append::{AppendError, Appender},
@@ -330,9 +329,4 @@ async fn session(cluster: &Cluster, fill: &Fill) -> Result<(), TreeError> {
         ended = follow::follow(cluster, &tree, fill) => ended,
         ended = members::take_part(cluster, &tree) => ended,
     }
-}
-
-/// Whether a session can only be begun anew.
-fn has_ended(tree: &Tree) -> bool {
-    matches!(tree.state(), SessionState::Expired | SessionState::Closed | SessionState::AuthFailed)
 }

@@ -131,10 +131,12 @@ pub(super) enum NotAppended {
     Refused(zk::Error),
 }
 
-/// A session with the servers, at the root of our tree.
-#[derive(Clone)]
+/// Two sessions with the servers, at the root of our tree: within one, what is read waits for what was written before.
 pub(super) struct Tree {
+    /// Reads, watches, and is the member.
     client: zk::Client,
+    /// Appends.
+    appending: zk::Client,
     root: String,
     acls: Acls<'static>,
 }
@@ -222,10 +224,10 @@ pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
 impl Tree {
     /// Connects, and looks whether it is our tree.
     pub(super) async fn open(settings: &Clustering) -> Result<Self, TreeError> {
-        let (client, acls) = connect(settings).await?;
+        let ((client, acls), (appending, _)) = (connect(settings).await?, connect(settings).await?);
         let root = settings.root.clone();
-        let client = client.chroot(root.clone()).map_err(|_| TreeError::Nothing(root.clone()))?;
-        let tree = Self { client, root, acls };
+        let at_root = |client: zk::Client| client.chroot(root.clone()).map_err(|_| TreeError::Nothing(root.clone()));
+        let tree = Self { client: at_root(client)?, appending: at_root(appending)?, root: root.clone(), acls };
         match tree.client.get_data("/layout").await {
             Ok((data, _)) if data == LAYOUT => Ok(tree),
             Ok((data, _)) => Err(TreeError::Foreign { root: tree.root, found: format!("{:?}", String::from_utf8_lossy(&data)) }),
@@ -249,12 +251,12 @@ impl Tree {
 
     /// Whether a server with a majority behind it answers, as far as is known now.
     pub(super) fn is_live(&self) -> bool {
-        self.client.state() == SessionState::SyncConnected
+        [&self.client, &self.appending].iter().all(|client| client.state() == SessionState::SyncConnected)
     }
 
-    /// How the session stands.
-    pub(super) fn state(&self) -> SessionState {
-        self.client.state()
+    /// Whether it can only be begun anew.
+    pub(super) fn has_ended(&self) -> bool {
+        [&self.client, &self.appending].iter().any(|client| client.state().is_terminated())
     }
 
     /// What has been settled by others is seen by the next reads.
@@ -344,7 +346,7 @@ impl Tree {
         let (channel, head) = (statement.channel(), statement.head());
         let options = CreateMode::Persistent.with_acls(self.acls);
         let data = [path.as_bytes(), b"\n", statement.octets()].concat();
-        let mut writer = self.client.new_multi_writer();
+        let mut writer = self.appending.new_multi_writer();
         let mut prepare = || {
             if let Some(term) = term {
                 writer.add_check_version("/term", term)?;
@@ -371,8 +373,8 @@ impl Tree {
             Err(zk::MultiWriteError::OperationFailed { index, source: NodeExists | NoNode }) if index > first => {
                 // The head was as it should be, so it is no race. What is only missing, or left over from another time, is put right.
                 match after {
-                    Some(_) if self.client.create(&format!("/entries/{channel}"), b"", &options).await.is_ok() => Err(NotAppended::Race),
-                    None if self.client.delete(&format!("/entries/{channel}"), None).await.is_ok() => Err(NotAppended::Race),
+                    Some(_) if self.appending.create(&format!("/entries/{channel}"), b"", &options).await.is_ok() => Err(NotAppended::Race),
+                    None if self.appending.delete(&format!("/entries/{channel}"), None).await.is_ok() => Err(NotAppended::Race),
                     _ => Err(NotAppended::Damaged(entry)),
                 }
             }
