@@ -179,7 +179,7 @@ impl Broker {
         let mirror = settings.mirror.as_ref().map(Mirror::new).transpose()?.map(Arc::new);
         let cluster = settings.cluster.as_ref().map(|cluster| {
             let mirrored = settings.mirror.as_ref().map(|mirror| mirror.channels.clone());
-            Arc::new(Cluster::new(cluster.clone(), config.name.clone(), appender.clone(), logs.clone(), namespaces.clone(), mirrored))
+            Arc::new(Cluster::new(cluster.clone(), config.name.clone(), appender.clone(), logs.clone(), namespaces.clone(), mirrored, settings.common()))
         });
         let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone(), config.data_dir.clone())), Keep::Cluster);
         let slots = Arc::new(Slots::new(settings.slots.clone(), keep));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tidings_protocol::{Anchor, Channel, Namespace, Serial, Statement, StatementId, trust::Trust, verify::VerifyError};
+use tidings_protocol::{Anchor, Channel, Namespace, Serial, Statement, trust::Trust, verify::VerifyError};
 
 use crate::store::{Store, StoreError};
 
@@ -62,13 +62,6 @@ impl Namespaces {
             Ok(Provisioned { anchor: anchor.clone(), trust: ArcSwapOption::from_pointee(trust) })
         };
         anchors.iter().map(open).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// A digest of all anchors, by which two brokers see whether they have the same.
-    pub(crate) fn digest(&self) -> String {
-        let mut lines: Vec<String> = self.0.iter().map(|provisioned| provisioned.anchor.to_string()).collect();
-        lines.sort();
-        StatementId::of(lines.join("\n").as_bytes()).to_string()
     }
 
     /// The namespace that a channel belongs to.

@@ -387,7 +387,7 @@ async fn a_wrong_place_is_refused_by_name() -> anyhow::Result<()> {
     client.delete(&format!("{}/queue", site.root), None).await?;
     // The right place; once.
     site.init(&member)?;
-    assert!(site.init(&member).unwrap_err().to_string().contains("a cluster already"));
+    assert!(site.init(&member).unwrap_err().to_string().contains("there is a cluster already"));
     site.publish_trust(&member).await
 }
 

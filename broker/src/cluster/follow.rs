@@ -213,9 +213,11 @@ impl Round<'_> {
             if let Some(ours) = ours {
                 if self.tree.set_head(channel, ours, None).await? {
                     tracing::info!(%channel, head = %ours.serial, "the cluster begins this channel where this broker has it");
+                    lock(&self.cluster.dirty).insert(channel.clone());
+                } else {
+                    // It is looked at again with the next tick, whoever has set it.
+                    self.gaps.insert(channel.clone());
                 }
-                // It is looked at again with the next tick, whoever has set it.
-                self.gaps.insert(channel.clone());
             }
             lock(&self.cluster.seen).remove(channel);
             return Ok(None);
@@ -227,7 +229,7 @@ impl Round<'_> {
         let same = log.and_then(|log| log.entry(seen.head.serial).ok()?).map(|entry| entry.head == seen.head);
         if same != Some(true) {
             let why = match same {
-                Some(_) => "this broker something else: a fork",
+                Some(_) => "this broker something else: a fork, of which one is to be decided for (`tidingsd set-head`)",
                 None => "this broker has removed by retention what it has had there",
             };
             self.unsound.insert(channel.clone(), format!("at {} the cluster has {}, and {why}", seen.head.serial, seen.head.id));

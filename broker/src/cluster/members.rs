@@ -40,7 +40,7 @@ async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -
     let name = &cluster.name;
     let mut members = tree.members().await?;
     if !members.iter().any(|member| member.name == *name)
-        && tree.join(name, &cluster.settings.address.to_string(), &cluster.anchors).await?
+        && tree.join(name, &cluster.settings.address.to_string(), &cluster.common).await?
     {
         members = tree.members().await?;
     }
@@ -140,10 +140,10 @@ fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Optio
     }
     if were != are {
         tracing::info!(members = are.join(" "), "the members of the cluster");
-        for other in members.iter().filter(|member| member.anchors != cluster.anchors) {
+        for other in members.iter().filter(|member| member.common != cluster.common) {
             tracing::error!(
                 member = other.name,
-                "this member has other anchors: what only one of the two serves has fewer copies than it seems"
+                "this member has other anchors, or other groups of slots: correct the configuration of one of the two, and start it again"
             );
         }
     }

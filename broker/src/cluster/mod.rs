@@ -90,8 +90,8 @@ pub(crate) struct Standing {
 pub(crate) struct Cluster {
     settings: Clustering,
     name: String,
-    /// A digest of the anchors: all members have the same.
-    anchors: String,
+    /// A digest of what is the same for all members: anchors and groups of slots.
+    common: String,
     local: Appender,
     logs: Arc<Logs>,
     namespaces: Arc<Namespaces>,
@@ -129,6 +129,7 @@ impl Cluster {
         logs: Arc<Logs>,
         namespaces: Arc<Namespaces>,
         mirrored: Option<Wildmat>,
+        common: String,
     ) -> Self {
         let standing = Standing {
             state: State::Connecting("the broker has just started".into()),
@@ -144,7 +145,7 @@ impl Cluster {
         Self {
             settings,
             name,
-            anchors: namespaces.digest(),
+            common,
             local,
             logs,
             namespaces,
@@ -202,6 +203,11 @@ impl Cluster {
 
     fn local_head(&self, channel: &Channel) -> Option<Head> {
         self.logs.get(channel.as_str()).map(|log| log.marks().head)
+    }
+
+    /// Members whose configuration differs from ours where all have the same.
+    pub(crate) fn strangers(&self) -> Vec<String> {
+        self.standing().members.iter().filter(|member| member.common != self.common).map(|member| member.name.clone()).collect()
     }
 
     /// Whether it is known here what is newest in a channel.
@@ -272,10 +278,10 @@ impl Cluster {
             let us = if member.ours { ", this broker" } else { "" };
             format!("member {} at {}, holds everything up to zxid {:#x}{us}", member.name, member.address, member.held)
         }));
-        let others = standing.members.iter().filter(|member| standing.members.iter().any(|us| us.ours && us.anchors != member.anchors));
+        let others = standing.members.iter().filter(|member| standing.members.iter().any(|us| us.ours && us.common != member.common));
         lines.extend(
             others.map(|member| {
-                format!("member {} has other anchors than this broker: correct the configuration of one of them", member.name)
+                format!("member {} has other anchors, or other groups of slots, than this broker: correct the configuration of one of them", member.name)
             }),
         );
         let late = standing.gaps.iter().filter(|(_, since)| since.elapsed() > CLUSTER_GAP);

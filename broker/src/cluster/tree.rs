@@ -5,7 +5,7 @@
 //! | `/layout` | `tidings 1` |
 //! | `/heads/CHANNEL` | serial and id of the head; its version is what an append checks |
 //! | `/entries/CHANNEL/SERIAL` | `Path`, LF, the statement; until every member has it |
-//! | `/members/NAME` | ephemeral: where the others reach this member, and a digest of its anchors |
+//! | `/members/NAME` | ephemeral: where the others reach this member, and a digest of what is the same for all |
 //! | `/held/NAME` | ephemeral: the zxid up to which it holds everything, and the channels for which that is not so |
 //! | `/term` | name and zxid of the member that signs beats and trims; its version is the term |
 //! | `/slots/GROUP` | who is down, who waits, who has failed |
@@ -46,6 +46,9 @@ pub enum TreeError {
     /// Nothing is there.
     #[error("there is no cluster at {0} of these ZooKeeper servers; if this is the right place, `tidingsd init-cluster` makes one")]
     Nothing(String),
+    /// It is there already.
+    #[error("there is a cluster already at {0} of these ZooKeeper servers; start its brokers")]
+    Exists(String),
     /// Something else is there.
     #[error(
         "{root} of these ZooKeeper servers holds {found}, and not what this tidingsd knows (`tidings 1`); correct cluster.root, or use the version that made it"
@@ -102,8 +105,8 @@ pub(crate) struct Member {
     pub(crate) held: i64,
     /// Channels that it has not whole, or cannot follow.
     pub(crate) lacks: Vec<String>,
-    /// A digest of its anchors, which are the same for all.
-    pub(crate) anchors: String,
+    /// A digest of what is the same for all.
+    pub(crate) common: String,
     pub(crate) ours: bool,
 }
 
@@ -215,7 +218,7 @@ pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
     match writer.commit().await {
         Ok(_) => Ok(()),
         Err(zk::MultiWriteError::OperationFailed { source: zk::Error::NodeExists, .. }) => {
-            Err(TreeError::Foreign { root: settings.root.clone(), found: "a cluster already".into() })
+            Err(TreeError::Exists(settings.root.clone()))
         }
         Err(error) => Err(explain(error.into())),
     }
@@ -430,9 +433,9 @@ impl Tree {
     }
 
     /// Becomes a member; whether the name was free.
-    pub(super) async fn join(&self, name: &str, address: &str, anchors: &str) -> Result<bool, TreeError> {
+    pub(super) async fn join(&self, name: &str, address: &str, common: &str) -> Result<bool, TreeError> {
         let options = CreateMode::Ephemeral.with_acls(self.acls);
-        match self.client.create(&format!("/members/{name}"), format!("{address} {anchors}").as_bytes(), &options).await {
+        match self.client.create(&format!("/members/{name}"), format!("{address} {common}").as_bytes(), &options).await {
             Ok(_) => Ok(true),
             Err(zk::Error::NodeExists) => Ok(false),
             Err(error) => Err(self.explain(error)),
@@ -462,7 +465,7 @@ impl Tree {
             let (zxid, lacks) = held.split_once(' ').unwrap_or((&held, ""));
             let lacks = lacks.split_ascii_whitespace().map(String::from).collect();
             let address = String::from_utf8_lossy(&address).into_owned();
-            let (address, anchors) = address.split_once(' ').unwrap_or((&address, ""));
+            let (address, common) = address.split_once(' ').unwrap_or((&address, ""));
             let ours = stat.ephemeral_owner == self.client.session_id().0;
             members.push(Member {
                 name,
@@ -470,7 +473,7 @@ impl Tree {
                 zxid: stat.czxid,
                 held: zxid.parse().unwrap_or(0),
                 lacks,
-                anchors: anchors.into(),
+                common: common.into(),
                 ours,
             });
         }

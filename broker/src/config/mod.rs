@@ -15,7 +15,7 @@ use std::{
 use ipnet::IpNet;
 use tidings_client::Address;
 use tidings_protocol::{
-    Anchor, Namespace, Wildmat,
+    Anchor, Namespace, StatementId, Wildmat,
     limits::{BEAT_LIFE_SECONDS, HEARTBEAT_SECONDS},
     slot::SlotName,
 };
@@ -195,6 +195,15 @@ impl Settings {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let config = toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.into(), reason: explain(&text, &error) })?;
         Self::check(config, path)
+    }
+
+    /// A digest of what is the same for all members of a cluster: anchors, and groups of slots.
+    pub(crate) fn common(&self) -> String {
+        let mut lines: Vec<String> = self.anchors.iter().map(ToString::to_string).collect();
+        let group = |group: &SlotGroup| format!("{} {} {} {}", group.name, group.rules.max, group.rules.lease, group.rules.failures);
+        lines.extend(self.slots.iter().map(group));
+        lines.sort();
+        StatementId::of(lines.join("\n").as_bytes()).to_string()
     }
 
     /// Checks a configuration; `file` is used in messages only.

@@ -42,6 +42,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         if cluster.state() != cluster::State::Member {
             missing.push(cluster.describe().swap_remove(0));
         }
+        let strangers = cluster.strangers();
+        if !strangers.is_empty() {
+            missing.push(format!("{} have other anchors, or other groups of slots, than this broker", strangers.join(", ")));
+        }
         let standing = cluster.standing();
         if !standing.gaps.is_empty() {
             missing.push(format!("{} channels are being filled from other members", standing.gaps.len()));

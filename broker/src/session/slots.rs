@@ -57,7 +57,9 @@ async fn answer(session: &mut Session, SlotRequest { group, what }: SlotRequest)
         }
         SlotAction::Clear(node) => {
             let answer = slots.clear(&group, node.as_str()).await?;
-            tracing::info!(%group, %node, peer = %session.place.peer, name = session.name(), "an operator clears a node");
+            if answer == Answer::Free {
+                tracing::info!(%group, %node, peer = %session.place.peer, name = session.name(), "an operator has cleared a node");
+            }
             (node, answer)
         }
         SlotAction::List => {
@@ -71,7 +73,7 @@ async fn answer(session: &mut Session, SlotRequest { group, what }: SlotRequest)
         }
     };
     if let Answer::Lost(Lost::Replaced | Lost::Other) = answer {
-        tracing::error!(%group, %node, peer = %session.place.peer, ?answer, "this node has a slot by another request: have two machines one name?");
+        tracing::warn!(%group, %node, peer = %session.place.peer, ?answer, "this node has a slot by another request: have two machines one name?");
     }
     // Each request may be a write; who asks without end waits for himself.
     tokio::time::sleep(SLOT_PAUSE).await;
@@ -92,7 +94,7 @@ fn refusal(session: &Session, rules: &SlotGroup, what: &SlotAction) -> Option<Re
         return Some(Response::new(code::NEEDS_TLS, "slots of this group are given over TLS only"));
     }
     let node = match what {
-        SlotAction::Clear(_) if !operates => return Some(Response::new(code::WHO_ARE_YOU, "only operators of the group may clear it")),
+        SlotAction::Clear(_) if !operates => return Some(Response::new(code::WHO_ARE_YOU, "only those whom `operators` of the group names may clear it")),
         SlotAction::List | SlotAction::Log | SlotAction::Clear(_) if operates => return None,
         SlotAction::List | SlotAction::Log | SlotAction::Clear(_) => None,
         SlotAction::Take(node, _) | SlotAction::Hold(node, _) | SlotAction::Free(node, _) => Some(node),
@@ -129,7 +131,7 @@ fn respond(rules: Rules, answer: Answer) -> Response {
         Answer::Lost(Lost::Failed) => {
             Response::new(code::SLOT_LOST, "the lease ran out, and the node counts as failed until an operator has looked")
         }
-        Answer::Lost(Lost::Replaced) => Response::new(code::SLOT_LOST, "the node has another token by now; do two machines have one name?"),
+        Answer::Lost(Lost::Replaced) => Response::new(code::SLOT_LOST, "the node has a slot with another token; have two machines one name?"),
         Answer::Lost(Lost::Other) => Response::new(
             code::SLOT_LOST,
             "the node has a slot that was taken for another serial, or by somebody else; take that one again, and free it",

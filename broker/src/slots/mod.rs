@@ -51,6 +51,9 @@ impl Slots {
         for group in groups.iter().filter(|group| group.takers.is_none() && !group.certificate) {
             tracing::warn!(group = %group.name, "everybody who reaches this broker may take slots of this group: say who, with takers or certificate");
         }
+        for group in groups.iter().filter(|group| group.operators.is_empty()) {
+            tracing::warn!(group = %group.name, "nobody may clear what fails in this group: say who, with operators");
+        }
         Self { groups: groups.into_iter().map(|group| (group, Mutex::default())).collect(), keep }
     }
 

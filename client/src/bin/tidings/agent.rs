@@ -165,7 +165,7 @@ pub(super) struct Apply {
     /// well; if the release reboots, after that, by --applied
     #[arg(long, value_name = "NAME", env = "TIDINGS_NODE")]
     node: Option<SlotName>,
-    /// For how many seconds to wait for a slot
+    /// For how many seconds to wait for a slot; a group that is stopped, since machines have failed, is not waited for
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600, requires = "node")]
     slot_wait: u64,
     #[command(flatten)]
@@ -183,7 +183,10 @@ impl Apply {
         if self.applied {
             device.note_applied(&self.channel, self.serial)?;
             return match &self.node {
-                Some(node) => self.come_back(&mut device, node).await,
+                Some(node) => {
+                    let context = || format!("{} {} is kept as applied, but the slot is not freed", self.channel, self.serial);
+                    self.come_back(&mut device, node).await.with_context(context)
+                }
                 None => Ok(()),
             };
         }
@@ -199,14 +202,15 @@ impl Apply {
             output::line(&format!("{} {} may be applied now", self.channel, self.serial));
             return Ok(());
         }
-        device.apply(&self.channel, self.serial, async |cleared: &mut Clearance<'_>| self.in_turn(cleared).await).await
+        let freed = device.apply(&self.channel, self.serial, async |cleared: &mut Clearance<'_>| self.in_turn(cleared).await).await?;
+        freed.with_context(|| format!("{} {} is applied, but the slot could not be freed", self.channel, self.serial))
     }
 
-    /// Learning and fetching are for everybody at once; going down is not.
-    async fn in_turn(&self, cleared: &mut Clearance<'_>) -> anyhow::Result<()> {
+    /// Learning and fetching are for everybody at once; going down is not. What is within says whether the slot is free again.
+    async fn in_turn(&self, cleared: &mut Clearance<'_>) -> anyhow::Result<anyhow::Result<()>> {
         let Body::Release(Release { slot: Some(group), apply, .. }) = cleared.body().clone() else {
             let child = start(&self.command)?;
-            return finish(child, &self.command, cleared).await;
+            return Ok(Ok(finish(child, &self.command, cleared).await?));
         };
         let group: SlotName = group.parse()?;
         let Some(node) = &self.node else {
@@ -225,20 +229,25 @@ impl Apply {
             Ok(child) => child,
             Err(error) => {
                 // The machine has not gone down: others may.
-                give_back(&mut slots, &group, node, taken.token).await;
+                if let Err(error) = slots.free(&group, node, taken.token).await {
+                    output::note(&format!("the slot of {group} could not be freed: {error}"));
+                }
                 return Err(error);
             }
         };
         // From here on it counts as down until it says otherwise: what has failed halfway is for its lease, and an operator.
-        finish(child, &self.command, cleared).await?;
+        let context = || format!("the slot of {group} stays taken, and the machine counts as failed when its lease has run out");
+        finish(child, &self.command, cleared).await.with_context(context)?;
         match apply {
-            Some(Way::Reboot | Way::Kexec) => output::note(&format!(
-                "the slot of {group} is this machine's until it is back: `tidings apply {} {} --applied --node {node}` frees it then",
-                self.channel, self.serial
-            )),
-            _ => give_back(&mut slots, &group, node, taken.token).await,
+            Some(Way::Reboot | Way::Kexec) => {
+                output::note(&format!(
+                    "the slot of {group} is this machine's until it is back: `tidings apply {} {} --applied --node {node}` frees it then",
+                    self.channel, self.serial
+                ));
+                Ok(Ok(()))
+            }
+            _ => Ok(Ok(slots.free(&group, node, taken.token).await?)).or_else(|error: SlotError| Ok(Err(error.into()))),
         }
-        Ok(())
     }
 
     /// After a reboot: the slot that this machine has gone down with.
@@ -257,12 +266,6 @@ impl Apply {
             Err(error) => return Err(error.into()),
         }
         Ok(())
-    }
-}
-
-async fn give_back(slots: &mut Slots, group: &SlotName, node: &SlotName, token: u64) {
-    if let Err(error) = slots.free(group, node, token).await {
-        output::note(&format!("the slot of {group} could not be freed: {error}"));
     }
 }
 

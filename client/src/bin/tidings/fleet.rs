@@ -41,8 +41,10 @@ enum Cell {
     Behind { serial: u32, statements: u32, seconds: u64 },
     /// None of it.
     Nothing,
-    /// It is not accepted, or contradicts the others.
+    /// It is not accepted.
     Wrong,
+    /// Another broker has something else in its place: one of the two is wrong, and nothing here says which.
+    Forked,
     /// The broker cannot be asked.
     Unknown,
 }
@@ -53,12 +55,14 @@ fn cell(survey: &Survey, seen: &Seen, channel: &Channel) -> Cell {
         return Cell::Wrong;
     }
     let Some(here) = view.newest(channel) else { return Cell::Nothing };
-    let others = survey.views().filter_map(|(_, view)| view.newest(channel));
-    let Some(newest) = others.max_by_key(|statement| statement.serial()) else { return Cell::Nothing };
+    let others = || survey.views().filter_map(|(_, view)| view.newest(channel));
+    if others().any(|other| other.serial() == here.serial() && other.id() != here.id()) {
+        return Cell::Forked;
+    }
+    let Some(newest) = others().max_by_key(|statement| statement.serial()) else { return Cell::Nothing };
     let serial = here.serial().number();
     match newest.serial().number() - serial {
-        0 if here.id() == newest.id() => Cell::Newest(serial),
-        0 => Cell::Wrong,
+        0 => Cell::Newest(serial),
         statements => Cell::Behind { serial, statements, seconds: now().seconds().saturating_sub(newest.time().seconds()) },
     }
 }
@@ -78,6 +82,7 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
                     Cell::Behind { serial, statements, seconds } => ("behind", Some(*serial), *statements, *seconds),
                     Cell::Nothing => ("nothing", None, 0, 0),
                     Cell::Wrong => ("wrong", None, 0, 0),
+                    Cell::Forked => ("forked", None, 0, 0),
                     Cell::Unknown => ("unknown", None, 0, 0),
                 };
                 json!({"channel": channel.as_str(), "state": state, "serial": serial, "statements_behind": statements, "seconds_behind": seconds})
@@ -101,6 +106,7 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
             Cell::Behind { serial, statements, seconds } => format!("{serial} (-{statements}, {seconds} s)"),
             Cell::Nothing => "-".into(),
             Cell::Wrong => "WRONG".into(),
+            Cell::Forked => "FORKED".into(),
             Cell::Unknown => "?".into(),
         };
         let tier = seen.tier.map_or("-".into(), |tier| tier.to_string());
@@ -114,8 +120,12 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
         rows.insert(0, header.iter().map(|text| (*text).to_owned()).collect());
     }
     output::table(&header, rows);
+    // All members of a cluster know the same members.
+    let mut members = false;
     for seen in &survey.0 {
-        seen.standing.iter().for_each(|line| output::note(&format!("{}: {line}", seen.address)));
+        let said = seen.standing.iter().filter(|line| !members || !line.starts_with("member "));
+        said.for_each(|line| output::note(&format!("{}: {line}", seen.address)));
+        members |= seen.standing.iter().any(|line| line.starts_with("member "));
         if let Err(error) = &seen.view {
             output::note(&format!("{}: {error}", seen.address));
         }

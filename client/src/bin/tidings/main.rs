@@ -74,6 +74,7 @@ enum Command {
     /// Run a command that applies a release, if it may be applied now: the head is looked at again first
     Apply(agent::Apply),
     /// Take turns going down: take, hold and free slots; list and clear for operators
+    #[command(subcommand)]
     Slot(slot::Slot),
     /// Write the evidence of a fork into a file that anybody can verify
     Evidence(agent::Evidence),

@@ -8,16 +8,8 @@ use tidings_protocol::slot::SlotName;
 
 use super::{From, output};
 
-#[derive(clap::Args)]
-pub(super) struct Slot {
-    #[command(subcommand)]
-    what: What,
-    #[command(flatten)]
-    from: From,
-}
-
 #[derive(Subcommand)]
-enum What {
+pub(super) enum Slot {
     /// Take a slot for a node that is about to go down, or the one that it has; prints the token
     Take {
         /// The group, as `Slot:` of the release names it
@@ -29,6 +21,8 @@ enum What {
         /// For how many seconds to wait for its turn
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         wait: u64,
+        #[command(flatten)]
+        from: From,
     },
     /// Ask whether the token still counts, immediately before going down; the lease begins anew
     Hold {
@@ -38,6 +32,8 @@ enum What {
         node: SlotName,
         /// What `take` has printed
         token: u64,
+        #[command(flatten)]
+        from: From,
     },
     /// Free the slot: the node is back, and well
     Free {
@@ -47,16 +43,22 @@ enum What {
         node: SlotName,
         /// What `take` has printed last
         token: u64,
+        #[command(flatten)]
+        from: From,
     },
-    /// Show who is down, who waits, who has failed
+    /// Show who is down, who waits, who has failed: group MAX LEASE-SECONDS FAILURES, holder NODE SERIAL SINCE UNTIL, waiting NODE SINCE, failed NODE SERIAL AT RETURNED
     List {
         /// The group
         group: SlotName,
+        #[command(flatten)]
+        from: From,
     },
     /// Show what has happened
     Log {
         /// The group
         group: SlotName,
+        #[command(flatten)]
+        from: From,
     },
     /// Forget a node, after an operator has looked at it: it is not down, does not wait and has not failed
     Clear {
@@ -64,23 +66,28 @@ enum What {
         group: SlotName,
         /// The node
         node: SlotName,
+        #[command(flatten)]
+        from: From,
     },
 }
 
 impl Slot {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut slots = Slots::new(self.from.source()?);
-        match self.what {
-            What::Take { group, node, serial, wait } => {
-                let slot = slots.wait_for(&group, &node, serial, Duration::from_secs(wait)).await?;
+        match self {
+            Slot::Take { group, node, serial, wait, from } => {
+                let slot = slots(&from)?.wait_for(&group, &node, serial, Duration::from_secs(wait)).await?;
                 output::line(&slot.token.to_string());
             }
-            What::Hold { group, node, token } => drop(slots.hold(&group, &node, token).await?),
-            What::Free { group, node, token } => slots.free(&group, &node, token).await?,
-            What::List { group } => slots.list(&group).await?.lines().for_each(output::line),
-            What::Log { group } => slots.log(&group).await?.lines().for_each(output::line),
-            What::Clear { group, node } => slots.clear(&group, &node).await?,
+            Slot::Hold { group, node, token, from } => drop(slots(&from)?.hold(&group, &node, token).await?),
+            Slot::Free { group, node, token, from } => slots(&from)?.free(&group, &node, token).await?,
+            Slot::List { group, from } => slots(&from)?.list(&group).await?.lines().for_each(output::line),
+            Slot::Log { group, from } => slots(&from)?.log(&group).await?.lines().for_each(output::line),
+            Slot::Clear { group, node, from } => slots(&from)?.clear(&group, &node).await?,
         }
         Ok(())
     }
+}
+
+fn slots(from: &From) -> anyhow::Result<Slots> {
+    Ok(Slots::new(from.source()?))
 }
