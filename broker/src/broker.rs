@@ -13,7 +13,7 @@ use std::{
 };
 
 use tidings_protocol::{
-    Head,
+    Channel, Head,
     nntp::{Response, code},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -176,10 +176,18 @@ impl Broker {
             counts: counts.clone(),
             on_failure,
         })?;
-        let mirror = settings.mirror.as_ref().map(Mirror::new).transpose()?.map(Arc::new);
+        let mirror = settings.mirror.as_ref().map(|mirror| Mirror::new(mirror, None)).transpose()?.map(Arc::new);
         let cluster = settings.cluster.as_ref().map(|cluster| {
             let mirrored = settings.mirror.as_ref().map(|mirror| mirror.channels.clone());
-            Arc::new(Cluster::new(cluster.clone(), config.name.clone(), appender.clone(), logs.clone(), namespaces.clone(), mirrored, settings.common()))
+            Arc::new(Cluster::new(
+                cluster.clone(),
+                config.name.clone(),
+                appender.clone(),
+                logs.clone(),
+                namespaces.clone(),
+                mirrored,
+                settings.common(),
+            ))
         });
         let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone(), config.data_dir.clone())), Keep::Cluster);
         let slots = Arc::new(Slots::new(settings.slots.clone(), keep));
@@ -244,7 +252,12 @@ impl Broker {
         }
         if let Some(cluster) = cluster {
             let (filled, template) = (shared.clone(), cluster.settings().fill.clone());
-            let fill = move |upstreams| mirror::follow_for_a_while(&filled, &Mirroring { upstreams, ..template.clone() });
+            let lacking = cluster.clone();
+            let fill = move |upstreams| {
+                let lacking = lacking.clone();
+                let only = move |channel: &Channel| lacking.lacks(channel);
+                mirror::follow_for_a_while(&filled, &Mirroring { upstreams, ..template.clone() }, Box::new(only))
+            };
             shared.tasks.spawn(cluster::run(cluster, Box::new(fill), shared.stop.clone()));
         }
         for (one, credentials) in feeds {

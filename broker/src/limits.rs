@@ -83,7 +83,11 @@ pub const CLUSTER_GAP: Duration = Duration::from_secs(60);
 /// How often what the servers keep is counted anew.
 pub const CLUSTER_COUNT: Duration = Duration::from_secs(600);
 /// Channels that a member may name as those that it does not hold; with more it holds nothing new.
-pub const CLUSTER_LACKS: usize = 256;
+pub const CLUSTER_LACKS: usize = 2_000;
+/// For how long a channel whose head was set to what this broker has takes nothing: another member may have more.
+pub const CLUSTER_RAISE: Duration = Duration::from_secs(3);
+/// How often it is looked whether what was forgotten has been filled.
+pub const CLUSTER_SOON: Duration = Duration::from_millis(200);
 /// Reads and deletions that are under way at once.
 pub const CLUSTER_ABREAST: usize = 256;
 /// Channels of a cluster: their names are read at once, and ZooKeeper's answers have at most a mebibyte.

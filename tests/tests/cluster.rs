@@ -610,6 +610,43 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
     Ok(())
 }
 
+/// Heads that are set while others are being read, trust logs above all, are all looked at; and one that is closed to us stops nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_head_is_overlooked() -> anyhow::Result<()> {
+    const NAMESPACES: usize = 80;
+    let ensemble = Ensemble::start(1, "")?;
+    let site = Site::new(&ensemble, realm());
+    let admin = tidings_tests::free_address()?;
+    let member = site.member("a", "", &format!("[admin]\nlisten = [\"{admin}\"]\n"))?;
+    let id = site.realm.anchor.id;
+    let more: String = (0..NAMESPACES).map(|n| format!("\"n{n} {id}\", ")).collect();
+    let text = fs::read_to_string(member.config())?.replace("anchors = [", &format!("anchors = [{more}"));
+    fs::write(member.config(), text)?;
+    site.init(&member)?;
+    let daemon = member.start()?;
+    site.publish_trust(&member).await?;
+    let client = by_hand(&ensemble, &site).await;
+    let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+    for n in 0..NAMESPACES {
+        client.create(&format!("/heads/n{n}.trust"), format!("7 {id}").as_bytes(), &options).await?;
+    }
+    until("all are known to be lacking", async || {
+        let status = get(admin, "/status");
+        let status: serde_json::Value = serde_json::from_str(status.split_once("\r\n\r\n").unwrap().1).unwrap();
+        status["cluster"]["filled_from_members"].as_array().unwrap().len() == NAMESPACES
+    })
+    .await;
+    let closed = zk::AuthId::new("digest", "somebody:else");
+    let acl = [zk::Acl::new(zk::Permission::READ, closed)];
+    client.create("/heads/test.closed", b"1 x", &zk::CreateMode::Persistent.with_acls(zk::Acls::new(&acl))).await?;
+    // The servers tell nobody of what he may not read; whoever looks at everything finds it.
+    daemon.kill()?;
+    let _daemon = member.start()?;
+    says(&member, "test.closed").await;
+    publish(&site.realm, &mut publisher(&member).await, &os(), None, 3, SIGNERS).await?;
+    Ok(())
+}
+
 /// A member that lacks the beginning, and has nobody to ask, waits for those who have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_member_begins_a_log_in_the_middle() -> anyhow::Result<()> {

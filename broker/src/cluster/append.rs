@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Cluster, lock, tree};
 use crate::{
     append::{Answer, AppendError, Appended},
-    limits::{CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_FOLLOW, CLUSTER_PATIENCE},
+    limits::{CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_FOLLOW, CLUSTER_PATIENCE, CLUSTER_RAISE},
     origin::{New, Origin},
 };
 
@@ -71,7 +71,8 @@ impl Origin for Cluster {
 
     fn term(&self) -> Option<i32> {
         let live = self.tree.load().as_ref().is_some_and(|tree| tree.is_live());
-        i32::try_from(self.term.load(Ordering::Relaxed)).ok().filter(|term| *term >= 0 && live)
+        let right = self.standing().clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs();
+        i32::try_from(self.term.load(Ordering::Relaxed)).ok().filter(|term| *term >= 0 && live && right)
     }
 }
 
@@ -151,6 +152,10 @@ impl Cluster {
         };
         let (path, trust, term) = match draft {
             Draft::Trust(statement, path) => {
+                // It is visible a moment before it is in force.
+                if provisioned.trust.load().as_ref().map(|trust| trust.serial()) != after.map(|seen| seen.head.serial) {
+                    return Ok(Attempt::Again(AppendError::Behind(trust_log)));
+                }
                 if log::place(after.map(|seen| seen.head), statement) == Place::Next {
                     provisioned.advance(statement.clone())?;
                 }
@@ -172,8 +177,11 @@ impl Cluster {
         if log::place(after.map(|seen| seen.head), statement) != Place::Next {
             // Perhaps it follows what we have not heard of yet; the servers are asked, but not by everybody who asks us.
             let ahead = after.is_none_or(|seen| statement.serial() > seen.head.serial);
-            if !ahead || !self.may_ask() {
+            if !ahead {
                 return Ok(Attempt::NotNext);
+            }
+            if !self.may_ask() {
+                return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
             }
             let newest = async {
                 tree.sync().await?;
@@ -185,6 +193,9 @@ impl Cluster {
                 Some(_) => Attempt::Again(AppendError::Behind(channel.clone())),
                 None => return Err(AppendError::NoQuorum),
             });
+        }
+        if lock(&self.raised).get(channel).is_some_and(|at| at.elapsed() < CLUSTER_RAISE) {
+            return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
         }
         if after.is_none() && lock(&self.seen).len() >= CLUSTER_CHANNELS {
             return Err(AppendError::Channels);

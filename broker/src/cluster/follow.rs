@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
-use super::{Cluster, Fill, Found, Seen, Tree, TreeError, lock};
+use super::{Cluster, Fill, Found, Gap, Seen, Tree, TreeError, lock};
 use crate::{
     append::{AppendError, Copied, Offer, Run},
-    limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_TICK},
+    limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_SOON, CLUSTER_TICK},
 };
 
 /// What has happened to the session.
@@ -36,13 +36,13 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
     // The servers may count from another beginning now.
     cluster.held.store(0, Ordering::Relaxed);
     let mut everything = true;
-    let mut again = Instant::now() + CLUSTER_AGAIN;
+    let (mut again, mut soon) = (Instant::now() + CLUSTER_AGAIN, Instant::now() + CLUSTER_SOON);
     // The highest zxid that was read before this round.
     let mut read = 0;
     let mut backfill = Backfill::default();
     loop {
         match take_events(cluster, &mut events) {
-            Session::Ended => return Err(zookeeper_client::Error::SessionExpired.into()),
+            Session::Ended => return Err(TreeError::Ended),
             Session::WasBroken => everything = true,
             Session::Goes => {}
         }
@@ -59,12 +59,15 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
             batch.retain(|channel| cluster.settles(channel));
             let mut round = Round { cluster, tree, gaps: BTreeSet::new(), unsound: BTreeMap::new(), read: 0 };
             // Trust is read first, then the events again: what was settled before it is in the same round, and judged before it.
-            let trust = round.read_heads(&batch.iter().filter(|channel| channel.is_trust()).cloned().collect()).await?;
-            if take_events(cluster, &mut events) != Session::Goes {
-                return Err(zookeeper_client::Error::ConnectionLoss.into());
+            let trust = round.read_heads(&batch.iter().filter(|channel| channel.is_trust()).cloned().collect::<Vec<_>>()).await?;
+            match take_events(cluster, &mut events) {
+                Session::Ended => return Err(TreeError::Ended),
+                Session::WasBroken => return Err(zookeeper_client::Error::ConnectionLoss.into()),
+                Session::Goes => {}
             }
-            batch.extend(lock(&cluster.dirty).drain().filter(|channel| cluster.settles(channel)));
-            let others = round.read_heads(&batch.iter().filter(|channel| !channel.is_trust()).cloned().collect()).await?;
+            // Trust that has come since is for the next round.
+            batch.extend(lock(&cluster.dirty).extract_if(|channel| !channel.is_trust()).filter(|channel| cluster.settles(channel)));
+            let others = round.read_heads(&batch.iter().filter(|channel| !channel.is_trust()).cloned().collect::<Vec<_>>()).await?;
             round.make(&batch, trust.into_iter().chain(others).collect()).await
         };
         match done.await {
@@ -87,19 +90,25 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
         if Instant::now() >= again {
             let standing = cluster.standing();
             lock(&cluster.dirty).extend(standing.unsound.keys().chain(standing.gaps.keys()).cloned());
-            again = Instant::now() + if standing.gaps.is_empty() { CLUSTER_AGAIN } else { CLUSTER_TICK };
+            again = Instant::now() + CLUSTER_AGAIN;
+        } else if Instant::now() >= soon {
+            // What has been filled meanwhile.
+            let standing = cluster.standing();
+            let filled = standing.gaps.iter().filter(|(channel, gap)| cluster.local_head(channel) != gap.head);
+            lock(&cluster.dirty).extend(filled.map(|(channel, _)| channel.clone()));
+            soon = Instant::now() + CLUSTER_SOON;
         }
         if everything || !lock(&cluster.dirty).is_empty() {
             continue;
         }
         tokio::select! {
             event = events.changed() => match note_event(cluster, &event) {
-                Session::Ended => return Err(zookeeper_client::Error::SessionExpired.into()),
+                Session::Ended => return Err(TreeError::Ended),
                 Session::WasBroken => everything = true,
                 Session::Goes => {}
             },
             () = cluster.wake.notified() => {}
-            () = sleep(CLUSTER_TICK) => {}
+            () = sleep(if backfill.0.is_some() { CLUSTER_SOON } else { CLUSTER_TICK }) => {}
         }
     }
 }
@@ -150,7 +159,7 @@ type Pending = Vec<(Channel, Serial, futures_util::future::BoxFuture<'static, Re
 
 impl Round<'_> {
     /// The heads of some channels, where they are not ours.
-    async fn read_heads(&mut self, channels: &Vec<Channel>) -> Result<Vec<(Channel, Seen)>, TreeError> {
+    async fn read_heads(&mut self, channels: &[Channel]) -> Result<Vec<(Channel, Seen)>, TreeError> {
         let mut missing = Vec::new();
         for (channel, seen) in channels.iter().zip(self.tree.heads(channels).await?) {
             match seen {
@@ -169,10 +178,7 @@ impl Round<'_> {
         while let Some((channel, read)) = reads.next().await {
             match read? {
                 Missing::All(entries) => found.extend(entries),
-                Missing::Some(entries) => {
-                    found.extend(entries);
-                    self.gaps.insert(channel);
-                }
+                Missing::Forgotten => drop(self.gaps.insert(channel)),
                 Missing::Damaged(why) => drop(self.unsound.insert(channel, why)),
             }
         }
@@ -201,7 +207,8 @@ impl Round<'_> {
             }
         }
         for channel in self.gaps {
-            standing.gaps.entry(channel).or_insert_with(std::time::Instant::now);
+            let head = self.cluster.local_head(&channel);
+            standing.gaps.entry(channel).or_insert_with(|| Gap { since: std::time::Instant::now(), head }).head = head;
         }
         Ok(self.read)
     }
@@ -213,6 +220,7 @@ impl Round<'_> {
             if let Some(ours) = ours {
                 if self.tree.set_head(channel, ours, None).await? {
                     tracing::info!(%channel, head = %ours.serial, "the cluster begins this channel where this broker has it");
+                    lock(&self.cluster.raised).insert(channel.clone(), std::time::Instant::now());
                     lock(&self.cluster.dirty).insert(channel.clone());
                 } else {
                     // It is looked at again with the next tick, whoever has set it.
@@ -237,6 +245,7 @@ impl Round<'_> {
             // If it is only that another member has brought it, the head is another one by now, and nothing is set.
             if self.tree.set_head(channel, ours, Some(seen)).await? {
                 tracing::warn!(%channel, ours = %ours.serial, theirs = %seen.head.serial, "the cluster's servers have lost statements that this broker has: their head is set to ours");
+                lock(&self.cluster.raised).insert(channel.clone(), std::time::Instant::now());
             }
             self.gaps.insert(channel.clone());
         }
@@ -319,28 +328,29 @@ impl Round<'_> {
 enum Missing {
     /// All of it.
     All(Vec<Found>),
-    /// The servers have forgotten what lies below.
-    Some(Vec<Found>),
+    /// The servers have forgotten what comes next.
+    Forgotten,
     /// Why it cannot be used.
     Damaged(String),
 }
 
-/// The entries above our head, from the top down to where the servers have forgotten.
+/// The entries above our head, oldest first: the servers forget from below.
 async fn read_missing(cluster: &Cluster, tree: &Tree, channel: Channel, seen: Seen) -> (Channel, Result<Missing, TreeError>) {
-    let floor = cluster.local_head(&channel).map_or(0, |head| head.serial.number());
+    let (floor, top) = (cluster.local_head(&channel).map_or(0, |head| head.serial.number()), seen.head.serial.number());
     let read = async {
-        let (mut top, mut all) = (seen.head.serial.number(), Vec::new());
-        while top > floor {
-            let low = floor.max(top.saturating_sub(u32::try_from(CLUSTER_ABREAST).unwrap_or(u32::MAX)));
-            let serials: Vec<Serial> = (low + 1..=top).rev().filter_map(Serial::new).collect();
+        // The next one alone, which is all in most cases; then more and more.
+        let (mut next, mut many, mut all) = (floor + 1, 1, Vec::new());
+        while next <= top {
+            let until = top.min(next + many - 1);
+            let serials: Vec<Serial> = (next..=until).filter_map(Serial::new).collect();
             for entry in tree.entries(&channel, &serials).await? {
                 match entry {
                     Some(Ok(found)) => all.push(found),
                     Some(Err(error)) => return Ok(Missing::Damaged(error.to_string())),
-                    None => return Ok(Missing::Some(all)),
+                    None => return Ok(Missing::Forgotten),
                 }
             }
-            top = low;
+            (next, many) = (until + 1, u32::try_from(CLUSTER_ABREAST).unwrap_or(1));
         }
         Ok(Missing::All(all))
     };
@@ -350,32 +360,41 @@ async fn read_missing(cluster: &Cluster, tree: &Tree, channel: Channel, seen: Se
 
 /// Fills from other members what the servers have forgotten, for as long as there is something.
 #[derive(Default)]
-struct Backfill(Option<(Vec<String>, CancellationToken)>);
+struct Backfill(Option<Filling>);
+
+/// From where, which channels, and how it is ended.
+struct Filling {
+    from: Vec<String>,
+    channels: BTreeSet<Channel>,
+    stop: CancellationToken,
+}
 
 impl Backfill {
     fn adjust(&mut self, cluster: &Cluster, fill: &Fill) {
-        let (wanted, gaps) = {
+        let (from, channels): (Vec<String>, BTreeSet<Channel>) = {
             let standing = cluster.standing();
             let others = standing.members.iter().filter(|member| !member.ours).map(|member| member.address.clone());
-            (if standing.gaps.is_empty() { Vec::new() } else { others.collect() }, standing.gaps.len())
+            (others.collect(), standing.gaps.keys().cloned().collect())
         };
-        if self.0.as_ref().is_some_and(|(from, _)| *from == wanted) || (self.0.is_none() && wanted.is_empty()) {
+        let wanted = !from.is_empty() && !channels.is_empty();
+        let goes_on = self.0.as_ref().is_some_and(|filling| wanted && filling.from == from && channels.is_subset(&filling.channels));
+        if goes_on || (!wanted && self.0.is_none()) {
             return;
         }
-        if let Some((_, stop)) = self.0.take() {
+        if let Some(Filling { stop, .. }) = self.0.take() {
             stop.cancel();
         }
-        if wanted.is_empty() {
-            tracing::info!("everything that the cluster's servers had forgotten is here");
+        if !wanted {
+            tracing::info!("nothing is filled from other members any more");
             return;
         }
         tracing::info!(
-            channels = gaps,
-            from = wanted.join(" "),
+            channels = channels.len(),
+            from = from.join(" "),
             "the servers have forgotten what this broker has not: it comes from other members"
         );
-        match fill(wanted.iter().filter_map(|address| address.parse().ok()).collect()) {
-            Ok(stop) => self.0 = Some((wanted, stop)),
+        match fill(from.iter().filter_map(|address| address.parse().ok()).collect()) {
+            Ok(stop) => self.0 = Some(Filling { from, channels, stop }),
             Err(error) => tracing::error!(%error, "cluster.login cannot be used: nothing can be had from other members"),
         }
     }
@@ -383,7 +402,7 @@ impl Backfill {
 
 impl Drop for Backfill {
     fn drop(&mut self) {
-        if let Some((_, stop)) = self.0.take() {
+        if let Some(Filling { stop, .. }) = self.0.take() {
             stop.cancel();
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Cluster, Member, State, Tree, TreeError, lock};
+use super::{Cluster, Member, State, Tree, TreeError, lock, tree::Term};
 use crate::{
     clock,
     limits::{CLUSTER_ABREAST, CLUSTER_CLOCK, CLUSTER_COPIES, CLUSTER_COUNT, CLUSTER_GAP, CLUSTER_LACKS, CLUSTER_TICK},
@@ -31,7 +31,7 @@ pub(super) async fn take_part(cluster: &Cluster, tree: &Tree) -> Result<(), Tree
             Err(error) => return Err(error),
         }
         if tree.has_ended() {
-            return Err(zookeeper_client::Error::SessionExpired.into());
+            return Err(TreeError::Ended);
         }
     }
 }
@@ -39,8 +39,7 @@ pub(super) async fn take_part(cluster: &Cluster, tree: &Tree) -> Result<(), Tree
 async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -> Result<(), TreeError> {
     let name = &cluster.name;
     let mut members = tree.members().await?;
-    if !members.iter().any(|member| member.name == *name)
-        && tree.join(name, &cluster.settings.address.to_string(), &cluster.common).await?
+    if !members.iter().any(|member| member.name == *name) && tree.join(name, &cluster.settings.address.to_string(), &cluster.common).await?
     {
         members = tree.members().await?;
     }
@@ -51,25 +50,27 @@ async fn tick(cluster: &Cluster, tree: &Tree, trimming: &mut Option<Trimming>) -
         *lock(&cluster.time) = Some((Instant::now(), time));
         note_clock(cluster, time);
     }
-    let (signer, since, term) = tree.term().await?;
-    let us = members.iter().find(|member| member.ours).filter(|_| joined);
+    let Term { name: signer, zxid: since, weak, term } = tree.term().await?;
+    let us = members.iter().find(|member| member.ours).filter(|_| *cluster.rounds.borrow() > 0);
     let is_there = members.iter().any(|member| member.name == signer && member.zxid == since);
     let ours = us.is_some_and(|us| us.name == signer && us.zxid == since);
-    let may_sign = us.is_some() && *cluster.rounds.borrow() > 0 && {
+    let (right, whole, vacant) = {
         let mut standing = cluster.standing();
         standing.vacant = if is_there { None } else { standing.vacant.or_else(|| Some(Instant::now())) };
-        // Who lacks something leaves it to others, if there are others.
-        let whole = standing.gaps.is_empty() && standing.unsound.is_empty();
-        let last_choice = standing.vacant.is_some_and(|since| since.elapsed() > CLUSTER_GAP);
-        standing.clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs() && (whole || ours || last_choice)
+        let right = standing.clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs();
+        (right, standing.gaps.is_empty() && standing.unsound.is_empty(), standing.vacant)
     };
-    let mut own_term = ours.then_some(term);
-    if ours && !may_sign {
-        tree.begin_term(None, term).await?;
-        own_term = None;
-    } else if let Some(us) = us.filter(|_| !is_there && may_sign) {
-        own_term = tree.begin_term(Some(us), term).await?;
-    }
+    // Whoever has a wrong clock, or lacks something, leaves it to others; when there are none, it trims, and is relieved by the first who can.
+    let fit = right && whole;
+    let last_choice = vacant.is_some_and(|since| since.elapsed() > CLUSTER_GAP);
+    let own_term = match us {
+        Some(_) if ours && !weak && !right => tree.begin_term(None, term).await?.and(None),
+        Some(us) if ours && weak && fit => tree.begin_term(Some((us, false)), term).await?,
+        Some(_) if ours => Some(term),
+        Some(us) if fit && (!is_there || weak) => tree.begin_term(Some((us, false)), term).await?,
+        Some(us) if last_choice => tree.begin_term(Some((us, true)), term).await?,
+        _ => None,
+    };
     cluster.set_term(own_term);
     note_state(cluster, joined, &members, own_term.map_or_else(|| is_there.then_some(signer), |_| Some(name.clone())));
     if own_term.is_none() {
@@ -98,10 +99,10 @@ fn held(cluster: &Cluster) -> (i64, Vec<String>) {
     }
 }
 
-/// Whether a member has an entry on its disk.
-fn has(member: &Member, zxid: i64, path: &str) -> bool {
+/// Whether a member has an entry on its disk; of one that serves other namespaces that is not known.
+fn has(cluster: &Cluster, member: &Member, zxid: i64, path: &str) -> bool {
     let channel = path.split('/').nth(2).unwrap_or_default();
-    zxid <= member.held && !member.lacks.iter().any(|lacking| lacking == channel)
+    member.common == cluster.common && zxid <= member.held && !member.lacks.iter().any(|lacking| lacking == channel)
 }
 
 fn note_clock(cluster: &Cluster, servers: Duration) {
@@ -147,7 +148,7 @@ fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Optio
             );
         }
     }
-    let late = standing.gaps.iter().filter(|(_, since)| (CLUSTER_GAP..CLUSTER_GAP + CLUSTER_TICK).contains(&since.elapsed()));
+    let late = standing.gaps.iter().filter(|(_, gap)| (CLUSTER_GAP..CLUSTER_GAP + CLUSTER_TICK).contains(&gap.since.elapsed()));
     for (channel, _) in late {
         tracing::error!(%channel, "no live member has what this broker lacks of this channel; it is waited for. If it is gone for good: `tidingsd set-head`");
     }
@@ -187,7 +188,7 @@ impl Trimming {
         let mut gone = Vec::new();
         let (mut entries, mut octets) = (self.kept.len(), self.octets);
         for (entry @ (zxid, path), size) in &self.kept {
-            let holding = members.iter().filter(|member| has(member, *zxid, path)).count();
+            let holding = members.iter().filter(|member| has(cluster, member, *zxid, path)).count();
             let everybody = holding == members.len() && holding >= CLUSTER_COPIES;
             let too_much = entries > cluster.settings.keep_entries || octets > cluster.settings.keep_octets;
             if everybody || too_much && holding > 0 {

@@ -66,6 +66,13 @@ impl State {
     }
 }
 
+/// What the servers have forgotten, and we have not.
+pub(crate) struct Gap {
+    since: Instant,
+    /// Our head when it was last looked at.
+    head: Option<Head>,
+}
+
 /// What is known of the cluster.
 pub(crate) struct Standing {
     pub(crate) state: State,
@@ -74,8 +81,8 @@ pub(crate) struct Standing {
     pub(crate) signer: Option<String>,
     /// What cannot be followed, and why.
     pub(crate) unsound: BTreeMap<Channel, String>,
-    /// Channels that are filled from another member, and since when.
-    pub(crate) gaps: BTreeMap<Channel, Instant>,
+    /// Channels that are filled from another member.
+    pub(crate) gaps: BTreeMap<Channel, Gap>,
     /// Since when nobody signs.
     pub(crate) vacant: Option<Instant>,
     /// How far our clock is ahead of the servers', in seconds.
@@ -110,6 +117,8 @@ pub(crate) struct Cluster {
     added: Mutex<Vec<(i64, String, usize)>>,
     /// Our term, or -1.
     term: AtomicI64,
+    /// Heads that this broker has begun or raised, and when: those who have more come first.
+    raised: Mutex<HashMap<Channel, Instant>>,
     /// When the servers were asked for somebody who is ahead of us.
     asked: Mutex<Option<Instant>>,
     /// When the servers' clock showed what.
@@ -158,6 +167,7 @@ impl Cluster {
             held: AtomicI64::new(0),
             added: Mutex::default(),
             term: AtomicI64::new(-1),
+            raised: Mutex::default(),
             asked: Mutex::default(),
             time: Mutex::default(),
             standing: Mutex::new(standing),
@@ -208,6 +218,11 @@ impl Cluster {
     /// Members whose configuration differs from ours where all have the same.
     pub(crate) fn strangers(&self) -> Vec<String> {
         self.standing().members.iter().filter(|member| member.common != self.common).map(|member| member.name.clone()).collect()
+    }
+
+    /// Whether a channel is filled from other members now.
+    pub(crate) fn lacks(&self, channel: &Channel) -> bool {
+        self.standing().gaps.contains_key(channel)
     }
 
     /// Whether it is known here what is newest in a channel.
@@ -279,12 +294,13 @@ impl Cluster {
             format!("member {} at {}, holds everything up to zxid {:#x}{us}", member.name, member.address, member.held)
         }));
         let others = standing.members.iter().filter(|member| standing.members.iter().any(|us| us.ours && us.common != member.common));
-        lines.extend(
-            others.map(|member| {
-                format!("member {} has other anchors, or other groups of slots, than this broker: correct the configuration of one of them", member.name)
-            }),
-        );
-        let late = standing.gaps.iter().filter(|(_, since)| since.elapsed() > CLUSTER_GAP);
+        lines.extend(others.map(|member| {
+            format!(
+                "member {} has other anchors, or other groups of slots, than this broker: correct the configuration of one of them",
+                member.name
+            )
+        }));
+        let late = standing.gaps.iter().filter(|(_, gap)| gap.since.elapsed() > CLUSTER_GAP);
         lines.extend(late.map(|(channel, _)| format!("{channel} waits for statements that no live member has")));
         lines.extend(standing.unsound.iter().map(|(channel, why)| format!("{channel} cannot be followed: {why}")));
         lines

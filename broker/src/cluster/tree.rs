@@ -65,7 +65,10 @@ pub enum TreeError {
     /// Somebody has written into the tree by hand.
     #[error("the node {0} does not hold what it should; somebody has written into the tree by hand")]
     Damaged(String),
-    /// The session ended, or the connection broke.
+    /// The session ended.
+    #[error("the session with the ZooKeeper servers has ended: they did not hear of this broker for too long")]
+    Ended,
+    /// The connection broke, or the servers refuse.
     #[error("ZooKeeper: {0}")]
     Session(#[from] zk::Error),
 }
@@ -108,6 +111,16 @@ pub(crate) struct Member {
     /// A digest of what is the same for all.
     pub(crate) common: String,
     pub(crate) ours: bool,
+}
+
+/// Who signs and trims.
+pub(super) struct Term {
+    pub(super) name: String,
+    /// When it became a member.
+    pub(super) zxid: i64,
+    /// Whether it is only there because nobody better was; the first who is may take over.
+    pub(super) weak: bool,
+    pub(super) term: i32,
 }
 
 /// What an append changes.
@@ -217,9 +230,7 @@ pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
     writer.add_create("/term", b"-", &options)?;
     match writer.commit().await {
         Ok(_) => Ok(()),
-        Err(zk::MultiWriteError::OperationFailed { source: zk::Error::NodeExists, .. }) => {
-            Err(TreeError::Exists(settings.root.clone()))
-        }
+        Err(zk::MultiWriteError::OperationFailed { source: zk::Error::NodeExists, .. }) => Err(TreeError::Exists(settings.root.clone())),
         Err(error) => Err(explain(error.into())),
     }
 }
@@ -292,6 +303,8 @@ impl Tree {
                         None => Err(TreeError::Damaged(head_path(channel))),
                     },
                     Err(zk::Error::NoNode) => Ok(None),
+                    // One node that somebody has closed to us stops one channel.
+                    Err(zk::Error::NoAuth) => Err(TreeError::Damaged(head_path(channel))),
                     Err(error) => return Err(self.explain(error)),
                 });
             }
@@ -307,6 +320,7 @@ impl Tree {
             all.push(match read {
                 Ok((data, stat)) => Some(read_entry(&data, channel, *serial, stat.czxid)),
                 Err(zk::Error::NoNode) => None,
+                Err(zk::Error::NoAuth) => Some(Err(TreeError::Damaged(entry_path(channel, *serial)))),
                 Err(error) => return Err(self.explain(error)),
             });
         }
@@ -317,7 +331,10 @@ impl Tree {
     pub(super) async fn kept(&self) -> Result<Vec<(i64, String, usize)>, TreeError> {
         let mut all = Vec::new();
         for channel in self.client.list_children("/entries").await? {
-            let paths = self.client.list_children(&format!("/entries/{channel}")).await?;
+            let paths = match self.client.list_children(&format!("/entries/{channel}")).await {
+                Err(zk::Error::NoAuth | zk::Error::NoNode) => continue,
+                paths => paths?,
+            };
             let paths: Vec<String> = paths.iter().map(|serial| format!("/entries/{channel}/{serial}")).collect();
             for some in paths.chunks(CHUNK) {
                 let stats = join_all(some.iter().map(|path| self.client.check_stat(path))).await;
@@ -420,12 +437,19 @@ impl Tree {
 
     /// Sets a head to what an operator has decided for, and removes what was above it.
     pub(super) async fn force_head(&self, channel: &Channel, head: Head) -> Result<(), TreeError> {
+        self.sync().await?;
         let seen = self.heads(std::slice::from_ref(channel)).await?.pop();
-        let entries = self.client.list_children(&format!("/entries/{channel}")).await.unwrap_or_default();
+        let entries = match self.client.list_children(&format!("/entries/{channel}")).await {
+            Err(zk::Error::NoNode) => Vec::new(),
+            entries => entries?,
+        };
         let above = entries.iter().filter(|name| name.parse().is_ok_and(|serial: u32| serial > head.serial.number()));
         let above: Vec<String> = above.map(|name| format!("/entries/{channel}/{name}")).collect();
         match seen {
-            Some(Ok(None)) => drop(self.set_head(channel, head, None).await?),
+            Some(Ok(None)) => match self.set_head(channel, head, None).await? {
+                true => {}
+                false => return Err(TreeError::Session(zk::Error::BadVersion)),
+            },
             // Whatever it holds.
             _ => drop(self.client.set_data(&head_path(channel), &write_head(head), None).await?),
         }
@@ -459,8 +483,16 @@ impl Tree {
         for name in names {
             let (member, held) = (format!("/members/{name}"), format!("/held/{name}"));
             let (member, held) = (self.client.get_data(&member), self.client.get_data(&held));
-            let (Ok((address, stat)), held) = (member.await, held.await) else { continue };
-            let held = held.ok().filter(|(_, held)| held.ephemeral_owner == stat.ephemeral_owner);
+            let (address, stat) = match member.await {
+                // It has just gone.
+                Err(zk::Error::NoNode) => continue,
+                member => member?,
+            };
+            let held = match held.await {
+                Err(zk::Error::NoNode) => None,
+                held => Some(held?),
+            };
+            let held = held.filter(|(_, held)| held.ephemeral_owner == stat.ephemeral_owner);
             let held = held.map(|(data, _)| String::from_utf8_lossy(&data).into_owned()).unwrap_or_default();
             let (zxid, lacks) = held.split_once(' ').unwrap_or((&held, ""));
             let lacks = lacks.split_ascii_whitespace().map(String::from).collect();
@@ -481,17 +513,22 @@ impl Tree {
         Ok(members)
     }
 
-    /// Who signs and trims, and in which term: its name, the zxid of its membership, the term.
-    pub(super) async fn term(&self) -> Result<(String, i64, i32), TreeError> {
+    /// Who signs and trims.
+    pub(super) async fn term(&self) -> Result<Term, TreeError> {
         let (data, stat) = self.client.get_data("/term").await.map_err(|error| self.explain(error))?;
         let text = String::from_utf8_lossy(&data).into_owned();
-        let (name, zxid) = text.split_once(' ').unwrap_or((&text, "0"));
-        Ok((name.into(), zxid.parse().unwrap_or(0), stat.version))
+        let mut words = text.split(' ');
+        let name = words.next().unwrap_or_default().into();
+        let zxid = words.next().and_then(|zxid| zxid.parse().ok()).unwrap_or(0);
+        Ok(Term { name, zxid, weak: words.next() == Some("weak"), term: stat.version })
     }
 
-    /// Begins a new term after another one, or ends ours: the new term, unless somebody was quicker.
-    pub(super) async fn begin_term(&self, member: Option<&Member>, after: i32) -> Result<Option<i32>, TreeError> {
-        let data = member.map_or("-".into(), |member| format!("{} {}", member.name, member.zxid));
+    /// Begins a new term after another one, perhaps a weak one, or ends ours: the new term, unless somebody was quicker.
+    pub(super) async fn begin_term(&self, member: Option<(&Member, bool)>, after: i32) -> Result<Option<i32>, TreeError> {
+        let data = member.map_or("-".into(), |(member, weak)| {
+            let weak = if weak { " weak" } else { "" };
+            format!("{} {}{weak}", member.name, member.zxid)
+        });
         match self.client.set_data("/term", data.as_bytes(), Some(after)).await {
             Ok(stat) => Ok(Some(stat.version)),
             Err(zk::Error::BadVersion) => Ok(None),

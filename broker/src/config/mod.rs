@@ -81,9 +81,6 @@ pub struct Mirroring {
     pub poll: Duration,
     /// Whether answers come compressed.
     pub compress: bool,
-    /// Whether what none of them has is waited for, as among members of a cluster: another one has it, and is away. Only what
-    /// our own retention would remove is not.
-    pub whole: bool,
 }
 
 /// The brokers that are one origin with this one.
@@ -268,7 +265,6 @@ impl Settings {
                 login: mirror.login.clone(),
                 poll: Duration::from_secs(mirror.poll_seconds),
                 compress: mirror.compress,
-                whole: false,
             })
         });
         let mirror = mirror.transpose()?;
@@ -388,7 +384,6 @@ fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display)
             login: cluster.login.clone(),
             poll: Duration::from_secs(default_poll()),
             compress: false,
-            whole: true,
         },
     })
 }

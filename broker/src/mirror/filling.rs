@@ -111,7 +111,7 @@ pub(super) async fn fill(
     channel: &Channel,
     claim: Option<&Claim<'_>>,
 ) -> Result<Filled, FillError> {
-    let Some(provisioned) = shared.namespaces.of(channel) else { return Ok(Filled::Whole) };
+    let Some(provisioned) = shared.namespaces.of(channel).filter(|_| mirror.takes(channel)) else { return Ok(Filled::Whole) };
     let Some(numbers) = numbers(asking, channel, numbers_are_serials).await? else { return Ok(Filled::Whole) };
     let high = numbers.high();
     if numbers_are_serials {
@@ -138,7 +138,7 @@ pub(super) async fn fill(
         lock(&mirror.holes).remove(channel);
     }
     // What members of a cluster have removed by age, we would remove too.
-    let aged = mirror.settings.whole && (channel.is_beat() || has_age(shared, channel));
+    let aged = mirror.only.is_some() && (channel.is_beat() || has_age(shared, channel));
     let ends_at_floor = match from {
         _ if aged => true,
         0 => own >= theirs || mirror.may_begin(channel, theirs),

@@ -28,10 +28,16 @@ use crate::{
     shared::Shared,
 };
 
+/// Whether a channel is wanted now.
+pub(crate) type Only = dyn Fn(&Channel) -> bool + Send + Sync;
+
 /// What is copied, and from where.
 pub(crate) struct Mirror {
     pub(crate) settings: Mirroring,
     pub(crate) upstreams: Vec<Upstream>,
+    /// Of those, what is wanted now: among members of a cluster, where what none of them has is waited for, since another one
+    /// has it, and is away.
+    only: Option<Box<Only>>,
     /// Channels that are being filled from some upstream.
     claims: Mutex<HashMap<Channel, Holder>>,
     /// Logs that could go on only behind a hole, and since when.
@@ -115,7 +121,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Mirror {
-    pub(crate) fn new(settings: &Mirroring) -> Result<Self, LoginError> {
+    pub(crate) fn new(settings: &Mirroring, only: Option<Box<Only>>) -> Result<Self, LoginError> {
         let credentials = Credentials::read(&settings.login)?;
         let upstream = |(index, address): (usize, &Address)| Upstream {
             index,
@@ -126,7 +132,12 @@ impl Mirror {
             wake: Notify::new(),
         };
         let upstreams = settings.upstreams.iter().enumerate().map(upstream).collect();
-        Ok(Self { settings: settings.clone(), upstreams, claims: Mutex::default(), holes: Mutex::default() })
+        Ok(Self { settings: settings.clone(), only, upstreams, claims: Mutex::default(), holes: Mutex::default() })
+    }
+
+    /// Whether a channel is copied now.
+    fn takes(&self, channel: &Channel) -> bool {
+        self.settings.channels.matches(channel.as_str()) && self.only.as_ref().is_none_or(|only| only(channel))
     }
 
     /// What is copied, and never begun here.
@@ -191,7 +202,7 @@ impl Mirror {
     /// Whether a log that we have may go on behind a hole: only if nobody has what follows our head. Of an upstream that is
     /// away, or numbers articles by itself, that is not known, and the hole has to have been there for a while.
     fn accepts_hole(&self, channel: &Channel, next: u32, patience: Duration) -> bool {
-        if self.settings.whole {
+        if self.only.is_some() {
             return false;
         }
         let has = |(low, high): &(u32, u32)| (*low..=*high).contains(&next);
@@ -210,7 +221,7 @@ impl Mirror {
 
     /// Whether a log that we do not have may begin with a serial: only if nobody who can be asked has more of it.
     fn may_begin(&self, channel: &Channel, low: u32) -> bool {
-        if self.settings.whole {
+        if self.only.is_some() {
             return false;
         }
         self.upstreams.iter().all(|upstream| {
@@ -248,8 +259,8 @@ impl Upstream {
 }
 
 /// Follows some brokers for a while, until it is told to stop.
-pub(crate) fn follow_for_a_while(shared: &Arc<Shared>, settings: &Mirroring) -> Result<CancellationToken, LoginError> {
-    let mirror = Arc::new(Mirror::new(settings)?);
+pub(crate) fn follow_for_a_while(shared: &Arc<Shared>, settings: &Mirroring, only: Box<Only>) -> Result<CancellationToken, LoginError> {
+    let mirror = Arc::new(Mirror::new(settings, Some(only))?);
     let stop = shared.stop.child_token();
     for index in 0..mirror.upstreams.len() {
         let (own, mirror, stop) = (shared.clone(), mirror.clone(), stop.clone());

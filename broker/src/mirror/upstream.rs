@@ -71,7 +71,7 @@ async fn connect_to_ask(mirror: &Mirror, upstream: &Upstream) -> Result<Connecti
 async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching: &mut Connection, promised: Duration) -> Result<(), Error> {
     while let Some(Incoming { statement, path }) = watching.event(promised).await? {
         let (channel, head) = (statement.channel().clone(), statement.head());
-        let Some(provisioned) = shared.namespaces.of(&channel).filter(|_| mirror.channels().matches(channel.as_str())) else { continue };
+        let Some(provisioned) = shared.namespaces.of(&channel).filter(|_| mirror.takes(&channel)) else { continue };
         let known = shared.logs.get(channel.as_str()).map(|log| log.marks());
         if known.is_some_and(|marks| marks.head == head) {
             continue;
@@ -168,8 +168,7 @@ async fn look(
         };
         Some((channel, low, high))
     };
-    let wanted =
-        |(channel, ..): &(Channel, u32, u32)| mirror.channels().matches(channel.as_str()) && shared.namespaces.of(channel).is_some();
+    let wanted = |(channel, ..): &(Channel, u32, u32)| mirror.takes(channel) && shared.namespaces.of(channel).is_some();
     let mut marks: Vec<_> = listing.lines().filter_map(entry).filter(wanted).collect();
     for (channel, numbers) in nonsense {
         tracing::warn!(upstream = %upstream.address, %channel, numbers, "this upstream claims numbers that no log can have");

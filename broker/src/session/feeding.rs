@@ -175,7 +175,7 @@ async fn begin(
     if clustered {
         // What comes next is settled with the others; what comes later waits for its turn.
         let serial = statement.serial();
-        let statement = trust.verify(statement).map_err(|error| Outcome::Never(error.to_string()))?;
+        let statement = trust.verify(statement).map_err(|error| Outcome::from(AppendError::from(error)))?;
         let outcome = match shared.origin.append(New { statement, trust: trust.serial(), path, term: None }).await {
             Ok(Appended::New) => Outcome::Stored,
             Ok(Appended::Known) => Outcome::Known,

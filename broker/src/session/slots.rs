@@ -94,7 +94,9 @@ fn refusal(session: &Session, rules: &SlotGroup, what: &SlotAction) -> Option<Re
         return Some(Response::new(code::NEEDS_TLS, "slots of this group are given over TLS only"));
     }
     let node = match what {
-        SlotAction::Clear(_) if !operates => return Some(Response::new(code::WHO_ARE_YOU, "only those whom `operators` of the group names may clear it")),
+        SlotAction::Clear(_) if !operates => {
+            return Some(Response::new(code::WHO_ARE_YOU, "only those whom `operators` of the group names may clear it"));
+        }
         SlotAction::List | SlotAction::Log | SlotAction::Clear(_) if operates => return None,
         SlotAction::List | SlotAction::Log | SlotAction::Clear(_) => None,
         SlotAction::Take(node, _) | SlotAction::Hold(node, _) | SlotAction::Free(node, _) => Some(node),
@@ -131,7 +133,9 @@ fn respond(rules: Rules, answer: Answer) -> Response {
         Answer::Lost(Lost::Failed) => {
             Response::new(code::SLOT_LOST, "the lease ran out, and the node counts as failed until an operator has looked")
         }
-        Answer::Lost(Lost::Replaced) => Response::new(code::SLOT_LOST, "the node has a slot with another token; have two machines one name?"),
+        Answer::Lost(Lost::Replaced) => {
+            Response::new(code::SLOT_LOST, "the node has a slot with another token; have two machines one name?")
+        }
         Answer::Lost(Lost::Other) => Response::new(
             code::SLOT_LOST,
             "the node has a slot that was taken for another serial, or by somebody else; take that one again, and free it",
