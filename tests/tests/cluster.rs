@@ -548,7 +548,7 @@ async fn one_channel_that_nobody_can_fill_stops_nothing_else() -> anyhow::Result
         .await;
         post(&members[0], &site.realm.release(&app, Some(at), "4", SIGNERS)).await
     };
-    assert!(answer.contains("has not yet got all of test.app") && took < Duration::from_secs(1), "{answer} after {took:?}");
+    assert!(answer.contains("has not yet got all of test.app") && took < Duration::from_secs(5), "{answer} after {took:?}");
     publish(&site.realm, &mut at_a, &os(), None, 60, SIGNERS).await?;
     until_head(&members[1], &os(), 60).await;
     until("the servers forget", async || kept(&client, &os()).await == 0).await;
@@ -575,7 +575,7 @@ async fn one_channel_that_nobody_can_fill_stops_nothing_else() -> anyhow::Result
 async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()> {
     let ensemble = Ensemble::start(1, "")?;
     let site = Site::new(&ensemble, realm());
-    let (members, daemons) = site.found(&["a", "b"], "", "").await?;
+    let (members, _daemons) = site.found(&["a", "b"], "", "").await?;
     let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
     until_head(&members[1], &os(), 3).await;
     let client = by_hand(&ensemble, &site).await;
@@ -596,15 +596,16 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
     let six = site.realm.release(&os(), Some(next.head()), "6", SIGNERS);
     let (answer, took) = post(&members[0], &six).await;
     assert!(
-        answer.starts_with("441") && answer.contains("does not verify here") && took < Duration::from_secs(2),
+        answer.starts_with("441") && answer.contains("does not verify here") && took < Duration::from_secs(8),
         "{answer} after {took:?}"
     );
     says(&members[0], "`tidingsd set-head` mends it").await;
-    let before: Vec<f64> = daemons.iter().flatten().map(|daemon| daemon.cpu_seconds().unwrap()).collect();
+    // Members say once a second how they are; whoever tried again and again would write much more.
+    let zxid = async |name: &str| client.create(&format!("/{name}"), b"", &options).await.unwrap().0.czxid;
+    let before = zxid("before").await;
     sleep(Duration::from_secs(3)).await;
-    for (daemon, before) in daemons.iter().flatten().zip(before) {
-        assert!(daemon.cpu_seconds()? - before < 0.6, "a broker is busy with it");
-    }
+    let written = zxid("after").await - before;
+    assert!(written < 60, "{written} writes in three seconds: a broker is busy with it");
     client.delete(&format!("/entries/{}/0000000006", os()), None).await?;
     until("it goes on", async || post(&members[0], &six).await.0.starts_with("240")).await;
     Ok(())
