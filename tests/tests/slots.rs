@@ -325,6 +325,26 @@ async fn what_is_withdrawn_while_a_machine_waits_is_not_applied() {
     assert!(!others.list(&short).await.unwrap().contains("holder me"));
 }
 
+/// What has ended well counts as applied, and is not run again, although its lease has run out meanwhile; and it is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_machine_has_applied_what_it_has_applied() {
+    let realm = tidings_tests::realm::Realm::new(&["trust * 1 root", "release * 1 ann", "withdraw * 1 ann"], &["root"]);
+    let (fixture, _daemon, mut publisher) = origin(&realm, GROUPS).await.unwrap();
+    let release = Release { version: "2".into(), slot: Some("short".into()), ..Release::default() };
+    publisher.publish(&realm.release_with(&os(), None, release, &["ann"])).await.unwrap();
+    let state = fixture.directory.join("state");
+    let state = state.to_str().unwrap();
+    let late = tidings(&fixture, &["apply", "test.os.stable", "1", "--state", state, "--node", "me", "--", "sleep", "4"]);
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert!(
+        !late.status.success() && said.contains("is applied, but the slot could not be freed") && said.contains("counts as failed"),
+        "{late:?}"
+    );
+    let status = tidings(&fixture, &["status", "test.os.stable", "--json", "--state", state]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["channels"][0]["applied"], 1);
+}
+
 struct Authority(Issuer<'static, KeyPair>, String);
 
 impl Authority {

@@ -246,7 +246,8 @@ impl Apply {
                 ));
                 Ok(Ok(()))
             }
-            _ => Ok(Ok(slots.free(&group, node, taken.token).await?)).or_else(|error: SlotError| Ok(Err(error.into()))),
+            // Whether it is free or not, the release is applied.
+            _ => Ok(slots.free(&group, node, taken.token).await.map_err(Into::into)),
         }
     }
 
