@@ -68,6 +68,10 @@ pub const MIRROR_BEATS: u32 = 16;
 pub const MIRROR_ABREAST: usize = 64;
 /// How long a statement that is being published waits for the cluster, if it is not known whether it was stored.
 pub const CLUSTER_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before a statement that is being published, or a round of following that was broken off, is tried again.
+pub const CLUSTER_RETRY: Duration = Duration::from_millis(20);
+/// How long a statement that is being published waits for the next round of following.
+pub const CLUSTER_ROUND: Duration = Duration::from_millis(500);
 /// How long the answer to a publisher waits, after the cluster has stored a statement, until it is visible at this broker.
 pub const CLUSTER_FOLLOW: Duration = Duration::from_secs(1);
 /// How often a member looks at the others, and says how far it is.

@@ -17,6 +17,8 @@ use std::{
 
 use tidings_protocol::{Channel, Head, Serial, Statement, StatementId, Timestamp};
 
+use crate::limits::DISK_RESERVE_OCTETS;
+
 const VERSION: u32 = 1;
 
 /// What goes wrong with the disk, and what to do.
@@ -285,6 +287,14 @@ impl Store {
         let value = self.db.get(statement_key(channel, serial))?;
         Ok(value.and_then(|v| take(&mut &*v)).map(|octets| Timestamp::from_seconds(u64::from_be_bytes(octets))))
     }
+}
+
+/// Octets that are free on the disk of a directory, and whether that is so little that nothing new is stored; none if the system
+/// does not say.
+pub(crate) fn free_octets(directory: &Path) -> Option<(u64, bool)> {
+    let disk = rustix::fs::statvfs(directory).ok()?;
+    let free = disk.f_bavail * disk.f_frsize;
+    Some((free, free < DISK_RESERVE_OCTETS))
 }
 
 /// Opens sled; it panics on some damaged snapshots instead of returning an error (sled issues 1527 and 1533).

@@ -33,7 +33,7 @@ use crate::{
     limits::{APPEND_BATCH, APPEND_QUEUE, DISK_RESERVE_OCTETS},
     logs::{Log, Logs},
     namespaces::Namespaces,
-    store::{Batch, Marks, Store, StoreError},
+    store::{self, Batch, Marks, Store, StoreError},
     watch::Watches,
 };
 
@@ -298,9 +298,8 @@ impl Writer {
     }
 
     fn disk_is_full(&self) -> bool {
-        let free = rustix::fs::statvfs(&self.data_dir).map(|s| s.f_bavail * s.f_frsize);
-        match free {
-            Ok(free) if free < DISK_RESERVE_OCTETS => {
+        match store::free_octets(&self.data_dir) {
+            Some((free, true)) => {
                 tracing::error!(free, reserve = DISK_RESERVE_OCTETS, "the disk is nearly full: publishing is refused until there is room");
                 true
             }

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     body::Bytes,
-    extract::{State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode},
+    extract::{FromRequest, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -44,83 +44,88 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-fn refusal(status: StatusCode, kind: &str, value: impl std::fmt::Display) -> Response {
-    (status, Json(json!({"kind": kind, "value": value.to_string()}))).into_response()
+/// Why not.
+struct Refusal {
+    status: StatusCode,
+    kind: &'static str,
+    value: String,
 }
 
-/// Who asks for what, if that is understood and allowed.
-fn read(
-    shared: &Shared,
-    client: &Client,
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<(SlotName, SlotName, String), Box<Response>> {
-    let malformed = |value: &dyn std::fmt::Display| Box::new(refusal(StatusCode::BAD_REQUEST, "malformed_request", value));
-    if headers.get("fleet-lock-protocol").is_none_or(|value| value != "true") {
-        return Err(malformed(&"the header fleet-lock-protocol: true is missing"));
-    }
-    let body = body.map_err(|error| Box::new(refusal(error.status(), "malformed_request", &error)))?;
-    let Body { client_params: ClientParams { id, group } } = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
-    let (node, group): (SlotName, SlotName) = match (id.parse(), group.parse()) {
-        (Ok(node), Ok(group)) => (node, group),
-        (Err(error), _) | (_, Err(error)) => return Err(malformed(&error)),
-    };
-    let rules = shared.slots.rules(&group).map_err(|error| Box::new(undecided(&error)))?;
-    let certificate = client.certificate.as_ref();
-    let known = shared.settings.access.who(client.address.ip(), certificate.map(|der| &**der));
-    let taker = rules.takers.as_ref().is_none_or(|takers| takers.iter().any(|taker| known.contains(taker)));
-    let named = !rules.certificate || certificate.is_some_and(|der| certificate_names(der, &node));
-    if !taker || !named {
-        let why = format!("{node} may have no slots of {group} from here");
-        return Err(Box::new(refusal(StatusCode::FORBIDDEN, "not_allowed", why)));
-    }
-    let by = slot_identity(rules, shared.settings.access.name(&known)).to_owned();
-    Ok((node, group, by))
-}
-
-fn undecided(error: &SlotError) -> Response {
-    match error {
-        SlotError::NoGroup(_) => refusal(StatusCode::NOT_FOUND, "unknown_group", error),
-        error => refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({"kind": self.kind, "value": self.value}))).into_response()
     }
 }
 
-async fn lock(
-    State(shared): State<Arc<Shared>>,
-    Extension(client): Extension<Client>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let (node, group, by) = match read(&shared, &client, &headers, body) {
-        Ok(both) => both,
-        Err(refused) => return *refused,
-    };
-    match shared.slots.take(&group, Asker { node: node.as_str(), by: &by }, None).await {
-        Ok(Answer::Yours { .. } | Answer::Free) => StatusCode::OK.into_response(),
-        Ok(Answer::Wait { before }) => refusal(StatusCode::CONFLICT, "failed_lock", format_args!("{before} are before {node}")),
-        Ok(Answer::Stopped { failed }) => {
-            refusal(StatusCode::CONFLICT, "group_stopped", format_args!("{failed} of {group} have failed; an operator has to look at them"))
+impl From<SlotError> for Refusal {
+    fn from(error: SlotError) -> Self {
+        match error {
+            SlotError::NoGroup(_) => refusal(StatusCode::NOT_FOUND, "unknown_group", error),
+            error => refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
         }
-        Ok(Answer::Lost(_)) => {
-            refusal(StatusCode::CONFLICT, "failed_lock", "the node has a slot that was taken otherwise, or by somebody else")
-        }
-        Err(error) => undecided(&error),
     }
 }
 
-async fn unlock(
-    State(shared): State<Arc<Shared>>,
-    Extension(client): Extension<Client>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let (node, group, by) = match read(&shared, &client, &headers, body) {
-        Ok(both) => both,
-        Err(refused) => return *refused,
-    };
-    match shared.slots.free(&group, Asker { node: node.as_str(), by: &by }, None).await {
-        // Whoever holds nothing has nothing to free, and goes on.
-        Ok(_) => StatusCode::OK.into_response(),
-        Err(error) => undecided(&error),
+fn refusal(status: StatusCode, kind: &'static str, value: impl std::fmt::Display) -> Refusal {
+    Refusal { status, kind, value: value.to_string() }
+}
+
+fn malformed(value: impl std::fmt::Display) -> Refusal {
+    refusal(StatusCode::BAD_REQUEST, "malformed_request", value)
+}
+
+/// What is asked, understood and allowed.
+struct Request {
+    node: SlotName,
+    group: SlotName,
+    by: String,
+}
+
+impl Request {
+    fn asker(&self) -> Asker<'_> {
+        Asker { node: self.node.as_str(), by: &self.by }
     }
+}
+
+impl FromRequest<Arc<Shared>> for Request {
+    type Rejection = Refusal;
+
+    async fn from_request(request: axum::extract::Request, shared: &Arc<Shared>) -> Result<Self, Refusal> {
+        if request.headers().get("fleet-lock-protocol").is_none_or(|value| value != "true") {
+            return Err(malformed("the header fleet-lock-protocol: true is missing"));
+        }
+        let Client { address, certificate } = request.extensions().get().cloned().ok_or_else(|| malformed("nobody asks"))?;
+        let body = Bytes::from_request(request, shared).await;
+        let body = body.map_err(|error| refusal(error.status(), "malformed_request", &error))?;
+        let Body { client_params: ClientParams { id, group } } = serde_json::from_slice(&body).map_err(malformed)?;
+        let (node, group): (SlotName, SlotName) = (id.parse().map_err(malformed)?, group.parse().map_err(malformed)?);
+        let rules = shared.slots.rules(&group)?;
+        let known = shared.settings.access.who(address.ip(), certificate.as_deref());
+        let taker = rules.takers.as_ref().is_none_or(|takers| takers.iter().any(|taker| known.contains(taker)));
+        let named = !rules.certificate || certificate.as_ref().is_some_and(|der| certificate_names(der, &node));
+        if !taker || !named {
+            return Err(refusal(StatusCode::FORBIDDEN, "not_allowed", format_args!("{node} may have no slots of {group} from here")));
+        }
+        let by = slot_identity(rules, shared.settings.access.name(&known)).to_owned();
+        Ok(Self { node, group, by })
+    }
+}
+
+async fn lock(State(shared): State<Arc<Shared>>, request: Request) -> Result<StatusCode, Refusal> {
+    let conflict = |kind, value: String| Err(refusal(StatusCode::CONFLICT, kind, value));
+    let Request { node, group, .. } = &request;
+    match shared.slots.take(group, request.asker(), None).await? {
+        Answer::Yours { .. } | Answer::Free => Ok(StatusCode::OK),
+        Answer::Wait { before } => conflict("failed_lock", format!("{before} are before {node}")),
+        Answer::Stopped { failed } => {
+            conflict("group_stopped", format!("{failed} of {group} have failed; an operator has to look at them"))
+        }
+        Answer::Lost(_) => conflict("failed_lock", format!("{node} has a slot that was taken otherwise, or by somebody else")),
+    }
+}
+
+async fn unlock(State(shared): State<Arc<Shared>>, request: Request) -> Result<StatusCode, Refusal> {
+    // Whoever holds nothing has nothing to free, and goes on.
+    shared.slots.free(&request.group, request.asker(), None).await?;
+    Ok(StatusCode::OK)
 }

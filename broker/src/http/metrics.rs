@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{cluster, shared::Shared};
+use crate::{cluster, shared::Shared, store};
 
 type Label = [(&'static str, String); 1];
 
@@ -25,8 +25,9 @@ pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
     gauge("watches", "Connections that watch", shared.watches.count() as u64);
     gauge("channels", "Channels that are here", logs.len() as u64);
     gauge("statements", "Statements that are visible here", statements);
-    let free = rustix::fs::statvfs(&shared.settings.config.data_dir).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
-    gauge("disk_free_bytes", "Octets that are free where the store lives", free);
+    if let Some((free, _)) = store::free_octets(&shared.settings.config.data_dir) {
+        gauge("disk_free_bytes", "Octets that are free where the store lives", free);
+    }
     counters(shared, &mut registry);
     namespaces(shared, &mut registry);
     if let Some(cluster) = &shared.cluster {

@@ -9,7 +9,6 @@ use tidings_protocol::{
 use super::{End, Session};
 use crate::{
     config::{Rules, SlotGroup},
-    limits::SLOT_PAUSE,
     slots::{Answer, Asker, Event, Group, Lost, SlotError, again},
 };
 
@@ -75,8 +74,6 @@ async fn answer(session: &mut Session, SlotRequest { group, what }: SlotRequest)
     if let Answer::Lost(Lost::Replaced | Lost::Other) = answer {
         tracing::warn!(%group, %node, peer = %session.place.peer, ?answer, "this node has a slot by another request: have two machines one name?");
     }
-    // Each request may be a write; who asks without end waits for himself.
-    tokio::time::sleep(SLOT_PAUSE).await;
     Ok(Reply::Line(respond(rules.rules, answer)))
 }
 

@@ -4,7 +4,12 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tidings_protocol::{Timestamp, slot::SlotName};
 
-use crate::{append::AppendError, clock, cluster::Cluster, limits::DISK_RESERVE_OCTETS, store::Store};
+use crate::{
+    append::AppendError,
+    clock,
+    cluster::Cluster,
+    store::{self, Store},
+};
 
 /// On one machine.
 pub(crate) struct Local {
@@ -39,8 +44,7 @@ impl Keep {
     pub(crate) async fn replace(&self, group: &SlotName, data: &[u8], after: Option<i32>) -> Result<bool, AppendError> {
         match self {
             Keep::Local(local) => {
-                let free = rustix::fs::statvfs(&local.data_dir).map(|disk| disk.f_bavail * disk.f_frsize);
-                if free.is_ok_and(|free| free < DISK_RESERVE_OCTETS) {
+                if store::free_octets(&local.data_dir).is_some_and(|(_, too_few)| too_few) {
                     return Err(AppendError::DiskFull);
                 }
                 let (store, group, data) = (local.store.clone(), group.clone(), data.to_vec());

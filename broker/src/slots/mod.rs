@@ -22,7 +22,7 @@ pub(crate) use keep::{Keep, Local};
 use crate::{
     append::AppendError,
     config::{Rules, SlotGroup},
-    limits::{SLOT_AGAIN, SLOT_FLEETLOCK_PATIENCE, SLOT_PATIENCE, SLOT_RACES, SLOT_SWEEP},
+    limits::{SLOT_AGAIN, SLOT_FLEETLOCK_PATIENCE, SLOT_PATIENCE, SLOT_PAUSE, SLOT_RACES, SLOT_SWEEP},
     origin::Origin,
 };
 
@@ -33,6 +33,8 @@ pub(crate) enum SlotError {
     NoGroup(SlotName),
     #[error("what is kept of {0} cannot be read; somebody has written there by hand, or a newer version")]
     Damaged(SlotName),
+    #[error("the system has no random numbers")]
+    Random,
     #[error("too many ask at once")]
     Crowded,
     #[error(transparent)]
@@ -74,22 +76,30 @@ impl Slots {
     /// A slot for a node.
     pub(crate) async fn take(&self, group: &SlotName, asker: Asker<'_>, serial: Option<Serial>) -> Result<Answer, SlotError> {
         let patience = if serial.is_some() { SLOT_PATIENCE } else { SLOT_FLEETLOCK_PATIENCE };
-        self.change(group, |state, rules, now| state.take(rules, now, asker, serial, patience.as_secs(), nonce())).await
+        let nonce = nonce()?;
+        self.ask(group, |state, rules, now| state.take(rules, now, asker, serial, patience.as_secs(), nonce)).await
     }
 
     /// Whether a token counts.
     pub(crate) async fn hold(&self, group: &SlotName, asker: Asker<'_>, token: u64) -> Result<Answer, SlotError> {
-        self.change(group, |state, rules, now| state.hold(rules, now, asker, token)).await
+        self.ask(group, |state, rules, now| state.hold(rules, now, asker, token)).await
     }
 
     /// A node is back.
     pub(crate) async fn free(&self, group: &SlotName, asker: Asker<'_>, token: Option<u64>) -> Result<Answer, SlotError> {
-        self.change(group, |state, rules, now| state.free(rules, now, asker, token)).await
+        self.ask(group, |state, rules, now| state.free(rules, now, asker, token)).await
     }
 
     /// An operator has looked at a node.
     pub(crate) async fn clear(&self, group: &SlotName, node: &str) -> Result<Answer, SlotError> {
-        self.change(group, |state, rules, now| state.clear(rules, now, node)).await
+        self.ask(group, |state, rules, now| state.clear(rules, now, node)).await
+    }
+
+    /// Each request may be a write; who asks without end, however, waits for himself.
+    async fn ask(&self, name: &SlotName, decide: impl Fn(&mut Group, Rules, Timestamp) -> Answer) -> Result<Answer, SlotError> {
+        let answer = self.change(name, decide).await;
+        tokio::time::sleep(SLOT_PAUSE).await;
+        answer
     }
 
     /// How a group stands.
@@ -139,9 +149,9 @@ impl Slots {
     }
 }
 
-fn nonce() -> u32 {
-    let random = RandomState::new().build_hasher().finish();
-    u32::try_from(random >> 32).unwrap_or(0)
+/// What makes a token one that cannot be guessed.
+fn nonce() -> Result<u32, SlotError> {
+    getrandom::u32().map_err(|_| SlotError::Random)
 }
 
 /// After how many seconds a node that waits asks again: a few times within a lease.
