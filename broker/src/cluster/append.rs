@@ -2,7 +2,7 @@
 //!
 //! Whatever becomes of an attempt, the next one checks the version of the head: nothing is ever settled twice.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
 use tidings_protocol::{
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Cluster, lock, tree};
 use crate::{
     append::{Answer, AppendError, Appended},
-    limits::{CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_FOLLOW, CLUSTER_PATIENCE, CLUSTER_RAISE},
+    limits::{CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_FOLLOW, CLUSTER_PATIENCE, CLUSTER_RAISE, CLUSTER_RETRY, CLUSTER_ROUND},
     origin::{New, Origin},
 };
 
@@ -114,7 +114,9 @@ impl Cluster {
             self.look_at(&channel);
             self.namespaces.of(&channel).inspect(|p| self.look_at(&p.anchor.namespace.trust_log()));
             // A round that was under way may have read what was before; the next one is soon there.
-            let _ = timeout(Duration::from_millis(500), rounds.changed()).await;
+            let _ = timeout(CLUSTER_ROUND, rounds.changed()).await;
+            // Where rounds alone do not help, as after a head was set, the servers are not asked without end.
+            tokio::time::sleep(CLUSTER_RETRY).await;
         }
     }
 
@@ -201,7 +203,7 @@ impl Cluster {
             return Err(AppendError::Channels);
         }
         match tree.append(tree::Append { statement, path, after, trust, term }).await {
-            Ok(_) => Ok(Attempt::Settled),
+            Ok(()) => Ok(Attempt::Settled),
             Err(tree::NotAppended::Race) => Ok(Attempt::Again(AppendError::Behind(channel.clone()))),
             Err(tree::NotAppended::Damaged(node)) => {
                 tracing::error!(%channel, node, "the servers hold a node where none can be, or have lost one: somebody has written there; `tidingsd set-head` mends it");

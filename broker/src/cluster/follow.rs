@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::atomic::Ordering,
-    time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, stream};
@@ -18,7 +17,7 @@ use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent}
 use super::{Cluster, Fill, Found, Gap, Seen, Tree, TreeError, lock};
 use crate::{
     append::{AppendError, Copied, Offer, Run},
-    limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_SOON, CLUSTER_TICK},
+    limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK},
 };
 
 /// What has happened to the session.
@@ -82,7 +81,7 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
             Err(TreeError::Session(error)) if !tree.has_ended() => {
                 tracing::debug!(%error, "a round of following was broken off");
                 everything = true;
-                sleep(Duration::from_millis(100)).await;
+                sleep(CLUSTER_RETRY).await;
             }
             Err(error) => return Err(error),
         }

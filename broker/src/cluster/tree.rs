@@ -361,7 +361,7 @@ impl Tree {
 
     /// One multi-operation: the trust is still the one that has verified the statement, the head still the one that it
     /// follows; then the entry is created and the head set.
-    pub(super) async fn append(&self, append: Append<'_>) -> Result<Seen, NotAppended> {
+    pub(super) async fn append(&self, append: Append<'_>) -> Result<(), NotAppended> {
         let Append { statement, path, after, trust, term } = append;
         let (channel, head) = (statement.channel(), statement.head());
         let options = CreateMode::Persistent.with_acls(self.acls);
@@ -385,10 +385,9 @@ impl Tree {
         };
         prepare().map_err(NotAppended::Refused)?;
         let (first, entry) = (usize::from(term.is_some()) + usize::from(trust.is_some()), entry_path(channel, head.serial));
-        let version = after.map_or(0, |seen| seen.version.wrapping_add(1));
         use zk::Error::{BadArguments, BadVersion, InvalidAcl, MarshallingError, NoAuth, NoNode, NodeExists, NotReadOnly, QuotaExceeded};
         match writer.commit().await {
-            Ok(_) => Ok(Seen { head, version, zxid: 0 }),
+            Ok(_) => Ok(()),
             Err(zk::MultiWriteError::OperationFailed { index: 0, source: BadVersion }) if term.is_some() => Err(NotAppended::Term),
             Err(zk::MultiWriteError::OperationFailed { index, source: NodeExists | NoNode }) if index > first => {
                 // The head was as it should be, so it is no race. What is only missing, or left over from another time, is put right.
