@@ -3,6 +3,7 @@
 pub mod cables;
 pub mod cluster;
 pub mod ensemble;
+pub mod http;
 pub mod inn;
 pub mod realm;
 pub mod relay;

@@ -3,8 +3,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     process::{Command, Output},
     time::Duration,
 };
@@ -16,7 +15,7 @@ use tidings_tests::{
     Daemon, Fixture, binary,
     cluster::Site,
     ensemble::Ensemble,
-    free_address,
+    free_address, http,
     tree::{broker, connect, origin, os, realm, until},
 };
 use tokio::time::sleep;
@@ -159,18 +158,8 @@ async fn the_present_configuration_counts() {
     assert!(matches!(slots(&fixture).take(&web, &name("d"), serial(7)).await, Err(SlotError::Wait { before: 3, .. })));
 }
 
-fn http(address: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.into())
-}
-
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    http(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    http::get(address, path).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +176,7 @@ async fn machines_that_speak_fleetlock_take_turns() {
     let body = r#"{"client_params": {"id": "x", "group": "single"}}"#;
     let post = |path: &str| {
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nfleet-lock-protocol: true\r\n");
-        http(address, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()))
+        http::request(address, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).unwrap()
     };
     // Freeing by FleetLock, which has no token, frees nothing that was taken with one.
     assert_eq!(post("/v1/steady-state").0, 200);
@@ -199,7 +188,7 @@ async fn machines_that_speak_fleetlock_take_turns() {
     // Too much is not read.
     let head =
         "POST /v1/pre-reboot HTTP/1.1\r\nHost: x\r\nConnection: close\r\nfleet-lock-protocol: true\r\nContent-Length: 99999999\r\n\r\n";
-    let (status, refusal) = http(address, &format!("{head}{}", "x".repeat(20_000)));
+    let (status, refusal) = http::request(address, &format!("{head}{}", "x".repeat(20_000))).unwrap();
     let refusal: serde_json::Value = serde_json::from_str(&refusal).unwrap();
     assert_eq!(refusal["kind"], "malformed_request");
     assert_eq!(status, 413);
