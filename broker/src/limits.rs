@@ -10,6 +10,8 @@ pub const APPEND_QUEUE: usize = 4096;
 pub const APPEND_BATCH: usize = 1024;
 /// Octets that must be free on the disk; with less, publishing is refused and everything else goes on.
 pub const DISK_RESERVE_OCTETS: u64 = 64 * 1024 * 1024;
+/// Octets that the store gathers in memory before it sorts them into a file.
+pub const MEMTABLE_OCTETS: u64 = 16 * 1024 * 1024;
 /// Statements of a channel that are kept in memory for a minute after they came; older ones are read from the store.
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.

@@ -3,12 +3,12 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use crate::config::LogFormat;
 
 /// The level can be changed while the broker runs.
-pub struct Level(reload::Handle<EnvFilter, Registry>);
+pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
     /// Applies a level or filter.
@@ -20,9 +20,10 @@ impl Level {
     }
 }
 
-fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    // sled tells its own story below `warn`.
-    EnvFilter::try_new(format!("sled=warn,{level}"))
+fn filter(level: &str) -> anyhow::Result<Targets> {
+    // The store tells its own story below `warn`.
+    format!("fjall=warn,lsm_tree=warn,{level}")
+        .parse::<Targets>()
         .with_context(|| format!("log.level: expected error, warn, info, debug or trace, found {level:?}"))
 }
 

@@ -10,16 +10,18 @@
 //! | `p` PEER NUL CHANNEL | the last serial that this peer of a feed has answered for |
 
 use std::{
+    collections::HashMap,
     fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue, config::CompressionPolicy};
 use tidings_protocol::{Channel, Head, Serial, Statement, StatementId, Timestamp};
 
-use crate::limits::DISK_RESERVE_OCTETS;
+use crate::limits::{DISK_RESERVE_OCTETS, MEMTABLE_OCTETS};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What goes wrong with the disk, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +45,17 @@ pub enum StoreError {
         /// Its version.
         found: u32,
     },
+    /// It was written before layout 2, by another engine.
+    #[error(
+        "the store in {0} has layout 1, this tidingsd knows {VERSION}; move the data directory away, and mirror anew, or export with the earlier tidingsd and import here; nothing was changed"
+    )]
+    Older(PathBuf),
     /// A record cannot be read.
     #[error("the store holds a damaged record for {0}; restore the data directory, or remove it and mirror anew")]
     Damaged(String),
     /// The engine failed.
-    #[error("the store failed: {0}")]
-    Engine(#[from] sled::Error),
+    #[error("the store failed: {0}; if it cannot be opened, restore the data directory, or remove it and mirror anew")]
+    Engine(#[from] fjall::Error),
 }
 
 /// The marks of a channel.
@@ -66,13 +73,16 @@ pub(crate) struct Record {
     pub(crate) path: String,
 }
 
-/// Changes that become durable together or not at all.
+/// Changes that become durable together or not at all; of several to one key, the last.
 #[derive(Default)]
-pub(crate) struct Batch(sled::Batch);
+pub(crate) struct Batch(HashMap<UserKey, Option<UserValue>>);
 
 #[derive(Clone)]
 pub(crate) struct Store {
-    db: sled::Db,
+    db: Database,
+    all: Keyspace,
+    /// Held from reading to replacing what is kept of a group.
+    slots: Arc<Mutex<()>>,
 }
 
 fn statement_key(channel: &Channel, serial: Serial) -> Vec<u8> {
@@ -89,6 +99,12 @@ fn channel_key(channel: &Channel) -> Vec<u8> {
 }
 
 impl Batch {
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.0.insert(key.into(), Some(value.into()));
+    }
+    fn take_out(&mut self, key: Vec<u8>) {
+        self.0.insert(key.into(), None);
+    }
     pub(crate) fn insert(&mut self, statement: &Statement, arrived: Timestamp, path: &str) {
         let path_octets = u16::try_from(path.len()).unwrap_or(0);
         let mut value = Vec::with_capacity(10 + path.len() + statement.octets().len());
@@ -96,20 +112,20 @@ impl Batch {
         value.extend_from_slice(&path_octets.to_be_bytes());
         value.extend_from_slice(&path.as_bytes()[..path_octets.into()]);
         value.extend_from_slice(statement.octets());
-        self.0.insert(statement_key(statement.channel(), statement.serial()), value);
+        self.put(statement_key(statement.channel(), statement.serial()), value);
     }
     pub(crate) fn remove(&mut self, channel: &Channel, serial: Serial) {
-        self.0.remove(statement_key(channel, serial));
+        self.take_out(statement_key(channel, serial));
     }
     pub(crate) fn remove_marks(&mut self, channel: &Channel) {
-        self.0.remove(channel_key(channel));
+        self.take_out(channel_key(channel));
     }
     /// Remembers what is copied of a channel and not visible yet: highest and lowest serials.
     pub(crate) fn set_islands(&mut self, channel: &Channel, islands: impl Iterator<Item = (Serial, Serial)>) {
         let value: Vec<u8> = islands.flat_map(|(top, lowest)| [top, lowest]).flat_map(|serial| serial.number().to_be_bytes()).collect();
         match value.is_empty() {
-            true => self.0.remove(island_key(channel)),
-            false => self.0.insert(island_key(channel), value),
+            true => self.take_out(island_key(channel)),
+            false => self.put(island_key(channel), value),
         }
     }
     pub(crate) fn set_marks(&mut self, channel: &Channel, marks: &Marks) {
@@ -118,7 +134,7 @@ impl Batch {
         value.extend_from_slice(&marks.head.serial.number().to_be_bytes());
         value.extend_from_slice(marks.head.id.octets());
         value.extend_from_slice(&marks.created.seconds().to_be_bytes());
-        self.0.insert(channel_key(channel), value);
+        self.put(channel_key(channel), value);
     }
 }
 
@@ -158,33 +174,32 @@ impl Store {
     pub(crate) fn open(directory: &Path, cache_octets: u64) -> Result<Self, StoreError> {
         let path = directory.join("store");
         fs::create_dir_all(&path).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
-        let config = sled::Config::new().path(&path).cache_capacity(cache_octets);
-        let db = match open(&config) {
-            Ok(db) => db,
-            Err(sled::Error::Io(e)) if e.to_string().contains("lock") || e.kind() == io::ErrorKind::WouldBlock => {
-                return Err(StoreError::InUse(path));
-            }
-            Err(sled::Error::Io(source)) => return Err(StoreError::Directory { path, source }),
-            Err(error) => {
-                let set_aside = set_snapshots_aside(&path).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
-                if set_aside == 0 {
-                    return Err(error.into());
-                }
-                tracing::warn!(%error, files = set_aside, "the store's start-up snapshot is damaged; it is set aside and the log read whole");
-                open(&config)?
-            }
-        };
-        let store = Self { db };
+        if path.join("conf").exists() && path.join("db").exists() {
+            return Err(StoreError::Older(path));
+        }
+        let opened = Database::builder(&path).cache_size(cache_octets).open().and_then(|db| {
+            let options = || {
+                let plain = CompressionPolicy::all(fjall::CompressionType::None);
+                KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_OCTETS).data_block_compression_policy(plain)
+            };
+            let all = db.keyspace("tidings", options)?;
+            Ok(Self { db, all, slots: Arc::default() })
+        });
+        let store = opened.map_err(|error| match error {
+            fjall::Error::Locked => StoreError::InUse(path.clone()),
+            fjall::Error::Io(source) => StoreError::Directory { path: path.clone(), source },
+            error => error.into(),
+        })?;
         store.check_version(&path)?;
         Ok(store)
     }
 
     fn check_version(&self, path: &Path) -> Result<(), StoreError> {
-        match self.db.get(b"v")? {
+        match self.all.get(b"v")? {
             None => {
-                self.db.insert(b"v", &VERSION.to_be_bytes())?;
-                self.db.flush()?;
-                Ok(())
+                let mut batch = Batch::default();
+                batch.put(b"v".into(), VERSION.to_be_bytes().into());
+                self.commit(batch)
             }
             Some(value) => match value.as_ref().try_into().map(u32::from_be_bytes) {
                 Ok(VERSION) => Ok(()),
@@ -196,26 +211,35 @@ impl Store {
 
     /// Makes a batch durable; when this returns it survives a loss of power.
     pub(crate) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.db.apply_batch(batch.0)?;
-        self.db.flush()?;
-        Ok(())
+        let mut durable = self.db.batch().durability(Some(PersistMode::SyncData));
+        for (key, value) in batch.0 {
+            match value {
+                Some(value) => durable.insert(&self.all, key, value),
+                None => durable.remove(&self.all, key),
+            }
+        }
+        Ok(durable.commit()?)
+    }
+
+    fn prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(UserKey, UserValue), StoreError>> {
+        self.all.prefix(prefix).map(|entry| Ok(entry.into_inner()?))
     }
 
     /// All channels with their marks.
     pub(crate) fn channels(&self) -> Result<Vec<(Channel, Marks)>, StoreError> {
-        let read = |entry: Result<(sled::IVec, sled::IVec), sled::Error>| {
+        let read = |entry: Result<(UserKey, UserValue), StoreError>| {
             let (key, value) = entry?;
             let name = String::from_utf8_lossy(&key[1..]).into_owned();
             let channel = name.parse().ok();
             channel.zip(read_marks(&value)).ok_or(StoreError::Damaged(name))
         };
-        self.db.scan_prefix(b"c").map(read).collect()
+        self.prefix(b"c").map(read).collect()
     }
 
     /// Every island: its channel, its highest and its lowest serial.
     pub(crate) fn islands(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
         let mut all = Vec::new();
-        for entry in self.db.scan_prefix(b"f") {
+        for entry in self.prefix(b"f") {
             let (key, value) = entry?;
             let name = String::from_utf8_lossy(&key[1..]).into_owned();
             let damaged = || StoreError::Damaged(name.clone());
@@ -232,23 +256,22 @@ impl Store {
 
     /// The last serial of a channel that a peer has answered for; 0 if it was offered nothing yet.
     pub(crate) fn feed_cursor(&self, peer: &str, channel: &Channel) -> Result<u32, StoreError> {
-        let value = self.db.get(feed_key(peer, channel))?;
+        let value = self.all.get(feed_key(peer, channel))?;
         Ok(value.and_then(|v| take(&mut &*v)).map_or(0, u32::from_be_bytes))
     }
 
     /// Moves that cursor. It becomes durable with the next commit, or within a second: a peer is asked twice at worst.
     pub(crate) fn set_feed_cursor(&self, peer: &str, channel: &Channel, serial: u32) -> Result<(), StoreError> {
-        self.db.insert(feed_key(peer, channel), &serial.to_be_bytes())?;
-        Ok(())
+        Ok(self.all.insert(feed_key(peer, channel), serial.to_be_bytes())?)
     }
 
     /// Has every feed offer a channel from its beginning.
     pub(crate) fn forget_feed_cursors(&self, channel: &Channel) -> Result<(), StoreError> {
         let end = [&[0], channel.as_str().as_bytes()].concat();
-        for key in self.db.scan_prefix(b"p").keys() {
-            let key = key?;
+        for entry in self.prefix(b"p") {
+            let (key, _) = entry?;
             if key.ends_with(&end) {
-                self.db.remove(key)?;
+                self.all.remove(key)?;
             }
         }
         Ok(())
@@ -256,35 +279,35 @@ impl Store {
 
     /// What is kept of a group of slots, and its version.
     pub(crate) fn slots(&self, group: &str) -> Result<Option<(Vec<u8>, i32)>, StoreError> {
-        let Some(value) = self.db.get([b"g", group.as_bytes()].concat())? else { return Ok(None) };
+        let Some(value) = self.all.get([b"g", group.as_bytes()].concat())? else { return Ok(None) };
         let (version, data) = value.split_first_chunk().ok_or_else(|| StoreError::Damaged(format!("slots of {group}")))?;
         Ok(Some((data.to_vec(), i32::from_be_bytes(*version))))
     }
 
     /// Replaces that, durably, if it still has the version that was read; whether it had.
     pub(crate) fn set_slots(&self, group: &str, data: &[u8], after: Option<i32>) -> Result<bool, StoreError> {
-        let key = [b"g", group.as_bytes()].concat();
-        let old = self.db.get(&key)?;
-        let version = old.as_ref().and_then(|value| Some(i32::from_be_bytes(*value.first_chunk()?)));
+        let _held = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.slots(group)?.map(|(_, version)| version);
         if version != after {
             return Ok(false);
         }
         let next = after.map_or(0, |version| version.wrapping_add(1)).to_be_bytes();
-        let set = self.db.compare_and_swap(key, old, Some([&next, data].concat()))?;
-        self.db.flush()?;
-        Ok(set.is_ok())
+        let mut batch = Batch::default();
+        batch.put([b"g", group.as_bytes()].concat(), [&next, data].concat());
+        self.commit(batch)?;
+        Ok(true)
     }
 
     /// One statement.
     pub(crate) fn get(&self, channel: &Channel, serial: Serial) -> Result<Option<Record>, StoreError> {
-        let Some(value) = self.db.get(statement_key(channel, serial))? else { return Ok(None) };
+        let Some(value) = self.all.get(statement_key(channel, serial))? else { return Ok(None) };
         let record = read_record(&value).filter(|r| r.statement.serial() == serial && r.statement.channel() == channel);
         record.map(Some).ok_or_else(|| StoreError::Damaged(format!("{channel} {serial}")))
     }
 
     /// When a statement arrived.
     pub(crate) fn arrived(&self, channel: &Channel, serial: Serial) -> Result<Option<Timestamp>, StoreError> {
-        let value = self.db.get(statement_key(channel, serial))?;
+        let value = self.all.get(statement_key(channel, serial))?;
         Ok(value.and_then(|v| take(&mut &*v)).map(|octets| Timestamp::from_seconds(u64::from_be_bytes(octets))))
     }
 }
@@ -295,25 +318,4 @@ pub(crate) fn free_octets(directory: &Path) -> Option<(u64, bool)> {
     let disk = rustix::fs::statvfs(directory).ok()?;
     let free = disk.f_bavail * disk.f_frsize;
     Some((free, free < DISK_RESERVE_OCTETS))
-}
-
-/// Opens sled; it panics on some damaged snapshots instead of returning an error (sled issues 1527 and 1533).
-fn open(config: &sled::Config) -> Result<sled::Db, sled::Error> {
-    let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-    opened.unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked while it opened".into())))
-}
-
-/// Moves sled's start-up snapshots away: they only save it from reading its log from the beginning.
-fn set_snapshots_aside(path: &Path) -> io::Result<usize> {
-    let aside = path.with_extension("snapshots-set-aside");
-    let mut count = 0;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("snap.") {
-            fs::create_dir_all(&aside)?;
-            fs::rename(entry.path(), aside.join(entry.file_name()))?;
-            count += 1;
-        }
-    }
-    Ok(count)
 }

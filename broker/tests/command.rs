@@ -88,13 +88,29 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("data/store");
     fs::create_dir_all(&store).unwrap();
-    let db = sled::open(&store).unwrap();
-    db.insert(b"v", &9_u32.to_be_bytes()).unwrap();
-    db.flush().unwrap();
-    drop(db);
+    let open = || {
+        let db = fjall::Database::builder(&store).open().unwrap();
+        (db.keyspace("tidings", Default::default).unwrap(), db)
+    };
+    let (all, db) = open();
+    all.insert(b"v", 9_u32.to_be_bytes()).unwrap();
+    drop((all, db));
     let config = write(directory.path(), "data_dir = \"DIR/data\"\n[listen]\nnntp = [\"127.0.0.1:0\"]");
     fails(&tidingsd(&["--config", &config]), 1, &["has layout 9", "start the newer one, nothing was changed"]);
-    assert_eq!(sled::open(&store).unwrap().get(b"v").unwrap().unwrap(), &9_u32.to_be_bytes());
+    assert_eq!(&*open().0.get(b"v").unwrap().unwrap(), &9_u32.to_be_bytes());
+}
+
+#[test]
+fn a_store_of_the_first_layout_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("data/store");
+    fs::create_dir_all(&store).unwrap();
+    // The names of its files are what it is known by.
+    fs::write(store.join("conf"), "").unwrap();
+    fs::write(store.join("db"), "").unwrap();
+    let config = write(directory.path(), "data_dir = \"DIR/data\"\n[listen]\nnntp = [\"127.0.0.1:0\"]");
+    fails(&tidingsd(&["--config", &config]), 1, &["has layout 1", "mirror anew", "nothing was changed"]);
+    assert_eq!(fs::read_dir(&store).unwrap().count(), 2);
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn bad(directory: &Path, arguments: &[&str], expected: &str) {
     assert!(text.contains(expected), "{text:?} should say {expected:?}");
 }
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use tidings_protocol::Digest;
 
 #[test]
@@ -226,6 +227,6 @@ fn a_key_under_a_passphrase_needs_it() {
         .current_dir(at)
         .output();
     let der = openssl.expect("openssl is missing; install it (Debian: openssl)").stdout;
-    let key = data_encoding::BASE64URL_NOPAD.encode(&der[der.len() - 32..]);
+    let key = Base64UrlUnpadded::encode_string(&der[der.len() - 32..]);
     assert_eq!(public.trim(), format!("ed25519:{key}"));
 }

@@ -3,7 +3,6 @@
 use alloc::string::String;
 use core::{fmt, str::FromStr};
 
-use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use crate::{Channel, limits::SERIAL_LAST};
@@ -73,12 +72,13 @@ impl Digest {
         Self(octets)
     }
     fn from_hex(hex: &str) -> Option<Self> {
-        HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok().map(Self)
+        let mut octets = [0; 32];
+        let read = base16ct::lower::decode(hex, &mut octets).ok()?.len();
+        (read == octets.len()).then_some(Self(octets))
     }
     fn write_hex(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut hex = [0; 64];
-        HEXLOWER.encode_mut(&self.0, &mut hex);
-        f.write_str(core::str::from_utf8(&hex).map_err(|_| fmt::Error)?)
+        f.write_str(base16ct::lower::encode_str(&self.0, &mut hex).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::{fmt, str::FromStr};
 
-use data_encoding::BASE64URL_NOPAD;
+use base64ct::{Base64UrlUnpadded, Encoding};
 pub use ed25519_dalek::SigningKey;
 use ed25519_dalek::{Signer, VerifyingKey};
 
@@ -19,6 +19,19 @@ pub enum KeyError {
     /// Not 86 characters of unpadded base64url.
     #[error("a signature is 86 characters of unpadded base64url; this is {0:?}")]
     Signature(String),
+}
+
+/// Unpadded base64url of exactly so many octets.
+fn decode<const N: usize>(base64: &str) -> Option<[u8; N]> {
+    let mut octets = [0; N];
+    let read = Base64UrlUnpadded::decode(base64, &mut octets).ok()?.len();
+    (read == N).then_some(octets)
+}
+
+/// At most the octets of a signature.
+fn encode(octets: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut base64 = [0; 86];
+    f.write_str(Base64UrlUnpadded::encode(octets, &mut base64).map_err(|_| fmt::Error)?)
 }
 
 /// The 32 octets of an Ed25519 public key; keys are one and the same when these are.
@@ -45,14 +58,14 @@ impl PublicKey {
 impl FromStr for PublicKey {
     type Err = KeyError;
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let octets = text.strip_prefix("ed25519:").and_then(|base64| BASE64URL_NOPAD.decode(base64.as_bytes()).ok());
-        octets.and_then(|o| o.try_into().ok()).map(Self).ok_or_else(|| KeyError::Form(text.into()))
+        text.strip_prefix("ed25519:").and_then(decode).map(Self).ok_or_else(|| KeyError::Form(text.into()))
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ed25519:{}", BASE64URL_NOPAD.encode_display(&self.0))
+        f.write_str("ed25519:")?;
+        encode(&self.0, f)
     }
 }
 
@@ -85,14 +98,15 @@ impl FromStr for Signature {
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let wrong = || KeyError::Signature(text.into());
         let (key, base64) = text.split_once(' ').ok_or_else(wrong)?;
-        let octets = BASE64URL_NOPAD.decode(base64.as_bytes()).map_err(|_| wrong())?;
-        Ok(Self { key: key.parse()?, octets: octets.try_into().map_err(|_| wrong())? })
+        let octets = decode(base64).ok_or_else(wrong)?;
+        Ok(Self { key: key.parse()?, octets })
     }
 }
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.key, BASE64URL_NOPAD.encode_display(&self.octets))
+        write!(f, "{} ", self.key)?;
+        encode(&self.octets, f)
     }
 }
 

@@ -134,6 +134,13 @@ fn release(name: &str) -> Command {
     command(root().join("target/release").join(name))
 }
 
+/// One of the trials in `tests/src/bin/trials/`.
+fn trial(name: &str) -> Command {
+    let mut command = release("trials");
+    command.arg(name);
+    command
+}
+
 fn lint() -> anyhow::Result<()> {
     run(&mut cargo("fmt --all --check"))?;
     run(&mut cargo("clippy --workspace --all-targets --all-features -- -D warnings"))?;
@@ -198,11 +205,14 @@ fn readme() -> anyhow::Result<()> {
 }
 
 /// A program in namespaces of its own, which end with it.
-fn in_namespaces(program: &str, seed: Option<u64>) -> anyhow::Result<Command> {
+fn in_namespaces(name: &str, seed: Option<u64>) -> anyhow::Result<Command> {
     setup::packages(&["iproute2", "nftables", "util-linux", "mount"])?;
     build()?;
     let mut command = command("unshare");
-    command.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]).arg(root().join("target/release").join(program));
+    command
+        .args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"])
+        .arg(root().join("target/release/trials"))
+        .arg(name);
     if let Some(seed) = seed {
         command.args(["--seed", &seed.to_string()]);
     }
@@ -223,7 +233,7 @@ fn cluster(seeds: u64, seed: Option<u64>) -> anyhow::Result<()> {
 
 fn mirrors(quick: bool) -> anyhow::Result<()> {
     build()?;
-    let mirrors = |line: &str| run(release("mirrors").args(line.split(' ')));
+    let mirrors = |line: &str| run(trial("mirrors").args(line.split(' ')));
     if quick {
         mirrors("latency --releases 50")?;
         mirrors("cold --channels 100 --statements 100")?;
@@ -241,9 +251,9 @@ fn mirrors(quick: bool) -> anyhow::Result<()> {
 fn crash(rounds: u32) -> anyhow::Result<()> {
     build()?;
     let rounds = rounds.to_string();
-    run(release("crash").args(["--rounds", &rounds]))?;
+    run(trial("crash").args(["--rounds", &rounds]))?;
     // sled complains loudly about the snapshots that it is given here.
-    run(release("crash").args(["--rounds", &rounds, "--damage"]).stderr(Stdio::null()))
+    run(trial("crash").args(["--rounds", &rounds, "--damage"]).stderr(Stdio::null()))
 }
 
 fn publish(seconds: u32, cluster: Option<u32>) -> anyhow::Result<()> {
@@ -251,7 +261,7 @@ fn publish(seconds: u32, cluster: Option<u32>) -> anyhow::Result<()> {
         setup::packages(ZOOKEEPER)?;
     }
     build()?;
-    let mut publish = release("publish");
+    let mut publish = trial("publish");
     publish.args(["--seconds", &seconds.to_string()]);
     if let Some(rounds) = cluster {
         publish.args(["--cluster", "--rounds", &rounds.to_string(), "--publishers", "1", "--publishers", "16", "--publishers", "64"]);
@@ -261,7 +271,7 @@ fn publish(seconds: u32, cluster: Option<u32>) -> anyhow::Result<()> {
 
 fn sleeper(rotations: u32, releases: u32) -> anyhow::Result<()> {
     build()?;
-    run(release("sleeper").args(["--rotations", &rotations.to_string(), "--releases", &releases.to_string()]))
+    run(trial("sleeper").args(["--rotations", &rotations.to_string(), "--releases", &releases.to_string()]))
 }
 
 fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
@@ -269,13 +279,13 @@ fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
     let subscribers = subscribers.to_string();
     for _ in 0..rounds {
         for more in [&["--raw"][..], &[], &["--tls"]] {
-            run(release("fanout").args(["--subscribers", &subscribers]).args(more))?;
+            run(trial("fanout").args(["--subscribers", &subscribers]).args(more))?;
         }
     }
     // The same with and without a subscriber that stops reading: its cost is the difference.
     let few = ["--subscribers", "10", "--messages", "6000"];
-    run(release("fanout").args(few))?;
-    run(release("fanout").args(few).args(["--stall", "60"]))
+    run(trial("fanout").args(few))?;
+    run(trial("fanout").args(few).args(["--stall", "60"]))
 }
 
 fn fuzz(seconds: u32) -> anyhow::Result<()> {

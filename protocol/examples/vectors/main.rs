@@ -7,6 +7,7 @@ mod sequences;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use tidings_protocol::{Head, PublicKey, SigningKey, Statement, StatementId, article};
 
 /// The order of the group, little-endian: a signature with S + L is the same to a lax verifier.
@@ -62,7 +63,7 @@ fn sign(text: impl AsRef<[u8]>, seeds: &[u8]) -> Vec<u8> {
     let text = text.as_ref();
     let mut octets = text.to_vec();
     for seed in seeds {
-        let signature = data_encoding::BASE64URL_NOPAD.encode(&key(*seed).sign(text).to_bytes());
+        let signature = Base64UrlUnpadded::encode_string(&key(*seed).sign(text).to_bytes());
         octets.extend_from_slice(format!("Signature: {} {signature}\n", public(*seed)).as_bytes());
     }
     octets
@@ -380,7 +381,7 @@ fn main() {
     v.judged("one-bad-spoils-a-good-one", "trust", under, &tail(&format!("{good_line}{bad_line}")));
     let other = String::from_utf8(sign(base.replace("1.1", "1.0"), &[ANN])[base.len()..].to_vec()).unwrap();
     v.judged("signature-of-another-statement", "trust", under, &tail(&other));
-    let raw = data_encoding::BASE64URL_NOPAD.decode(line.trim_end().rsplit(' ').next().unwrap().as_bytes()).unwrap();
+    let raw = Base64UrlUnpadded::decode_vec(line.trim_end().rsplit(' ').next().unwrap()).unwrap();
     let mut carry = 0_u16;
     let mut malleable = raw.clone();
     for (octet, add) in malleable[32..].iter_mut().zip(L) {
@@ -392,7 +393,7 @@ fn main() {
         "signature-non-canonical-s",
         "trust",
         under,
-        &tail(&format!("Signature: {} {}\n", public(ANN), data_encoding::BASE64URL_NOPAD.encode(&malleable))),
+        &tail(&format!("Signature: {} {}\n", public(ANN), Base64UrlUnpadded::encode_string(&malleable))),
     );
     v.judged("below-threshold", "trust", under, &sign(&critical_text, &[ANN]));
     v.judged("release-by-withdraw-key", "trust", under, &sign(&base, &[STOP]));

@@ -24,6 +24,12 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use anyhow::{Context, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tidings_client::{Anchor, Source, Tls};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Tell a fleet, provably, that there is an update.
 ///
@@ -142,7 +148,9 @@ impl From {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| if arguments.verbose { "debug".into() } else { "warn".into() });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    let filter = filter.parse::<Targets>().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(text.with_filter(filter)).init();
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

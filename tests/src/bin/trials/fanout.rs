@@ -15,15 +15,15 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Args, Subcommand};
 use mio::{Events, Interest, Poll, Token, net::TcpStream as MioStream};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tidings_client::{Channel, Publisher, Source};
 use tidings_tests::{binary, cpu_seconds, release};
 
-#[derive(Parser)]
-struct Options {
+#[derive(Args)]
+pub(crate) struct Options {
     /// Subscribers
     #[arg(long, default_value_t = 10_000)]
     subscribers: usize,
@@ -292,7 +292,7 @@ fn measure_raw(options: &Options) -> anyhow::Result<()> {
     // What the broker would send for the same statement: article and event line.
     let size = options.octets + 620;
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["raw-server", &options.subscribers.to_string(), &size.to_string()])
+        .args(["fanout", "raw-server", &options.subscribers.to_string(), &size.to_string()])
         .stderr(Stdio::piped())
         .spawn()?;
     let mut line = String::new();
@@ -461,8 +461,7 @@ fn finish_stall(seconds: u64, began: Instant, socket: &mut TcpStream, messages: 
     Ok(())
 }
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let files = 2 * options.subscribers as u64 + 256;
     let allowed = rlimit::increase_nofile_limit(files)?;
     ensure!(allowed > options.subscribers as u64 + 64, "only {allowed} open files are allowed, {} are needed", options.subscribers + 64);

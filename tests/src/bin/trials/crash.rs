@@ -12,13 +12,13 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use clap::Parser;
+use clap::Args;
 use tidings_client::{Channel, Connection, Head, Publisher, Serial, Source};
 use tidings_protocol::{SigningKey, nntp::code};
 use tidings_tests::{Fixture, Random, release};
 
-#[derive(Parser)]
-struct Options {
+#[derive(Args)]
+pub(crate) struct Options {
     /// How often the broker is killed
     #[arg(long, default_value_t = 200)]
     rounds: u32,
@@ -125,8 +125,7 @@ fn damage(store: &Path, random: &mut Random) -> anyhow::Result<Option<&'static s
 
 #[tokio::main]
 #[allow(clippy::print_stdout)]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let fixture = Fixture::new()?;
     let mut random = Random::new(options.seed);
     let acknowledged = Acknowledged::default();

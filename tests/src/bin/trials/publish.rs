@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::Args;
 use tidings_client::{Channel, Publisher, Source};
 use tidings_protocol::{Head, SigningKey, nntp::code};
 use tidings_tests::{Fixture, cluster::Site, cpu_seconds, ensemble::Ensemble, realm::Realm, release, tree::until_head};
 use zookeeper_client as zk;
 
-#[derive(Parser)]
-struct Options {
+#[derive(Args)]
+pub(crate) struct Options {
     /// How many publishers, each on its own connection and channel; repeatable
     #[arg(long = "publishers", default_values_t = [1, 4, 16, 64])]
     publishers: Vec<usize>,
@@ -191,8 +191,7 @@ async fn side_by_side(options: &Options) -> anyhow::Result<()> {
 
 #[tokio::main]
 #[allow(clippy::print_stdout)]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     if options.cluster {
         return side_by_side(&options).await;
     }

@@ -2,7 +2,6 @@
 //! while twenty publish, others watch, and machines take turns going down. Afterwards the history is checked.
 //!
 //! It has to run where it may make namespaces; `cargo xtask cluster` does it in one that ends with it.
-#![allow(clippy::print_stdout)]
 
 mod clients;
 mod history;
@@ -15,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::Args;
 use clients::{Down, World, machine, operator, publish, publisher, subscriber};
 use history::{Got, History, Outcome};
 use tidings_client::{Channel, Statement};
@@ -37,8 +36,8 @@ const ROLES: &[&str] = &["trust * 1 root", "release * 1 ann", "withdraw * 1 ann"
 /// How long everything may take to work again, after the last fault, by itself.
 const HEAL: Duration = Duration::from_secs(60);
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub(crate) struct Arguments {
     /// How many schedules, one after the other
     #[arg(long, default_value_t = 10)]
     seeds: u64,
@@ -273,8 +272,7 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let first = arguments.seed.unwrap_or_else(|| tidings_client::now().seconds() ^ u64::from(std::process::id()).rotate_left(32));
     cables::lay(NODES)?;
     let place =

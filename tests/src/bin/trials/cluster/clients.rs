@@ -12,7 +12,7 @@ use tidings_tests::{Random, realm::Realm};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::history::{History, Outcome};
+use super::history::{History, Outcome};
 
 /// What everybody knows.
 pub(crate) struct World {

@@ -2,7 +2,6 @@
 //! goes wrong in a network while it publishes. At the end every device has every statement once, in order, and is CURRENT.
 //!
 //! It has to run where it may make namespaces; `cargo xtask tree` does it in one that ends with it.
-#![allow(clippy::print_stdout)]
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::Args;
 use futures_util::StreamExt;
 use tidings_client::{Channel, Device, Head, Monitor, Publisher, Source, Start, State, Statement, keys};
 use tidings_tests::{
@@ -35,8 +34,8 @@ const CHANNELS: &[&str] = &["test.os.stable", "test.os.testing", "test.app.one",
 const HEAL: Duration = Duration::from_secs(90);
 const ROLES: &[&str] = &["trust * 1 root", "release * 1 ann", "withdraw * 1 ann", "beat * 1 beat"];
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub(crate) struct Arguments {
     /// Repeats a run; without it, another each time
     #[arg(long)]
     seed: Option<u64>,
@@ -295,8 +294,7 @@ async fn grow(arguments: &Arguments, seed: u64) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or_else(|| tidings_client::now().seconds() ^ u64::from(std::process::id()).rotate_left(32));
     println!("seed {seed}; `cargo xtask tree --seed {seed}` repeats it");
     grow(&arguments, seed).await.with_context(|| format!("seed {seed}"))

@@ -1,18 +1,17 @@
 //! A device that slept through a thousand trust rotations and ten thousand releases, and wakes up between a hostile mirror
 //! and an honest one (attack 12): what it costs to catch up in one go.
-#![allow(clippy::print_stdout)]
 
 use std::time::Instant;
 
 use anyhow::ensure;
-use clap::Parser;
+use clap::Args;
 use tidings_client::{Channel, Device, Publisher, Serial, Source, Start, State, Statement};
 use tidings_protocol::Digest;
 use tidings_tests::{Fixture, realm::Realm, relay};
 
 /// How much happened while it slept.
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub(crate) struct Arguments {
     /// Trust rotations
     #[arg(long, default_value_t = 1_000)]
     rotations: u32,
@@ -41,8 +40,7 @@ fn rotate(realm: &mut Realm, turn: u32) {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let channel: Channel = "test.os.stable".parse()?;
     let first = roles(0);
     let mut realm = Realm::new(&first.iter().map(String::as_str).collect::<Vec<_>>(), &["root0", "root1"]);

@@ -1,6 +1,5 @@
 //! Tidings and INN, the news server: an origin feeds `innd`, `innd` feeds a broker, a mirror pulls from it, `nnrpd` reads,
 //! and `rnews` takes what was exported. INN numbers articles by itself; everything is verified at the far ends all the same.
-#![allow(clippy::print_stdout)]
 
 use std::{
     fs,
@@ -11,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::Args;
 use tidings_client::{Channel, Statement};
 use tidings_protocol::article;
 use tidings_tests::{
@@ -24,8 +23,8 @@ use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub(crate) struct Arguments {
     /// The script that runs INN without installing it
     #[arg(long, default_value = "interop/inn.sh")]
     script: PathBuf,
@@ -120,7 +119,6 @@ async fn go_round(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     go_round(&arguments).await
 }

@@ -1,6 +1,5 @@
 //! What mirrors cost: how soon news are four tiers down, how long a mirror takes to begin and to catch up, and one release
 //! to very many subscribers of several mirrors.
-#![allow(clippy::print_stdout)]
 
 use std::{
     fs,
@@ -14,7 +13,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
-use clap::{Parser, Subcommand};
+use clap::{Args, Subcommand};
 use mio::{Events, Interest, Poll, Token};
 use tidings_client::{Channel, Connection, Head, Publisher, Statement};
 use tidings_protocol::{
@@ -33,8 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const WINDOW: usize = 256;
 const PEER: &str = "[[peer]]\nname = \"loader\"\nnetworks = [\"127.0.0.0/8\"]\nfeeds = \"test.*\"\n";
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub(crate) struct Arguments {
     #[command(subcommand)]
     what: What,
 }
@@ -361,7 +360,7 @@ async fn masses(mirrors: usize, subscribers: usize, releases: u32) -> anyhow::Re
         let daemon = mirror.start()?;
         until_count(&mirror, 1, 1).await?;
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["subscribe", &mirror.address.to_string(), &subscribers.to_string()])
+            .args(["mirrors", "subscribe", &mirror.address.to_string(), &subscribers.to_string()])
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().context("no output")?;
@@ -395,8 +394,8 @@ async fn masses(mirrors: usize, subscribers: usize, releases: u32) -> anyhow::Re
     Ok(())
 }
 
-fn main() -> anyhow::Result<()> {
-    let what = Arguments::parse().what;
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let what = arguments.what;
     if let What::Subscribe { broker, subscribers } = what {
         return subscribe(broker, subscribers);
     }

@@ -1,0 +1,48 @@
+//! Trials that are too long, too large or too wild for a test: `cargo xtask` runs them.
+//!
+//! One program, so that everything below them is linked once.
+#![allow(clippy::print_stdout)]
+
+mod cluster;
+mod crash;
+mod fanout;
+mod inn;
+mod mirrors;
+mod publish;
+mod sleeper;
+mod tree;
+
+use clap::Parser;
+
+#[derive(Parser)]
+enum Trial {
+    /// Three brokers that are one origin, and everything that goes wrong with them
+    Cluster(cluster::Arguments),
+    /// kill -9 under load
+    Crash(crash::Options),
+    /// Many subscribers on one broker, and one that stops reading
+    Fanout(fanout::Options),
+    /// INN on both sides
+    Inn(inn::Arguments),
+    /// What mirrors cost
+    Mirrors(mirrors::Arguments),
+    /// Durable, verified POSTs
+    Publish(publish::Options),
+    /// A device that slept
+    Sleeper(sleeper::Arguments),
+    /// A tree of brokers and devices
+    Tree(tree::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Trial::parse() {
+        Trial::Cluster(arguments) => cluster::run(arguments),
+        Trial::Crash(options) => crash::run(options),
+        Trial::Fanout(options) => fanout::run(options),
+        Trial::Inn(arguments) => inn::run(arguments),
+        Trial::Mirrors(arguments) => mirrors::run(arguments),
+        Trial::Publish(options) => publish::run(options),
+        Trial::Sleeper(arguments) => sleeper::run(arguments),
+        Trial::Tree(arguments) => tree::run(arguments),
+    }
+}
