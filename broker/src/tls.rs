@@ -86,7 +86,9 @@ fn read(files: &Tls) -> Result<ServerConfig, TlsError> {
     };
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"nntp".to_vec()];
-    // Nothing to read for anybody who does not ask again: one ticket is enough.
+    // Nothing to read for anybody who does not ask again: one ticket is enough. It holds the session itself: a fleet that
+    // comes back costs no memory here.
     config.send_tls13_tickets = 1;
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(config)
 }

@@ -22,6 +22,8 @@
 
 mod address;
 mod asking;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod clearance;
 mod clock;
 mod connection;

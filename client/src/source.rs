@@ -62,6 +62,16 @@ impl Source {
         Self { account: Some((user.into(), password.into())), ..self }
     }
 
+    #[cfg(feature = "bench")]
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    #[cfg(feature = "bench")]
+    pub(crate) fn account(&self) -> Option<(&str, &str)> {
+        self.account.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
+    }
+
     /// The anchor.
     pub fn anchor(&self) -> &Anchor {
         &self.anchor

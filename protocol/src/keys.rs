@@ -5,7 +5,7 @@ use core::{fmt, str::FromStr};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 pub use ed25519_dalek::SigningKey;
-use ed25519_dalek::{Signer, VerifyingKey};
+use ed25519_dalek::{Signer, Verifier, VerifyingKey};
 
 /// Why a key or a signature was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +75,19 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+/// The points of small order, as they are written.
+#[rustfmt::skip]
+const SMALL_ORDER: [[u8; 32]; 8] = [
+    *b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+    *b"\xc7\x17\x6a\x70\x3d\x4d\xd8\x4f\xba\x3c\x0b\x76\x0d\x10\x67\x0f\x2a\x20\x53\xfa\x2c\x39\xcc\xc6\x4e\xc7\xfd\x77\x92\xac\x03\x7a",
+    *b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80",
+    *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\xd5\xdf\xac\x05\xd3\xc6\x33\x39\xb1\x38\x02\x88\x6d\x53\xfc\x05",
+    *b"\xec\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+    *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\xd5\xdf\xac\x05\xd3\xc6\x33\x39\xb1\x38\x02\x88\x6d\x53\xfc\x85",
+    *b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+    *b"\xc7\x17\x6a\x70\x3d\x4d\xd8\x4f\xba\x3c\x0b\x76\x0d\x10\x67\x0f\x2a\x20\x53\xfa\x2c\x39\xcc\xc6\x4e\xc7\xfd\x77\x92\xac\x03\xfa",
+];
+
 /// One `Signature:` line: who signed, and the 64 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
@@ -87,9 +100,14 @@ impl Signature {
     pub(crate) fn make(key: &SigningKey, signed_part: &[u8]) -> Self {
         Self { key: PublicKey::of(key), octets: key.sign(signed_part).to_bytes() }
     }
-    /// Whether this signature holds over a signed part, by the strict rules. `key` must be that of [`Signature::key`].
+    /// Whether this signature holds over a signed part, by the strict rules [2.6-2]. `key` must be that of [`Signature::key`],
+    /// and was refused already if it is of small order.
+    ///
+    /// The same as `verify_strict`, which takes the point R apart to see its order. `verify` computes R and compares octets, so
+    /// that R is canonical, and what it would be taken apart for stands in a table.
     pub(crate) fn holds(&self, key: &VerifyingKey, signed_part: &[u8]) -> bool {
-        key.verify_strict(signed_part, &ed25519_dalek::Signature::from_bytes(&self.octets)).is_ok()
+        let small_order = SMALL_ORDER.iter().any(|point| self.octets[..32] == *point);
+        !small_order && key.verify(signed_part, &ed25519_dalek::Signature::from_bytes(&self.octets)).is_ok()
     }
 }
 
@@ -129,6 +147,46 @@ mod tests {
         for octets in [[0; 32], identity, order2, above_p, off] {
             assert!(matches!(PublicKey(octets).to_verifying_key(), Err(KeyError::Weak(_))), "{octets:?}");
         }
+    }
+
+    /// Signatures that a holder of the key made so that lenient verifiers take them: R of small order, R with a part of small
+    /// order; and what anybody can do to a good one.
+    #[test]
+    fn attack_06_a_signature_holds_if_and_only_if_the_strict_rules_say_so() {
+        use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION};
+        use ed25519_dalek::hazmat::ExpandedSecretKey;
+        use sha2::{Digest, Sha512};
+        assert_eq!(SMALL_ORDER, EIGHT_TORSION.map(|point| point.compress().to_bytes()));
+        let signing = SigningKey::from_bytes(&[7; 32]);
+        let (key, secret) = (signing.verifying_key(), ExpandedSecretKey::from(signing.as_bytes()).scalar);
+        let make = |nonce: Scalar, torsion: EdwardsPoint, text: &[u8]| {
+            let r = (EdwardsPoint::mul_base(&nonce) + torsion).compress().to_bytes();
+            let hash = Sha512::new().chain_update(r).chain_update(key.as_bytes()).chain_update(text);
+            let s = nonce + Scalar::from_bytes_mod_order_wide(&hash.finalize().into()) * secret;
+            let mut octets = [0; 64];
+            octets[..32].copy_from_slice(&r);
+            octets[32..].copy_from_slice(s.as_bytes());
+            octets
+        };
+        let (mut held, mut lenient) = (0, 0);
+        for number in 0..64_u8 {
+            for torsion in EIGHT_TORSION {
+                let text = [number; 40];
+                let nonces = [Scalar::ZERO, Scalar::from(u64::from(number) + 1)];
+                let crafted = nonces.map(|nonce| make(nonce, torsion, &text));
+                let mut spoilt = signing.sign(&text).to_bytes();
+                spoilt[usize::from(number)] ^= 1;
+                for octets in crafted.into_iter().chain([signing.sign(&text).to_bytes(), spoilt]) {
+                    let theirs = ed25519_dalek::Signature::from_bytes(&octets);
+                    let holds = Signature { key: PublicKey::of(&signing), octets }.holds(&key, &text);
+                    assert_eq!(holds, key.verify_strict(&text, &theirs).is_ok());
+                    held += u32::from(holds);
+                    lenient += u32::from(key.verify(&text, &theirs).is_ok());
+                }
+            }
+        }
+        // Each round has two good ones; R = identity is what the lenient rule takes besides.
+        assert_eq!((held, lenient), (64 * (8 + 1), 64 * (8 + 1 + 1)));
     }
 
     #[test]

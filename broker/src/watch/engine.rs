@@ -106,7 +106,7 @@ impl Engine {
             for key in std::mem::take(&mut self.turns) {
                 self.serve(key);
             }
-            let inbox = self.mailbox.take();
+            let inbox = self.mailbox.take(self.watchers.len());
             if inbox.stop {
                 return self.stop(inbox);
             }

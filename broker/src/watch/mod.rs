@@ -69,6 +69,8 @@ struct Inbox {
     farewell: String,
     /// The loop has ended: nobody would ever look at what comes now.
     closed: bool,
+    /// Nobody watches there: news can wait for somebody who does.
+    idle: bool,
 }
 
 struct Mailbox {
@@ -82,10 +84,19 @@ impl Mailbox {
         // A wake-up that fails is followed by the next tick.
         let _ = self.waker.wake();
     }
-    fn take(&self) -> Inbox {
+    fn put_news(&self, log: &Arc<Log>, new: bool) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let closed = inbox.stop;
-        std::mem::replace(&mut *inbox, Inbox { closed, ..Inbox::default() })
+        let entry = inbox.news.entry(log.index).or_insert_with(|| (log.clone(), new));
+        entry.1 |= new;
+        if !inbox.idle {
+            drop(inbox);
+            let _ = self.waker.wake();
+        }
+    }
+    fn take(&self, watchers: usize) -> Inbox {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let (closed, idle) = (inbox.stop, watchers == 0 && inbox.joining.is_empty());
+        std::mem::replace(&mut *inbox, Inbox { closed, idle, ..Inbox::default() })
     }
 }
 
@@ -143,12 +154,7 @@ impl Watches {
 
     /// A channel has statements that were not there before.
     pub(crate) fn notify(&self, log: &Arc<Log>, new: bool) {
-        for mailbox in &self.loops {
-            mailbox.put(|inbox| {
-                let entry = inbox.news.entry(log.index).or_insert_with(|| (log.clone(), new));
-                entry.1 |= new;
-            });
-        }
+        self.loops.iter().for_each(|mailbox| mailbox.put_news(log, new));
     }
 
     /// Closes the connections that watch a log which is begun anew: nothing would come on them any more.

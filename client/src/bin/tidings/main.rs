@@ -1,12 +1,13 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
 //! `author` makes statements, `trust` those about keys with what a `ceremony` has on paper, `sign` signs and publishes,
-//! `reader` reads and `verify` proves, `agent` acts, `slot` takes turns, `beat` confirms, `fleet` compares brokers, `carry` crosses air gaps; `key` has the keys, `files` the statements in files,
+//! `reader` reads and `verify` proves, `agent` acts, `slot` takes turns, `beat` confirms, `fleet` compares brokers, `bench` measures them, `carry` crosses air gaps; `key` has the keys, `files` the statements in files,
 //! `output` shows everything; the rest is arguments.
 
 mod agent;
 mod author;
 mod beat;
+mod bench;
 mod carry;
 mod ceremony;
 mod files;
@@ -86,6 +87,9 @@ enum Command {
     Evidence(agent::Evidence),
     /// Sign the beats of a namespace, every few minutes, for ever
     Beat(beat::Beat),
+    /// Measure a running broker: publishing, fan-out, polls, catching up, connections
+    #[command(subcommand)]
+    Bench(Box<bench::Bench>),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -180,6 +184,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Slot(slot) => runtime.block_on(slot.run()),
         Command::Evidence(evidence) => runtime.block_on(evidence.run()),
         Command::Beat(beat) => runtime.block_on(beat.run()),
+        Command::Bench(bench) => runtime.block_on(bench.run()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut std::io::stdout());
             Ok(())

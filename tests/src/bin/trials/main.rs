@@ -8,6 +8,7 @@ mod crash;
 mod fanout;
 mod inn;
 mod mirrors;
+mod peers;
 mod publish;
 mod sleeper;
 mod tree;
@@ -26,6 +27,8 @@ enum Trial {
     Inn(inn::Arguments),
     /// What mirrors cost
     Mirrors(mirrors::Arguments),
+    /// Tidings beside other servers
+    Peers(peers::Arguments),
     /// Durable, verified POSTs
     Publish(publish::Options),
     /// A device that slept
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Trial::Fanout(options) => fanout::run(options),
         Trial::Inn(arguments) => inn::run(arguments),
         Trial::Mirrors(arguments) => mirrors::run(arguments),
+        Trial::Peers(arguments) => peers::run(arguments),
         Trial::Publish(options) => publish::run(options),
         Trial::Sleeper(arguments) => sleeper::run(arguments),
         Trial::Tree(arguments) => tree::run(arguments),

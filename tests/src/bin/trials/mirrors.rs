@@ -3,29 +3,26 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{BufRead, BufReader},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
-use bytes::BytesMut;
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use mio::{Events, Interest, Poll, Token};
-use tidings_client::{Channel, Connection, Head, Publisher, Statement};
-use tidings_protocol::{
-    article,
-    nntp::{
-        code,
-        codec::{ClientCodec, Output},
+use tidings_client::{
+    Channel, Connection, Head, Publisher, Statement,
+    bench::{
+        Crowd, Endpoint,
+        nntp::{Opening, Watcher},
     },
 };
+use tidings_protocol::{article, nntp::code};
 use tidings_tests::{Daemon, Fixture, cpu_seconds, inn::Inn, release, tree::connect};
 use tokio::time::sleep;
-use tokio_util::codec::Decoder;
 
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Statements sent to a peer before its answers are read.
@@ -287,46 +284,15 @@ fn nanos() -> u128 {
 /// Subscribes, says `ready`, and for each event that all have, says when each had it.
 fn subscribe(broker: SocketAddr, subscribers: usize) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(subscribers as u64 + 128)?;
-    let mut poll = Poll::new()?;
-    let mut all = Vec::with_capacity(subscribers);
-    for at in 0..subscribers {
-        let mut socket = TcpStream::connect(broker)?;
-        socket.write_all(b"XWATCH test.*\r\n")?;
-        let mut line = Vec::new();
-        while line.iter().filter(|octet| **octet == b'\n').count() < 2 {
-            let mut some = [0; 256];
-            let n = socket.read(&mut some)?;
-            ensure!(n > 0, "{broker} has closed: {}", String::from_utf8_lossy(&line));
-            line.extend_from_slice(&some[..n]);
-        }
-        ensure!(String::from_utf8_lossy(&line).contains("\n290 "), "{}", String::from_utf8_lossy(&line));
-        socket.set_nonblocking(true)?;
-        let mut socket = mio::net::TcpStream::from_std(socket);
-        poll.registry().register(&mut socket, Token(at), Interest::READABLE)?;
-        let mut codec = ClientCodec::default();
-        codec.expect_events();
-        all.push((socket, codec, BytesMut::new()));
-    }
+    let channel = channel(0)?;
+    let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
+    let watcher = || Watcher::new(Opening::anonymous(), &channel, Some(1));
+    crowd.join(&Endpoint { address: broker, tls: None }, (0..subscribers).map(|_| watcher()), PATIENCE, &mut done, || ())?;
     println!("ready");
-    let (mut events, mut buffer, mut times) = (Events::with_capacity(4096), vec![0; 64 * 1024], Vec::with_capacity(subscribers));
+    let mut times = Vec::with_capacity(subscribers);
     loop {
-        poll.poll(&mut events, None)?;
-        for event in &events {
-            let (socket, codec, input) = &mut all[event.token().0];
-            loop {
-                match socket.read(&mut buffer) {
-                    Ok(0) => bail!("{broker} has closed"),
-                    Ok(n) => input.extend_from_slice(&buffer[..n]),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            while let Some(output) = codec.decode(input)? {
-                if let Output::Event(_) = output {
-                    times.push(nanos());
-                }
-            }
-        }
+        crowd.turn(PATIENCE, &mut done)?;
+        times.extend(done.drain(..).map(|_| nanos()));
         if times.len() == subscribers {
             let text: Vec<String> = times.drain(..).map(|time| time.to_string()).collect();
             println!("{}", text.join(" "));
@@ -334,12 +300,12 @@ fn subscribe(broker: SocketAddr, subscribers: usize) -> anyhow::Result<()> {
     }
 }
 
-struct Crowd {
+struct Subscribers {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
-impl Drop for Crowd {
+impl Drop for Subscribers {
     fn drop(&mut self) {
         // It ends with its standard input otherwise never.
         let _ = self.child.kill();
@@ -364,7 +330,7 @@ async fn masses(mirrors: usize, subscribers: usize, releases: u32) -> anyhow::Re
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().context("no output")?;
-        let mut crowd = Crowd { child, lines: BufReader::new(output).lines() };
+        let mut crowd = Subscribers { child, lines: BufReader::new(output).lines() };
         ensure!(crowd.lines.next().context("no subscribers")?? == "ready", "subscribers fail");
         crowds.push(crowd);
         brokers.push((mirror, daemon));
