@@ -3,7 +3,7 @@
 //! *Authenticated = signed by those who may say such a thing now, or hash-linked below a statement that they signed.*
 //! [`Trust::verify`] is the first half for one statement, [`Trust::verify_run`] both for a run of them.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use ed25519_dalek::VerifyingKey;
 
@@ -271,6 +271,17 @@ impl Trust {
     pub fn verify(&self, statement: Statement) -> Result<Verified<Statement>, VerifyError> {
         self.check(&statement)?;
         Ok(Verified::new(statement))
+    }
+
+    /// As [`Trust::verify`]; a statement that is not accepted comes back.
+    ///
+    /// # Errors
+    /// The statement, and why.
+    pub fn verify_or_return(&self, statement: Statement) -> Result<Verified<Statement>, Box<(Statement, VerifyError)>> {
+        match self.check(&statement) {
+            Ok(()) => Ok(Verified::new(statement)),
+            Err(error) => Err(Box::new((statement, error))),
+        }
     }
 
     /// As [`Trust::verify`], without keeping the statement.

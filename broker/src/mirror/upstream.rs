@@ -85,10 +85,10 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
             taken.map(|_| Copied::New)
         } else {
             let trust = provisioned.trust.load_full();
-            let offer = match trust.as_ref().filter(|trust| trust.check(&statement).is_ok()) {
-                Some(trust) => match trust.verify(statement) {
+            let offer = match trust.as_deref() {
+                Some(trust) => match trust.verify_or_return(statement) {
                     Ok(verified) => Offer::Verified(verified, trust.serial()),
-                    Err(_) => continue,
+                    Err(refused) => Offer::Unproven(refused.0),
                 },
                 None => Offer::Unproven(statement),
             };

@@ -185,10 +185,10 @@ async fn begin(
         };
         return Ok(future::ready(outcome).boxed());
     }
-    let offer = match trust.check(&statement) {
-        Ok(()) => Offer::Verified(trust.verify(statement).map_err(|error| Outcome::Never(error.to_string()))?, trust.serial()),
+    let offer = match trust.verify_or_return(statement) {
+        Ok(statement) => Offer::Verified(statement, trust.serial()),
         // Perhaps its successor, which is here, vouches for it.
-        Err(_) => Offer::Unproven(statement),
+        Err(refused) => Offer::Unproven(refused.0),
     };
     let run = Run { channel, copies: vec![(offer, path)], is_floor: false, accept_gap: false };
     let stored = shared.appender.offer(run).await;

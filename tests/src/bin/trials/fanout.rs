@@ -83,7 +83,7 @@ async fn stall(seconds: u64, messages: usize) -> anyhow::Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let files = 2 * options.subscribers as u64 + 256;
+    let files = options.subscribers as u64 + 256;
     let allowed = rlimit::increase_nofile_limit(files)?;
     ensure!(allowed >= files, "only {allowed} open files are allowed, {files} are needed");
     match options.stall {

@@ -495,7 +495,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let all = [Suite::Fanout, Suite::Tls, Suite::Publish, Suite::Poll, Suite::Storm];
     let suites = if suites.is_empty() { all.to_vec() } else { suites };
-    let files = 2 * subscribers.iter().max().copied().unwrap_or(0) as u64 + 256;
+    let files = subscribers.iter().max().copied().unwrap_or(0) as u64 + 256;
     let allowed = rlimit::increase_nofile_limit(files)?;
     ensure!(allowed >= files, "{files} open files are needed, {allowed} are allowed");
     let mut file = File::options().create(true).append(true).open(&out).with_context(|| format!("cannot write {}", out.display()))?;
