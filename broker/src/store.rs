@@ -16,12 +16,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue, config::CompressionPolicy};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, UserKey, UserValue, config::CompressionPolicy};
 use tidings_protocol::{Channel, Head, Serial, Statement, StatementId, Timestamp};
 
 use crate::limits::{DISK_RESERVE_OCTETS, MEMTABLE_OCTETS};
 
 const VERSION: u32 = 2;
+/// Threads that sort and merge. Of two, fjall 3.1 has one spin while the other merges.
+const WORKERS: usize = 1;
+/// Values of so many octets lie apart from their keys: statements do, marks do not.
+const VALUE_APART_OCTETS: u32 = 256;
 
 /// What goes wrong with the disk, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -177,17 +181,31 @@ impl Store {
         if path.join("conf").exists() && path.join("db").exists() {
             return Err(StoreError::Older(path));
         }
-        let opened = Database::builder(&path).cache_size(cache_octets).open().and_then(|db| {
+        let open = || {
+            let db = Database::builder(&path).cache_size(cache_octets).worker_threads(WORKERS).open()?;
             let options = || {
                 let plain = CompressionPolicy::all(fjall::CompressionType::None);
-                KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_OCTETS).data_block_compression_policy(plain)
+                // Statements are written once more, sorted, and then never moved: only their keys are merged.
+                let apart = KvSeparationOptions::default().separation_threshold(VALUE_APART_OCTETS);
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE_OCTETS)
+                    .data_block_compression_policy(plain)
+                    .with_kv_separation(Some(apart))
             };
             let all = db.keyspace("tidings", options)?;
             Ok(Self { db, all, slots: Arc::default() })
-        });
+        };
+        let directory = |source| StoreError::Directory { path: path.clone(), source };
+        let opened = match open() {
+            Err(fjall::Error::JournalRecovery(error)) if cut_torn_batch(&path).map_err(directory)? => {
+                tracing::warn!(%error, "the last batch of the store's journal was never whole: it is set aside, nobody was answered for it");
+                open()
+            }
+            opened => opened,
+        };
         let store = opened.map_err(|error| match error {
             fjall::Error::Locked => StoreError::InUse(path.clone()),
-            fjall::Error::Io(source) => StoreError::Directory { path: path.clone(), source },
+            fjall::Error::Io(source) => directory(source),
             error => error.into(),
         })?;
         store.check_version(&path)?;
@@ -318,4 +336,29 @@ pub(crate) fn free_octets(directory: &Path) -> Option<(u64, bool)> {
     let disk = rustix::fs::statvfs(directory).ok()?;
     let free = disk.f_bavail * disk.f_frsize;
     Some((free, free < DISK_RESERVE_OCTETS))
+}
+
+/// What ends each batch of fjall's journal. No statement has this octet.
+const TRAILER: &[u8] = b"FJL\x03";
+
+/// Sets the last batch of the journal aside, if there is one: a loss of power while it was written may have left its end on the
+/// disk without its middle, and fjall 3.1 does not open then. Whether there was one.
+fn cut_torn_batch(path: &Path) -> io::Result<bool> {
+    let mut newest: Option<(u64, PathBuf)> = None;
+    for entry in fs::read_dir(path)? {
+        let journal = entry?.path();
+        let is_journal = journal.extension().is_some_and(|extension| extension == "jnl");
+        let number = journal.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).filter(|_| is_journal);
+        newest = newest.max(number.map(|number| (number, journal)));
+    }
+    let Some((_, journal)) = newest else { return Ok(false) };
+    let octets = fs::read(&journal)?;
+    let mut ends = memchr::memmem::rfind_iter(&octets, TRAILER).map(|at| at + TRAILER.len());
+    let Some(torn) = ends.next() else { return Ok(false) };
+    let whole = ends.next().unwrap_or(0);
+    fs::write(path.with_extension("torn"), &octets[whole..torn])?;
+    let file = fs::File::options().write(true).open(&journal)?;
+    file.set_len(whole as u64)?;
+    file.sync_all()?;
+    Ok(true)
 }

@@ -99,19 +99,18 @@ impl Stream {
     }
 
     async fn read_octets(&mut self, input: &mut BytesMut) -> io::Result<usize> {
-        let mut buffer = [0; READ];
         loop {
             match &mut self.tls {
                 None => {
                     self.socket.readable().await?;
-                    match self.socket.try_read(&mut buffer) {
+                    input.reserve(READ);
+                    match self.socket.try_read_buf(input) {
                         Err(e) if would_block(&e) => continue,
-                        n => return n.inspect(|&n| input.extend_from_slice(&buffer[..n])),
+                        n => return n,
                     }
                 }
                 Some(tls) => {
-                    if let Some(n) = read_plain(tls, &mut buffer)? {
-                        input.extend_from_slice(&buffer[..n]);
+                    if let Some(n) = take_plain(tls, input)? {
                         return Ok(n);
                     }
                     self.flush_tls().await?;
@@ -177,6 +176,12 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// Octets that were decrypted already. The buffer is no part of a session that waits.
+fn take_plain(tls: &mut ServerConnection, input: &mut BytesMut) -> io::Result<Option<usize>> {
+    let mut buffer = [0; READ];
+    Ok(read_plain(tls, &mut buffer)?.inspect(|&n| input.extend_from_slice(&buffer[..n])))
 }
 
 /// Takes in some encrypted octets; whether there were any before the end.

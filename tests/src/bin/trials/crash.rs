@@ -1,11 +1,11 @@
 //! Publishes under load and kills the broker with SIGKILL, round after round: nothing acknowledged may be lost.
 //!
-//! With `--damage`, sled's start-up snapshot is truncated, garbled or emptied before each start as well.
+//! With `--damage`, a batch that was being written when power was lost is added to the store's journal before each start as well.
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
+    io::{Seek, SeekFrom, Write},
     path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ pub(crate) struct Options {
     /// How often the broker is killed
     #[arg(long, default_value_t = 200)]
     rounds: u32,
-    /// Damage sled's snapshot before each start
+    /// Add a torn batch to the store's journal before each start
     #[arg(long)]
     damage: bool,
     /// The seed of the random times and damages
@@ -98,29 +98,38 @@ async fn check(source: &Source, acknowledged: &Acknowledged, all: bool) -> anyho
     Ok(checked)
 }
 
+/// What ends every batch in the store's journal, its checksum before it.
+const TRAILER: &[u8] = b"FJL\x03";
+/// What a disk writes whole, or not at all.
+const SECTOR: usize = 512;
+
+/// Writes one more batch behind the last, as a loss of power leaves it: its end is missing, or something in its middle.
 fn damage(store: &Path, random: &mut Random) -> anyhow::Result<Option<&'static str>> {
-    let mut done = None;
-    for entry in fs::read_dir(store)? {
-        let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with("snap.") {
-            continue;
-        }
-        let octets = fs::read(entry.path())?;
-        let at = usize::try_from(random.below(octets.len().max(1) as u64))?;
-        let (what, octets) = match random.below(4) {
-            0 => ("truncated", octets[..at].to_vec()),
-            1 => ("emptied", vec![]),
-            2 => {
-                let mut octets = octets;
-                octets.get_mut(at..).into_iter().flatten().take(64).for_each(|o| *o = !*o);
-                ("garbled", octets)
+    let journals = fs::read_dir(store)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let journals = journals.filter(|path| path.extension().is_some_and(|extension| extension == "jnl"));
+    let number = |path: &std::path::PathBuf| path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+    let Some(journal) = journals.max_by_key(number) else { return Ok(None) };
+    let octets = fs::read(&journal)?;
+    let ends: Vec<usize> = memchr::memmem::find_iter(&octets, TRAILER).map(|at| at + TRAILER.len()).collect();
+    let [.., before, end] = ends[..] else { return Ok(None) };
+    let mut torn = octets[before..end].to_vec();
+    let at = usize::try_from(random.below(torn.len() as u64))?;
+    let what = if random.below(2) == 0 {
+        torn.truncate(at);
+        "end missing"
+    } else {
+        let sector = (end + at) / SECTOR * SECTOR;
+        for (place, octet) in torn.iter_mut().enumerate() {
+            if (sector..sector + SECTOR).contains(&(end + place)) {
+                *octet = 0;
             }
-            _ => ("lengthened", [octets, vec![0xa5; at + 1]].concat()),
-        };
-        fs::File::create(entry.path())?.write_all(&octets)?;
-        done = Some(what);
-    }
-    Ok(done)
+        }
+        "sector missing"
+    };
+    let mut file = fs::File::options().write(true).open(&journal)?;
+    file.seek(SeekFrom::Start(end as u64))?;
+    file.write_all(&torn)?;
+    Ok(Some(what))
 }
 
 #[tokio::main]
@@ -161,11 +170,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let code = daemon.wait(Duration::from_secs(30))?;
     ensure!(code == Some(0), "after SIGTERM: exit code {code:?}");
     println!(
-        "{} kills, {checked} acknowledged statements, all there and in one chain each; opened in {:.0} ms on average, {:.0} ms at most; snapshots damaged: {damages:?}",
+        "{} kills, {checked} acknowledged statements, all there and in one chain each; opened in {:.0} ms on average, {:.0} ms at most; torn batches: {damages:?}",
         options.rounds,
         opening.as_secs_f64() * 1000.0 / f64::from(options.rounds),
         slowest.as_secs_f64() * 1000.0
     );
-    ensure!(!options.damage || !damages.is_empty(), "no snapshot was there to be damaged: this run has tested nothing");
+    ensure!(!options.damage || !damages.is_empty(), "no journal was there to be damaged: this run has tested nothing");
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod cluster;
 mod crash;
 mod fanout;
+mod growth;
 mod inn;
 mod mirrors;
 mod peers;
@@ -23,6 +24,8 @@ enum Trial {
     Crash(crash::Options),
     /// Many subscribers on one broker, and one that stops reading
     Fanout(fanout::Options),
+    /// Costs while channels and statements grow
+    Growth(growth::Arguments),
     /// INN on both sides
     Inn(inn::Arguments),
     /// What mirrors cost
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Trial::Cluster(arguments) => cluster::run(arguments),
         Trial::Crash(options) => crash::run(options),
         Trial::Fanout(options) => fanout::run(options),
+        Trial::Growth(arguments) => growth::run(arguments),
         Trial::Inn(arguments) => inn::run(arguments),
         Trial::Mirrors(arguments) => mirrors::run(arguments),
         Trial::Peers(arguments) => peers::run(arguments),

@@ -3,7 +3,7 @@
 //! Every measurement starts its server anew. Each is one line of JSON; `page` makes tables and charts of them.
 
 mod page;
-mod servers;
+pub(super) mod servers;
 mod speak;
 
 use std::{
@@ -132,10 +132,10 @@ fn pin(pinned: bool) -> anyhow::Result<()> {
 pub(super) struct Fan {
     pub(super) process: Process,
     pub(super) endpoint: Endpoint,
-    publisher: Box<dyn Peer>,
-    subscriber: Box<dyn Fn() -> Box<dyn Peer>>,
+    pub(super) publisher: Box<dyn Peer>,
+    pub(super) subscriber: Box<dyn Fn() -> Box<dyn Peer>>,
     /// What makes the publisher publish.
-    messages: Vec<Vec<u8>>,
+    pub(super) messages: Vec<Vec<u8>>,
 }
 
 struct Boxed(Box<dyn Peer>);
@@ -284,7 +284,7 @@ pub(super) async fn fan(what: &str, subscribers: usize, count: Option<usize>, pr
 }
 
 /// Answers a second while all of these ask as fast as they are answered.
-fn closed_loop(
+pub(super) fn closed_loop(
     process: Process,
     endpoint: &Endpoint,
     peers: Vec<Box<dyn Peer>>,

@@ -201,15 +201,15 @@ impl Nginx {
 }
 
 /// A broker with a fresh namespace.
-pub(super) struct Broker {
-    pub(super) fixture: Fixture,
+pub(in super::super) struct Broker {
+    pub(in super::super) fixture: Fixture,
     daemon: Daemon,
-    pub(super) clear: Endpoint,
+    pub(in super::super) clear: Endpoint,
     pub(super) encrypted: Endpoint,
 }
 
 impl Broker {
-    pub(super) fn start(pinned: bool) -> anyhow::Result<Self> {
+    pub(in super::super) fn start(pinned: bool) -> anyhow::Result<Self> {
         let mut fixture = Fixture::new()?;
         fixture.launcher = launcher(pinned);
         let certificate = Certificate::make(&fixture.directory)?;
@@ -226,8 +226,15 @@ impl Broker {
         let encrypted = endpoint(nntps.port(), Some(&certificate))?;
         Ok(Self { fixture, daemon, clear, encrypted })
     }
-    pub(super) fn process(&self) -> Process {
+    pub(in super::super) fn process(&self) -> Process {
         Process(self.daemon.pid())
+    }
+    /// The same after SIGTERM, when it answers again.
+    pub(in super::super) fn restart(self) -> anyhow::Result<Self> {
+        self.daemon.signal("TERM")?;
+        self.daemon.wait(START)?;
+        let daemon = self.fixture.start()?;
+        Ok(Self { daemon, ..self })
     }
 }
 
