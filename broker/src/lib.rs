@@ -37,5 +37,7 @@ mod stream;
 mod tls;
 mod watch;
 
+#[cfg(feature = "bench")]
+pub use append::bench;
 pub use broker::{Broker, StartError};
 pub use config::{Config, Settings};

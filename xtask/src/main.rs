@@ -1,6 +1,7 @@
 //! The chores of this repository: `cargo xtask` lists them, `cargo xtask ci` is exactly what CI does.
 #![allow(clippy::print_stdout)]
 
+mod costs;
 mod interop;
 mod setup;
 
@@ -86,6 +87,16 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         rounds: u32,
     },
+    /// Each inner loop once, and the instructions that it executes; fails if one has become a tenth dearer than recorded
+    Instructions {
+        /// Record them anew
+        #[arg(long)]
+        record: bool,
+    },
+    /// How large is what is shipped: the daemon, a device's program and memory, the verifier without the standard library
+    Sizes,
+    /// What publications, polls and deliveries cost while channels and statements grow to a million; takes some minutes
+    Growth,
     /// Tidings beside mosquitto, nats-server, Redis, nginx and INN, in turns; writes docs/performance.md; takes an hour
     Peers {
         /// How often each is measured
@@ -163,9 +174,7 @@ fn lint() -> anyhow::Result<()> {
 
 fn nostd() -> anyhow::Result<()> {
     run(&mut cargo("build --quiet --package tidings-protocol --no-default-features"))?;
-    run(&mut cargo("run --quiet --release --manifest-path tests/nostd/Cargo.toml"))?;
-    println!("the verifier links and works without the standard library");
-    Ok(())
+    costs::verifier().map(drop)
 }
 
 /// The advisory database is on another host than the crates; where that cannot be reached, this says so.
@@ -352,6 +361,8 @@ fn ci() -> anyhow::Result<()> {
         ("lint", lint),
         ("tests", tests),
         ("spec", spec),
+        ("instructions", || costs::instructions(false)),
+        ("sizes", costs::sizes),
         ("demo", || build().and_then(|()| run(release("tidingsd").arg("demo")))),
         ("readme", readme),
         ("interop", || interop::run(&[])),
@@ -401,6 +412,9 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Crash { rounds } => crash(rounds),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
+        Task::Instructions { record } => costs::instructions(record),
+        Task::Sizes => costs::sizes(),
+        Task::Growth => build().and_then(|()| run(&mut trial("growth"))),
         Task::Peers { rounds, suites, page } => peers(rounds, &suites, page),
         Task::Publish { seconds, cluster } => publish(seconds, cluster),
         Task::Fuzz { seconds } => fuzz(seconds),

@@ -3,6 +3,8 @@
 //! [8.4-1] to [8.4-4]. Everything takes this path: what is posted here, and, in `copies.rs`, what comes from other brokers. Nothing is
 //! visible, relayed or acknowledged before it is on the disk.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod copies;
 
 use std::{

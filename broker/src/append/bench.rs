@@ -1,0 +1,56 @@
+//! The writer without its thread, for the benches (feature `bench`).
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use tidings_protocol::{Anchor, Statement, Verified, trust::Trust};
+
+use super::{Accepted, Pending, Writer};
+use crate::{clock, forks::Forks, logs::Logs, namespaces::Namespaces, store::Store, watch::Watches};
+
+/// A writer on a fresh store.
+pub struct Appends(Writer);
+
+impl Appends {
+    /// In an empty directory, with the trust in force.
+    ///
+    /// # Errors
+    /// If the directory cannot be used.
+    pub fn new(directory: &Path, anchor: &Anchor, trust: Trust) -> anyhow::Result<Self> {
+        let store = Store::open(directory, 16 << 20)?;
+        let logs = Arc::new(Logs::open(store.clone())?);
+        let namespaces = Arc::new(Namespaces::open(std::slice::from_ref(anchor), &store)?);
+        if let Some(provisioned) = namespaces.of_trust_log(&anchor.namespace.trust_log()) {
+            provisioned.trust.store(Some(Arc::new(trust)));
+        }
+        let on_failure: crate::failure::OnFailure = Arc::new(|| ());
+        let watches = Watches::start(0, 0, Duration::from_secs(60), &logs, &on_failure)?;
+        let forks = Forks { directory: directory.join("forks"), store: store.clone() };
+        Ok(Self(Writer {
+            forks,
+            store,
+            logs,
+            namespaces,
+            watches,
+            retention: Vec::new(),
+            data_dir: directory.into(),
+            gap_patience: Duration::from_secs(1),
+            mirrored: None,
+            clustered: false,
+            islands: HashMap::new(),
+            counts: Arc::default(),
+            on_failure,
+        }))
+    }
+
+    /// Checks each against the head, makes all of them durable at once, and shows them; how many were stored.
+    pub fn append(&mut self, statements: Vec<Verified<Statement>>) -> usize {
+        let (now, mut pending) = (clock::now(), Pending::default());
+        for statement in statements {
+            let trust = statement.trust();
+            self.0.consider(&mut pending, now, Accepted { statement, path: "bench.invalid".into(), reply: None, trust: None }, trust);
+        }
+        let stored = pending.accepted.len();
+        self.0.commit(pending, now);
+        stored
+    }
+}
