@@ -191,7 +191,9 @@ impl Member {
             match would_block(tls.read_tls(&mut self.socket))? {
                 None => return Ok(None),
                 Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Some(_) => drop(tls.process_new_packets().map_err(io::Error::other)?),
+                Some(_) => {
+                    tls.process_new_packets().map_err(io::Error::other)?;
+                }
             }
         }
     }

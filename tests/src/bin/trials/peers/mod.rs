@@ -177,7 +177,8 @@ pub(super) fn fan_out(fan: Fan, subscribers: usize) -> anyhow::Result<Line> {
     for (number, message) in fan.messages.iter().enumerate() {
         if number == WARM_UP {
             (began, before) = (Instant::now(), fan.process.cpu()?);
-            (each.clear(), last.clear());
+            each.clear();
+            last.clear();
         }
         done.clear();
         let sent = Instant::now();

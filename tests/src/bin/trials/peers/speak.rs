@@ -76,6 +76,7 @@ impl Mqtt {
     pub(super) fn new(subscribes: bool) -> Self {
         Self { pieces: Pieces::default(), subscribes, ready: false }
     }
+    #[allow(clippy::cast_possible_truncation)] // seven bits at a time
     pub(super) fn publish(payload: &[u8]) -> Vec<u8> {
         let topic = b"fan";
         let mut packet = vec![0x30];
