@@ -370,17 +370,20 @@ impl Session<'_> {
             for one in self.progress.iter_mut().filter(|one| one.log.channel.is_trust()) {
                 (one.offered, one.done, one.saved) = (0, 0, 0);
                 one.answered.clear();
-                self.shared.store.set_feed_cursor(&self.feed.name, &one.log.channel, 0)?;
             }
+            self.save_all(|one| one.log.channel.is_trust())?;
         }
         Ok(())
     }
 
     fn save(&mut self) -> Result<(), StoreError> {
-        for one in self.progress.iter_mut().filter(|one| !one.dead && one.done != one.saved) {
-            self.shared.store.set_feed_cursor(&self.feed.name, &one.log.channel, one.done)?;
-            one.saved = one.done;
-        }
+        self.save_all(|one| !one.dead && one.done != one.saved)
+    }
+
+    fn save_all(&mut self, which: impl Fn(&Progress) -> bool) -> Result<(), StoreError> {
+        let due = || self.progress.iter().filter(|one| which(one)).map(|one| (&one.log.channel, one.done));
+        self.shared.store.set_feed_cursors(&self.feed.name, due())?;
+        self.progress.iter_mut().filter(|one| which(one)).for_each(|one| one.saved = one.done);
         Ok(())
     }
 }

@@ -141,7 +141,7 @@ impl Writer {
     /// Begins a log anew: what was visible is not any more, and feeds offer it from the beginning.
     pub(super) fn drop_log(&mut self, batch: &mut Batch, channel: &Channel) {
         batch.remove_marks(channel);
-        if let Err(error) = self.store.forget_feed_cursors(channel) {
+        if let Err(error) = self.store.forget_feed_cursors(batch, channel) {
             self.fail(&error);
         }
         if let Some(log) = self.logs.remove(channel) {

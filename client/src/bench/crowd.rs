@@ -141,12 +141,18 @@ impl Member {
         let mut socket = TcpStream::connect(to.address)?;
         poll.registry().register(&mut socket, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         let tls = match &to.tls {
-            Some((config, name)) => Some(Box::new(ClientConnection::new(config.clone(), name.clone()).map_err(io::Error::other)?)),
+            Some((config, name)) => {
+                let mut tls = ClientConnection::new(config.clone(), name.clone()).map_err(io::Error::other)?;
+                // What is said at once fits into memory; the default would refuse more than 64 KiB.
+                tls.set_buffer_limit(None);
+                Some(Box::new(tls))
+            }
             None => None,
         };
         let mut due = Vec::new();
         peer.begin(&mut due);
-        Ok(Self { address: to.address, socket, tls, peer, due, since: Instant::now(), ready: false })
+        let ready = peer.is_ready();
+        Ok(Self { address: to.address, socket, tls, peer, due, since: Instant::now(), ready })
     }
 
     /// Says what is due, as far as the socket takes it.
@@ -239,7 +245,9 @@ impl Crowd {
             {
                 let index = self.members.len();
                 let open = Member::open(&self.poll, index, to, Box::new(peer));
-                self.members.push(open.map_err(|source| CrowdError::Io { index, address: to.address, source })?);
+                let member = open.map_err(|source| CrowdError::Io { index, address: to.address, source })?;
+                self.ready += usize::from(member.ready);
+                self.members.push(member);
             }
             if self.ready == self.members.len() {
                 return Ok(());
@@ -257,6 +265,7 @@ impl Crowd {
     pub fn replace(&mut self, index: usize, to: &Endpoint, peer: impl Peer + 'static) -> Result<(), CrowdError> {
         let new = Member::open(&self.poll, index, to, Box::new(peer));
         let new = new.map_err(|source| CrowdError::Io { index, address: to.address, source })?;
+        self.ready += usize::from(new.ready);
         let mut old = std::mem::replace(&mut self.members[index], new);
         self.ready -= usize::from(old.ready);
         self.poll.registry().deregister(&mut old.socket)?;
@@ -295,7 +304,7 @@ impl Crowd {
         for event in &events {
             let index = event.token().0;
             let address = self.members[index].address;
-            self.serve(index, done).map_err(|wrong| match wrong {
+            self.serve(index, event.is_read_closed(), done).map_err(|wrong| match wrong {
                 Wrong::Io(source) => CrowdError::Io { index, address, source },
                 Wrong::Words(what) => CrowdError::Unexpected { index, address, what },
             })?;
@@ -303,7 +312,7 @@ impl Crowd {
         Ok(())
     }
 
-    fn serve(&mut self, index: usize, done: &mut Vec<Done>) -> Result<(), Wrong> {
+    fn serve(&mut self, index: usize, closed: bool, done: &mut Vec<Done>) -> Result<(), Wrong> {
         let member = &mut self.members[index];
         member.write()?;
         while let Some(octets) = member.read(&mut self.buffer)? {
@@ -311,7 +320,7 @@ impl Crowd {
             let count = member.peer.take(&self.buffer[..octets], &mut self.say).map_err(Wrong::Words)?;
             let was_ready = std::mem::replace(&mut member.ready, member.peer.is_ready());
             self.ready += usize::from(!was_ready && member.ready);
-            if count > 0 && was_ready {
+            if count > 0 && member.ready {
                 done.push(Done { index, count, since: member.since });
             }
             if !self.say.is_empty() {
@@ -321,8 +330,8 @@ impl Crowd {
                 }
                 member.write()?;
             }
-            // A stream that gave less than there was room for is empty: the next octet is an event again.
-            if member.tls.is_none() && octets < self.buffer.len() {
+            // A stream that gave less than there was room for is empty: the next octet is an event again. Its end may be in this one.
+            if member.tls.is_none() && !closed && octets < self.buffer.len() {
                 break;
             }
         }

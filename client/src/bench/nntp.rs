@@ -147,12 +147,20 @@ pub struct Poller {
     opening: Opening,
     ask: String,
     lines: Lines,
+    /// How often it asks.
+    left: usize,
 }
 
 impl Poller {
     /// For one channel.
     pub fn new(opening: Opening, channel: &Channel) -> Self {
-        Self { opening, ask: format!("GROUP {channel}\r\n"), lines: Lines::default() }
+        Self { opening, ask: format!("GROUP {channel}\r\n"), lines: Lines::default(), left: usize::MAX }
+    }
+
+    /// The same, but it asks once.
+    #[must_use]
+    pub fn once(self) -> Self {
+        Self { left: 1, ..self }
     }
 }
 
@@ -162,16 +170,18 @@ impl Peer for Poller {
     }
 
     fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String> {
-        let (mut complete, opening) = (0, &mut self.opening);
-        self.lines.each(octets, |line, rest| {
+        let Self { opening, ask, lines, left } = self;
+        let mut complete = 0;
+        lines.each(octets, |line, rest| {
             if opening.is_over() {
                 expect(line, &[code::GROUP.0])?;
                 complete += 1;
             } else {
                 opening.take(line)?;
             }
-            if opening.is_over() {
-                say.extend_from_slice(self.ask.as_bytes());
+            if opening.is_over() && *left > 0 {
+                say.extend_from_slice(ask.as_bytes());
+                *left -= 1;
             }
             Ok(rest)
         })?;

@@ -43,7 +43,7 @@ impl Storm {
         let endpoint = Endpoint::of(&source)?;
         let endpoint = if no_resumption { endpoint.without_resumption() } else { endpoint };
         let opening = Opening::of(&source);
-        let poller = || Poller::new(opening.clone(), &channel);
+        let poller = || Poller::new(opening.clone(), &channel).once();
         let bar = output::progress(seconds as usize, "seconds");
         let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
         crowd.join(&endpoint, (0..abreast).map(|_| poller()), PATIENCE, &mut done, || ())?;

@@ -121,10 +121,9 @@ pub(super) struct Line {
 }
 
 /// The generator runs on core 0 where servers are pinned to core 1.
-fn pin(pinned: bool) -> anyhow::Result<()> {
+fn pin(pinned: bool, cores: usize) -> anyhow::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
-    let cores = if pinned { 1 } else { std::thread::available_parallelism()?.get().max(2) };
-    (0..cores).for_each(|core| set.set(core));
+    (0..if pinned { 1 } else { cores }).for_each(|core| set.set(core));
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
@@ -378,7 +377,8 @@ async fn published(what: &str, nats: &str, inn: &std::path::Path) -> anyhow::Res
             }
             closed_loop(broker.process(), &broker.clear, peers, |count, _| count == PUBLISHERS * each)
         }
-        "JetStream, sync always" => {
+        "JetStream, sync always" | "JetStream, sync always, 64 under way" => {
+            let window = if what.ends_with("under way") { 64 } else { 1 };
             let server = jetstream(nats)?;
             let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
             crowd.join(&server.endpoint, [Nats::create_stream()], PATIENCE, &mut done, || ())?;
@@ -386,7 +386,7 @@ async fn published(what: &str, nats: &str, inn: &std::path::Path) -> anyhow::Res
                 crowd.turn(PATIENCE, &mut done)?;
             }
             let body = payload(OCTETS);
-            let peers = (0..PUBLISHERS).map(|number| Box::new(Nats::to_stream(number, &body)) as Box<dyn Peer>).collect();
+            let peers = (0..PUBLISHERS).map(|number| Box::new(Nats::to_stream(number, &body, window)) as Box<dyn Peer>).collect();
             closed_loop(server.process(), &server.endpoint, peers, |count, _| count >= PUBLISHERS * each / 2)
         }
         "innd, nothing synced or checked" => {
@@ -431,7 +431,7 @@ async fn polled(what: &str, connections: usize) -> anyhow::Result<Line> {
         }
         "nginx, 304" => {
             let nginx = Nginx::start(false)?;
-            let http = |_| Box::new(Http::new(&nginx.etag)) as Box<dyn Peer>;
+            let http = |_| Box::new(Http::new(&nginx.etag, true)) as Box<dyn Peer>;
             closed_loop(nginx.process(), nginx.endpoint(), (0..connections).map(http).collect(), over)
         }
         _ => anyhow::bail!("no poll of {what:?}"),
@@ -459,10 +459,10 @@ async fn stormed(what: &str, abreast: usize) -> anyhow::Result<Line> {
     let of = |endpoint: &Endpoint| if what.ends_with("resumed") { endpoint.clone() } else { endpoint.clone().without_resumption() };
     if what.starts_with("tidings") {
         let (broker, channel) = small().await?;
-        return storm(broker.process(), &of(&broker.encrypted), abreast, || Box::new(Poller::new(Opening::anonymous(), &channel)));
+        return storm(broker.process(), &of(&broker.encrypted), abreast, || Box::new(Poller::new(Opening::anonymous(), &channel).once()));
     }
     let nginx = Nginx::start(true)?;
-    storm(nginx.process(), &of(nginx.endpoint()), abreast, || Box::new(Http::new(&nginx.etag)))
+    storm(nginx.process(), &of(nginx.endpoint()), abreast, || Box::new(Http::new(&nginx.etag, false)))
 }
 
 /// What is measured in each suite, in the order of a round.
@@ -479,6 +479,7 @@ fn contestants(suite: Suite) -> (&'static str, &'static [&'static str]) {
                 "tidings, POST",
                 "tidings, 64 under way",
                 "JetStream, sync always",
+                "JetStream, sync always, 64 under way",
                 "innd, nothing synced or checked",
             ],
         ),
@@ -500,6 +501,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let allowed = rlimit::increase_nofile_limit(files)?;
     ensure!(allowed >= files, "{files} open files are needed, {allowed} are allowed");
     let mut file = File::options().create(true).append(true).open(&out).with_context(|| format!("cannot write {}", out.display()))?;
+    let cores = std::thread::available_parallelism()?.get();
+    ensure!(cores >= 2, "the server and the generator need a core each");
     for round in 1..=rounds {
         for suite in &suites {
             let (name, contestants) = contestants(*suite);
@@ -512,7 +515,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             };
             for size in sizes {
                 for what in contestants {
-                    pin(*suite != Suite::Publish)?;
+                    pin(*suite != Suite::Publish, cores)?;
                     let measured = match suite {
                         Suite::Fanout | Suite::Tls => match fan(what, size, None, &program).await {
                             Ok((fan, _held)) => fan_out(fan, size),

@@ -134,12 +134,14 @@ pub(super) struct Nats {
     begin: String,
     /// What is said again after each message, if anything.
     again: Vec<u8>,
+    /// How often it is said at the beginning; 0 for those who only subscribe.
+    window: usize,
     ready: bool,
 }
 
 impl Nats {
     pub(super) fn subscriber() -> Self {
-        Self { pieces: Pieces::default(), begin: "SUB fan 1\r\n".into(), again: Vec::new(), ready: false }
+        Self { pieces: Pieces::default(), begin: "SUB fan 1\r\n".into(), again: Vec::new(), window: 0, ready: false }
     }
     pub(super) fn publisher() -> Self {
         Self { begin: String::new(), ..Self::subscriber() }
@@ -151,11 +153,12 @@ impl Nats {
     pub(super) fn create_stream() -> Self {
         let stream = r#"{"name":"bench","subjects":["js.>"],"storage":"file","retention":"limits","discard":"old","num_replicas":1}"#;
         let begin = format!("SUB _INBOX.c 1\r\nPUB $JS.API.STREAM.CREATE.bench _INBOX.c {}\r\n{stream}\r\n", stream.len());
-        Self { begin, ..Self::subscriber() }
+        Self { begin, window: 1, ..Self::subscriber() }
     }
-    pub(super) fn to_stream(number: usize, payload: &[u8]) -> Self {
+    /// With so many messages under way.
+    pub(super) fn to_stream(number: usize, payload: &[u8], window: usize) -> Self {
         let again = [format!("PUB js.{number} _INBOX.{number} {}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat();
-        Self { begin: format!("SUB _INBOX.{number} 1\r\n"), again, ..Self::subscriber() }
+        Self { begin: format!("SUB _INBOX.{number} 1\r\n"), again, window, ..Self::subscriber() }
     }
 }
 
@@ -175,18 +178,18 @@ impl Peer for Nats {
         say.extend_from_slice(b"PING\r\n");
     }
     fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String> {
-        let Self { pieces, again, ready, .. } = self;
+        let Self { pieces, again, window, ready, .. } = self;
         let mut complete = 0;
         pieces.each(octets, nats_length, |message| {
             if message.starts_with(b"MSG ") {
-                if message.windows(8).any(|octets| octets == b"\"error\":") {
+                if *window > 0 && message.windows(8).any(|octets| octets == b"\"error\":") {
                     return Err(String::from_utf8_lossy(message).into_owned());
                 }
                 complete += 1;
                 say.extend_from_slice(again);
             } else if message.starts_with(b"PONG") {
                 *ready = true;
-                say.extend_from_slice(again);
+                (0..*window).for_each(|_| say.extend_from_slice(again));
             } else if message.starts_with(b"PING") {
                 say.extend_from_slice(b"PONG\r\n");
             } else if !message.starts_with(b"INFO ") {
@@ -263,12 +266,14 @@ impl Peer for Redis {
 pub(super) struct Http {
     pieces: Pieces,
     request: Vec<u8>,
+    again: bool,
 }
 
 impl Http {
-    pub(super) fn new(etag: &str) -> Self {
+    /// One that asks again after each answer, or once.
+    pub(super) fn new(etag: &str, again: bool) -> Self {
         let request = format!("GET /news HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {etag}\r\n\r\n").into_bytes();
-        Self { pieces: Pieces::default(), request }
+        Self { pieces: Pieces::default(), request, again }
     }
 }
 
@@ -281,13 +286,15 @@ impl Peer for Http {
         say.extend_from_slice(&self.request);
     }
     fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String> {
-        let (mut complete, request) = (0, &self.request);
+        let (mut complete, request, again) = (0, &self.request, self.again);
         self.pieces.each(octets, head_length, |message| {
             if !message.starts_with(b"HTTP/1.1 304 ") {
                 return Err(text(message));
             }
             complete += 1;
-            say.extend_from_slice(request);
+            if again {
+                say.extend_from_slice(request);
+            }
             Ok(())
         })?;
         Ok(complete)

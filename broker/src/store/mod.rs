@@ -9,6 +9,8 @@
 //! | `g` GROUP | version, and who of the group has slots |
 //! | `p` PEER NUL CHANNEL | the last serial that this peer of a feed has answered for |
 
+mod journal;
+
 use std::{
     collections::HashMap,
     fs, io,
@@ -19,7 +21,10 @@ use std::{
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, UserKey, UserValue, config::CompressionPolicy};
 use tidings_protocol::{Channel, Head, Serial, Statement, StatementId, Timestamp};
 
-use crate::limits::{DISK_RESERVE_OCTETS, MEMTABLE_OCTETS};
+use crate::{
+    clock,
+    limits::{DISK_RESERVE_OCTETS, MEMTABLE_OCTETS},
+};
 
 const VERSION: u32 = 2;
 /// Threads that sort and merge. Of two, fjall 3.1 has one spin while the other merges.
@@ -196,8 +201,9 @@ impl Store {
             Ok(Self { db, all, slots: Arc::default() })
         };
         let directory = |source| StoreError::Directory { path: path.clone(), source };
+        set_unfinished_aside(&path).map_err(directory)?;
         let opened = match open() {
-            Err(fjall::Error::JournalRecovery(error)) if cut_torn_batch(&path).map_err(directory)? => {
+            Err(fjall::Error::JournalRecovery(error)) if journal::cut_torn_batch(&path).map_err(directory)? => {
                 tracing::warn!(%error, "the last batch of the store's journal was never whole: it is set aside, nobody was answered for it");
                 open()
             }
@@ -278,18 +284,20 @@ impl Store {
         Ok(value.and_then(|v| take(&mut &*v)).map_or(0, u32::from_be_bytes))
     }
 
-    /// Moves that cursor. It becomes durable with the next commit, or within a second: a peer is asked twice at worst.
-    pub(crate) fn set_feed_cursor(&self, peer: &str, channel: &Channel, serial: u32) -> Result<(), StoreError> {
-        Ok(self.all.insert(feed_key(peer, channel), serial.to_be_bytes())?)
+    /// Moves such cursors, durably.
+    pub(crate) fn set_feed_cursors<'a>(&self, peer: &str, cursors: impl Iterator<Item = (&'a Channel, u32)>) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        cursors.for_each(|(channel, serial)| batch.put(feed_key(peer, channel), serial.to_be_bytes().into()));
+        self.commit(batch)
     }
 
-    /// Has every feed offer a channel from its beginning.
-    pub(crate) fn forget_feed_cursors(&self, channel: &Channel) -> Result<(), StoreError> {
+    /// Has every feed offer a channel from its beginning, from this batch on.
+    pub(crate) fn forget_feed_cursors(&self, batch: &mut Batch, channel: &Channel) -> Result<(), StoreError> {
         let end = [&[0], channel.as_str().as_bytes()].concat();
         for entry in self.prefix(b"p") {
             let (key, _) = entry?;
             if key.ends_with(&end) {
-                self.all.remove(key)?;
+                batch.take_out(key.to_vec());
             }
         }
         Ok(())
@@ -338,27 +346,14 @@ pub(crate) fn free_octets(directory: &Path) -> Option<(u64, bool)> {
     Some((free, free < DISK_RESERVE_OCTETS))
 }
 
-/// What ends each batch of fjall's journal. No statement has this octet.
-const TRAILER: &[u8] = b"FJL\x03";
-
-/// Sets the last batch of the journal aside, if there is one: a loss of power while it was written may have left its end on the
-/// disk without its middle, and fjall 3.1 does not open then. Whether there was one.
-fn cut_torn_batch(path: &Path) -> io::Result<bool> {
-    let mut newest: Option<(u64, PathBuf)> = None;
-    for entry in fs::read_dir(path)? {
-        let journal = entry?.path();
-        let is_journal = journal.extension().is_some_and(|extension| extension == "jnl");
-        let number = journal.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).filter(|_| is_journal);
-        newest = newest.max(number.map(|number| (number, journal)));
+/// Moves a store away whose making was cut off: its version is what is written last, and nothing was ever in it.
+fn set_unfinished_aside(path: &Path) -> io::Result<()> {
+    let unfinished = path.join("0.jnl").exists() && !path.join("version").exists();
+    if unfinished {
+        let aside = path.with_extension(format!("unfinished-{}", clock::now().seconds()));
+        tracing::warn!(aside = %aside.display(), "the store was never made whole: it is set aside, and made anew");
+        fs::rename(path, aside)?;
+        fs::create_dir_all(path)?;
     }
-    let Some((_, journal)) = newest else { return Ok(false) };
-    let octets = fs::read(&journal)?;
-    let mut ends = memchr::memmem::rfind_iter(&octets, TRAILER).map(|at| at + TRAILER.len());
-    let Some(torn) = ends.next() else { return Ok(false) };
-    let whole = ends.next().unwrap_or(0);
-    fs::write(path.with_extension("torn"), &octets[whole..torn])?;
-    let file = fs::File::options().write(true).open(&journal)?;
-    file.set_len(whole as u64)?;
-    file.sync_all()?;
-    Ok(true)
+    Ok(())
 }
