@@ -101,7 +101,7 @@ const POLLS: Duration = Duration::from_secs(3);
 const PUBLISHERS: usize = 16;
 
 /// One measurement.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Line {
     suite: String,
     round: u32,
@@ -196,9 +196,6 @@ pub(super) fn fan_out(fan: Fan, subscribers: usize) -> anyhow::Result<Line> {
     let deliveries = ((fan.messages.len() - WARM_UP) * subscribers) as f64;
     let each = Spread::of_milliseconds(each);
     Ok(Line {
-        suite: String::new(),
-        round: 0,
-        what: String::new(),
         size: subscribers,
         cpu_us: (fan.process.cpu()? - before).as_secs_f64() * 1e6 / deliveries,
         rate: deliveries / began.elapsed().as_secs_f64(),
@@ -206,6 +203,7 @@ pub(super) fn fan_out(fan: Fan, subscribers: usize) -> anyhow::Result<Line> {
         p99_ms: each.at(0.99),
         last_p99_ms: Spread::of_milliseconds(last).at(0.99),
         idle_octets: idle,
+        ..Line::default()
     })
 }
 
@@ -305,32 +303,17 @@ pub(super) fn closed_loop(
     let elapsed = began.elapsed();
     let delays = Spread::of_milliseconds(delays);
     Ok(Line {
-        suite: String::new(),
-        round: 0,
-        what: String::new(),
         size,
         cpu_us: (process.cpu()? - before).as_secs_f64() * 1e6 / count as f64,
         rate: count as f64 / elapsed.as_secs_f64(),
         p50_ms: delays.at(0.5),
         p99_ms: delays.at(0.99),
-        last_p99_ms: 0.0,
-        idle_octets: None,
+        ..Line::default()
     })
 }
 
-fn bare(what: f64) -> Line {
-    Line {
-        suite: String::new(),
-        round: 0,
-        what: String::new(),
-        size: 0,
-        cpu_us: 1e6 / what,
-        rate: what,
-        p50_ms: 0.0,
-        p99_ms: 0.0,
-        last_p99_ms: 0.0,
-        idle_octets: None,
-    }
+fn bare(rate: f64) -> Line {
+    Line { cpu_us: 1e6 / rate, rate, ..Line::default() }
 }
 
 /// What all cores together verify in a second, as the broker does it.
