@@ -19,7 +19,8 @@ const LOOPS: &[(&str, u64, u64)] =
 
 /// The compiled benches.
 fn benches() -> anyhow::Result<PathBuf> {
-    let mut cargo = cargo("bench --package tidings-broker --features bench --bench loops --no-run --message-format=json");
+    // Of the whole workspace, so that what is below it is compiled with the features that every other build has.
+    let mut cargo = cargo("bench --workspace --features tidings-broker/bench --bench loops --no-run --message-format=json");
     let output = cargo.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the benches do not build");
     let text = String::from_utf8(output.stdout)?;

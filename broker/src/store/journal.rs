@@ -11,8 +11,6 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::clock;
-
 /// Before the items of a batch: a tag, how many there are, its number.
 const HEAD_OCTETS: usize = 1 + 4 + 8;
 /// After them: a tag, the checksum of the items, the trailer.
@@ -50,9 +48,10 @@ pub(super) fn cut_torn_batch(store: &Path) -> io::Result<bool> {
     let Some((_, journal)) = newest else { return Ok(false) };
     let octets = fs::read(&journal)?;
     let Some((begin, end)) = torn(&octets) else { return Ok(false) };
-    let mut aside = fs::File::create_new(store.with_extension(format!("torn-{}", clock::now().seconds())))?;
+    let mut aside = tempfile::Builder::new().prefix("store.torn-").tempfile_in(store.parent().unwrap_or(store))?;
     aside.write_all(&octets[begin..end])?;
-    aside.sync_all()?;
+    aside.as_file().sync_all()?;
+    aside.keep()?;
     let file = fs::File::options().write(true).open(&journal)?;
     file.set_len(begin as u64)?;
     file.sync_all()?;
