@@ -321,6 +321,8 @@ fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
     for _ in 0..rounds {
         run(trial("fanout").args(["--subscribers", &subscribers]))?;
     }
+    // The same with and without a subscriber that stops reading: its cost is the difference.
+    run(trial("fanout").args(["--messages", "6000"]))?;
     run(trial("fanout").args(["--stall", "60"]))
 }
 

@@ -25,9 +25,9 @@ pub(crate) struct Options {
     /// One subscriber more stops reading for so many seconds while messages are published at full speed
     #[arg(long, value_name = "SECONDS")]
     stall: Option<u64>,
-    /// Messages, with --stall
-    #[arg(long, default_value_t = 6_000)]
-    messages: usize,
+    /// So many messages to ten subscribers; with --stall, one more stops reading meanwhile
+    #[arg(long)]
+    messages: Option<usize>,
 }
 
 /// What an idle subscriber may cost the broker in clear text, and under TLS.
@@ -57,17 +57,24 @@ async fn budgets(subscribers: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ten subscribers who read, and one who does not for a while, and then gets everything in order.
-async fn stall(seconds: u64, messages: usize) -> anyhow::Result<()> {
+/// Messages at full speed where nothing else is said.
+const MESSAGES: usize = 6_000;
+
+/// Ten subscribers who read, and perhaps one who does not for a while, and then gets everything in order. What that one costs is the
+/// difference.
+async fn growth(stall: Option<u64>, messages: usize) -> anyhow::Result<()> {
     let (fan, held) = fan("tidings", 10, Some(messages), "").await?;
     let process = fan.process;
     let mut stalled = TcpStream::connect(fan.endpoint.address)?;
     let (mut watcher, mut said) = (Watcher::new(Opening::anonymous(), &"test.fan.out".parse()?, Some(1)), Vec::new());
-    watcher.begin(&mut said);
-    stalled.write_all(&said)?;
+    if stall.is_some() {
+        watcher.begin(&mut said);
+        stalled.write_all(&said)?;
+    }
     let (before, began) = (process.memory()?, Instant::now());
     fan_out(fan, 10)?;
     println!("the broker's memory grew by {} KiB, its store's cache included", (process.memory()?.saturating_sub(before)) / 1024);
+    let Some(seconds) = stall else { return Ok(()) };
     thread::sleep(Duration::from_secs(seconds).saturating_sub(began.elapsed()));
     stalled.set_read_timeout(Some(Duration::from_secs(30)))?;
     let (mut buffer, mut count) = (vec![0; 64 * 1024], 0);
@@ -86,8 +93,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let files = options.subscribers as u64 + 256;
     let allowed = rlimit::increase_nofile_limit(files)?;
     ensure!(allowed >= files, "only {allowed} open files are allowed, {files} are needed");
-    match options.stall {
-        Some(seconds) => stall(seconds, options.messages).await,
-        None => budgets(options.subscribers).await,
+    match (options.stall, options.messages) {
+        (None, None) => budgets(options.subscribers).await,
+        (stall, messages) => growth(stall, messages.unwrap_or(MESSAGES)).await,
     }
 }
