@@ -6,8 +6,9 @@ use std::{
     process::{Command, Output},
 };
 
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
-use tidings_tests::{Daemon, Fixture, binary};
+use tidings_tests::{Daemon, Fixture, binary, free_address};
 
 fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary("tidings"));
@@ -65,6 +66,31 @@ fn everything_is_measured() {
     let output = tidings(&fixture, &["bench", "poll", "--channel", "test.load", "--connections", "2", "--seconds", "1"]);
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.contains("connections 2") && table.contains("poll, p99\t"), "{table}");
+}
+
+/// More octets at once than rustls holds by default; handshakes that resume, and that do not.
+#[test]
+fn it_measures_over_tls_too() {
+    let fixture = Fixture::new().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    fs::write(fixture.directory.join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(fixture.directory.join("key.pem"), key.serialize_pem()).unwrap();
+    let (address, files) = (free_address().unwrap(), fixture.directory.display());
+    let tls = format!("nntps = [\"{address}\"]\n[tls]\ncertificate_file = \"{files}/cert.pem\"\nkey_file = \"{files}/key.pem\"\n{PEER}");
+    fixture.configure(&tls).unwrap();
+    let _daemon = fixture.start().unwrap();
+    fs::write(fixture.directory.join("trust.1"), fixture.trust.octets()).unwrap();
+    assert!(tidings(&fixture, &["publish", "trust.1"]).status.success());
+    let broker = format!("nntps://localhost:{}", address.port());
+    let to = ["--broker", &broker, "--ca", "cert.pem"];
+    let count = |report: &Value| report["figures"]["count"]["value"].as_f64().unwrap();
+    let streamed = ["publish", "--channel", "test.load", "--key", "release.key", "--statements", "200", "--window", "150"];
+    assert_eq!(count(&measured(&fixture, &[&streamed[..], &to].concat())), 200.0);
+    for more in [&[][..], &["--no-resumption"]] {
+        let storm = ["storm", "--channel", "test.load.bench0", "--abreast", "4", "--seconds", "1"];
+        assert!(count(&measured(&fixture, &[&storm[..], &to, more].concat())) > 20.0);
+    }
 }
 
 #[track_caller]
