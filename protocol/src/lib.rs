@@ -35,12 +35,14 @@ pub mod view;
 mod id;
 mod keys;
 mod name;
+mod requirement;
 mod time;
 mod wildmat;
 
 pub use id::{Digest, Head, IdError, MessageId, Serial, StatementId};
 pub use keys::{KeyError, PublicKey, Signature, SigningKey};
 pub use name::{Anchor, Channel, NameError, Namespace, Pattern};
+pub use requirement::Requirement;
 pub use statement::{Statement, StatementError};
 pub use time::{TimeError, Timestamp};
 pub use verify::Verified;

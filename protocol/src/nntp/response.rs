@@ -3,10 +3,7 @@
 use alloc::string::{String, ToString};
 use core::{fmt, str::FromStr};
 
-use crate::{
-    Head,
-    limits::{REFERRALS, RESPONSE_OCTETS},
-};
+use crate::{Head, limits::RESPONSE_OCTETS};
 
 /// The three digits that begin a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,14 +117,6 @@ impl Response {
     }
 }
 
-impl Response {
-    /// [8.2-4]: other brokers that a refusal names, as they are written: `REASON; see URL URL…`. At most [`REFERRALS`].
-    pub fn referrals(&self) -> impl Iterator<Item = &str> {
-        let named = self.text.rsplit_once("; see ").map_or("", |(_, named)| named);
-        named.split_ascii_whitespace().take(REFERRALS)
-    }
-}
-
 impl FromStr for Response {
     type Err = ();
     fn from_str(line: &str) -> Result<Self, ()> {
@@ -172,14 +161,6 @@ mod tests {
         let response = Response::new(code::POST_FAILED, "\u{e4}".repeat(600));
         assert!(alloc::format!("{response}\r\n").len() <= RESPONSE_OCTETS);
         assert_eq!(Response::new(code::POST_FAILED, "a\r\n200 b").text, "a  200 b");
-    }
-
-    #[test]
-    fn a_refusal_may_name_others() {
-        let named = |text: &str| Response::new(code::UNAVAILABLE, text).referrals().map(String::from).collect::<Vec<_>>();
-        assert_eq!(named("too many; see nntps://a nntp://b:1"), ["nntps://a", "nntp://b:1"]);
-        assert!(named("too many connections").is_empty());
-        assert_eq!(named(&alloc::format!("x; see {}", "nntp://a ".repeat(40))).len(), REFERRALS);
     }
 
     #[test]

@@ -13,7 +13,9 @@ use alloc::{string::String, sync::Arc, vec::Vec};
 
 pub use draft::Draft;
 pub use error::StatementError;
-pub use kinds::{Apply, Beat, Body, Checkpoint, Kind, NamedKey, Payload, Release, Role, Rollout, Target, TrustRules, Urgency, Withdraw};
+pub use kinds::{
+    Apply, Beat, Body, Checkpoint, Closed, Kind, NamedKey, Payload, Release, Role, Rollout, Target, TrustRules, Urgency, Withdraw,
+};
 
 use crate::{Channel, Head, MessageId, PublicKey, Serial, Signature, SigningKey, StatementId, Timestamp};
 
@@ -72,6 +74,20 @@ impl Statement {
         let mut octets = self.octets.to_vec();
         octets.extend_from_slice(alloc::format!("Signature: {signature}\n").as_bytes());
         Self::parse(&octets)
+    }
+
+    /// The same statement with those of its signatures alone that count: what the broker that takes it from its publisher keeps ([4-5]).
+    #[must_use]
+    pub fn with_signatures(&self, counts: impl Fn(&PublicKey) -> bool) -> Self {
+        if self.signatures.iter().all(|signature| counts(&signature.key)) {
+            return self.clone();
+        }
+        let mut octets = self.signed_part().to_vec();
+        let signatures: Vec<Signature> = self.signatures.iter().filter(|signature| counts(&signature.key)).copied().collect();
+        for signature in &signatures {
+            octets.extend_from_slice(alloc::format!("Signature: {signature}\n").as_bytes());
+        }
+        Self { octets: octets.into(), signatures, ..self.clone() }
     }
 
     /// All octets, as they were read; lines end with LF.

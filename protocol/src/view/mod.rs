@@ -1,99 +1,72 @@
-//! What a device knows of a namespace for certain, and how it learns (spec section 5).
+//! What a device knows of its namespace, as a pure function of what it was offered and of the time.
 //!
-//! A [`View`] is a pure function of what was offered to it and of the times that it was told: no clock, no file, no
-//! socket. [`View::take_trust`] walks the trust log, [`View::examine`] judges what brokers have sent, [`View::note`]
-//! moves the cursor, [`freshness`] says whether anything is held back, [`clearance`] whether a release may be applied now.
+//! Four functions decide everything: [`View::judge`] whether what a broker has sent is proven, [`View::place`] what of it is new,
+//! [`View::freshness`] whether anything is held back, and [`View::clear`] which release is to be run.
 
 pub mod clearance;
+mod fork;
 pub mod freshness;
+mod moment;
 
 use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
 
+pub use fork::Fork;
+pub use freshness::SeenBeat;
+pub use moment::{Moment, Now};
+
 use crate::{
-    Anchor, Channel, Head, Serial, Statement, Timestamp, Verified,
+    Anchor, Channel, Head, Requirement, Serial, Statement, StatementId, Timestamp, Verified,
+    limits::{CHAIN_LINKS, WITHDRAWALS},
     log::{self, Place},
-    statement::Body,
-    trust::{Run, Trust},
+    trust::{Run, Settled, Trust},
     verify::VerifyError,
 };
 
-/// Two statements that contradict each other: both signed, for one place of one log (attack 28).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fork {
-    /// The one that was known.
-    pub ours: Statement,
-    /// The one that came later: of the same serial, or the next one with another `Previous`.
-    pub theirs: Statement,
-    /// Where theirs is not signed by those who may say such a thing now, but hash-linked below a statement that they
-    /// signed: what lies between, oldest first.
-    pub above: Vec<Statement>,
+/// A withdrawal that was met, on whatever branch.
+#[derive(Clone, Debug)]
+pub struct Withdrawal {
+    /// What it withdraws.
+    pub release: Head,
+    /// The withdrawal.
+    pub by: Statement,
+    /// The trust under which links have proven it; without that it counts as long as its own signatures do.
+    pub linked_under: Option<Serial>,
 }
 
-/// Statements that are kept to prove a branch which is not signed at its lower end.
-const ABOVE: usize = 64;
-
-impl Fork {
-    /// Of the run in which it was found as much as proves it.
-    fn new(trust: &Trust, ours: &Statement, run: &[Verified<Statement>]) -> Self {
-        let run: Vec<Statement> = run.iter().take(ABOVE + 1).map(|statement| (**statement).clone()).collect();
-        let proves = |count: &usize| trust.verify_run(ours.channel(), run[..*count].to_vec()).is_ok();
-        let count = (1..=run.len()).find(proves).unwrap_or(run.len());
-        Self { ours: ours.clone(), theirs: run[0].clone(), above: run[1..count].to_vec() }
-    }
-    /// The place where the branches part: the serial of ours.
-    pub fn serial(&self) -> Serial {
-        self.ours.serial()
-    }
-}
-
-/// What is known of one channel, as it is kept durably ([5.1-1]).
+/// What is known of one channel, as it is kept durably.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// The statement at the head.
     pub newest: Option<Statement>,
-    /// The evidence of a fork, as long as no checkpoint has settled it.
-    pub fork: Option<Fork>,
+    /// Statements below it that links have led to, oldest first: at most [`CHAIN_LINKS`].
+    pub links: Vec<Head>,
     /// The checkpoint that the head is known to stand on.
-    pub stands_on: Option<Head>,
-    /// What the present beat must name, and what the next one must: the heads when the beats before them were taken.
-    pub due: (Option<Serial>, Option<Serial>),
-    /// The release that was applied last: nothing older follows it.
-    pub applied: Option<Serial>,
-    /// The last one that was applied of the branch that the head is on: barriers are measured by it.
-    pub passed: Option<Serial>,
-    /// The newest withdrawal that was met when something was to be applied: whoever shows less is behind.
-    pub stopped: Option<Serial>,
-    /// The withdrawal that has called back what was applied last.
-    pub recalled: Option<Serial>,
+    pub settled: Option<Head>,
+    /// The evidence of a fork, until a checkpoint or a live beat decides.
+    pub fork: Option<Fork>,
+    /// Withdrawals, those of the releases with the highest serials last: at most [`WITHDRAWALS`].
+    pub withdrawals: Vec<Withdrawal>,
+    /// The release that was applied last.
+    pub applied: Option<Statement>,
+    /// The last statement that the application has dealt with.
+    pub delivered: Option<Head>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Entry {
-    known: Known,
-    /// The newest statement, as far as the trust in force can still prove it; the cursor stays without that.
-    proven: Option<Verified<Statement>>,
-}
-
-/// What [`View::examine`] has found to be new in a channel: verified, and following what was known.
+/// What [`View::place`] has found to be new in a channel: proven, and following what was known.
 #[derive(Clone, Debug)]
 pub struct News {
     channel: Channel,
+    /// Oldest first; those up to the head are known, and not delivered yet.
     statements: Vec<Verified<Statement>>,
-    /// Whether the run had the checkpoint of its channel in it.
-    settled: bool,
+    /// The checkpoint that it is known to stand on now.
+    settled: Option<Head>,
     /// Whether it takes the place of the branch that was known.
     other_branch: bool,
     /// The trust by which it was verified.
-    trust: Option<Serial>,
-    signature_checks: usize,
+    trust: Serial,
 }
 
 impl News {
-    /// One statement that needs no place: a beat.
-    fn only(statement: Verified<Statement>, trust: Option<Serial>, signature_checks: usize) -> Self {
-        let channel = statement.channel().clone();
-        Self { channel, statements: [statement].into(), settled: false, other_branch: false, trust, signature_checks }
-    }
     /// The channel.
     pub fn channel(&self) -> &Channel {
         &self.channel
@@ -104,15 +77,11 @@ impl News {
     }
     /// Whether there is nothing to take note of.
     pub fn is_empty(&self) -> bool {
-        self.statements.is_empty() && !self.settled
+        self.statements.is_empty() && self.settled.is_none()
     }
-    /// The same, one by one, for somebody who takes note of each when it was dealt with.
-    pub fn each(self) -> impl Iterator<Item = Self> {
-        let Self { channel, statements, settled, mut other_branch, trust, mut signature_checks } = self;
-        statements.into_iter().map(move |statement| {
-            let (signature_checks, other_branch) = (core::mem::take(&mut signature_checks), core::mem::take(&mut other_branch));
-            Self { channel: channel.clone(), statements: [statement].into(), settled, other_branch, trust, signature_checks }
-        })
+    /// Whether the log that was known has been left for another branch.
+    pub fn is_other_branch(&self) -> bool {
+        self.other_branch
     }
     /// The statements alone.
     pub fn into_statements(self) -> Vec<Verified<Statement>> {
@@ -124,7 +93,7 @@ impl News {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no trust yet to judge by.
-    #[error("the trust log has to be read first (spec 5.4-1)")]
+    #[error("the trust log has to be read first ({})", Requirement::NoTrust)]
     NoTrust,
     /// A statement that may not be said, or is not what its successor names.
     #[error("{serial}: {source}")]
@@ -134,17 +103,15 @@ pub enum Refusal {
         /// Why.
         source: VerifyError,
     },
-    /// Two statements for one place. Neither is taken.
-    #[error("{} {} is forked: {} and {} are both signed (spec 6-1)", .0.ours.channel(), .0.serial(), .0.ours.id(), .0.theirs.id())]
+    /// Two statements for one place, and nothing that decides for the other one.
+    #[error("{} {} is forked: {} and {} are both signed ({})", .0.ours.channel(), .0.serial(), .0.ours.id(), .0.theirs.id(), Requirement::Fork)]
     Fork(Box<Fork>),
-    /// A checkpoint decides which branch is the log: it has to be read from there.
-    #[error("a checkpoint decides: the log has to be read from {0} on (spec 6-5)")]
-    ReadFrom(Serial),
-}
-
-/// By its own signatures, or by a checkpoint.
-fn prove(trust: Option<&Trust>, statement: &Statement) -> Option<Verified<Statement>> {
-    trust?.verify_run(statement.channel(), [statement.clone()].into()).ok()?.statements.pop()
+    /// A checkpoint or a beat decides which branch is the log: it has to be read from a lower serial on.
+    #[error("the log has to be read from {serial} on ({})", Requirement::ReadFrom)]
+    ReadFrom {
+        /// From here on.
+        serial: Serial,
+    },
 }
 
 /// What a device knows for certain.
@@ -152,40 +119,41 @@ fn prove(trust: Option<&Trust>, statement: &Statement) -> Option<Verified<Statem
 pub struct View {
     anchor: Anchor,
     trust: Option<Arc<Trust>>,
-    floor: Timestamp,
-    channels: BTreeMap<Channel, Entry>,
+    /// When the trust in force was seen first.
+    trust_seen: Option<Moment>,
+    beats: BTreeMap<Channel, SeenBeat>,
+    channels: BTreeMap<Channel, Known>,
     signature_checks: u64,
 }
 
 impl View {
     /// One that knows nothing but its anchor.
     pub fn new(anchor: Anchor) -> Self {
-        Self { anchor, trust: None, floor: Timestamp::from_seconds(0), channels: BTreeMap::new(), signature_checks: 0 }
+        Self { anchor, trust: None, trust_seen: None, beats: BTreeMap::new(), channels: BTreeMap::new(), signature_checks: 0 }
     }
 
-    /// Takes up what was verified in an earlier life and kept where nobody else writes.
+    /// Takes up the trust that was verified in an earlier life and kept where nobody else writes.
     #[must_use]
-    pub fn resume(self, trust: Option<Trust>, floor: Timestamp) -> Self {
-        Self { trust: trust.map(Arc::new), floor, ..self }
+    pub fn resume(self, trust: Option<Trust>, seen: Option<Moment>) -> Self {
+        Self { trust: trust.map(Arc::new), trust_seen: seen, ..self }
     }
 
-    /// The same, but of all channels only one and those of the beats: what is needed to look ahead there.
+    /// The same for the newest beat of a channel; it is proven anew.
+    pub fn resume_beat(&mut self, statement: Statement, seen: Moment) {
+        let proven = self.trust().is_some_and(|trust| trust.check(&statement).is_ok());
+        self.beats.insert(statement.channel().clone(), SeenBeat { statement, seen, proven });
+    }
+
+    /// The same for one channel.
+    pub fn resume_channel(&mut self, channel: Channel, known: Known) {
+        self.channels.insert(channel, known);
+    }
+
+    /// The same, but of all channels only one.
     #[must_use]
     pub fn of(&self, channel: &Channel) -> Self {
-        let kept = self.channels.iter().filter(|(name, _)| *name == channel || name.is_beat());
-        let channels = kept.map(|(name, entry)| (name.clone(), entry.clone())).collect();
-        Self { channels, anchor: self.anchor.clone(), trust: self.trust.clone(), ..*self }
-    }
-
-    /// The same for one channel. Its newest statement is proven anew; its place counts in any case.
-    pub fn resume_channel(&mut self, channel: Channel, known: Known) {
-        let proven = known.newest.as_ref().and_then(|statement| prove(self.trust(), statement));
-        self.channels.insert(channel, Entry { known, proven });
-    }
-
-    /// What is known of a channel.
-    pub fn known(&self, channel: &Channel) -> Option<&Known> {
-        Some(&self.channels.get(channel)?.known)
+        let channels = self.channels.get_key_value(channel).map(|(name, known)| (name.clone(), known.clone())).into_iter().collect();
+        Self { channels, anchor: self.anchor.clone(), trust: self.trust.clone(), beats: self.beats.clone(), ..*self }
     }
 
     /// The anchor.
@@ -196,58 +164,87 @@ impl View {
     pub fn trust(&self) -> Option<&Trust> {
         self.trust.as_deref()
     }
-    /// Signatures that were checked for what was taken since it began or was resumed.
-    pub fn signature_checks(&self) -> u64 {
-        self.signature_checks
+    /// When it was seen first.
+    pub fn trust_seen(&self) -> Option<Moment> {
+        self.trust_seen
     }
-    /// [5.1-2]: the latest time that the trust in force, or a beat that it proves, was signed at: it cannot be earlier now
-    /// (attack 21). What only a key that was taken away has signed does not count any more. Where there are no beats, other
-    /// statements count; where there are, a publisher's clock that is ahead makes nobody else's beats look old.
-    pub fn floor(&self) -> Timestamp {
-        self.floor
+    /// The newest beat of each beat channel.
+    pub fn beats(&self) -> impl Iterator<Item = &SeenBeat> {
+        self.beats.values()
+    }
+    /// What is known of a channel.
+    pub fn known(&self, channel: &Channel) -> Option<&Known> {
+        self.channels.get(channel)
     }
     /// All channels that something is known of.
     pub fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.channels.keys()
     }
-    /// Serial and id of a channel's newest statement: the cursor.
+    /// Signatures that were checked for what was taken since it began or was resumed.
+    pub fn signature_checks(&self) -> u64 {
+        self.signature_checks
+    }
+    /// Serial and id of a channel's newest statement.
     pub fn head(&self, channel: &Channel) -> Option<Head> {
         Some(self.known(channel)?.newest.as_ref()?.head())
     }
-    /// The newest statement of a channel, as far as the trust in force proves it.
-    pub fn newest(&self, channel: &Channel) -> Option<&Verified<Statement>> {
-        self.channels.get(channel)?.proven.as_ref()
+    /// The newest statement of a channel, if the trust in force proves it by its own signatures or as a checkpoint.
+    pub fn newest(&self, channel: &Channel) -> Option<Verified<Statement>> {
+        let newest = self.known(channel)?.newest.clone()?;
+        self.trust()?.verify_run(channel, [newest].into()).ok()?.statements.pop()
     }
-    /// The evidence of a fork that no checkpoint has settled.
+    /// The evidence of a fork that nothing has decided.
     pub fn fork(&self, channel: &Channel) -> Option<&Fork> {
         self.known(channel)?.fork.as_ref()
     }
     /// The release that was applied last.
-    pub fn applied(&self, channel: &Channel) -> Option<Serial> {
-        self.known(channel)?.applied
+    pub fn applied(&self, channel: &Channel) -> Option<&Statement> {
+        self.known(channel)?.applied.as_ref()
+    }
+    /// Whether the trust in force has a role for the beats of a channel: then nothing is installed from it without one.
+    pub fn promises_beats(&self, channel: &Channel) -> bool {
+        self.trust().is_some_and(|trust| trust.beat_channel(channel).is_some())
     }
 
-    /// [5.4-1], [5.4-2]: the next statements of the trust log come into force, one after the other.
+    /// The latest signed time, running on by the monotonic clock since it was seen.
+    fn signed_time(&self, now: &Now) -> Timestamp {
+        let trust = self.trust().map(|trust| {
+            let ran = self.trust_seen.map_or(0, |seen| seen.ran(now));
+            trust.statement().time().plus(ran)
+        });
+        let beats = self.beats.values().filter(|seen| seen.proven).map(|seen| seen.statement.time().plus(seen.seen.ran(now)));
+        beats.chain(trust).max().unwrap_or(Timestamp::from_seconds(0))
+    }
+
+    /// The time that counts: the latest of the clock, the time of the trust in force and that of the newest beat that is proven,
+    /// which run on by the monotonic clock. A clock that is more than a day behind the other two is none.
+    pub fn time(&self, now: &Now) -> Timestamp {
+        let signed = self.signed_time(now);
+        moment::trusted_clock(now, signed).map_or(signed, |clock| clock.max(signed))
+    }
+
+    fn moment(&self, now: &Now) -> Moment {
+        Moment { time: self.time(now), monotonic: now.monotonic, boot: now.boot }
+    }
+
+    /// The next statements of the trust log come into force, one after the other.
     ///
     /// # Errors
     /// If one is not the next, or a threshold is not met: its serial and why. Those before it stay in force.
-    pub fn take_trust(&mut self, statements: impl IntoIterator<Item = Statement>) -> Result<(), (Serial, VerifyError)> {
-        let before = self.trust.clone();
+    pub fn take_trust(&mut self, statements: impl IntoIterator<Item = Statement>, now: &Now) -> Result<(), (Serial, VerifyError)> {
+        let before = self.trust().map(Trust::head);
         let taken = statements.into_iter().try_for_each(|statement| {
             let serial = statement.serial();
             self.step(statement).map_err(|error| (serial, error))
         });
-        let unchanged = before.map(|trust| trust.head()) == self.trust().map(Trust::head);
-        if let Some(trust) = self.trust.clone().filter(|_| !unchanged) {
-            self.floor = trust.statement().time();
-            let beats_alone = self.promises_beats();
-            for (channel, entry) in &mut self.channels {
-                // Whoever has stopped it may have lost that right.
-                entry.known.stopped = None;
-                entry.proven = entry.known.newest.as_ref().and_then(|newest| prove(Some(&trust), newest));
-                let counts = entry.proven.as_ref().filter(|_| channel.is_beat() || !beats_alone);
-                self.floor = counts.map_or(self.floor, |statement| self.floor.max(statement.time()));
+        if before != self.trust().map(Trust::head) {
+            self.trust_seen = Some(self.moment(now));
+            let trust = self.trust.clone();
+            for beat in self.beats.values_mut() {
+                beat.proven = trust.as_ref().is_some_and(|trust| trust.check(&beat.statement).is_ok());
             }
+            let channels: Vec<Channel> = self.channels.keys().cloned().collect();
+            channels.iter().for_each(|channel| self.stand(channel));
         }
         taken
     }
@@ -266,152 +263,274 @@ impl View {
         Ok(())
     }
 
-    /// The checkpoint that the newest statement has still to be shown to stand on.
-    fn doubt(&self, channel: &Channel) -> Option<Head> {
-        let checkpoint = self.trust.as_ref()?.checkpoint(channel)?;
-        let (known, head) = (self.known(channel)?, self.head(channel)?);
-        let shown = checkpoint == head || known.stands_on == Some(checkpoint);
-        (!shown && checkpoint.serial <= head.serial).then_some(checkpoint)
+    /// Takes a beat that a checkpoint of the trust in force names: its id is the proof.
+    pub fn take_settled_beat(&mut self, statement: Statement) -> bool {
+        let taken = self.trust.as_mut().is_some_and(|trust| Arc::make_mut(trust).take_settled_beat(statement));
+        if taken {
+            let channels: Vec<Channel> = self.channels.keys().cloned().collect();
+            channels.iter().for_each(|channel| self.stand(channel));
+        }
+        taken
     }
 
-    /// Whether a checkpoint decides about a fork that is known.
-    fn decided(&self, channel: &Channel) -> Option<Head> {
-        let fork = self.fork(channel)?;
-        let trust = self.trust()?;
-        let proves = |run: Vec<Statement>| trust.verify_run(channel, run).is_ok();
-        let both = || {
-            let theirs = core::iter::once(&fork.theirs).chain(&fork.above).cloned().collect();
-            proves([fork.ours.clone()].into()) && proves(theirs)
-        };
-        // Where a side is nobody's any more who may sign now, there are not two that contradict each other.
-        trust.checkpoint(channel).filter(|checkpoint| checkpoint.serial >= fork.serial() || !both())
-    }
-
-    /// The serial from which a channel has to be read on: after the head, or from a checkpoint that may decide against
-    /// it ([6-5]); none if nothing is known of the channel.
-    pub fn read_from(&self, channel: &Channel) -> Option<Serial> {
-        let head = self.head(channel)?;
-        let decides = self.doubt(channel).or_else(|| self.decided(channel));
-        Some(match decides {
-            Some(checkpoint) => checkpoint.serial.min(head.serial),
-            None => head.serial.next().unwrap_or(head.serial),
-        })
-    }
-
-    /// [5.3-1], [6-1], [6-5]: judges consecutive statements of a channel, oldest first, all or nothing. It changes nothing;
-    /// [`View::note`] does.
-    ///
-    /// The run begins at [`View::read_from`] or below, or later where everything between has expired at the broker.
-    ///
-    /// # Errors
-    /// Which statement is refused and why, a fork, or from where the log must be read instead.
-    pub fn examine(&self, channel: &Channel, run: Vec<Statement>) -> Result<News, Refusal> {
-        let trust = self.trust.as_ref().ok_or(Refusal::NoTrust)?;
-        let verified = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
-        let Run { statements: mut run, signature_checks } = verified;
-        let checkpoint = trust.checkpoint(channel);
-        let settled = checkpoint.is_some_and(|checkpoint| run.iter().any(|statement| statement.head() == checkpoint));
-        let trust_serial = Some(trust.serial());
-        let news =
-            |statements| News { channel: channel.clone(), statements, settled, other_branch: false, trust: trust_serial, signature_checks };
-        // The branch through the checkpoint is the log: ours was not.
-        let other_branch = |statements| News { other_branch: true, ..news(statements) };
-        let Some(newest) = self.known(channel).and_then(|known| known.newest.as_ref()) else { return Ok(news(run)) };
-        let head = newest.head();
-        let starts_above = |c: Head| run.first().is_some_and(|first| first.serial() > c.serial);
-        let contradiction = run.iter().position(|statement| log::place(Some(head), statement) == Place::Fork);
-        if let Some(checkpoint) = self.doubt(channel).or_else(|| self.decided(channel)) {
-            let ends_below = run.last().is_none_or(|last| last.serial() < head.serial);
-            return match () {
-                () if !settled && starts_above(checkpoint) => Err(Refusal::ReadFrom(checkpoint.serial)),
-                () if settled && contradiction.is_some() => Ok(other_branch(run)),
-                // Nor was a head further on that nobody may have signed who may now (attack 15).
-                () if settled && ends_below && self.newest(channel).is_none() => Ok(other_branch(run)),
-                // A broker that is behind says nothing about our head.
-                () if !settled || ends_below => Ok(News { settled: false, ..news(Vec::new()) }),
-                () => {
-                    run.retain(|statement| statement.serial() > head.serial);
-                    Ok(news(run))
+    /// Notes that the head stands on the checkpoint, where that is seen without reading; what links proved under an earlier trust
+    /// is proven below a checkpoint still, and a fork below it is over.
+    fn stand(&mut self, channel: &Channel) {
+        let Some(trust) = self.trust.clone() else { return };
+        let Settled::At(checkpoint) = trust.checkpoint(channel) else { return };
+        let on_chain = self.id_at(channel, checkpoint.serial) == Some(checkpoint.id);
+        let proven = self.newest(channel).is_some();
+        let Some(known) = self.channels.get_mut(channel) else { return };
+        if on_chain && proven {
+            known.settled = Some(checkpoint);
+            let (newest, links) = (known.newest.as_ref().map(Statement::head), &known.links);
+            let on_chain = |head: Head| newest == Some(head) || links.contains(&head);
+            for kept in &mut known.withdrawals {
+                if kept.by.serial() <= checkpoint.serial && kept.linked_under.is_some() && on_chain(kept.by.head()) {
+                    kept.linked_under = Some(trust.serial());
                 }
-            };
-        }
-        if let Some(fork) = self.fork(channel) {
-            return Err(Refusal::Fork(Box::new(fork.clone())));
-        }
-        let Some(at) = contradiction else {
-            // What was known drops out; a run that ends below the head is that of a broker that is behind (attack 24).
-            run.retain(|statement| statement.serial() > head.serial);
-            return Ok(news(run));
-        };
-        match checkpoint {
-            Some(checkpoint) if settled && checkpoint.serial > head.serial => return Ok(other_branch(run)),
-            // Whether that branch leaves the log above the checkpoint, and so is a fork, or was settled against, is seen there.
-            Some(checkpoint) if checkpoint.serial <= head.serial && starts_above(checkpoint) => {
-                return Err(Refusal::ReadFrom(checkpoint.serial));
             }
-            _ => {}
         }
-        Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..]))))
-    }
-
-    /// Takes note of news: the cursor moves to the last; a fork that a checkpoint has decided is over then.
-    pub fn note(&mut self, news: &News) {
-        let channel = &news.channel;
-        self.signature_checks += news.signature_checks as u64;
-        let checkpoint = self.trust().and_then(|trust| trust.checkpoint(channel));
-        let over = news.settled && self.decided(channel).is_some();
-        let head = self.head(channel);
-        let follows = news.statements.first().is_none_or(|first| first.predecessor() == head);
-        let settled = news.settled || (follows && head.is_some() && head == checkpoint);
-        let beats_alone = self.promises_beats();
-        let Entry { known, proven } = self.channels.entry(channel.clone()).or_default();
-        if over {
+        if known.settled == Some(checkpoint) && known.fork.as_ref().is_some_and(|fork| fork.serial() <= checkpoint.serial) {
             known.fork = None;
         }
-        if !follows && !news.settled {
-            known.stands_on = None;
+        let both = |fork: &Fork| fork.is_proven(&trust);
+        if known.fork.as_ref().is_some_and(|fork| !both(fork)) && known.settled == Some(checkpoint) {
+            known.fork = None;
         }
+    }
+
+    /// The id of our chain at a serial, as far as links have led there.
+    fn id_at(&self, channel: &Channel, serial: Serial) -> Option<StatementId> {
+        let known = self.known(channel)?;
+        let newest = known.newest.as_ref()?;
+        let all = known.links.iter().copied().chain([newest.head()]).chain(newest.predecessor());
+        all.into_iter().find(|head| head.serial == serial).map(|head| head.id)
+    }
+
+    /// Whether our head stands on a checkpoint at or above a serial.
+    fn is_settled_above(&self, channel: &Channel, serial: Serial) -> bool {
+        let Some(trust) = self.trust() else { return false };
+        let settled = self.known(channel).and_then(|known| known.settled);
+        matches!(trust.checkpoint(channel), Settled::At(head) if head.serial >= serial && settled == Some(head))
+    }
+
+    /// The checkpoint that the channel has still to be read from.
+    pub fn restart(&self, channel: &Channel) -> Option<Head> {
+        let Settled::At(checkpoint) = self.trust()?.checkpoint(channel) else { return None };
+        let known = self.known(channel)?;
+        (known.newest.is_some() && known.settled != Some(checkpoint)).then_some(checkpoint)
+    }
+
+    /// What the live beat names, if that is another statement than ours in its place.
+    fn named_elsewhere(&self, channel: &Channel, now: &Now) -> Option<Head> {
+        let (named, _) = self.live(channel, now)?;
+        self.id_at(channel, named.serial).is_some_and(|id| id != named.id).then_some(named)
+    }
+
+    /// The serial from which a channel has to be read: after the head, after what was delivered, or from where a checkpoint or a
+    /// live beat decides for another branch; none if nothing is known of the channel.
+    pub fn read_from(&self, channel: &Channel, now: &Now) -> Option<Serial> {
+        let head = self.head(channel)?;
+        let known = self.known(channel)?;
+        let after = |head: Head| head.serial.next().unwrap_or(head.serial);
+        let mut from = after(head);
+        if let Some(delivered) = known.delivered {
+            from = from.min(after(delivered));
+        }
+        if let Some(checkpoint) = self.restart(channel) {
+            from = from.min(checkpoint.serial);
+        }
+        if self.named_elsewhere(channel, now).is_some() {
+            from = from.min(known.links.first().map_or(head.serial, |lowest| lowest.serial));
+        }
+        Some(from)
+    }
+
+    /// Proves consecutive statements of a channel, oldest first, all or nothing, and remembers the withdrawals among them.
+    ///
+    /// # Errors
+    /// Which statement is refused, and why.
+    pub fn judge(&mut self, channel: &Channel, run: Vec<Statement>) -> Result<Run, Refusal> {
+        let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
+        let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
+        self.signature_checks += run.signature_checks as u64;
+        for by in &run.statements {
+            if let Some(release) = clearance::withdrawn(by) {
+                let new = Withdrawal { release, by: (**by).clone(), linked_under: Some(trust.serial()) };
+                self.keep_withdrawal(channel, new);
+            }
+        }
+        Ok(run)
+    }
+
+    /// One for each release; those of the releases with the highest serials stay.
+    fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
+        let kept: &[Withdrawal] = self.known(channel).map_or(&[], |known| &known.withdrawals);
+        let place = |w: &Withdrawal| (w.release.serial, *w.release.id.octets());
+        let at = kept.partition_point(|old| place(old) < place(&new));
+        let same = kept.get(at).filter(|old| old.release == new.release);
+        if same.is_some_and(|old| self.counts(old)) {
+            return;
+        }
+        let replaces = same.is_some();
+        let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
+        if replaces {
+            kept[at] = new;
+        } else {
+            kept.insert(at, new);
+        }
+        if kept.len() > WITHDRAWALS {
+            kept.remove(0);
+        }
+    }
+
+    /// What of a proven run is new, and where it belongs. It changes nothing; [`View::note`] does.
+    ///
+    /// The run begins at [`View::read_from`] or below. It begins later only where nobody who can be asked has anything below: then
+    /// `gap` is accepted, as a signed discontinuity.
+    ///
+    /// # Errors
+    /// A fork, or from where the log must be read instead.
+    pub fn place(&self, channel: &Channel, run: Run, gap: bool, now: &Now) -> Result<News, Refusal> {
+        let trust = self.trust().ok_or(Refusal::NoTrust)?;
+        let run = run.statements;
+        let checkpoint = match trust.checkpoint(channel) {
+            Settled::At(head) => Some(head),
+            _ => None,
+        };
+        let above = |checkpoint: &Head| run.first().is_some_and(|first| first.serial() > checkpoint.serial);
+        let reached = |checkpoint: &Head| run.iter().any(|statement| statement.head() == *checkpoint) || gap && above(checkpoint);
+        let through = checkpoint.filter(reached);
+        let news = |statements, settled, other_branch| {
+            Ok(News { channel: channel.clone(), statements, settled, other_branch, trust: trust.serial() })
+        };
+        let Some(head) = self.head(channel) else {
+            return match checkpoint.filter(|checkpoint| through.is_none() && above(checkpoint)) {
+                Some(checkpoint) => Err(Refusal::ReadFrom { serial: checkpoint.serial }),
+                None => news(run, through, false),
+            };
+        };
+        let first = run.first().map(|first| first.serial());
+        let last = run.last().map(|last| last.serial());
+        let contradiction = run.iter().position(|statement| self.contradicts(channel, head, statement));
+        if let Some(checkpoint) = self.restart(channel) {
+            let proven = self.newest(channel).is_some();
+            return match through {
+                None if above(&checkpoint) => Err(Refusal::ReadFrom { serial: checkpoint.serial.min(head.serial) }),
+                // Below the checkpoint the log goes on as ever.
+                None if contradiction.is_none() => news(self.undelivered(channel, head, run), None, false),
+                None => news(Vec::new(), None, false),
+                Some(_) if contradiction.is_none() && last >= Some(head.serial) => {
+                    news(self.undelivered(channel, head, run), through, false)
+                }
+                Some(_) if last >= Some(head.serial) || !proven => news(run, through, true),
+                // A broker that is behind says nothing about our head.
+                Some(_) => news(Vec::new(), None, false),
+            };
+        }
+        let Some(at) = contradiction else {
+            return news(self.undelivered(channel, head, run), through, false);
+        };
+        if self.is_settled_above(channel, run[at].serial()) {
+            return news(Vec::new(), None, false);
+        }
+        let theirs = |named: &Head| run[at..].iter().any(|statement| statement.head() == *named);
+        if self.live(channel, now).map(|(named, _)| named).is_some_and(|named| theirs(&named)) {
+            let lowest = self.known(channel).and_then(|known| known.links.first()).map_or(head.serial, |lowest| lowest.serial);
+            let joins = gap || at > 0 || first <= Some(lowest) || first == Some(Serial::FIRST);
+            return if joins { news(run, through, true) } else { Err(Refusal::ReadFrom { serial: lowest }) };
+        }
+        match self.known(channel).and_then(|known| known.newest.as_ref()) {
+            Some(newest) => Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..])))),
+            None => news(Vec::new(), None, false),
+        }
+    }
+
+    fn contradicts(&self, channel: &Channel, head: Head, statement: &Statement) -> bool {
+        let other = |there: Head| self.id_at(channel, there.serial).is_some_and(|id| id != there.id);
+        log::place(Some(head), statement) == Place::Fork || other(statement.head())
+    }
+
+    /// What lies above what was delivered; all of it is above the head, or on our chain.
+    fn undelivered(&self, channel: &Channel, head: Head, mut run: Vec<Verified<Statement>>) -> Vec<Verified<Statement>> {
+        let delivered = self.known(channel).and_then(|known| known.delivered).unwrap_or(head);
+        if run.last().is_some_and(|last| last.serial() < head.serial) {
+            // A broker that is behind (attack 24).
+            return Vec::new();
+        }
+        run.retain(|statement| statement.serial() > delivered.serial.min(head.serial));
+        run
+    }
+
+    /// Takes note of news: the head moves to the last, and whatever was decided is decided.
+    pub fn note(&mut self, news: &News, now: &Now) {
+        let in_force = self.trust().map(Trust::serial) == Some(news.trust);
+        let known = self.channels.entry(news.channel.clone()).or_default();
+        let joins = news.statements.first().and_then(|first| first.predecessor());
         if news.other_branch {
-            // What was applied from the old branch is no step of the new one; that nothing older follows it stays true.
-            let below = news.statements.first().and_then(|first| Serial::new(first.serial().number() - 1));
-            known.passed = known.passed.min(below);
-            (known.stopped, known.recalled, known.due) = (None, None, (None, None));
+            // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
+            let shared = |head: &Head| news.statements.iter().any(|s| s.head() == *head) || joins == Some(*head);
+            let parted = known.links.iter().rposition(shared);
+            known.links.truncate(parted.map_or(0, |at| at + 1));
+            known.delivered = known.delivered.filter(|delivered| known.links.contains(delivered)).or(known.links.last().copied());
+            known.fork = None;
+            known.newest = None;
         }
         for statement in &news.statements {
-            if let Body::Withdraw(withdraw) = statement.body()
-                && Some(withdraw.withdraws) == known.applied
-            {
-                known.recalled = Some(statement.serial());
+            let above = known.newest.as_ref().is_none_or(|newest| statement.serial() > newest.serial());
+            if !above {
+                continue;
+            }
+            if let Some(newest) = known.newest.replace((**statement).clone()) {
+                if statement.predecessor() == Some(newest.head()) {
+                    if known.links.last().is_none_or(|last| last.serial < newest.serial()) {
+                        known.links.push(newest.head());
+                    }
+                } else {
+                    known.links.clear();
+                    known.settled = None;
+                }
             }
         }
-        if let Some(newest) = news.statements.last() {
-            known.newest = Some((**newest).clone());
-            let still_in_force = news.trust == self.trust.as_ref().map(|trust| trust.serial());
-            *proven = if still_in_force { Some(newest.clone()) } else { prove(self.trust.as_deref(), newest) };
-            if let Some(proven) = proven.as_ref().filter(|_| channel.is_beat() || !beats_alone) {
-                self.floor = self.floor.max(proven.time());
+        let surplus = known.links.len().saturating_sub(CHAIN_LINKS);
+        known.links.drain(..surplus);
+        if news.settled.is_some() && in_force {
+            known.settled = news.settled;
+        }
+        self.stand(&news.channel);
+        self.settle_forks(now);
+    }
+
+    /// Takes note that the application has dealt with everything up to a statement of a channel.
+    pub fn note_delivered(&mut self, channel: &Channel, head: Head) {
+        self.channels.entry(channel.clone()).or_default().delivered = Some(head);
+    }
+
+    /// Keeps the evidence of a fork, unless the live beat has decided already (attack 28).
+    pub fn note_fork(&mut self, fork: Fork, now: &Now) {
+        let channel = fork.ours.channel().clone();
+        self.channels.entry(channel).or_default().fork.get_or_insert(fork);
+        self.settle_forks(now);
+    }
+
+    /// A fork is over when the live beat names a statement of our chain at its place or above.
+    fn settle_forks(&mut self, now: &Now) {
+        let over = |channel: &Channel| {
+            let at = self.fork(channel)?.serial();
+            let (named, _) = self.live(channel, now)?;
+            (named.serial >= at && self.id_at(channel, named.serial) == Some(named.id)).then(|| channel.clone())
+        };
+        let over: Vec<Channel> = self.channels.keys().filter_map(over).collect();
+        for channel in over {
+            if let Some(known) = self.channels.get_mut(&channel) {
+                known.fork = None;
             }
         }
-        let below = |checkpoint: &Head| known.newest.as_ref().is_some_and(|newest| checkpoint.serial <= newest.serial());
-        if let Some(checkpoint) = checkpoint.filter(|checkpoint| settled && below(checkpoint)) {
-            known.stands_on = Some(checkpoint);
-        }
     }
 
-    /// Keeps the evidence of a fork: the channel stops here until a checkpoint settles it (attack 28).
-    pub fn note_fork(&mut self, fork: Fork) {
-        self.channels.entry(fork.ours.channel().clone()).or_default().known.fork.get_or_insert(fork);
-    }
-
-    /// Takes note of a withdrawal that has kept a release from being applied, so that nobody can hide it again.
-    pub fn note_stopped(&mut self, channel: &Channel, by: Serial) {
-        let known = &mut self.channels.entry(channel.clone()).or_default().known;
-        known.stopped = known.stopped.max(Some(by));
-    }
-
-    /// Takes note of a release that was applied; [`clearance`] measures others by it.
-    pub fn note_applied(&mut self, channel: &Channel, serial: Serial) {
-        let known = &mut self.channels.entry(channel.clone()).or_default().known;
-        (known.applied, known.passed, known.recalled) = (Some(serial), Some(serial), None);
+    /// Takes note of a release that was applied.
+    pub fn note_applied(&mut self, statement: &Verified<Statement>) {
+        self.channels.entry(statement.channel().clone()).or_default().applied = Some((**statement).clone());
     }
 }
