@@ -30,45 +30,49 @@ requirements! {
     /// It lies in the namespace of the anchor; trust statements lie in the namespace's trust log.
     Namespace = "1-21";
     /// The trust that it was signed under is known.
-    NewerTrust = "1-22";
+    NewerTrust = "1-23";
     /// A role allows its kind in its channel.
-    NoRole = "1-23";
+    NoRole = "1-14";
     /// As many distinct keys of the role as its threshold says have signed.
-    Threshold = "1-24";
+    Threshold = "1-15";
     /// The trust statement at the anchor's serial is the anchor's.
-    Anchor = "1-25";
+    Anchor = "1-16";
     /// A trust statement follows the one in force.
-    TrustOrder = "1-26";
+    TrustOrder = "1-17";
     /// A trust statement keeps what its predecessor has closed.
-    StaysClosed = "1-27";
+    StaysClosed = "1-18";
     /// Consecutive statements name each other's ids.
-    Link = "1-28";
+    Link = "2-5";
     /// A statement agrees with the checkpoint of its channel.
-    Checkpoint = "1-29";
+    Checkpoint = "1-24";
     /// A critical field is understood.
-    Critical = "1-30";
+    Critical = "1-13";
     /// The channel is not closed.
-    Closed = "1-31";
+    Closed = "1-22";
     /// A beat is not of the future.
-    BeatFuture = "2-1";
+    BeatFuture = "2-11";
     /// A log is read from where a checkpoint or a beat decides.
-    ReadFrom = "2-2";
+    ReadFrom = "2-13";
+    /// Nothing is installed from a channel that has still to be read from a checkpoint.
+    Restart = "2-14";
     /// Two statements for one place stop a channel.
-    Fork = "2-3";
+    Fork = "2-15";
     /// The trust in force has not expired.
-    Expired = "2-4";
+    Expired = "2-24";
     /// The channel is current.
-    NotCurrent = "2-5";
+    NotCurrent = "2-25";
     /// No withdrawal counts against the release.
-    Withdrawn = "2-6";
+    Withdrawn = "2-33";
     /// The log at hand reaches from the release to the head.
-    LogEnds = "2-7";
+    LogEnds = "2-28";
     /// The barrier comes first.
-    Barrier = "2-8";
+    Barrier = "2-31";
+    /// A release is the newest that is for this device and due.
+    NoRelease = "2-27";
     /// What a checkpoint names is at hand.
     Unsettled = "2-9";
     /// The trust log is read first.
-    NoTrust = "2-10";
+    NoTrust = "1-19";
 }
 
 impl fmt::Display for Requirement {

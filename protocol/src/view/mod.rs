@@ -33,6 +33,13 @@ pub struct Withdrawal {
     pub linked_under: Option<Serial>,
 }
 
+impl Withdrawal {
+    /// What a statement withdraws; none if it is no withdrawal.
+    pub fn of(by: Statement, linked_under: Option<Serial>) -> Option<Self> {
+        Some(Self { release: clearance::withdrawn(&by)?, by, linked_under })
+    }
+}
+
 /// What is known of one channel, as it is kept durably.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -253,10 +260,14 @@ impl View {
         if self.trust().map(Trust::head) == Some(statement.head()) {
             return Ok(());
         }
-        let next = match &self.trust {
+        let mut next = match &self.trust {
             None => Trust::first(&self.anchor, statement)?,
             Some(trust) => trust.succeed(statement)?,
         };
+        let settled: Vec<Statement> = self.trust().map_or(Vec::new(), |trust| trust.settled_beats().cloned().collect());
+        for beat in settled {
+            next.take_settled_beat(beat);
+        }
         let by_the_old = self.trust.as_ref().map_or(0, |trust| trust.signature_checks(next.statement()));
         self.signature_checks += (by_the_old + next.signature_checks(next.statement())) as u64;
         self.trust = Some(Arc::new(next));
@@ -335,9 +346,7 @@ impl View {
         let known = self.known(channel)?;
         let after = |head: Head| head.serial.next().unwrap_or(head.serial);
         let mut from = after(head);
-        if let Some(delivered) = known.delivered {
-            from = from.min(after(delivered));
-        }
+        from = from.min(known.delivered.map_or(Serial::FIRST, after));
         if let Some(checkpoint) = self.restart(channel) {
             from = from.min(checkpoint.serial);
         }
@@ -356,8 +365,7 @@ impl View {
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
         for by in &run.statements {
-            if let Some(release) = clearance::withdrawn(by) {
-                let new = Withdrawal { release, by: (**by).clone(), linked_under: Some(trust.serial()) };
+            if let Some(new) = Withdrawal::of((**by).clone(), Some(trust.serial())) {
                 self.keep_withdrawal(channel, new);
             }
         }
@@ -454,12 +462,12 @@ impl View {
 
     /// What lies above what was delivered; all of it is above the head, or on our chain.
     fn undelivered(&self, channel: &Channel, head: Head, mut run: Vec<Verified<Statement>>) -> Vec<Verified<Statement>> {
-        let delivered = self.known(channel).and_then(|known| known.delivered).unwrap_or(head);
+        let delivered = self.known(channel).and_then(|known| known.delivered);
         if run.last().is_some_and(|last| last.serial() < head.serial) {
             // A broker that is behind (attack 24).
             return Vec::new();
         }
-        run.retain(|statement| statement.serial() > delivered.serial.min(head.serial));
+        run.retain(|statement| delivered.is_none_or(|delivered| statement.serial() > delivered.serial.min(head.serial)));
         run
     }
 
@@ -468,6 +476,10 @@ impl View {
         let in_force = self.trust().map(Trust::serial) == Some(news.trust);
         let known = self.channels.entry(news.channel.clone()).or_default();
         let joins = news.statements.first().and_then(|first| first.predecessor());
+        if known.newest.is_none() {
+            // Where a device begins, what lies below is delivered as far as it is concerned.
+            known.delivered = known.delivered.or(joins);
+        }
         if news.other_branch {
             // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
             let shared = |head: &Head| news.statements.iter().any(|s| s.head() == *head) || joins == Some(*head);
