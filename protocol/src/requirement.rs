@@ -25,12 +25,10 @@ macro_rules! requirements {
 }
 
 requirements! {
-    /// A statement is of the channel that was asked for.
-    Channel = "1-20";
-    /// It lies in the namespace of the anchor; trust statements lie in the namespace's trust log.
-    Namespace = "1-21";
-    /// The trust that it was signed under is known.
-    NewerTrust = "1-23";
+    /// A statement has the form that the grammar and the rules of its fields ask for; nothing is repaired.
+    Grammar = "1-8";
+    /// A critical field is understood.
+    Critical = "1-13";
     /// A role allows its kind in its channel.
     NoRole = "1-14";
     /// As many distinct keys of the role as its threshold says have signed.
@@ -41,38 +39,46 @@ requirements! {
     TrustOrder = "1-17";
     /// A trust statement keeps what its predecessor has closed.
     StaysClosed = "1-18";
-    /// Consecutive statements name each other's ids.
-    Link = "2-5";
-    /// A statement agrees with the checkpoint of its channel.
-    Checkpoint = "1-24";
-    /// A critical field is understood.
-    Critical = "1-13";
+    /// The trust log is read first.
+    NoTrust = "1-19";
+    /// A statement is of the channel that was asked for.
+    Channel = "1-20";
+    /// It lies in the namespace of the anchor; trust statements lie in the namespace's trust log.
+    Namespace = "1-21";
     /// The channel is not closed.
     Closed = "1-22";
+    /// The trust that it was signed under is known.
+    NewerTrust = "1-23";
+    /// A statement agrees with the checkpoint of its channel.
+    Checkpoint = "1-24";
+    /// Consecutive statements name each other's ids.
+    Link = "2-5";
+    /// The beat that a checkpoint names is at hand.
+    Unsettled = "2-9";
     /// A beat is not of the future.
     BeatFuture = "2-11";
-    /// A log is read from where a checkpoint or a beat decides.
+    /// A log is read without holes, and from where a checkpoint or a beat decides.
     ReadFrom = "2-13";
-    /// Nothing is installed from a channel that has still to be read from a checkpoint.
+    /// A channel whose checkpoint is another than before is read from there first.
     Restart = "2-14";
     /// Two statements for one place stop a channel.
     Fork = "2-15";
+    /// Without beats a fork stops a channel until trust decides.
+    Undecided = "2-16";
     /// The trust in force has not expired.
     Expired = "2-24";
     /// The channel is current.
     NotCurrent = "2-25";
-    /// No withdrawal counts against the release.
-    Withdrawn = "2-33";
+    /// A release is the newest that is for this device and due.
+    NoRelease = "2-27";
     /// The log at hand reaches from the release to the head.
     LogEnds = "2-28";
     /// The barrier comes first.
     Barrier = "2-31";
-    /// A release is the newest that is for this device and due.
-    NoRelease = "2-27";
-    /// What a checkpoint names is at hand.
-    Unsettled = "2-9";
-    /// The trust log is read first.
-    NoTrust = "1-19";
+    /// Nothing below what was applied is installed.
+    BelowApplied = "2-32";
+    /// No withdrawal counts against the release.
+    Withdrawn = "2-33";
 }
 
 impl fmt::Display for Requirement {

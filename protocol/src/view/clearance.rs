@@ -64,6 +64,9 @@ pub enum NotNow {
     /// The channel is being read anew.
     #[error("a checkpoint decides what this channel is: it has to be read from {0} on first")]
     Restart(Serial),
+    /// Two statements stand in one place, and no beat can decide.
+    #[error("the channel is forked, and nobody signs beats for it: a checkpoint has to decide")]
+    Undecided,
     /// Forked, behind or stale.
     #[error("{0}")]
     NotCurrent(Freshness),
@@ -134,6 +137,7 @@ impl NotNow {
             Self::Closed { .. } => Requirement::Closed,
             Self::Unsettled(_) => Requirement::Unsettled,
             Self::Restart(_) => Requirement::Restart,
+            Self::Undecided => Requirement::Undecided,
             Self::NotCurrent(_) => Requirement::NotCurrent,
             Self::LogEnds { .. } => Requirement::LogEnds,
             Self::Withdrawn { .. } => Requirement::Withdrawn,
@@ -256,7 +260,7 @@ impl View {
             let live = self.live(channel, now).map(|(named, _)| named);
             return live.filter(|_| freshness.is_current()).ok_or(NotNow::NotCurrent(freshness));
         }
-        if freshness == Freshness::Forked { Err(NotNow::NotCurrent(freshness)) } else { Ok(head) }
+        if freshness == Freshness::Forked { Err(NotNow::Undecided) } else { Ok(head) }
     }
 
     /// The serial of the release that was applied last, while it is proven: by its own signatures, or in its place in the log.
