@@ -65,6 +65,8 @@ pub struct News {
     channel: Channel,
     /// Oldest first; those up to the head are known, and not delivered yet.
     statements: Vec<Verified<Statement>>,
+    /// What links lead to from the head that is known.
+    below: Vec<Head>,
     /// The checkpoint that it is known to stand on now.
     settled: Option<Head>,
     /// Whether it takes the place of the branch that was known.
@@ -84,7 +86,7 @@ impl News {
     }
     /// Whether there is nothing to take note of.
     pub fn is_empty(&self) -> bool {
-        self.statements.is_empty() && self.settled.is_none()
+        self.statements.is_empty() && self.settled.is_none() && self.below.is_empty()
     }
     /// Whether the log that was known has been left for another branch.
     pub fn is_other_branch(&self) -> bool {
@@ -333,10 +335,15 @@ impl View {
         (known.newest.is_some() && known.settled != Some(checkpoint)).then_some(checkpoint)
     }
 
-    /// What the live beat names, if that is another statement than ours in its place.
+    /// What the live beat names, if links that were read do not lead there from our head: then the branch of that statement is
+    /// the log. What a checkpoint has settled no beat decides anew, and what lies below the links that are kept says nothing.
     fn named_elsewhere(&self, channel: &Channel, now: &Now) -> Option<Head> {
         let (named, _) = self.live(channel, now)?;
-        self.id_at(channel, named.serial).is_some_and(|id| id != named.id).then_some(named)
+        let (head, links) = (self.head(channel)?, &self.known(channel)?.links);
+        let forgotten = links.len() == CHAIN_LINKS && links.first().is_some_and(|lowest| named.serial < lowest.serial);
+        let linked = self.id_at(channel, named.serial) == Some(named.id);
+        let settled = self.is_settled_above(channel, named.serial);
+        (named.serial <= head.serial && !linked && !forgotten && !settled).then_some(named)
     }
 
     /// The serial from which a channel has to be read: after the head, after what was delivered, or from where a checkpoint or a
@@ -350,8 +357,8 @@ impl View {
         if let Some(checkpoint) = self.restart(channel) {
             from = from.min(checkpoint.serial);
         }
-        if self.named_elsewhere(channel, now).is_some() {
-            from = from.min(known.links.first().map_or(head.serial, |lowest| lowest.serial));
+        if let Some(named) = self.named_elsewhere(channel, now) {
+            from = from.min(known.links.first().map_or(head.serial, |lowest| lowest.serial)).min(named.serial);
         }
         Some(from)
     }
@@ -410,8 +417,12 @@ impl View {
         let above = |checkpoint: &Head| run.first().is_some_and(|first| first.serial() > checkpoint.serial);
         let reached = |checkpoint: &Head| run.iter().any(|statement| statement.head() == *checkpoint) || gap && above(checkpoint);
         let through = checkpoint.filter(reached);
+        let below = match run.iter().position(|statement| Some(statement.head()) == self.head(channel)) {
+            Some(at) => run[..at].iter().map(|statement| statement.head()).collect(),
+            None => Vec::new(),
+        };
         let news = |statements, settled, other_branch| {
-            Ok(News { channel: channel.clone(), statements, settled, other_branch, trust: trust.serial() })
+            Ok(News { channel: channel.clone(), statements, below: below.clone(), settled, other_branch, trust: trust.serial() })
         };
         let Some(head) = self.head(channel) else {
             return match checkpoint.filter(|checkpoint| through.is_none() && above(checkpoint)) {
@@ -437,17 +448,21 @@ impl View {
                 Some(_) => news(Vec::new(), None, false),
             };
         }
+        if let Some(named) = self.named_elsewhere(channel, now).filter(|_| below.is_empty() && !run.is_empty()) {
+            let lowest = self.known(channel).and_then(|known| known.links.first()).map_or(head.serial, |lowest| lowest.serial);
+            let lowest = checkpoint.map_or(lowest, |checkpoint| lowest.min(checkpoint.serial)).min(named.serial);
+            if !gap && first > Some(lowest) {
+                return Err(Refusal::ReadFrom { serial: lowest });
+            }
+            if run.iter().any(|statement| statement.head() == named) {
+                return news(run, through, true);
+            }
+        }
         let Some(at) = contradiction else {
             return news(self.undelivered(channel, head, run), through, false);
         };
         if self.is_settled_above(channel, run[at].serial()) {
             return news(Vec::new(), None, false);
-        }
-        let theirs = |named: &Head| run[at..].iter().any(|statement| statement.head() == *named);
-        if self.live(channel, now).map(|(named, _)| named).is_some_and(|named| theirs(&named)) {
-            let lowest = self.known(channel).and_then(|known| known.links.first()).map_or(head.serial, |lowest| lowest.serial);
-            let joins = gap || at > 0 || first <= Some(lowest) || first == Some(Serial::FIRST);
-            return if joins { news(run, through, true) } else { Err(Refusal::ReadFrom { serial: lowest }) };
         }
         match self.known(channel).and_then(|known| known.newest.as_ref()) {
             Some(newest) => Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..])))),
@@ -504,6 +519,11 @@ impl View {
                     known.settled = None;
                 }
             }
+        }
+        if !news.other_branch {
+            let lowest = known.links.first().copied();
+            let lower = news.below.iter().filter(|head| lowest.is_none_or(|lowest| head.serial < lowest.serial)).copied();
+            known.links.splice(0..0, lower);
         }
         let surplus = known.links.len().saturating_sub(CHAIN_LINKS);
         known.links.drain(..surplus);
