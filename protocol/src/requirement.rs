@@ -69,6 +69,8 @@ requirements! {
     Expired = "2-24";
     /// The channel is current.
     NotCurrent = "2-25";
+    /// A release is the newest that is for this device and due.
+    NoRelease = "2-27";
     /// The log at hand reaches from the release to the head.
     LogEnds = "2-28";
     /// The barrier comes first.

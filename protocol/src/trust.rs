@@ -41,6 +41,16 @@ pub enum Settled {
     Missing(Head),
 }
 
+impl Settled {
+    /// What it has settled on, as far as that is at hand.
+    pub fn head(self) -> Option<Head> {
+        match self {
+            Self::At(head) => Some(head),
+            Self::Nothing | Self::Missing(_) => None,
+        }
+    }
+}
+
 impl TrustRules {
     /// Of the roles of a kind whose patterns match a channel, the most specific alone counts. A beat is allowed in the beat
     /// channel of a role only, and by that role.
