@@ -382,6 +382,11 @@ impl Trust {
         }
     }
 
+    /// Whether enough of those have signed a statement who may say such a thing now, wherever it stands.
+    pub fn meets_role(&self, statement: &Statement) -> bool {
+        self.count(statement).is_ok_and(|(role, found)| found >= role.threshold)
+    }
+
     /// As [`Trust::verify`], without keeping the statement.
     ///
     /// # Errors

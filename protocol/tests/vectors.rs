@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[allow(unreachable_pub)]
 mod device;
 
 use std::{fmt::Write, fs, path::Path};
@@ -62,7 +63,7 @@ fn judge(trust: &Trust, statement: Statement) -> Result<Verified<Statement>, Ver
 fn good_ones_are_accepted_and_given_back_octet_by_octet() {
     let trust = first_trust();
     let good = vectors("good");
-    assert!(good.len() >= 30);
+    assert!(good.len() >= 29);
     for vector in good {
         let statement = Statement::parse(&vector.octets).unwrap_or_else(|e| panic!("{}: {e}", vector.name));
         assert_eq!(statement.octets(), vector.octets, "{}", vector.name);

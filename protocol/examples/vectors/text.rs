@@ -252,7 +252,7 @@ fn withdraw_and_beat(v: &mut Vectors, history: &History) {
     v.text("beat-head-twice", "statement", 10, "Head", &sign(again, &[BEAT]));
     v.text("beat-expired-at-birth", "statement", 7, "Expires", &swap(&history.beat, "00:11:00", "00:01:00", BEAT));
     v.text("beat-no-expires", "statement", 9, "Expires", &swap(&history.beat, "Expires: 2026-02-04T00:11:00Z\n", "", BEAT));
-    v.text("beat-head-without-id", "grammar", 9, "Head", &sign(format!("{}Head: vectors.x 1\n", history.beat), &[BEAT]).clone());
+    v.text("beat-head-without-id", "grammar", 10, "Head", &sign(format!("{}Head: vectors.x 1\n", history.beat), &[BEAT]));
 }
 
 /// The text of the first trust statement, with one thing changed or added.

@@ -61,6 +61,7 @@ impl Device {
                 let head = Head { serial: words[1].parse().unwrap(), id: words[2].parse().unwrap() };
                 self.view.note_delivered(&channel(), head);
             }
+            "image" => self.view.note_image(&channel(), words[1].parse().unwrap()),
             "trust" => return self.trust(statements),
             "beat" => {
                 let now = self.now;
@@ -118,6 +119,9 @@ impl Device {
             Ok(news) => {
                 let serials: Vec<String> = news.statements().iter().map(|statement| statement.serial().to_string()).collect();
                 self.view.note(&news, &self.now);
+                if let Some(last) = news.statements().last() {
+                    self.view.note_delivered(channel, last.head());
+                }
                 let how = if news.is_other_branch() { "other" } else { "new" };
                 format!("{how} {}", if serials.is_empty() { "none".into() } else { serials.join(",") })
             }

@@ -12,6 +12,8 @@ pub(super) fn write(start: &Start) {
     without_a_clock(start);
     clock_of_1970(start);
     clock_behind(start);
+    other_beats(start);
+    slow_motion(start);
     stolen_beat_key(start);
     words(start);
     trust_in_beats(start);
@@ -121,6 +123,7 @@ fn future(start: &Start) {
     life.passes(600);
     life.state("STALE");
     life.beat(&of(2, "2026-02-01T12:10:00Z", "2026-02-01T12:20:00Z"));
+    // Time does not fall back.
     life.state("STALE");
     life.beat(&of(3, "2026-02-02T11:09:59Z", "2026-02-02T11:19:59Z"));
     life.state("CURRENT");
@@ -257,6 +260,78 @@ fn clock_behind(start: &Start) {
     life.write();
 }
 
+fn other_beats(start: &Start) {
+    let r1 = &start.r1;
+    let lab = release_in("vectors.lab.x", None, "", &[ANN]);
+    let more = vec!["Role: beat vectors.lab.* 1 pulse".into()];
+    let first = trust(None, &Rules { keys: vec![PULSE], more, ..rules() }, &[ROOT]);
+    let narrow = Beat { channel: "vectors.lab.beat", key: PULSE, ..beat_at(1) };
+    let comment = "attack 98: the beats of one role move the time of its own channels alone";
+    let mut life = start.life_of(&first, "time-of-another-role", comment);
+    life.read("1", &[r1]);
+    life.step("read vectors.lab.x => new 1", &[&lab]);
+    life.beat(&beat_at(1).says(&[(LOG, &first), (OS, r1)]));
+    let ahead = Beat { time: "2026-02-02T11:00:00Z", expires: "2026-02-02T11:10:00Z", ..narrow.clone() };
+    life.beat(&ahead.says(&[(LOG, &first), ("vectors.lab.x", &lab)]));
+    life.state("CURRENT");
+    life.state_of("vectors.lab.x", "CURRENT");
+    life.run(1, &[r1]);
+    life.passes(599);
+    life.state("CURRENT");
+    life.write();
+
+    let mut life = start.life_of(&first, "time-of-another-role-without-a-clock", "the same without a clock");
+    life.clock("none");
+    life.read("1", &[r1]);
+    life.beat(&beat_at(1).says(&[(LOG, &first), (OS, r1)]));
+    let far = Beat { time: "9990-01-01T00:00:00Z", expires: "9990-01-01T00:10:00Z", ..narrow };
+    life.beat(&far.says(&[(LOG, &first)]));
+    life.state("CURRENT");
+    life.run(1, &[r1]);
+    life.write();
+}
+
+/// Old beats, each of which is new when it is shown.
+fn slow_motion(start: &Start) {
+    let r1 = &start.r1;
+    let heads = [(LOG, &start.trust), (OS, r1)];
+    let times = ["2026-02-01T12:05:00Z", "2026-02-01T12:10:00Z", "2026-02-01T12:15:00Z", "2026-02-01T12:20:00Z"];
+    let mut life = start.life("slow-motion", "attack 97: old beats that are shown one by one, slowly, are not live: time runs on from beat to beat");
+    life.clock("none");
+    life.read("1", &[r1]);
+    life.beat(&start.beat(1, r1));
+    life.passes(599);
+    life.state("CURRENT");
+    for (serial, pair) in (2..).zip(times.windows(2)) {
+        life.beat(&Beat { time: pair[0], expires: pair[1], ..beat_at(serial) }.says(&heads));
+        life.state(if serial == 2 { "CURRENT" } else { "STALE" });
+        life.passes(600);
+        life.state("STALE");
+    }
+    life.write();
+
+    // The same over starts of a machine whose clock counts.
+    let day = Beat { time: "2026-02-02T11:00:00Z", expires: "2026-02-03T11:00:00Z", ..beat_at(1) }.says(&heads);
+    let mut life = start.life("first-sight-over-a-start", "attack 93: a beat from ahead is live no longer than its life from first sight, by the clock after a start");
+    life.read("1", &[r1]);
+    life.beat(&day);
+    life.step("restart", &[]);
+    life.clock("2026-02-02T11:59:59Z");
+    life.state("CURRENT");
+    life.clock("2026-02-02T12:00:00Z");
+    life.state("STALE");
+    life.write();
+
+    let mut life = start.life("clock-set-after-a-start", "a clock that did not count at first sight measures nothing after a start");
+    life.clock("1970-01-01T00:00:00Z");
+    life.read("1", &[r1]);
+    life.beat(&start.beat(1, r1));
+    life.step("restart", &[]);
+    life.clock(NOON);
+    life.state("CURRENT");
+    life.write();
+}
+
 fn stolen_beat_key(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let heads = [(LOG, &start.trust), (OS, r2)];
@@ -375,7 +450,7 @@ fn trust_in_beats(start: &Start) {
     life.state("STALE");
     life.trust(&second);
     life.beat(&beat_at(2).says(&[(LOG, &other), (OS, r2)]));
-    life.state("STALE");
+    life.state("FORKED");
     life.none(NotCurrent, &[r1, r2]);
     life.write();
 }

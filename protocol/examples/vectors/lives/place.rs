@@ -15,6 +15,10 @@ pub(super) fn write(start: &Start) {
     run_ahead(start);
     restart(start);
     restart_unproven(start);
+    restart_waits(start);
+    thief_shown_to_one(start);
+    head_without_links(start);
+    settled_against(start);
     fast_forward(start);
     delivered(start);
 }
@@ -305,9 +309,11 @@ fn restart(start: &Start) {
     life.beat(&beat_at(1).says(&[(LOG, &second), (OS, r1)]));
     life.state("STALE");
     life.none(Restart, &[r1]);
-    life.read("none", &[r1, r2]);
     life.from(2, &[r3]);
-    life.read("2,3", &[r2, r3]);
+    life.read("2", &[r1, r2]);
+    life.state("STALE");
+    life.none(Restart, &[r1, r2]);
+    life.read("3", &[r2, r3]);
     life.beat(&beat_at(2).says(&[(LOG, &second), (OS, r3)]));
     life.run(3, &[r1, r2, r3]);
     life.write();
@@ -334,7 +340,7 @@ fn restart_unproven(start: &Start) {
     life.run(3, &[r1, r2, r3]);
     life.applied(r3);
     life.trust(&second);
-    life.none(NotCurrent, &[r1, r2]);
+    life.none(Restart, &[r1, r2]);
     life.other("none", &[r1, r2]);
     life.beat(&beat_at(2).says(&[(LOG, &second), (OS, r2)]));
     life.state("CURRENT");
@@ -342,6 +348,133 @@ fn restart_unproven(start: &Start) {
     life.read("3", &[&bobs]);
     life.beat(&beat_at(3).says(&[(LOG, &second), (OS, &bobs)]));
     life.run(3, &[r1, r2, &bobs]);
+    life.write();
+}
+
+/// A thief's head, and trust that takes his key away.
+fn thief_shown_to_one(start: &Start) {
+    let (r1, r2) = (&start.r1, &start.r2);
+    let stolen = release(Some(r2), "Summary: stolen\n", &[ANN]);
+    let first = trust(None, &Rules { checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
+    let second = trust(Some(&first), &Rules { release: vec![BOB], checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
+    let bobs = release_under(2, r2, &[BOB]);
+    let comment = "the checkpoint is the same as before, and the key of the head is not listed any more: the channel restarts all the same";
+    let mut life = start.life_of(&first, "thief-above-the-same-checkpoint", comment);
+    life.read("1,2,3", &[r1, r2, &stolen]);
+    life.run(3, &[r1, r2, &stolen]);
+    life.applied(&stolen);
+    life.trust(&second);
+    life.none(Restart, &[r1, r2]);
+    life.from(2, &[&bobs]);
+    life.other("3", &[r2, &bobs]);
+    life.run(3, &[r2, &bobs]);
+    life.write();
+
+    // The log of the origin was empty when the ceremony was held.
+    let first = trust(None, &silent(), &[ROOT]);
+    let second = trust(Some(&first), &Rules { release: vec![BOB], ..silent() }, &[ROOT]);
+    let stolen = release(None, "Summary: stolen\n", &[ANN]);
+    let bobs = release(None, "", &[BOB]);
+    let comment = "there is no checkpoint, and the key of the head is not listed any more: the channel is read from 1";
+    let mut life = start.life_of(&first, "thief-in-an-empty-log", comment);
+    life.read("1", &[&stolen]);
+    life.run(1, &[&stolen]);
+    life.trust(&second);
+    life.none(Restart, &[]);
+    life.other("1", &[&bobs]);
+    life.run(1, &[&bobs]);
+    life.write();
+
+    let above = release_under(2, &stolen, &[BOB]);
+    let mut life = start.life_of(&first, "retired-head-that-goes-on", "the same where the log goes on above that head: a release of a listed key proves it");
+    life.read("1", &[&stolen]);
+    life.trust(&second);
+    life.from(2, &[&release_under(2, &above, &[BOB])]);
+    life.read("2", &[&above]);
+    life.run(2, &[&stolen, &above]);
+    life.write();
+}
+
+/// A head that no links lead down from.
+fn head_without_links(start: &Start) {
+    let (r1, r2) = (&start.r1, &start.r2);
+    let before = Head { serial: "2147483646".parse().unwrap(), id: r1.id() };
+    let text = first_lines("release", OS, Some(before), NOON) + "Trust: 1\nVersion: 1\n";
+    let last = parse(&sign(text, &[ANN]));
+    let comment = "attack 94: a new device is shown one statement alone, far above the log; the live beat leads it back";
+    let mut life = start.life("far-above-the-log", comment);
+    life.read("2147483647", &[&last]);
+    life.beat(&start.beat(1, r2));
+    life.state("STALE");
+    life.none(NotCurrent, &[&last]);
+    life.from(2, &[&start.r3]);
+    life.other("1,2", &[r1, r2]);
+    life.state("CURRENT");
+    life.run(2, &[r1, r2]);
+    life.write();
+
+    // Honest, and read by links now.
+    let r4 = release(Some(&start.r3), "", &[ANN]);
+    let mut life = start.life("links-read-later", "a device that began at the head reads the links down to what the live beat names");
+    life.read("4", &[&r4]);
+    life.beat(&start.beat(1, r2));
+    life.state("STALE");
+    life.read("none", &[r1, r2, &start.r3, &r4]);
+    life.state("CURRENT");
+    life.run(2, &[r1, r2, &start.r3, &r4]);
+    life.write();
+}
+
+/// What contradicts our chain below a checkpoint on which it stands.
+fn settled_against(start: &Start) {
+    let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
+    let first = trust(None, &silent(), &[ROOT]);
+    let second = trust(Some(&first), &Rules { checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
+    let other = release(None, "Summary: the other\n", &[BOB]);
+    let comment = "what contradicts the chain below a checkpoint on which it stands is no fork";
+    let mut life = start.life_of(&second, "settled-against", comment);
+    let _ = &first;
+    life.read("1,2,3", &[r1, r2, r3]);
+    life.read("none", &[&other]);
+    life.run(3, &[r1, r2, r3]);
+    life.write();
+
+    // The upper part of a branch that lost: it is read down to where it is refused.
+    let (others, next) = branch(start);
+    let far = release(Some(&next), "", &[BOB]);
+    let farther = release(Some(&far), "", &[BOB]);
+    let mut life = start.life_of(&second, "settled-against-above", "the upper part of a branch that was settled against is no evidence: it is read from the checkpoint");
+    life.read("1,2,3", &[r1, r2, r3]);
+    life.from(2, &[&far, &farther]);
+    life.refused(3, Checkpoint, &[&others, &next, &far, &farther]);
+    life.run(3, &[r1, r2, r3]);
+    life.write();
+}
+
+/// The head's own signatures hold it, whatever stands below it.
+fn restart_waits(start: &Start) {
+    let r1 = &start.r1;
+    let (others, _) = branch(start);
+    let ours_2 = &start.r2;
+    let ours_3 = &start.r3;
+    let second = start.second(&Rules { checkpoints: vec![(OS, others.head())], ..rules() });
+    let comment = "attack 117: the other branch is settled, and shown up to the checkpoint alone: a head above it that its own signatures prove waits";
+    let mut life = start.life("restart-waits", comment);
+    life.read("1,2,3", &[r1, ours_2, ours_3]);
+    life.beat(&start.beat(1, ours_3));
+    life.run(3, &[r1, ours_2, ours_3]);
+    life.applied(ours_3);
+    life.trust(&second);
+    life.beat(&beat_at(2).says(&[(LOG, &second), (OS, &others)]));
+    life.read("none", &[r1, &others]);
+    life.state("FORKED");
+    life.none(Restart, &[r1, &others]);
+    let new_3 = release_under(2, &others, &[BOB]);
+    life.other("2,3", &[r1, &others, &new_3]);
+    life.beat(&beat_at(3).says(&[(LOG, &second), (OS, &new_3)]));
+    life.state("CURRENT");
+    // What was applied is proven still, by its own signatures.
+    life.run(3, &[r1, &others, &new_3]);
     life.write();
 }
 
@@ -362,7 +495,8 @@ fn fast_forward(start: &Start) {
     life.nothing(&[&last]);
     life.read("none", &[r1, r2]);
     life.trust(&second);
-    life.none(Restart, &[&last]);
+    life.none(Threshold, &[&last]);
+    life.none(Restart, &[r2, &by_cem]);
     life.from(2, &[&by_cem]);
     life.other("2,3", &[r2, &by_cem]);
     life.run(3, &[r2, &by_cem]);
@@ -376,22 +510,32 @@ fn delivered(start: &Start) {
     life.read("1,2", &[r1, r2]);
     life.delivered(r1);
     life.read("2,3", &[r2, r3]);
+    life.delivered(r1);
     life.beat(&start.beat(1, r3));
     life.state("CURRENT");
     life.read("2,3", &[r2, r3]);
-    life.delivered(r3);
     life.read("none", &[r3]);
+    life.delivered(r2);
+    life.step("restart", &[]);
+    life.clock(NOON);
+    life.read("3", &[r1, r2, r3]);
     life.write();
 
     let mut life = start.life("delivered-of-a-branch-that-lost", "what was delivered is not on the chain any more: delivery goes on above the last that is");
     life.read("1,2,3", &[r1, r2, r3]);
-    life.delivered(r3);
     life.beat(&start.beat(1, &next));
     life.other("2,3", &[r1, &others, &next]);
+    life.delivered(r1);
     life.read("2,3", &[r1, &others, &next]);
     life.delivered(&others);
     life.read("3", &[&others, &next]);
-    life.delivered(&next);
     life.read("none", &[&others, &next]);
+    life.write();
+
+    let mut life = start.life("delivered-of-a-branch-that-lost-below", "the same where less was delivered than the branches share");
+    life.read("1,2,3", &[r1, r2, r3]);
+    life.delivered(r1);
+    life.beat(&start.beat(1, &release(Some(r2), "Summary: the other\n", &[BOB])));
+    life.other("2,3", &[r1, r2, &release(Some(r2), "Summary: the other\n", &[BOB])]);
     life.write();
 }

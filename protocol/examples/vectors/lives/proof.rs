@@ -314,7 +314,7 @@ fn settled_beat(start: &Start) {
     life.beat(&now.says(&[(LOG, &second), (OS, &by_cem)]));
     life.state("BEHIND");
     life.settled(true, &seventh);
-    life.none(Restart, &[r1]);
+    life.none(Restart, &[r2, &by_cem]);
     life.from(2, &[&by_cem]);
     life.read("2,3", &[r2, &by_cem]);
     life.state("CURRENT");

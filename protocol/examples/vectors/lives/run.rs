@@ -12,6 +12,7 @@ pub(super) fn write(start: &Start) {
     barriers(start);
     barriers_in_the_way(start);
     applied(start);
+    image(start);
     critical(start);
     log_ends(start);
     begun(start);
@@ -233,6 +234,18 @@ fn applied(start: &Start) {
     life.write();
 }
 
+fn image(start: &Start) {
+    let fields = ["", "", "Target: n=1\n", "Barrier: 2\n"];
+    let (mut life, log) = log_of(start, "image", "the serial of the release that the image came with counts as applied", &fields);
+    let all: Vec<&Statement> = log.iter().collect();
+    life.run(2, &all);
+    life.step(&format!("image {OS} 2"), &[]);
+    life.run(4, &all);
+    life.step(&format!("image {OS} 5"), &[]);
+    life.nothing(&all);
+    life.write();
+}
+
 fn critical(start: &Start) {
     let comment = "attack 42: the release to run has an unknown critical field: nothing is run in its place";
     let (mut life, log) = log_of(start, "critical", comment, &["", "Colour: blue\nCritical: Colour\n"]);
@@ -279,7 +292,7 @@ fn begun(start: &Start) {
     finish(&mut life, 2, &format!("no {}", LogEnds.number()), &[r2]);
     finish(&mut life, 2, &format!("no {}", LogEnds.number()), &[r3]);
     life.clock(LATER);
-    finish(&mut life, 2, &format!("no {}", NotCurrent.number()), &[r2, r3]);
+    finish(&mut life, 2, "yes", &[r2, r3]);
     let stop = withdraw(r3, r2, &[STOP]);
     life.clock(NOON);
     life.read("4", &[&stop]);

@@ -1,6 +1,6 @@
 //! Withdrawals: by serial and id, on whatever branch they were met.
 
-use tidings_protocol::Requirement::*;
+use tidings_protocol::{Head, Requirement::*};
 
 use super::*;
 use crate::CEM;
@@ -11,7 +11,8 @@ pub(super) fn write(start: &Start) {
     steers_nobody(start);
     on_a_lost_branch(start);
     forgotten_by_nothing(start);
-    as_long_as_proven(start);
+    of_retired_keys(start);
+    invented(start);
     memory(start);
 }
 
@@ -129,7 +130,7 @@ fn forgotten_by_nothing(start: &Start) {
     life.write();
 }
 
-fn as_long_as_proven(start: &Start) {
+fn of_retired_keys(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let stop = withdraw(r2, r2, &[STOP]);
     let above = release(Some(&stop), "Target: arch=riscv64\n", &[ANN]);
@@ -139,7 +140,8 @@ fn as_long_as_proven(start: &Start) {
     };
     let named = |serial, trust: &Statement, head: &Statement| beat_at(serial).says(&[(LOG, trust), (OS, head)]);
     let second = changed(None);
-    let mut life = start.life("withdrawal-of-a-retired-key", "a withdrawal whose key was taken away, and that nothing else proves, does not count");
+    let comment = "a withdrawal that was proven once counts, whatever becomes of its key and of its branch";
+    let mut life = start.life("withdrawal-outlives-its-key", comment);
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.read("3", &[&stop]);
@@ -149,7 +151,10 @@ fn as_long_as_proven(start: &Start) {
     let riscv = parse(&sign(String::from_utf8(next.signed_part().to_vec()).unwrap() + "Target: arch=riscv64\n", &[BOB]));
     life.beat(&named(2, &second, &riscv));
     life.other("3", &[r1, r2, &riscv]);
-    life.run(2, &[r1, r2, &riscv]);
+    life.none(Withdrawn, &[r1, r2, &riscv]);
+    life.step("restart", &[]);
+    life.clock(NOON);
+    life.none(Withdrawn, &[r1, r2, &riscv]);
     life.write();
 
     let mut life = start.life("withdrawal-below-a-release", "a withdrawal whose key was taken away counts by the release above it in what is read");
@@ -169,6 +174,26 @@ fn as_long_as_proven(start: &Start) {
     life.beat(&named(1, &third, &stop));
     life.state("CURRENT");
     life.none(Withdrawn, &[r1, r2, &stop]);
+    life.write();
+}
+
+/// Withdrawals of what nobody has read push out none.
+fn invented(start: &Start) {
+    let (r1, r2) = (&start.r1, &start.r2);
+    let stop = withdraw(r2, r2, &[STOP]);
+    let riscv = release(Some(r2), "Target: arch=riscv64\n", &[ANN]);
+    let mut life = start.life("withdrawals-invented", "sixteen withdrawals of releases that nobody has read push out none of those that count");
+    life.read("1,2,3", &[r1, r2, &stop]);
+    for n in 0..16_u8 {
+        let id = tidings_protocol::StatementId::of(&[n]);
+        let before = Head { serial: "1000".parse().unwrap(), id };
+        let text = first_lines("withdraw", OS, Some(before), NOON);
+        let text = format!("{text}Trust: 1\nWithdraws: {before}\nReason: none\n");
+        life.from(4, &[&parse(&sign(text, &[STOP]))]);
+    }
+    life.beat(&start.beat(1, &riscv));
+    life.other("3", &[r1, r2, &riscv]);
+    life.none(Withdrawn, &[r1, r2, &riscv]);
     life.write();
 }
 
