@@ -2,10 +2,10 @@
 
 use alloc::{collections::BTreeMap, string::String};
 
-use super::{Now, View, freshness::Freshness};
+use super::{Now, View, Withdrawal, freshness::Freshness};
 use crate::{
     Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, rollout,
-    statement::{Body, Kind, Release},
+    statement::{Body, Release},
     trust::{Settled, Trust},
 };
 
@@ -228,14 +228,14 @@ impl View {
         Ok(Clear::Apply(statement.clone()))
     }
 
-    /// Whether what was begun may be finished: nothing withdraws it, the trust in force has not expired, and `log` has it and all
-    /// that lies above it up to the head.
+    /// Whether what was begun may be finished although another release would be chosen now: the channel is as it has to be for any,
+    /// `log` has the release and all that lies above it up to the head, and nothing withdraws it.
     ///
     /// # Errors
     /// Why not.
     pub fn may_finish(&self, statement: &Statement, log: &[Verified<Statement>], now: &Now) -> Result<(), NotNow> {
         let (channel, serial) = (statement.channel(), statement.serial());
-        self.check_trust(channel, now)?;
+        self.cover(channel, now)?;
         let head = self.head(channel);
         let there = log.iter().any(|there| there.head() == statement.head());
         if !there || log.last().map(|last| last.head()) != head {
@@ -274,37 +274,26 @@ impl View {
     }
 
     /// The serial of the release that was applied last, while it is proven: by its own signatures, in its place in the log, or as
-    /// checkpoint. Before anything was applied it is that of the image.
+    /// checkpoint. Before anything was applied it is that which the image came with.
     fn applied_in(&self, channel: &Channel, log: &[Verified<Statement>]) -> Option<Serial> {
         let known = self.known(channel)?;
-        let Some(applied) = &known.applied else { return known.image };
+        let Some(applied) = &known.applied else { return known.came_with };
         let trust = self.trust()?;
         let linked = log.iter().any(|statement| statement.head() == applied.head());
         let settled = trust.checkpoint(channel).head() == Some(applied.head());
-        (linked || settled || trust.meets_role(applied)).then(|| applied.serial())
+        (linked || settled || trust.meets(applied)).then(|| applied.serial())
     }
 
     fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
-        let (channel, release) = (statement.channel(), statement.serial());
-        let kept = self.known(channel).map_or(&[][..], |known| &known.withdrawals).iter().map(|kept| &kept.by);
-        let here = log.iter().map(|statement| &**statement).chain(kept);
-        let withdraws = |by: &&Statement| matches!(by.body(), Body::Withdraw(withdraw) if withdraw.withdraws == statement.head());
-        if let Some(by) = here.into_iter().find(withdraws)
-            && let Body::Withdraw(withdraw) = by.body()
-        {
-            return Err(NotNow::Withdrawn { release, by: by.serial(), reason: withdraw.reason.clone() });
+        let release = statement.serial();
+        let here = log.iter().filter_map(|by| Withdrawal::of(by));
+        let kept = self.known(statement.channel()).into_iter().flat_map(|known| known.withdrawals.iter().cloned());
+        if let Some(Withdrawal { by, reason, .. }) = here.chain(kept).find(|by| by.release == statement.head()) {
+            return Err(NotNow::Withdrawn { release, by, reason });
         }
         match statement.unknown_critical() {
             Some(field) => Err(NotNow::Critical { release, field: field.into() }),
             None => Ok(()),
         }
-    }
-}
-
-/// Releases and withdrawals are the only kinds in a channel that a device follows.
-pub(super) fn withdrawn(statement: &Statement) -> Option<Head> {
-    match statement.body() {
-        Body::Withdraw(withdraw) if statement.kind() == Kind::Withdraw => Some(withdraw.withdraws),
-        _ => None,
     }
 }

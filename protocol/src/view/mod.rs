@@ -9,7 +9,7 @@ pub mod freshness;
 mod moment;
 mod place;
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
 pub use fork::Fork;
 pub use freshness::SeenBeat;
@@ -17,7 +17,8 @@ pub use moment::{Moment, Now};
 pub use place::News;
 
 use crate::{
-    Anchor, Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, limits::FUTURE_SECONDS, trust::Trust, verify::VerifyError,
+    Anchor, Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, limits::FUTURE_SECONDS, statement::Body, trust::Trust,
+    verify::VerifyError,
 };
 
 /// A withdrawal that was proven once: it counts on whatever branch it was met, and whatever becomes of its key.
@@ -25,14 +26,17 @@ use crate::{
 pub struct Withdrawal {
     /// What it withdraws.
     pub release: Head,
-    /// The withdrawal.
-    pub by: Statement,
+    /// The serial of the withdrawal.
+    pub by: Serial,
+    /// Why.
+    pub reason: String,
 }
 
 impl Withdrawal {
     /// What a statement withdraws; none if it is no withdrawal.
-    pub fn of(by: Statement) -> Option<Self> {
-        Some(Self { release: clearance::withdrawn(&by)?, by })
+    pub fn of(by: &Statement) -> Option<Self> {
+        let Body::Withdraw(withdraw) = by.body() else { return None };
+        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone() })
     }
 }
 
@@ -52,7 +56,7 @@ pub struct Known {
     /// The release that was applied last.
     pub applied: Option<Statement>,
     /// The serial of the release that the machine's image came with.
-    pub image: Option<Serial>,
+    pub came_with: Option<Serial>,
     /// The last statement that the application has dealt with.
     pub delivered: Option<Head>,
 }
@@ -253,7 +257,7 @@ impl View {
     }
 
     /// Takes note of the serial of the release that the machine's image came with.
-    pub fn note_image(&mut self, channel: &Channel, serial: Serial) {
-        self.channels.entry(channel.clone()).or_default().image = Some(serial);
+    pub fn note_came_with(&mut self, channel: &Channel, serial: Serial) {
+        self.channels.entry(channel.clone()).or_default().came_with = Some(serial);
     }
 }

@@ -68,7 +68,7 @@ impl View {
     /// Whether the head meets its role, or is the checkpoint.
     fn is_head_proven(&self, channel: &Channel) -> bool {
         let (Some(trust), Some(newest)) = (self.trust(), self.known(channel).and_then(|known| known.newest.as_ref())) else { return false };
-        trust.checkpoint(channel).head() == Some(newest.head()) || trust.meets_role(newest)
+        trust.checkpoint(channel).head() == Some(newest.head()) || trust.meets(newest)
     }
 
     /// The id of our chain at a serial, as far as links have led there.
@@ -125,7 +125,7 @@ impl View {
         let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
-        for new in run.statements.iter().filter_map(|by| Withdrawal::of((**by).clone())) {
+        for new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
             // Withdrawals of what nobody has read would push out those that matter.
             let read = run.statements.iter().any(|statement| statement.head() == new.release)
                 || self.id_at(channel, new.release.serial) == Some(new.release.id)
@@ -184,8 +184,9 @@ impl View {
             if over_a_gap(from) {
                 return Err(Refusal::ReadFrom { serial: from });
             }
-            // A broker that is behind says nothing about our head.
-            let behind = last < head.serial && trust.meets_role(newest);
+            // A broker that is behind says nothing about our head, unless a live beat says the same.
+            let named = self.live(channel, now).is_some_and(|(named, _)| run.iter().any(|statement| statement.head() == named));
+            let behind = last < head.serial && trust.meets(newest) && !named;
             return Ok(if behind { self.nothing(channel, trust) } else { self.replace(channel, trust, run) });
         }
         let leads_below = first < head.serial && run.iter().any(|statement| statement.head() == head);

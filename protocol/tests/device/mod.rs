@@ -61,7 +61,7 @@ impl Device {
                 let head = Head { serial: words[1].parse().unwrap(), id: words[2].parse().unwrap() };
                 self.view.note_delivered(&channel(), head);
             }
-            "image" => self.view.note_image(&channel(), words[1].parse().unwrap()),
+            "came-with" => self.view.note_came_with(&channel(), words[1].parse().unwrap()),
             "trust" => return self.trust(statements),
             "beat" => {
                 let now = self.now;

@@ -465,16 +465,29 @@ fn restart_waits(start: &Start) {
     life.run(3, &[r1, ours_2, ours_3]);
     life.applied(ours_3);
     life.trust(&second);
-    life.beat(&beat_at(2).says(&[(LOG, &second), (OS, &others)]));
     life.read("none", &[r1, &others]);
-    life.state("FORKED");
+    life.state("STALE");
     life.none(Restart, &[r1, &others]);
     let new_3 = release_under(2, &others, &[BOB]);
     life.other("2,3", &[r1, &others, &new_3]);
     life.beat(&beat_at(3).says(&[(LOG, &second), (OS, &new_3)]));
     life.state("CURRENT");
-    // What was applied is proven still, by its own signatures.
+    // What was applied is proven still, by its own signatures; this is another release of the same serial.
     life.run(3, &[r1, &others, &new_3]);
+    life.write();
+
+    let comment = "the same where a live beat under the new trust names what was read: the head waits no longer, but what was applied counts";
+    let mut life = start.life("restart-named", comment);
+    life.read("1,2,3", &[r1, ours_2, ours_3]);
+    life.beat(&start.beat(1, ours_3));
+    life.run(3, &[r1, ours_2, ours_3]);
+    life.applied(ours_3);
+    life.trust(&second);
+    life.beat(&beat_at(2).says(&[(LOG, &second), (OS, &others)]));
+    life.state("FORKED");
+    life.other("2", &[r1, &others]);
+    life.state("CURRENT");
+    life.nothing(&[r1, &others]);
     life.write();
 }
 

@@ -239,9 +239,9 @@ fn image(start: &Start) {
     let (mut life, log) = log_of(start, "image", "the serial of the release that the image came with counts as applied", &fields);
     let all: Vec<&Statement> = log.iter().collect();
     life.run(2, &all);
-    life.step(&format!("image {OS} 2"), &[]);
+    life.step(&format!("came-with {OS} 2"), &[]);
     life.run(4, &all);
-    life.step(&format!("image {OS} 5"), &[]);
+    life.step(&format!("came-with {OS} 5"), &[]);
     life.nothing(&all);
     life.write();
 }
@@ -292,7 +292,7 @@ fn begun(start: &Start) {
     finish(&mut life, 2, &format!("no {}", LogEnds.number()), &[r2]);
     finish(&mut life, 2, &format!("no {}", LogEnds.number()), &[r3]);
     life.clock(LATER);
-    finish(&mut life, 2, "yes", &[r2, r3]);
+    finish(&mut life, 2, &format!("no {}", NotCurrent.number()), &[r2, r3]);
     let stop = withdraw(r3, r2, &[STOP]);
     life.clock(NOON);
     life.read("4", &[&stop]);
