@@ -217,6 +217,30 @@ fn the_tables_of_fields_are_known() {
     assert!(Statement::parse(with("weather").as_bytes()).is_ok());
 }
 
+/// Each attack has one row, and the tests that a row names exist; or it says that it is open, and is.
+#[test]
+fn the_attacks_have_answers() {
+    let mut files = Vec::new();
+    for member in ["protocol", "client", "broker", "tests"] {
+        for directory in ["src", "tests", "examples"].map(|directory| root().join(member).join(directory)) {
+            if directory.exists() {
+                sources(&directory, &mut files);
+            }
+        }
+    }
+    let exists = |name: &str| files.iter().any(|(_, text)| text.contains(&format!("fn {name}")));
+    let mut numbers = Vec::new();
+    for row in rows(&fs::read_to_string(root().join("SECURITY.md")).unwrap(), "| # | attack | answer |") {
+        let of_row: Vec<u32> = row[0].split([',', ' ']).filter_map(|n| n.parse().ok()).collect();
+        numbers.extend(if row[0].contains("to") { (of_row[0]..=of_row[1]).collect() } else { of_row });
+        let missing: Vec<_> = row[2].split('`').filter(|name| name.starts_with("attack") && !exists(name)).collect();
+        let open = row[2].contains("*open*");
+        assert!(open || missing.is_empty(), "attack {}: there is no test {missing:?}", row[0]);
+        assert!(!open || !missing.is_empty(), "attack {} is not open any more: its tests exist", row[0]);
+    }
+    assert_eq!(numbers, (1..=123).collect::<Vec<_>>());
+}
+
 #[test]
 fn dependencies_point_one_way() {
     let manifest = |member: &str| fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
