@@ -1,7 +1,7 @@
-"""A device in Python, written from sections 2 to 6 of the specification alone: it lives the lives in spec/vectors/sequences.
+"""A device in Python, written from parts 1 and 2 of the specification alone: it lives the lives in spec/vectors/sequences.
 
 It shares no code with the Rust library, so that the two agree by the text or not at all. Signatures are checked by the
-package `cryptography`; the grammar of single fields is left to `spec/check.py`.
+package `cryptography`; the forms of single fields are left to `spec/check.py`. Its functions have the names of part 2.
 """
 
 import base64
@@ -13,18 +13,24 @@ import sys
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-BEAT_LIFE_SECONDS = 86400
-KNOWN = {"Tidings", "Channel", "Serial", "Previous", "Time", "Trust", "Critical", "Signature", "Version", "Summary", "Details", "Urgency",
-         "Target", "Barrier", "Not-Before", "Deadline", "Rollout", "Slot", "Apply", "Payload", "Withdraws", "Reason", "Fallback", "Expires",
-         "Key", "Role", "Checkpoint", "Head"}
+BEAT_LIFE_SECONDS = FUTURE_SECONDS = 86400
+CHAIN_LINKS, WITHDRAWALS = 64, 16
+KNOWN = set("Tidings Channel Serial Previous Time Trust Critical Expires Key Role Checkpoint Closed Signature Version Summary Details Urgency "
+            "Target Barrier Not-Before Deadline Rollout Slot Apply Payload Withdraws Reason Head".split())
+MISSING = "MISSING"
 
 
 class Refused(Exception):
-    """A requirement that is not met, and the serial of the statement."""
+    """The requirement that is not met, and the serial of the statement."""
 
     def __init__(self, requirement, serial=None):
         super().__init__(requirement)
         self.requirement, self.serial = requirement, serial
+
+
+def demand(holds, requirement, statement):
+    if not holds:
+        raise Refused(requirement, statement.serial)
 
 
 def seconds(text):
@@ -35,19 +41,22 @@ def octets(text):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+def share(text):
+    """[2-30]: the first 64 bits of a hash."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
 class Statement:
     def __init__(self, text):
-        lines = [line.split(": ", 1) for line in text.splitlines()]
-        signed = [line for line in text.splitlines(keepends=True) if not line.startswith("Signature: ")]
-        self.signed = "".join(signed).encode()
+        self.signed = "".join(line for line in text.splitlines(True) if not line.startswith("Signature: ")).encode()
         self.id = "sha256:" + hashlib.sha256(self.signed).hexdigest()
         self.fields = {}
-        for name, value in lines:
+        for line in text.removesuffix("\n").split("\n"):
+            name, value = line.split(": ", 1)
             self.fields.setdefault(name, []).append(value)
-        self.kind = self["Tidings"].split()[1]
-        self.channel, self.serial, self.previous = self["Channel"], int(self["Serial"]), self["Previous"]
-        self.time, self.trust = seconds(self["Time"]), int(self["Trust"] or 0)
-        self.signatures = [(key, signature) for key, signature in (value.split() for value in self.all("Signature"))]
+        self.kind, self.channel = self["Tidings"].split()[1], self["Channel"]
+        self.serial, self.time, self.trust = int(self["Serial"]), seconds(self["Time"]), int(self["Trust"] or 0)
+        self.head, self.before = (self.serial, self.id), (self.serial - 1, self["Previous"])
         self.unknown = [name for names in self.all("Critical") for name in names.split() if name not in KNOWN]
 
     def all(self, name):
@@ -56,326 +65,475 @@ class Statement:
     def __getitem__(self, name):
         return self.all(name)[0] if name in self.fields else None
 
-    @property
-    def head(self):
-        return self.serial, self.id
-
-    @property
-    def before(self):
-        return self.serial - 1, self.previous
-
     def places(self, name):
-        """What `Head` or `Checkpoint` lines name, in their order."""
-        split = (value.split() for value in self.all(name))
-        return {channel: (int(serial), digest) for channel, serial, digest in split}
+        """What `Head` or `Checkpoint` lines name."""
+        return {channel: (int(serial), digest) for channel, serial, digest in map(str.split, self.all(name))}
+
+    def withdraws(self):
+        return [(int(serial), digest) for serial, digest in map(str.split, self.all("Withdraws"))]
 
 
 def bundle(text):
-    starts = [i for i, line in enumerate(text.splitlines()) if line.startswith("Tidings: ")]
-    lines = text.splitlines(keepends=True)
-    return [Statement("".join(lines[a:b])) for a, b in zip(starts, starts[1:] + [len(lines)])]
+    texts = []
+    for line in text.splitlines(True):
+        if line.startswith("Tidings: "):
+            texts.append("")
+        texts[-1] += line
+    return [Statement(text) for text in texts]
 
 
-class Trust:
-    """A trust statement, as it judges others."""
-
-    def __init__(self, statement):
-        self.statement, self.serial = statement, statement.serial
-        self.keys = {key: name for key, name in (value.split() for value in statement.all("Key"))}
-        self.checkpoints = statement.places("Checkpoint")
-        self.expires = seconds(statement["Expires"])
-
-    def role(self, kind, channel):
-        """4.3-1: the most specific of the roles that match."""
-        def length(pattern):
-            if pattern == "*" or pattern.endswith(".*") and channel.startswith(pattern[:-1]):
-                return len(pattern)
-            return len(pattern) + 2 if pattern == channel else 0
-        roles = [value.split() for value in self.statement.all("Role")]
-        matching = [role for role in roles if role[0] == kind and length(role[1])]
-        return max(matching, key=lambda role: length(role[1]), default=None)
-
-    def signers(self, statement):
-        """5.2-3."""
-        names = set()
-        for key, signature in statement.signatures:
-            if key in self.keys:
-                try:
-                    Ed25519PublicKey.from_public_bytes(octets(key.removeprefix("ed25519:"))).verify(octets(signature), statement.signed)
-                except InvalidSignature:
-                    raise Refused("5.2-3", statement.serial) from None
-                names.add(self.keys[key])
-        return names
-
-    def meets(self, kind, channel, signers):
-        role = self.role(kind, channel)
-        return bool(role) and len(signers.intersection(role[3:])) >= int(role[2])
-
-    def judge(self, statement):
-        signers = self.signers(statement)
-        if not self.meets(statement.kind, statement.channel, signers):
-            raise Refused("5.2-4", statement.serial)
-        return signers
-
-    def verify(self, channel, run):
-        """5.3: from the newest down."""
-        checkpoint = self.checkpoints.get(channel)
-        settled, vouchers, wanted = False, [], None
-        for statement in reversed(run):
-            if statement.channel != channel:
-                raise Refused("5.2-1", statement.serial)
-            if checkpoint and checkpoint[0] == statement.serial and checkpoint[1] != statement.id:
-                raise Refused("5.3-2", statement.serial)
-            if checkpoint and checkpoint[0] == statement.serial - 1 and checkpoint[1] != statement.previous:
-                raise Refused("5.3-2", statement.serial)
-            if statement.trust > self.serial:
-                raise Refused("5.2-2", statement.serial)
-            if wanted and wanted != statement.head:
-                raise Refused("5.3-1", statement.serial)
-            settled = settled or checkpoint == statement.head
-            if not settled and not any(self.meets(statement.kind, channel, signers) for signers in vouchers):
-                vouchers.append(self.judge(statement))
-            wanted = statement.before
-
-    def proves(self, statement):
-        try:
-            self.verify(statement.channel, [statement])
-            return True
-        except Refused:
-            return False
+def matches(pattern, channel):
+    return pattern == "*" or pattern == channel or pattern.endswith(".*") and channel.startswith(pattern[:-1])
 
 
-class Known:
-    """5.1-1, of one channel."""
+def length(role):
+    """The more specific of two patterns that match is the longer, and a channel before all others."""
+    return len(role[1]) + 2 * (not role[1].endswith("*"))
 
+
+class Channel:
     def __init__(self):
-        self.newest = self.fork = self.stands_on = self.applied = self.passed = self.stopped = None
-        self.due = (0, 0)
+        self.newest = self.standing = self.evidence = self.applied = None
+        self.chain, self.withdrawals, self.image, self.delivered = {}, [], 0, 0
+
+    @property
+    def links(self):
+        """Serials and ids that links have led to, the one that the head names among them."""
+        return {**dict([self.newest.before] if self.newest else []), **self.chain}
 
 
 class Device:
     def __init__(self, anchor):
-        self.namespace, self.anchor = anchor.split()
-        self.trust, self.channels, self.clock, self.floor = None, {}, 0, 0
+        self.namespace, serial, digest = anchor.split()
+        self.anchor, self.log = (int(serial), digest), self.namespace + ".trust"
+        self.trust = self.clock = self.identity = None
+        self.beats, self.settling, self.taken, self.channels, self.properties = {}, {}, [], {}, {}
+        self.first_seen, self.monotonic, self.start = {}, 0, 0
 
     def known(self, channel):
-        return self.channels.setdefault(channel, Known())
+        return self.channels.setdefault(channel, Channel())
 
-    def proven(self, channel):
-        newest = self.known(channel).newest
-        return newest if newest and self.trust.proves(newest) else None
+    # Part 1
 
-    def now(self):
-        return max(self.clock, self.floor)
+    def role(self, statement, trust):
+        """[1-14]"""
+        roles = [role for role in map(str.split, trust.all("Role")) if role[0] == statement.kind]
+        if statement.kind == "beat":
+            return next((role for role in roles if self.beats_of(role) == statement.channel), None)
+        return max((role for role in roles if matches(role[1], statement.channel)), key=length, default=None)
 
-    def step(self, statement):
-        """5.4."""
-        if self.trust and self.trust.statement.head == statement.head:
-            return
-        after = Trust(statement)
-        if not self.trust:
-            if (statement.serial, statement.id) != (1, self.anchor):
-                raise Refused("5.4-1", statement.serial)
-        else:
-            if statement.before != self.trust.statement.head:
-                raise Refused("5.4-2", statement.serial)
-            self.trust.judge(statement)
-        after.judge(statement)
-        if statement.unknown:
-            raise Refused("3.3-1", statement.serial)
-        self.trust = after
+    def beats_of(self, role):
+        return self.namespace + ".beat" if role[1] == "*" else role[1][:-1] + "beat"
 
-    def take_trust(self, statements):
+    def beat_channel(self, channel):
+        roles = [role for role in map(str.split, self.trust.all("Role")) if role[0] == "beat" and matches(role[1], channel)]
+        return self.beats_of(max(roles, key=length)) if roles else None
+
+    def check(self, statement, trust=None):
+        """[1-14] and [1-15]: it meets its role."""
+        trust = trust or self.trust
+        role = self.role(statement, trust)
+        demand(role, "1-14", statement)
+        keys = {key for key, name in map(str.split, trust.all("Key")) if name in role[3:]}
+        held = set()
+        for key, signature in map(str.split, statement.all("Signature")):
+            if key in keys:
+                try:
+                    Ed25519PublicKey.from_public_bytes(octets(key.removeprefix("ed25519:"))).verify(octets(signature), statement.signed)
+                    held.add(key)
+                except InvalidSignature:
+                    pass
+        demand(len(held) >= int(role[2]), "1-15", statement)
+
+    def meets_role(self, statement):
         try:
-            for statement in statements:
-                self.step(statement)
-        finally:
-            if self.trust:
-                times = [newest.time for newest in map(self.proven, filter(self.counts, list(self.channels))) if newest]
-                self.floor = max([self.trust.statement.time] + times)
+            self.check(statement)
+            return True
+        except Refused:
+            return False
 
-    def counts(self, channel):
-        """5.1-2: whose times make the floor."""
-        return channel.endswith(".beat") or not self.trust.role("beat", self.namespace + ".beat")
+    def is_closed(self, channel):
+        lines = map(str.split, self.trust.all("Closed"))
+        return not channel.endswith((".trust", ".beat")) and any(matches(line[0], channel) and channel not in line[1:] for line in lines)
 
-    def note(self, channel, statement):
-        self.known(channel).newest = statement
-        if self.counts(channel) and self.proven(channel):
-            self.floor = max(self.floor, statement.time)
+    def take_trust(self, statement):
+        """[1-16] to [1-18]"""
+        if self.trust and self.trust.head == statement.head:
+            return
+        demand(statement.channel == self.log, "1-20", statement)
+        if self.trust:
+            demand(statement.before == self.trust.head, "1-17", statement)
+            self.check(statement)
+        else:
+            demand(statement.head == self.anchor, "1-16", statement)
+        demand(not statement.unknown, "1-13", statement)
+        self.check(statement, statement)
+        demand(set(self.trust.all("Closed") if self.trust else []) <= set(statement.all("Closed")), "1-18", statement)
+        self.trust = statement
+        self.see(statement)
 
-    def take_beat(self, beat):
-        """5.5-2."""
-        if beat.trust > self.trust.serial:
-            raise Refused("5.2-2", beat.serial)
-        self.trust.judge(beat)
-        if beat.unknown:
-            raise Refused("3.3-1", beat.serial)
-        known = self.proven(beat.channel)
-        if not known or known.serial < beat.serial:
-            self.note(beat.channel, beat)
-            for known in self.channels.values():
-                known.due = (known.due[1], known.newest.serial if known.newest else 0)
+    def check_place(self, channel, statement):
+        """[1-20] to [1-24]"""
+        demand(self.trust, "1-19", statement)
+        demand(statement.channel == channel, "1-20", statement)
+        demand(channel.startswith(self.namespace + ".") and (statement.kind != "trust" or channel == self.log), "1-21", statement)
+        demand(not self.is_closed(channel), "1-22", statement)
+        demand(statement.trust <= self.trust.serial, "1-23", statement)
+        settled = self.checkpoint(channel)
+        if settled and settled != MISSING:
+            demand(all(place == settled for place in (statement.head, statement.before) if place[0] == settled[0]), "1-24", statement)
 
-    def beat(self):
-        return self.proven(self.namespace + ".beat")
+    # Is it proven?
 
-    def take_shard(self, shard):
-        """5.5-3."""
-        beat = self.beat()
-        if beat and beat.places("Head").get(shard.channel) == shard.head and not shard.unknown:
-            self.note(shard.channel, shard)
-
-    def named(self, channel):
-        beat = self.beat()
-        if not beat:
-            return None
-        heads = beat.places("Head")
-        shards = [(name, head) for name, head in heads.items() if name.endswith(".beat")]
-        if channel in heads or not shards:
-            return heads.get(channel)
-        share = int.from_bytes(hashlib.sha256(f"tidings beat 1\n{channel}".encode()).digest()[:8], "big")
-        name, head = shards[share * len(shards) >> 64]
-        shard = self.known(name).newest
-        return shard.places("Head").get(channel) if shard and shard.head == head else None
+    def judge(self, channel, run):
+        vouched, above = False, None
+        for statement in reversed(run):
+            self.check_place(channel, statement)
+            demand(not above or above.before == statement.head, "2-5", statement)
+            vouched = vouched or statement.head == self.checkpoint(channel)
+            if not vouched:
+                self.check(statement)
+                vouched = statement.kind == "release"
+            above = statement
+        known = self.known(channel)
+        read = set(known.links.items()) | {statement.head for statement in run}
+        met = [place for statement in run for place in statement.withdraws() if place in read and place not in known.withdrawals]
+        known.withdrawals = sorted(known.withdrawals + met)[-WITHDRAWALS:]
 
     def checkpoint(self, channel):
-        return self.trust.checkpoints.get(channel)
+        if channel.endswith((".trust", ".beat")):
+            return None
+        places, beats = self.trust.places("Checkpoint"), self.beat_channel(channel)
+        if channel in places or beats not in places:
+            return places.get(channel)
+        beat = self.settling.get(beats)
+        return beat.places("Head").get(channel) if beat and beat.head == places[beats] else MISSING
 
-    def stands(self, channel):
-        """6-5: whether the head is known to stand on the checkpoint, if it is not below it."""
-        checkpoint, known = self.checkpoint(channel), self.known(channel)
-        above = checkpoint and known.newest and checkpoint[0] <= known.newest.serial
-        return not above or checkpoint in (known.newest.head, known.stands_on)
+    def take_settled_beat(self, beat):
+        if beat.kind != "beat" or self.trust.places("Checkpoint").get(beat.channel) != beat.head:
+            return "refused"
+        self.settling[beat.channel] = beat
+        return "taken"
 
-    def state(self, channel):
-        """5.5-4."""
-        known, log = self.known(channel), self.namespace + ".trust"
-        if known.fork:
-            return "FORKED"
-        for name, newest in ((log, self.trust.statement), (channel, known.newest)):
-            named = self.named(name)
-            if named and (not newest or named[0] > newest.serial):
-                return "BEHIND"
-            if named and named[0] == newest.serial and named != newest.head:
-                return "FORKED"
-        named, beat = self.named(channel), self.beat()
-        if named and named[0] == known.newest.serial - 1 and named != known.newest.before:
-            return "FORKED"
-        live = beat and self.now() < min(seconds(beat["Expires"]), beat.time + BEAT_LIFE_SECONDS)
-        if not live or not named or not self.named(log) or not self.stands(channel) or named[0] < known.due[0]:
-            return "STALE"
-        return "CURRENT"
+    # Where does it stand?
 
-    def read(self, channel, run):
-        """6-1, 6-5, 6-6: the new serials, or what is wrong."""
-        self.trust.verify(channel, run)
-        known, checkpoint = self.known(channel), self.checkpoint(channel)
-        head = known.newest
-        there = any(statement.head == checkpoint for statement in run)
-        contradicts = head and any(
-            statement.serial == head.serial and statement.id != head.id or statement.serial == head.serial + 1 and statement.previous != head.id
-            for statement in run)
-        decided = known.fork and checkpoint and checkpoint[0] >= known.fork
-        new, other = [s for s in run if not head or s.serial > head.serial], False
-        if head and (decided or not self.stands(channel)):
-            if not there:
-                return f"from {checkpoint[0]}" if run[0].serial > checkpoint[0] else "new none"
-            if contradicts or run[-1].serial < head.serial and not self.proven(channel):
-                new, other = run, True
-            elif run[-1].serial < head.serial:
-                return "new none"
-            known.fork = None
-        elif known.fork:
-            return "fork"
-        elif contradicts and there and checkpoint[0] > head.serial:
-            new, other = run, True
-        elif contradicts and checkpoint and checkpoint[0] <= head.serial and run[0].serial > checkpoint[0]:
-            return f"from {checkpoint[0]}"
-        elif contradicts:
-            known.fork = head.serial
-            return "fork"
-        stood = head and head.head == checkpoint
+    def restart(self, channel):
+        known, settled = self.known(channel), self.checkpoint(channel)
+        if not known.newest or settled == MISSING:
+            return None
+        if self.meets_role(known.newest) or known.newest.head == settled:
+            if not settled or known.standing == settled or known.links.get(settled[0]) == settled[1]:
+                known.standing = settled
+                return None
+        return settled[0] if settled else 1
+
+    def place(self, channel, run, hole):
+        """What comes of a run, and whether the chain is another one after it."""
+        known, settled = self.known(channel), self.checkpoint(channel)
+        settled = None if settled == MISSING else settled
+        first, last, names = run[0].serial, run[-1].serial, {statement.head for statement in run}
+        if not known.newest:
+            return f"from {settled[0]}" if settled and first > settled[0] and not hole else self.replace(channel, run, settled)
+        head, links = known.newest, known.links
+        other = [s for s in run if links.get(s.serial, s.id) != s.id or links.get(s.serial - 1, s["Previous"]) != s["Previous"]]
+        named = self.named(channel) if self.live(channel) else None
+        restart = self.restart(channel)
+        if restart:
+            if not settled and not other and last > head.serial:
+                return self.append(known, run, hole)
+            if settled and last < settled[0]:
+                return None if other else self.append(known, run, hole)
+            lowest = min(restart, head.serial + 1)
+            if first > lowest and not hole:
+                return f"from {lowest}"
+            behind = last < head.serial and self.meets_role(head) and named not in names
+            return None if behind else self.replace(channel, run, settled)
+        if named and self.elsewhere(known, named, settled):
+            leads = head.head in names and first < head.serial
+            if named[0] <= head.serial and not leads or other and named in names:
+                lowest = min([named[0], *known.chain] + ([settled[0]] if settled else []))
+                if first > lowest and not hole:
+                    return f"from {lowest}"
+                if named in names:
+                    return self.replace(channel, run, settled)
         if other:
-            known.passed = min(known.passed or 0, run[0].serial - 1) or None
-            known.stopped, known.due = None, (0, 0)
-        if new:
-            self.note(channel, new[-1])
-        if (there or stood) and known.newest and checkpoint[0] <= known.newest.serial:
-            known.stands_on = checkpoint
-        return "new " + (",".join(str(statement.serial) for statement in new) or "none")
+            if settled and other[0].serial <= settled[0]:
+                return None
+            if settled and first > settled[0] and not hole:
+                return f"from {settled[0]}"
+            known.evidence = self.undecided(channel) or (head, run[run.index(other[0]):])
+            return "fork"
+        return self.append(known, run, hole)
 
-    def clear(self, channel, serial, run):
-        """5.6; changes nothing but what withdrawal was met."""
+    def elsewhere(self, known, named, settled):
+        below = len(known.chain) > CHAIN_LINKS and named[0] < min(known.chain)
+        standing = settled and known.standing == settled and named[0] <= settled[0]
+        return known.links.get(named[0]) != named[1] and not below and not standing
+
+    def append(self, known, run, hole):
+        head = known.newest
+        if run[-1].serial < head.serial:
+            return None
+        if run[0].serial > head.serial + 1 and not hole:
+            return f"from {head.serial + 1}"
+        self.join(known, run)
+        return "new"
+
+    def replace(self, channel, run, settled):
         known = self.known(channel)
-        if known.fork or not known.newest:
-            return "no 5.6-2"
-        ahead = Device(f"{self.namespace} {self.anchor}")
-        ahead.__dict__.update(self.__dict__)
-        ahead.channels = {name: Known() for name in self.channels}
-        for name, one in self.channels.items():
-            ahead.channels[name].__dict__.update(one.__dict__)
+        if settled and (run[0].serial > settled[0] or any(statement.head == settled for statement in run)):
+            known.standing = settled
+        left = [place for place in known.chain.items() if place[0] >= run[0].serial and place not in {s.head for s in run}]
+        shared = [s.serial for s in run if known.links.get(s.serial) == s.id]
+        if left:
+            known.delivered = min(known.delivered, max(shared, default=run[0].serial - 1))
+        self.join(known, run)
+        return "other" if left else "new"
+
+    def join(self, known, run):
+        chain, links, first = {statement.serial: statement.id for statement in run}, known.links, run[0]
+        if links.get(first.serial) == first.id or links.get(first.serial - 1) == first["Previous"]:
+            chain |= {serial: digest for serial, digest in known.chain.items() if serial < first.serial}
+        if not known.newest:
+            known.delivered = max(known.delivered, first.serial - 1)
+        known.chain, known.newest = dict(sorted(chain.items())[-CHAIN_LINKS - 1:]), run[-1]
+
+    def undecided(self, channel):
+        """[2-16]"""
+        known = self.known(channel)
+        if known.evidence:
+            ours, theirs = known.evidence
+            low = min(ours.serial, theirs[0].serial)
+            named, settled = self.named(channel) if self.live(channel) else None, self.checkpoint(channel)
+            over = named and named[0] >= low and known.links.get(named[0]) == named[1]
+            over = over or settled and known.standing == settled and settled[0] >= low
+            if over or not self.meets_role(ours) or not self.proves(channel, theirs):
+                known.evidence = None
+        return known.evidence
+
+    def proves(self, channel, run):
         try:
-            read = ahead.read(channel, run)
+            self.judge(channel, run)
+            return True
         except Refused:
-            return "no 5.6-1"
-        complete = run[0].serial == serial and any(s.head == known.newest.head for s in run) and run[-1].serial >= (known.stopped or 0)
-        if not read.startswith("new") or not complete or not ahead.stands(channel):
-            return "no 5.6-1"
-        named = self.named(channel)
-        if named and any(s.serial == named[0] and s.head != named for s in run):
-            return "no 5.6-2"
-        state, release = ahead.state(channel), run[0]
-        if state != "CURRENT" and not (state == "STALE" and not self.trust.role("beat", self.namespace + ".beat")):
-            return "no 5.6-2"
-        if ahead.now() >= self.trust.expires:
-            return "no 5.6-3"
-        if release.kind != "release" or release.unknown:
-            return "no 5.6-4"
-        withdrawals = [s for s in run if s.kind == "withdraw"]
-        stops = [s.serial for s in withdrawals if int(s["Withdraws"]) == serial]
-        if stops:
-            known.stopped = max([known.stopped or 0] + stops)
-            return "no 5.6-5"
-        begun = self.clock if self.clock >= self.trust.statement.time else ahead.now()
-        if release["Not-Before"] and begun < seconds(release["Not-Before"]):
-            return "no 5.6-6"
-        applied = known.applied or 0
-        way_back = any(int(s["Withdraws"]) == applied and s["Fallback"] == str(serial)
-                       and self.trust.meets("release", channel, self.trust.signers(s)) for s in withdrawals)
-        if applied > serial and not way_back:
-            return "no 5.6-7"
-        if (known.passed or 0) < int(release["Barrier"] or 0):
-            return "no 5.6-8"
-        return "yes"
+            return False
+
+    # What time is it, and is anything held back?
+
+    def see(self, statement, clock=None):
+        self.first_seen[statement.head] = (clock, self.monotonic, self.start)
+
+    def ran(self, statement):
+        _, monotonic, start = self.first_seen[statement.head]
+        return self.monotonic - monotonic if start == self.start else 0
+
+    def signed_time(self, beats):
+        """[2-19]: of each proven beat; those of an earlier start of the machine are seen first when it starts."""
+        proven = [beat for beat in self.taken if beat.channel == beats and self.meets_role(beat)]
+        return max(statement.time + self.ran(statement) for statement in [self.trust, *proven])
+
+    def good_clock(self, beats):
+        return self.clock if self.clock is not None and self.clock + FUTURE_SECONDS >= self.signed_time(beats) else None
+
+    def time(self, channel):
+        beats = self.beat_channel(channel)
+        return max(self.signed_time(beats), self.good_clock(beats) or 0)
+
+    def take_beat(self, beat):
+        """[2-10] to [2-12]"""
+        self.check_place(beat.channel, beat)
+        self.check(beat)
+        demand(not beat.unknown, "1-13", beat)
+        clock = self.good_clock(beat.channel)
+        demand(clock is None or beat.time <= clock + FUTURE_SECONDS, "2-11", beat)
+        known = self.beats.get(beat.channel)
+        if not known or not self.meets_role(known) or known.serial < beat.serial:
+            self.beats[beat.channel] = beat
+            self.taken.append(beat)
+            self.see(beat, clock)
+            for channel in self.channels:
+                self.undecided(channel)
+
+    def newest_beat(self, channel):
+        beat = self.beats.get(self.beat_channel(channel))
+        return beat if beat and self.meets_role(beat) else None
+
+    def named(self, channel):
+        beat = self.newest_beat(channel)
+        return beat.places("Head").get(channel) if beat else None
+
+    def live(self, channel):
+        """[2-20]"""
+        beat = self.newest_beat(channel)
+        if not beat or beat.places("Head").get(self.log) != self.trust.head:
+            return False
+        life, now = min(seconds(beat["Expires"]) - beat.time, BEAT_LIFE_SECONDS), self.good_clock(beat.channel)
+        then, _, start = self.first_seen[beat.head]
+        if start != self.start and now is None:
+            return False
+        passed = self.ran(beat) if start == self.start else now - then if then is not None else 0
+        return self.time(channel) < beat.time + life and passed < life
+
+    def freshness(self, channel):
+        known, beat, named, live = self.known(channel), self.newest_beat(channel), self.named(channel), self.live(channel)
+        trust = (beat.places("Head").get(self.log) if beat else None) or self.trust.head
+        links = known.links
+        if named and links.get(named[0], named[1]) != named[1] or trust[0] == self.trust.serial and trust != self.trust.head:
+            return "FORKED"
+        if self.undecided(channel) and not live:
+            return "FORKED"
+        if named and named[0] > (known.newest.serial if known.newest else 0) or trust[0] > self.trust.serial:
+            return "BEHIND"
+        current = live and named and links.get(named[0]) == named[1] and not self.restart(channel)
+        return "CURRENT" if current else "STALE"
+
+    # The release to run
+
+    def clear(self, channel, log):
+        """The serial, or nothing to do."""
+        self.judge(channel, log)
+        known, top = self.known(channel), self.cover(channel)
+        there = {statement.serial: statement for statement in log}
+        if not log or not known.newest or log[-1].head != known.newest.head or top not in there:
+            raise Refused("2-28")
+        applied, floor = known.applied, 0 if known.applied else known.image
+        if applied and (there.get(applied.serial, log[0]).id == applied.id or applied.head == self.checkpoint(channel) or self.meets_role(applied)):
+            floor = applied.serial
+        found = [s for s in log if floor <= s.serial <= top and s.kind == "release" and self.is_meant(s) and self.is_due(s)]
+        if not found:
+            if log[0].serial > max(floor, 1):
+                raise Refused("2-28")
+            return "nothing"
+        release = found[-1]
+        self.check_stopped(channel, release, log)
+        while floor < int(release["Barrier"] or 0):
+            serial = int(release["Barrier"])
+            if serial not in there:
+                raise Refused("2-28")
+            release = there[serial]
+            if release.kind != "release" or not self.is_meant(release) or not self.is_due(release):
+                raise Refused("2-31")
+            self.check_stopped(channel, release, log)
+        return "nothing" if applied and release.head == applied.head or floor == known.image == release.serial else str(release.serial)
+
+    def check_trust(self, channel):
+        if not self.trust:
+            raise Refused("1-19")
+        if self.is_closed(channel):
+            raise Refused("1-22")
+        if self.time(channel) >= seconds(self.trust["Expires"]):
+            raise Refused("2-24")
+
+    def cover(self, channel):
+        self.check_trust(channel)
+        if self.checkpoint(channel) == MISSING:
+            raise Refused("2-9")
+        if self.restart(channel):
+            raise Refused("2-14")
+        freshness = self.freshness(channel)
+        if self.beat_channel(channel):
+            if freshness != "CURRENT":
+                raise Refused("2-25")
+            return self.named(channel)[0]
+        if freshness == "FORKED":
+            raise Refused("2-16")
+        newest = self.known(channel).newest
+        if not newest:
+            raise Refused("2-25")
+        return newest.serial
+
+    def finish(self, channel, serial, log):
+        """[2-26]"""
+        self.judge(channel, log)
+        self.cover(channel)
+        begun = next((statement for statement in log if statement.serial == serial), None)
+        if not begun or log[-1].head != self.known(channel).newest.head:
+            raise Refused("2-28")
+        self.check_stopped(channel, begun, log)
+
+    def check_stopped(self, channel, release, log):
+        met = [place for statement in log for place in statement.withdraws()] + self.known(channel).withdrawals
+        if release.head in met:
+            raise Refused("2-33")
+        if release.unknown:
+            raise Refused("1-13")
+
+    def is_meant(self, release):
+        targets = [dict(word.split("=", 1) for word in target.split()).items() for target in release.all("Target")]
+        return not targets or any(target <= self.properties.items() for target in targets)
+
+    def is_due(self, release):
+        now = self.time(release.channel)
+        if release["Not-Before"] and now < seconds(release["Not-Before"]):
+            return False
+        if not release["Rollout"] or release["Deadline"] and now >= seconds(release["Deadline"]):
+            return True
+        start, window, *options = release["Rollout"].split()
+        cohort = dict(option.split("=", 1) for option in options).get("cohort")
+        identity = self.properties.get(cohort, self.identity)
+        hashed = share(f"tidings rollout 1\n{release.channel}\n{release['Previous']}\n{identity}")
+        return now >= seconds(start) + (hashed * int(window) >> 64)
 
 
-def live(device, line, statements):
-    """One step: what came of it, in the words of the vector; none where there is nothing to compare."""
-    what, rest = line.split(": ", 1)
-    first, *more = rest.split(" ")
+def read(device, channel, run, hole):
+    device.judge(channel, run)
+    known = device.known(channel)
+    found = device.place(channel, run, hole) if run else None
+    if found not in (None, "new", "other"):
+        return found
+    behind = found is None or run[-1].serial < known.newest.serial
+    new = [] if behind else [str(statement.serial) for statement in run if statement.serial > known.delivered]
+    if found:
+        known.delivered = known.newest.serial
+    return f"{found or 'new'} {','.join(new) or 'none'}"
+
+
+def live(device, step, statements):
+    """What comes of a step; none for one that only says what is so."""
+    what, *words = step.split()
+    channel = words[0] if words else None
     if what == "clock":
-        device.clock = seconds(rest)
+        device.clock = None if channel == "none" else seconds(channel)
+    elif what == "passes":
+        device.monotonic += int(channel)
+    elif what == "restart":
+        device.start, device.monotonic = device.start + 1, 0
+        device.taken = list(device.beats.values())
+    elif what == "profile":
+        device.identity, device.properties = channel, dict(word.split("=", 1) for word in words[1:])
     elif what == "applied":
-        device.known(first).applied = device.known(first).passed = int(more[0])
-    elif what == "shard":
-        device.take_shard(statements[0])
+        device.known(channel).applied = statements[0]
+    elif what == "image":
+        device.known(channel).image = int(words[1])
+    elif what == "delivered":
+        device.known(channel).delivered = int(words[1])
     elif what == "state":
-        return f"state: {first} {device.state(first)}"
-    elif what == "clear":
-        return f"clear: {first} {more[0]} {device.clear(first, int(more[0]), statements)}"
+        return device.freshness(channel)
+    elif what == "settled-beat":
+        return device.take_settled_beat(statements[0])
     else:
-        try:
-            if what == "trust":
-                device.take_trust(statements)
-                return f"trust: taken {device.trust.serial}"
-            if what == "beat":
-                device.take_beat(statements[0])
-                return "beat: taken"
-            return f"read: {first} {device.read(first, statements)}"
-        except Refused as refused:
-            who = {"trust": f"refused {refused.serial}", "beat": "refused", "read": f"{first} refused {refused.serial}"}[what]
-            return f"{what}: {who} {refused.requirement}"
+        return offered(device, what, words, statements)
     return None
+
+
+def offered(device, what, words, statements):
+    try:
+        if what == "trust":
+            for statement in statements:
+                device.take_trust(statement)
+            return f"taken {device.trust.serial}"
+        if what == "beat":
+            device.take_beat(statements[0])
+            return "taken"
+        if what == "run":
+            return device.clear(words[0], statements)
+        if what == "finish":
+            device.finish(words[0], int(words[1]), statements)
+            return "yes"
+        return read(device, words[0], statements, what == "hole")
+    except Refused as refused:
+        serial = f"{refused.serial} " if what in ("trust", "read", "hole") else ""
+        return {"run": "none ", "finish": "no "}.get(what, "refused ") + serial + refused.requirement
 
 
 def main():
@@ -384,13 +542,14 @@ def main():
     for path in paths:
         head, *steps = path.read_text().split("\n\n")
         device = Device(next(line.removeprefix("anchor: ") for line in head.splitlines() if line.startswith("anchor: ")))
-        for step in steps:
-            line, _, rest = step.rstrip("\n").partition("\n")
-            found = live(device, line, bundle(rest))
+        for number, step in enumerate(steps, 1):
+            line, _, rest = step.removesuffix("\n").partition("\n")
+            step, _, expected = line.partition(" => ")
+            found = live(device, step, bundle(rest + "\n" if rest else ""))
             count += 1
-            if found not in (None, line):
+            if (found or "") != expected:
                 wrong += 1
-                print(f"{path.name}: {line}: found {found}")
+                print(f"{path.name}, step {number}: {line}: found {found}")
     print(f"{len(paths)} lives of {count} steps in another implementation; {wrong} steps go otherwise")
     return 1 if wrong or len(paths) < 15 or count < 150 else 0
 
