@@ -104,7 +104,7 @@ class Device:
     def __init__(self, anchor):
         self.namespace, serial, digest = anchor.split()
         self.anchor, self.log = (int(serial), digest), self.namespace + ".trust"
-        self.trust = self.clock = self.identity = None
+        self.trust, self.clock, self.identity = None, None, "device"
         self.beats, self.settling, self.taken, self.channels, self.properties = {}, {}, [], {}, {}
         self.first_seen, self.monotonic, self.start = {}, 0, 0
 

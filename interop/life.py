@@ -27,6 +27,7 @@ def live(device, step, statements):
         device.clock = None if channel == "none" else seconds(channel)
     elif what == "passes":
         device.monotonic += int(channel)
+        device.clock = None if device.clock is None else device.clock + int(channel)
     elif what == "restart":
         device.start, device.monotonic = device.start + 1, 0
         device.taken = list(device.beats.values())
@@ -34,7 +35,7 @@ def live(device, step, statements):
         device.identity, device.properties = channel, dict(word.split("=", 1) for word in words[1:])
     elif what == "applied":
         device.known(channel).applied = statements[0]
-    elif what == "image":
+    elif what == "came-with":
         device.known(channel).image = int(words[1])
     elif what == "delivered":
         device.known(channel).delivered = int(words[1])
