@@ -12,22 +12,28 @@ pub(crate) enum Rule {
     WithdrawalProvesItself,
     /// The checkpoint settles its place: another statement there is refused.
     CheckpointSettles,
+    /// What contradicts our chain at the checkpoint or below is no fork.
+    SettledIsNoFork,
     /// S3: a withdrawal that was met is kept, whatever becomes of its branch.
     WithdrawalsKept,
     /// S3: it counts against an id, not against whatever has the serial.
     WithdrawalById,
-    /// S3: it counts only while it is proven.
-    WithdrawalProven,
+    /// S3: it counts whatever becomes of its key.
+    WithdrawalStays,
     /// S4: a beat must name the trust in force.
     BeatNamesTrust,
     /// S4: the beat must name our head, or what is below it by links.
     BeatNamesChain,
     /// S5a: another checkpoint makes the device read from there.
     Restart,
+    /// S5a: so does a head that is not proven any more by its own signatures.
+    UnprovenHeadRestarts,
     /// S5a: the head stays until its serial is reached.
     HeadStays,
     /// S5a: unless its own signatures no longer meet their role.
     UnprovenHeadYields,
+    /// S5a: or the live beat names what was read.
+    BeatEndsRestart,
     /// S5a: until then nothing is installed.
     RestartInstallsNothing,
     /// S5b: the live beat decides between branches.
@@ -226,13 +232,13 @@ impl Device {
         let decided = s.has(Rule::BeatDecides) && named != NONE && run.contains(&named);
         let head = s.book.get(known.head);
         if known.restart {
-            if !run.contains(&checkpoint) {
+            if checkpoint != NONE && !run.contains(&checkpoint) {
                 return Place::ReadFrom(s.book.get(checkpoint).serial);
             }
             let reached = last.serial >= head.serial || !s.has(Rule::HeadStays);
             let yields = s.has(Rule::UnprovenHeadYields) && !s.book.trust(self.trust).meets(&head);
-            let settles = decided && self.ours(s, channel, s.book.get(named).serial) != named;
-            return if known.head == NONE || reached || yields || settles { Place::OtherBranch } else { Place::Behind };
+            let spoken = decided && s.has(Rule::BeatEndsRestart);
+            return if known.head == NONE || reached || yields || spoken { Place::OtherBranch } else { Place::Behind };
         }
         if known.head == NONE {
             return Place::News;
@@ -244,13 +250,14 @@ impl Device {
             (place != NONE && place != **id) || (before != NONE && before != statement.parent)
         });
         if let Some(theirs) = contradiction {
+            let settled = s.book.get(*theirs).serial <= s.book.get(checkpoint).serial && s.has(Rule::SettledIsNoFork);
             if decided && self.ours(s, channel, s.book.get(named).serial) != named {
                 return Place::OtherBranch;
             }
             let ours_is_named = named != NONE
                 && self.ours(s, channel, s.book.get(named).serial) == named
                 && s.book.get(named).serial >= s.book.get(*theirs).serial;
-            return if ours_is_named { Place::Known } else { Place::Fork(*theirs) };
+            return if ours_is_named || settled { Place::Known } else { Place::Fork(*theirs) };
         }
         let unlinked = decided && !run.contains(&known.head) && self.ours(s, channel, s.book.get(named).serial) != named;
         match () {
@@ -414,7 +421,7 @@ impl Device {
     /// S3: whether a withdrawal counts against a release: one of the log at hand, or one that is kept while it is proven.
     fn withdrawn(&self, s: &Setting, channel: usize, release: Id, at_hand: &[Id]) -> bool {
         let trust = self.trust(s);
-        let proven = |id: &Id| trust.meets(&s.book.get(*id)) || !s.has(Rule::WithdrawalProven);
+        let proven = |id: &Id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(*id));
         let kept = self.channels[channel].withdrawals;
         let against = |id: Id| match s.book.get(id).kind {
             Kind::Withdraw { release: named } if s.has(Rule::WithdrawalById) => named == release,
@@ -451,8 +458,7 @@ impl Device {
         for channel in 0..CHANNELS {
             self.settle(s, channel, before[channel]);
             let known = &mut self.channels[channel];
-            // Proofs that ended with a key that was taken away do not come back.
-            known.withdrawals.retain(|id| trust.meets(&s.book.get(id)) || !s.has(Rule::WithdrawalProven));
+            known.withdrawals.retain(|id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id)));
             let proven = |id: Id| trust.meets(&s.book.get(id));
             if !proven(known.evidence) || !proven(known.head) {
                 known.evidence = NONE;
@@ -460,12 +466,13 @@ impl Device {
         }
     }
 
-    /// S5a: another checkpoint than before makes the device read from there.
+    /// S5a: another checkpoint than before, or a head that is not proven any more, makes the device read from there.
     fn settle(&mut self, s: &Setting, channel: usize, before: Option<Id>) {
-        let checkpoint = self.checkpoint(s, channel);
-        if s.has(Rule::Restart) && checkpoint != before && checkpoint.is_some_and(|id| id != NONE) {
-            self.channels[channel].restart = true;
-        }
+        let Some(checkpoint) = self.checkpoint(s, channel) else { return };
+        let head = self.channels[channel].head;
+        let settled = checkpoint != NONE && before != Some(checkpoint);
+        let lost = head != NONE && !self.trust(s).meets(&s.book.get(head)) && s.has(Rule::UnprovenHeadRestarts);
+        self.channels[channel].restart |= (settled || lost) && s.has(Rule::Restart);
     }
 
     /// The beat that the checkpoint names: its id is the proof.

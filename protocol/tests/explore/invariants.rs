@@ -2,7 +2,7 @@
 
 use crate::{
     device::{Freshness, Rule, Setting},
-    facts::{Author, CHANNELS, Id, Kind, LIFE, NONE, PLAIN, Role, Serial},
+    facts::{Author, CHANNELS, Id, Kind, LIFE, NONE, PLAIN, Role, Serial, Trust},
     world::{Bounds, Ceremony, World},
 };
 
@@ -23,6 +23,8 @@ pub(crate) enum Broken {
     Steered,
     /// With honest brokers and without the thief it does not become CURRENT.
     Wedged,
+    /// It heals, but only with a new release, although the newest is not withdrawn.
+    NeedsRelease,
     /// It becomes CURRENT, and does not clear the newest honest release.
     NotCleared,
 }
@@ -113,54 +115,81 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
     if right != id { Err(Broken::Steered) } else { Ok(()) }
 }
 
-/// The stolen keys are taken away, an honest broker answers, and a release is published: the device is CURRENT and clears it.
-/// Says whether the new release was needed.
-pub(crate) fn heals(s: &Setting, bounds: &Bounds, world: &World) -> Result<bool, Broken> {
-    let removed = bounds.stolen.iter().all(|role| s.book.trust(world.trust).roles[*role as usize].keys == role.key(1));
-    if removed {
-        return heal_one(s, bounds, *world);
-    }
-    let what = if bounds.ceremonies.contains(&Ceremony::RemoveByBeat) && world.logs[0] == NONE { Ceremony::RemoveByBeat } else { Ceremony::Remove };
-    let mut needed = false;
-    let ways = world.ceremony(s, bounds, what);
-    if ways.is_empty() {
-        return Err(Broken::Wedged);
-    }
-    for way in ways {
-        needed |= heal_one(s, bounds, way)?;
-    }
-    Ok(needed)
-}
-
-fn heal_one(s: &Setting, bounds: &Bounds, mut world: World) -> Result<bool, Broken> {
+/// The stolen keys are taken away, an honest broker answers, and releases are published until one reaches the serial of what
+/// the device holds by honest signatures: it is CURRENT and clears the newest. Says how many releases were needed.
+pub(crate) fn heals(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize, Broken> {
+    let mut world = *world;
     for publisher in 0..bounds.publishers {
         world.offer(s, publisher);
     }
-    if bounds.beats {
-        world.sign_beat(s, world.logs);
+    if !bounds.beats {
+        return heal_by_checkpoint(s, bounds, &world);
     }
-    let mut first = world;
-    let healed = honest_contact(s, bounds, &mut first, 0);
-    let expected = expected(s, &first, 0);
-    if healed && expected != NONE && clears(s, &first, expected) {
-        return Ok(false);
+    let removed = bounds.stolen.iter().all(|role| s.book.trust(world.trust).roles[*role as usize].keys == role.key(1));
+    if removed {
+        return heal_one(s, bounds, world);
     }
-    // One new honest release.
+    let ways = world.ceremony(s, bounds, Ceremony::Remove);
+    if ways.is_empty() {
+        return Err(Broken::Wedged);
+    }
+    ways.into_iter().try_fold(0, |needed, way| Ok(needed.max(heal_one(s, bounds, way)?)))
+}
+
+/// Without beats: the keys are taken away, the log grows beyond what the device holds, and a checkpoint is put at its head.
+fn heal_by_checkpoint(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize, Broken> {
+    for mut way in world.ceremony(s, bounds, Ceremony::Remove) {
+        let mut newest = NONE;
+        for _ in 0..MOST_NEW_RELEASES {
+            newest = publish(s, &mut way).ok_or(Broken::Wedged)?;
+        }
+        let lines = way.logs;
+        way.bring_into_force(s, Trust { lines, ..s.book.trust(way.trust) });
+        if !honest_contact(s, bounds, &mut way, 0) {
+            return Err(Broken::Wedged);
+        }
+        if !clears(s, &way, newest) {
+            return Err(Broken::NotCleared);
+        }
+    }
+    Ok(MOST_NEW_RELEASES)
+}
+
+fn heal_one(s: &Setting, bounds: &Bounds, mut world: World) -> Result<usize, Broken> {
+    let mut found = Broken::Wedged;
+    for needed in 0..=MOST_NEW_RELEASES {
+        let mut expected = NONE;
+        if needed > 0 {
+            expected = publish(s, &mut world).ok_or(Broken::Wedged)?;
+        }
+        if bounds.beats {
+            world.sign_beat(s, world.logs);
+        }
+        let current = honest_contact(s, bounds, &mut world, 0);
+        if needed == 0 {
+            expected = newest(s, &world, 0);
+        }
+        match current {
+            true if expected != NONE && clears(s, &world, expected) => return Ok(needed),
+            _ if bounds.strict && needed == 0 && expected != NONE => return Err(Broken::NeedsRelease),
+            true => found = Broken::NotCleared,
+            false => found = Broken::Wedged,
+        }
+    }
+    Err(found)
+}
+
+/// How many new releases it may take: as many as the log is behind what the device has applied.
+const MOST_NEW_RELEASES: usize = 2;
+
+fn publish(s: &Setting, world: &mut World) -> Option<Id> {
     if !world.may_extend(s, 0) {
-        return Err(Broken::Wedged);
+        return None;
     }
-    let release = world.write(s, 0, world.logs[0], PLAIN, Author::First);
-    let release = if world.filed.contains(release) || world.loose.contains(release) { world.write(s, 0, world.logs[0], PLAIN, Author::Second) } else { release };
-    if !world.append(s, release) {
-        return Err(Broken::Wedged);
-    }
-    if bounds.beats {
-        world.sign_beat(s, world.logs);
-    }
-    if !honest_contact(s, bounds, &mut world, 0) {
-        return Err(Broken::Wedged);
-    }
-    if clears(s, &world, release) { Ok(true) } else { Err(Broken::NotCleared) }
+    let of = |author| world.write(s, 0, world.logs[0], PLAIN, author);
+    let gone = |id: &Id| world.filed.contains(*id) || world.loose.contains(*id);
+    let release = [of(Author::First), of(Author::Second)].into_iter().find(|id| !gone(id))?;
+    world.append(s, release).then_some(release)
 }
 
 /// It clears that, if need be by way of its barriers.
@@ -177,14 +206,14 @@ fn clears(s: &Setting, world: &World, release: Id) -> bool {
 }
 
 /// The newest release of the log that is due, unless something of the log withdraws it.
-fn expected(s: &Setting, world: &World, channel: usize) -> Id {
+fn newest(s: &Setting, world: &World, channel: usize) -> Id {
     let chain = s.book.chain(world.logs[channel]);
     let due = |id: &&Id| matches!(s.book.get(**id).kind, Kind::Release { not_before, matches: true, critical: false, .. } if not_before <= world.now);
     let Some(newest) = chain.iter().find(due) else { return NONE };
     let trust = s.book.trust(world.trust);
     let stops = |id: Id| s.book.get(id).kind == Kind::Withdraw { release: *newest };
     let kept = world.device.channels[channel].withdrawals;
-    let stopped = chain.iter().any(|id| stops(*id)) || kept.iter().any(|id| stops(id) && trust.meets(&s.book.get(id)));
+    let stopped = chain.iter().any(|id| stops(*id)) || kept.iter().any(|id| stops(id) && (s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id))));
     if stopped { NONE } else { *newest }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     device::Setting,
+    facts::Id,
     invariants::{Broken, check, heals},
     world::{Bounds, Move, World},
 };
@@ -76,8 +77,8 @@ pub(crate) struct Found {
     pub(crate) seconds: f64,
     /// Whether all states within the bounds were seen.
     pub(crate) complete: bool,
-    /// States that healed only with a new release.
-    pub(crate) needed_release: usize,
+    /// States that healed without a new release, with one, and with two.
+    pub(crate) needed: [usize; 3],
     pub(crate) broken: Option<(Broken, Vec<Move>, World)>,
 }
 
@@ -88,14 +89,14 @@ pub(crate) fn explore(s: &Setting, bounds: &Bounds, at_most: usize) -> Found {
     let mut seen: HashMap<u128, u128, BuildHasherDefault<Plain>> = HashMap::default();
     seen.insert(fingerprint(&first), 0);
     let mut level = vec![first];
-    let (mut needed_release, mut complete) = (0, true);
+    let (mut needed, mut complete) = ([0; 3], true);
     let mut broken = None;
     'all: while !level.is_empty() {
         let mut next = Vec::new();
         for world in &level {
             let found = check(s, bounds, world).and_then(|()| heals(s, bounds, world));
             match found {
-                Ok(needed) => needed_release += usize::from(needed),
+                Ok(releases) => needed[releases] += 1,
                 Err(what) => {
                     broken = Some((what, *world));
                     break 'all;
@@ -125,7 +126,7 @@ pub(crate) fn explore(s: &Setting, bounds: &Bounds, at_most: usize) -> Found {
         path.reverse();
         (what, walk(s, bounds, &path), world)
     });
-    Found { states, seconds: begun.elapsed().as_secs_f64(), complete, needed_release, broken }
+    Found { states, seconds: begun.elapsed().as_secs_f64(), complete, needed, broken }
 }
 
 /// The moves along a path of fingerprints.
@@ -141,6 +142,11 @@ fn walk(s: &Setting, bounds: &Bounds, path: &[u128]) -> Vec<Move> {
     moves
 }
 
+fn short(s: &Setting, id: Id) -> String {
+    let statement = s.book.get(id);
+    format!("{} = {:?}, above {}, {:?}, keys {:x}, {:?}", id, statement.serial, statement.parent, statement.kind, statement.keys, statement.author)
+}
+
 /// A trace that a person can read.
 pub(crate) fn tell(s: &Setting, moves: &[Move]) -> String {
     use std::fmt::Write as _;
@@ -148,9 +154,9 @@ pub(crate) fn tell(s: &Setting, moves: &[Move]) -> String {
     for by in moves {
         let _ = match by {
             Move::Sign { id, .. } | Move::Forge { id } | Move::Post { id } | Move::GiveBeat { id } | Move::Apply { id, .. } | Move::GiveRun { top: id, .. } => {
-                writeln!(text, "  {by:?}: {:?}", s.book.get(*id))
+                writeln!(text, "  {by:?}: {}", short(s, *id))
             }
-            Move::Ceremony { trust } => writeln!(text, "  {by:?}: {:?}", s.book.trust(*trust)),
+            Move::Ceremony { trust } => writeln!(text, "  {by:?}: {:?}", (s.book.trust(*trust).lines, s.book.trust(*trust).beat_line)),
             _ => writeln!(text, "  {by:?}"),
         };
     }

@@ -36,6 +36,8 @@ pub(crate) struct Bounds {
     pub(crate) forgeries: u8,
     pub(crate) ceremonies: &'static [Ceremony],
     pub(crate) reboots: bool,
+    /// It must heal without a new release, if the newest is not withdrawn.
+    pub(crate) strict: bool,
     pub(crate) withdrawals: bool,
     /// The releases that are published.
     pub(crate) releases: &'static [Kind],
@@ -54,6 +56,7 @@ impl Default for Bounds {
             forgeries: 0,
             ceremonies: &[],
             reboots: false,
+            strict: false,
             withdrawals: true,
             releases: &[PLAIN],
         }
@@ -61,6 +64,43 @@ impl Default for Bounds {
 }
 
 impl Bounds {
+    pub(crate) fn from_environment(mut self) -> Self {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u8>().unwrap());
+        if let Some(n) = number("SERIALS") {
+            self.serials[0] = n;
+        }
+        if let Some(n) = number("TIME") {
+            self.time = n;
+        }
+        if let Some(n) = number("PUBLISHERS") {
+            self.publishers = n.into();
+        }
+        if let Some(n) = number("SIGNS") {
+            self.signs = n;
+        }
+        if let Some(n) = number("FORGERIES") {
+            self.forgeries = n;
+        }
+        self.strict = number("STRICT").is_some();
+        self.reboots = number("REBOOTS").is_some();
+        if let Some(n) = number("SECOND") {
+            self.serials[1] = n;
+        }
+        if number("NOBEATS").is_some() {
+            self.beats = false;
+        }
+        if let Ok(text) = std::env::var("CEREMONIES") {
+            self.ceremonies = match text.as_str() {
+                "remove" => &[Ceremony::Remove],
+                "routine" => &[Ceremony::Routine],
+                "routine,remove" => &[Ceremony::Routine, Ceremony::Remove],
+                "remove,routine" => &[Ceremony::Remove, Ceremony::Routine],
+                "beat" => &[Ceremony::RemoveByBeat],
+                _ => panic!(),
+            };
+        }
+        self
+    }
     pub(crate) fn is_stolen(&self, role: Role) -> bool {
         self.stolen.contains(&role)
     }
