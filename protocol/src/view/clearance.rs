@@ -272,10 +272,9 @@ impl View {
     }
 
     fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
-        let (channel, release) = (statement.channel(), statement.serial());
-        let here = log.iter().map(|statement| &**statement).chain(self.withdrawals(channel));
-        let withdraws = |by: &&Statement| matches!(by.body(), Body::Withdraw(withdraw) if withdraw.withdraws == statement.head());
-        if let Some(by) = here.into_iter().find(withdraws)
+        let release = statement.serial();
+        let mut here = log.iter().map(|by| &**by).filter(|by| withdrawn(by) == Some(statement.head()));
+        if let Some(by) = here.next().or_else(|| self.withdrawn(statement))
             && let Body::Withdraw(withdraw) = by.body()
         {
             return Err(NotNow::Withdrawn { release, by: by.serial(), reason: withdraw.reason.clone() });
@@ -286,10 +285,10 @@ impl View {
         }
     }
 
-    /// The withdrawals that are kept and proven.
-    fn withdrawals(&self, channel: &Channel) -> impl Iterator<Item = &Statement> {
-        let kept: &[super::Withdrawal] = self.known(channel).map_or(&[], |known| &known.withdrawals);
-        kept.iter().filter(|kept| self.counts(kept)).map(|kept| &kept.by)
+    /// The withdrawal that counts against a release, of those that are kept and proven.
+    pub fn withdrawn(&self, release: &Statement) -> Option<&Statement> {
+        let kept = &self.known(release.channel())?.withdrawals;
+        kept.iter().find(|kept| kept.release == release.head() && self.counts(kept)).map(|kept| &kept.by)
     }
 
     pub(super) fn counts(&self, kept: &super::Withdrawal) -> bool {
