@@ -4,6 +4,7 @@
 mod costs;
 mod interop;
 mod setup;
+mod size;
 
 use std::{
     path::{Path, PathBuf},
@@ -92,6 +93,12 @@ enum Task {
         /// Record them anew
         #[arg(long)]
         record: bool,
+    },
+    /// Lines of code of each part, beside what it may have
+    Size {
+        /// Fail where there is more
+        #[arg(long)]
+        keep: bool,
     },
     /// How large is what is shipped: the daemon, a device's program and memory, the verifier without the standard library
     Sizes,
@@ -415,6 +422,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
         Task::Instructions { record } => costs::instructions(record),
+        Task::Size { keep } => size::print(keep),
         Task::Sizes => costs::sizes(),
         Task::Growth => build().and_then(|()| run(&mut trial("growth"))),
         Task::Peers { rounds, suites, page } => peers(rounds, &suites, page),

@@ -2,10 +2,10 @@
 
 use alloc::{collections::BTreeMap, string::String};
 
-use super::{Now, View, freshness::Freshness};
+use super::{Now, View, Withdrawal, freshness::Freshness};
 use crate::{
     Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, rollout,
-    statement::{Body, Kind, Release},
+    statement::{Body, Release},
     trust::{Settled, Trust},
 };
 
@@ -170,7 +170,7 @@ impl View {
     /// Why there is none.
     pub fn clear(&self, channel: &Channel, log: &[Verified<Statement>], profile: &Profile, now: &Now) -> Result<Clear, NotNow> {
         let cover = self.cover(channel, now)?;
-        let time = self.time(now);
+        let time = self.time(channel, now);
         let lowest = log.first().map_or(cover.serial, |first| first.serial());
         let ends = |from: Serial| NotNow::LogEnds { from, head: cover.serial };
         let complete = log.last().map(|last| last.head()) == self.head(channel) && log.iter().any(|s| s.head() == cover);
@@ -230,13 +230,19 @@ impl View {
     /// # Errors
     /// Why not.
     pub fn may_finish(&self, statement: &Statement, log: &[Verified<Statement>], now: &Now) -> Result<(), NotNow> {
-        self.check_trust(statement.channel(), now)?;
+        let channel = statement.channel();
+        self.check_trust(channel, now)?;
+        let whole = log.last().map(|last| last.head()) == self.head(channel) && log.iter().any(|s| s.head() == statement.head());
+        if !whole {
+            let head = self.head(channel).map_or(statement.serial(), |head| head.serial);
+            return Err(NotNow::LogEnds { from: statement.serial(), head });
+        }
         self.check_stopped(statement, log)
     }
 
     fn check_trust(&self, channel: &Channel, now: &Now) -> Result<&Trust, NotNow> {
         let trust = self.trust().ok_or(NotNow::NoTrust)?;
-        if trust.is_expired(self.time(now)) {
+        if trust.is_expired(self.time(channel, now)) {
             return Err(NotNow::Expired { trust: trust.serial(), expires: trust.rules().expires });
         }
         if trust.rules().is_closed(channel) {
@@ -251,8 +257,8 @@ impl View {
         if let Settled::Missing(beat) = trust.checkpoint(channel) {
             return Err(NotNow::Unsettled(beat.serial));
         }
-        if let Some(checkpoint) = self.restart(channel) {
-            return Err(NotNow::Restart(checkpoint.serial));
+        if let Some(serial) = self.restart(channel) {
+            return Err(NotNow::Restart(serial));
         }
         let freshness = self.freshness(channel, now);
         let head = self.head(channel).ok_or(NotNow::NotCurrent(freshness))?;
@@ -263,45 +269,26 @@ impl View {
         if freshness == Freshness::Forked { Err(NotNow::Undecided) } else { Ok(head) }
     }
 
-    /// The serial of the release that was applied last, while it is proven: by its own signatures, or in its place in the log.
+    /// The serial of the release that was applied last, while it is proven: by its own signatures, as a checkpoint, or in its place
+    /// in the log. Before anything was applied, that which the image came with.
     fn applied_in(&self, channel: &Channel, log: &[Verified<Statement>]) -> Option<Serial> {
-        let applied = self.applied(channel)?;
+        let Some(applied) = self.applied(channel) else { return self.known(channel)?.came_with };
         let linked = log.iter().any(|statement| statement.head() == applied.head());
-        let proven = linked || self.trust()?.verify_run(channel, [applied.clone()].into()).is_ok();
+        let trust = self.trust()?;
+        let proven = linked || trust.checkpoint(channel) == Settled::At(applied.head()) || trust.meets(applied);
         proven.then(|| applied.serial())
     }
 
     fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
-        let (channel, release) = (statement.channel(), statement.serial());
-        let here = log.iter().map(|statement| &**statement).chain(self.withdrawals(channel));
-        let withdraws = |by: &&Statement| matches!(by.body(), Body::Withdraw(withdraw) if withdraw.withdraws == statement.head());
-        if let Some(by) = here.into_iter().find(withdraws)
-            && let Body::Withdraw(withdraw) = by.body()
-        {
-            return Err(NotNow::Withdrawn { release, by: by.serial(), reason: withdraw.reason.clone() });
+        let release = statement.serial();
+        let here = log.iter().filter_map(|by| Withdrawal::of(by));
+        let kept = self.known(statement.channel()).into_iter().flat_map(|known| known.withdrawals.iter().cloned());
+        if let Some(Withdrawal { by, reason, .. }) = here.chain(kept).find(|by| by.release == statement.head()) {
+            return Err(NotNow::Withdrawn { release, by, reason });
         }
         match statement.unknown_critical() {
             Some(field) => Err(NotNow::Critical { release, field: field.into() }),
             None => Ok(()),
         }
-    }
-
-    /// The withdrawals that are kept and proven.
-    fn withdrawals(&self, channel: &Channel) -> impl Iterator<Item = &Statement> {
-        let kept: &[super::Withdrawal] = self.known(channel).map_or(&[], |known| &known.withdrawals);
-        kept.iter().filter(|kept| self.counts(kept)).map(|kept| &kept.by)
-    }
-
-    pub(super) fn counts(&self, kept: &super::Withdrawal) -> bool {
-        let Some(trust) = self.trust() else { return false };
-        kept.linked_under == Some(trust.serial()) || trust.check(&kept.by).is_ok()
-    }
-}
-
-/// Releases and withdrawals are the only kinds in a channel that a device follows.
-pub(super) fn withdrawn(statement: &Statement) -> Option<Head> {
-    match statement.body() {
-        Body::Withdraw(withdraw) if statement.kind() == Kind::Withdraw => Some(withdraw.withdraws),
-        _ => None,
     }
 }

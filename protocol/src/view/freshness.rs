@@ -104,12 +104,13 @@ impl View {
         if let Some(field) = beat.unknown_critical() {
             return Err(refused(VerifyError::Critical { field: field.into() }));
         }
-        if let Some(clock) = trusted_clock(now, self.signed_time(now)).filter(|clock| beat.time() > clock.plus(FUTURE_SECONDS)) {
+        let clock = trusted_clock(now, self.signed_time(Some(beat.channel()), now));
+        if let Some(clock) = clock.filter(|clock| beat.time() > clock.plus(FUTURE_SECONDS)) {
             return Err(refused(VerifyError::BeatFuture { time: beat.time(), clock }));
         }
         let known = self.beats.get(beat.channel()).filter(|known| known.proven);
         if known.is_none_or(|known| known.statement.serial() < serial) {
-            let seen = self.moment(now);
+            let seen = self.moment(Some(beat.channel()), now);
             self.beats.insert(beat.channel().clone(), SeenBeat { statement: beat, seen, proven: true });
             self.settle_forks(now);
         }
@@ -123,21 +124,19 @@ impl View {
         Some((seen, seen.beat()?))
     }
 
-    /// When a beat ends: at its `Expires`, after a day at the latest, and after as long as that from first sight.
-    fn ends(&self, seen: &SeenBeat, beat: &Beat, now: &Now) -> Option<Timestamp> {
-        let time = self.time(now);
-        if trusted_clock(now, self.signed_time(now)).is_none() && seen.seen.boot != now.boot {
-            return None;
-        }
+    /// When a beat ends: at its `Expires`, after a day at the latest, and after as long as that from first sight. Without a clock a
+    /// beat of an earlier life of the machine is none.
+    fn ends(&self, channel: &Channel, seen: &SeenBeat, beat: &Beat, now: &Now) -> Option<Timestamp> {
+        let clock = trusted_clock(now, self.signed_time(Some(seen.statement.channel()), now));
         let life = seen.life(beat);
-        let left = life.saturating_sub(seen.seen.elapsed(now, time));
-        Some(seen.statement.time().plus(life).min(time.plus(left)))
+        let left = life.saturating_sub(seen.seen.elapsed(now, clock)?);
+        Some(seen.statement.time().plus(life).min(self.time(channel, now).plus(left)))
     }
 
     /// What the live beat names for a channel, and until when it is live. It names the trust in force, or it is none.
     pub fn live(&self, channel: &Channel, now: &Now) -> Option<(Head, Timestamp)> {
         let (seen, beat) = self.beat_of(channel)?;
-        let until = self.ends(seen, beat, now).filter(|until| self.time(now) < *until)?;
+        let until = self.ends(channel, seen, beat, now).filter(|until| self.time(channel, now) < *until)?;
         let trust = self.trust()?;
         (beat.head(trust.statement().channel()) == Some(trust.head())).then_some(())?;
         Some((beat.head(channel)?, until))
@@ -149,11 +148,8 @@ impl View {
         let live = self.live(channel, now);
         let named = self.beat_of(channel).map(|(_, beat)| beat);
         let of = |channel: &Channel| named.and_then(|beat| beat.head(channel));
-        if let Some(head) = of(channel).filter(|named| self.id_at(channel, named.serial).is_some_and(|id| id != named.id)) {
-            // What lies below a checkpoint that our head stands on is settled, whatever a beat says.
-            if !self.is_settled_above(channel, head.serial) {
-                return Freshness::Forked;
-            }
+        if of(channel).is_some_and(|named| self.id_at(channel, named.serial).is_some_and(|id| id != named.id)) {
+            return Freshness::Forked;
         }
         let trust_named = of(trust.statement().channel());
         if trust_named.is_some_and(|named| named.serial == trust.serial() && named.id != trust.head().id) {

@@ -8,7 +8,7 @@ mod fork;
 pub mod freshness;
 mod moment;
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
 pub use fork::Fork;
 pub use freshness::SeenBeat;
@@ -18,25 +18,27 @@ use crate::{
     Anchor, Channel, Head, Requirement, Serial, Statement, StatementId, Timestamp, Verified,
     limits::{CHAIN_LINKS, WITHDRAWALS},
     log::{self, Place},
+    statement::Body,
     trust::{Run, Settled, Trust},
     verify::VerifyError,
 };
 
-/// A withdrawal that was met, on whatever branch.
-#[derive(Clone, Debug)]
+/// A withdrawal that was met, on whatever branch. It counts against this release whatever becomes of the key that signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Withdrawal {
     /// What it withdraws.
     pub release: Head,
-    /// The withdrawal.
-    pub by: Statement,
-    /// The trust under which links have proven it; without that it counts as long as its own signatures do.
-    pub linked_under: Option<Serial>,
+    /// The serial of the withdrawal.
+    pub by: Serial,
+    /// Why.
+    pub reason: String,
 }
 
 impl Withdrawal {
     /// What a statement withdraws; none if it is no withdrawal.
-    pub fn of(by: Statement, linked_under: Option<Serial>) -> Option<Self> {
-        Some(Self { release: clearance::withdrawn(&by)?, by, linked_under })
+    pub fn of(by: &Statement) -> Option<Self> {
+        let Body::Withdraw(withdraw) = by.body() else { return None };
+        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone() })
     }
 }
 
@@ -55,6 +57,8 @@ pub struct Known {
     pub withdrawals: Vec<Withdrawal>,
     /// The release that was applied last.
     pub applied: Option<Statement>,
+    /// The serial that the machine's image came with: nothing below it is installed.
+    pub came_with: Option<Serial>,
     /// The last statement that the application has dealt with.
     pub delivered: Option<Head>,
 }
@@ -215,25 +219,32 @@ impl View {
         self.trust().is_some_and(|trust| trust.beat_channel(channel).is_some())
     }
 
-    /// The latest signed time, running on by the monotonic clock since it was seen.
-    fn signed_time(&self, now: &Now) -> Timestamp {
+    /// The latest signed time that speaks for the channel of some beats, running on by the monotonic clock since it was seen.
+    fn signed_time(&self, beats: Option<&Channel>, now: &Now) -> Timestamp {
         let trust = self.trust().map(|trust| {
             let ran = self.trust_seen.map_or(0, |seen| seen.ran(now));
             trust.statement().time().plus(ran)
         });
-        let beats = self.beats.values().filter(|seen| seen.proven).map(|seen| seen.statement.time().plus(seen.seen.ran(now)));
-        beats.chain(trust).max().unwrap_or(Timestamp::from_seconds(0))
+        let beat = beats.and_then(|beats| self.beats.get(beats)).filter(|seen| seen.proven);
+        let beat = beat.map(|beat| beat.statement.time().plus(beat.seen.ran(now)));
+        trust.max(beat).unwrap_or(Timestamp::from_seconds(0))
     }
 
-    /// The time that counts: the latest of the clock, the time of the trust in force and that of the newest beat that is proven,
-    /// which run on by the monotonic clock. A clock that is more than a day behind the other two is none.
-    pub fn time(&self, now: &Now) -> Timestamp {
-        let signed = self.signed_time(now);
+    fn beats_for(&self, channel: &Channel) -> Option<Channel> {
+        self.trust()?.beat_channel(channel)
+    }
+
+    /// The time that counts for a channel: the latest of the clock, the time of the trust in force and that of the newest proven
+    /// beat that speaks for the channel, which run on by the monotonic clock. A clock that is more than a day behind the other two
+    /// is none.
+    pub fn time(&self, channel: &Channel, now: &Now) -> Timestamp {
+        let signed = self.signed_time(self.beats_for(channel).as_ref(), now);
         moment::trusted_clock(now, signed).map_or(signed, |clock| clock.max(signed))
     }
 
-    fn moment(&self, now: &Now) -> Moment {
-        Moment { time: self.time(now), monotonic: now.monotonic, boot: now.boot }
+    fn moment(&self, beats: Option<&Channel>, now: &Now) -> Moment {
+        let clock = moment::trusted_clock(now, self.signed_time(beats, now));
+        Moment { clock, monotonic: now.monotonic, boot: now.boot }
     }
 
     /// The next statements of the trust log come into force, one after the other.
@@ -247,7 +258,7 @@ impl View {
             self.step(statement).map_err(|error| (serial, error))
         });
         if before != self.trust().map(Trust::head) {
-            self.trust_seen = Some(self.moment(now));
+            self.trust_seen = Some(self.moment(None, now));
             let trust = self.trust.clone();
             for beat in self.beats.values_mut() {
                 beat.proven = trust.as_ref().is_some_and(|trust| trust.check(&beat.statement).is_ok());
@@ -286,31 +297,26 @@ impl View {
         taken
     }
 
-    /// Notes that the head stands on the checkpoint, where that is seen without reading; what links proved under an earlier trust
-    /// is proven below a checkpoint still, and a fork below it is over.
+    /// Notes that the head stands on the checkpoint, where that is seen without reading; a fork below it is over then.
     fn stand(&mut self, channel: &Channel) {
         let Some(trust) = self.trust.clone() else { return };
         let Settled::At(checkpoint) = trust.checkpoint(channel) else { return };
         let on_chain = self.id_at(channel, checkpoint.serial) == Some(checkpoint.id);
-        let proven = self.newest(channel).is_some();
+        let stays = on_chain && self.head_counts(channel);
         let Some(known) = self.channels.get_mut(channel) else { return };
-        if on_chain && proven {
+        if stays {
             known.settled = Some(checkpoint);
-            let (newest, links) = (known.newest.as_ref().map(Statement::head), &known.links);
-            let on_chain = |head: Head| newest == Some(head) || links.contains(&head);
-            for kept in &mut known.withdrawals {
-                if kept.by.serial() <= checkpoint.serial && kept.linked_under.is_some() && on_chain(kept.by.head()) {
-                    kept.linked_under = Some(trust.serial());
-                }
-            }
         }
-        if known.settled == Some(checkpoint) && known.fork.as_ref().is_some_and(|fork| fork.serial() <= checkpoint.serial) {
+        let over = |fork: &Fork| fork.serial() <= checkpoint.serial || !fork.is_proven(&trust);
+        if known.settled == Some(checkpoint) && known.fork.as_ref().is_some_and(over) {
             known.fork = None;
         }
-        let both = |fork: &Fork| fork.is_proven(&trust);
-        if known.fork.as_ref().is_some_and(|fork| !both(fork)) && known.settled == Some(checkpoint) {
-            known.fork = None;
-        }
+    }
+
+    /// Whether the head's own signatures meet its role under the trust in force, or it is the checkpoint.
+    fn head_counts(&self, channel: &Channel) -> bool {
+        let (Some(trust), Some(head)) = (self.trust(), self.known(channel).and_then(|known| known.newest.as_ref())) else { return false };
+        trust.checkpoint(channel) == Settled::At(head.head()) || trust.meets(head)
     }
 
     /// The id of our chain at a serial, as far as links have led there.
@@ -328,11 +334,17 @@ impl View {
         matches!(trust.checkpoint(channel), Settled::At(head) if head.serial >= serial && settled == Some(head))
     }
 
-    /// The checkpoint that the channel has still to be read from.
-    pub fn restart(&self, channel: &Channel) -> Option<Head> {
-        let Settled::At(checkpoint) = self.trust()?.checkpoint(channel) else { return None };
+    /// From where the channel has still to be read: from the checkpoint of the trust in force, if that is another than before; and
+    /// from the first statement, if there is none and that trust does not prove the head any more.
+    pub fn restart(&self, channel: &Channel) -> Option<Serial> {
+        let trust = self.trust()?;
         let known = self.known(channel)?;
-        (known.newest.is_some() && known.settled != Some(checkpoint)).then_some(checkpoint)
+        known.newest.as_ref()?;
+        match trust.checkpoint(channel) {
+            Settled::At(checkpoint) => (known.settled != Some(checkpoint)).then_some(checkpoint.serial),
+            Settled::Nothing => (!self.head_counts(channel)).then_some(Serial::FIRST),
+            Settled::Missing(_) => None,
+        }
     }
 
     /// What the live beat names, if links that were read do not lead there from our head: then the branch of that statement is
@@ -354,8 +366,8 @@ impl View {
         let after = |head: Head| head.serial.next().unwrap_or(head.serial);
         let mut from = after(head);
         from = from.min(known.delivered.map_or(Serial::FIRST, after));
-        if let Some(checkpoint) = self.restart(channel) {
-            from = from.min(checkpoint.serial);
+        if let Some(serial) = self.restart(channel) {
+            from = from.min(serial);
         }
         if let Some(named) = self.named_elsewhere(channel, now) {
             from = from.min(known.links.first().map_or(head.serial, |lowest| lowest.serial)).min(named.serial);
@@ -371,9 +383,12 @@ impl View {
         let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
-        for by in &run.statements {
-            if let Some(new) = Withdrawal::of((**by).clone(), Some(trust.serial())) {
-                self.keep_withdrawal(channel, new);
+        for by in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
+            let applied = self.applied(channel).is_some_and(|applied| applied.head() == by.release);
+            let on_chain = self.id_at(channel, by.release.serial) == Some(by.release.id);
+            // A withdrawal of what was never read is taken note of when that is read: its log has it.
+            if applied || on_chain || run.statements.iter().any(|statement| statement.head() == by.release) {
+                self.keep_withdrawal(channel, by);
             }
         }
         Ok(run)
@@ -381,20 +396,12 @@ impl View {
 
     /// One for each release; those of the releases with the highest serials stay.
     fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
-        let kept: &[Withdrawal] = self.known(channel).map_or(&[], |known| &known.withdrawals);
-        let place = |w: &Withdrawal| (w.release.serial, *w.release.id.octets());
-        let at = kept.partition_point(|old| place(old) < place(&new));
-        let same = kept.get(at).filter(|old| old.release == new.release);
-        if same.is_some_and(|old| self.counts(old)) {
+        let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
+        if kept.iter().any(|old| old.release == new.release) {
             return;
         }
-        let replaces = same.is_some();
-        let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
-        if replaces {
-            kept[at] = new;
-        } else {
-            kept.insert(at, new);
-        }
+        let at = kept.partition_point(|old| old.release.serial <= new.release.serial);
+        kept.insert(at, new);
         if kept.len() > WITHDRAWALS {
             kept.remove(0);
         }
@@ -433,19 +440,22 @@ impl View {
         let first = run.first().map(|first| first.serial());
         let last = run.last().map(|last| last.serial());
         let contradiction = run.iter().position(|statement| self.contradicts(channel, head, statement));
-        if let Some(checkpoint) = self.restart(channel) {
-            let proven = self.newest(channel).is_some();
-            return match through {
-                None if above(&checkpoint) => Err(Refusal::ReadFrom { serial: checkpoint.serial.min(head.serial) }),
+        if let Some(serial) = self.restart(channel) {
+            let reached = match checkpoint {
+                Some(_) => through.is_some(),
+                None => first == Some(Serial::FIRST) || gap,
+            };
+            return match reached {
+                false if first > Some(serial) => Err(Refusal::ReadFrom { serial: serial.min(head.serial) }),
                 // Below the checkpoint the log goes on as ever.
-                None if contradiction.is_none() => news(self.undelivered(channel, head, run), None, false),
-                None => news(Vec::new(), None, false),
-                Some(_) if contradiction.is_none() && last >= Some(head.serial) => {
+                false if contradiction.is_none() => news(self.undelivered(channel, head, run), None, false),
+                false => news(Vec::new(), None, false),
+                true if contradiction.is_none() && last >= Some(head.serial) && (checkpoint.is_some() || last > Some(head.serial)) => {
                     news(self.undelivered(channel, head, run), through, false)
                 }
-                Some(_) if last >= Some(head.serial) || !proven => news(run, through, true),
+                true if last >= Some(head.serial) || !self.head_counts(channel) => news(run, through, true),
                 // A broker that is behind says nothing about our head.
-                Some(_) => news(Vec::new(), None, false),
+                true => news(Vec::new(), None, false),
             };
         }
         if let Some(named) = self.named_elsewhere(channel, now).filter(|_| below.is_empty() && !run.is_empty()) {
@@ -463,6 +473,10 @@ impl View {
         };
         if self.is_settled_above(channel, run[at].serial()) {
             return news(Vec::new(), None, false);
+        }
+        if let Some(checkpoint) = checkpoint.filter(|checkpoint| above(checkpoint) && !gap) {
+            // The upper part of a branch that was settled against is no fork.
+            return Err(Refusal::ReadFrom { serial: checkpoint.serial });
         }
         match self.known(channel).and_then(|known| known.newest.as_ref()) {
             Some(newest) => Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..])))),
@@ -559,6 +573,11 @@ impl View {
                 known.fork = None;
             }
         }
+    }
+
+    /// Takes note of the serial that the machine's image came with.
+    pub fn note_came_with(&mut self, channel: &Channel, serial: Serial) {
+        self.channels.entry(channel.clone()).or_default().came_with = Some(serial);
     }
 
     /// Takes note of a release that was applied.

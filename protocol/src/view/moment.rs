@@ -23,8 +23,8 @@ impl Now {
 /// When something was seen first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// The device's time then.
-    pub time: Timestamp,
+    /// The clock then, if it counted.
+    pub clock: Option<Timestamp>,
     /// The monotonic clock then.
     pub monotonic: u64,
     /// In which life of the machine.
@@ -36,9 +36,13 @@ impl Moment {
     pub(super) fn ran(&self, now: &Now) -> u64 {
         if self.boot == now.boot { now.monotonic.saturating_sub(self.monotonic) } else { 0 }
     }
-    /// Seconds that have passed since, at least: by the monotonic clock, or by the device's time.
-    pub(super) fn elapsed(&self, now: &Now, time: Timestamp) -> u64 {
-        self.ran(now).max(time.seconds().saturating_sub(self.time.seconds()))
+    /// Seconds that have passed since: by the monotonic clock, or, after another start, by the clock. Unknown without either.
+    pub(super) fn elapsed(&self, now: &Now, clock: Option<Timestamp>) -> Option<u64> {
+        if self.boot == now.boot {
+            return Some(self.ran(now));
+        }
+        let clock = clock?;
+        Some(self.clock.map_or(0, |seen| clock.seconds().saturating_sub(seen.seconds())))
     }
 }
 
