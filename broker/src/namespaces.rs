@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tidings_protocol::{Anchor, Channel, Namespace, Serial, Statement, trust::Trust, verify::VerifyError};
+use tidings_protocol::{Anchor, Channel, Namespace, Statement, trust::Trust, verify::VerifyError};
 
 use crate::store::{Store, StoreError};
 
@@ -52,8 +52,8 @@ impl Namespaces {
                 return Ok(Provisioned { anchor: anchor.clone(), trust: ArcSwapOption::empty() });
             };
             let missing = || StoreError::Damaged(log.to_string());
-            let first = store.get(&log, Serial::FIRST)?.ok_or_else(missing)?;
-            if first.statement.id() != anchor.id {
+            let first = store.get(&log, anchor.head.serial)?.ok_or_else(missing)?;
+            if first.statement.id() != anchor.head.id {
                 return Err(NamespaceError::OtherAnchor(anchor.namespace.clone()));
             }
             let newest = store.get(&log, marks.head.serial)?.ok_or_else(missing)?;

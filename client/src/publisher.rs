@@ -4,7 +4,6 @@ use tidings_protocol::{
     Channel, Head, Statement, Verified, View,
     log::{self, Place},
     nntp::{LostRace, Response, code},
-    statement::Kind,
     trust::Trust,
     view::Refusal,
 };
@@ -12,9 +11,9 @@ use tidings_protocol::{
 use tokio::time::timeout;
 
 use crate::{
-    Connection, Error, Source, State,
-    asking::refused,
+    Connection, Error, OutboxError, Source, State,
     limits::{ASK, BACKLOG_OCTETS},
+    poll::refused,
     source::walk_trust,
     survey,
 };
@@ -25,6 +24,9 @@ pub enum PublishError {
     /// The broker could not be used.
     #[error(transparent)]
     Client(#[from] Error),
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// Somebody else was first, or the statement was made for another head.
     #[error("the head of the channel is {} now; make and sign the statement anew to follow it", show(.0.as_ref()))]
     LostRace(Option<Head>),
@@ -109,16 +111,18 @@ impl Publisher {
             Err(error @ Error::Verify { .. }) => error,
             Err(error) => return Err(error),
         };
-        let (anchor, known) = (self.source.anchor().clone(), self.trust().map_or(1, |trust| trust.serial().number()));
+        let (anchor, known) = (self.source.anchor().clone(), self.trust().map_or(0, |trust| trust.serial().number()));
         let log = anchor.namespace.trust_log();
         let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
         let last = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
         self.connection.group(&log, None).await?;
-        let statements = self.connection.articles(&log, 1..=known, BACKLOG_OCTETS).await?;
+        let statements = self.connection.articles(&log, anchor.head.serial.number()..=known, BACKLOG_OCTETS).await?;
         let mut walked = View::new(anchor);
         for statement in statements {
-            walked.take_trust([statement]).map_err(|(serial, source)| refused(&log, Refusal::Verify { serial, source }))?;
-            let proven = last.iter().find(|beat| walked.trust().is_some_and(|trust| trust.meets(Kind::Beat, beat)));
+            walked
+                .take_trust([statement], &self.state.now())
+                .map_err(|(serial, source)| refused(&log, Refusal::Verify { serial, source }))?;
+            let proven = last.iter().find(|beat| walked.trust().is_some_and(|trust| trust.check(beat).is_ok()));
             if let Some(beat) = proven {
                 return Ok(Some(beat.head()));
             }

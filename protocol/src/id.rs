@@ -71,6 +71,10 @@ impl Digest {
     pub fn from_octets(octets: [u8; 32]) -> Self {
         Self(octets)
     }
+    /// The 32 octets.
+    pub fn octets(&self) -> &[u8; 32] {
+        &self.0
+    }
     fn from_hex(hex: &str) -> Option<Self> {
         let mut octets = [0; 32];
         let read = base16ct::lower::decode(hex, &mut octets).ok()?.len();

@@ -41,6 +41,16 @@ pub enum Settled {
     Missing(Head),
 }
 
+impl Settled {
+    /// What it has settled on, as far as that is at hand.
+    pub fn head(self) -> Option<Head> {
+        match self {
+            Self::At(head) => Some(head),
+            Self::Nothing | Self::Missing(_) => None,
+        }
+    }
+}
+
 impl TrustRules {
     /// Of the roles of a kind whose patterns match a channel, the most specific alone counts. A beat is allowed in the beat
     /// channel of a role only, and by that role.
@@ -423,16 +433,15 @@ impl Trust {
         if self.rules().is_closed(channel) {
             return Err(VerifyError::Closed { channel: channel.clone(), trust: self.serial() });
         }
-        if let Settled::At(checkpoint) = self.checkpoint(channel) {
-            // What follows another statement in that place belongs to a branch that was settled against: it is no fork.
-            let places = [Some(statement.head()), statement.predecessor()];
-            if let Some(other) = places.into_iter().flatten().find(|head| head.serial == checkpoint.serial && head.id != checkpoint.id) {
-                return Err(VerifyError::Checkpoint { serial: other.serial, expected: checkpoint.id, found: other.id });
-            }
+        if let Some(needed) = statement.trust().filter(|needed| *needed > self.serial()) {
+            return Err(VerifyError::NewerTrust { needed, known: self.serial() });
         }
-        match statement.trust() {
-            Some(needed) if needed > self.serial() => Err(VerifyError::NewerTrust { needed, known: self.serial() }),
-            _ => Ok(()),
+        let Settled::At(checkpoint) = self.checkpoint(channel) else { return Ok(()) };
+        // What follows another statement in that place belongs to a branch that was settled against: it is no fork.
+        let places = [Some(statement.head()), statement.predecessor()];
+        match places.into_iter().flatten().find(|head| head.serial == checkpoint.serial && head.id != checkpoint.id) {
+            Some(other) => Err(VerifyError::Checkpoint { serial: other.serial, expected: checkpoint.id, found: other.id }),
+            None => Ok(()),
         }
     }
 

@@ -233,7 +233,7 @@ impl Writer {
         }
         if marks.is_some_and(|marks| follows.is_some_and(|f| f.serial == marks.head.serial)) {
             // It follows another statement than our head, in the head's place.
-            if trust.checkpoint(&channel).is_some_and(|checkpoint| checkpoint == here) && self.leave_branch(pending, &channel) {
+            if trust.checkpoint(&channel).head().is_some_and(|checkpoint| checkpoint == here) && self.leave_branch(pending, &channel) {
                 return Err(AppendError::Later);
             }
             self.look_for_fork(pending, &statement);
@@ -296,7 +296,7 @@ impl Writer {
     /// A statement in whose place another one stands: the proof of a fork, or the branch that trust has settled on.
     fn take_contradiction(&mut self, pending: &mut Pending, trust: &Trust, copy: Offer, marks: Option<Marks>) -> Result<bool, AppendError> {
         let (channel, here) = (copy.statement().channel().clone(), copy.statement().head());
-        let checkpoint = trust.checkpoint(&channel);
+        let checkpoint = trust.checkpoint(&channel).head();
         let linked = self.linked_from(&channel, here);
         // An island that has come down through a checkpoint is the log, and what is here is not.
         let through = |island: &Island| checkpoint.is_some_and(|c| here.serial < c.serial && c.serial <= island.top.serial);

@@ -533,7 +533,7 @@ impl Writer {
         let by_count = retention.count.map_or(0, |count| (head.number() + 1).saturating_sub(count));
         let oldest = retention.age.map(|age| now.seconds().saturating_sub(age.as_secs()));
         // A device that doubts its branch reads from the checkpoint on.
-        let settled = self.namespaces.trust(&log.channel).and_then(|trust| trust.checkpoint(&log.channel)).map(|c| c.serial);
+        let settled = self.namespaces.trust(&log.channel).and_then(|trust| trust.checkpoint(&log.channel).head()).map(|c| c.serial);
         let mut batch = Batch::default();
         let mut low = marks.low;
         while low < head && settled.is_none_or(|settled| low < settled) {

@@ -204,7 +204,7 @@ fn own_floor(shared: &Shared, channel: &Channel, high: u32) -> u32 {
     let retention = shared.settings.retention.iter().find(|r| r.channels.matches(channel.as_str()));
     let count = retention.and_then(|retention| retention.count);
     let count = if channel.is_beat() { Some(count.map_or(MIRROR_BEATS, |count| count.min(MIRROR_BEATS))) } else { count };
-    let settled = shared.namespaces.trust(channel).and_then(|trust| trust.checkpoint(channel)).map(|c| c.serial.number());
+    let settled = shared.namespaces.trust(channel).and_then(|trust| trust.checkpoint(channel).head()).map(|c| c.serial.number());
     let low = count.map_or(1, |count| (high + 1).saturating_sub(count).max(1));
     settled.map_or(low, |settled| low.min(settled))
 }

@@ -60,11 +60,8 @@ async fn connect(upstream: &Upstream) -> Result<Connection, Error> {
 }
 
 async fn connect_to_ask(mirror: &Mirror, upstream: &Upstream) -> Result<Connection, Error> {
-    let mut connection = connect(upstream).await?;
-    if mirror.settings.compress && !connection.compress().await? {
-        tracing::debug!(upstream = %upstream.address, "this upstream does not compress");
-    }
-    Ok(connection)
+    let _ = mirror;
+    connect(upstream).await
 }
 
 /// Takes what a watch brings; what does not follow our heads is asked for.

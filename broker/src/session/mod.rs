@@ -24,7 +24,7 @@ use tokio_util::codec::Decoder;
 
 use crate::{
     access::Known,
-    connections::{Counted, Permit},
+    connections::Permit,
     limits::{ARTICLE, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
     logs::Log,
     shared::Shared,
@@ -69,8 +69,6 @@ pub(crate) struct Session {
     article_due: Option<(Instant, Purpose)>,
     /// The name that AUTHINFO USER has given.
     user: Option<String>,
-    /// While it is compressed.
-    compressed: Option<Counted>,
     /// Answers to what was sent by TAKETHIS, and to what came after it; in their order.
     pending: FuturesOrdered<BoxFuture<'static, Response>>,
 }
@@ -115,7 +113,6 @@ impl Session {
             output: Vec::new(),
             article_due: None,
             user: None,
-            compressed: None,
             pending: FuturesOrdered::new(),
         }
     }
@@ -316,7 +313,7 @@ impl Session {
             Command::ModeStream => self.respond(code::STREAMING, "CHECK and TAKETHIS are welcome"),
             Command::AuthinfoUser(name) => account::user(self, name),
             Command::AuthinfoPass(password) => account::pass(self, password).await?,
-            Command::Compress => account::compress(self).await?,
+            Command::Compress => self.respond(code::UNKNOWN, "unknown command"),
             Command::Xslot(request) => slots::slot(self, request).await?,
             Command::Post => self.respond(code::POST_REFUSED, "this broker takes no statements; publish at the origin"),
             command => reading::answer(self, command).await?,
@@ -348,11 +345,6 @@ impl Session {
 
     /// What XWATCH asks for, unless it is answered with a refusal.
     fn watch(&mut self, targets: Vec<WatchTarget>) -> Option<Watch> {
-        if self.stream.deflate.is_some() {
-            // A row of the table has no room for a compressor, and what everybody gets is rendered once.
-            self.respond(code::WATCH_REFUSED, "not on a compressed connection; watch on another one");
-            return None;
-        }
         let mut watch = Watch::default();
         for target in targets {
             match target {

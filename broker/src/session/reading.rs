@@ -420,8 +420,8 @@ fn capabilities(session: &mut Session) {
     let mut known: Vec<&str> = COMMANDS.iter().map(|entry| entry.capability).filter(|c| !c.is_empty()).collect();
     known.sort_unstable();
     known.dedup();
-    let (feeds, compressed) = (access.may_feed_something(&session.place.known), session.stream.deflate.is_some());
-    let login = session.stream.tls.is_some() && access.has_passwords() && !compressed;
+    let feeds = access.may_feed_something(&session.place.known);
+    let login = session.stream.tls.is_some() && access.has_passwords();
     for capability in known {
         match capability {
             // Offered by servers that still have to switch; this one is a reader's already.
@@ -434,11 +434,7 @@ fn capabilities(session: &mut Session) {
                     line(session, format_args!("AUTHINFO USER"));
                 }
             }
-            "COMPRESS" => {
-                if !compressed {
-                    line(session, format_args!("COMPRESS DEFLATE"));
-                }
-            }
+            "COMPRESS" => {}
             "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS MOTD NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS")),
             "OVER" => line(session, format_args!("OVER MSGID")),
             other => line(session, format_args!("{other}")),

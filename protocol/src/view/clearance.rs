@@ -63,7 +63,10 @@ pub enum NotNow {
     Unsettled(Serial),
     /// The channel is being read anew.
     #[error("a checkpoint decides what this channel is: it has to be read from {0} on first")]
-    ReadFrom(Serial),
+    Restart(Serial),
+    /// Two statements stand in one place, and no beat can decide.
+    #[error("the channel is forked, and nobody signs beats for it: a checkpoint has to decide")]
+    Undecided,
     /// Forked, behind or stale.
     #[error("{0}")]
     NotCurrent(Freshness),
@@ -101,6 +104,14 @@ pub enum NotNow {
         /// What it names.
         barrier: Serial,
     },
+    /// Another release is the one to run, or none.
+    #[error("{asked} is not the release to run now{}", other(*.run))]
+    Other {
+        /// What was asked for.
+        asked: Serial,
+        /// What is to be run.
+        run: Option<Serial>,
+    },
     /// Its barrier is not due.
     #[error("{release} asks for {barrier} to be applied first, which is not due before {due}")]
     BarrierNotDue {
@@ -113,6 +124,10 @@ pub enum NotNow {
     },
 }
 
+fn other(run: Option<Serial>) -> String {
+    run.map_or_else(String::new, |run| alloc::format!("; {run} is"))
+}
+
 impl NotNow {
     /// The requirement that it is refused by.
     pub fn requirement(&self) -> Requirement {
@@ -121,11 +136,13 @@ impl NotNow {
             Self::Expired { .. } => Requirement::Expired,
             Self::Closed { .. } => Requirement::Closed,
             Self::Unsettled(_) => Requirement::Unsettled,
-            Self::ReadFrom(_) => Requirement::ReadFrom,
+            Self::Restart(_) => Requirement::Restart,
+            Self::Undecided => Requirement::Undecided,
             Self::NotCurrent(_) => Requirement::NotCurrent,
             Self::LogEnds { .. } => Requirement::LogEnds,
             Self::Withdrawn { .. } => Requirement::Withdrawn,
             Self::Critical { .. } => Requirement::Critical,
+            Self::Other { .. } => Requirement::NoRelease,
             Self::Barrier { .. } | Self::BarrierNotDue { .. } => Requirement::Barrier,
         }
     }
@@ -235,7 +252,7 @@ impl View {
             return Err(NotNow::Unsettled(beat.serial));
         }
         if let Some(checkpoint) = self.restart(channel) {
-            return Err(NotNow::ReadFrom(checkpoint.serial));
+            return Err(NotNow::Restart(checkpoint.serial));
         }
         let freshness = self.freshness(channel, now);
         let head = self.head(channel).ok_or(NotNow::NotCurrent(freshness))?;
@@ -243,7 +260,7 @@ impl View {
             let live = self.live(channel, now).map(|(named, _)| named);
             return live.filter(|_| freshness.is_current()).ok_or(NotNow::NotCurrent(freshness));
         }
-        if freshness == Freshness::Forked { Err(NotNow::NotCurrent(freshness)) } else { Ok(head) }
+        if freshness == Freshness::Forked { Err(NotNow::Undecided) } else { Ok(head) }
     }
 
     /// The serial of the release that was applied last, while it is proven: by its own signatures, or in its place in the log.

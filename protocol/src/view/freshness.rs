@@ -73,6 +73,10 @@ pub struct SeenBeat {
 }
 
 impl SeenBeat {
+    /// Whether the trust in force proves it.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
     pub(super) fn beat(&self) -> Option<&Beat> {
         match self.statement.body() {
             Body::Beat(beat) => Some(beat),

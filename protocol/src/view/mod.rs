@@ -33,6 +33,13 @@ pub struct Withdrawal {
     pub linked_under: Option<Serial>,
 }
 
+impl Withdrawal {
+    /// What a statement withdraws; none if it is no withdrawal.
+    pub fn of(by: Statement, linked_under: Option<Serial>) -> Option<Self> {
+        Some(Self { release: clearance::withdrawn(&by)?, by, linked_under })
+    }
+}
+
 /// What is known of one channel, as it is kept durably.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -58,6 +65,8 @@ pub struct News {
     channel: Channel,
     /// Oldest first; those up to the head are known, and not delivered yet.
     statements: Vec<Verified<Statement>>,
+    /// What links lead to from the head that is known.
+    below: Vec<Head>,
     /// The checkpoint that it is known to stand on now.
     settled: Option<Head>,
     /// Whether it takes the place of the branch that was known.
@@ -77,7 +86,7 @@ impl News {
     }
     /// Whether there is nothing to take note of.
     pub fn is_empty(&self) -> bool {
-        self.statements.is_empty() && self.settled.is_none()
+        self.statements.is_empty() && self.settled.is_none() && self.below.is_empty()
     }
     /// Whether the log that was known has been left for another branch.
     pub fn is_other_branch(&self) -> bool {
@@ -253,10 +262,14 @@ impl View {
         if self.trust().map(Trust::head) == Some(statement.head()) {
             return Ok(());
         }
-        let next = match &self.trust {
+        let mut next = match &self.trust {
             None => Trust::first(&self.anchor, statement)?,
             Some(trust) => trust.succeed(statement)?,
         };
+        let settled: Vec<Statement> = self.trust().map_or(Vec::new(), |trust| trust.settled_beats().cloned().collect());
+        for beat in settled {
+            next.take_settled_beat(beat);
+        }
         let by_the_old = self.trust.as_ref().map_or(0, |trust| trust.signature_checks(next.statement()));
         self.signature_checks += (by_the_old + next.signature_checks(next.statement())) as u64;
         self.trust = Some(Arc::new(next));
@@ -322,10 +335,15 @@ impl View {
         (known.newest.is_some() && known.settled != Some(checkpoint)).then_some(checkpoint)
     }
 
-    /// What the live beat names, if that is another statement than ours in its place.
+    /// What the live beat names, if links that were read do not lead there from our head: then the branch of that statement is
+    /// the log. What a checkpoint has settled no beat decides anew, and what lies below the links that are kept says nothing.
     fn named_elsewhere(&self, channel: &Channel, now: &Now) -> Option<Head> {
         let (named, _) = self.live(channel, now)?;
-        self.id_at(channel, named.serial).is_some_and(|id| id != named.id).then_some(named)
+        let (head, links) = (self.head(channel)?, &self.known(channel)?.links);
+        let forgotten = links.len() == CHAIN_LINKS && links.first().is_some_and(|lowest| named.serial < lowest.serial);
+        let linked = self.id_at(channel, named.serial) == Some(named.id);
+        let settled = self.is_settled_above(channel, named.serial);
+        (named.serial <= head.serial && !linked && !forgotten && !settled).then_some(named)
     }
 
     /// The serial from which a channel has to be read: after the head, after what was delivered, or from where a checkpoint or a
@@ -335,14 +353,12 @@ impl View {
         let known = self.known(channel)?;
         let after = |head: Head| head.serial.next().unwrap_or(head.serial);
         let mut from = after(head);
-        if let Some(delivered) = known.delivered {
-            from = from.min(after(delivered));
-        }
+        from = from.min(known.delivered.map_or(Serial::FIRST, after));
         if let Some(checkpoint) = self.restart(channel) {
             from = from.min(checkpoint.serial);
         }
-        if self.named_elsewhere(channel, now).is_some() {
-            from = from.min(known.links.first().map_or(head.serial, |lowest| lowest.serial));
+        if let Some(named) = self.named_elsewhere(channel, now) {
+            from = from.min(known.links.first().map_or(head.serial, |lowest| lowest.serial)).min(named.serial);
         }
         Some(from)
     }
@@ -356,8 +372,7 @@ impl View {
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
         for by in &run.statements {
-            if let Some(release) = clearance::withdrawn(by) {
-                let new = Withdrawal { release, by: (**by).clone(), linked_under: Some(trust.serial()) };
+            if let Some(new) = Withdrawal::of((**by).clone(), Some(trust.serial())) {
                 self.keep_withdrawal(channel, new);
             }
         }
@@ -402,8 +417,12 @@ impl View {
         let above = |checkpoint: &Head| run.first().is_some_and(|first| first.serial() > checkpoint.serial);
         let reached = |checkpoint: &Head| run.iter().any(|statement| statement.head() == *checkpoint) || gap && above(checkpoint);
         let through = checkpoint.filter(reached);
+        let below = match run.iter().position(|statement| Some(statement.head()) == self.head(channel)) {
+            Some(at) => run[..at].iter().map(|statement| statement.head()).collect(),
+            None => Vec::new(),
+        };
         let news = |statements, settled, other_branch| {
-            Ok(News { channel: channel.clone(), statements, settled, other_branch, trust: trust.serial() })
+            Ok(News { channel: channel.clone(), statements, below: below.clone(), settled, other_branch, trust: trust.serial() })
         };
         let Some(head) = self.head(channel) else {
             return match checkpoint.filter(|checkpoint| through.is_none() && above(checkpoint)) {
@@ -429,17 +448,21 @@ impl View {
                 Some(_) => news(Vec::new(), None, false),
             };
         }
+        if let Some(named) = self.named_elsewhere(channel, now).filter(|_| below.is_empty() && !run.is_empty()) {
+            let lowest = self.known(channel).and_then(|known| known.links.first()).map_or(head.serial, |lowest| lowest.serial);
+            let lowest = checkpoint.map_or(lowest, |checkpoint| lowest.min(checkpoint.serial)).min(named.serial);
+            if !gap && first > Some(lowest) {
+                return Err(Refusal::ReadFrom { serial: lowest });
+            }
+            if run.iter().any(|statement| statement.head() == named) {
+                return news(run, through, true);
+            }
+        }
         let Some(at) = contradiction else {
             return news(self.undelivered(channel, head, run), through, false);
         };
         if self.is_settled_above(channel, run[at].serial()) {
             return news(Vec::new(), None, false);
-        }
-        let theirs = |named: &Head| run[at..].iter().any(|statement| statement.head() == *named);
-        if self.live(channel, now).map(|(named, _)| named).is_some_and(|named| theirs(&named)) {
-            let lowest = self.known(channel).and_then(|known| known.links.first()).map_or(head.serial, |lowest| lowest.serial);
-            let joins = gap || at > 0 || first <= Some(lowest) || first == Some(Serial::FIRST);
-            return if joins { news(run, through, true) } else { Err(Refusal::ReadFrom { serial: lowest }) };
         }
         match self.known(channel).and_then(|known| known.newest.as_ref()) {
             Some(newest) => Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..])))),
@@ -454,12 +477,12 @@ impl View {
 
     /// What lies above what was delivered; all of it is above the head, or on our chain.
     fn undelivered(&self, channel: &Channel, head: Head, mut run: Vec<Verified<Statement>>) -> Vec<Verified<Statement>> {
-        let delivered = self.known(channel).and_then(|known| known.delivered).unwrap_or(head);
+        let delivered = self.known(channel).and_then(|known| known.delivered);
         if run.last().is_some_and(|last| last.serial() < head.serial) {
             // A broker that is behind (attack 24).
             return Vec::new();
         }
-        run.retain(|statement| statement.serial() > delivered.serial.min(head.serial));
+        run.retain(|statement| delivered.is_none_or(|delivered| statement.serial() > delivered.serial.min(head.serial)));
         run
     }
 
@@ -468,6 +491,10 @@ impl View {
         let in_force = self.trust().map(Trust::serial) == Some(news.trust);
         let known = self.channels.entry(news.channel.clone()).or_default();
         let joins = news.statements.first().and_then(|first| first.predecessor());
+        if known.newest.is_none() {
+            // Where a device begins, what lies below is delivered as far as it is concerned.
+            known.delivered = known.delivered.or(joins);
+        }
         if news.other_branch {
             // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
             let shared = |head: &Head| news.statements.iter().any(|s| s.head() == *head) || joins == Some(*head);
@@ -492,6 +519,11 @@ impl View {
                     known.settled = None;
                 }
             }
+        }
+        if !news.other_branch {
+            let lowest = known.links.first().copied();
+            let lower = news.below.iter().filter(|head| lowest.is_none_or(|lowest| head.serial < lowest.serial)).copied();
+            known.links.splice(0..0, lower);
         }
         let surplus = known.links.len().saturating_sub(CHAIN_LINKS);
         known.links.drain(..surplus);

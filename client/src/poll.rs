@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use tidings_protocol::{
     Channel, MessageId, Serial, Statement, View,
-    trust::Trust,
+    trust::{Settled, Trust},
     verify::VerifyError,
-    view::{News, Refusal},
+    view::{News, Now, Refusal},
 };
 use tokio::time::timeout;
 
@@ -29,9 +29,9 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// What a device will know of a channel when it has taken note of everything so far.
-    fn ahead(&self, view: &View, channel: &Channel) -> View {
+    fn ahead(&self, view: &View, channel: &Channel, now: &Now) -> View {
         let mut ahead = view.of(channel);
-        self.news.iter().filter(|news| news.channel() == channel).for_each(|news| ahead.note(news));
+        self.news.iter().filter(|news| news.channel() == channel).for_each(|news| ahead.note(news, now));
         ahead
     }
 
@@ -72,9 +72,6 @@ impl Device {
             loop {
                 let ask = self.pace.ask;
                 let answer = timeout(ask, self.ask_one(&mut waiting, asked, accept_gaps)).await.unwrap_or(Err(Error::Silent(ask)));
-                if let Err(error) = &answer {
-                    self.source.note_referrals(error);
-                }
                 match answer {
                     Ok(()) => {}
                     // A connection that was kept may have been closed meanwhile: that says nothing about the broker.
@@ -108,7 +105,7 @@ impl Device {
     pub(crate) async fn connect(&mut self) -> Result<Connection, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.source.connect_or_referred().await?,
+            None => self.source.connect().await?,
         };
         walk_trust(&mut connection, &mut self.state).await?;
         Ok(connection)
@@ -136,7 +133,7 @@ impl Device {
             let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
             if answer.is_err() {
                 // Answers to what was asked ahead may still be under way there.
-                connection = self.source.connect_or_referred().await?;
+                connection = self.source.connect().await?;
             }
             if matches!(&answer, Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. })) {
                 // It was signed under a trust statement that came after we had walked the log, or so it says.
@@ -175,7 +172,7 @@ impl Device {
                     filled = true;
                 }
                 let current = self.is_done(asked, &channel);
-                if current && self.state.view().promises_beats() {
+                if current && self.state.view().promises_beats(&channel) {
                     asked.gaps.remove(&channel);
                     filled = true;
                 }
@@ -184,8 +181,8 @@ impl Device {
                 }
             }
             Err(Error::Fork(fork)) => {
-                self.state.change(|view| view.note_fork((*fork).clone()));
-                self.state.save_learnt()?;
+                self.state.change(|view, now| view.note_fork((*fork).clone(), now));
+                self.state.save()?;
                 waiting.retain(|c| *c != channel);
                 asked.answered.insert(channel.clone());
                 asked.fail(&channel, Error::Fork(fork));
@@ -205,90 +202,109 @@ impl Device {
     /// Whether no other broker has to be asked for a channel (attack 17).
     fn is_done(&self, asked: &Asked, channel: &Channel) -> bool {
         let view = self.state.view();
-        !view.promises_beats() || asked.ahead(view, channel).freshness(channel, self.state.now()).is_current()
+        let now = self.state.now();
+        !view.promises_beats(channel) || asked.ahead(view, channel, &now).freshness(channel, &now).is_current()
     }
 
-    async fn ask_channel(&self, connection: &mut Connection, channel: &Channel, asked: &Asked, accept_gaps: bool) -> Result<Answer, Error> {
-        let view = asked.ahead(self.state.view(), channel);
+    async fn ask_channel(
+        &mut self,
+        connection: &mut Connection,
+        channel: &Channel,
+        asked: &Asked,
+        accept_gaps: bool,
+    ) -> Result<Answer, Error> {
+        let now = self.state.now();
+        let view = asked.ahead(self.state.view(), channel, &now);
         let known = view.head(channel);
         // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
         let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(Answer::Nothing) };
-        let mut from = match (view.read_from(channel), known) {
+        let mut from = match (view.read_from(channel, &now), known) {
             (Some(from), Some(head)) => {
                 let here = MessageId { channel: channel.clone(), serial: head.serial, id: head.id }.to_string();
-                // Another statement where ours is the head: a lie, a fork, or the branch that a checkpoint has chosen.
+                // Another statement where ours is the head: a lie, a fork, or the branch that a checkpoint or a beat has chosen.
                 let other = id.is_some_and(|id| id != here);
                 if other { from.min(head.serial).number() } else { from.number() }
             }
             _ if self.start == Start::Newest => {
-                let checkpoint = view.trust().and_then(|trust| trust.checkpoint(channel));
-                checkpoint.map_or(group.high, |c| c.serial.number().min(group.high)).max(group.low)
+                let checkpoint = match view.trust().map(|trust| trust.checkpoint(channel)) {
+                    Some(Settled::At(checkpoint)) => checkpoint.serial.number(),
+                    _ => group.high,
+                };
+                checkpoint.min(group.high).max(group.low)
             }
             _ => group.low,
         };
         if from > group.high {
             return Ok(Answer::Nothing);
         }
-        if from < group.low {
-            if !accept_gaps {
-                return Ok(Answer::Gap);
-            }
-            tracing::warn!(%channel, from, low = group.low, "what lies between is not to be had from any broker that could be asked");
-            from = group.low;
-        }
         loop {
+            let mut gap = false;
+            if from < group.low {
+                if !accept_gaps {
+                    return Ok(Answer::Gap);
+                }
+                tracing::warn!(%channel, from, low = group.low, "what lies between is not to be had from any broker that could be asked");
+                (from, gap) = (group.low, true);
+            }
             let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
-            match view.examine(channel, run) {
+            let run = self.state.change(|view, _| view.judge(channel, run)).map_err(|refusal| refused(channel, refusal))?;
+            match view.place(channel, run, gap, &now) {
                 Ok(news) => return Ok(if news.is_empty() { Answer::Nothing } else { Answer::News(news) }),
-                Err(Refusal::ReadFrom(serial)) if serial.number() < from && serial.number() >= group.low => from = serial.number(),
+                Err(Refusal::ReadFrom { serial }) if serial.number() < from && !gap => from = serial.number(),
                 Err(refusal) => return Err(refused(channel, refusal)),
             }
         }
     }
 
-    /// Reads the newest beat of the namespace, and the shards that speak for our channels (spec section 5.5).
+    /// The beat channels that speak for our channels, each once.
+    pub(crate) fn beat_channels(&self) -> Vec<Channel> {
+        let Some(trust) = self.state.trust() else { return Vec::new() };
+        let mut channels: Vec<Channel> = self.channels.iter().filter_map(|channel| trust.beat_channel(channel)).collect();
+        channels.sort();
+        channels.dedup();
+        channels
+    }
+
+    /// Reads the newest beats that speak for our channels, and those that checkpoints name for them.
     ///
     /// What is wrong with them makes no channel fail: without a live beat it is stale, and other brokers are asked.
     pub(crate) async fn ask_beat(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        let channel = self.source.anchor().namespace.beat();
-        if !self.state.view().promises_beats() {
-            return Ok(());
-        }
-        let known = self.state.newest(&channel).map_or(0, |beat| beat.serial().number());
-        if let Some((group, _)) = connection.group(&channel, None).await?
-            && group.high > known
-        {
-            let newest = connection.articles(&channel, group.high..=group.high, BACKLOG_OCTETS).await?;
-            for statement in newest {
-                self.take_beat(statement);
+        let unsettled = |trust: &Trust, channel: &Channel| matches!(trust.checkpoint(channel), Settled::Missing(_));
+        let missing: Vec<_> = match self.state.trust() {
+            Some(trust) if self.channels.iter().any(|channel| unsettled(trust, channel)) => {
+                trust.missing_beats().map(|(channel, head)| (channel.clone(), head)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (channel, head) in missing {
+            let id = MessageId { channel, serial: head.serial, id: head.id };
+            for incoming in connection.fetch([id]).await?.into_iter().flatten() {
+                self.state.change(|view, _| view.take_settled_beat(incoming.statement));
             }
         }
-        for (shard, head) in self.missing_shards() {
-            let number = head.serial.number();
-            if connection.group(&shard, None).await?.is_some_and(|(group, _)| (group.low..=group.high).contains(&number)) {
-                let found = connection.articles(&shard, number..=number, BACKLOG_OCTETS).await?;
-                found.into_iter().for_each(|statement| self.state.change(|view| view.take_shard(statement)));
+        for channel in self.beat_channels() {
+            let known = self.state.view().beats().find(|beat| *beat.statement.channel() == channel);
+            let known = known.filter(|beat| beat.is_proven()).map_or(0, |beat| beat.statement.serial().number());
+            if let Some((group, _)) = connection.group(&channel, None).await?
+                && group.high > known
+            {
+                let newest = connection.articles(&channel, group.high..=group.high, BACKLOG_OCTETS).await?;
+                for statement in newest {
+                    self.take_beat(statement);
+                }
             }
         }
-        self.state.save_learnt()?;
+        self.state.save()?;
         Ok(())
     }
 
     /// Whether it was a beat that counts.
     pub(crate) fn take_beat(&mut self, statement: Statement) -> bool {
-        let taken = self.state.change(|view| view.take_beat(statement));
+        let taken = self.state.change(|view, now| view.take_beat(statement, now));
         if let Err(error) = &taken {
             tracing::warn!(broker = %self.source.address(), %error, "a beat is not accepted");
         }
         taken.is_ok()
-    }
-
-    /// The shards that have to be read for our channels, each once.
-    pub(crate) fn missing_shards(&self) -> Vec<(Channel, tidings_protocol::Head)> {
-        let mut missing: Vec<_> = self.channels.iter().filter_map(|channel| self.state.view().missing_shard(channel)).collect();
-        missing.sort_by(|a, b| a.0.cmp(&b.0));
-        missing.dedup();
-        missing
     }
 }
 
@@ -298,7 +314,7 @@ pub(crate) fn refused(channel: &Channel, refusal: Refusal) -> Error {
         Refusal::Verify { serial, source } => Error::Verify { channel: channel.clone(), serial, source },
         Refusal::Fork(fork) => Error::Fork(fork),
         // Another broker may have everything from there on.
-        Refusal::ReadFrom(serial) => Error::Missing { channel: channel.clone(), serial: serial.number() },
+        Refusal::ReadFrom { serial } => Error::Missing { channel: channel.clone(), serial: serial.number() },
         Refusal::NoTrust => Error::NoTrustLog(channel.clone()),
     }
 }
