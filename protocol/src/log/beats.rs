@@ -1,7 +1,5 @@
 //! Beat channels: no links, no forks. The highest serial that is proven counts, and the beat that a checkpoint names is kept.
 
-use alloc::{vec, vec::Vec};
-
 use super::{Judge, Log, Offered, Refused, Span, Step};
 use crate::{Head, Verified, trust::Trust};
 
@@ -42,8 +40,7 @@ impl Log {
         let goes_on = self.span.filter(|span| span.head.serial.next() == Some(head.serial));
         step.after.span = Some(goes_on.map_or(Span { low: head.serial, head }, |span| Span { head, ..span }));
         if let Some(span) = self.span.filter(|_| goes_on.is_none()) {
-            step.drop = self.all_but(span, settled);
-            step.after.kept = settled.filter(|settled| (span.low..=span.head.serial).contains(&settled.serial)).or(self.kept);
+            self.drop_but_settled(step, (span.low, span.head.serial), settled);
         }
     }
 
@@ -60,29 +57,6 @@ impl Log {
         }
         step.insert.push(beat);
         Ok(step)
-    }
-
-    /// The step by which retention removes the beats below a serial, but for the one that a checkpoint names.
-    pub fn trim_beats(&self, low: crate::Serial, settled: Option<Head>) -> Option<Step> {
-        let span = self.span.filter(|span| span.low < low && low <= span.head.serial)?;
-        let mut step = self.step();
-        let below = Span { low: span.low, head: Head { serial: super::below(low)?, ..span.head } };
-        step.drop = self.all_but(below, settled);
-        step.after.span = Some(Span { low, ..span });
-        step.after.kept = settled.filter(|settled| (below.low..=below.head.serial).contains(&settled.serial)).or(self.kept);
-        Some(step)
-    }
-
-    fn all_but(&self, span: Span, settled: Option<Head>) -> Vec<(crate::Serial, crate::Serial)> {
-        let (low, high) = (span.low, span.head.serial);
-        match settled.map(|settled| settled.serial).filter(|serial| (low..=high).contains(serial)) {
-            None => vec![(low, high)],
-            Some(kept) => {
-                let lower = super::below(kept).filter(|before| *before >= low).map(|before| (low, before));
-                let upper = kept.next().filter(|after| *after <= high).map(|after| (after, high));
-                lower.into_iter().chain(upper).collect()
-            }
-        }
     }
 
     /// What a change of trust takes away: beats at the head that are proven no more.

@@ -72,7 +72,7 @@ pub struct Log {
     channel: Channel,
     span: Option<Span>,
     backfill: Option<Backfill>,
-    /// Of a beat channel: the beat that a checkpoint names, where it is kept below `low`.
+    /// The statement that a checkpoint names, where it is kept below `low`.
     kept: Option<Head>,
 }
 
@@ -243,7 +243,7 @@ impl Log {
     pub fn backfill(&self) -> Option<&Backfill> {
         self.backfill.as_ref()
     }
-    /// Of a beat channel: the beat that a checkpoint names, where it is kept below the others.
+    /// The statement that a checkpoint names, where it is kept below the others.
     pub fn kept(&self) -> Option<Head> {
         self.kept
     }
@@ -271,13 +271,33 @@ impl Log {
         Some(step)
     }
 
-    /// The step by which retention removes what lies below a serial; the head stays.
-    pub fn trim(&self, low: Serial) -> Option<Step> {
+    /// The step by which retention removes what lies below a serial, but for the statement that a checkpoint names; the head stays.
+    pub fn trim(&self, low: Serial, settled: Option<Head>) -> Option<Step> {
         let span = self.span.filter(|span| span.low < low && low <= span.head.serial)?;
         let mut step = self.step();
-        step.drop.push((span.low, below(low)?));
+        self.drop_but_settled(&mut step, (span.low, below(low)?), settled);
         step.after.span = Some(Span { low, ..span });
         Some(step)
+    }
+
+    /// The step by which the channel is dropped.
+    pub fn clear(&self) -> Step {
+        let mut step = self.step();
+        step.drop.extend(self.span.map(|span| (span.low, span.head.serial)));
+        step.drop.extend(self.backfill.map(|backfill| (backfill.lowest, backfill.top.serial)));
+        step.drop.extend(self.kept.map(|kept| (kept.serial, kept.serial)));
+        step.after = Self::new(self.channel.clone());
+        step
+    }
+
+    /// Visible statements go; what a checkpoint names is kept apart.
+    fn drop_but_settled(&self, step: &mut Step, (low, high): (Serial, Serial), settled: Option<Head>) {
+        let kept = settled.filter(|settled| (low..=high).contains(&settled.serial));
+        let Some(here) = kept else { return step.drop.push((low, high)) };
+        step.drop.extend(below(here.serial).filter(|before| *before >= low).map(|before| (low, before)));
+        step.drop.extend(here.serial.next().filter(|after| *after <= high).map(|after| (after, high)));
+        step.drop.extend(self.kept.filter(|old| *old != here).map(|old| (old.serial, old.serial)));
+        step.after.kept = kept;
     }
 
     fn step(&self) -> Step {

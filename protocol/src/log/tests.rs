@@ -424,6 +424,21 @@ fn a_backfill_that_hangs_on_another_branch_is_given_up_with_evidence() {
 }
 
 #[test]
+fn retention_removes_from_below_and_never_the_head_or_a_checkpoint() {
+    let (mut broker, all) = (broker(), releases(None, 9, "1.", "ann"));
+    broker.take(&all, Begin::Nothing).unwrap();
+    assert_eq!(broker.log.trim(Serial::FIRST, None), None);
+    let trimmed = broker.log.trim(all[5].serial(), Some(all[2].head())).unwrap();
+    broker.commit(&trimmed);
+    assert_eq!((broker.serials(), broker.log.kept()), (vec![6, 7, 8, 9], Some(all[2].head())));
+    // Another checkpoint takes its place.
+    let trimmed = broker.log.trim(all[8].serial(), Some(all[6].head())).unwrap();
+    broker.commit(&trimmed);
+    assert_eq!((broker.serials(), broker.log.kept()), (vec![9], Some(all[6].head())));
+    assert_eq!(broker.log.trim(Serial::new(10).unwrap(), None), None);
+}
+
+#[test]
 fn a_beat_that_a_checkpoint_names_is_kept_below_the_others() {
     let channel: Channel = "acme.beat".parse().unwrap();
     let old = beat(3, "beat");
@@ -442,7 +457,7 @@ fn a_beat_that_a_checkpoint_names_is_kept_below_the_others() {
     broker.take(&[beat(9, "beat2")], Begin::Nothing).unwrap();
     assert_eq!((broker.serials(), broker.log.kept()), (vec![9], Some(old.head())));
     broker.take(&[beat(10, "beat2")], Begin::Nothing).unwrap();
-    let trimmed = broker.log.trim_beats(Serial::new(10).unwrap(), Some(old.head())).unwrap();
+    let trimmed = broker.log.trim(Serial::new(10).unwrap(), Some(old.head())).unwrap();
     broker.commit(&trimmed);
     assert_eq!((broker.serials(), broker.log.kept()), (vec![10], Some(old.head())));
     // A mirror that has it not takes it below what it has.
