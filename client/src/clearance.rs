@@ -114,7 +114,16 @@ impl Device {
         Ok(self.state.save()?)
     }
 
-    /// Keeps the same of a serial whose statement brokers have.
+    /// Keeps the serial that the machine's image came with, as long as nothing was applied: nothing below it is installed.
+    ///
+    /// # Errors
+    /// If the state file cannot be written.
+    pub fn note_came_with(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
+        self.state.change(|view, _| view.note_came_with(channel, serial));
+        Ok(self.state.save()?)
+    }
+
+    /// Keeps as applied what stands at a serial of a channel, as brokers have it.
     ///
     /// # Errors
     /// If none of them has it, or the state file cannot be written.

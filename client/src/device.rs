@@ -398,10 +398,9 @@ impl Device {
 
     /// How long the channels are current without a further beat; then other brokers are asked (attacks 17 and 18).
     fn until_stale(&self) -> Duration {
-        let now = self.state.time();
         let with_beats = self.channels.iter().filter(|channel| self.state.view().promises_beats(channel));
         let left = with_beats.map(|channel| match self.state.freshness(channel) {
-            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(now.seconds())),
+            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(self.state.time(channel).seconds())),
             _ => jitter(self.pace.poll),
         });
         left.min().unwrap_or(self.pace.audit)

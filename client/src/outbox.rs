@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidings_protocol::{Channel, Digest, Namespace, Statement, log, log::Place};
+use tidings_protocol::{Channel, Digest, Namespace, Statement, log, log::Place, trust::Trust};
 
 use crate::{PublishError, Publisher};
 
@@ -241,7 +241,12 @@ impl Publisher {
             return Ok(self.trust().is_some_and(|trust| log::place(Some(trust.head()), statement) != Place::Next));
         }
         let newest = self.newest(statement.channel()).await?;
-        Ok(newest.is_some_and(|newest| newest.serial() >= statement.serial()))
+        let Some(newest) = newest else { return Ok(false) };
+        let Some(before) = statement.predecessor() else { return Ok(true) };
+        // What it follows was filed away under a later trust: its place is free again, and it can never be taken.
+        let later_trust = statement.trust() < self.trust().map(Trust::serial);
+        let filed_away = newest.serial() < before.serial && later_trust;
+        Ok(newest.serial() >= statement.serial() || newest.serial() == before.serial && newest.id() != before.id || filed_away)
     }
 }
 

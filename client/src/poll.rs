@@ -243,6 +243,14 @@ impl Device {
                 if !accept_gaps {
                     return Ok(Answer::Gap);
                 }
+                let settled = view.trust().and_then(|trust| trust.checkpoint(channel).head());
+                if let Some(missing) = settled.filter(|settled| view.restart(channel).is_some() && settled.serial.number() < group.low) {
+                    // A hole above a checkpoint is accepted only with the checkpoint itself.
+                    let id = MessageId { channel: channel.clone(), serial: missing.serial, id: missing.id };
+                    if connection.fetch([id]).await?.into_iter().flatten().all(|found| found.statement.head() != missing) {
+                        return Ok(Answer::Gap);
+                    }
+                }
                 tracing::warn!(%channel, from, low = group.low, "what lies between is not to be had from any broker that could be asked");
                 (from, gap) = (group.low, true);
             }

@@ -111,7 +111,8 @@ struct FileChannel {
     delivered: Option<String>,
     /// The release that was applied last.
     applied: Option<String>,
-    /// Withdrawals, each with the trust that has proven it by links, or `-`.
+    /// The serial that the machine's image came with.
+    came_with: Option<String>,
     #[serde(default)]
     withdrawal: Vec<FileWithdrawal>,
     /// The evidence of a fork that nothing has decided.
@@ -121,8 +122,9 @@ struct FileChannel {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileWithdrawal {
-    statement: String,
-    linked_under: Option<String>,
+    release: String,
+    by: String,
+    reason: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -149,24 +151,28 @@ fn read_head(text: &str) -> Result<Head, String> {
 }
 
 fn write_moment(moment: &Moment) -> String {
-    format!("{} {} {:016x}", moment.time, moment.monotonic, moment.boot)
+    let clock = moment.clock.map_or("-".into(), |clock| clock.to_string());
+    format!("{} {clock} {} {:016x}", moment.time, moment.monotonic, moment.boot)
 }
 
 fn read_moment(text: &str) -> Result<Moment, String> {
     let moment = || {
         let mut parts = text.split(' ');
-        let (time, monotonic, boot) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
-        Some(Moment { time, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
+        let time = parts.next()?.parse().ok()?;
+        let clock = match parts.next()? {
+            "-" => None,
+            clock => Some(clock.parse().ok()?),
+        };
+        let (monotonic, boot) = (parts.next()?.parse().ok()?, parts.next()?);
+        Some(Moment { time, clock, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
     };
     moment().ok_or_else(|| format!("{text:?} is no moment"))
 }
 
 impl FileChannel {
     fn write(channel: &Channel, known: &Known) -> Self {
-        let withdrawal = |kept: &Withdrawal| FileWithdrawal {
-            statement: text(&kept.by),
-            linked_under: kept.linked_under.map(|serial| serial.to_string()),
-        };
+        let withdrawal =
+            |kept: &Withdrawal| FileWithdrawal { release: kept.release.to_string(), by: kept.by.to_string(), reason: kept.reason.clone() };
         Self {
             name: channel.to_string(),
             head: known.newest.as_ref().map(|statement| statement.head().to_string()),
@@ -175,6 +181,7 @@ impl FileChannel {
             settled: known.settled.map(|head| head.to_string()),
             delivered: known.delivered.map(|head| head.to_string()),
             applied: known.applied.as_ref().map(text),
+            came_with: known.came_with.map(|serial| serial.to_string()),
             withdrawal: known.withdrawals.iter().map(withdrawal).collect(),
             fork: known.fork.as_ref().map(|fork| FileFork {
                 ours: text(&fork.ours),
@@ -197,9 +204,8 @@ impl FileChannel {
             Ok::<_, String>(Fork { ours: read_statement(&fork.ours)?, theirs, above: branch })
         });
         let withdrawal = |kept: FileWithdrawal| {
-            let by = read_statement(&kept.statement)?;
-            let linked_under = kept.linked_under.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?;
-            Withdrawal::of(by, linked_under).ok_or_else(|| "what is kept as a withdrawal is none".to_owned())
+            let by = kept.by.parse::<Serial>().map_err(|e| e.to_string())?;
+            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason })
         };
         let head = |text: Option<String>| text.as_deref().map(read_head).transpose();
         let known = Known {
@@ -209,6 +215,7 @@ impl FileChannel {
             fork: fork.transpose()?,
             withdrawals: self.withdrawal.into_iter().map(withdrawal).collect::<Result<_, _>>()?,
             applied,
+            came_with: self.came_with.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?,
             delivered: head(self.delivered)?,
         };
         Ok((channel, known))
@@ -341,9 +348,9 @@ impl State {
     pub fn now(&self) -> Now {
         self.clock.now()
     }
-    /// The time that counts here.
-    pub fn time(&self) -> Timestamp {
-        self.view.time(&self.now())
+    /// The time that counts for a channel.
+    pub fn time(&self, channel: &Channel) -> Timestamp {
+        self.view.time(channel, &self.now())
     }
     /// The state of a channel at this moment.
     pub fn freshness(&self, channel: &Channel) -> Freshness {

@@ -393,6 +393,11 @@ impl Trust {
         self.listed(role, key).is_some() && statement.is_truly_signed_by(key)
     }
 
+    /// Whether a statement's own signatures meet the role for its kind in its channel, wherever it stands.
+    pub fn meets(&self, statement: &Statement) -> bool {
+        self.count(statement).is_ok_and(|(role, found)| found >= role.threshold)
+    }
+
     /// Checks that those who may say such a thing now have signed it.
     ///
     /// # Errors
