@@ -61,7 +61,7 @@ pub struct Device {
     pub(crate) profile: Profile,
     by_hand: bool,
     /// What was returned, and is noted as delivered when the application says so.
-    returned: Vec<(Channel, Head)>,
+    pub(crate) returned: Vec<(Channel, Head)>,
 }
 
 impl Device {
@@ -298,8 +298,8 @@ impl Device {
                     Ok(news) => {
                         let returned = std::mem::take(&mut self.returned);
                         for (statement, at) in news.into_iter().zip(returned) {
-                            yield Ok(statement);
                             self.returned.push(at);
+                            yield Ok(statement);
                             if let Err(error) = self.save() {
                                 yield Err(error);
                             }
@@ -330,8 +330,8 @@ impl Device {
                                 Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
                                     let at = (statement.channel().clone(), statement.head());
-                                    yield Ok(*statement);
                                     self.returned.push(at);
+                                    yield Ok(*statement);
                                     if let Err(error) = self.save() {
                                         yield Err(error);
                                     }
