@@ -227,6 +227,9 @@ impl Device {
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        if !self.by_hand && !self.returned.is_empty() {
+            self.save()?;
+        }
         let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
         let news = self.take_news(news)?;
@@ -292,6 +295,10 @@ impl Device {
         stream! {
             let mut waits = pauses();
             loop {
+                // Whoever asks for more has dealt with what was returned.
+                if !self.returned.is_empty() && let Err(error) = self.save() {
+                    yield Err(error);
+                }
                 let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
                 match self.take_news(news) {
                     Err(error) => yield Err(error),
