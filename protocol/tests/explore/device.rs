@@ -383,6 +383,22 @@ impl Device {
         }
     }
 
+    /// S9: what was begun may be finished while the channel is as it must be and nothing withdraws it.
+    pub(crate) fn may_finish(&self, s: &Setting, channel: usize, id: Id, now: Moment) -> bool {
+        let at_hand = s.book.run(self.channels[channel].head, s.book.get(id).serial);
+        let current = !self.trust(s).has_beats() || self.freshness(s, channel, now) == Freshness::Current;
+        current && at_hand.contains(&id) && !self.withdrawn(s, channel, id, &at_hand)
+    }
+
+    /// S12: the serial above which delivery goes on, after something was delivered: the last of its chain that is on ours, or
+    /// the checkpoint.
+    pub(crate) fn delivered(&self, s: &Setting, channel: usize, last: Id) -> Serial {
+        let head = self.channels[channel].head;
+        let shared = s.book.chain(last).into_iter().find(|id| s.book.at(head, s.book.get(*id).serial) == *id);
+        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
+        s.book.get(shared.unwrap_or(NONE)).serial.max(s.book.get(checkpoint).serial.min(s.book.get(last).serial))
+    }
+
     // ---- what they ask ------------------------------------------------------------------------------------------
 
     fn trust(&self, s: &Setting) -> Trust {

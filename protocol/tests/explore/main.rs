@@ -6,6 +6,7 @@ mod facts;
 mod invariants;
 mod mutants;
 mod search;
+mod stories;
 mod world;
 
 use device::Setting;
