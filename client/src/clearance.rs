@@ -198,6 +198,9 @@ impl Device {
         loop {
             let run = connection.articles(channel, from..=head.serial.number(), BACKLOG_OCTETS).await?;
             let run = self.state.change(|view, _| view.judge(channel, run)).map_err(|refusal| refused(channel, refusal))?;
+            if let Err(refusal @ Refusal::Fork(_)) = self.state.view().place(channel, run.clone(), true, &now) {
+                return Err(refused(channel, refusal));
+            }
             let cleared = match begun {
                 Some(begun) => self.state.view().may_finish(begun, &run.statements, &now).map(|()| Clear::Apply(begun.clone())),
                 None => self.state.view().clear(channel, &run.statements, &self.profile, &now),

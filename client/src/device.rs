@@ -61,7 +61,7 @@ pub struct Device {
     pub(crate) profile: Profile,
     by_hand: bool,
     /// What was returned, and is noted as delivered when the application says so.
-    returned: Vec<(Channel, Head)>,
+    pub(crate) returned: Vec<(Channel, Head)>,
 }
 
 impl Device {
@@ -227,6 +227,9 @@ impl Device {
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        if !self.by_hand && !self.returned.is_empty() {
+            self.save()?;
+        }
         let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
         let news = self.take_news(news)?;
@@ -292,14 +295,18 @@ impl Device {
         stream! {
             let mut waits = pauses();
             loop {
+                // Whoever asks for more has dealt with what was returned.
+                if !self.returned.is_empty() && let Err(error) = self.save() {
+                    yield Err(error);
+                }
                 let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
                 match self.take_news(news) {
                     Err(error) => yield Err(error),
                     Ok(news) => {
                         let returned = std::mem::take(&mut self.returned);
                         for (statement, at) in news.into_iter().zip(returned) {
-                            yield Ok(statement);
                             self.returned.push(at);
+                            yield Ok(statement);
                             if let Err(error) = self.save() {
                                 yield Err(error);
                             }
@@ -330,8 +337,8 @@ impl Device {
                                 Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
                                     let at = (statement.channel().clone(), statement.head());
-                                    yield Ok(*statement);
                                     self.returned.push(at);
+                                    yield Ok(*statement);
                                     if let Err(error) = self.save() {
                                         yield Err(error);
                                     }

@@ -286,14 +286,19 @@ impl View {
 
     fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
         let release = statement.serial();
-        let here = log.iter().filter_map(|by| Withdrawal::of(by));
-        let kept = self.known(statement.channel()).into_iter().flat_map(|known| known.withdrawals.iter().cloned());
-        if let Some(Withdrawal { by, reason, .. }) = here.chain(kept).find(|by| by.release == statement.head()) {
+        let mut here = log.iter().filter_map(|by| Withdrawal::of(by)).filter(|by| by.release == statement.head());
+        if let Some(Withdrawal { by, reason, .. }) = here.next().or_else(|| self.withdrawn(statement).cloned()) {
             return Err(NotNow::Withdrawn { release, by, reason });
         }
         match statement.unknown_critical() {
             Some(field) => Err(NotNow::Critical { release, field: field.into() }),
             None => Ok(()),
         }
+    }
+
+    /// The withdrawal that is kept against a release.
+    pub fn withdrawn(&self, release: &Statement) -> Option<&Withdrawal> {
+        let kept = &self.known(release.channel())?.withdrawals;
+        kept.iter().find(|kept| kept.release == release.head())
     }
 }
