@@ -163,7 +163,13 @@ fn role(text: &str) -> anyhow::Result<Role> {
 impl Init {
     fn run(self) -> anyhow::Result<()> {
         let time = now();
-        let mut rules = TrustRules { expires: time.plus(u64::from(self.expires) * DAY), keys: vec![], roles: vec![], checkpoints: vec![], closed: vec![] };
+        let mut rules = TrustRules {
+            expires: time.plus(u64::from(self.expires) * DAY),
+            keys: vec![],
+            roles: vec![],
+            checkpoints: vec![],
+            closed: vec![],
+        };
         let mut signers = Vec::new();
         for text in &self.keys {
             let (named, file) = named_key(text).context("--key")?;
