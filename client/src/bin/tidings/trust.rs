@@ -403,7 +403,7 @@ fn not_taken(survey: &Survey, log: &Channel, serial: Option<Serial>) -> anyhow::
     Ok(())
 }
 
-/// [4.3-5]: a checkpoint for each channel whose signers lose a key, at the head on which all brokers agree.
+/// [3-13]: a checkpoint for each channel whose signers lose a key, at the head on which all brokers agree.
 fn checkpoints(survey: &Survey, namespace: &Namespace, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for seen in &survey.0 {
