@@ -125,7 +125,6 @@ struct FileWithdrawal {
     release: String,
     by: String,
     reason: String,
-    /// Whether the release had been read by then.
     read: bool,
 }
 
