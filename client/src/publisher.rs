@@ -11,7 +11,7 @@ use tidings_protocol::{
 use tokio::time::timeout;
 
 use crate::{
-    Connection, Error, OutboxError, Source, State,
+    Address, Connection, Error, OutboxError, Source, State,
     limits::{ASK, BACKLOG_OCTETS},
     poll::refused,
     source::walk_trust,
@@ -98,6 +98,22 @@ impl Publisher {
         let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
         let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
         Ok(trust.verify_run(channel, run).map_err(refused)?.statements.pop())
+    }
+
+    /// The broker.
+    pub fn address(&self) -> &Address {
+        self.connection.address()
+    }
+
+    /// The newest beat of a channel, if the trust in force proves it: the next one names its channels first.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn beat(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+        match self.newest(channel).await {
+            Err(Error::Verify { .. }) => Ok(None),
+            newest => newest,
+        }
     }
 
     /// Serial and id of the newest beat of a channel, signed by those who may sign beats there, or might once: what the next

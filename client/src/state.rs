@@ -152,18 +152,19 @@ fn read_head(text: &str) -> Result<Head, String> {
 
 fn write_moment(moment: &Moment) -> String {
     let clock = moment.clock.map_or("-".into(), |clock| clock.to_string());
-    format!("{clock} {} {:016x}", moment.monotonic, moment.boot)
+    format!("{} {clock} {} {:016x}", moment.time, moment.monotonic, moment.boot)
 }
 
 fn read_moment(text: &str) -> Result<Moment, String> {
     let moment = || {
         let mut parts = text.split(' ');
+        let time = parts.next()?.parse().ok()?;
         let clock = match parts.next()? {
             "-" => None,
             clock => Some(clock.parse().ok()?),
         };
         let (monotonic, boot) = (parts.next()?.parse().ok()?, parts.next()?);
-        Some(Moment { clock, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
+        Some(Moment { time, clock, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
     };
     moment().ok_or_else(|| format!("{text:?} is no moment"))
 }

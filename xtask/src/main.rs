@@ -5,6 +5,7 @@ mod costs;
 mod interop;
 mod setup;
 mod size;
+mod words;
 
 use std::{
     path::{Path, PathBuf},
@@ -201,6 +202,7 @@ fn deny() -> anyhow::Result<()> {
 }
 
 fn spec() -> anyhow::Result<()> {
+    words::count()?;
     let python = setup::python(&["abnf==2.9.1", "cryptography==50.0.2"])?;
     run(command(&python).arg("spec/check.py"))?;
     run(command(&python).arg("interop/life.py"))?;

@@ -176,9 +176,9 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     }
     let critical = critical.unwrap_or_default();
     if let Some(field) = said.iter().find(|f| f.name == "Critical")
-        && let Some(missing) = critical.iter().find(|name| !said.iter().any(|f| f.name == **name))
+        && let Some(wrong) = critical.iter().find(|name| *name == "Critical" || !said.iter().any(|f| f.name == **name))
     {
-        return Err(field.error(format!("expected names of fields of this statement, found {missing:?}")));
+        return Err(field.error(format!("expected names of other fields of this statement, found {wrong:?}")));
     }
     let frame = Frame { end: fields.len() + 1 - signed_by.len(), channel: &channel, serial, time };
     let body = match kind {

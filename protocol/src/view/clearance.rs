@@ -219,34 +219,38 @@ impl View {
             }
             (statement, release) = (there, first);
         }
-        if applied >= Some(statement.serial()) {
+        // Another statement of that serial is another release.
+        let known = self.known(channel).and_then(|known| known.applied.as_ref());
+        let done = known.map_or(applied == Some(statement.serial()), |known| applied.is_some() && known.head() == statement.head());
+        if done {
             return Ok(Clear::Nothing { applied, next });
         }
         Ok(Clear::Apply(statement.clone()))
     }
 
-    /// Whether what was begun may be finished: nothing withdraws it, and the trust in force has not expired.
+    /// Whether what was begun may be finished although another release would be chosen now: the channel is as it has to be for any,
+    /// `log` has the release and all that lies above it up to the head, and nothing withdraws it.
     ///
     /// # Errors
     /// Why not.
     pub fn may_finish(&self, statement: &Statement, log: &[Verified<Statement>], now: &Now) -> Result<(), NotNow> {
-        let channel = statement.channel();
-        self.check_trust(channel, now)?;
-        let whole = log.last().map(|last| last.head()) == self.head(channel) && log.iter().any(|s| s.head() == statement.head());
-        if !whole {
-            let head = self.head(channel).map_or(statement.serial(), |head| head.serial);
-            return Err(NotNow::LogEnds { from: statement.serial(), head });
+        let (channel, serial) = (statement.channel(), statement.serial());
+        self.cover(channel, now)?;
+        let head = self.head(channel);
+        let there = log.iter().any(|there| there.head() == statement.head());
+        if !there || log.last().map(|last| last.head()) != head {
+            return Err(NotNow::LogEnds { from: serial, head: head.map_or(serial, |head| head.serial) });
         }
         self.check_stopped(statement, log)
     }
 
     fn check_trust(&self, channel: &Channel, now: &Now) -> Result<&Trust, NotNow> {
         let trust = self.trust().ok_or(NotNow::NoTrust)?;
-        if trust.is_expired(self.time(channel, now)) {
-            return Err(NotNow::Expired { trust: trust.serial(), expires: trust.rules().expires });
-        }
         if trust.rules().is_closed(channel) {
             return Err(NotNow::Closed { channel: channel.clone(), trust: trust.serial() });
+        }
+        if trust.is_expired(self.time(channel, now)) {
+            return Err(NotNow::Expired { trust: trust.serial(), expires: trust.rules().expires });
         }
         Ok(trust)
     }
@@ -257,8 +261,8 @@ impl View {
         if let Settled::Missing(beat) = trust.checkpoint(channel) {
             return Err(NotNow::Unsettled(beat.serial));
         }
-        if let Some(serial) = self.restart(channel) {
-            return Err(NotNow::Restart(serial));
+        if let Some(from) = self.restart(channel) {
+            return Err(NotNow::Restart(from));
         }
         let freshness = self.freshness(channel, now);
         let head = self.head(channel).ok_or(NotNow::NotCurrent(freshness))?;
@@ -269,26 +273,32 @@ impl View {
         if freshness == Freshness::Forked { Err(NotNow::Undecided) } else { Ok(head) }
     }
 
-    /// The serial of the release that was applied last, while it is proven: by its own signatures, as a checkpoint, or in its place
-    /// in the log. Before anything was applied, that which the image came with.
+    /// The serial of the release that was applied last, while it is proven: by its own signatures, in its place in the log, or as
+    /// checkpoint. Before anything was applied it is that which the image came with.
     fn applied_in(&self, channel: &Channel, log: &[Verified<Statement>]) -> Option<Serial> {
-        let Some(applied) = self.applied(channel) else { return self.known(channel)?.came_with };
-        let linked = log.iter().any(|statement| statement.head() == applied.head());
+        let known = self.known(channel)?;
+        let Some(applied) = &known.applied else { return known.came_with };
         let trust = self.trust()?;
-        let proven = linked || trust.checkpoint(channel) == Settled::At(applied.head()) || trust.meets(applied);
-        proven.then(|| applied.serial())
+        let linked = log.iter().any(|statement| statement.head() == applied.head());
+        let settled = trust.checkpoint(channel).head() == Some(applied.head());
+        (linked || settled || trust.meets(applied)).then(|| applied.serial())
     }
 
     fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
         let release = statement.serial();
-        let here = log.iter().filter_map(|by| Withdrawal::of(by));
-        let kept = self.known(statement.channel()).into_iter().flat_map(|known| known.withdrawals.iter().cloned());
-        if let Some(Withdrawal { by, reason, .. }) = here.chain(kept).find(|by| by.release == statement.head()) {
+        let mut here = log.iter().filter_map(|by| Withdrawal::of(by)).filter(|by| by.release == statement.head());
+        if let Some(Withdrawal { by, reason, .. }) = here.next().or_else(|| self.withdrawn(statement).cloned()) {
             return Err(NotNow::Withdrawn { release, by, reason });
         }
         match statement.unknown_critical() {
             Some(field) => Err(NotNow::Critical { release, field: field.into() }),
             None => Ok(()),
         }
+    }
+
+    /// The withdrawal that is kept against a release.
+    pub fn withdrawn(&self, release: &Statement) -> Option<&Withdrawal> {
+        let kept = &self.known(release.channel())?.withdrawals;
+        kept.iter().find(|kept| kept.release == release.head())
     }
 }

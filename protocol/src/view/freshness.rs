@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Now, View, moment::trusted_clock};
+use super::{Moment, Now, View};
 use crate::{
     Channel, Head, Statement, Timestamp,
     limits::{BEAT_LIFE_SECONDS, FUTURE_SECONDS},
@@ -67,7 +67,7 @@ pub struct SeenBeat {
     /// The newest of its channel.
     pub statement: Statement,
     /// When it was seen first.
-    pub seen: super::Moment,
+    pub seen: Moment,
     /// Whether the trust in force proves it.
     pub(super) proven: bool,
 }
@@ -83,7 +83,7 @@ impl SeenBeat {
             _ => None,
         }
     }
-    /// For how long it may be live, from its time on and from first sight on.
+    /// For how long it may be live.
     fn life(&self, beat: &Beat) -> u64 {
         beat.expires.seconds().saturating_sub(self.statement.time().seconds()).min(BEAT_LIFE_SECONDS)
     }
@@ -104,13 +104,15 @@ impl View {
         if let Some(field) = beat.unknown_critical() {
             return Err(refused(VerifyError::Critical { field: field.into() }));
         }
-        let clock = trusted_clock(now, self.signed_time(Some(beat.channel()), now));
+        let clock = self.clock(Some(beat.channel()), now);
         if let Some(clock) = clock.filter(|clock| beat.time() > clock.plus(FUTURE_SECONDS)) {
             return Err(refused(VerifyError::BeatFuture { time: beat.time(), clock }));
         }
         let known = self.beats.get(beat.channel()).filter(|known| known.proven);
         if known.is_none_or(|known| known.statement.serial() < serial) {
-            let seen = self.moment(Some(beat.channel()), now);
+            // Time does not fall back, or old beats shown slowly would each be live.
+            let running = known.map(|known| known.seen.running(now));
+            let seen = Moment::new(running.map_or(beat.time(), |running| running.max(beat.time())), clock, now);
             self.beats.insert(beat.channel().clone(), SeenBeat { statement: beat, seen, proven: true });
             self.settle_forks(now);
         }
@@ -124,21 +126,15 @@ impl View {
         Some((seen, seen.beat()?))
     }
 
-    /// When a beat ends: at its `Expires`, after a day at the latest, and after as long as that from first sight. Without a clock a
-    /// beat of an earlier life of the machine is none.
-    fn ends(&self, channel: &Channel, seen: &SeenBeat, beat: &Beat, now: &Now) -> Option<Timestamp> {
-        let clock = trusted_clock(now, self.signed_time(Some(seen.statement.channel()), now));
-        let life = seen.life(beat);
-        let left = life.saturating_sub(seen.seen.elapsed(now, clock)?);
-        Some(seen.statement.time().plus(life).min(self.time(channel, now).plus(left)))
-    }
-
-    /// What the live beat names for a channel, and until when it is live. It names the trust in force, or it is none.
+    /// What the live beat names for a channel, and until when it is live: up to its `Expires`, for a day at the longest; without a
+    /// clock only if it came since the machine started. It names the trust in force, or it is none.
     pub fn live(&self, channel: &Channel, now: &Now) -> Option<(Head, Timestamp)> {
         let (seen, beat) = self.beat_of(channel)?;
-        let until = self.ends(channel, seen, beat, now).filter(|until| self.time(channel, now) < *until)?;
+        let until = seen.statement.time().plus(seen.life(beat));
+        let counts = seen.seen.boot == now.boot || self.clock(Some(seen.statement.channel()), now).is_some();
         let trust = self.trust()?;
-        (beat.head(trust.statement().channel()) == Some(trust.head())).then_some(())?;
+        let confirms = beat.head(trust.statement().channel()) == Some(trust.head());
+        (counts && confirms && self.time(channel, now) < until).then_some(())?;
         Some((beat.head(channel)?, until))
     }
 

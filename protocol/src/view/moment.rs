@@ -1,6 +1,6 @@
 //! What time it is for a device: handed in, never read here.
 
-use crate::{Timestamp, limits::FUTURE_SECONDS};
+use crate::Timestamp;
 
 /// What a device's clocks show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +20,11 @@ impl Now {
     }
 }
 
-/// When something was seen first.
+/// When something that has a time was seen first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
+    /// The signed time then: that of what was seen, or a later one that was running already.
+    pub time: Timestamp,
     /// The clock then, if it counted.
     pub clock: Option<Timestamp>,
     /// The monotonic clock then.
@@ -32,21 +34,13 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Seconds that have passed since by the monotonic clock; none after the machine has stopped.
-    pub(super) fn ran(&self, now: &Now) -> u64 {
-        if self.boot == now.boot { now.monotonic.saturating_sub(self.monotonic) } else { 0 }
+    pub(super) fn new(time: Timestamp, clock: Option<Timestamp>, now: &Now) -> Self {
+        Self { time, clock, monotonic: now.monotonic, boot: now.boot }
     }
-    /// Seconds that have passed since: by the monotonic clock, or, after another start, by the clock. Unknown without either.
-    pub(super) fn elapsed(&self, now: &Now, clock: Option<Timestamp>) -> Option<u64> {
-        if self.boot == now.boot {
-            return Some(self.ran(now));
-        }
-        let clock = clock?;
-        Some(self.clock.map_or(0, |seen| clock.seconds().saturating_sub(seen.seconds())))
+    /// The time that it was then, and what has passed since: by the monotonic clock, or by the clock after the machine has stopped.
+    pub(super) fn running(&self, now: &Now) -> Timestamp {
+        let by_clock = || Some(now.clock?.seconds().saturating_sub(self.clock?.seconds()));
+        let ran = if self.boot == now.boot { now.monotonic.saturating_sub(self.monotonic) } else { by_clock().unwrap_or(0) };
+        self.time.plus(ran)
     }
-}
-
-/// The clock, unless it is so far behind what was signed that it is none.
-pub(super) fn trusted_clock(now: &Now, signed: Timestamp) -> Option<Timestamp> {
-    now.clock.filter(|clock| clock.plus(FUTURE_SECONDS) >= signed)
 }

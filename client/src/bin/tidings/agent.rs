@@ -82,10 +82,11 @@ impl Status {
                 "channel": channel.as_str(),
                 "state": freshness.as_str(),
                 "until": until,
+                "beats": state.view().promises_beats(channel),
                 "behind": behind,
                 "serial": state.head(channel).map(|head| head.serial.number()),
                 "id": state.head(channel).map(|head| head.id.to_string()),
-                "applied": state.view().applied(channel).map(Serial::number),
+                "applied": state.view().applied(channel).map(|applied| applied.serial().number()),
                 "withdrawn_by": recalled(state, channel).map(Serial::number),
                 "fork": state.view().fork(channel).map(|fork| json!({
                     "serial": fork.serial().number(), "ours": fork.ours.id().to_string(), "theirs": fork.theirs.id().to_string()
@@ -93,13 +94,11 @@ impl Status {
             })
         };
         let trust = state.trust().map(|trust| {
-            json!({"serial": trust.serial().number(), "expires": trust.rules().expires.to_string(), "expired": trust.is_expired(state.now())})
+            json!({"serial": trust.serial().number(), "expires": trust.rules().expires.to_string(), "expired": trust.is_expired(state.time())})
         });
         json!({
-            "time": state.now().to_string(),
-            "floor": state.floor().to_string(),
+            "time": state.time().to_string(),
             "trust": trust,
-            "beats": state.view().promises_beats(),
             "channels": states.iter().map(row).collect::<Vec<_>>(),
         })
     }
@@ -108,7 +107,7 @@ impl Status {
         let state = device.state();
         let serial = |serial: Option<Serial>| serial.map_or("-".into(), |serial| serial.to_string());
         let row = |(channel, freshness): &(Channel, Freshness)| {
-            let (head, applied) = (state.head(channel).map(|head| head.serial), state.view().applied(channel));
+            let (head, applied) = (state.head(channel).map(|head| head.serial), state.view().applied(channel).map(|applied| applied.serial()));
             let recalled = recalled(state, channel).map_or(String::new(), |by| format!(", WITHDRAWN by {by}"));
             vec![channel.to_string(), freshness.to_string(), serial(head), serial(applied) + &recalled]
         };
@@ -123,7 +122,7 @@ impl Status {
             ));
         }
         match state.trust() {
-            Some(trust) if trust.is_expired(state.now()) => {
+            Some(trust) if trust.is_expired(state.time()) => {
                 output::line(&format!(
                     "trust {} has EXPIRED at {}: nothing is installed until it is renewed",
                     trust.serial(),
@@ -131,22 +130,23 @@ impl Status {
                 ));
             }
             Some(trust) => {
-                let left = trust.rules().expires.seconds().saturating_sub(state.now().seconds()) / 86_400;
+                let left = trust.rules().expires.seconds().saturating_sub(state.time().seconds()) / 86_400;
                 let soon =
                     if left < EXPIRY_WARNING_DAYS { format!(", in {left} days: renew it (`tidings trust renew`)") } else { String::new() };
                 output::line(&format!("trust {} until {}{soon}", trust.serial(), trust.rules().expires));
             }
             None => output::line("no trust is known yet"),
         }
-        if !state.view().promises_beats() {
-            output::line("the namespace has no role for beats: nothing can confirm a head");
+        for (channel, _) in states.iter().filter(|(channel, _)| !state.view().promises_beats(channel)) {
+            output::line(&format!("{channel} has no role for beats: nothing can confirm its head"));
         }
     }
 }
 
 /// The withdrawal that has called back what is applied.
 fn recalled(state: &State, channel: &Channel) -> Option<Serial> {
-    state.view().known(channel)?.recalled
+    let applied = state.view().applied(channel)?;
+    state.view().withdrawn(applied).map(|by| by.serial())
 }
 
 #[derive(Args)]
@@ -181,7 +181,7 @@ impl Apply {
         let channels = std::slice::from_ref(&self.channel);
         let mut device = self.reading.device(channels, Start::Newest)?.with_quorum(self.quorum.into());
         if self.applied {
-            device.note_applied(&self.channel, self.serial)?;
+            device.note_applied_serial(&self.channel, self.serial).await?;
             return match &self.node {
                 Some(node) => {
                     let context = || format!("{} {} is kept as applied, but the slot is not freed", self.channel, self.serial);

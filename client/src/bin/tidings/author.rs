@@ -10,8 +10,8 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
-use tidings_client::{Body, Channel, Head, PublishError, Publisher, Serial, Statement, Timestamp, now};
-use tidings_protocol::{Digest, statement::Kind, trust::Trust as Rules};
+use tidings_client::{Body, Channel, Device, Head, PublishError, Publisher, Serial, State, Statement, Timestamp, now};
+use tidings_protocol::{Digest, StatementId, statement::Kind, trust::Trust as Rules};
 
 use super::{
     From,
@@ -132,9 +132,9 @@ pub(super) struct Withdraw {
     /// Why, for people
     #[arg(long)]
     reason: String,
-    /// The serial of the release to go back to
-    #[arg(long, value_name = "SERIAL")]
-    fallback: Option<Serial>,
+    /// Its id, where no broker is asked
+    #[arg(long, value_name = "ID", requires = "after")]
+    id: Option<StatementId>,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -143,9 +143,30 @@ pub(super) struct Withdraw {
 
 impl Withdraw {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut fields = vec![("Withdraws", self.serial.to_string()), ("Reason", self.reason)];
-        fields.extend(self.fallback.map(|serial| ("Fallback", serial.to_string())));
+        let release = match self.id {
+            Some(id) => Head { serial: self.serial, id },
+            None => self.look_up().await?,
+        };
+        let fields = vec![("Withdraws", release.to_string()), ("Reason", self.reason)];
         finish(Kind::Withdraw, self.channel, fields, self.place, self.finish).await
+    }
+}
+
+impl Withdraw {
+    async fn look_up(&self) -> anyhow::Result<Head> {
+        ensure!(self.place.after.is_none(), "which release is it? give --id, as `tidings log --json` shows it");
+        let source = self.place.from.source()?;
+        let state = State::ephemeral(source.anchor());
+        let log = Device::with_state(source, [], state)?.history(&self.channel, self.serial).await?;
+        let there = log.first().filter(|statement| statement.serial() == self.serial);
+        let there = there.with_context(|| format!("there is no {} {}; `tidings log` shows what there is", self.channel, self.serial))?;
+        let (channel, serial, kind) = (&self.channel, self.serial, there.kind());
+        ensure!(kind == Kind::Release, "{channel} {serial} is a {kind}, and only a release can be withdrawn");
+        let withdraws = |by: &Statement| matches!(by.body(), Body::Withdraw(withdraw) if withdraw.withdraws == there.head());
+        if let Some(by) = log.iter().find(|by| withdraws(by)) {
+            bail!("{channel} {serial} is withdrawn already, by {}", by.serial());
+        }
+        Ok(there.head())
     }
 }
 
@@ -207,12 +228,6 @@ async fn finish(kind: Kind, channel: Channel, fields: Vec<(&str, String)>, place
         };
         match publisher.publish(&statement).await {
             Ok(_) => {
-                let way_back = matches!(statement.body(), Body::Withdraw(withdraw) if withdraw.fallback.is_some());
-                if way_back && !publisher.trust().is_some_and(|trust| trust.meets(Kind::Release, &statement)) {
-                    output::note(
-                        "the fallback is advice only: to send devices back, those who may release have to sign the withdrawal too (further --key)",
-                    );
-                }
                 if let Some(path) = &finish.out {
                     write_new(path, statement.octets())?;
                 }

@@ -4,7 +4,7 @@ use std::{fs, io::Read, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use tidings_client::{Channel, Delivered, Delivery, Device, Serial, State, View, limits::BUNDLE_OCTETS};
+use tidings_client::{Channel, Clock, Delivered, Delivery, Device, Serial, State, View, limits::BUNDLE_OCTETS};
 use tidings_protocol::batch;
 
 use super::{From, files::write_new, output};
@@ -80,7 +80,7 @@ impl Import {
             );
             statements.extend(batch::read(&octets).with_context(|| format!("{} is no batch of statements", path.display()))?);
         }
-        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements).context("nothing was offered to any broker")?;
+        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements, &Clock::system().now()).context("nothing was offered to any broker")?;
         let (count, channels) = delivery.count();
         output::note(&format!("{count} statements of {channels} channels are proven"));
         if self.check {

@@ -91,7 +91,6 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
                 "broker": seen.address.to_string(),
                 "tier": seen.tier,
                 "path": seen.path,
-                "standing": seen.standing,
                 "error": seen.view.as_ref().err().map(ToString::to_string),
                 "channels": all.iter().zip(cells).map(cell).collect::<Vec<_>>(),
             })
@@ -120,12 +119,7 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
         rows.insert(0, header.iter().map(|text| (*text).to_owned()).collect());
     }
     output::table(&header, rows);
-    // All members of a cluster know the same members.
-    let mut members = false;
     for seen in &survey.0 {
-        let said = seen.standing.iter().filter(|line| !members || !line.starts_with("member "));
-        said.for_each(|line| output::note(&format!("{}: {line}", seen.address)));
-        members |= seen.standing.iter().any(|line| line.starts_with("member "));
         if let Err(error) = &seen.view {
             output::note(&format!("{}: {error}", seen.address));
         }

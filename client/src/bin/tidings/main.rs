@@ -108,7 +108,7 @@ struct From {
     /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several (or with commas between) are tried in turn
     #[arg(long = "broker", value_name = "URL", env = "TIDINGS_BROKERS", value_delimiter = ',')]
     brokers: Vec<String>,
-    /// The anchor of the namespace: `NAMESPACE sha256:HEX`
+    /// The anchor of the namespace: `NAMESPACE SERIAL sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
     anchor: Option<String>,
     /// Certificates that TLS trusts instead of the system's, PEM

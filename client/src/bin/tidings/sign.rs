@@ -50,7 +50,7 @@ impl Sign {
             );
             let anchor = self.from.anchor()?;
             ceremony::walk(all, anchor.as_ref())?;
-            before = if statements.is_empty() { None } else { ceremony::walk(statements.clone(), anchor.as_ref())?.view.trust().cloned() };
+            before = if statements.is_empty() { None } else { ceremony::walk(statements.clone(), anchor.as_ref())?.trust().cloned() };
             if !self.from.brokers.is_empty() && self.from.anchor.is_some() {
                 trust::check_serial(&self.from.source()?, &statement).await?;
             }
@@ -156,7 +156,7 @@ impl Publish {
         let survey = survey(&source, &[]).await;
         for channel in survey.channels() {
             let Ok(Some(head)) = survey.newest(&channel) else { continue };
-            if let Err((_, error)) = trust.verify_run(&channel, vec![(**head).clone()]) {
+            if let Err((_, error)) = trust.verify_run(&channel, vec![(*head).clone()]) {
                 let serial = head.serial();
                 bail!(
                     "{channel} is at {serial} now, which trust {} would not prove: {error}. Nothing was published. Begin the change anew with `tidings trust change`, or say --anyway",

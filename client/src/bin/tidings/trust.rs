@@ -163,7 +163,7 @@ fn role(text: &str) -> anyhow::Result<Role> {
 impl Init {
     fn run(self) -> anyhow::Result<()> {
         let time = now();
-        let mut rules = TrustRules { expires: time.plus(u64::from(self.expires) * DAY), keys: vec![], roles: vec![], checkpoints: vec![] };
+        let mut rules = TrustRules { expires: time.plus(u64::from(self.expires) * DAY), keys: vec![], roles: vec![], checkpoints: vec![], closed: vec![] };
         let mut signers = Vec::new();
         for text in &self.keys {
             let (named, file) = named_key(text).context("--key")?;
@@ -183,7 +183,7 @@ impl Init {
         let draft = Draft { channel: self.namespace.trust_log(), after: None, time, trust: None, body: Body::Trust(rules) };
         let statement = sign_all(draft.write()?, &signers)?;
         write_new(&self.out, statement.octets())?;
-        output::line(&Anchor { namespace: self.namespace, id: statement.id() }.to_string());
+        output::line(&Anchor { namespace: self.namespace, head: statement.head() }.to_string());
         Ok(())
     }
 }
@@ -227,14 +227,14 @@ impl Change {
             "the last statement in {} still needs signatures (`tidings trust show`); a change follows a statement that is in force",
             self.paper.log.display()
         );
-        let trust = work.view.trust().context("there is no trust in force in the file")?;
+        let trust = work.trust().context("there is no trust in force in the file")?;
         let old = trust.rules();
         let mut new = self.edit(old)?;
-        let survey = self.survey(work.view.anchor()).await?;
+        let survey = self.survey(&work.anchor).await?;
         if let Some(survey) = &survey {
             not_taken(survey, &trust.statement().channel().clone(), trust.serial().next())?;
-            self.look_up(work.view.anchor(), old).await?;
-            let found = checkpoints(survey, old, &mut new)?;
+            self.look_up(&work.anchor, old).await?;
+            let found = checkpoints(survey, &work.anchor.namespace, old, &mut new)?;
             found.iter().for_each(|line| output::note(line));
             if !found.is_empty() {
                 output::note("a checkpoint vouches for what it names and all below: withdraw first what should not be there");
@@ -398,7 +398,7 @@ fn not_taken(survey: &Survey, log: &Channel, serial: Option<Serial>) -> anyhow::
 }
 
 /// [4.3-5]: a checkpoint for each channel whose signers lose a key, at the head on which all brokers agree.
-fn checkpoints(survey: &Survey, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<Vec<String>> {
+fn checkpoints(survey: &Survey, namespace: &Namespace, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for seen in &survey.0 {
         for (channel, error) in &seen.failed {
@@ -411,12 +411,12 @@ fn checkpoints(survey: &Survey, old: &TrustRules, new: &mut TrustRules) -> anyho
     for channel in survey.channels() {
         let explicit = new.checkpoints.iter().any(|c| c.channel == channel && !old.checkpoints.contains(c));
         // What only an earlier checkpoint proves needs one in every statement to come; those are carried on.
-        if explicit || !new.narrows(old, &channel) {
+        if explicit || !new.narrows(old, &channel, namespace) {
             continue;
         }
         let Some(newest) = survey.agreed(&channel)? else { continue };
         settle(new, channel.clone(), newest.head());
-        found.push(format!("checkpoint for {channel}, whose signers lose a key: {}", output::summary(newest, survey.trust())));
+        found.push(format!("checkpoint for {channel}, whose signers lose a key: {}", output::summary(&newest, survey.trust())));
     }
     Ok(found)
 }
@@ -427,13 +427,9 @@ fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
     // A statement alone can be shown, but not what it changes.
     let work = if statements.len() == 1 { None } else { Some(walk(statements.to_vec(), None)?) };
     let alone = work.is_none() && statement.serial() != Serial::FIRST;
-    let before = match &work {
-        Some(work) if work.pending.is_some() => work.view.trust().cloned(),
-        Some(work) => walk(work.log[..work.log.len() - 1].to_vec(), None)?.view.trust().cloned(),
-        None => None,
-    };
-    let first = statements.first().filter(|first| first.serial() == Serial::FIRST);
-    let anchor = first.map(|first| Ok::<_, anyhow::Error>(Anchor { namespace: namespace(first)?, id: first.id() })).transpose()?;
+    let before = work.as_ref().and_then(|work| work.newest().1.cloned());
+    let in_force = work.as_ref().map_or((!alone).then(|| statement.head()), |work| work.trust().map(|trust| trust.head()));
+    let anchor = in_force.map(|head| Ok::<_, anyhow::Error>(Anchor { namespace: namespace(statement)?, head })).transpose()?;
     let thresholds = thresholds(before.as_ref(), statement)?;
     let enough = !alone && thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed);
     if as_json {

@@ -6,16 +6,16 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde_json::json;
 use tidings_client::{Serial, State, Statement, Verified};
-use tidings_protocol::{Anchor, statement::Kind, trust::Trust, verify::VerifyError};
+use tidings_protocol::{Anchor, statement::Kind, trust::{Settled, Trust}, verify::VerifyError};
 
-use super::{files, output};
+use super::{ceremony, files, output};
 
 #[derive(Args)]
 pub(super) struct Verify {
     /// Statements, several to a file if need be; a file that begins with the trust log, as evidence of forks does, proves itself
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// The anchor that the trust begins at: `NAMESPACE sha256:HEX`
+    /// The anchor that the trust begins at: `NAMESPACE SERIAL sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
     anchor: Anchor,
     /// The trust statements from the first to the one in force, in one file or several; repeatable
@@ -109,7 +109,10 @@ impl Verify {
             output::signers(statement, trust)
         };
         let (channel, serial) = (ours.channel(), theirs.serial());
-        let settled = history.last().and_then(|trust| Some((trust.serial(), trust.checkpoint(channel)?)));
+        let settled = history.last().and_then(|trust| match trust.checkpoint(channel) {
+            Settled::At(head) => Some((trust.serial(), head)),
+            _ => None,
+        });
         let settled = settled.filter(|(_, checkpoint)| checkpoint.serial >= ours.serial().min(serial));
         if self.json {
             let side = |s: &Statement| json!({"serial": s.serial().number(), "id": s.id().to_string(), "signed_by": by(s)});
@@ -140,30 +143,29 @@ impl Verify {
             let state = State::look(path, &self.anchor)?;
             return Ok(vec![state.trust().cloned().with_context(|| format!("{} has no trust yet", path.display()))?]);
         }
-        let mut history: Vec<Trust> = Vec::new();
+        let mut log = Vec::new();
         for file in &self.trust {
-            for statement in files::read_bundle(file)? {
-                let next = match history.last() {
-                    None => Trust::first(&self.anchor, statement),
-                    Some(trust) => trust.succeed(statement),
-                };
-                history.push(next.with_context(|| format!("{} is not accepted", file.display()))?);
-            }
+            log.extend(files::read_bundle(file)?);
         }
-        Ok(history)
+        if log.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = self.trust.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        let log = ceremony::walk(log, Some(&self.anchor)).with_context(|| format!("{names} is not accepted"))?;
+        if let Some(pending) = &log.pending {
+            bail!("{names} is not accepted: trust {} in it still needs signatures (`tidings trust show`)", pending.serial());
+        }
+        Ok(log.history)
     }
 }
 
 /// The trust log that a bundle begins with.
 fn own_history(anchor: &Anchor, statements: &[Statement]) -> Option<Vec<Trust>> {
-    let mut history = vec![Trust::first(anchor, statements.first()?.clone()).ok()?];
-    for statement in &statements[1..] {
-        match history.last()?.succeed(statement.clone()) {
-            Ok(next) => history.push(next),
-            Err(_) => break,
-        }
-    }
-    Some(history)
+    let log: Vec<Statement> = statements.iter().take_while(|statement| statement.kind() == Kind::Trust).cloned().collect();
+    // Two statements for one place are evidence; the log ends before them.
+    let follows = log.windows(2).take_while(|pair| pair[1].predecessor() == Some(pair[0].head())).count();
+    let history = ceremony::walk(log.get(..=follows)?.to_vec(), Some(anchor)).ok()?.history;
+    (!history.is_empty()).then_some(history)
 }
 
 /// Statements that follow each other in one channel belong together: links vouch for some of them.

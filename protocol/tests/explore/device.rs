@@ -1,0 +1,575 @@
+//! The device: one struct, and the four functions of part 2 of the specification: `judge`, `place`, `freshness` and
+//! `clear`. Everything else here only feeds them. Each rule can be switched off, to see that something then breaks.
+
+use crate::facts::{Book, CHANNELS, FUTURE, Id, Ids, Kind, LIFE, LOST, Moment, NONE, Role, Serial, Statement, Trust, TrustNo};
+
+/// Rules that can be switched off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rule {
+    /// S1: signatures are counted.
+    Signatures,
+    /// S2: a withdrawal proves only itself.
+    WithdrawalProvesItself,
+    /// The checkpoint settles its place: another statement there is refused.
+    CheckpointSettles,
+    /// What contradicts our chain at the checkpoint or below is no fork.
+    SettledIsNoFork,
+    /// S3: a withdrawal that was met is kept, whatever becomes of its branch.
+    WithdrawalsKept,
+    /// S3: it counts against an id, not against whatever has the serial.
+    WithdrawalById,
+    /// S3: it counts whatever becomes of its key.
+    WithdrawalStays,
+    /// S4: a beat must name the trust in force.
+    BeatNamesTrust,
+    /// S4: the beat must name our head, or what is below it by links.
+    BeatNamesChain,
+    /// S5a: another checkpoint makes the device read from there.
+    Restart,
+    /// S5a: so does a head that is not proven any more by its own signatures.
+    UnprovenHeadRestarts,
+    /// S5a: the head stays until its serial is reached.
+    HeadStays,
+    /// S5a: unless its own signatures no longer meet their role.
+    UnprovenHeadYields,
+    /// S5a: or the live beat names what was read.
+    BeatEndsRestart,
+    /// S5a: until then nothing is installed.
+    RestartInstallsNothing,
+    /// S5b: the live beat decides between branches.
+    BeatDecides,
+    /// S5b: also where the links that were read do not reach down to what it names.
+    BeatDecidesUnlinked,
+    /// S5: without a live beat evidence of a fork stops.
+    EvidenceStops,
+    /// S7: a beat that a checkpoint names must be at hand.
+    BeatAtHand,
+    /// S7: a line of the channel's own goes before.
+    OwnLineFirst,
+    /// S8: no beat of the future.
+    NoFutureBeats,
+    /// S8: a beat is live for its life from its `Time`.
+    LifeFromTime,
+    /// S8: and for as long from first sight.
+    LifeFromSight,
+    /// S8: without a clock, only if it came since the machine started.
+    SinceStart,
+    /// S8: a clock far behind is none.
+    ClockBehindIsNone,
+    /// S8: time runs on by the monotonic clock.
+    TimeRunsOn,
+    /// S9: nothing is cleared that is not CURRENT, where there are beats.
+    CurrentOnly,
+    /// S9: what the live beat covers.
+    Covered,
+    /// S9: only what is due hides an older one.
+    DueOnly,
+    /// S9: none, if a withdrawal counts against it.
+    NoneIfWithdrawn,
+    /// S9: none, if it has an unknown critical field.
+    NoneIfCritical,
+    /// S9: nothing below applied.
+    NotBelowApplied,
+    /// S9: applied counts while it is proven.
+    AppliedProven,
+    /// S9: the barrier first.
+    BarrierFirst,
+    /// S11: what was signed is offered first, in later runs too.
+    Outbox,
+    /// S4: a signer names only what the origin has stored.
+    NamesStoredOnly,
+    /// S5: above a checkpoint what is no longer proven is filed away.
+    FiledAway,
+    /// S5: a publisher extends only a proven head.
+    ExtendsProven,
+    /// S7: each head of a beat is verified before a checkpoint names the beat.
+    CeremonyVerifies,
+    /// S5: a ceremony that takes a key away puts its checkpoint at the head.
+    CheckpointAtHead,
+    /// S5: a trust statement under which a withdrawal would be lost is refused.
+    WithdrawalsSurvive,
+    /// S13: closed channels.
+    Closed,
+}
+
+/// What everybody goes by.
+pub(crate) struct Setting {
+    pub(crate) book: Book,
+    off: u64,
+    /// Whether the device has a clock, and how far it is behind.
+    pub(crate) clock: Option<Moment>,
+    /// `CHAIN_LINKS`.
+    pub(crate) links: Serial,
+    /// Whether nobody asked has what lies in a hole, so that it is accepted (6-2).
+    pub(crate) holes: bool,
+}
+
+impl Setting {
+    pub(crate) fn new(clock: Option<Moment>) -> Self {
+        Self { book: Book::default(), off: 0, clock, links: 64, holes: false }
+    }
+    #[must_use]
+    pub(crate) fn without(self, rule: Rule) -> Self {
+        Self { off: self.off | 1 << rule as u64, ..self }
+    }
+    pub(crate) fn has(&self, rule: Rule) -> bool {
+        self.off & (1 << rule as u64) == 0
+    }
+}
+
+/// What is known of one channel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Known {
+    /// The newest statement.
+    pub(crate) head: Id,
+    /// The lowest serial down to which the links below the head were read and are kept.
+    pub(crate) low: Serial,
+    /// S5a is under way.
+    pub(crate) restart: bool,
+    /// The other side of a fork that nothing has decided.
+    pub(crate) evidence: Id,
+    /// Withdrawals that were met, each proven by its own signatures.
+    pub(crate) withdrawals: Ids,
+    /// The release that was applied last.
+    pub(crate) applied: Id,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Device {
+    /// The trust in force, and when it was seen first since the machine started.
+    pub(crate) trust: TrustNo,
+    pub(crate) trust_seen: Moment,
+    /// The newest proven beat, when it was seen first since the machine started, and whether it came since then.
+    pub(crate) beat: Id,
+    pub(crate) beat_seen: Moment,
+    pub(crate) beat_came: bool,
+    /// The beat that the trust's checkpoint names is at hand.
+    pub(crate) settling: bool,
+    pub(crate) channels: [Known; CHANNELS],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    Link,
+    Checkpoint,
+    NewerTrust,
+    Closed,
+    Threshold,
+    BeatFuture,
+    Channel,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// It follows: the head moves.
+    News,
+    /// Nothing that was not known.
+    Known,
+    /// The broker has less than is needed.
+    Behind,
+    /// It must be read from there.
+    ReadFrom(Serial),
+    /// Its branch takes the place of ours.
+    OtherBranch,
+    /// It contradicts ours, and nothing has decided yet.
+    Fork(Id),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Freshness {
+    Forked,
+    Behind,
+    Current,
+    Stale,
+}
+
+impl Device {
+    // ---- the four functions -------------------------------------------------------------------------------------
+
+    /// Whether a run, oldest first, is proven: from the newest down.
+    pub(crate) fn judge(&self, s: &Setting, channel: usize, run: &[Id]) -> Result<(), Refusal> {
+        let trust = s.book.trust(self.trust);
+        let checkpoint = self.checkpoint(s, channel).ok_or(Refusal::Checkpoint)?;
+        let settled = s.book.get(checkpoint);
+        if trust.closed[channel] && s.has(Rule::Closed) {
+            return Err(Refusal::Closed);
+        }
+        let mut proven = false;
+        for (above, id) in run.iter().rev().enumerate() {
+            let statement = s.book.get(*id);
+            if statement.channel != channel {
+                return Err(Refusal::Channel);
+            }
+            if above > 0 && s.book.get(run[run.len() - above]).parent != *id {
+                return Err(Refusal::Link);
+            }
+            if checkpoint != NONE && s.has(Rule::CheckpointSettles) {
+                let other = statement.serial == settled.serial && *id != checkpoint;
+                let after_other = statement.serial == settled.serial + 1 && statement.parent != checkpoint;
+                if other || after_other {
+                    return Err(Refusal::Checkpoint);
+                }
+            }
+            if statement.under > trust.serial {
+                return Err(Refusal::NewerTrust);
+            }
+            let own = trust.meets(&statement) || !s.has(Rule::Signatures);
+            proven |= *id == checkpoint;
+            if !own && !proven {
+                return Err(Refusal::Threshold);
+            }
+            proven |= own && (statement.kind.is_release() || !s.has(Rule::WithdrawalProvesItself));
+        }
+        Ok(())
+    }
+
+    /// Where a proven run stands beside what is known.
+    pub(crate) fn place(&self, s: &Setting, channel: usize, run: &[Id], now: Moment) -> Place {
+        let known = &self.channels[channel];
+        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
+        let (first, last) = (s.book.get(run[0]), s.book.get(run[run.len() - 1]));
+        let named = self.named(s, channel).filter(|_| self.live(s, now)).unwrap_or(NONE);
+        let decided = s.has(Rule::BeatDecides) && named != NONE && run.contains(&named);
+        let head = s.book.get(known.head);
+        if known.restart {
+            if checkpoint != NONE && !run.contains(&checkpoint) {
+                return Place::ReadFrom(s.book.get(checkpoint).serial);
+            }
+            let reached = last.serial >= head.serial || !s.has(Rule::HeadStays);
+            let yields = s.has(Rule::UnprovenHeadYields) && !s.book.trust(self.trust).meets(&head);
+            let spoken = decided && s.has(Rule::BeatEndsRestart);
+            return if known.head == NONE || reached || yields || spoken { Place::OtherBranch } else { Place::Behind };
+        }
+        if known.head == NONE {
+            return Place::News;
+        }
+        let contradiction = run.iter().find(|id| {
+            let statement = s.book.get(**id);
+            let place = self.ours(s, channel, statement.serial);
+            let before = self.ours(s, channel, statement.serial - 1);
+            (place != NONE && place != **id) || (before != NONE && before != statement.parent)
+        });
+        if let Some(theirs) = contradiction {
+            let settled = s.book.get(*theirs).serial <= s.book.get(checkpoint).serial && s.has(Rule::SettledIsNoFork);
+            if decided && self.ours(s, channel, s.book.get(named).serial) != named {
+                return Place::OtherBranch;
+            }
+            let ours_is_named = named != NONE
+                && self.ours(s, channel, s.book.get(named).serial) == named
+                && s.book.get(named).serial >= s.book.get(*theirs).serial;
+            return if ours_is_named || settled { Place::Known } else { Place::Fork(*theirs) };
+        }
+        let unlinked = decided && !run.contains(&known.head) && self.ours(s, channel, s.book.get(named).serial) != named;
+        match () {
+            () if last.serial <= head.serial && unlinked && s.has(Rule::BeatDecidesUnlinked) => Place::OtherBranch,
+            () if last.serial <= head.serial => Place::Known,
+            () if first.serial <= head.serial + 1 || s.holes => Place::News,
+            () => Place::ReadFrom(head.serial + 1),
+        }
+    }
+
+    /// S4: the first that holds.
+    pub(crate) fn freshness(&self, s: &Setting, channel: usize, now: Moment) -> Freshness {
+        let known = &self.channels[channel];
+        let Some(Kind::Beat { trust, .. }) = self.beat(s) else { return Freshness::Stale };
+        let later_trust = s.book.trust(trust).serial > s.book.trust(self.trust).serial;
+        let Some(named) = self.named(s, channel) else {
+            return if later_trust { Freshness::Behind } else { Freshness::Stale };
+        };
+        let serial = s.book.get(named).serial;
+        let ours = self.ours(s, channel, serial);
+        if ours != NONE && ours != named {
+            return Freshness::Forked;
+        }
+        if later_trust || serial > s.book.get(known.head).serial {
+            return Freshness::Behind;
+        }
+        let ready = !(known.restart && s.has(Rule::RestartInstallsNothing));
+        if self.live(s, now) && ready && (ours == named || !s.has(Rule::BeatNamesChain)) {
+            return Freshness::Current;
+        }
+        Freshness::Stale
+    }
+
+    /// S9: the release to run, if there is one, with the log at hand from a serial on.
+    pub(crate) fn clear(&self, s: &Setting, channel: usize, from: Serial, now: Moment) -> Option<Id> {
+        let (known, trust) = (&self.channels[channel], s.book.trust(self.trust));
+        let closed = trust.closed[channel] && s.has(Rule::Closed);
+        self.checkpoint(s, channel)?;
+        if known.head == NONE || closed || self.time(s, now) >= trust.expires {
+            return None;
+        }
+        let covered = if trust.has_beats() {
+            if s.has(Rule::CurrentOnly) && self.freshness(s, channel, now) != Freshness::Current {
+                return None;
+            }
+            if s.has(Rule::Covered) { self.named(s, channel)? } else { known.head }
+        } else {
+            let undecided = known.evidence != NONE && s.has(Rule::EvidenceStops);
+            if undecided || known.restart && s.has(Rule::RestartInstallsNothing) {
+                return None;
+            }
+            known.head
+        };
+        let at_hand = s.book.run(known.head, from);
+        self.judge(s, channel, &at_hand).ok()?;
+        let runs = |id: Id| {
+            let statement = s.book.get(id);
+            let Kind::Release { not_before, matches, .. } = statement.kind else { return false };
+            let due = !s.has(Rule::DueOnly) || not_before <= self.time(s, now);
+            matches && due
+        };
+        let applied = self.applied(s, channel, &at_hand);
+        let mut below = s.book.get(covered).serial;
+        loop {
+            let candidate = *at_hand.iter().rev().find(|id| s.book.get(**id).serial <= below && runs(**id))?;
+            let statement = s.book.get(candidate);
+            let Kind::Release { barrier, not_before, critical, .. } = statement.kind else { return None };
+            if self.withdrawn(s, channel, candidate, &at_hand) {
+                if s.has(Rule::NoneIfWithdrawn) {
+                    return None;
+                }
+                below = statement.serial - 1;
+                continue;
+            }
+            if critical && s.has(Rule::NoneIfCritical) || not_before > self.time(s, now) {
+                return None;
+            }
+            if s.has(Rule::BarrierFirst) && applied < barrier {
+                // The release at the barrier, by the same rule: that serial and no other.
+                let at = s.book.at(known.head, barrier);
+                if !at_hand.contains(&at) || !runs(at) {
+                    return None;
+                }
+                below = barrier;
+                continue;
+            }
+            return (statement.serial >= applied || !s.has(Rule::NotBelowApplied)).then_some(candidate);
+        }
+    }
+
+    // ---- what they ask ------------------------------------------------------------------------------------------
+
+    fn trust(&self, s: &Setting) -> Trust {
+        s.book.trust(self.trust)
+    }
+
+    /// The newest proven beat, as it was written.
+    fn beat(&self, s: &Setting) -> Option<Kind> {
+        (self.beat != NONE).then(|| s.book.get(self.beat).kind)
+    }
+
+    /// What it names for a channel.
+    pub(crate) fn named(&self, s: &Setting, channel: usize) -> Option<Id> {
+        let Kind::Beat { heads, .. } = self.beat(s)? else { return None };
+        Some(heads[channel]).filter(|id| *id != NONE)
+    }
+
+    /// S8, and that the beat names the trust in force, by serial and id.
+    pub(crate) fn live(&self, s: &Setting, now: Moment) -> bool {
+        let Some(Kind::Beat { time, trust, .. }) = self.beat(s) else { return false };
+        (trust == self.trust || !s.has(Rule::BeatNamesTrust))
+            && (self.time(s, now) < time + LIFE || !s.has(Rule::LifeFromTime))
+            && (now - self.beat_seen < LIFE || !s.has(Rule::LifeFromSight))
+            && (s.clock.is_some() || self.beat_came || !s.has(Rule::SinceStart))
+    }
+
+    /// S8: the latest of the clock, the trust in force and the newest proven beat.
+    pub(crate) fn time(&self, s: &Setting, now: Moment) -> Moment {
+        let ran = |since: Moment| if s.has(Rule::TimeRunsOn) { now - since } else { 0 };
+        let trust = if self.trust == 0 { 0 } else { self.trust(s).time + ran(self.trust_seen) };
+        let beat = match self.beat(s) {
+            Some(Kind::Beat { time, .. }) => time + ran(self.beat_seen),
+            _ => 0,
+        };
+        self.clock(s, now).unwrap_or(0).max(trust).max(beat)
+    }
+
+    /// A clock more than `FUTURE` behind the other two is none.
+    fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
+        let clock = now.saturating_sub(s.clock?);
+        let trust = self.trust(s).time + (now - self.trust_seen);
+        let beat = match self.beat(s) {
+            Some(Kind::Beat { time, .. }) => time + (now - self.beat_seen),
+            _ => 0,
+        };
+        (clock + FUTURE >= trust.max(beat) || !s.has(Rule::ClockBehindIsNone)).then_some(clock)
+    }
+
+    /// The checkpoint of a channel; `NONE` if there is none, and nothing if the beat that names it is not at hand.
+    pub(crate) fn checkpoint(&self, s: &Setting, channel: usize) -> Option<Id> {
+        let trust = self.trust(s);
+        let by_beat = match s.book.get(trust.beat_line).kind {
+            Kind::Beat { heads, .. } => heads[channel],
+            _ => NONE,
+        };
+        match trust.lines[channel] {
+            line if line != NONE && (s.has(Rule::OwnLineFirst) || by_beat == NONE) => Some(line),
+            line if trust.beat_line == NONE => Some(line),
+            _ if self.settling => Some(by_beat),
+            _ if !s.has(Rule::BeatAtHand) => Some(NONE),
+            _ => None,
+        }
+    }
+
+    /// Our chain, as far as its links were read.
+    pub(crate) fn ours(&self, s: &Setting, channel: usize, serial: Serial) -> Id {
+        let known = &self.channels[channel];
+        if serial < known.low { NONE } else { s.book.at(known.head, serial) }
+    }
+
+    /// S3: whether a withdrawal counts against a release: one of the log at hand, or one that is kept while it is proven.
+    fn withdrawn(&self, s: &Setting, channel: usize, release: Id, at_hand: &[Id]) -> bool {
+        let trust = self.trust(s);
+        let proven = |id: &Id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(*id));
+        let kept = self.channels[channel].withdrawals;
+        let against = |id: Id| match s.book.get(id).kind {
+            Kind::Withdraw { release: named } if s.has(Rule::WithdrawalById) => named == release,
+            Kind::Withdraw { release: named } => s.book.get(named).serial == s.book.get(release).serial,
+            _ => false,
+        };
+        at_hand.iter().copied().chain(kept.iter().filter(proven)).any(against)
+    }
+
+    /// S9: the serial of the release applied last, while it is proven.
+    pub(crate) fn applied(&self, s: &Setting, channel: usize, at_hand: &[Id]) -> Serial {
+        let applied = self.channels[channel].applied;
+        let statement = s.book.get(applied);
+        let proven = at_hand.contains(&applied)
+            || self.trust(s).meets(&statement)
+            || self.checkpoint(s, channel) == Some(applied)
+            || !s.has(Rule::AppliedProven);
+        if applied != NONE && proven { statement.serial } else { 0 }
+    }
+
+    // ---- what happens to it -------------------------------------------------------------------------------------
+
+    /// The next trust statement comes into force. (That it is signed as it must be is not modelled: nobody steals roots.)
+    pub(crate) fn take_trust(&mut self, s: &Setting, next: TrustNo, now: Moment) {
+        let before = [0, 1].map(|channel| self.checkpoint(s, channel));
+        let line = self.trust(s).beat_line;
+        self.trust = next;
+        self.trust_seen = now;
+        self.settling &= self.trust(s).beat_line == line;
+        let trust = self.trust(s);
+        if self.beat != NONE && !trust.meets(&s.book.get(self.beat)) {
+            (self.beat, self.beat_seen, self.beat_came) = (NONE, 0, false);
+        }
+        for channel in 0..CHANNELS {
+            self.settle(s, channel, before[channel]);
+            let known = &mut self.channels[channel];
+            known.withdrawals.retain(|id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id)));
+            let proven = |id: Id| trust.meets(&s.book.get(id));
+            if !proven(known.evidence) || !proven(known.head) {
+                known.evidence = NONE;
+            }
+        }
+    }
+
+    /// S5a: another checkpoint than before, or a head that is not proven any more, makes the device read from there.
+    fn settle(&mut self, s: &Setting, channel: usize, before: Option<Id>) {
+        let Some(checkpoint) = self.checkpoint(s, channel) else { return };
+        let head = self.channels[channel].head;
+        let settled = checkpoint != NONE && before != Some(checkpoint);
+        let lost = head != NONE && !self.trust(s).meets(&s.book.get(head)) && s.has(Rule::UnprovenHeadRestarts);
+        self.channels[channel].restart |= (settled || lost) && s.has(Rule::Restart);
+    }
+
+    /// The beat that the checkpoint names: its id is the proof.
+    pub(crate) fn take_settling(&mut self, s: &Setting) {
+        let before = [0, 1].map(|channel| self.checkpoint(s, channel));
+        self.settling = true;
+        for channel in 0..CHANNELS {
+            self.settle(s, channel, before[channel]);
+        }
+    }
+
+    /// S6: of a beat channel the highest proven serial counts, linked or not.
+    pub(crate) fn take_beat(&mut self, s: &Setting, id: Id, now: Moment) -> Result<(), Refusal> {
+        let (beat, trust) = (s.book.get(id), self.trust(s));
+        let Kind::Beat { time, .. } = beat.kind else { return Err(Refusal::Channel) };
+        if !trust.meets(&beat) && s.has(Rule::Signatures) {
+            return Err(Refusal::Threshold);
+        }
+        if beat.under > trust.serial {
+            return Err(Refusal::NewerTrust);
+        }
+        if s.has(Rule::NoFutureBeats) && self.clock(s, now).is_some_and(|clock| time > clock + FUTURE) {
+            return Err(Refusal::BeatFuture);
+        }
+        if beat.serial > s.book.get(self.beat).serial {
+            (self.beat, self.beat_seen, self.beat_came) = (id, now, true);
+        }
+        for channel in 0..CHANNELS {
+            self.decide(s, channel, now);
+        }
+        Ok(())
+    }
+
+    /// S5b: a loser whose rival a live beat names is a note.
+    fn decide(&mut self, s: &Setting, channel: usize, now: Moment) {
+        let Some(named) = self.named(s, channel).filter(|_| self.live(s, now)) else { return };
+        let ours = self.ours(s, channel, s.book.get(named).serial) == named;
+        let known = &mut self.channels[channel];
+        if ours && s.book.get(named).serial >= s.book.get(known.evidence).serial {
+            known.evidence = NONE;
+        }
+    }
+
+    /// A run that a broker has sent. What is refused has no effect.
+    pub(crate) fn take_run(&mut self, s: &Setting, channel: usize, run: &[Id], now: Moment) -> Result<Place, Refusal> {
+        self.judge(s, channel, run)?;
+        let trust = self.trust(s);
+        let place = self.place(s, channel, run, now);
+        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
+        let (first, last) = (s.book.get(run[0]).serial, run[run.len() - 1]);
+        let known = &mut self.channels[channel];
+        for id in run.iter().filter(|id| matches!(s.book.get(**id).kind, Kind::Withdraw { .. }) && trust.meets(&s.book.get(**id))) {
+            known.withdrawals.insert(*id);
+        }
+        match place {
+            Place::News => {
+                let linked = known.head != NONE && s.book.at(last, s.book.get(known.head).serial) == known.head && first <= s.book.get(known.head).serial + 1;
+                known.low = if linked { known.low.min(first) } else { first };
+                known.head = last;
+            }
+            Place::OtherBranch => {
+                if !s.has(Rule::WithdrawalsKept) {
+                    known.withdrawals = run.iter().copied().filter(|id| s.book.get(*id).kind.role() == Role::Withdraw).collect();
+                }
+                (known.head, known.low, known.restart) = (last, first, false);
+                if known.evidence != NONE && (checkpoint == NONE || s.book.get(checkpoint).serial >= s.book.get(known.evidence).serial) {
+                    known.evidence = NONE;
+                }
+                if run.contains(&known.evidence) {
+                    known.evidence = NONE;
+                }
+            }
+            Place::Fork(theirs) if known.evidence == NONE => known.evidence = theirs,
+            Place::Known => {
+                let linked = s.book.at(known.head, first) == run[0];
+                known.low = if linked { known.low.min(first) } else { known.low };
+            }
+            _ => {}
+        }
+        let head = s.book.get(known.head).serial;
+        known.low = known.low.max((head + 1).saturating_sub(s.links));
+        self.decide(s, channel, now);
+        Ok(place)
+    }
+
+    /// The machine starts again: what has passed since is not known.
+    pub(crate) fn reboot(&mut self, now: Moment) {
+        (self.trust_seen, self.beat_seen, self.beat_came) = (now, now, false);
+    }
+
+    /// Whether something is the head or on its chain.
+    pub(crate) fn stands_on(&self, s: &Setting, channel: usize, id: Id) -> bool {
+        id > LOST && s.book.at(self.channels[channel].head, s.book.get(id).serial) == id
+    }
+
+    /// A place for statements that are asked about.
+    pub(crate) fn statement(s: &Setting, id: Id) -> Statement {
+        s.book.get(id)
+    }
+}

@@ -1,0 +1,599 @@
+//! The world around a device: an honest origin with publishers, a signer of beats and ceremonies, who may all crash, and
+//! an adversary between origin and device, with stolen keys or without.
+
+use crate::{
+    device::{Device, Rule, Setting},
+    facts::{Author, CHANNELS, FUTURE, Id, Ids, Keys, Kind, LAST, LIFE, LOST, Listed, Moment, NONE, PLAIN, ROLES, Role, Serial, Statement, Trust, TrustNo},
+};
+
+/// What a ceremony does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ceremony {
+    /// Takes the stolen keys away, with checkpoints.
+    Remove,
+    /// Renews, with or without checkpoints.
+    Routine,
+    /// Takes the stolen keys away, with one checkpoint that names a beat.
+    RemoveByBeat,
+    /// Closes the second channel.
+    Close,
+}
+
+/// How far is explored.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) stolen: &'static [Role],
+    pub(crate) beats: bool,
+    pub(crate) clock: Option<Moment>,
+    /// The last serial of each channel.
+    pub(crate) serials: [Serial; CHANNELS],
+    pub(crate) time: Moment,
+    /// Publishers that may race each other.
+    pub(crate) publishers: usize,
+    /// Beats that the honest signer makes.
+    pub(crate) signs: Serial,
+    /// Statements that the thief writes.
+    pub(crate) forgeries: u8,
+    pub(crate) ceremonies: &'static [Ceremony],
+    pub(crate) reboots: bool,
+    /// It must heal without a new release, if the newest is not withdrawn.
+    pub(crate) strict: bool,
+    pub(crate) withdrawals: bool,
+    /// The releases that are published.
+    pub(crate) releases: &'static [Kind],
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            stolen: &[],
+            beats: true,
+            clock: Some(0),
+            serials: [3, 0],
+            time: 4,
+            publishers: 1,
+            signs: 2,
+            forgeries: 0,
+            ceremonies: &[],
+            reboots: false,
+            strict: false,
+            withdrawals: true,
+            releases: &[PLAIN],
+        }
+    }
+}
+
+impl Bounds {
+    pub(crate) fn from_environment(mut self) -> Self {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u8>().unwrap());
+        if let Some(n) = number("SERIALS") {
+            self.serials[0] = n;
+        }
+        if let Some(n) = number("TIME") {
+            self.time = n;
+        }
+        if let Some(n) = number("PUBLISHERS") {
+            self.publishers = n.into();
+        }
+        if let Some(n) = number("SIGNS") {
+            self.signs = n;
+        }
+        if let Some(n) = number("FORGERIES") {
+            self.forgeries = n;
+        }
+        self.strict = number("STRICT").is_some();
+        self.reboots = number("REBOOTS").is_some();
+        if let Some(n) = number("SECOND") {
+            self.serials[1] = n;
+        }
+        if number("NOBEATS").is_some() {
+            self.beats = false;
+        }
+        if let Ok(text) = std::env::var("CEREMONIES") {
+            self.ceremonies = match text.as_str() {
+                "remove" => &[Ceremony::Remove],
+                "routine" => &[Ceremony::Routine],
+                "routine,remove" => &[Ceremony::Routine, Ceremony::Remove],
+                "remove,routine" => &[Ceremony::Remove, Ceremony::Routine],
+                "beat" => &[Ceremony::RemoveByBeat],
+                _ => panic!(),
+            };
+        }
+        self
+    }
+    pub(crate) fn is_stolen(&self, role: Role) -> bool {
+        self.stolen.contains(&role)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) now: Moment,
+    /// The origin: the trust in force and since when, the heads of the logs, and since when each place is taken (0: long).
+    pub(crate) trust: TrustNo,
+    pub(crate) trust_since: Moment,
+    pub(crate) logs: [Id; CHANNELS],
+    pub(crate) since: [[Moment; 6]; CHANNELS],
+    /// What was on the log, and is filed away.
+    pub(crate) filed: Ids,
+    /// What was signed and left its machine, and is on no log.
+    pub(crate) loose: Ids,
+    /// What was signed and is still to be offered.
+    pub(crate) outbox: [Id; 2],
+    /// The newest beat of the signer, and those before that may still be shown.
+    pub(crate) beat: Id,
+    pub(crate) beats: Ids,
+    pub(crate) forged: u8,
+    pub(crate) ceremonies: u8,
+    pub(crate) device: Device,
+    /// What no party sees: the honest withdrawals that the device has met.
+    pub(crate) met: Ids,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Move {
+    Begin,
+    Tick,
+    Sign { publisher: usize, id: Id },
+    Offer { publisher: usize },
+    Crash { publisher: usize },
+    SignBeat { id: Id },
+    Ceremony { trust: TrustNo },
+    Forge { id: Id },
+    Post { id: Id },
+    GiveTrust,
+    GiveSettling,
+    GiveBeat { id: Id },
+    GiveRun { channel: usize, top: Id, from: Serial },
+    Apply { channel: usize, id: Id },
+    Reboot,
+}
+
+pub(crate) type Successors = Vec<(Move, World)>;
+
+impl World {
+    /// The anchor is known everywhere, and nothing else has happened.
+    pub(crate) fn new(s: &Setting, bounds: &Bounds) -> Self {
+        let threshold = |role: Role| u32::from(role != Role::Beat || bounds.beats);
+        let trust = s.book.write_trust(Trust {
+            serial: 1,
+            parent: 0,
+            time: 0,
+            expires: 100,
+            roles: ROLES.map(|role| Listed { keys: role.key(0), threshold: threshold(role) }),
+            lines: [NONE; CHANNELS],
+            beat_line: NONE,
+            closed: [false; CHANNELS],
+        });
+        let mut world = Self { trust, ..Self::default() };
+        world.device.take_trust(s, trust, 0);
+        world
+    }
+
+    /// An origin as a judge.
+    pub(crate) fn origin(&self) -> Device {
+        Device { trust: self.trust, settling: true, ..Device::default() }
+    }
+
+    fn honest_keys(&self, s: &Setting, role: Role) -> Keys {
+        s.book.trust(self.trust).roles[role as usize].keys
+    }
+
+    /// The next statement of a channel above `parent`, signed under the trust in force.
+    pub(crate) fn write(&self, s: &Setting, channel: usize, parent: Id, kind: Kind, author: Author) -> Id {
+        let keys = self.honest_keys(s, kind.role());
+        let serial = s.book.get(parent).serial + 1;
+        s.book.write(Statement { channel, serial, parent, kind, under: s.book.trust(self.trust).serial, keys, author })
+    }
+
+    /// What the origin does with what is offered: whether it is stored now.
+    pub(crate) fn append(&mut self, s: &Setting, id: Id) -> bool {
+        let statement = s.book.get(id);
+        let channel = statement.channel;
+        let trust = s.book.trust(self.trust);
+        let fits = statement.parent == self.logs[channel];
+        let stored = fits && trust.meets(&statement) && self.origin().judge(s, channel, &[id]).is_ok();
+        if stored {
+            self.logs[channel] = id;
+            self.since[channel][usize::from(statement.serial)] = self.now;
+            self.loose.retain(|other| other != id);
+        }
+        stored
+    }
+
+    /// S11: what is in an outbox is offered; it leaves when the log has it, or another in its place, or trust cannot take it.
+    pub(crate) fn offer(&mut self, s: &Setting, publisher: usize) {
+        let id = self.outbox[publisher];
+        if id != NONE && !self.append(s, id) && !self.is_logged(s, id) {
+            self.loose.insert(id);
+        }
+        self.outbox[publisher] = NONE;
+    }
+
+    pub(crate) fn is_logged(&self, s: &Setting, id: Id) -> bool {
+        let statement = s.book.get(id);
+        s.book.at(self.logs[statement.channel], statement.serial) == id
+    }
+
+    /// A publisher signs: on a proven head.
+    pub(crate) fn may_extend(&self, s: &Setting, channel: usize) -> bool {
+        let log = self.logs[channel];
+        log == NONE || !s.has(Rule::ExtendsProven) || self.origin().judge(s, channel, &[log]).is_ok()
+    }
+
+    /// The signer's next beat: what the origin has stored.
+    pub(crate) fn sign_beat(&mut self, s: &Setting, heads: [Id; CHANNELS]) -> Id {
+        let trust = s.book.trust(self.trust);
+        let kind = Kind::Beat { time: self.now, trust: self.trust, heads };
+        let serial = s.book.get(self.beat).serial + 1;
+        let keys = self.honest_keys(s, Role::Beat);
+        let id = Statement { channel: 2, serial, parent: NONE, kind, under: trust.serial, keys, author: Author::First };
+        let id = s.book.write(id);
+        self.beat = id;
+        self.beats.insert(id);
+        id
+    }
+
+    /// The next trust statement comes into force at the origin: what is no longer proven above its checkpoints is filed away.
+    pub(crate) fn bring_into_force(&mut self, s: &Setting, next: Trust) {
+        self.trust = s.book.write_trust(Trust { parent: self.trust, serial: s.book.trust(self.trust).serial + 1, time: self.now, ..next });
+        self.trust_since = self.now;
+        self.ceremonies += 1;
+        for channel in 0..CHANNELS {
+            let checkpoint = self.origin().checkpoint(s, channel).unwrap_or(NONE);
+            if checkpoint == NONE || !s.has(Rule::FiledAway) {
+                continue;
+            }
+            let from = s.book.get(checkpoint).serial;
+            let origin = self.origin();
+            let all = s.book.chain(self.logs[channel]);
+            let kept = all.iter().copied().find(|id| origin.judge(s, channel, &s.book.run(*id, from)).is_ok()).unwrap_or(checkpoint);
+            for id in all.into_iter().take_while(|id| *id != kept) {
+                self.filed.insert(id);
+            }
+            self.logs[channel] = kept;
+        }
+    }
+
+    /// Whether under a trust a withdrawal of a release that stays would be lost.
+    pub(crate) fn loses_withdrawal(&self, s: &Setting, before: &World) -> bool {
+        let trust = s.book.trust(self.trust);
+        (0..CHANNELS).flat_map(|channel| s.book.chain(before.logs[channel])).any(|id| {
+            let statement = s.book.get(id);
+            let Kind::Withdraw { release } = statement.kind else { return false };
+            let honest = statement.author != Author::Thief;
+            honest && self.is_logged(s, release) && !self.is_logged(s, id) && !trust.meets(&statement)
+        })
+    }
+
+    /// The trust statements that a ceremony may come to.
+    pub(crate) fn ceremony(&self, s: &Setting, bounds: &Bounds, what: Ceremony) -> Vec<World> {
+        let trust = s.book.trust(self.trust);
+        let mut next = trust;
+        if what != Ceremony::Routine && what != Ceremony::Close {
+            for role in ROLES.into_iter().filter(|role| bounds.is_stolen(*role)) {
+                next.roles[role as usize].keys = role.key(1);
+            }
+        }
+        let lines: Vec<[Id; CHANNELS]> = match what {
+            Ceremony::Close => {
+                next.closed[1] = true;
+                vec![[trust.lines[0], NONE]]
+            }
+            Ceremony::RemoveByBeat => {
+                next.beat_line = self.settling_beat(s).unwrap_or(NONE);
+                if next.beat_line == NONE {
+                    return vec![];
+                }
+                // The beat stands for the channels that have no line of their own.
+                vec![[NONE, NONE]]
+            }
+            Ceremony::Remove if !s.has(Rule::CheckpointAtHead) => self.places(s, true),
+            Ceremony::Remove => self.places(s, false),
+            Ceremony::Routine => self.places(s, true),
+        };
+        let mut made = Vec::new();
+        for lines in lines {
+            let mut world = *self;
+            world.bring_into_force(s, Trust { lines, ..next });
+            if !s.has(Rule::WithdrawalsSurvive) || !world.loses_withdrawal(s, self) {
+                made.push(world);
+            }
+        }
+        made
+    }
+
+    /// A beat that a checkpoint may name: it names just the heads that were verified as the origin's own.
+    fn settling_beat(&self, s: &Setting) -> Option<Id> {
+        if !s.has(Rule::CeremonyVerifies) {
+            let invented = |id: &Id| matches!(s.book.get(*id).kind, Kind::Beat { .. });
+            return self.loose.iter().find(invented).or(Some(self.beat));
+        }
+        let Kind::Beat { heads, trust, .. } = s.book.get(self.beat).kind else { return None };
+        (heads == self.logs && trust == self.trust).then_some(self.beat)
+    }
+
+    /// Where checkpoints may stand: at the heads; below what a thief has written; and, if nothing is taken away, anywhere
+    /// or nowhere.
+    fn places(&self, s: &Setting, anywhere: bool) -> Vec<[Id; CHANNELS]> {
+        let of = |channel: usize| {
+            let mut chain = s.book.chain(self.logs[channel]);
+            chain.reverse();
+            let foreign = chain.iter().position(|id| s.book.get(*id).author == Author::Thief).unwrap_or(chain.len());
+            let mut places: Vec<Id> = match anywhere {
+                true => chain.iter().copied().chain([s.book.trust(self.trust).lines[channel]]).collect(),
+                false => [foreign, chain.len()].iter().filter(|at| **at > 0).map(|at| chain[at - 1]).collect(),
+            };
+            if places.is_empty() {
+                places.push(NONE);
+            }
+            places.sort_unstable();
+            places.dedup();
+            // A checkpoint is carried on or replaced by a later one.
+            let before = s.book.get(s.book.trust(self.trust).lines[channel]).serial;
+            places.retain(|id| s.book.get(*id).serial >= before);
+            places
+        };
+        let second = of(1);
+        of(0).into_iter().flat_map(|first| second.iter().map(move |second| [first, *second])).collect()
+    }
+
+    // ---- all that may happen next --------------------------------------------------------------------------------
+
+    pub(crate) fn successors(&self, s: &Setting, bounds: &Bounds) -> Successors {
+        let mut all = Vec::new();
+        self.honest(s, bounds, &mut all);
+        self.thief(s, bounds, &mut all);
+        self.given(s, bounds, &mut all);
+        for (_, world) in &mut all {
+            world.tidy(s);
+        }
+        all
+    }
+
+    fn honest(&self, s: &Setting, bounds: &Bounds, all: &mut Successors) {
+        let mut go = |by: Move, f: &mut dyn FnMut(&mut World)| {
+            let mut world = *self;
+            f(&mut world);
+            all.push((by, world));
+        };
+        if self.now < bounds.time {
+            go(Move::Tick, &mut |world| world.now += 1);
+        }
+        for publisher in 0..bounds.publishers {
+            if self.outbox[publisher] != NONE {
+                go(Move::Offer { publisher }, &mut |world| world.offer(s, publisher));
+                if !s.has(Rule::Outbox) {
+                    go(Move::Crash { publisher }, &mut |world| {
+                        world.loose.insert(self.outbox[publisher]);
+                        world.outbox[publisher] = NONE;
+                    });
+                }
+                continue;
+            }
+            for channel in (0..CHANNELS).filter(|channel| self.may_extend(s, *channel)) {
+                if s.book.get(self.logs[channel]).serial >= bounds.serials[channel] || s.book.trust(self.trust).closed[channel] {
+                    continue;
+                }
+                for kind in self.kinds(s, bounds, channel, self.logs[channel], bounds.releases) {
+                    let author = if publisher == 0 { Author::First } else { Author::Second };
+                    let id = self.write(s, channel, self.logs[channel], kind, author);
+                    if !self.loose.contains(id) && !self.filed.contains(id) {
+                        go(Move::Sign { publisher, id }, &mut |world| world.outbox[publisher] = id);
+                    }
+                }
+            }
+        }
+        let newest = s.book.get(self.beat);
+        if bounds.beats && newest.serial < bounds.signs {
+            let said = Kind::Beat { time: self.now, trust: self.trust, heads: self.logs };
+            let mut names = vec![self.logs];
+            if !s.has(Rule::NamesStoredOnly) {
+                names.extend(self.loose.iter().chain(self.outbox).filter(|id| s.book.get(*id).channel == 0).map(|id| [id, self.logs[1]]));
+            }
+            for heads in names {
+                if newest.kind != said || heads != self.logs {
+                    go(Move::SignBeat { id: NONE }, &mut |world| {
+                        world.sign_beat(s, heads);
+                    });
+                }
+            }
+        }
+        if let Some(what) = bounds.ceremonies.get(usize::from(self.ceremonies)) {
+            for world in self.ceremony(s, bounds, *what) {
+                go(Move::Ceremony { trust: world.trust }, &mut |next| *next = world);
+            }
+        }
+    }
+
+    /// What may be said above a head.
+    fn kinds(&self, s: &Setting, bounds: &Bounds, channel: usize, head: Id, releases: &[Kind]) -> Vec<Kind> {
+        let serial = s.book.get(head).serial + 1;
+        let mut kinds: Vec<Kind> = releases.iter().copied().filter(|kind| !matches!(kind, Kind::Release { barrier, .. } if *barrier >= serial)).collect();
+        if bounds.withdrawals && channel == 0 {
+            let chain = s.book.chain(head);
+            let withdrawn: Vec<Kind> = chain.iter().map(|id| s.book.get(*id).kind).collect();
+            let stop = chain.iter().map(|id| Kind::Withdraw { release: *id });
+            kinds.extend(stop.zip(&chain).filter(|(kind, id)| s.book.get(**id).kind.is_release() && !withdrawn.contains(kind)).map(|(kind, _)| kind));
+        }
+        kinds
+    }
+
+    /// Every statement of a channel that the adversary has.
+    pub(crate) fn seen(&self, s: &Setting, channel: usize) -> Vec<Id> {
+        let of = |id: &Id| *id > LOST && s.book.get(*id).channel == channel;
+        let tops = self.loose.iter().chain(self.filed.iter()).chain(self.outbox).chain([self.logs[channel], self.device.channels[channel].head]);
+        let mut all: Vec<Id> = tops.filter(of).flat_map(|id| s.book.chain(id)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn thief(&self, s: &Setting, bounds: &Bounds, all: &mut Successors) {
+        let seen = self.seen(s, 0);
+        if self.forged < bounds.forgeries {
+            let mut parents = seen.clone();
+            parents.push(LOST);
+            for parent in parents.into_iter().chain([NONE]) {
+                let serial = if parent == LOST { bounds.serials[0] } else { s.book.get(parent).serial + 1 };
+                if serial > bounds.serials[0] {
+                    continue;
+                }
+                let mut kinds = vec![PLAIN];
+                kinds.extend(seen.iter().filter(|id| s.book.get(**id).kind.is_release()).map(|id| Kind::Withdraw { release: *id }));
+                for kind in kinds {
+                    let stolen = bounds.is_stolen(kind.role());
+                    // Without a key it can only be invented; one such thing is as good as another.
+                    if !stolen && !(bounds.stolen.is_empty() && kind == PLAIN) {
+                        continue;
+                    }
+                    let keys = if stolen { kind.role().key(0) } else { 0 };
+                    let id = Statement { channel: 0, serial, parent, kind, under: 1, keys, author: Author::Thief };
+                    let id = s.book.write(id);
+                    if !seen.contains(&id) {
+                        let mut world = *self;
+                        world.forged += 1;
+                        world.loose.insert(id);
+                        all.push((Move::Forge { id }, world));
+                    }
+                }
+            }
+        }
+        // Whatever was signed may be offered by whoever has it.
+        for id in self.loose.iter().filter(|id| s.book.get(*id).channel < CHANNELS) {
+            let mut world = *self;
+            if world.append(s, id) {
+                all.push((Move::Post { id }, world));
+            }
+        }
+    }
+
+    /// What the adversary lets the device have, and what it does by itself.
+    fn given(&self, s: &Setting, bounds: &Bounds, all: &mut Successors) {
+        let now = self.now;
+        if let Some(next) = self.next_trust(s) {
+            let mut world = *self;
+            world.device.take_trust(s, next, now);
+            all.push((Move::GiveTrust, world));
+        }
+        if s.book.trust(self.device.trust).beat_line != NONE && !self.device.settling {
+            let mut world = *self;
+            world.device.take_settling(s);
+            all.push((Move::GiveSettling, world));
+        }
+        for id in self.beats.iter().chain(self.forged_beats(s, bounds)) {
+            let mut world = *self;
+            if world.device.take_beat(s, id, now).is_ok() && world.device != self.device {
+                all.push((Move::GiveBeat { id }, world));
+            }
+        }
+        for channel in (0..CHANNELS).filter(|channel| bounds.serials[*channel] > 0) {
+            self.given_runs(s, channel, all);
+            self.applied(s, channel, all);
+        }
+        if bounds.reboots && (self.device.beat_came || self.device.beat_seen != now) {
+            let mut world = *self;
+            world.device.reboot(now);
+            all.push((Move::Reboot, world));
+        }
+    }
+
+    /// The trust statement after the one that the device has.
+    pub(crate) fn next_trust(&self, s: &Setting) -> Option<TrustNo> {
+        std::iter::successors(Some(self.trust), |no| Some(s.book.trust(*no).parent)).take_while(|no| *no != 0).find(|no| s.book.trust(*no).parent == self.device.trust)
+    }
+
+    fn given_runs(&self, s: &Setting, channel: usize, all: &mut Successors) {
+        let known = self.device.channels[channel];
+        let head = s.book.get(known.head).serial;
+        let checkpoint = s.book.get(self.device.checkpoint(s, channel).unwrap_or(NONE)).serial;
+        for top in self.seen(s, channel) {
+            let serial = s.book.get(top).serial;
+            let mut froms = [1, checkpoint, head + 1, serial];
+            froms.sort_unstable();
+            for (at, from) in froms.into_iter().enumerate() {
+                if from == 0 || from > serial || at > 0 && froms[at - 1] == from {
+                    continue;
+                }
+                let mut world = *self;
+                if world.take_run(s, channel, &s.book.run(top, from)) && world != *self {
+                    all.push((Move::GiveRun { channel, top, from }, world));
+                }
+            }
+        }
+    }
+
+    /// The device takes a run, and what it met is written down.
+    pub(crate) fn take_run(&mut self, s: &Setting, channel: usize, run: &[Id]) -> bool {
+        let taken = self.device.take_run(s, channel, run, self.now).is_ok();
+        for id in run.iter().filter(|id| taken && self.device.stands_on(s, channel, **id) | s.book.trust(self.device.trust).meets(&s.book.get(**id))) {
+            let statement = s.book.get(*id);
+            if statement.kind.role() == Role::Withdraw && statement.author != Author::Thief {
+                self.met.insert(*id);
+            }
+        }
+        taken
+    }
+
+    fn applied(&self, s: &Setting, channel: usize, all: &mut Successors) {
+        if let Some(id) = self.device.clear(s, channel, 1, self.now).filter(|id| *id != self.device.channels[channel].applied) {
+            let mut world = *self;
+            world.device.channels[channel].applied = id;
+            all.push((Move::Apply { channel, id }, world));
+        }
+    }
+
+    /// Beats by a stolen key: what stops a device, and what leads it to anything that somebody has signed.
+    fn forged_beats(&self, s: &Setting, bounds: &Bounds) -> Vec<Id> {
+        if !bounds.is_stolen(Role::Beat) {
+            return vec![];
+        }
+        let head = s.book.get(self.device.channels[0].head);
+        let invented = |serial: Serial| {
+            s.book.write(Statement { channel: 0, serial, parent: LOST, kind: PLAIN, under: 1, keys: 0, author: Author::Thief })
+        };
+        let mut names = self.seen(s, 0);
+        names.extend([invented(head.serial.max(1)), invented(head.serial + 1)]);
+        let known = s.book.get(self.device.beat);
+        let mut serials = vec![(LAST, self.now + FUTURE)];
+        if known.author != Author::Thief {
+            serials.push((known.serial + 1, self.now));
+        }
+        let beat = |serial, time, trust, named| {
+            let kind = Kind::Beat { time, trust, heads: [named, self.logs[1]] };
+            s.book.write(Statement { channel: 2, serial, parent: NONE, kind, under: 1, keys: Role::Beat.key(0), author: Author::Thief })
+        };
+        let all = serials.iter().flat_map(|(serial, time)| names.iter().map(move |named| beat(*serial, *time, self.device.trust, *named)));
+        all.collect()
+    }
+
+    /// What makes no difference is made the same.
+    fn tidy(&mut self, s: &Setting) {
+        let device = &mut self.device;
+        for (channel, since) in self.since.iter_mut().enumerate() {
+            let head = s.book.get(self.logs[channel]).serial;
+            for (serial, since) in since.iter_mut().enumerate() {
+                if *since + LIFE <= self.now || serial > usize::from(head) {
+                    *since = 0;
+                }
+            }
+        }
+        if self.trust_since + LIFE <= self.now || device.trust == self.trust {
+            self.trust_since = 0;
+        }
+        // Beats that the device is beyond have no effect, unless it forgets the one that it has.
+        let (newest, known) = (self.beat, s.book.get(device.beat).serial);
+        let trust = s.book.trust(device.trust);
+        self.beats.retain(|id| id == newest || s.book.get(id).serial > known && trust.meets(&s.book.get(id)));
+        if s.clock == Some(0) {
+            device.trust_seen = trust.time;
+            device.beat_came = device.beat != NONE;
+            if let Kind::Beat { time, .. } = s.book.get(device.beat).kind
+                && time <= self.now
+                && device.beat_seen >= time
+            {
+                device.beat_seen = time;
+            }
+        }
+    }
+}
