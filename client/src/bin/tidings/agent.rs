@@ -94,10 +94,10 @@ impl Status {
             })
         };
         let trust = state.trust().map(|trust| {
-            json!({"serial": trust.serial().number(), "expires": trust.rules().expires.to_string(), "expired": trust.is_expired(state.time())})
+            json!({"serial": trust.serial().number(), "expires": trust.rules().expires.to_string(), "expired": trust.is_expired(state.time(&state.anchor().namespace.trust_log()))})
         });
         json!({
-            "time": state.time().to_string(),
+            "time": state.time(&state.anchor().namespace.trust_log()).to_string(),
             "trust": trust,
             "channels": states.iter().map(row).collect::<Vec<_>>(),
         })
@@ -122,7 +122,7 @@ impl Status {
             ));
         }
         match state.trust() {
-            Some(trust) if trust.is_expired(state.time()) => {
+            Some(trust) if trust.is_expired(state.time(&state.anchor().namespace.trust_log())) => {
                 output::line(&format!(
                     "trust {} has EXPIRED at {}: nothing is installed until it is renewed",
                     trust.serial(),
@@ -130,7 +130,7 @@ impl Status {
                 ));
             }
             Some(trust) => {
-                let left = trust.rules().expires.seconds().saturating_sub(state.time().seconds()) / 86_400;
+                let left = trust.rules().expires.seconds().saturating_sub(state.time(&state.anchor().namespace.trust_log()).seconds()) / 86_400;
                 let soon =
                     if left < EXPIRY_WARNING_DAYS { format!(", in {left} days: renew it (`tidings trust renew`)") } else { String::new() };
                 output::line(&format!("trust {} until {}{soon}", trust.serial(), trust.rules().expires));
@@ -146,7 +146,7 @@ impl Status {
 /// The withdrawal that has called back what is applied.
 fn recalled(state: &State, channel: &Channel) -> Option<Serial> {
     let applied = state.view().applied(channel)?;
-    state.view().withdrawn(applied).map(|by| by.serial())
+    state.view().withdrawn(applied).map(|withdrawn| withdrawn.by)
 }
 
 #[derive(Args)]
