@@ -172,6 +172,31 @@ async fn attack_120_a_clock_a_little_behind_makes_no_device_stale() {
 }
 
 #[tokio::test]
+async fn attack_120_a_clock_that_was_wrong_when_the_machine_was_started_leaves_nothing_behind() {
+    // Hours behind, as one that shows local time is until the network comes; ahead; and one that was none.
+    for wrong in [Some(-10), Some(-23), Some(3), None] {
+        let realm = month_old();
+        let mut stage = Stage::new(&realm).await;
+        let all = releases(&realm, None, 3, BOTH);
+        let beats = beats(&realm, &all);
+        stage.publish(&[all[0].clone(), beats[0].clone()]).await;
+        let shown = wrong.map_or(100, |hours| realm.time.seconds().saturating_add_signed(hours * 3600));
+        let clock = HandClock::new(Some(Timestamp::from_seconds(shown)));
+        let mut device = open(&stage, &realm, &clock);
+        poll(&mut device).await.unwrap();
+        drop(device);
+        // The clock is right from now on, and a restart is all that happens.
+        for number in 1..3 {
+            clock.restart();
+            clock.set(Some(realm.time.plus(15 * MINUTE * number as u64)));
+            stage.publish(&[all[number].clone(), beats[number].clone()]).await;
+            let mut device = open(&stage, &realm, &clock);
+            assert_eq!(target(&mut device).await, Ok(Some(u32::try_from(number).unwrap() + 1)), "{wrong:?} hours");
+        }
+    }
+}
+
+#[tokio::test]
 async fn attack_120_a_clock_ahead_stops_and_is_over_when_it_is_right_again() {
     let realm = month_old();
     let mut stage = Stage::new(&realm).await;
