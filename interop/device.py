@@ -92,7 +92,7 @@ def length(role):
 class Channel:
     def __init__(self):
         self.newest = self.standing = self.evidence = self.applied = None
-        self.chain, self.withdrawals, self.image, self.delivered = {}, [], 0, 0
+        self.chain, self.image, self.delivered, self.withdrawals = {}, 0, 0, {True: [], False: []}
 
     @property
     def links(self):
@@ -195,8 +195,11 @@ class Device:
             above = statement
         known = self.known(channel)
         read = set(known.links.items()) | {statement.head for statement in run}
-        met = [place for statement in run for place in statement.withdraws() if place in read and place not in known.withdrawals]
-        known.withdrawals = sorted(known.withdrawals + met)[-WITHDRAWALS:]
+        for place in [place for statement in run for place in statement.withdraws()]:
+            # [2-17]: those of releases that were read, and others, each up to a number.
+            kept = known.withdrawals[place in read]
+            if place not in known.withdrawals[True]:
+                kept[:] = sorted({*kept, place})[-WITHDRAWALS:]
 
     def checkpoint(self, channel):
         if channel.endswith((".trust", ".beat")):
@@ -450,8 +453,8 @@ class Device:
         self.check_stopped(channel, begun, log)
 
     def check_stopped(self, channel, release, log):
-        met = [place for statement in log for place in statement.withdraws()] + self.known(channel).withdrawals
-        if release.head in met:
+        met = [place for statement in log for place in statement.withdraws()]
+        if release.head in sum(self.known(channel).withdrawals.values(), met):
             raise Refused("2-33")
         if release.unknown:
             raise Refused("1-13")

@@ -61,7 +61,7 @@ pub struct Device {
     pub(crate) profile: Profile,
     by_hand: bool,
     /// The last of each channel that was returned; it is noted as delivered when the application says so.
-    returned: BTreeMap<Channel, Head>,
+    pub(crate) returned: BTreeMap<Channel, Head>,
 }
 
 impl Device {
@@ -227,6 +227,9 @@ impl Device {
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        if !self.by_hand && !self.returned.is_empty() {
+            self.save()?;
+        }
         let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
         let news = self.take_news(news)?;
@@ -291,14 +294,17 @@ impl Device {
         stream! {
             let mut waits = pauses();
             loop {
+                // Whoever asks for more has dealt with what was returned.
+                if !self.returned.is_empty() && let Err(error) = self.save() {
+                    yield Err(error);
+                }
                 let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
                 match self.take_news(news) {
                     Err(error) => yield Err(error),
                     Ok(news) => {
                         for statement in news {
-                            let (channel, head) = (statement.channel().clone(), statement.head());
+                            self.returned.insert(statement.channel().clone(), statement.head());
                             yield Ok(statement);
-                            self.returned.insert(channel, head);
                             if let Err(error) = self.save() {
                                 yield Err(error);
                             }
@@ -328,9 +334,8 @@ impl Device {
                                 }
                                 Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
-                                    let (channel, head) = (statement.channel().clone(), statement.head());
+                                    self.returned.insert(statement.channel().clone(), statement.head());
                                     yield Ok(*statement);
-                                    self.returned.insert(channel, head);
                                     if let Err(error) = self.save() {
                                         yield Err(error);
                                     }

@@ -221,7 +221,11 @@ impl Device {
         accept_gaps: bool,
     ) -> Result<Answer, Error> {
         let now = self.state.now();
-        let view = asked.ahead(self.state.view(), channel, &now);
+        let mut view = asked.ahead(self.state.view(), channel, &now);
+        if let Some(head) = self.returned.get(channel) {
+            // What was returned comes again in the next life of this program, not in this one.
+            view.note_delivered(channel, *head);
+        }
         let known = view.head(channel);
         // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
         let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(Answer::Nothing) };

@@ -93,7 +93,7 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         feed: vec![],
         peer: vec![],
         access: vec![],
-        referrals: vec![],
+        quota: Default::default(),
         slot: vec![],
         fleetlock: None,
         admin: Admin::default(),
@@ -110,7 +110,7 @@ impl Stage {
     /// A mirror under the origin; it is provisioned with the anchor alone.
     pub(super) fn mirror(&self, directory: &Path) -> anyhow::Result<Broker> {
         let upstreams = vec![format!("nntp://{}", self.broker.nntp[0])];
-        let mirror = MirrorConfig { upstreams, channels: "*".into(), login: Login::default(), poll_seconds: 1, compress: false };
+        let mirror = MirrorConfig { upstreams, channels: "*".into(), login: Login::default(), poll_seconds: 1 };
         let config = Config { mirror: Some(mirror), ..plain("mirror.invalid", directory.join("mirror"), &self.anchor) };
         Ok(Broker::bind(Settings::check(config, Path::new("the demonstration"))?)?)
     }

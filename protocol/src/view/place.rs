@@ -243,7 +243,7 @@ impl View {
             other_branch = run.iter().all(|statement| statement.head() != head) && run[0].predecessor() != Some(head);
             let last = self.known(channel).and_then(|known| known.delivered).map(|delivered| delivered.serial);
             let ours = |statement: &Statement| !other_branch || self.id_at(channel, statement.serial()) == Some(statement.id());
-            delivered = run.iter().take_while(|statement| ours(statement) && Some(statement.serial()) <= last).count();
+            delivered = run.iter().rposition(|statement| ours(statement) && Some(statement.serial()) <= last).map_or(0, |at| at + 1);
         }
         News { channel: channel.clone(), run, delivered, settled, other_branch, trust: trust.serial() }
     }
@@ -259,10 +259,12 @@ impl View {
         }
         if news.other_branch {
             // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
+            let chain = known.links.iter().copied().chain(known.newest.as_ref().and_then(Statement::predecessor));
             let shared = |head: &Head| news.run.iter().any(|s| s.head() == *head) || joins == Some(*head);
-            let parted = known.links.iter().rposition(shared);
-            known.links.truncate(parted.map_or(0, |at| at + 1));
-            known.delivered = known.delivered.filter(|delivered| known.links.contains(delivered)).or(known.links.last().copied()).or(joins);
+            let parted = chain.filter(shared).max_by_key(|head| head.serial);
+            known.links.retain(|head| parted.is_some_and(|parted| head.serial <= parted.serial));
+            let stays = |delivered: &Head| parted.is_some_and(|parted| delivered.serial <= parted.serial);
+            known.delivered = known.delivered.and_then(|delivered| Some(delivered).filter(stays).or(parted).or(joins));
             known.fork = None;
             known.newest = None;
         }

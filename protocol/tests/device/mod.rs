@@ -43,6 +43,11 @@ impl Device {
         Self { view: View::new(anchor), now, profile, read: BTreeMap::new() }
     }
 
+    /// The serial of the trust in force; 0 before there is any.
+    pub fn trust_serial(&self) -> u32 {
+        self.view.trust().map_or(0, |trust| trust.serial().number())
+    }
+
     /// Does what a step says; what comes of it, in the words of the step.
     pub fn answer(&mut self, step: &str, mut statements: Vec<Statement>) -> String {
         let (what, rest) = step.split_once(' ').unwrap_or((step, ""));
@@ -74,7 +79,7 @@ impl Device {
             "read" | "hole" => return self.read(&channel(), statements, what == "hole"),
             "state" => return self.view.freshness(&channel(), &self.now).as_str().into(),
             "run" => return self.run(&channel(), statements),
-            "finish" => return self.finish(&channel(), words[1], statements),
+            "finish" => return self.finish(&channel(), words[1], words.get(2).copied(), statements),
             other => return format!("unknown step {other}"),
         }
         String::new()
@@ -135,7 +140,9 @@ impl Device {
     }
 
     fn judged(&mut self, channel: &Channel, statements: Vec<Statement>) -> Result<Vec<Verified<Statement>>, String> {
-        self.view.judge(channel, statements).map(|run| run.statements).map_err(|error| of(&error))
+        let log = self.view.judge(channel, statements).map_err(|error| of(&error))?.statements;
+        self.read.extend(log.iter().map(|statement| (statement.id(), statement.clone())));
+        Ok(log)
     }
 
     fn run(&mut self, channel: &Channel, statements: Vec<Statement>) -> String {
@@ -150,13 +157,15 @@ impl Device {
         }
     }
 
-    fn finish(&mut self, channel: &Channel, serial: &str, statements: Vec<Statement>) -> String {
+    fn finish(&mut self, channel: &Channel, serial: &str, id: Option<&str>, statements: Vec<Statement>) -> String {
         let log = match self.judged(channel, statements) {
             Ok(log) => log,
             Err(requirement) => return format!("no {requirement}"),
         };
-        let begun = self.read.values().find(|statement| statement.channel() == channel && statement.serial().to_string() == serial);
-        match self.view.may_finish(begun.unwrap(), &log, &self.now) {
+        let of_log = |statement: &&Verified<Statement>| statement.channel() == channel && statement.serial().to_string() == serial;
+        let begun = self.read.values().find(of_log).unwrap().clone();
+        let begun = id.map_or(begun, |id| self.read[&id.parse().unwrap()].clone());
+        match self.view.may_finish(&begun, &log, &self.now) {
             Ok(()) => "yes".into(),
             Err(error) => format!("no {}", error.requirement().number()),
         }

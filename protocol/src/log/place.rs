@@ -1,5 +1,3 @@
-//! The rules of a log: where a statement belongs, given the head (spec section 6). A pure function.
-
 use crate::{Head, Serial, Statement};
 
 /// Where a statement belongs.
