@@ -54,7 +54,7 @@ impl Device {
     /// Asks brokers in turn until nothing more is to be expected of the others. The cursors stay where they are.
     ///
     /// A channel is done with when a live beat names its head, or, in a namespace without beats, when one broker has
-    /// answered. A hole in the log is taken for expired only if no broker can fill it ([6-2]).
+    /// answered. A hole in the log is taken for expired only if no broker can fill it ([2-13]).
     pub(crate) async fn ask_brokers(&mut self) -> Asked {
         let mut asked = Asked { trust: self.state.trust().map(Trust::serial), ..Asked::default() };
         let channels = self.channels.clone();

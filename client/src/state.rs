@@ -125,6 +125,8 @@ struct FileWithdrawal {
     release: String,
     by: String,
     reason: String,
+    /// Whether the release had been read by then.
+    read: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -171,8 +173,12 @@ fn read_moment(text: &str) -> Result<Moment, String> {
 
 impl FileChannel {
     fn write(channel: &Channel, known: &Known) -> Self {
-        let withdrawal =
-            |kept: &Withdrawal| FileWithdrawal { release: kept.release.to_string(), by: kept.by.to_string(), reason: kept.reason.clone() };
+        let withdrawal = |kept: &Withdrawal| FileWithdrawal {
+            release: kept.release.to_string(),
+            by: kept.by.to_string(),
+            reason: kept.reason.clone(),
+            read: kept.read,
+        };
         Self {
             name: channel.to_string(),
             head: known.newest.as_ref().map(|statement| statement.head().to_string()),
@@ -205,7 +211,7 @@ impl FileChannel {
         });
         let withdrawal = |kept: FileWithdrawal| {
             let by = kept.by.parse::<Serial>().map_err(|e| e.to_string())?;
-            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason })
+            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason, read: kept.read })
         };
         let head = |text: Option<String>| text.as_deref().map(read_head).transpose();
         let known = Known {

@@ -1,4 +1,4 @@
-//! Every bad vector of the specification is refused by a real broker, and changes nothing (spec section 8.4).
+//! Every bad vector of the specification is refused by a real broker, and changes nothing (spec part 4).
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};

@@ -30,13 +30,15 @@ pub struct Withdrawal {
     pub by: Serial,
     /// Why.
     pub reason: String,
+    /// Whether the release had been read when the withdrawal was met: inventions push out no others than such.
+    pub read: bool,
 }
 
 impl Withdrawal {
     /// What a statement withdraws; none if it is no withdrawal.
     pub fn of(by: &Statement) -> Option<Self> {
         let Body::Withdraw(withdraw) = by.body() else { return None };
-        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone() })
+        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone(), read: false })
     }
 }
 
@@ -51,7 +53,8 @@ pub struct Known {
     pub settled: Option<Head>,
     /// The evidence of a fork, until a checkpoint or a live beat decides.
     pub fork: Option<Fork>,
-    /// Withdrawals, those of the releases with the highest serials last: at most [`WITHDRAWALS`].
+    /// Withdrawals, those of the releases with the highest serials last: at most [`WITHDRAWALS`] of releases that had been read, and
+    /// as many of others.
     pub withdrawals: Vec<Withdrawal>,
     /// The release that was applied last.
     pub applied: Option<Statement>,

@@ -125,14 +125,11 @@ impl View {
         let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
-        for new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
-            // Withdrawals of what nobody has read would push out those that matter.
-            let read = run.statements.iter().any(|statement| statement.head() == new.release)
+        for mut new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
+            new.read = run.statements.iter().any(|statement| statement.head() == new.release)
                 || self.id_at(channel, new.release.serial) == Some(new.release.id)
                 || self.applied(channel).is_some_and(|applied| applied.head() == new.release);
-            if read {
-                self.keep_withdrawal(channel, new);
-            }
+            self.keep_withdrawal(channel, new);
         }
         Ok(run)
     }
@@ -142,10 +139,17 @@ impl View {
         let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
         let place = |w: &Withdrawal| (w.release.serial, *w.release.id.octets());
         let at = kept.partition_point(|old| place(old) < place(&new));
-        if kept.get(at).is_none_or(|old| old.release != new.release) {
+        if kept.get(at).is_some_and(|old| old.release == new.release) {
+            kept[at].read |= new.read;
+        } else {
             kept.insert(at, new);
-            let surplus = kept.len().saturating_sub(WITHDRAWALS);
-            kept.drain(..surplus);
+        }
+        for read in [true, false] {
+            if kept.iter().filter(|kept| kept.read == read).count() > WITHDRAWALS
+                && let Some(lowest) = kept.iter().position(|kept| kept.read == read)
+            {
+                kept.remove(lowest);
+            }
         }
     }
 
@@ -178,7 +182,11 @@ impl View {
                 None => last > head.serial && contradiction.is_none(),
             };
             if goes_on {
-                return if contradiction.is_some() { Ok(self.nothing(channel, trust)) } else { self.append(channel, trust, head, run, gap) };
+                return if contradiction.is_some() {
+                    Ok(self.nothing(channel, trust))
+                } else {
+                    self.append(channel, trust, head, run, gap)
+                };
             }
             let from = restart.min(after(head));
             if over_a_gap(from) {
