@@ -5,8 +5,8 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use tidings_protocol::{
     view::{Fork, Known, Moment, News, Now, Withdrawal, freshness::Freshness},
 };
 
-use crate::{Clock, limits::STATE_OCTETS};
+use crate::{Clock, file, limits::STATE_OCTETS};
 
 const MAGIC: &str = "tidings-state 3";
 /// Of version 0.1, whose rules were others.
@@ -382,12 +382,8 @@ impl State {
         let Some(path) = &self.path else { return Ok(()) };
         let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
         let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;
-        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(directory).map_err(error("write"))?;
-        write!(new, "{MAGIC} {}\n{rest}", Digest::of(rest.as_bytes())).map_err(error("write"))?;
-        new.as_file().sync_all().map_err(error("write"))?;
-        new.persist(path).map_err(|e| error("replace")(e.error))?;
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(error("replace"))
+        let text = format!("{MAGIC} {}\n{rest}", Digest::of(rest.as_bytes()));
+        file::replace(path, text.as_bytes(), 0o600).map_err(error("write"))
     }
 }
 
