@@ -40,7 +40,15 @@ impl Source {
         if brokers.is_empty() {
             return Err(Error::NoBroker);
         }
-        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, account: None, secured: false, first: 0, received: Arc::default() })
+        Ok(Self {
+            brokers,
+            anchor: anchor.parse()?,
+            tls: Tls::system()?,
+            account: None,
+            secured: false,
+            first: 0,
+            received: Arc::default(),
+        })
     }
 
     /// The same with other roots for TLS.

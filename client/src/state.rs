@@ -393,8 +393,16 @@ impl State {
         if self.written == Some(digest) {
             return Ok(());
         }
-        file::replace(path, format!("{MAGIC} {digest}
-{rest}").as_bytes(), 0o600).map_err(error("write"))?;
+        file::replace(
+            path,
+            format!(
+                "{MAGIC} {digest}
+{rest}"
+            )
+            .as_bytes(),
+            0o600,
+        )
+        .map_err(error("write"))?;
         self.written = Some(digest);
         Ok(())
     }
