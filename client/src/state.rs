@@ -5,8 +5,8 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use tidings_protocol::{
     view::{Fork, Known, Moment, News, Now, Withdrawal, freshness::Freshness},
 };
 
-use crate::{Clock, limits::STATE_OCTETS};
+use crate::{Clock, file, limits::STATE_OCTETS};
 
 const MAGIC: &str = "tidings-state 3";
 /// Of version 0.1, whose rules were others.
@@ -232,6 +232,8 @@ pub struct State {
     path: Option<PathBuf>,
     /// Held as long as the state is in use, so that two devices do not take each other back.
     _lock: Option<fs::File>,
+    /// The SHA-256 of what the file has, if this process has read or written it.
+    written: Option<Digest>,
     view: View,
     clock: Clock,
     shared: Arc<ArcSwap<View>>,
@@ -259,7 +261,7 @@ impl State {
     fn new(anchor: &Anchor) -> Self {
         let view = View::new(anchor.clone());
         let shared = Arc::new(ArcSwap::from_pointee(view.clone()));
-        Self { path: None, _lock: None, view, clock: Clock::system(), shared }
+        Self { path: None, _lock: None, written: None, view, clock: Clock::system(), shared }
     }
 
     /// A state that ends with the process.
@@ -382,17 +384,27 @@ impl State {
         self.change(|view, now| news.into_iter().for_each(|news| view.note(news, now)));
     }
 
-    /// Writes the file: a new one beside the old one, made durable, takes its place.
-    pub(crate) fn save(&self) -> Result<(), StateError> {
+    /// Writes the file, unless it is the same as before: a new one beside the old one, made durable, takes its place.
+    pub(crate) fn save(&mut self) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
         let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
         let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;
-        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(directory).map_err(error("write"))?;
-        write!(new, "{MAGIC} {}\n{rest}", Digest::of(rest.as_bytes())).map_err(error("write"))?;
-        new.as_file().sync_all().map_err(error("write"))?;
-        new.persist(path).map_err(|e| error("replace")(e.error))?;
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(error("replace"))
+        let digest = Digest::of(rest.as_bytes());
+        if self.written == Some(digest) {
+            return Ok(());
+        }
+        file::replace(
+            path,
+            format!(
+                "{MAGIC} {digest}
+{rest}"
+            )
+            .as_bytes(),
+            0o600,
+        )
+        .map_err(error("write"))?;
+        self.written = Some(digest);
+        Ok(())
     }
 }
 

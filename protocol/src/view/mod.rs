@@ -214,7 +214,7 @@ impl View {
         });
         if before != self.trust().map(Trust::head) {
             let time = self.trust().map(|trust| trust.statement().time());
-            self.trust_seen = time.map(|time| Moment::new(time, self.clock(None, now), now));
+            self.trust_seen = time.map(|time| Moment::new(time, None, now));
             let trust = self.trust.clone();
             for beat in self.beats.values_mut() {
                 beat.proven = trust.as_ref().is_some_and(|trust| trust.check(&beat.statement).is_ok());

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidings_protocol::{Head, Statement, StatementId, statement::{Body, Kind}};
+use tidings_protocol::{
+    Head, Statement, StatementId,
+    statement::{Body, Kind},
+};
 
 use crate::world::{self, BEATS, CHANNEL, LOG};
 
@@ -484,7 +487,8 @@ impl Naive {
         let applied = self.applied.as_ref().filter(proven);
         let floor = applied.map_or(0, serial);
         let stopped = |release: &Statement| {
-            let counts = self.withdrawn.contains(&place(release)) || log.iter().filter_map(withdraws).any(|place_of| place_of == place(release));
+            let counts =
+                self.withdrawn.contains(&place(release)) || log.iter().filter_map(withdraws).any(|place_of| place_of == place(release));
             if counts { Err("2-33") } else { Ok(()) }
         };
         let fits = |s: &&Statement| s.kind() == Kind::Release && (floor..=top).contains(&serial(s)) && matches(s);
