@@ -1,5 +1,8 @@
 //! What a new trust statement does at a broker.
 
+use anyhow::Context;
+use tidings_protocol::Statement;
+
 use super::{Broker, CHANNEL, expect};
 use crate::{
     namespace::{self as ns, LATER, RELEASE, ROOT, STRANGER},
@@ -33,20 +36,31 @@ impl Broker<'_> {
 
     /// A key goes, and what it wrote above the checkpoint is filed away.
     pub(super) fn restarting(&mut self) -> anyhow::Result<()> {
-        let kept = 2;
-        let more = format!("{CLOSED}Checkpoint: {CHANNEL} {}\n", self.log[kept - 1].head());
-        let third = ns::trust(self.trust.last().map(tidings_protocol::Statement::head), ns::now(), &[LATER], &more, &[ROOT])?;
-        self.takes("1-17", "a trust statement that takes a key away, with a checkpoint", &third)?;
+        let channel = "conformance.restart";
+        let mut log: Vec<Statement> = Vec::new();
+        for _ in 0..3 {
+            let next = ns::release(channel, log.last().map(Statement::head), 2, "", &[RELEASE])?;
+            self.takes("4-5", "a release by a key that is taken away afterwards", &next)?;
+            log.push(next);
+        }
+        let before = self.trust.last().map(Statement::head);
+        // The log of the other channel ends with a withdrawal and what came after it.
+        let low = format!("{CLOSED}Checkpoint: {CHANNEL} {}\n", self.log[0].head());
+        let low = ns::trust(before, ns::now(), &[LATER], &low, &[ROOT]);
+        self.refuses("3-17", "a trust statement under which a withdrawal would be lost", low)?;
+        let head = self.head().context("the channel has statements")?;
+        let more = format!("{CLOSED}Checkpoint: {CHANNEL} {head}\nCheckpoint: {channel} {}\n", log[1].head());
+        let third = ns::trust(before, ns::now(), &[LATER], &more, &[ROOT])?;
+        self.takes("1-17", "a trust statement that takes a key away, with checkpoints", &third)?;
         self.trust.push(third);
         self.check("4-10", "what is not proven above the checkpoint is filed away", |broker| {
-            let answer = broker.wire.ask(&format!("GROUP {CHANNEL}"))?;
+            let answer = broker.wire.ask(&format!("GROUP {channel}"))?;
             Ok(match answer.split(' ').nth(3) {
-                Some(high) if high == kept.to_string() => Outcome::Good,
-                _ => Outcome::Wrong(format!("expected {kept} as the highest, found {answer:?}")),
+                Some("2") => Outcome::Good,
+                _ => Outcome::Wrong(format!("expected 2 as the highest, found {answer:?}")),
             })
         })?;
-        self.log.truncate(kept);
-        let next = |by: u8| ns::release(CHANNEL, self.log.last().map(tidings_protocol::Statement::head), 3, "", &[by]);
+        let next = |by: u8| ns::release(channel, Some(log[1].head()), 3, "", &[by]);
         let (old, new) = (next(RELEASE), next(LATER)?);
         self.refuses("1-15", "a release by the key that was taken away", old)?;
         self.takes("4-10", "the place is free for the new key", &new)?;
