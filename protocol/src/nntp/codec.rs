@@ -1,6 +1,6 @@
 //! Framing for both ends of a connection, as tokio-util decoders (RFC 3977 section 3.1).
 //!
-//! [8.1-2], one strict tokenizer: a line ends with CR LF, and a CR, LF or NUL anywhere else spoils it (attack 39). A spoiled
+//! [4-4], one strict tokenizer: a line ends with CR LF, and a CR, LF or NUL anywhere else spoils it (attack 39). A spoiled
 //! block is still read to its end, up to [`DISCARD_OCTETS`], so that it can be answered.
 
 use bytes::BytesMut;
@@ -192,7 +192,7 @@ pub enum Output {
     WatchEnded,
 }
 
-/// One event of a watch (spec section 8.5).
+/// One event of a watch (spec part 4).
 #[derive(Debug)]
 pub struct Event {
     /// The article number.

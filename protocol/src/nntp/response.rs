@@ -1,4 +1,4 @@
-//! Response codes and lines (RFC 3977 section 3.2; spec section 8.3).
+//! Response codes and lines (RFC 3977 section 3.2; spec part 4).
 
 use alloc::string::{String, ToString};
 use core::{fmt, str::FromStr};

@@ -125,28 +125,27 @@ impl View {
         let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
-        for new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
-            // Withdrawals of what nobody has read would push out those that matter.
-            let read = run.statements.iter().any(|statement| statement.head() == new.release)
+        for mut new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
+            new.read = run.statements.iter().any(|statement| statement.head() == new.release)
                 || self.id_at(channel, new.release.serial) == Some(new.release.id)
                 || self.applied(channel).is_some_and(|applied| applied.head() == new.release);
-            if read {
-                self.keep_withdrawal(channel, new);
-            }
+            self.keep_withdrawal(channel, new);
         }
         Ok(run)
     }
 
-    /// One for each release; those of the releases with the highest serials stay.
+    /// One for each release. Those of the releases with the highest serials stay: so many that were read when the withdrawal was met,
+    /// and as many others, so that invented ones push out none that matters.
     fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
         let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
-        let place = |w: &Withdrawal| (w.release.serial, *w.release.id.octets());
-        let at = kept.partition_point(|old| place(old) < place(&new));
-        if kept.get(at).is_none_or(|old| old.release != new.release) {
-            kept.insert(at, new);
-            let surplus = kept.len().saturating_sub(WITHDRAWALS);
-            kept.drain(..surplus);
+        match kept.iter_mut().find(|old| old.release == new.release) {
+            Some(old) => old.read |= new.read,
+            None => kept.push(new),
         }
+        kept.sort_by_key(|kept| (kept.read, kept.release.serial));
+        let others = kept.partition_point(|kept| !kept.read);
+        kept.drain(others..others + (kept.len() - others).saturating_sub(WITHDRAWALS));
+        kept.drain(..others.saturating_sub(WITHDRAWALS));
     }
 
     /// What of a proven run is new, and where it belongs. It changes nothing; [`View::note`] does.

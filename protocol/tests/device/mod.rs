@@ -23,7 +23,6 @@ pub struct Device {
     read: BTreeMap<StatementId, Verified<Statement>>,
 }
 
-
 fn of(refusal: &Refusal) -> String {
     match refusal {
         Refusal::NoTrust => Requirement::NoTrust,
@@ -70,7 +69,10 @@ impl Device {
             "trust" => return self.trust(statements),
             "beat" => {
                 let now = self.now;
-                return self.view.take_beat(statements.remove(0), &now).map_or_else(|error| format!("refused {}", of(&error)), |()| "taken".into());
+                return self
+                    .view
+                    .take_beat(statements.remove(0), &now)
+                    .map_or_else(|error| format!("refused {}", of(&error)), |()| "taken".into());
             }
             "settled-beat" => {
                 let taken = self.view.take_settled_beat(statements.remove(0));

@@ -575,7 +575,9 @@ impl Device {
         let known = &mut self.channels[channel];
         match place {
             Place::News => {
-                let linked = known.head != NONE && s.book.at(last, s.book.get(known.head).serial) == known.head && first <= s.book.get(known.head).serial + 1;
+                let linked = known.head != NONE
+                    && s.book.at(last, s.book.get(known.head).serial) == known.head
+                    && first <= s.book.get(known.head).serial + 1;
                 known.low = if linked { known.low.min(first) } else { first };
                 known.head = last;
             }

@@ -16,7 +16,10 @@ use world::Bounds;
 
 fn run(name: &str, s: &Setting, bounds: &Bounds, at_most: usize) {
     let found = explore(s, bounds, at_most);
-    eprintln!("{name}: {} states, {:.1} s, complete {}, new releases needed {:?}", found.states, found.seconds, found.complete, found.needed);
+    eprintln!(
+        "{name}: {} states, {:.1} s, complete {}, new releases needed {:?}",
+        found.states, found.seconds, found.complete, found.needed
+    );
     if let Some((what, moves, world)) = found.broken {
         eprintln!("{name}: {what:?}\n{}{:?} {:?}", tell(s, &moves), world.device, (world.logs, world.loose, world.filed, world.outbox));
         if std::env::var("GO_ON").is_err() {

@@ -76,7 +76,8 @@ impl History {
 
     fn tell(&self, what: &str, statements: &[Statement]) {
         if self.told {
-            let all: Vec<String> = statements.iter().map(|s| format!("{} {} {}", s.kind(), s.serial(), &s.id().to_string()[7..11])).collect();
+            let all: Vec<String> =
+                statements.iter().map(|s| format!("{} {} {}", s.kind(), s.serial(), &s.id().to_string()[7..11])).collect();
             println!("{what} [{}]", all.join(", "));
         }
     }
@@ -130,7 +131,11 @@ impl History {
     fn fields(&mut self, after: Option<&Statement>) -> String {
         let serial = after.map_or(1, |after| after.serial().number() + 1);
         let target = if self.targeted && self.dice.one_in(3) { "Target: n=1\n" } else { "" };
-        let barrier = if serial > 1 && self.dice.one_in(5) { format!("Barrier: {}\n", 1 + self.dice.below(serial as usize - 1)) } else { String::new() };
+        let barrier = if serial > 1 && self.dice.one_in(5) {
+            format!("Barrier: {}\n", 1 + self.dice.below(serial as usize - 1))
+        } else {
+            String::new()
+        };
         format!("{target}{barrier}")
     }
     /// One of the releases below a place, as its branch has it.
@@ -286,7 +291,10 @@ impl History {
     fn down(&self, top: &Statement, most: usize) -> Vec<Statement> {
         let mut run = vec![top.clone()];
         while run.len() < most {
-            let Some(below) = run.last().and_then(Statement::predecessor).and_then(|head| self.pool.iter().find(|s| s.head() == head)) else { break };
+            let Some(below) = run.last().and_then(Statement::predecessor).and_then(|head| self.pool.iter().find(|s| s.head() == head))
+            else {
+                break;
+            };
             run.push(below.clone());
         }
         run.reverse();

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidings_protocol::{Head, Statement, StatementId, statement::{Body, Kind}};
+use tidings_protocol::{
+    Head, Statement, StatementId,
+    statement::{Body, Kind},
+};
 
 use crate::world::{self, BEATS, CHANNEL, LOG};
 
@@ -263,12 +266,7 @@ impl Naive {
     }
 
     fn note_withdrawals(&mut self, run: &[Statement]) {
-        for place_of in run.iter().filter_map(withdraws) {
-            let read = run.iter().any(|statement| place(statement) == place_of) || self.is_on_chain(place_of);
-            if read || self.applied.as_ref().is_some_and(|applied| place(applied) == place_of) {
-                self.withdrawn.insert(place_of);
-            }
-        }
+        self.withdrawn.extend(run.iter().filter_map(withdraws));
     }
 
     // Where it stands.
@@ -489,7 +487,8 @@ impl Naive {
         let applied = self.applied.as_ref().filter(proven);
         let floor = applied.map_or(0, serial);
         let stopped = |release: &Statement| {
-            let counts = self.withdrawn.contains(&place(release)) || log.iter().filter_map(withdraws).any(|place_of| place_of == place(release));
+            let counts =
+                self.withdrawn.contains(&place(release)) || log.iter().filter_map(withdraws).any(|place_of| place_of == place(release));
             if counts { Err("2-33") } else { Ok(()) }
         };
         let fits = |s: &&Statement| s.kind() == Kind::Release && (floor..=top).contains(&serial(s)) && matches(s);

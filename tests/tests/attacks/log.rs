@@ -142,6 +142,20 @@ async fn attack_28_the_branch_that_a_live_beat_names_replaces_ours() {
 }
 
 #[tokio::test]
+async fn attack_092_a_broker_that_shows_the_loser_of_a_race_and_no_beats_stops_no_device_that_has_another() {
+    let realm = Realm::new(ROLES, ROOTS);
+    let (mut one, two, ours, _) = forked(&realm).await;
+    let mut device = device(&realm, &[one.address()]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
+    one.publish(&[realm.beat(None, &[(&os(), ours.head())], 600, &["beat"])]).await;
+    device.set_source(source(&realm, &[two.address(), one.address()])).unwrap();
+    assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
+    assert!(device.freshness(&os()).is_current(), "{}", device.freshness(&os()));
+    device.set_source(source(&realm, &[two.address(), one.address()])).unwrap();
+    assert_eq!(target(&mut device).await, Ok(Some(2)));
+}
+
+#[tokio::test]
 async fn attack_28_without_beats_a_checkpoint_decides() {
     let mut realm = Realm::new(NO_BEATS, ROOTS);
     let (mut one, mut two, _, theirs) = forked(&realm).await;

@@ -107,7 +107,8 @@ impl Status {
         let state = device.state();
         let serial = |serial: Option<Serial>| serial.map_or("-".into(), |serial| serial.to_string());
         let row = |(channel, freshness): &(Channel, Freshness)| {
-            let (head, applied) = (state.head(channel).map(|head| head.serial), state.view().applied(channel).map(|applied| applied.serial()));
+            let (head, applied) =
+                (state.head(channel).map(|head| head.serial), state.view().applied(channel).map(|applied| applied.serial()));
             let recalled = recalled(state, channel).map_or(String::new(), |by| format!(", WITHDRAWN by {by}"));
             vec![channel.to_string(), freshness.to_string(), serial(head), serial(applied) + &recalled]
         };
@@ -130,7 +131,8 @@ impl Status {
                 ));
             }
             Some(trust) => {
-                let left = trust.rules().expires.seconds().saturating_sub(state.time(&state.anchor().namespace.trust_log()).seconds()) / 86_400;
+                let left =
+                    trust.rules().expires.seconds().saturating_sub(state.time(&state.anchor().namespace.trust_log()).seconds()) / 86_400;
                 let soon =
                     if left < EXPIRY_WARNING_DAYS { format!(", in {left} days: renew it (`tidings trust renew`)") } else { String::new() };
                 output::line(&format!("trust {} until {}{soon}", trust.serial(), trust.rules().expires));

@@ -163,7 +163,13 @@ fn role(text: &str) -> anyhow::Result<Role> {
 impl Init {
     fn run(self) -> anyhow::Result<()> {
         let time = now();
-        let mut rules = TrustRules { expires: time.plus(u64::from(self.expires) * DAY), keys: vec![], roles: vec![], checkpoints: vec![], closed: vec![] };
+        let mut rules = TrustRules {
+            expires: time.plus(u64::from(self.expires) * DAY),
+            keys: vec![],
+            roles: vec![],
+            checkpoints: vec![],
+            closed: vec![],
+        };
         let mut signers = Vec::new();
         for text in &self.keys {
             let (named, file) = named_key(text).context("--key")?;
@@ -397,7 +403,7 @@ fn not_taken(survey: &Survey, log: &Channel, serial: Option<Serial>) -> anyhow::
     Ok(())
 }
 
-/// [4.3-5]: a checkpoint for each channel whose signers lose a key, at the head on which all brokers agree.
+/// [3-13]: a checkpoint for each channel whose signers lose a key, at the head on which all brokers agree.
 fn checkpoints(survey: &Survey, namespace: &Namespace, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for seen in &survey.0 {
