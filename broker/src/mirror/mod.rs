@@ -16,7 +16,7 @@ use std::{
 };
 
 use tidings_client::{Address, pauses};
-use tidings_protocol::{Channel, Head, Statement, Wildmat, statement::Body};
+use tidings_protocol::{Channel, Head, Statement, statement::Body};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
