@@ -148,6 +148,16 @@ pub const WATCH_GATHER: usize = 16;
 pub const WATCH_GATHER_TLS_OCTETS: usize = 16 * 1024;
 /// Events that a subscriber who is far behind gets before the next one has its turn.
 pub const WATCH_TURN: usize = 256;
+/// Patterns of a wildmat.
+pub const WILDMAT_PATTERNS: usize = 16;
+/// Targets of a watch.
+pub const WATCH_TARGETS: usize = 64;
+/// Octets that are looked at for a connection before others have their turn.
+pub const TURN_OCTETS: usize = 64 * 1024;
+/// Channels that are looked at in one go, with none of them held.
+pub const PAGE_LOGS: usize = 256;
+/// Octets of all statements that are kept in memory, rendered; the oldest go first (attack 105).
+pub const TAILS_OCTETS: usize = 32 * 1024 * 1024;
 /// Channels that one watch follows.
 pub const WATCH_CHANNELS: usize = 16_384;
 /// How long a subscriber may take no octet before it is disconnected.

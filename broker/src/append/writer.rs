@@ -116,7 +116,7 @@ impl Writer {
         }
     }
 
-    fn answer(&mut self, pending: &mut Pending, now: Timestamp, request: Request, full: bool) {
+    pub(super) fn answer(&mut self, pending: &mut Pending, now: Timestamp, request: Request, full: bool) {
         match request {
             Request::Statement { reply, .. } | Request::Trust { reply, .. } | Request::Feed { reply, .. } if full => {
                 drop(reply.send(Err(AppendError::DiskFull)));
