@@ -1,6 +1,6 @@
 //! A device: asks, or is told, with one cursor, and believes nobody.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_stream::stream;
 use futures_core::Stream;
@@ -19,7 +19,7 @@ use crate::{
     Connection, Error, Monitor, Source, State,
     limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
     poll::{Asked, refused},
-    source::pauses,
+    source::{pauses, warn_of_critical},
 };
 
 /// Where a channel begins for a device that knows nothing of it yet.
@@ -60,8 +60,8 @@ pub struct Device {
     pub(crate) quorum: usize,
     pub(crate) profile: Profile,
     by_hand: bool,
-    /// What was returned, and is noted as delivered when the application says so.
-    returned: Vec<(Channel, Head)>,
+    /// The last of each channel that was returned; it is noted as delivered when the application says so.
+    pub(crate) returned: BTreeMap<Channel, Head>,
 }
 
 impl Device {
@@ -97,7 +97,7 @@ impl Device {
             quorum: 1,
             profile: Profile::default(),
             by_hand: false,
-            returned: Vec::new(),
+            returned: BTreeMap::new(),
         })
     }
 
@@ -227,9 +227,13 @@ impl Device {
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        if !self.by_hand && !self.returned.is_empty() {
+            self.save()?;
+        }
         let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
         let news = self.take_news(news)?;
+        self.returned.extend(news.iter().map(|statement| (statement.channel().clone(), statement.head())));
         if !self.by_hand {
             self.save()?;
         }
@@ -246,9 +250,7 @@ impl Device {
         }
         self.state.note(&news);
         self.state.save()?;
-        let news: Vec<_> = news.into_iter().flat_map(News::into_statements).collect();
-        self.returned.extend(news.iter().map(|statement| (statement.channel().clone(), statement.head())));
-        Ok(news)
+        Ok(news.into_iter().flat_map(News::into_statements).collect())
     }
 
     /// The statements of a channel from a serial on up to the newest, whatever the device knows already; verified, but
@@ -292,14 +294,17 @@ impl Device {
         stream! {
             let mut waits = pauses();
             loop {
+                // Whoever asks for more has dealt with what was returned.
+                if !self.returned.is_empty() && let Err(error) = self.save() {
+                    yield Err(error);
+                }
                 let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
                 match self.take_news(news) {
                     Err(error) => yield Err(error),
                     Ok(news) => {
-                        let returned = std::mem::take(&mut self.returned);
-                        for (statement, at) in news.into_iter().zip(returned) {
+                        for statement in news {
+                            self.returned.insert(statement.channel().clone(), statement.head());
                             yield Ok(statement);
-                            self.returned.push(at);
                             if let Err(error) = self.save() {
                                 yield Err(error);
                             }
@@ -329,9 +334,8 @@ impl Device {
                                 }
                                 Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
-                                    let at = (statement.channel().clone(), statement.head());
+                                    self.returned.insert(statement.channel().clone(), statement.head());
                                     yield Ok(*statement);
-                                    self.returned.push(at);
                                     if let Err(error) = self.save() {
                                         yield Err(error);
                                     }
@@ -413,9 +417,12 @@ impl Device {
             let (channel, serial) = (statement.channel().clone(), statement.serial());
             if channel == self.source.anchor().namespace.trust_log() {
                 if serial > self.trusted()?.serial() {
-                    let taken = self.state.change(|view, now| view.take_trust([statement], now));
-                    taken.map_err(|(serial, source)| refused(&channel, Refusal::Verify { serial, source }))?;
-                    self.state.save()?;
+                    match self.state.change(|view, now| view.take_trust([statement], now)) {
+                        Ok(()) => self.state.save()?,
+                        // We stay with the trust before.
+                        Err((_, VerifyError::Critical { field })) => warn_of_critical(&channel, serial, &field),
+                        Err((serial, source)) => return Err(refused(&channel, Refusal::Verify { serial, source })),
+                    }
                 }
                 continue;
             }

@@ -14,10 +14,7 @@ use std::{
 use tidings_protocol::{Channel, Digest, Namespace, Serial, Statement, log, log::Place, trust::Trust};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    PublishError, Publisher, file,
-    limits::OUTBOX_LOCK,
-};
+use crate::{PublishError, Publisher, file, limits::OUTBOX_LOCK};
 
 /// How often a lock that another program holds is looked at.
 const LOCK_AGAIN: Duration = Duration::from_millis(50);

@@ -42,7 +42,7 @@ impl Asked {
 }
 
 /// What one broker has of one channel.
-enum Answer {
+pub(crate) enum Answer {
     News(News),
     /// Nothing, and no lie: it does not have the channel, or is behind.
     Nothing,
@@ -54,7 +54,7 @@ impl Device {
     /// Asks brokers in turn until nothing more is to be expected of the others. The cursors stay where they are.
     ///
     /// A channel is done with when a live beat names its head, or, in a namespace without beats, when one broker has
-    /// answered. A hole in the log is taken for expired only if no broker can fill it ([6-2]).
+    /// answered. A hole in the log is taken for expired only if no broker can fill it ([2-13]).
     pub(crate) async fn ask_brokers(&mut self) -> Asked {
         let mut asked = Asked { trust: self.state.trust().map(Trust::serial), ..Asked::default() };
         let channels = self.channels.clone();
@@ -183,9 +183,16 @@ impl Device {
             Err(Error::Fork(fork)) => {
                 self.state.change(|view, now| view.note_fork((*fork).clone(), now));
                 self.state.save()?;
-                waiting.retain(|c| *c != channel);
                 asked.answered.insert(channel.clone());
-                asked.fail(&channel, Error::Fork(fork));
+                // A live beat decides: the one that is known already, or one that this broker is hiding.
+                if self.state.view().fork(&channel).is_some() {
+                    asked.fail(&channel, Error::Fork(fork));
+                } else {
+                    tracing::warn!(%channel, theirs = %fork.theirs.id(), "this broker has the branch that the live beat does not name");
+                }
+                if self.is_done(asked, &channel) {
+                    waiting.retain(|c| *c != channel);
+                }
             }
             // What is wrong with one channel keeps nothing back from another.
             Err(error @ (Error::Verify { .. } | Error::Missing { .. } | Error::Backlog(_))) => {
@@ -206,7 +213,7 @@ impl Device {
         !view.promises_beats(channel) || asked.ahead(view, channel, &now).freshness(channel, &now).is_current()
     }
 
-    async fn ask_channel(
+    pub(crate) async fn ask_channel(
         &mut self,
         connection: &mut Connection,
         channel: &Channel,
@@ -214,7 +221,11 @@ impl Device {
         accept_gaps: bool,
     ) -> Result<Answer, Error> {
         let now = self.state.now();
-        let view = asked.ahead(self.state.view(), channel, &now);
+        let mut view = asked.ahead(self.state.view(), channel, &now);
+        if let Some(head) = self.returned.get(channel) {
+            // What was returned comes again in the next life of this program, not in this one.
+            view.note_delivered(channel, *head);
+        }
         let known = view.head(channel);
         // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
         let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(Answer::Nothing) };

@@ -20,7 +20,9 @@ pub enum SignedError {
         source: io::Error,
     },
     /// A file is not as it was written.
-    #[error("{path}, which remembers what was signed, is damaged: {line:?} is not SERIAL ID; correct that line, or remove the file on purpose")]
+    #[error(
+        "{path}, which remembers what was signed, is damaged: {line:?} is not SERIAL ID; correct that line, or remove the file on purpose"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

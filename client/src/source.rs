@@ -8,7 +8,7 @@ use std::{
     },
     time::Duration,
 };
-use tidings_protocol::{Anchor, Channel, verify::VerifyError};
+use tidings_protocol::{Anchor, Channel, Serial, verify::VerifyError};
 use tokio::time::timeout;
 
 use crate::{
@@ -40,7 +40,15 @@ impl Source {
         if brokers.is_empty() {
             return Err(Error::NoBroker);
         }
-        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, account: None, secured: false, first: 0, received: Arc::default() })
+        Ok(Self {
+            brokers,
+            anchor: anchor.parse()?,
+            tls: Tls::system()?,
+            account: None,
+            secured: false,
+            first: 0,
+            received: Arc::default(),
+        })
     }
 
     /// The same with other roots for TLS.
@@ -168,11 +176,15 @@ pub(crate) async fn walk_trust(connection: &mut Connection, state: &mut State) -
     match walked {
         // We stay with the trust before.
         Err(Error::Verify { serial, source: VerifyError::Critical { field }, .. }) if state.trust().is_some() => {
-            tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
+            warn_of_critical(&log, serial, &field);
             Ok(())
         }
         walked => walked.map(drop),
     }
+}
+
+pub(crate) fn warn_of_critical(log: &Channel, serial: Serial, field: &str) {
+    tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
 }
 
 async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, high: u32) -> Result<u32, Error> {

@@ -125,6 +125,7 @@ struct FileWithdrawal {
     release: String,
     by: String,
     reason: String,
+    read: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -171,8 +172,12 @@ fn read_moment(text: &str) -> Result<Moment, String> {
 
 impl FileChannel {
     fn write(channel: &Channel, known: &Known) -> Self {
-        let withdrawal =
-            |kept: &Withdrawal| FileWithdrawal { release: kept.release.to_string(), by: kept.by.to_string(), reason: kept.reason.clone() };
+        let withdrawal = |kept: &Withdrawal| FileWithdrawal {
+            release: kept.release.to_string(),
+            by: kept.by.to_string(),
+            reason: kept.reason.clone(),
+            read: kept.read,
+        };
         Self {
             name: channel.to_string(),
             head: known.newest.as_ref().map(|statement| statement.head().to_string()),
@@ -205,7 +210,7 @@ impl FileChannel {
         });
         let withdrawal = |kept: FileWithdrawal| {
             let by = kept.by.parse::<Serial>().map_err(|e| e.to_string())?;
-            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason })
+            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason, read: kept.read })
         };
         let head = |text: Option<String>| text.as_deref().map(read_head).transpose();
         let known = Known {
@@ -227,6 +232,8 @@ pub struct State {
     path: Option<PathBuf>,
     /// Held as long as the state is in use, so that two devices do not take each other back.
     _lock: Option<fs::File>,
+    /// The SHA-256 of what the file has, if this process has read or written it.
+    written: Option<Digest>,
     view: View,
     clock: Clock,
     shared: Arc<ArcSwap<View>>,
@@ -254,7 +261,7 @@ impl State {
     fn new(anchor: &Anchor) -> Self {
         let view = View::new(anchor.clone());
         let shared = Arc::new(ArcSwap::from_pointee(view.clone()));
-        Self { path: None, _lock: None, view, clock: Clock::system(), shared }
+        Self { path: None, _lock: None, written: None, view, clock: Clock::system(), shared }
     }
 
     /// A state that ends with the process.
@@ -377,13 +384,18 @@ impl State {
         self.change(|view, now| news.into_iter().for_each(|news| view.note(news, now)));
     }
 
-    /// Writes the file: a new one beside the old one, made durable, takes its place.
-    pub(crate) fn save(&self) -> Result<(), StateError> {
+    /// Writes the file, unless it is the same as before: a new one beside the old one, made durable, takes its place.
+    pub(crate) fn save(&mut self) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
         let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
         let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;
-        let text = format!("{MAGIC} {}\n{rest}", Digest::of(rest.as_bytes()));
-        file::replace(path, text.as_bytes(), 0o600).map_err(error("write"))
+        let digest = Digest::of(rest.as_bytes());
+        if self.written == Some(digest) {
+            return Ok(());
+        }
+        file::replace(path, format!("{MAGIC} {digest}\n{rest}").as_bytes(), 0o600).map_err(error("write"))?;
+        self.written = Some(digest);
+        Ok(())
     }
 }
 

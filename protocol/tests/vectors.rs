@@ -1,4 +1,4 @@
-//! Every test vector of the specification, judged by the library (spec section 5).
+//! Every test vector of the specification, judged by the library (spec part 1).
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! One loop and its table: [8.5-2] to [8.5-5].
+//! One loop and its table: [1-28], and [4-20] to [4-23].
 
 use std::{
     collections::HashSet,

@@ -77,12 +77,22 @@ pub(super) fn write(v: &mut Vectors) -> History {
     let critical = release(1, "-").replace("vectors.os.stable", "vectors.critical.kernel");
     v.good("release-threshold", "1-15", "two of two", &sign(&critical, &[ANN, BOB]));
     let at = |channel: &str| release(1, "-").replace("vectors.os.stable", channel);
-    v.good("release-beside-a-pattern", "1-14", "`vectors.critical.*` does not match `vectors.critical`", &sign(at("vectors.critical"), &[ANN]));
+    v.good(
+        "release-beside-a-pattern",
+        "1-14",
+        "`vectors.critical.*` does not match `vectors.critical`",
+        &sign(at("vectors.critical"), &[ANN]),
+    );
     let beside = sign(at("vectors.criticals.kernel"), &[ANN]);
     v.good("release-beside-a-part", "1-14", "`vectors.critical.*` does not match `vectors.criticals.kernel`", &beside);
     let excepted = sign(at("vectors.old.stable"), &[ANN]);
     v.good("release-in-an-excepted-channel", "1-22", "the line `Closed` itself lists this channel", &excepted);
-    v.good("release-in-a-channel-like-a-closed-one", "1-22", "`vectors.old.*` does not match `vectors.old`", &sign(at("vectors.old"), &[ANN]));
+    v.good(
+        "release-in-a-channel-like-a-closed-one",
+        "1-22",
+        "`vectors.old.*` does not match `vectors.old`",
+        &sign(at("vectors.old"), &[ANN]),
+    );
     signatures(v);
     text(v);
     History { trust_1, trust_2, minimal, full, third, withdraw, beat, critical }
@@ -131,7 +141,9 @@ fn text(v: &mut Vectors) {
     v.good("channel-odd", "1-2", "`to` and `junk` are reserved as first parts only", &sign(odd, &[ANN]));
     let last = base.replace("Serial: 1", "Serial: 2147483647").replace("Previous: -", &format!("Previous: {}", StatementId::of(b"before")));
     v.good("serial-last", "1-5", "the last serial", &sign(last, &[ANN]));
-    for (name, time) in [("time-first", "1970-01-01T00:00:00Z"), ("time-last", "9999-12-31T23:59:59Z"), ("time-leap-day", "2000-02-29T00:00:00Z")] {
+    for (name, time) in
+        [("time-first", "1970-01-01T00:00:00Z"), ("time-last", "9999-12-31T23:59:59Z"), ("time-leap-day", "2000-02-29T00:00:00Z")]
+    {
         v.good(name, "1-5", "a time that exists", &sign(base.replace("2026-02-01T00:00:00Z", time), &[ANN]));
     }
 }

@@ -73,7 +73,9 @@ fn places(v: &mut Vectors, history: &History) {
     v.judged("other-namespace", "trust", "1-21", "", &sign(at("vector.os.stable"), &[ANN]));
     v.judged("longer-name-than-the-namespace", "trust", "1-3", "", &sign(at("vectorss.os"), &[ANN]));
     v.judged("namespace-further-down", "trust", "1-21", "", &sign(at("my.vectors.os"), &[ANN]));
-    let inner = good::trust(1, "-", &[("root", ROOT)]).replace("vectors.trust", "vectors.inner.trust").replace("Role: beat vectors.lab.* 1 bob\n", "");
+    let inner = good::trust(1, "-", &[("root", ROOT)])
+        .replace("vectors.trust", "vectors.inner.trust")
+        .replace("Role: beat vectors.lab.* 1 bob\n", "");
     v.judged("trust-in-another-trust-log", "trust", "1-21", "", &sign(inner, &[ROOT]));
     v.judged("closed-channel", "trust", "1-22", "", &sign(at("vectors.old.testing"), &[ANN]));
     v.judged("closed-channel-below", "trust", "1-22", "", &sign(at("vectors.old.stable.x86"), &[ANN]));

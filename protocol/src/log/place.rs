@@ -17,7 +17,7 @@ pub enum Place {
     Fork,
 }
 
-/// [6-1]: where a statement belongs in a log with this head; `None` is the empty log.
+/// Spec part 2, `place`: where a statement belongs in a log with this head; `None` is the empty log.
 pub fn place(head: Option<Head>, statement: &Statement) -> Place {
     let Some(head) = head else {
         let first = statement.serial() == Serial::FIRST;

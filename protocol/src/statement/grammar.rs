@@ -1,4 +1,4 @@
-//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the signatures (spec section 3).
+//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the signatures (spec part 1).
 
 use alloc::{
     format,
@@ -23,7 +23,7 @@ use crate::{
     limits::{FIELD_NAME_OCTETS, LINE_OCTETS, SIGNATURES, STATEMENT_OCTETS},
 };
 
-// Requirements [3.1-1] to [3.1-6], [3.2-1] to [3.2-3], and the rules of section 4 are kept here, and nowhere else.
+// Requirements [1-2] to [1-12], and the rules of the tables of fields are kept here, and nowhere else.
 
 /// The fields of each kind, after the fixed ones; a known field in a statement of another kind is refused.
 const FIELDS: &[(Kind, &[&str])] = &[
@@ -194,7 +194,7 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     Ok(Statement { octets: octets.into(), signed, id, channel, serial, previous, time, trust, critical, body, signatures })
 }
 
-/// [3.2-2]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
+/// [1-11]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
 fn check_name(field: &Field<'_>, kind: Kind) -> Result<(), StatementError> {
     let of_this_kind = FIELDS.iter().any(|(k, names)| *k == kind && names.contains(&field.name));
     if of_this_kind || field.name == "Critical" {

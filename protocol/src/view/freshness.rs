@@ -130,11 +130,13 @@ impl View {
     /// clock only if it came since the machine started. It names the trust in force, or it is none.
     pub fn live(&self, channel: &Channel, now: &Now) -> Option<(Head, Timestamp)> {
         let (seen, beat) = self.beat_of(channel)?;
-        let until = seen.statement.time().plus(seen.life(beat));
+        let (time, life) = (self.time(channel, now), seen.life(beat));
+        let left = life.checked_sub(seen.seen.elapsed(now)).filter(|left| *left > 0)?;
+        let until = seen.statement.time().plus(life).min(time.plus(left));
         let counts = seen.seen.boot == now.boot || self.clock(Some(seen.statement.channel()), now).is_some();
         let trust = self.trust()?;
         let confirms = beat.head(trust.statement().channel()) == Some(trust.head());
-        (counts && confirms && self.time(channel, now) < until).then_some(())?;
+        (counts && confirms && time < until).then_some(())?;
         Some((beat.head(channel)?, until))
     }
 

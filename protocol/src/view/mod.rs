@@ -30,13 +30,15 @@ pub struct Withdrawal {
     pub by: Serial,
     /// Why.
     pub reason: String,
+    /// Whether the release had been read when the withdrawal was met.
+    pub read: bool,
 }
 
 impl Withdrawal {
     /// What a statement withdraws; none if it is no withdrawal.
     pub fn of(by: &Statement) -> Option<Self> {
         let Body::Withdraw(withdraw) = by.body() else { return None };
-        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone() })
+        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone(), read: false })
     }
 }
 
@@ -51,7 +53,7 @@ pub struct Known {
     pub settled: Option<Head>,
     /// The evidence of a fork, until a checkpoint or a live beat decides.
     pub fork: Option<Fork>,
-    /// Withdrawals, those of the releases with the highest serials last: at most [`WITHDRAWALS`].
+    /// Withdrawals: at most [`WITHDRAWALS`] of releases that were read, and as many others.
     pub withdrawals: Vec<Withdrawal>,
     /// The release that was applied last.
     pub applied: Option<Statement>,
@@ -212,7 +214,7 @@ impl View {
         });
         if before != self.trust().map(Trust::head) {
             let time = self.trust().map(|trust| trust.statement().time());
-            self.trust_seen = time.map(|time| Moment::new(time, self.clock(None, now), now));
+            self.trust_seen = time.map(|time| Moment::new(time, None, now));
             let trust = self.trust.clone();
             for beat in self.beats.values_mut() {
                 beat.proven = trust.as_ref().is_some_and(|trust| trust.check(&beat.statement).is_ok());

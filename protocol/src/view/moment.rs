@@ -37,10 +37,18 @@ impl Moment {
     pub(super) fn new(time: Timestamp, clock: Option<Timestamp>, now: &Now) -> Self {
         Self { time, clock, monotonic: now.monotonic, boot: now.boot }
     }
-    /// The time that it was then, and what has passed since: by the monotonic clock, or by the clock after the machine has stopped.
+    /// Seconds that have passed since by the monotonic clock; none after the machine has stopped.
+    fn ran(&self, now: &Now) -> Option<u64> {
+        (self.boot == now.boot).then(|| now.monotonic.saturating_sub(self.monotonic))
+    }
+    /// The time that it was then, and runs on by the monotonic clock. The clock has no say in it: it may have been wrong then and
+    /// right now, or the other way round, and the difference would stay.
     pub(super) fn running(&self, now: &Now) -> Timestamp {
+        self.time.plus(self.ran(now).unwrap_or(0))
+    }
+    /// Seconds that have passed since: by the monotonic clock, or by the clock after the machine has stopped.
+    pub(super) fn elapsed(&self, now: &Now) -> u64 {
         let by_clock = || Some(now.clock?.seconds().saturating_sub(self.clock?.seconds()));
-        let ran = if self.boot == now.boot { now.monotonic.saturating_sub(self.monotonic) } else { by_clock().unwrap_or(0) };
-        self.time.plus(ran)
+        self.ran(now).or_else(by_clock).unwrap_or(0)
     }
 }

@@ -125,28 +125,27 @@ impl View {
         let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
         let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
-        for new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
-            // Withdrawals of what nobody has read would push out those that matter.
-            let read = run.statements.iter().any(|statement| statement.head() == new.release)
+        for mut new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
+            new.read = run.statements.iter().any(|statement| statement.head() == new.release)
                 || self.id_at(channel, new.release.serial) == Some(new.release.id)
                 || self.applied(channel).is_some_and(|applied| applied.head() == new.release);
-            if read {
-                self.keep_withdrawal(channel, new);
-            }
+            self.keep_withdrawal(channel, new);
         }
         Ok(run)
     }
 
-    /// One for each release; those of the releases with the highest serials stay.
+    /// One for each release. Those of the releases with the highest serials stay: so many that were read when the withdrawal was met,
+    /// and as many others, so that invented ones push out none that matters.
     fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
         let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
-        let place = |w: &Withdrawal| (w.release.serial, *w.release.id.octets());
-        let at = kept.partition_point(|old| place(old) < place(&new));
-        if kept.get(at).is_none_or(|old| old.release != new.release) {
-            kept.insert(at, new);
-            let surplus = kept.len().saturating_sub(WITHDRAWALS);
-            kept.drain(..surplus);
+        match kept.iter_mut().find(|old| old.release == new.release) {
+            Some(old) => old.read |= new.read,
+            None => kept.push(new),
         }
+        kept.sort_by_key(|kept| (kept.read, kept.release.serial));
+        let others = kept.partition_point(|kept| !kept.read);
+        kept.drain(others..others + (kept.len() - others).saturating_sub(WITHDRAWALS));
+        kept.drain(..others.saturating_sub(WITHDRAWALS));
     }
 
     /// What of a proven run is new, and where it belongs. It changes nothing; [`View::note`] does.
@@ -243,7 +242,7 @@ impl View {
             other_branch = run.iter().all(|statement| statement.head() != head) && run[0].predecessor() != Some(head);
             let last = self.known(channel).and_then(|known| known.delivered).map(|delivered| delivered.serial);
             let ours = |statement: &Statement| !other_branch || self.id_at(channel, statement.serial()) == Some(statement.id());
-            delivered = run.iter().take_while(|statement| ours(statement) && Some(statement.serial()) <= last).count();
+            delivered = run.iter().rposition(|statement| ours(statement) && Some(statement.serial()) <= last).map_or(0, |at| at + 1);
         }
         News { channel: channel.clone(), run, delivered, settled, other_branch, trust: trust.serial() }
     }
@@ -259,10 +258,12 @@ impl View {
         }
         if news.other_branch {
             // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
+            let chain = known.links.iter().copied().chain(known.newest.as_ref().and_then(Statement::predecessor));
             let shared = |head: &Head| news.run.iter().any(|s| s.head() == *head) || joins == Some(*head);
-            let parted = known.links.iter().rposition(shared);
-            known.links.truncate(parted.map_or(0, |at| at + 1));
-            known.delivered = known.delivered.filter(|delivered| known.links.contains(delivered)).or(known.links.last().copied()).or(joins);
+            let parted = chain.filter(shared).max_by_key(|head| head.serial);
+            known.links.retain(|head| parted.is_some_and(|parted| head.serial <= parted.serial));
+            let stays = |delivered: &Head| parted.is_some_and(|parted| delivered.serial <= parted.serial);
+            known.delivered = known.delivered.and_then(|delivered| Some(delivered).filter(stays).or(parted).or(joins));
             known.fork = None;
             known.newest = None;
         }

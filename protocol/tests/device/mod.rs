@@ -23,7 +23,6 @@ pub struct Device {
     read: BTreeMap<StatementId, Verified<Statement>>,
 }
 
-
 fn of(refusal: &Refusal) -> String {
     match refusal {
         Refusal::NoTrust => Requirement::NoTrust,
@@ -41,6 +40,11 @@ impl Device {
         let now = Now { clock: None, monotonic: 0, boot: 0 };
         let profile = Profile { identity: "device".into(), properties: BTreeMap::new() };
         Self { view: View::new(anchor), now, profile, read: BTreeMap::new() }
+    }
+
+    /// The serial of the trust in force; 0 before there is any.
+    pub fn trust_serial(&self) -> u32 {
+        self.view.trust().map_or(0, |trust| trust.serial().number())
     }
 
     /// Does what a step says; what comes of it, in the words of the step.
@@ -65,7 +69,10 @@ impl Device {
             "trust" => return self.trust(statements),
             "beat" => {
                 let now = self.now;
-                return self.view.take_beat(statements.remove(0), &now).map_or_else(|error| format!("refused {}", of(&error)), |()| "taken".into());
+                return self
+                    .view
+                    .take_beat(statements.remove(0), &now)
+                    .map_or_else(|error| format!("refused {}", of(&error)), |()| "taken".into());
             }
             "settled-beat" => {
                 let taken = self.view.take_settled_beat(statements.remove(0));
@@ -74,7 +81,7 @@ impl Device {
             "read" | "hole" => return self.read(&channel(), statements, what == "hole"),
             "state" => return self.view.freshness(&channel(), &self.now).as_str().into(),
             "run" => return self.run(&channel(), statements),
-            "finish" => return self.finish(&channel(), words[1], statements),
+            "finish" => return self.finish(&channel(), words[1], words.get(2).copied(), statements),
             other => return format!("unknown step {other}"),
         }
         String::new()
@@ -135,7 +142,9 @@ impl Device {
     }
 
     fn judged(&mut self, channel: &Channel, statements: Vec<Statement>) -> Result<Vec<Verified<Statement>>, String> {
-        self.view.judge(channel, statements).map(|run| run.statements).map_err(|error| of(&error))
+        let log = self.view.judge(channel, statements).map_err(|error| of(&error))?.statements;
+        self.read.extend(log.iter().map(|statement| (statement.id(), statement.clone())));
+        Ok(log)
     }
 
     fn run(&mut self, channel: &Channel, statements: Vec<Statement>) -> String {
@@ -150,13 +159,15 @@ impl Device {
         }
     }
 
-    fn finish(&mut self, channel: &Channel, serial: &str, statements: Vec<Statement>) -> String {
+    fn finish(&mut self, channel: &Channel, serial: &str, id: Option<&str>, statements: Vec<Statement>) -> String {
         let log = match self.judged(channel, statements) {
             Ok(log) => log,
             Err(requirement) => return format!("no {requirement}"),
         };
-        let begun = self.read.values().find(|statement| statement.channel() == channel && statement.serial().to_string() == serial);
-        match self.view.may_finish(begun.unwrap(), &log, &self.now) {
+        let of_log = |statement: &&Verified<Statement>| statement.channel() == channel && statement.serial().to_string() == serial;
+        let begun = self.read.values().find(of_log).unwrap().clone();
+        let begun = id.map_or(begun, |id| self.read[&id.parse().unwrap()].clone());
+        match self.view.may_finish(&begun, &log, &self.now) {
             Ok(()) => "yes".into(),
             Err(error) => format!("no {}", error.requirement().number()),
         }

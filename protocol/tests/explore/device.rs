@@ -16,6 +16,8 @@ pub(crate) enum Rule {
     SettledIsNoFork,
     /// S3: a withdrawal that was met is kept, whatever becomes of its branch.
     WithdrawalsKept,
+    /// S3: of too many, those of releases that were read are kept first.
+    KeepsWhatWasRead,
     /// S3: it counts against an id, not against whatever has the serial.
     WithdrawalById,
     /// S3: it counts whatever becomes of its key.
@@ -88,6 +90,8 @@ pub(crate) enum Rule {
     CheckpointAtHead,
     /// S5: a trust statement under which a withdrawal would be lost is refused.
     WithdrawalsSurvive,
+    /// S5: so is one that is filed away, although it is proven still.
+    FiledIsLost,
     /// S13: closed channels.
     Closed,
 }
@@ -100,13 +104,15 @@ pub(crate) struct Setting {
     pub(crate) clock: Option<Moment>,
     /// `CHAIN_LINKS`.
     pub(crate) links: Serial,
+    /// `WITHDRAWALS_KEPT`.
+    pub(crate) kept: usize,
     /// Whether nobody asked has what lies in a hole, so that it is accepted (6-2).
     pub(crate) holes: bool,
 }
 
 impl Setting {
     pub(crate) fn new(clock: Option<Moment>) -> Self {
-        Self { book: Book::default(), off: 0, clock, links: 64, holes: false }
+        Self { book: Book::default(), off: 0, clock, links: 64, kept: 8, holes: false }
     }
     #[must_use]
     pub(crate) fn without(self, rule: Rule) -> Self {
@@ -128,10 +134,37 @@ pub(crate) struct Known {
     pub(crate) restart: bool,
     /// The other side of a fork that nothing has decided.
     pub(crate) evidence: Id,
-    /// Withdrawals that were met, each proven by its own signatures.
+    /// Withdrawals that were met, each proven by its own signatures when it was: those of releases that had been read, and
+    /// of others, so that inventions push out no others than such.
     pub(crate) withdrawals: Ids,
+    pub(crate) unread: Ids,
     /// The release that was applied last.
     pub(crate) applied: Id,
+}
+
+impl Known {
+    /// S3: those of the releases with the highest serials.
+    fn keep(&mut self, s: &Setting, id: Id, run: &[Id]) {
+        let Kind::Withdraw { release } = s.book.get(id).kind else { return };
+        let serial = |id: &Id| match s.book.get(*id).kind {
+            Kind::Withdraw { release } => s.book.get(release).serial,
+            _ => 0,
+        };
+        let read = run.contains(&release) || serial(&id) >= self.low && s.book.at(self.head, serial(&id)) == release;
+        if self.withdrawals.contains(id) {
+            return;
+        }
+        let kept = if read || !s.has(Rule::KeepsWhatWasRead) { &mut self.withdrawals } else { &mut self.unread };
+        let mut all: Vec<Id> = kept.iter().chain([id]).collect();
+        all.sort_by_key(|id| (std::cmp::Reverse(serial(id)), *id));
+        *kept = all.into_iter().take(s.kept).collect();
+        if read {
+            self.unread.retain(|other| other != id);
+        }
+    }
+    pub(crate) fn kept(&self) -> impl Iterator<Item = Id> + '_ {
+        self.withdrawals.iter().chain(self.unread.iter())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -139,8 +172,10 @@ pub(crate) struct Device {
     /// The trust in force, and when it was seen first since the machine started.
     pub(crate) trust: TrustNo,
     pub(crate) trust_seen: Moment,
-    /// The newest proven beat, when it was seen first since the machine started, and whether it came since then.
+    /// The newest proven beat, what time it was by then, when it was seen first since the machine started, and whether it
+    /// came since then.
     pub(crate) beat: Id,
+    pub(crate) beat_time: Moment,
     pub(crate) beat_seen: Moment,
     pub(crate) beat_came: bool,
     /// The beat that the trust's checkpoint names is at hand.
@@ -348,6 +383,22 @@ impl Device {
         }
     }
 
+    /// S9: what was begun may be finished while the channel is as it must be and nothing withdraws it.
+    pub(crate) fn may_finish(&self, s: &Setting, channel: usize, id: Id, now: Moment) -> bool {
+        let at_hand = s.book.run(self.channels[channel].head, s.book.get(id).serial);
+        let current = !self.trust(s).has_beats() || self.freshness(s, channel, now) == Freshness::Current;
+        current && at_hand.contains(&id) && !self.withdrawn(s, channel, id, &at_hand)
+    }
+
+    /// S12: the serial above which delivery goes on, after something was delivered: the last of its chain that is on ours, or
+    /// the checkpoint.
+    pub(crate) fn delivered(&self, s: &Setting, channel: usize, last: Id) -> Serial {
+        let head = self.channels[channel].head;
+        let shared = s.book.chain(last).into_iter().find(|id| s.book.at(head, s.book.get(*id).serial) == *id);
+        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
+        s.book.get(shared.unwrap_or(NONE)).serial.max(s.book.get(checkpoint).serial.min(s.book.get(last).serial))
+    }
+
     // ---- what they ask ------------------------------------------------------------------------------------------
 
     fn trust(&self, s: &Setting) -> Trust {
@@ -378,10 +429,7 @@ impl Device {
     pub(crate) fn time(&self, s: &Setting, now: Moment) -> Moment {
         let ran = |since: Moment| if s.has(Rule::TimeRunsOn) { now - since } else { 0 };
         let trust = if self.trust == 0 { 0 } else { self.trust(s).time + ran(self.trust_seen) };
-        let beat = match self.beat(s) {
-            Some(Kind::Beat { time, .. }) => time + ran(self.beat_seen),
-            _ => 0,
-        };
+        let beat = if self.beat == NONE { 0 } else { self.beat_time + ran(self.beat_seen) };
         self.clock(s, now).unwrap_or(0).max(trust).max(beat)
     }
 
@@ -389,10 +437,7 @@ impl Device {
     fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
         let clock = now.saturating_sub(s.clock?);
         let trust = self.trust(s).time + (now - self.trust_seen);
-        let beat = match self.beat(s) {
-            Some(Kind::Beat { time, .. }) => time + (now - self.beat_seen),
-            _ => 0,
-        };
+        let beat = if self.beat == NONE { 0 } else { self.beat_time + (now - self.beat_seen) };
         (clock + FUTURE >= trust.max(beat) || !s.has(Rule::ClockBehindIsNone)).then_some(clock)
     }
 
@@ -422,13 +467,13 @@ impl Device {
     fn withdrawn(&self, s: &Setting, channel: usize, release: Id, at_hand: &[Id]) -> bool {
         let trust = self.trust(s);
         let proven = |id: &Id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(*id));
-        let kept = self.channels[channel].withdrawals;
+        let kept = self.channels[channel];
         let against = |id: Id| match s.book.get(id).kind {
             Kind::Withdraw { release: named } if s.has(Rule::WithdrawalById) => named == release,
             Kind::Withdraw { release: named } => s.book.get(named).serial == s.book.get(release).serial,
             _ => false,
         };
-        at_hand.iter().copied().chain(kept.iter().filter(proven)).any(against)
+        at_hand.iter().copied().chain(kept.kept().filter(proven)).any(against)
     }
 
     /// S9: the serial of the release applied last, while it is proven.
@@ -453,12 +498,14 @@ impl Device {
         self.settling &= self.trust(s).beat_line == line;
         let trust = self.trust(s);
         if self.beat != NONE && !trust.meets(&s.book.get(self.beat)) {
-            (self.beat, self.beat_seen, self.beat_came) = (NONE, 0, false);
+            (self.beat, self.beat_time, self.beat_seen, self.beat_came) = (NONE, 0, 0, false);
         }
         for channel in 0..CHANNELS {
             self.settle(s, channel, before[channel]);
             let known = &mut self.channels[channel];
-            known.withdrawals.retain(|id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id)));
+            for kept in [&mut known.withdrawals, &mut known.unread] {
+                kept.retain(|id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id)));
+            }
             let proven = |id: Id| trust.meets(&s.book.get(id));
             if !proven(known.evidence) || !proven(known.head) {
                 known.evidence = NONE;
@@ -498,7 +545,9 @@ impl Device {
             return Err(Refusal::BeatFuture);
         }
         if beat.serial > s.book.get(self.beat).serial {
-            (self.beat, self.beat_seen, self.beat_came) = (id, now, true);
+            // Time does not fall back: else old beats, shown slowly, would each be live.
+            let running = if self.beat == NONE || !s.has(Rule::TimeRunsOn) { 0 } else { self.beat_time + (now - self.beat_seen) };
+            (self.beat, self.beat_time, self.beat_seen, self.beat_came) = (id, time.max(running), now, true);
         }
         for channel in 0..CHANNELS {
             self.decide(s, channel, now);
@@ -524,17 +573,17 @@ impl Device {
         let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
         let (first, last) = (s.book.get(run[0]).serial, run[run.len() - 1]);
         let known = &mut self.channels[channel];
-        for id in run.iter().filter(|id| matches!(s.book.get(**id).kind, Kind::Withdraw { .. }) && trust.meets(&s.book.get(**id))) {
-            known.withdrawals.insert(*id);
-        }
         match place {
             Place::News => {
-                let linked = known.head != NONE && s.book.at(last, s.book.get(known.head).serial) == known.head && first <= s.book.get(known.head).serial + 1;
+                let linked = known.head != NONE
+                    && s.book.at(last, s.book.get(known.head).serial) == known.head
+                    && first <= s.book.get(known.head).serial + 1;
                 known.low = if linked { known.low.min(first) } else { first };
                 known.head = last;
             }
             Place::OtherBranch => {
                 if !s.has(Rule::WithdrawalsKept) {
+                    known.unread = Ids::default();
                     known.withdrawals = run.iter().copied().filter(|id| s.book.get(*id).kind.role() == Role::Withdraw).collect();
                 }
                 (known.head, known.low, known.restart) = (last, first, false);
@@ -554,13 +603,20 @@ impl Device {
         }
         let head = s.book.get(known.head).serial;
         known.low = known.low.max((head + 1).saturating_sub(s.links));
+        for id in run.iter().filter(|id| matches!(s.book.get(**id).kind, Kind::Withdraw { .. }) && trust.meets(&s.book.get(**id))) {
+            known.keep(s, *id, run);
+        }
         self.decide(s, channel, now);
         Ok(place)
     }
 
     /// The machine starts again: what has passed since is not known.
-    pub(crate) fn reboot(&mut self, now: Moment) {
+    pub(crate) fn reboot(&mut self, s: &Setting, now: Moment) {
         (self.trust_seen, self.beat_seen, self.beat_came) = (now, now, false);
+        self.beat_time = match self.beat(s) {
+            Some(Kind::Beat { time, .. }) => time,
+            _ => 0,
+        };
     }
 
     /// Whether something is the head or on its chain.

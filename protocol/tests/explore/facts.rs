@@ -111,6 +111,10 @@ impl Trust {
         let role = self.roles[statement.kind.role() as usize];
         role.threshold > 0 && (role.keys & statement.keys).count_ones() >= role.threshold
     }
+    /// S13: what was closed stays closed.
+    pub(crate) fn may_follow(&self, before: &Trust) -> bool {
+        before.closed.iter().zip(self.closed).all(|(before, now)| now || !before)
+    }
     pub(crate) fn has_beats(&self) -> bool {
         self.roles[Role::Beat as usize].threshold > 0
     }

@@ -3,7 +3,7 @@
 use crate::{
     device::{Freshness, Rule, Setting},
     facts::{Author, CHANNELS, Id, Kind, LIFE, NONE, PLAIN, Role, Serial, Trust},
-    world::{Bounds, Ceremony, World},
+    world::{Bounds, Ceremony, UNKNOWN, World},
 };
 
 /// What is broken in a state.
@@ -21,6 +21,17 @@ pub(crate) enum Broken {
     Current,
     /// Something else is cleared than the newest release that is due, or the barrier before it.
     Steered,
+    /// Something is cleared that is not for this device now: not due, another target, an unknown critical field, a barrier
+    /// that was not applied, a closed channel.
+    Unfit,
+    /// An honest withdrawal was on the log, and nobody is told of it any more.
+    Untold,
+    /// Brokers alone made the device forget a head that is still proven.
+    TakenBack,
+    /// With beats, and their key not stolen, an honest broker alone does not make it CURRENT.
+    Stopped,
+    /// One publisher, no thief, and something that was signed is on no log.
+    Orphan,
     /// With honest brokers and without the thief it does not become CURRENT.
     Wedged,
     /// It heals, but only with a new release, although the newest is not withdrawn.
@@ -32,6 +43,17 @@ pub(crate) enum Broken {
 /// The invariants of one state.
 pub(crate) fn check(s: &Setting, bounds: &Bounds, world: &World) -> Result<(), Broken> {
     signed(s, bounds, world)?;
+    if bounds.publishers == 1
+        && bounds.stolen.is_empty()
+        && !bounds.inventions
+        && bounds.ceremonies.is_empty()
+        && world.loose.iter().next().is_some()
+    {
+        return Err(Broken::Orphan);
+    }
+    if world.taken_back {
+        return Err(Broken::TakenBack);
+    }
     for channel in 0..CHANNELS {
         current(s, bounds, world, channel)?;
         let head = s.book.get(world.device.channels[channel].head).serial;
@@ -48,7 +70,7 @@ pub(crate) fn check(s: &Setting, bounds: &Bounds, world: &World) -> Result<(), B
 fn signed(s: &Setting, bounds: &Bounds, world: &World) -> Result<(), Broken> {
     for known in &world.device.channels {
         let chain = s.book.run(known.head, known.low);
-        for id in chain.into_iter().chain(known.withdrawals.iter()).chain([known.applied, world.device.beat]) {
+        for id in chain.into_iter().chain(known.kept()).chain([known.applied, world.device.beat]) {
             let statement = s.book.get(id);
             let forged = statement.author == Author::Thief && !bounds.is_stolen(statement.kind.role());
             if id != NONE && (statement.keys == 0 || forged) {
@@ -61,12 +83,14 @@ fn signed(s: &Setting, bounds: &Bounds, world: &World) -> Result<(), Broken> {
 
 fn current(s: &Setting, bounds: &Bounds, world: &World, channel: usize) -> Result<(), Broken> {
     let device = &world.device;
-    let asked = !bounds.is_stolen(Role::Beat) && s.clock == Some(0);
+    let asked = !bounds.is_stolen(Role::Beat) && s.clock.is_none_or(|behind| behind == 0);
     if !asked || device.freshness(s, channel, world.now) != Freshness::Current {
         return Ok(());
     }
     let log = world.logs[channel];
-    let old = |since: u8| since + LIFE <= world.now;
+    // Who has no clock is behind by what it was behind when it started, and no more.
+    let lag = if s.clock.is_none() && world.lag != UNKNOWN { world.lag } else { 0 };
+    let old = |since: u8| since + LIFE + lag <= world.now;
     let hidden = |id: &Id| !device.stands_on(s, channel, *id) && old(world.since[channel][usize::from(s.book.get(*id).serial)]);
     if s.book.chain(log).iter().any(hidden) || device.trust != world.trust && old(world.trust_since) {
         return Err(Broken::Current);
@@ -93,7 +117,17 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
     if world.met.iter().any(|met| s.book.get(met).kind == Kind::Withdraw { release: id }) {
         return Err(Broken::Withdrawn);
     }
+    let told = device.trust != world.trust
+        || !world.filed.iter().any(|met| s.book.get(met).kind == Kind::Withdraw { release: id } && s.book.get(met).author != Author::Thief);
+    if !told {
+        return Err(Broken::Untold);
+    }
     let applied = device.channels[channel].applied;
+    let Kind::Release { barrier, not_before, matches, critical } = release.kind else { return Err(Broken::Unfit) };
+    let passed = barrier == 0 || applied != NONE && s.book.get(applied).serial >= barrier;
+    if !matches || critical || !passed || s.clock == Some(0) && not_before > world.now || s.book.trust(device.trust).closed[channel] {
+        return Err(Broken::Unfit);
+    }
     if applied != NONE && world.is_logged(s, applied) && s.book.get(applied).serial > release.serial {
         return Err(Broken::BelowApplied);
     }
@@ -118,6 +152,16 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
 /// The stolen keys are taken away, an honest broker answers, and releases are published until one reaches the serial of what
 /// the device holds by honest signatures: it is CURRENT and clears the newest. Says how many releases were needed.
 pub(crate) fn heals(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize, Broken> {
+    if !bounds.heals {
+        return Ok(0);
+    }
+    if bounds.beats && !bounds.is_stolen(Role::Beat) {
+        let mut now = *world;
+        now.sign_beat(s, now.logs);
+        if !honest_contact(s, bounds, &mut now, 0) {
+            return Err(Broken::Stopped);
+        }
+    }
     let mut world = *world;
     for publisher in 0..bounds.publishers {
         world.offer(s, publisher);
@@ -143,10 +187,22 @@ fn heal_by_checkpoint(s: &Setting, bounds: &Bounds, world: &World) -> Result<usi
         for _ in 0..MOST_NEW_RELEASES {
             newest = publish(s, &mut way).ok_or(Broken::Wedged)?;
         }
+        // One ceremony is enough, unless something honest that is proven contradicts the log.
+        let proven = |id: &Id| s.book.trust(way.trust).meets(&s.book.get(*id)) && s.book.get(*id).author != Author::Thief;
+        if !way.loose.iter().chain(way.filed.iter()).any(|id| proven(&id)) {
+            let mut first = way;
+            if !honest_contact(s, bounds, &mut first, 0) {
+                return Err(Broken::Wedged);
+            }
+        }
         let lines = way.logs;
         way.bring_into_force(s, Trust { lines, ..s.book.trust(way.trust) });
         if !honest_contact(s, bounds, &mut way, 0) {
             return Err(Broken::Wedged);
+        }
+        // What was settled against cannot be shown again to stop anybody.
+        for id in world.seen(s, 0) {
+            let _ = way.device.take_run(s, 0, &[id], way.now);
         }
         if !clears(s, &way, newest) {
             return Err(Broken::NotCleared);
@@ -212,8 +268,9 @@ fn newest(s: &Setting, world: &World, channel: usize) -> Id {
     let Some(newest) = chain.iter().find(due) else { return NONE };
     let trust = s.book.trust(world.trust);
     let stops = |id: Id| s.book.get(id).kind == Kind::Withdraw { release: *newest };
-    let kept = world.device.channels[channel].withdrawals;
-    let stopped = chain.iter().any(|id| stops(*id)) || kept.iter().any(|id| stops(id) && (s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id))));
+    let kept = world.device.channels[channel];
+    let stopped = chain.iter().any(|id| stops(*id))
+        || kept.kept().any(|id| stops(id) && (s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id))));
     if stopped { NONE } else { *newest }
 }
 

@@ -3,7 +3,10 @@
 
 use crate::{
     device::{Device, Rule, Setting},
-    facts::{Author, CHANNELS, FUTURE, Id, Ids, Keys, Kind, LAST, LIFE, LOST, Listed, Moment, NONE, PLAIN, ROLES, Role, Serial, Statement, Trust, TrustNo},
+    facts::{
+        Author, CHANNELS, FUTURE, Id, Ids, Keys, Kind, LAST, LIFE, LOST, Listed, Moment, NONE, PLAIN, ROLES, Role, Serial, Statement,
+        Trust, TrustNo,
+    },
 };
 
 /// What a ceremony does.
@@ -32,12 +35,15 @@ pub(crate) struct Bounds {
     pub(crate) publishers: usize,
     /// Beats that the honest signer makes.
     pub(crate) signs: Serial,
-    /// Statements that the thief writes.
+    /// Statements that the thief writes, and whether also without a key.
     pub(crate) forgeries: u8,
+    pub(crate) inventions: bool,
     pub(crate) ceremonies: &'static [Ceremony],
     pub(crate) reboots: bool,
     /// It must heal without a new release, if the newest is not withdrawn.
     pub(crate) strict: bool,
+    /// It must heal.
+    pub(crate) heals: bool,
     pub(crate) withdrawals: bool,
     /// The releases that are published.
     pub(crate) releases: &'static [Kind],
@@ -54,9 +60,11 @@ impl Default for Bounds {
             publishers: 1,
             signs: 2,
             forgeries: 0,
+            inventions: false,
             ceremonies: &[],
             reboots: false,
             strict: false,
+            heals: true,
             withdrawals: true,
             releases: &[PLAIN],
         }
@@ -126,7 +134,11 @@ pub(crate) struct World {
     pub(crate) forged: u8,
     pub(crate) ceremonies: u8,
     pub(crate) device: Device,
-    /// What no party sees: the honest withdrawals that the device has met.
+    /// What no party sees: how far the time of a device without a clock was behind when it first learned it since its start.
+    pub(crate) lag: Moment,
+    /// And whether brokers alone have made it go back on its own branch.
+    pub(crate) taken_back: bool,
+    /// And the honest withdrawals that the device has met.
     pub(crate) met: Ids,
 }
 
@@ -149,6 +161,7 @@ pub(crate) enum Move {
     Reboot,
 }
 
+pub(crate) const UNKNOWN: Moment = 99;
 pub(crate) type Successors = Vec<(Move, World)>;
 
 impl World {
@@ -262,7 +275,8 @@ impl World {
             let statement = s.book.get(id);
             let Kind::Withdraw { release } = statement.kind else { return false };
             let honest = statement.author != Author::Thief;
-            honest && self.is_logged(s, release) && !self.is_logged(s, id) && !trust.meets(&statement)
+            let proven = trust.meets(&statement) && !s.has(Rule::FiledIsLost);
+            honest && self.is_logged(s, release) && !self.is_logged(s, id) && !proven
         })
     }
 
@@ -282,6 +296,9 @@ impl World {
             }
             Ceremony::RemoveByBeat => {
                 next.beat_line = self.settling_beat(s).unwrap_or(NONE);
+                if !s.has(Rule::CeremonyVerifies) && bounds.is_stolen(Role::Beat) {
+                    next.beat_line = self.invented_beat(s);
+                }
                 if next.beat_line == NONE {
                     return vec![];
                 }
@@ -305,12 +322,17 @@ impl World {
 
     /// A beat that a checkpoint may name: it names just the heads that were verified as the origin's own.
     fn settling_beat(&self, s: &Setting) -> Option<Id> {
-        if !s.has(Rule::CeremonyVerifies) {
-            let invented = |id: &Id| matches!(s.book.get(*id).kind, Kind::Beat { .. });
-            return self.loose.iter().find(invented).or(Some(self.beat));
-        }
         let Kind::Beat { heads, trust, .. } = s.book.get(self.beat).kind else { return None };
         (heads == self.logs && trust == self.trust).then_some(self.beat)
+    }
+
+    /// A beat by the stolen key that names what nobody has signed.
+    fn invented_beat(&self, s: &Setting) -> Id {
+        let head = self.logs[0];
+        let (serial, kind) = (s.book.get(head).serial + 1, PLAIN);
+        let invented = Statement { channel: 0, serial, parent: head, kind, under: 1, keys: 0, author: Author::Thief };
+        let kind = Kind::Beat { time: self.now, trust: self.trust, heads: [s.book.write(invented), self.logs[1]] };
+        s.book.write(Statement { channel: 2, serial: LAST, parent: NONE, kind, under: 1, keys: Role::Beat.key(0), author: Author::Thief })
     }
 
     /// Where checkpoints may stand: at the heads; below what a thief has written; and, if nothing is taken away, anywhere
@@ -409,12 +431,15 @@ impl World {
     /// What may be said above a head.
     fn kinds(&self, s: &Setting, bounds: &Bounds, channel: usize, head: Id, releases: &[Kind]) -> Vec<Kind> {
         let serial = s.book.get(head).serial + 1;
-        let mut kinds: Vec<Kind> = releases.iter().copied().filter(|kind| !matches!(kind, Kind::Release { barrier, .. } if *barrier >= serial)).collect();
+        let mut kinds: Vec<Kind> =
+            releases.iter().copied().filter(|kind| !matches!(kind, Kind::Release { barrier, .. } if *barrier >= serial)).collect();
         if bounds.withdrawals && channel == 0 {
             let chain = s.book.chain(head);
             let withdrawn: Vec<Kind> = chain.iter().map(|id| s.book.get(*id).kind).collect();
             let stop = chain.iter().map(|id| Kind::Withdraw { release: *id });
-            kinds.extend(stop.zip(&chain).filter(|(kind, id)| s.book.get(**id).kind.is_release() && !withdrawn.contains(kind)).map(|(kind, _)| kind));
+            kinds.extend(
+                stop.zip(&chain).filter(|(kind, id)| s.book.get(**id).kind.is_release() && !withdrawn.contains(kind)).map(|(kind, _)| kind),
+            );
         }
         kinds
     }
@@ -422,7 +447,17 @@ impl World {
     /// Every statement of a channel that the adversary has.
     pub(crate) fn seen(&self, s: &Setting, channel: usize) -> Vec<Id> {
         let of = |id: &Id| *id > LOST && s.book.get(*id).channel == channel;
-        let tops = self.loose.iter().chain(self.filed.iter()).chain(self.outbox).chain([self.logs[channel], self.device.channels[channel].head]);
+        let settling = match s.book.get(s.book.trust(self.trust).beat_line).kind {
+            Kind::Beat { heads, .. } => heads[channel],
+            _ => NONE,
+        };
+        let tops = self
+            .loose
+            .iter()
+            .chain([settling])
+            .chain(self.filed.iter())
+            .chain(self.outbox)
+            .chain([self.logs[channel], self.device.channels[channel].head]);
         let mut all: Vec<Id> = tops.filter(of).flat_map(|id| s.book.chain(id)).collect();
         all.sort_unstable();
         all.dedup();
@@ -435,16 +470,29 @@ impl World {
             let mut parents = seen.clone();
             parents.push(LOST);
             for parent in parents.into_iter().chain([NONE]) {
-                let serial = if parent == LOST { bounds.serials[0] } else { s.book.get(parent).serial + 1 };
-                if serial > bounds.serials[0] {
+                // With an invented `Previous` it may stand where the log never comes to.
+                let serial = if parent == LOST { bounds.serials[0] + 3 } else { s.book.get(parent).serial + 1 };
+                if parent != LOST && serial > bounds.serials[0] {
                     continue;
                 }
                 let mut kinds = vec![PLAIN];
                 kinds.extend(seen.iter().filter(|id| s.book.get(**id).kind.is_release()).map(|id| Kind::Withdraw { release: *id }));
+                if s.kept < 8 {
+                    let release = Statement {
+                        channel: 0,
+                        serial: bounds.serials[0] + 1,
+                        parent: LOST,
+                        kind: PLAIN,
+                        under: 1,
+                        keys: 0,
+                        author: Author::Thief,
+                    };
+                    kinds.push(Kind::Withdraw { release: s.book.write(release) });
+                }
                 for kind in kinds {
                     let stolen = bounds.is_stolen(kind.role());
                     // Without a key it can only be invented; one such thing is as good as another.
-                    if !stolen && !(bounds.stolen.is_empty() && kind == PLAIN) {
+                    if !stolen && !(bounds.inventions && kind == PLAIN) {
                         continue;
                     }
                     let keys = if stolen { kind.role().key(0) } else { 0 };
@@ -484,6 +532,9 @@ impl World {
         for id in self.beats.iter().chain(self.forged_beats(s, bounds)) {
             let mut world = *self;
             if world.device.take_beat(s, id, now).is_ok() && world.device != self.device {
+                if world.lag == UNKNOWN {
+                    world.lag = now.saturating_sub(world.device.time(s, now));
+                }
                 all.push((Move::GiveBeat { id }, world));
             }
         }
@@ -493,14 +544,17 @@ impl World {
         }
         if bounds.reboots && (self.device.beat_came || self.device.beat_seen != now) {
             let mut world = *self;
-            world.device.reboot(now);
+            world.device.reboot(s, now);
+            world.lag = UNKNOWN;
             all.push((Move::Reboot, world));
         }
     }
 
     /// The trust statement after the one that the device has.
     pub(crate) fn next_trust(&self, s: &Setting) -> Option<TrustNo> {
-        std::iter::successors(Some(self.trust), |no| Some(s.book.trust(*no).parent)).take_while(|no| *no != 0).find(|no| s.book.trust(*no).parent == self.device.trust)
+        std::iter::successors(Some(self.trust), |no| Some(s.book.trust(*no).parent))
+            .take_while(|no| *no != 0)
+            .find(|no| s.book.trust(*no).parent == self.device.trust)
     }
 
     fn given_runs(&self, s: &Setting, channel: usize, all: &mut Successors) {
@@ -525,10 +579,21 @@ impl World {
 
     /// The device takes a run, and what it met is written down.
     pub(crate) fn take_run(&mut self, s: &Setting, channel: usize, run: &[Id]) -> bool {
+        let before = self.device;
         let taken = self.device.take_run(s, channel, run, self.now).is_ok();
-        for id in run.iter().filter(|id| taken && self.device.stands_on(s, channel, **id) | s.book.trust(self.device.trust).meets(&s.book.get(**id))) {
+        let (old, new) = (before.channels[channel].head, self.device.channels[channel].head);
+        let back = old != new && old != NONE && s.book.at(old, s.book.get(new).serial) == new;
+        let spoken = before.live(s, self.now) && before.named(s, channel).is_some_and(|named| run.contains(&named));
+        self.taken_back |= back && !spoken && s.book.trust(before.trust).meets(&s.book.get(old));
+        for id in run
+            .iter()
+            .filter(|id| taken && self.device.stands_on(s, channel, **id) | s.book.trust(self.device.trust).meets(&s.book.get(**id)))
+        {
             let statement = s.book.get(*id);
-            if statement.kind.role() == Role::Withdraw && statement.author != Author::Thief {
+            let Kind::Withdraw { release } = statement.kind else { continue };
+            let read = self.device.ours(s, channel, s.book.get(release).serial) == release;
+            // Where memory is short, only what was read is promised.
+            if statement.author != Author::Thief && (s.kept >= 8 || read) {
                 self.met.insert(*id);
             }
         }
@@ -573,26 +638,26 @@ impl World {
         for (channel, since) in self.since.iter_mut().enumerate() {
             let head = s.book.get(self.logs[channel]).serial;
             for (serial, since) in since.iter_mut().enumerate() {
-                if *since + LIFE <= self.now || serial > usize::from(head) {
+                if s.clock.is_some() && *since + LIFE <= self.now || serial > usize::from(head) {
                     *since = 0;
                 }
             }
         }
-        if self.trust_since + LIFE <= self.now || device.trust == self.trust {
+        if s.clock.is_some() && self.trust_since + LIFE <= self.now || device.trust == self.trust {
             self.trust_since = 0;
         }
         // Beats that the device is beyond have no effect, unless it forgets the one that it has.
         let (newest, known) = (self.beat, s.book.get(device.beat).serial);
         let trust = s.book.trust(device.trust);
         self.beats.retain(|id| id == newest || s.book.get(id).serial > known && trust.meets(&s.book.get(id)));
-        if s.clock == Some(0) {
+        if s.clock == Some(0) && s.has(Rule::LifeFromTime) {
             device.trust_seen = trust.time;
             device.beat_came = device.beat != NONE;
             if let Kind::Beat { time, .. } = s.book.get(device.beat).kind
                 && time <= self.now
-                && device.beat_seen >= time
+                && device.beat_time + (self.now - device.beat_seen) <= self.now
             {
-                device.beat_seen = time;
+                (device.beat_seen, device.beat_time) = (time, time);
             }
         }
     }

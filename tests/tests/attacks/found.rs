@@ -176,6 +176,21 @@ async fn attack_42_a_trust_statement_that_needs_a_newer_version_keeps_nothing_ba
     assert_eq!(poll(&mut device).await.unwrap(), [1], "the trust before stays in force");
     assert_eq!(device.state().head(&other), None);
     clear(&mut device, 1).await.unwrap();
+    // In a watch it comes first of all, each time, and is no reason to end the watch.
+    let forged = realm.trust(NO_BEATS, &[], &[]);
+    let text = String::from_utf8(forged.signed_part().to_vec()).unwrap() + "Colour: blue\nCritical: Colour\n";
+    let forged = Statement::parse_draft(text.as_bytes()).unwrap();
+    let forged = ROOTS.iter().fold(forged, |next, name| next.sign(&key(name)).unwrap());
+    let in_front = move |command: &str, answer: Vec<u8>| match command {
+        "XWATCH" if answer.starts_with(b"2 ") => Act::Send([relay::forge(&answer, &forged, None), answer].concat()),
+        _ => Act::Send(answer),
+    };
+    let newer = relay::start(&[stage.address()], in_front).await.unwrap();
+    device.set_source(source(&realm, &[newer])).unwrap();
+    stage.publish(&releases(&realm, device.state().head(&os()), 1, BOTH)).await;
+    let watch = device.watch();
+    futures_util::pin_mut!(watch);
+    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial(), serial(2));
 }
 
 #[tokio::test]
@@ -202,27 +217,43 @@ async fn attack_26_what_is_missing_of_one_channel_keeps_nothing_back_from_anothe
 async fn attack_87_news_that_were_not_saved_come_again_although_beats_and_trust_were() {
     let mut realm = Realm::new(ROLES, ROOTS);
     let mut stage = Stage::new(&realm).await;
-    let all = releases(&realm, None, 2, BOTH);
+    let all = releases(&realm, None, 5, BOTH);
     stage.publish(&[all[0].clone(), realm.beat(None, &[(&os(), all[0].head())], 600, &["beat"])]).await;
     let path = stage.fixture.directory.join("by-hand.state");
     let open = || Device::open(source(&realm, &[stage.fixture.address]), ["test.os.stable"], &path).unwrap().with_saving_by_hand();
     let mut device = open();
     assert_eq!(poll(&mut device).await.unwrap(), [1]);
     drop(device);
-    // Nothing was saved by hand: the trust is known, the release comes again.
+    // Nothing was saved by hand: the trust is known, the release comes again, until it is.
     let mut device = open();
     assert_eq!(device.state().trust().map(|trust| trust.serial()), Some(serial(1)));
     assert_eq!(poll(&mut device).await.unwrap(), [1]);
+    assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0], "in one life of the program it comes once");
     device.save().unwrap();
-    stage.publish(&all[1..]).await;
+    stage.publish(&all[1..2]).await;
     assert_eq!(poll(&mut device).await.unwrap(), [2]);
+    drop(device);
     let rotated = realm.rotate(ROLES, &[], ROOTS);
     stage.publish(&[rotated]).await;
-    assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0], "this has written the new trust");
-    drop(device);
     let mut device = Device::open(source(&realm, &[stage.fixture.address]), ["test.os.stable"], &path).unwrap();
-    assert_eq!(device.state().trust().map(|trust| trust.serial()), Some(serial(2)));
     assert_eq!(poll(&mut device).await.unwrap(), [2]);
+    assert_eq!(device.state().trust().map(|trust| trust.serial()), Some(serial(2)));
+    assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
+    // A watch that follows goes on behind what was returned: who asks for more has dealt with that.
+    drop(device);
+    let mut device = open();
+    stage.publish(&all[2..3]).await;
+    assert_eq!(poll(&mut device).await.unwrap(), [3]);
+    stage.publish(&all[3..]).await;
+    {
+        let watch = device.watch();
+        futures_util::pin_mut!(watch);
+        for expected in [4, 5] {
+            assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial(), serial(expected));
+        }
+    }
+    drop(device);
+    assert_eq!(poll(&mut open()).await.unwrap(), [5], "what the watch handed out last was not dealt with");
 }
 
 #[tokio::test]

@@ -142,6 +142,20 @@ async fn attack_28_the_branch_that_a_live_beat_names_replaces_ours() {
 }
 
 #[tokio::test]
+async fn attack_092_a_broker_that_shows_the_loser_of_a_race_and_no_beats_stops_no_device_that_has_another() {
+    let realm = Realm::new(ROLES, ROOTS);
+    let (mut one, two, ours, _) = forked(&realm).await;
+    let mut device = device(&realm, &[one.address()]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
+    one.publish(&[realm.beat(None, &[(&os(), ours.head())], 600, &["beat"])]).await;
+    device.set_source(source(&realm, &[two.address(), one.address()])).unwrap();
+    assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
+    assert!(device.freshness(&os()).is_current(), "{}", device.freshness(&os()));
+    device.set_source(source(&realm, &[two.address(), one.address()])).unwrap();
+    assert_eq!(target(&mut device).await, Ok(Some(2)));
+}
+
+#[tokio::test]
 async fn attack_28_without_beats_a_checkpoint_decides() {
     let mut realm = Realm::new(NO_BEATS, ROOTS);
     let (mut one, mut two, _, theirs) = forked(&realm).await;
@@ -171,7 +185,7 @@ async fn attack_28_a_broker_refuses_the_second_statement_keeps_both_and_goes_on(
     let all = releases(&realm, None, 2, BOTH);
     stage.publish(&all).await;
     let later = Realm { time: now().plus(600), log: realm.log.clone(), anchor: realm.anchor.clone(), ..realm };
-    // A lost race is none; another statement ten minutes later is.
+    // Two who have raced may be one who has stolen: both are kept, and so is what came ten minutes later.
     let race = realm.release(&os(), Some(all[0].head()), "1.2-race", BOTH);
     let fork = later.release(&os(), Some(all[0].head()), "1.2-fork", BOTH);
     let deep = later.release(&os(), None, "1.1-fork", BOTH);
@@ -180,7 +194,7 @@ async fn attack_28_a_broker_refuses_the_second_statement_keeps_both_and_goes_on(
     }
     let directory = stage.fixture.directory.join("data/forks");
     let files: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(files.len(), 3, "{files:?}");
     for file in files {
         let mut command = std::process::Command::new(tidings_tests::binary("tidings"));
         let output = command.arg("verify").arg(&file).env("TIDINGS_ANCHOR", realm.anchor.to_string()).output().unwrap();

@@ -92,10 +92,11 @@ async fn to_run(device: &mut Device, channel: &Channel) -> anyhow::Result<Verifi
         Clear::Nothing { next: Some((serial, due)), .. } => {
             Err(Exit::Waiting.because(format!("nothing of {channel} is to be run now: {serial} is due at {due}")))
         }
-        Clear::Nothing { applied: Some(applied), .. } => {
-            Err(Exit::Nothing.because(format!("nothing of {channel} is to be run: {applied} is applied, and there is nothing newer for this machine")))
+        Clear::Nothing { applied: Some(applied), .. } => Err(Exit::Nothing
+            .because(format!("nothing of {channel} is to be run: {applied} is applied, and there is nothing newer for this machine"))),
+        Clear::Nothing { .. } => {
+            Err(Exit::Nothing.because(format!("nothing of {channel} is to be run: there is no release for this machine")))
         }
-        Clear::Nothing { .. } => Err(Exit::Nothing.because(format!("nothing of {channel} is to be run: there is no release for this machine"))),
     }
 }
 
@@ -159,7 +160,11 @@ impl Apply {
             return Ok(Ok(finish(child, &self.command, cleared).await?));
         };
         let (group, serial): (SlotName, Serial) = (group.parse()?, cleared.serial());
-        let which = || Exit::Usage.because(format!("the release wants a slot of the group {group} before a machine goes down; say with --node which machine this is"));
+        let which = || {
+            Exit::Usage.because(format!(
+                "the release wants a slot of the group {group} before a machine goes down; say with --node which machine this is"
+            ))
+        };
         let node = self.node.as_ref().ok_or_else(which)?;
         let mut slots = Slots::new(self.reading.from.source()?);
         let taken = slots.wait_for(&group, node, serial, Duration::from_secs(self.slot_wait)).await?;

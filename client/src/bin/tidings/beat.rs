@@ -111,7 +111,8 @@ impl Signer<'_> {
         let mut desk = Desk::open(&self.options.from, &self.options.outbox).await?;
         let trust = desk.trust()?.clone();
         let ahead = survey.trust().filter(|other| other.serial() > trust.serial());
-        let restored = || Exit::Refused.because("another broker has a newer trust statement than the origin; was the origin restored from a backup?");
+        let restored =
+            || Exit::Refused.because("another broker has a newer trust statement than the origin; was the origin restored from a backup?");
         ensure!(ahead.is_none(), restored());
         let heads = heads(&survey, &mut desk.publisher, &trust).await?;
         let mut signed = 0;

@@ -81,7 +81,8 @@ impl Import {
         for path in &self.files {
             statements.extend(batch::read(&files::read(path)?).with_context(|| format!("{} is no batch of statements", path.display()))?);
         }
-        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements, &Clock::system().now()).context("nothing was offered to any broker")?;
+        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements, &Clock::system().now())
+            .context("nothing was offered to any broker")?;
         let (count, channels) = delivery.count();
         output::note(&format!("{count} statements of {channels} channels are proven"));
         if self.check {

@@ -37,7 +37,12 @@ pub(super) fn settle(rules: &mut TrustRules, channel: Channel, head: Head) {
 }
 
 /// What the beats of a channel may speak for under some rules, of the heads in one; lines of a channel's own go before.
-fn settled_by<'a>(rules: &'a TrustRules, namespace: &'a Namespace, beats: &'a Channel, beat: &'a Beat) -> impl Iterator<Item = &'a (Channel, Head)> {
+fn settled_by<'a>(
+    rules: &'a TrustRules,
+    namespace: &'a Namespace,
+    beats: &'a Channel,
+    beat: &'a Beat,
+) -> impl Iterator<Item = &'a (Channel, Head)> {
     let own = |channel: &Channel| rules.checkpoints.iter().any(|line| line.channel == *channel);
     let may = move |channel: &Channel| rules.beat_channel(channel, namespace).as_ref() == Some(beats) && !own(channel);
     beat.heads.iter().filter(move |(channel, _)| !channel.is_trust() && may(channel))
@@ -111,7 +116,9 @@ async fn by_beats(
             continue;
         }
         for (channel, head) in speaks {
-            let newest = survey.agreed(&channel)?.with_context(|| format!("{beats} {} names {channel}, which no broker shows", statement.serial()))?;
+            let newest = survey
+                .agreed(&channel)?
+                .with_context(|| format!("{beats} {} names {channel}, which no broker shows", statement.serial()))?;
             if newest.head() == head {
                 wanted.remove(&channel);
                 evidence.push(newest.into_inner());
@@ -146,7 +153,13 @@ async fn read_run(source: &Source, before: &Trust, channel: &Channel, head: Head
         if run.first().is_some_and(|first| first.head() == head) {
             let proven = |count: &usize| before.verify_run(channel, run[..*count].to_vec()).is_ok();
             let count = (1..=run.len()).find(proven);
-            let not = || Exit::Refused.because(format!("{channel} {} is not proven by trust {}: it cannot be a checkpoint", head.serial, before.serial()));
+            let not = || {
+                Exit::Refused.because(format!(
+                    "{channel} {} is not proven by trust {}: it cannot be a checkpoint",
+                    head.serial,
+                    before.serial()
+                ))
+            };
             return Ok(run[..count.ok_or_else(not)?].to_vec());
         }
     }
@@ -179,7 +192,8 @@ fn absent(channel: &Channel, head: Head) -> anyhow::Error {
 }
 
 fn proven(before: &Trust, channel: &Channel, head: Head, evidence: &[Statement]) -> anyhow::Result<()> {
-    let mut of_channel: Vec<&Statement> = evidence.iter().filter(|there| there.channel() == channel && there.serial() >= head.serial).collect();
+    let mut of_channel: Vec<&Statement> =
+        evidence.iter().filter(|there| there.channel() == channel && there.serial() >= head.serial).collect();
     of_channel.sort_by_key(|statement| statement.serial());
     let run = of_channel.first().filter(|first| first.head() == head).ok_or_else(|| absent(channel, head))?;
     let mut run = vec![(*run).clone()];
@@ -188,7 +202,9 @@ fn proven(before: &Trust, channel: &Channel, head: Head, evidence: &[Statement])
             run.push(next.clone());
         }
     }
-    let failed = |(_, error)| Exit::Refused.because(format!("the draft settles on {channel} {head}, which trust {} does not prove: {error}", before.serial()));
+    let failed = |(_, error)| {
+        Exit::Refused.because(format!("the draft settles on {channel} {head}, which trust {} does not prove: {error}", before.serial()))
+    };
     before.verify_run(channel, run).map(drop).map_err(failed)
 }
 

@@ -126,7 +126,9 @@ impl Edit {
             self.change.apply(trust.rules(), &mut rules)?;
             return Ok(rules);
         }
-        let how = || Exit::Usage.because("nothing would change: without a terminal there is no editor; give --from FILE, or `tidings trust renew` to say the same for longer");
+        let how = || {
+            Exit::Usage.because("nothing would change: without a terminal there is no editor; give --from FILE, or `tidings trust renew` to say the same for longer")
+        };
         ensure!(std::io::stdin().is_terminal() || editor().is_some(), how());
         in_editor(trust, &rules)
     }
@@ -183,7 +185,9 @@ impl Paper {
         if self.offline {
             return Ok(None);
         }
-        let which = || Exit::Usage.because("which brokers? their heads tell which checkpoints are needed, and that the serial is free: give --broker URL, or --offline");
+        let which = || {
+            Exit::Usage.because("which brokers? their heads tell which checkpoints are needed, and that the serial is free: give --broker URL, or --offline")
+        };
         ensure!(!self.brokers.brokers.is_empty(), which());
         let source = self.brokers.source_of(anchor)?;
         let survey = survey(&source, &[]).await;
@@ -206,10 +210,15 @@ fn no_step_back(trust: &Trust, rules: &TrustRules) -> anyhow::Result<()> {
         let (channel, serial) = (&line.channel, line.head.serial);
         let before = trust.rules().checkpoints.iter().find(|known| known.channel == *channel);
         if let Some(known) = before.filter(|known| known.head.serial > serial) {
-            return Err(Exit::Refused.because(format!("--checkpoint: {channel} has one at {} already, and none goes back", known.head.serial)));
+            return Err(
+                Exit::Refused.because(format!("--checkpoint: {channel} has one at {} already, and none goes back", known.head.serial))
+            );
         }
         let none = "needs none: lines for beats are added by themselves where they are needed, and other namespaces have their own trust";
-        ensure!(!channel.is_beat() && trust.namespace().contains(channel), Exit::Refused.because(format!("--checkpoint: {channel} {none}")));
+        ensure!(
+            !channel.is_beat() && trust.namespace().contains(channel),
+            Exit::Refused.because(format!("--checkpoint: {channel} {none}"))
+        );
     }
     Ok(())
 }
@@ -217,7 +226,9 @@ fn no_step_back(trust: &Trust, rules: &TrustRules) -> anyhow::Result<()> {
 fn draft(trust: &Trust, rules: TrustRules) -> anyhow::Result<Statement> {
     let channel = trust.statement().channel().clone();
     let draft = Draft { channel, after: Some(trust.head()), time: time()?, trust: None, body: Body::Trust(rules) };
-    draft.write().with_context(|| format!("the change does not fit into a trust statement of {STATEMENT_OCTETS} octets, or contradicts itself"))
+    draft
+        .write()
+        .with_context(|| format!("the change does not fit into a trust statement of {STATEMENT_OCTETS} octets, or contradicts itself"))
 }
 
 /// The lines of the editor: comments, and the fields that may be changed.

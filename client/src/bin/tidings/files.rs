@@ -17,7 +17,10 @@ pub(super) fn sign_all(mut statement: Statement, signers: &[SigningKey]) -> anyh
     let lines = statement.signatures().len();
     let good = statement.with_signatures(|key| statement.is_truly_signed_by(key));
     if good.signatures().len() < lines && !signers.is_empty() {
-        output::note(&format!("{} of {lines} signatures do not hold, count for nothing, and are left out", lines - good.signatures().len()));
+        output::note(&format!(
+            "{} of {lines} signatures do not hold, count for nothing, and are left out",
+            lines - good.signatures().len()
+        ));
         statement = good;
     }
     for key in signers {

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::ensure;
 use clap::Subcommand;
-pub(super) use tidings_client::keys::SigningKey;
 use serde_json::json;
+pub(super) use tidings_client::keys::SigningKey;
 use tidings_client::keys::{self, PublicKey};
 use zeroize::Zeroizing;
 

@@ -64,12 +64,17 @@ impl ShowOutbox {
             let mut desk = Desk::open(&self.from, &self.outbox).await?;
             let (log, _) = desk.publisher.log(channel, waiting.serial()).await?;
             let there = log.iter().any(|statement| statement.head() == waiting.head());
-            let has = || format!("the broker has {channel} {}: it is published, and the next command for this channel settles it", waiting.serial());
+            let has = || {
+                format!("the broker has {channel} {}: it is published, and the next command for this channel settles it", waiting.serial())
+            };
             ensure!(!there, Exit::Refused.because(has()));
         }
         show(&waiting);
         if !self.yes {
-            ceremony::ask("Has it never left this machine? What a broker may have got must be published, not dropped. Drop it?", "nothing was dropped")?;
+            ceremony::ask(
+                "Has it never left this machine? What a broker may have got must be published, not dropped. Drop it?",
+                "nothing was dropped",
+            )?;
         }
         outbox.remove(channel)?;
         output::note(&format!("{channel} {} is dropped", waiting.serial()));

@@ -1,11 +1,6 @@
 //! The one place that writes to standard output and standard error: for people, or one JSON object a line.
 
-use std::{
-    io::IsTerminal,
-    os::fd::AsFd,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{io::IsTerminal, os::fd::AsFd, sync::OnceLock, time::Duration};
 
 use comfy_table::{Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use tidings_client::{Channel, Head, Outbox, OutboxLock, PublishError, Publisher, Serial, Settled, SignedPlaces, Statement, Timestamp, now};
+use tidings_client::{
+    Channel, Head, Outbox, OutboxLock, PublishError, Publisher, Serial, Settled, SignedPlaces, Statement, Timestamp, now,
+};
 use tidings_protocol::{Namespace, statement::Kind, trust::Trust as Rules};
 
 use super::{
@@ -41,7 +43,9 @@ impl OutboxArgs {
         }
         let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")));
-        let ask = || Exit::Usage.because("where shall signed statements be kept? set HOME, XDG_STATE_HOME or TIDINGS_OUTBOX, or give --outbox DIR");
+        let ask = || {
+            Exit::Usage.because("where shall signed statements be kept? set HOME, XDG_STATE_HOME or TIDINGS_OUTBOX, or give --outbox DIR")
+        };
         Ok(state.ok_or_else(ask)?.join("tidings").join(below))
     }
 
@@ -60,7 +64,9 @@ impl OutboxArgs {
         }
         let places = self.signed()?;
         if !another {
-            places.may_sign(&statement).context("--another signs this one too: only if the other was never published, and never will be")?;
+            places
+                .may_sign(&statement)
+                .context("--another signs this one too: only if the other was never published, and never will be")?;
         }
         let signed = sign_all(statement, keys)?;
         places.note(&signed)?;
@@ -71,7 +77,10 @@ impl OutboxArgs {
 /// The time of a new statement; a clock that is none signs nothing.
 pub(super) fn time() -> anyhow::Result<Timestamp> {
     let time = now();
-    ensure!(time.seconds() >= EARLIEST, Exit::Failed.because(format!("the clock of this machine shows {time}, which cannot be; set it before anything is signed")));
+    ensure!(
+        time.seconds() >= EARLIEST,
+        Exit::Failed.because(format!("the clock of this machine shows {time}, which cannot be; set it before anything is signed"))
+    );
     Ok(time)
 }
 
@@ -219,7 +228,11 @@ impl Desk {
             },
             Err(error) => {
                 let waits = self.outbox.waiting(statement.channel())?.is_some();
-                let context = if waits { "it waits in the outbox, and is offered first by the next command for this channel" } else { "nothing was published" };
+                let context = if waits {
+                    "it waits in the outbox, and is offered first by the next command for this channel"
+                } else {
+                    "nothing was published"
+                };
                 Err(error).context(context)
             }
         }
@@ -238,7 +251,9 @@ impl Desk {
                 let known = self.publisher.channels().await?;
                 let near = near(channel, &known);
                 let meant = if near.is_empty() { String::new() } else { format!("did you mean {}? ", near.join(" or ")) };
-                return Err(Exit::Refused.because(format!("there is no channel {channel} yet; {meant}--new-channel begins it, and for good")));
+                return Err(
+                    Exit::Refused.because(format!("there is no channel {channel} yet; {meant}--new-channel begins it, and for good"))
+                );
             }
         }
         Ok(())

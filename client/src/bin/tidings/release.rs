@@ -119,7 +119,9 @@ async fn again(desk: &mut Desk, channel: &Channel, serial: Serial) -> anyhow::Re
     let none = || Exit::Refused.because(format!("--again: the origin has no {channel} {serial}; its log begins at {low}"));
     let there = there.ok_or_else(none)?;
     if there.kind() != Kind::Release {
-        return Err(Exit::Refused.because(format!("--again: {channel} {serial} is a {}, and only a release can be published again", there.kind())));
+        return Err(
+            Exit::Refused.because(format!("--again: {channel} {serial} is a {}, and only a release can be published again", there.kind()))
+        );
     }
     if let Some(by) = withdrawn_by(there, &log) {
         output::note(&format!("{channel} {serial} was withdrawn by {}; the release that says the same again is not", by.serial()));
@@ -175,9 +177,8 @@ mod tests {
 
     fn statement(serial: u32, kind: &str, fields: &str) -> Statement {
         let id = tidings_protocol::StatementId::of(b"x");
-        let text = format!(
-            "Tidings: 1 {kind}\nChannel: a.b\nSerial: {serial}\nPrevious: {id}\nTime: 2026-01-01T00:00:00Z\nTrust: 1\n{fields}"
-        );
+        let text =
+            format!("Tidings: 1 {kind}\nChannel: a.b\nSerial: {serial}\nPrevious: {id}\nTime: 2026-01-01T00:00:00Z\nTrust: 1\n{fields}");
         Statement::parse_draft(text.as_bytes()).unwrap()
     }
 

@@ -56,7 +56,12 @@ impl Sign {
     async fn sign_trust(&self, statements: Vec<Statement>) -> anyhow::Result<()> {
         let anchor = self.from.anchor()?;
         let (log, evidence): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
-        let alone = || format!("{} has this statement alone; sign it together with its trust log, so that it is plain what it changes", self.file.display());
+        let alone = || {
+            format!(
+                "{} has this statement alone; sign it together with its trust log, so that it is plain what it changes",
+                self.file.display()
+            )
+        };
         ensure!(log.len() > 1 || log[0].serial() == Serial::FIRST, Exit::Refused.because(alone()));
         let file = ceremony::walk(log.clone(), anchor.as_ref())?;
         let (Some(statement), before) = file.newest() else { return Err(Exit::BadFile.because("there is no statement in the file")) };

@@ -36,7 +36,8 @@ impl Status {
         }
         if let (Some(path), true) = (&self.reading.state, channels.is_empty()) {
             let anchor = self.reading.from.must_anchor()?;
-            let none = || Exit::BadFile.because(format!("there is no state file {}; name the channels, or correct the path", path.display()));
+            let none =
+                || Exit::BadFile.because(format!("there is no state file {}; name the channels, or correct the path", path.display()));
             ensure!(path.exists(), none());
             let known = State::look(path, &anchor)?;
             channels.extend(known.view().channels().filter(|channel| !channel.is_beat()).cloned());
@@ -93,9 +94,9 @@ fn json(device: &Device, states: &[(Channel, Freshness)]) -> serde_json::Value {
         })
     };
     let time = state.time(&state.anchor().namespace.trust_log());
-    let trust = state.trust().map(|trust| {
-        json!({"serial": trust.serial().number(), "expires": trust.rules().expires.to_string(), "expired": trust.is_expired(time)})
-    });
+    let trust = state.trust().map(
+        |trust| json!({"serial": trust.serial().number(), "expires": trust.rules().expires.to_string(), "expired": trust.is_expired(time)}),
+    );
     json!({
         "time": time.to_string(),
         "trust": trust,

@@ -105,7 +105,13 @@ pub(super) fn role(text: &str) -> anyhow::Result<Role> {
 }
 
 /// The first statement of a namespace, signed by those of its keys that are here.
-pub(super) fn first(namespace: &Namespace, keys: Vec<NamedKey>, roles: Vec<Role>, days: u32, signers: &[key::SigningKey]) -> anyhow::Result<Statement> {
+pub(super) fn first(
+    namespace: &Namespace,
+    keys: Vec<NamedKey>,
+    roles: Vec<Role>,
+    days: u32,
+    signers: &[key::SigningKey],
+) -> anyhow::Result<Statement> {
     let time = time()?;
     let rules = TrustRules { expires: time.plus(u64::from(days) * DAY), keys, roles, checkpoints: vec![], closed: vec![] };
     let draft = Draft { channel: namespace.trust_log(), after: None, time, trust: None, body: Body::Trust(rules) };

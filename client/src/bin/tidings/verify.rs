@@ -6,7 +6,12 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 use tidings_client::{Serial, State, Statement, Verified};
-use tidings_protocol::{Anchor, statement::Kind, trust::{Settled, Trust}, verify::VerifyError};
+use tidings_protocol::{
+    Anchor,
+    statement::Kind,
+    trust::{Settled, Trust},
+    verify::VerifyError,
+};
 
 use super::{ceremony, exit::Exit, files, output};
 

@@ -37,7 +37,8 @@ impl Withdraw {
             Draft { kind: Kind::Withdraw, channel: self.channel.clone(), fields }
         };
         if self.place.from.brokers.is_empty() || self.place.after.is_some() {
-            let which = || Exit::Usage.because("which release is it? give --broker and --anchor, or --id, as `tidings log --json` shows it");
+            let which =
+                || Exit::Usage.because("which release is it? give --broker and --anchor, or --id, as `tidings log --json` shows it");
             let id = self.id.ok_or_else(which)?;
             return finish_offline(&draft(Head { serial: self.serial, id }), &self.place, &self.finish);
         }
@@ -56,7 +57,9 @@ async fn look_up(desk: &mut Desk, channel: &Channel, serial: Serial) -> anyhow::
     let (log, low) = desk.publisher.log(channel, serial).await?;
     let there = log.first().filter(|statement| statement.serial() == serial);
     let none = || match log.first() {
-        Some(first) => format!("{channel} {serial} is not kept any more: the log begins at {low}, and devices know {} at the least", first.serial()),
+        Some(first) => {
+            format!("{channel} {serial} is not kept any more: the log begins at {low}, and devices know {} at the least", first.serial())
+        }
         None => format!("there is no {channel} {serial}; `tidings log {channel}` shows what there is"),
     };
     let there = there.ok_or_else(|| Exit::Refused.because(none()))?;

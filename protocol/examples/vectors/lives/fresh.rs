@@ -116,7 +116,8 @@ fn future(start: &Start) {
     life.beat(&of(2, "2026-02-02T12:00:00Z", "2026-02-02T12:10:00Z"));
     life.write();
 
-    let mut life = start.life("future-within-a-day", "a beat within a day ahead moves the time on: earlier ones are not live, and its own life ends");
+    let mut life =
+        start.life("future-within-a-day", "a beat within a day ahead moves the time on: earlier ones are not live, and its own life ends");
     life.read("1", &[r1]);
     life.beat(&of(1, "2026-02-02T11:00:00Z", "2026-02-02T11:10:00Z"));
     life.state("CURRENT");
@@ -296,7 +297,8 @@ fn slow_motion(start: &Start) {
     let r1 = &start.r1;
     let heads = [(LOG, &start.trust), (OS, r1)];
     let times = ["2026-02-01T12:05:00Z", "2026-02-01T12:10:00Z", "2026-02-01T12:15:00Z", "2026-02-01T12:20:00Z"];
-    let mut life = start.life("slow-motion", "attack 97: old beats that are shown one by one, slowly, are not live: time runs on from beat to beat");
+    let mut life =
+        start.life("slow-motion", "attack 97: old beats that are shown one by one, slowly, are not live: time runs on from beat to beat");
     life.clock("none");
     life.read("1", &[r1]);
     life.beat(&start.beat(1, r1));
@@ -312,7 +314,10 @@ fn slow_motion(start: &Start) {
 
     // The same over starts of a machine whose clock counts.
     let day = Beat { time: "2026-02-02T11:00:00Z", expires: "2026-02-03T11:00:00Z", ..beat_at(1) }.says(&heads);
-    let mut life = start.life("first-sight-over-a-start", "attack 93: a beat from ahead is live no longer than its life from first sight, by the clock after a start");
+    let mut life = start.life(
+        "first-sight-over-a-start",
+        "attack 93: a beat from ahead is live no longer than its life from first sight, by the clock after a start",
+    );
     life.read("1", &[r1]);
     life.beat(&day);
     life.step("restart", &[]);
@@ -444,7 +449,8 @@ fn trust_in_beats(start: &Start) {
     life.write();
 
     let other = start.second(&Rules { expires: "2037-01-01T00:00:00Z", ..rules() });
-    let mut life = start.life("silent-about-trust", "a beat that is silent about trust, or names another statement there, confirms nothing");
+    let mut life =
+        start.life("silent-about-trust", "a beat that is silent about trust, or names another statement there, confirms nothing");
     life.read("1,2", &[r1, r2]);
     life.beat(&beat_at(1).says(&[(OS, r2)]));
     life.state("STALE");
@@ -472,7 +478,12 @@ fn numbers_of_beats(start: &Start) {
     life.beat(&start.beat(901, r2));
     life.state("CURRENT");
     let odd = first_lines("beat", BEATS, Some(Head { serial: "901".parse().unwrap(), id: r1.id() }), NOON);
-    let odd = odd + &format!("Trust: 1\nExpires: {LATER}\nColour: blue\nCritical: Colour\nHead: {LOG} {}\nHead: {OS} {}\n", start.trust.head(), r2.head());
+    let odd = odd
+        + &format!(
+            "Trust: 1\nExpires: {LATER}\nColour: blue\nCritical: Colour\nHead: {LOG} {}\nHead: {OS} {}\n",
+            start.trust.head(),
+            r2.head()
+        );
     life.no_beat(Critical, &parse(&sign(odd, &[BEAT])));
     life.no_beat(NewerTrust, &Beat { trust: 2, ..beat_at(902) }.says(&[(LOG, &start.trust), (OS, r2)]));
     life.state("CURRENT");

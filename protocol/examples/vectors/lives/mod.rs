@@ -129,7 +129,8 @@ impl Beat<'_> {
         let id = public(ROOT).as_bytes().to_vec();
         let before = self.serial.checked_sub(1).and_then(|n| n.to_string().parse().ok());
         let before = before.map(|serial| Head { serial, id: tidings_protocol::StatementId::of(&id) });
-        let mut text = first_lines("beat", self.channel, before, self.time) + &format!("Trust: {}\nExpires: {}\n", self.trust, self.expires);
+        let mut text =
+            first_lines("beat", self.channel, before, self.time) + &format!("Trust: {}\nExpires: {}\n", self.trust, self.expires);
         heads.iter().for_each(|(channel, head)| writeln!(text, "Head: {channel} {head}").unwrap());
         parse(&sign(text, &[self.key]))
     }

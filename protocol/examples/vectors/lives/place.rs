@@ -545,6 +545,17 @@ fn delivered(start: &Start) {
     life.read("none", &[&others, &next]);
     life.write();
 
+    let mut life = start.life("delivered-where-a-device-began", "a device that began above delivers nothing of what lies below, whichever branch it is on");
+    let r4 = release(Some(r3), "", &[ANN]);
+    life.read("4", &[&r4]);
+    life.beat(&start.beat(1, r2));
+    life.state("STALE");
+    life.other("none", &[r1, r2, r3]);
+    life.state("CURRENT");
+    life.beat(&start.beat(2, &r4));
+    life.read("4", &[r1, r2, r3, &r4]);
+    life.write();
+
     let mut life = start.life("delivered-of-a-branch-that-lost-below", "the same where less was delivered than the branches share");
     life.read("1,2,3", &[r1, r2, r3]);
     life.delivered(r1);

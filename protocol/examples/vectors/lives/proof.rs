@@ -134,7 +134,8 @@ fn vouching(start: &Start) {
 
 fn links(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let mut life = start.life("links", "attack 27: a run is linked, of one channel, and under known trust; otherwise none of it has any effect");
+    let mut life =
+        start.life("links", "attack 27: a run is linked, of one channel, and under known trust; otherwise none of it has any effect");
     life.read("1", &[r1]);
     let changed = release(Some(r2), "Summary: changed\n", &[ANN]);
     life.refused(3, Link, &[r2, &changed, &withdraw(r3, r1, &[STOP])]);

@@ -157,7 +157,12 @@ fn barriers(start: &Start) {
     life.write();
 
     // Passed by whoever has applied something later.
-    let (mut life, log) = log_of(start, "barrier-passed", "a barrier is passed by what was applied at it or above", &["", "Target: n=1\n", "Target: n=2\n", "Barrier: 2\n"]);
+    let (mut life, log) = log_of(
+        start,
+        "barrier-passed",
+        "a barrier is passed by what was applied at it or above",
+        &["", "Target: n=1\n", "Target: n=2\n", "Barrier: 2\n"],
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.profile("device-1 n=2");
     life.none(Barrier, &all);
@@ -192,13 +197,23 @@ fn barriers_in_the_way(start: &Start) {
     life.run(1, &all);
     life.write();
 
-    let (mut life, log) = log_of(start, "barrier-critical", "a barrier with an unknown critical field", &["Colour: blue\nCritical: Colour\n", "Barrier: 1\n"]);
+    let (mut life, log) = log_of(
+        start,
+        "barrier-critical",
+        "a barrier with an unknown critical field",
+        &["Colour: blue\nCritical: Colour\n", "Barrier: 1\n"],
+    );
     life.none(Critical, &log.iter().collect::<Vec<_>>());
     life.write();
 }
 
 fn applied(start: &Start) {
-    let (mut life, log) = log_of(start, "applied", "attack 51: nothing below what was applied is run, whatever becomes of the device", &["", "Target: n=1\n", "Target: n=2\n"]);
+    let (mut life, log) = log_of(
+        start,
+        "applied",
+        "attack 51: nothing below what was applied is run, whatever becomes of the device",
+        &["", "Target: n=1\n", "Target: n=2\n"],
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.profile("device-1 n=1");
     life.run(2, &all);
@@ -220,7 +235,8 @@ fn applied(start: &Start) {
     // Applied, and proven by links alone.
     let (r1, r2) = (&start.r1, &start.r2);
     let second = start.second(&Rules { release: vec![CEM], checkpoints: vec![(OS, r2.head())], ..rules() });
-    let riscv = parse(&sign(String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap() + "Target: arch=riscv64\n", &[CEM]));
+    let riscv =
+        parse(&sign(String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap() + "Target: arch=riscv64\n", &[CEM]));
     let mut life = start.life("applied-by-links", "what was applied counts while links in the log at hand prove it, or a checkpoint");
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
@@ -256,14 +272,16 @@ fn critical(start: &Start) {
     life.write();
 
     let fields = ["", "Target: n=1\nColour: blue\nCritical: Colour\n", "Critical: Version Apply\nApply: live\n"];
-    let (mut life, log) = log_of(start, "critical-elsewhere", "fields that are known may be critical; what is for others is for others", &fields);
+    let (mut life, log) =
+        log_of(start, "critical-elsewhere", "fields that are known may be critical; what is for others is for others", &fields);
     let all: Vec<&Statement> = log.iter().collect();
     life.run(3, &all);
     life.write();
 }
 
 fn log_ends(start: &Start) {
-    let (mut life, log) = log_of(start, "log-ends", "the log at hand ends before a release is found, or before the head", &["", "", "Target: n=1\n"]);
+    let (mut life, log) =
+        log_of(start, "log-ends", "the log at hand ends before a release is found, or before the head", &["", "", "Target: n=1\n"]);
     let all: Vec<&Statement> = log.iter().collect();
     life.none(LogEnds, &all[2..]);
     life.none(LogEnds, &all[..2]);
@@ -280,7 +298,8 @@ fn log_ends(start: &Start) {
 
 fn begun(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let mut life = start.life("begun", "attack 81: what was begun may be finished although something newer is there, while nothing withdraws it");
+    let mut life =
+        start.life("begun", "attack 81: what was begun may be finished although something newer is there, while nothing withdraws it");
     let finish = |life: &mut Life, serial: u32, how: &str, log: &[&Statement]| life.step(&format!("finish {OS} {serial} => {how}"), log);
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));

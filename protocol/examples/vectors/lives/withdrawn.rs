@@ -12,6 +12,7 @@ pub(super) fn write(start: &Start) {
     on_a_lost_branch(start);
     forgotten_by_nothing(start);
     of_retired_keys(start);
+    unread(start);
     invented(start);
     memory(start);
 }
@@ -157,7 +158,8 @@ fn of_retired_keys(start: &Start) {
     life.none(Withdrawn, &[r1, r2, &riscv]);
     life.write();
 
-    let mut life = start.life("withdrawal-below-a-release", "a withdrawal whose key was taken away counts by the release above it in what is read");
+    let mut life =
+        start.life("withdrawal-below-a-release", "a withdrawal whose key was taken away counts by the release above it in what is read");
     life.read("1,2,3,4", &[r1, r2, &stop, &above]);
     life.beat(&start.beat(1, &above));
     life.none(Withdrawn, &[r1, r2, &stop, &above]);
@@ -168,7 +170,8 @@ fn of_retired_keys(start: &Start) {
     life.write();
 
     let third = changed(Some(&stop));
-    let mut life = start.life("withdrawal-below-a-checkpoint", "a withdrawal whose key was taken away counts by the checkpoint at or above it");
+    let mut life =
+        start.life("withdrawal-below-a-checkpoint", "a withdrawal whose key was taken away counts by the checkpoint at or above it");
     life.read("1,2,3", &[r1, r2, &stop]);
     life.trust(&third);
     life.beat(&named(1, &third, &stop));
@@ -177,12 +180,31 @@ fn of_retired_keys(start: &Start) {
     life.write();
 }
 
+/// A withdrawal of what was not read yet.
+fn unread(start: &Start) {
+    let (r1, r2) = (&start.r1, &start.r2);
+    let stop = withdraw(r2, r1, &[STOP]);
+    let riscv = release(Some(r1), "Target: arch=riscv64\n", &[ANN]);
+    let mut life = start.life("withdrawn-before-it-was-read", "a withdrawal counts against a release that is read later, on another branch");
+    life.read("3", &[&stop]);
+    life.beat(&start.beat(1, &riscv));
+    life.state("FORKED");
+    life.other("1,2", &[r1, &riscv]);
+    life.state("CURRENT");
+    life.none(Withdrawn, &[r1, &riscv]);
+    life.step("restart", &[]);
+    life.clock(NOON);
+    life.none(Withdrawn, &[r1, &riscv]);
+    life.write();
+}
+
 /// Withdrawals of what nobody has read push out none.
 fn invented(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let stop = withdraw(r2, r2, &[STOP]);
     let riscv = release(Some(r2), "Target: arch=riscv64\n", &[ANN]);
-    let mut life = start.life("withdrawals-invented", "sixteen withdrawals of releases that nobody has read push out none of those that count");
+    let mut life =
+        start.life("withdrawals-invented", "sixteen withdrawals of releases that nobody has read push out none of those that count");
     life.read("1,2,3", &[r1, r2, &stop]);
     for n in 0..16_u8 {
         let id = tidings_protocol::StatementId::of(&[n]);
