@@ -475,8 +475,10 @@ impl Device {
 fn walk_log(anchor: &Anchor, mut run: Vec<Statement>, now: &Now) -> Result<Vec<Verified<Statement>>, Error> {
     let log = anchor.namespace.trust_log();
     let refused = |(serial, source)| refused(&log, Refusal::Verify { serial, source });
-    let above = run.split_off(run.partition_point(|statement| statement.serial() < anchor.head.serial));
+    let above = run.split_off(run.partition_point(|statement| statement.serial() <= anchor.head.serial));
     let mut all = Trust::verify_below(anchor, run).map_err(refused)?;
+    // The one that the anchor names is the first that gives rights.
+    let above = all.pop().map(Verified::into_inner).into_iter().chain(above);
     let mut walked = tidings_protocol::View::new(anchor.clone());
     for statement in above {
         walked.take_trust([statement], now).map_err(refused)?;
