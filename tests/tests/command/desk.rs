@@ -71,7 +71,10 @@ impl Desk {
         fixture.configure(configuration).unwrap();
         let daemon = fixture.start().unwrap();
         for name in ["root", "ann", "stop", "beat", "cem"] {
-            keys::write_private(&fixture.directory.join(format!("{name}.key")), &key(name), None).unwrap();
+            let path = fixture.directory.join(format!("{name}.key"));
+            // The fixture has a root of its own.
+            let _ = std::fs::remove_file(&path);
+            keys::write_private(&path, &key(name), None).unwrap();
         }
         let publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
         let mut desk = Self { realm, fixture, publisher, daemon };
