@@ -177,7 +177,11 @@ impl View {
                 None => last > head.serial && contradiction.is_none(),
             };
             if goes_on {
-                return if contradiction.is_some() { Ok(self.nothing(channel, trust)) } else { self.append(channel, trust, head, run, gap) };
+                return if contradiction.is_some() {
+                    Ok(self.nothing(channel, trust))
+                } else {
+                    self.append(channel, trust, head, run, gap)
+                };
             }
             let from = restart.min(after(head));
             if over_a_gap(from) {

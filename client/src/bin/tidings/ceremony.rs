@@ -150,7 +150,7 @@ pub(super) fn print(before: Option<&Trust>, statement: &Statement) -> anyhow::Re
     output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
     let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
     for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
-        output::line(&&format!("  also says, and this version does not know what it means: {line}"));
+        output::line(&format!("  also says, and this version does not know what it means: {line}"));
     }
     if let Some(before) = before {
         difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));

@@ -91,7 +91,8 @@ fn forks(start: &Start) {
     life.write();
 
     let first = trust(None, &silent(), &[ROOT]);
-    let mut life = start.life_of(&first, "fork-without-beats", "attack 28: without beats trust alone decides, by a checkpoint at the place or above");
+    let mut life =
+        start.life_of(&first, "fork-without-beats", "attack 28: without beats trust alone decides, by a checkpoint at the place or above");
     life.read("1,2", &[r1, r2]);
     life.run(2, &[r1, r2]);
     life.fork(&[r1, &others]);
@@ -386,7 +387,11 @@ fn thief_shown_to_one(start: &Start) {
     life.write();
 
     let above = release_under(2, &stolen, &[BOB]);
-    let mut life = start.life_of(&first, "retired-head-that-goes-on", "the same where the log goes on above that head: a release of a listed key proves it");
+    let mut life = start.life_of(
+        &first,
+        "retired-head-that-goes-on",
+        "the same where the log goes on above that head: a release of a listed key proves it",
+    );
     life.read("1", &[&stolen]);
     life.trust(&second);
     life.from(2, &[&release_under(2, &above, &[BOB])]);
@@ -443,7 +448,11 @@ fn settled_against(start: &Start) {
     let (others, next) = branch(start);
     let far = release(Some(&next), "", &[BOB]);
     let farther = release(Some(&far), "", &[BOB]);
-    let mut life = start.life_of(&second, "settled-against-above", "the upper part of a branch that was settled against is no evidence: it is read from the checkpoint");
+    let mut life = start.life_of(
+        &second,
+        "settled-against-above",
+        "the upper part of a branch that was settled against is no evidence: it is read from the checkpoint",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.from(2, &[&far, &farther]);
     life.refused(3, Checkpoint, &[&others, &next, &far, &farther]);
@@ -476,7 +485,8 @@ fn restart_waits(start: &Start) {
     life.run(3, &[r1, &others, &new_3]);
     life.write();
 
-    let comment = "the same where a live beat under the new trust names what was read: the head waits no longer, but what was applied counts";
+    let comment =
+        "the same where a live beat under the new trust names what was read: the head waits no longer, but what was applied counts";
     let mut life = start.life("restart-named", comment);
     life.read("1,2,3", &[r1, ours_2, ours_3]);
     life.beat(&start.beat(1, ours_3));
@@ -499,7 +509,8 @@ fn fast_forward(start: &Start) {
     let last = parse(&sign(text, &[ANN]));
     let second = trust(Some(&first), &Rules { release: vec![CEM], checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
     let by_cem = release_under(2, r2, &[CEM]);
-    let comment = "attacks 15 and 94: stolen keys send a device to the last serial, over a hole, and it is applied; a checkpoint brings it back";
+    let comment =
+        "attacks 15 and 94: stolen keys send a device to the last serial, over a hole, and it is applied; a checkpoint brings it back";
     let mut life = start.life_of(&first, "fast-forward", comment);
     life.read("1,2", &[r1, r2]);
     life.hole("2147483647", &[&last]);
@@ -534,7 +545,10 @@ fn delivered(start: &Start) {
     life.read("3", &[r1, r2, r3]);
     life.write();
 
-    let mut life = start.life("delivered-of-a-branch-that-lost", "what was delivered is not on the chain any more: delivery goes on above the last that is");
+    let mut life = start.life(
+        "delivered-of-a-branch-that-lost",
+        "what was delivered is not on the chain any more: delivery goes on above the last that is",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.beat(&start.beat(1, &next));
     life.other("2,3", &[r1, &others, &next]);
@@ -545,7 +559,8 @@ fn delivered(start: &Start) {
     life.read("none", &[&others, &next]);
     life.write();
 
-    let mut life = start.life("delivered-where-a-device-began", "a device that began above delivers nothing of what lies below, whichever branch it is on");
+    let mut life = start
+        .life("delivered-where-a-device-began", "a device that began above delivers nothing of what lies below, whichever branch it is on");
     let r4 = release(Some(r3), "", &[ANN]);
     life.read("4", &[&r4]);
     life.beat(&start.beat(1, r2));

@@ -185,7 +185,8 @@ fn unread(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let stop = withdraw(r2, r1, &[STOP]);
     let riscv = release(Some(r1), "Target: arch=riscv64\n", &[ANN]);
-    let mut life = start.life("withdrawn-before-it-was-read", "a withdrawal counts against a release that is read later, on another branch");
+    let mut life =
+        start.life("withdrawn-before-it-was-read", "a withdrawal counts against a release that is read later, on another branch");
     life.read("3", &[&stop]);
     life.beat(&start.beat(1, &riscv));
     life.state("FORKED");
