@@ -1,7 +1,7 @@
 //! The device: one struct, and the four functions of part 2 of the specification: `judge`, `place`, `freshness` and
 //! `clear`. Everything else here only feeds them. Each rule can be switched off, to see that something then breaks.
 
-use crate::facts::{Book, CHANNELS, FUTURE, Id, Ids, Kind, LIFE, LOST, Moment, NONE, Role, Serial, Statement, Trust, TrustNo};
+use crate::facts::{Book, CHANNELS, FUTURE, Id, Ids, Kind, LIFE, LOST, Moment, NONE, Role, Serial, Trust, TrustNo};
 
 /// Rules that can be switched off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +99,7 @@ pub(crate) enum Rule {
 /// What everybody goes by.
 pub(crate) struct Setting {
     pub(crate) book: Book,
-    off: u64,
+    pub(crate) off: u64,
     /// Whether the device has a clock, and how far it is behind.
     pub(crate) clock: Option<Moment>,
     /// `CHAIN_LINKS`.
@@ -620,10 +620,5 @@ impl Device {
     /// Whether something is the head or on its chain.
     pub(crate) fn stands_on(&self, s: &Setting, channel: usize, id: Id) -> bool {
         id > LOST && s.book.at(self.channels[channel].head, s.book.get(id).serial) == id
-    }
-
-    /// A place for statements that are asked about.
-    pub(crate) fn statement(s: &Setting, id: Id) -> Statement {
-        s.book.get(id)
     }
 }

@@ -304,8 +304,3 @@ pub(crate) fn honest_contact(s: &Setting, bounds: &Bounds, world: &mut World, ch
         known.head == log && known.evidence == NONE && !known.restart
     }
 }
-
-/// Whether the setting is the one of the design: every rule is on.
-pub(crate) fn whole(s: &Setting, rules: &[Rule]) -> bool {
-    rules.iter().all(|rule| s.has(*rule))
-}

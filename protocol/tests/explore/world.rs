@@ -24,7 +24,6 @@ pub(crate) enum Ceremony {
 pub(crate) struct Bounds {
     pub(crate) stolen: &'static [Role],
     pub(crate) beats: bool,
-    pub(crate) clock: Option<Moment>,
     /// The last serial of each channel.
     pub(crate) serials: [Serial; CHANNELS],
     pub(crate) time: Moment,
@@ -51,7 +50,6 @@ impl Default for Bounds {
         Self {
             stolen: &[],
             beats: true,
-            clock: Some(0),
             serials: [3, 0],
             time: 4,
             publishers: 1,
@@ -69,43 +67,6 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    pub(crate) fn from_environment(mut self) -> Self {
-        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u8>().unwrap());
-        if let Some(n) = number("SERIALS") {
-            self.serials[0] = n;
-        }
-        if let Some(n) = number("TIME") {
-            self.time = n;
-        }
-        if let Some(n) = number("PUBLISHERS") {
-            self.publishers = n.into();
-        }
-        if let Some(n) = number("SIGNS") {
-            self.signs = n;
-        }
-        if let Some(n) = number("FORGERIES") {
-            self.forgeries = n;
-        }
-        self.strict = number("STRICT").is_some();
-        self.reboots = number("REBOOTS").is_some();
-        if let Some(n) = number("SECOND") {
-            self.serials[1] = n;
-        }
-        if number("NOBEATS").is_some() {
-            self.beats = false;
-        }
-        if let Ok(text) = std::env::var("CEREMONIES") {
-            self.ceremonies = match text.as_str() {
-                "remove" => &[Ceremony::Remove],
-                "routine" => &[Ceremony::Routine],
-                "routine,remove" => &[Ceremony::Routine, Ceremony::Remove],
-                "remove,routine" => &[Ceremony::Remove, Ceremony::Routine],
-                "beat" => &[Ceremony::RemoveByBeat],
-                _ => panic!(),
-            };
-        }
-        self
-    }
     pub(crate) fn is_stolen(&self, role: Role) -> bool {
         self.stolen.contains(&role)
     }
@@ -141,7 +102,6 @@ pub(crate) struct World {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Move {
-    Begin,
     Tick,
     Sign { publisher: usize, id: Id },
     Offer { publisher: usize },
