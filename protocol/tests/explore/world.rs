@@ -79,7 +79,7 @@ pub(crate) struct World {
     pub(crate) trust: TrustNo,
     pub(crate) trust_since: Moment,
     pub(crate) logs: [Id; CHANNELS],
-    pub(crate) since: [[Moment; 6]; CHANNELS],
+    pub(crate) since: [[Moment; 10]; CHANNELS],
     /// What was on the log, and is filed away.
     pub(crate) filed: Ids,
     /// What was signed and left its machine, and is on no log.
@@ -466,7 +466,7 @@ impl World {
         }
         if s.book.trust(self.device.trust).beat_line != NONE && !self.device.settling {
             let mut world = *self;
-            world.device.take_settling(s);
+            world.device.take_settling(s, world.now);
             all.push((Move::GiveSettling, world));
         }
         for id in self.beats.iter().chain(self.forged_beats(s, bounds)) {
@@ -586,7 +586,7 @@ impl World {
         let trust = s.book.trust(device.trust);
         self.beats.retain(|id| id == newest || s.book.get(id).serial > known && trust.meets(&s.book.get(id)));
         if s.clock == Some(0) && s.has(Rule::LifeFromTime) {
-            device.trust_seen = trust.time;
+            (device.trust_seen, device.trust_time) = (trust.time, trust.time);
             device.beat_came = device.beat != NONE;
             if let Kind::Beat { time, .. } = s.book.get(device.beat).kind
                 && time <= self.now
