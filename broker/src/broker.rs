@@ -1,7 +1,6 @@
 //! A running broker: `bind`, then `shutdown`. The same in the binary and in tests.
 
 use std::{
-    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
@@ -23,7 +22,7 @@ use crate::{
     beat, clock,
     cluster::{self, Cluster, TreeError},
     config::{Mirroring, Settings},
-    connections::{Connections, Count},
+    connections::Connections,
     counts::Counts,
     failure::OnFailure,
     feed,
@@ -133,6 +132,7 @@ impl Broker {
         let store = Store::open(&config.data_dir, config.store.cache_mebibytes << 20)?;
         let logs = Arc::new(Logs::open(store.clone())?);
         let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
+        logs.take_up_kept(&namespaces)?;
 
         let listen = |addresses: &[SocketAddr]| {
             let bind = |address: &SocketAddr| {
@@ -160,7 +160,7 @@ impl Broker {
         let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
         let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
         let counts = Arc::<Counts>::default();
-        let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone() };
+        let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone(), quota: config.quota.evidence };
         let (appender, writer) = Appender::start(Writer {
             forks,
             store: store.clone(),
@@ -169,12 +169,14 @@ impl Broker {
             watches: watches.clone(),
             retention: settings.retention.clone(),
             data_dir: config.data_dir.clone(),
+            quota: config.quota,
             gap_patience: Duration::from_secs(limits.gap_seconds),
+            closed_kept: Duration::from_secs(limits.closed_days * 86_400),
             mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
             clustered: settings.cluster.is_some(),
-            islands: HashMap::new(),
             counts: counts.clone(),
             on_failure,
+            state: Default::default(),
         })?;
         let mirror = settings.mirror.as_ref().map(|mirror| Mirror::new(mirror, None)).transpose()?.map(Arc::new);
         let cluster = settings.cluster.as_ref().map(|cluster| {
@@ -218,7 +220,6 @@ impl Broker {
             watches,
             connections,
             counts,
-            compressed: Count::default(),
             tasks,
             stop,
         });
@@ -326,7 +327,7 @@ impl Broker {
     pub async fn shutdown(self, deadline: Duration) -> bool {
         let Self { shared, writer, failed, .. } = self;
         shared.stop.cancel();
-        shared.watches.stop(&Response::new(code::UNAVAILABLE, shared.refer("the broker is shutting down")));
+        shared.watches.stop(&Response::new(code::UNAVAILABLE, "the broker is shutting down"));
         shared.tasks.close();
         if tokio::time::timeout(deadline, shared.tasks.wait()).await.is_err() {
             tracing::warn!(left = shared.connections.count(), "some sessions did not end in time and are cut off");

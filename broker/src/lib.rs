@@ -23,6 +23,7 @@ mod forks;
 mod http;
 pub mod limits;
 mod listener;
+mod live;
 pub mod logging;
 mod login;
 mod logs;

@@ -9,11 +9,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use tidings_protocol::{Channel, Head, MessageId, Serial, Statement, StatementId, Timestamp, Verified, article};
+use tidings_protocol::{
+    Channel, Head, MessageId, Serial, Statement, StatementId, Timestamp, Verified, article,
+    log::{self, Span, Unreadable},
+    trust::{Settled, Trust},
+};
 use tokio::sync::watch;
 
 use crate::{
-    limits::{CHANNELS, JOINED, TAIL_ENTRIES, TAIL_OCTETS},
+    append::AppendError,
+    limits::{JOINED, TAIL_ENTRIES, TAIL_OCTETS},
+    namespaces::Namespaces,
     store::{Marks, Record, Store, StoreError},
 };
 
@@ -75,6 +81,8 @@ struct State {
     octets: usize,
     /// Serials that became visible together, later than they came, and when.
     joined: VecDeque<(Serial, Serial, Timestamp)>,
+    /// The statement that a checkpoint names, where it is kept below the others.
+    kept: Option<Head>,
 }
 
 /// One channel.
@@ -102,16 +110,16 @@ impl Log {
 
     /// One statement; none below the low-water mark or above the head.
     pub(crate) fn entry(&self, serial: Serial) -> Result<Option<Arc<Entry>>, StoreError> {
-        let (low, head) = {
+        let (low, head, kept) = {
             let state = self.read();
             let first = state.tail.front().map(|e| e.head.serial.number());
             let place = first.and_then(|first| serial.number().checked_sub(first));
             if let Some(entry) = place.and_then(|place| state.tail.get(place as usize)) {
                 return Ok(Some(entry.clone()));
             }
-            (state.marks.low, state.marks.head.serial)
+            (state.marks.low, state.marks.head.serial, state.kept.map(|kept| kept.serial))
         };
-        if serial < low || serial > head {
+        if (serial < low || serial > head) && kept != Some(serial) {
             return Ok(None);
         }
         let Some(Record { statement, path }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
@@ -132,9 +140,13 @@ impl Log {
         serial < marks.low || self.entry(serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head.id == id))
     }
 
-    /// Whether a checkpoint has decided for another branch than the one that is here.
-    pub(crate) fn has_lost(&self, checkpoint: Head) -> bool {
-        self.entry(checkpoint.serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head != checkpoint))
+    /// Whether another statement than this one is in its place.
+    pub(crate) fn contradicts(&self, head: Head) -> bool {
+        let ours = self.marks().head;
+        match ours.serial == head.serial {
+            true => ours.id != head.id,
+            false => self.entry(head.serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head != head)),
+        }
     }
 
     /// The statement with this message-id.
@@ -164,16 +176,37 @@ impl Log {
         state.push(entry);
     }
 
-    /// The log has grown by more than one statement.
-    pub(crate) fn jump(&self, marks: Marks, first: Serial, now: Timestamp) {
+    /// The statement that a checkpoint names, where it is kept below the others.
+    pub(crate) fn kept(&self) -> Option<Head> {
+        self.read().kept
+    }
+    /// Says which one is.
+    pub(crate) fn set_kept(&self, kept: Option<Head>) {
+        if self.kept() != kept {
+            self.write().kept = kept;
+        }
+    }
+
+    /// The log has changed otherwise than by single statements; `before`: what could be read until now.
+    pub(crate) fn jump(&self, marks: Marks, before: Option<(Serial, Serial)>, now: Timestamp) {
         let mut state = self.write();
-        state.joined.push_back((first, marks.head.serial, now));
-        if state.joined.len() > JOINED {
+        let ranges = match before {
+            Some((low, high)) if marks.low <= high => {
+                let lower = (marks.low < low).then(|| (marks.low, low));
+                let upper = high.next().filter(|next| *next <= marks.head.serial).map(|next| (next, marks.head.serial));
+                [lower, upper]
+            }
+            _ => [Some((marks.low, marks.head.serial)), None],
+        };
+        state.joined.extend(ranges.into_iter().flatten().map(|(low, high)| (low, high, now)));
+        while state.joined.len() > JOINED {
             state.joined.pop_front();
         }
+        let cut = state.marks.head != marks.head || marks.low < state.marks.low;
         state.marks = Marks { created: state.marks.created, ..marks };
-        state.tail.clear();
-        state.octets = 0;
+        if cut {
+            state.clear();
+        }
     }
 
     /// What is removed from the store becomes invisible.
@@ -203,6 +236,10 @@ impl State {
             self.pop();
         }
     }
+    fn clear(&mut self) {
+        self.tail.clear();
+        self.octets = 0;
+    }
     fn pop(&mut self) {
         if let Some(entry) = self.tail.pop_front() {
             self.octets -= entry.event.len();
@@ -229,6 +266,22 @@ impl Logs {
         Ok(logs)
     }
 
+    /// Finds what checkpoints name below what is kept otherwise.
+    pub(crate) fn take_up_kept(&self, namespaces: &Namespaces) -> Result<(), StoreError> {
+        for trust in namespaces.all().filter_map(|provisioned| provisioned.trust.load_full()) {
+            for named in &trust.rules().checkpoints {
+                let log = self.get(named.channel.as_str()).filter(|log| named.head.serial < log.marks().low);
+                let there = log.map(|log| Ok::<_, StoreError>((self.store.get(&named.channel, named.head.serial)?, log))).transpose()?;
+                if let Some((_, log)) =
+                    there.filter(|(record, _)| record.as_ref().is_some_and(|record| record.statement.head() == named.head))
+                {
+                    log.set_kept(Some(named.head));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Channel, Arc<Log>>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,7 +289,7 @@ impl Logs {
     /// A channel that has its first statement.
     pub(crate) fn add(&self, channel: Channel, marks: Marks) -> Arc<Log> {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        let state = RwLock::new(State { marks, tail: VecDeque::new(), octets: 0, joined: VecDeque::new() });
+        let state = RwLock::new(State { marks, tail: VecDeque::new(), octets: 0, joined: VecDeque::new(), kept: None });
         let log =
             Arc::new(Log { index: self.begun.fetch_add(1, Ordering::Relaxed), channel: channel.clone(), state, store: self.store.clone() });
         by_name.insert(channel, log.clone());
@@ -246,6 +299,28 @@ impl Logs {
     /// A log that is begun anew; whoever still reads it finds what it had.
     pub(crate) fn remove(&self, channel: &Channel) -> Option<Arc<Log>> {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(channel)
+    }
+
+    /// That no withdrawal of a release that stays is lost under the next trust statement.
+    pub(crate) fn keep_withdrawals(&self, in_force: &Trust, next: &Trust, namespaces: &Namespaces) -> Result<(), AppendError> {
+        for log in self.all() {
+            let channel = &log.channel;
+            let ours = namespaces.of(channel).is_some_and(|provisioned| provisioned.anchor.namespace == *next.namespace());
+            let narrows = || next.rules().narrows(in_force.rules(), channel, next.namespace());
+            if !ours || channel.is_beat() || next.checkpoint(channel) == Settled::Nothing && !narrows() {
+                continue;
+            }
+            let marks = log.marks();
+            let pure = log::Log::stored(channel.clone(), Some(Span { low: marks.low, head: marks.head }), None, None);
+            let stored =
+                |serial| self.store.get(channel, serial).map(|record| record.map(|record| record.statement)).map_err(|_| Unreadable);
+            match pure.would_lose(in_force, next, &stored) {
+                Ok(None) => {}
+                Ok(Some(withdrawal)) => return Err(AppendError::LosesWithdrawal(channel.clone(), withdrawal.serial)),
+                Err(Unreadable) => return Err(AppendError::Store),
+            }
+        }
+        Ok(())
     }
 
     /// Wakes those who wait for [`Logs::news`].
@@ -260,10 +335,6 @@ impl Logs {
 
     pub(crate) fn count(&self) -> usize {
         self.read().len()
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.count() >= CHANNELS
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Log>> {

@@ -7,7 +7,6 @@ use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
 use rustls::ServerConnection;
-use tidings_client::Deflate;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::limits::WRITE;
@@ -18,8 +17,6 @@ const READ: usize = 4096;
 pub(crate) struct Stream {
     pub(crate) socket: TcpStream,
     pub(crate) tls: Option<Box<ServerConnection>>,
-    /// After COMPRESS.
-    pub(crate) deflate: Option<Box<Deflate>>,
 }
 
 /// rustls reads and writes through this; `WouldBlock` goes back to the caller.
@@ -74,31 +71,6 @@ impl Stream {
 
     /// Reads some octets; 0 at the end. Cancelling loses none.
     pub(crate) async fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
-        let Some(mut deflate) = self.deflate.take() else { return self.read_octets(input).await };
-        // It is back in its place whenever something is awaited, so that cancelling loses nothing.
-        let read = loop {
-            match deflate.inflate(input) {
-                Ok(true) => break Ok(1),
-                Ok(false) => {}
-                Err(error) => break Err(error),
-            }
-            self.deflate = Some(deflate);
-            let mut raw = BytesMut::new();
-            let read = self.read_octets(&mut raw).await;
-            match self.deflate.take() {
-                Some(back) => deflate = back,
-                None => return Err(io::ErrorKind::InvalidData.into()),
-            }
-            deflate.raw().extend_from_slice(&raw);
-            if !matches!(read, Ok(1..)) {
-                break read;
-            }
-        };
-        self.deflate = Some(deflate);
-        read
-    }
-
-    async fn read_octets(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         loop {
             match &mut self.tls {
                 None => {
@@ -124,17 +96,7 @@ impl Stream {
     }
 
     /// Writes all octets.
-    pub(crate) async fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
-        match &mut self.deflate {
-            None => self.write_octets(octets).await,
-            Some(deflate) => {
-                let deflated = deflate.deflate(octets)?;
-                self.write_octets(&deflated).await
-            }
-        }
-    }
-
-    async fn write_octets(&mut self, mut octets: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
         while !octets.is_empty() {
             match &mut self.tls {
                 None => match self.socket.try_write(octets) {

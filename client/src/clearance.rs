@@ -1,11 +1,18 @@
-//! Applying a release: the head is looked at again immediately before, whether the agent thinks of it or not.
+//! Applying a release: the brokers are asked immediately before, whether the agent thinks of it or not.
 
 use std::ops::Deref;
 
-use tidings_protocol::{Channel, Serial, Statement, Verified, view::clearance::NotNow};
+use tidings_protocol::{
+    Channel, Serial, Statement, Verified,
+    view::clearance::{Clear, NotNow},
+};
 use tokio::time::timeout;
 
-use crate::{Device, Error, asking::refused, limits::BACKLOG_OCTETS};
+use crate::{
+    Connection, Device, Error,
+    limits::BACKLOG_OCTETS,
+    poll::{Answer, Asked, refused},
+};
 
 /// A release that may be applied now. Only [`Device::apply`] hands one out, and only for as long as its closure runs.
 pub struct Clearance<'a> {
@@ -14,13 +21,13 @@ pub struct Clearance<'a> {
 }
 
 impl Clearance<'_> {
-    /// Looks again: before the machine goes down, or after a long fetch ([4.2-1], attack 81).
+    /// Looks again: before the machine goes down, or after a long fetch (attack 81). What was begun may be finished, as long as
+    /// nothing withdraws it.
     ///
     /// # Errors
-    /// As [`Device::apply`]: stop then.
+    /// What is withdrawn, and what keeps brokers from answering: stop then.
     pub async fn confirm(&mut self) -> Result<(), Error> {
-        let (channel, serial) = (self.statement.channel().clone(), self.statement.serial());
-        self.device.clear(&channel, serial).await.map(drop)
+        self.device.may_finish(&self.statement).await
     }
 }
 
@@ -31,9 +38,21 @@ impl Deref for Clearance<'_> {
     }
 }
 
+/// How much of a log is read first on the way down to the release to run.
+const STEP: u32 = 256;
+
 impl Device {
-    /// Applies a release, if it may be applied now: asks brokers this moment, and goes through the steps of spec
-    /// section 5.6. There is no other way to a [`Clearance`]. When `how` ends well the serial is kept as applied.
+    /// The release to run in a channel: brokers are asked this moment. As many as [`Device::with_quorum`] says must agree; one that
+    /// shows a withdrawal is enough to stop, and without beats one that proves a fork (attacks 29 and 81).
+    ///
+    /// # Errors
+    /// [`Error::NotNow`] says why there is none; otherwise what kept brokers from answering.
+    pub async fn target(&mut self, channel: &Channel) -> Result<Clear, Error> {
+        self.agree(channel, None).await
+    }
+
+    /// Applies a release, if it is the release to run. There is no other way to a [`Clearance`]. When `how` ends well it is kept as
+    /// applied.
     ///
     /// ```no_run
     /// # use tidings_client::{Body, Device, Error, Verified, Statement};
@@ -52,61 +71,98 @@ impl Device {
     /// Cancel safe as far as `how` is.
     ///
     /// # Errors
-    /// [`Error::NotNow`] says which step refuses; otherwise what kept brokers from answering, or the error of `how`.
+    /// [`Error::NotNow`] says why it is not to be run; otherwise what kept brokers from answering, or the error of `how`.
     pub async fn apply<T, E: From<Error>>(
         &mut self,
         channel: &Channel,
         serial: Serial,
         how: impl AsyncFnOnce(&mut Clearance<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let statement = self.clear(channel, serial).await?;
-        let result = how(&mut Clearance { device: self, statement }).await?;
-        self.note_applied(channel, serial)?;
+        let statement = self.may_apply(channel, serial).await?;
+        let result = how(&mut Clearance { device: self, statement: statement.clone() }).await?;
+        self.note_applied(&statement)?;
         Ok(result)
     }
 
-    /// Whether a release may be applied now, for somebody who only wants to know; [`Device::apply`] asks again.
+    /// The release with this serial, if it is the release to run; [`Device::apply`] asks again.
     ///
     /// # Errors
     /// As [`Device::apply`].
-    pub async fn may_apply(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
-        self.clear(channel, serial).await.map(drop)
+    pub async fn may_apply(&mut self, channel: &Channel, serial: Serial) -> Result<Verified<Statement>, Error> {
+        let run = match self.target(channel).await? {
+            Clear::Apply(statement) if statement.serial() == serial => return Ok(statement),
+            Clear::Apply(statement) => Some(statement.serial()),
+            Clear::Nothing { applied, .. } => applied,
+        };
+        let reason = Box::new(NotNow::Other { asked: serial, run });
+        Err(Error::NotNow { channel: channel.clone(), reason })
+    }
+
+    /// Whether what was begun may be finished: nothing withdraws it.
+    ///
+    /// # Errors
+    /// As [`Device::target`].
+    pub async fn may_finish(&mut self, statement: &Verified<Statement>) -> Result<(), Error> {
+        self.agree(statement.channel(), Some(statement)).await.map(drop)
     }
 
     /// Keeps that a release is applied: after the reboot that it needed, or since the machine came with it.
     ///
     /// # Errors
     /// If the state file cannot be written.
-    pub fn note_applied(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
-        Ok(self.state.note_applied(channel, serial)?)
+    pub fn note_applied(&mut self, statement: &Verified<Statement>) -> Result<(), Error> {
+        self.state.change(|view, _| view.note_applied(statement));
+        Ok(self.state.save()?)
     }
 
-    /// As many brokers as [`Device::with_quorum`] asks for must agree; those that are behind or lie are passed over, but
-    /// one that proves a fork or shows a withdrawal is enough to stop (attacks 29 and 81).
-    pub(crate) async fn clear(&mut self, channel: &Channel, serial: Serial) -> Result<Verified<Statement>, Error> {
-        let mut agreed = 0;
+    /// Keeps the serial that the machine's image came with, as long as nothing was applied: nothing below it is installed.
+    ///
+    /// # Errors
+    /// If the state file cannot be written.
+    pub fn note_came_with(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
+        self.state.change(|view, _| view.note_came_with(channel, serial));
+        Ok(self.state.save()?)
+    }
+
+    /// Keeps as applied what stands at a serial of a channel, as brokers have it.
+    ///
+    /// # Errors
+    /// If none of them has it, or the state file cannot be written.
+    pub async fn note_applied_serial(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
+        let history = self.history(channel, serial).await?;
+        let missing = || Error::Missing { channel: channel.clone(), serial: serial.number() };
+        let statement = history.into_iter().find(|statement| statement.serial() == serial).ok_or_else(missing)?;
+        self.note_applied(&statement)
+    }
+
+    async fn agree(&mut self, channel: &Channel, begun: Option<&Verified<Statement>>) -> Result<Clear, Error> {
+        let mut agreed: Vec<Clear> = Vec::new();
         let mut failed = None;
         // One that was kept may be closed by now, after a long installation for one.
         self.connection = None;
         for _ in 0..self.source.brokers.len() {
             let ask = self.pace.ask;
-            match timeout(ask, self.clear_one(channel, serial)).await.unwrap_or(Err(Error::Silent(ask))) {
-                Ok(statement) => {
-                    agreed += 1;
-                    if agreed >= self.quorum {
-                        return Ok(statement);
+            match timeout(ask, self.clear_one(channel, begun)).await.unwrap_or(Err(Error::Silent(ask))) {
+                Ok(clear) => {
+                    agreed.push(clear);
+                    let same = agreed.iter().filter(|other| Some(*other) == agreed.last()).count();
+                    if same >= self.quorum {
+                        return agreed.pop().ok_or(Error::NoBroker);
                     }
                 }
                 Err(Error::Fork(fork)) => {
-                    self.state.change(|view| view.note_fork((*fork).clone()));
-                    self.state.save_learnt()?;
-                    return Err(Error::Fork(fork));
+                    self.state.change(|view, now| view.note_fork((*fork).clone(), now));
+                    self.state.save()?;
+                    // Another broker may have the live beat that decides; without beats nothing but trust does.
+                    if !self.state.view().promises_beats(channel) {
+                        return Err(Error::Fork(fork));
+                    }
+                    failed = Some(Error::Fork(fork));
                 }
-                Err(error @ Error::NotNow { .. }) => {
-                    let Error::NotNow { reason, .. } = &error else { return Err(error) };
-                    let another_may_know_better =
-                        matches!(**reason, NotNow::Incomplete { .. } | NotNow::NotCurrent(_) | NotNow::Refused(_));
-                    if !another_may_know_better {
+                Err(Error::NotNow { channel, reason }) => {
+                    let final_word = matches!(*reason, NotNow::Withdrawn { .. } | NotNow::Critical { .. } | NotNow::Closed { .. });
+                    let error = Error::NotNow { channel, reason };
+                    if final_word {
                         return Err(error);
                     }
                     failed = Some(error);
@@ -122,34 +178,55 @@ impl Device {
             }
         }
         match failed {
-            Some(error) if agreed == 0 => Err(error),
-            _ => Err(Error::Quorum { agreed, wanted: self.quorum }),
+            Some(error) if agreed.is_empty() => Err(error),
+            _ => Err(Error::Quorum { agreed: agreed.len(), wanted: self.quorum }),
         }
     }
 
-    async fn clear_one(&mut self, channel: &Channel, serial: Serial) -> Result<Verified<Statement>, Error> {
-        if self.quorum > 1 {
-            // The very broker that is counted, and none that it has named instead.
-            self.connection = Some(self.source.connect().await?);
-        }
+    /// Brings trust, beats and the channel up to date at one broker, and reads down to the release to run.
+    async fn clear_one(&mut self, channel: &Channel, begun: Option<&Verified<Statement>>) -> Result<Clear, Error> {
         let mut connection = self.connect().await?;
         self.ask_beat(&mut connection).await?;
-        let not_now = |reason| Error::NotNow { channel: channel.clone(), serial, reason: Box::new(reason) };
-        let known = self.state.head(channel).map_or(serial, |head| head.serial);
-        let found = connection.group(channel, None).await?;
-        let Some((group, _)) = found.filter(|(group, _)| group.low <= serial.number() && group.high >= known.number()) else {
-            return Err(not_now(NotNow::Incomplete { from: serial, head: known }));
+        self.catch_up(&mut connection, channel).await?;
+        let not_now = |reason| Error::NotNow { channel: channel.clone(), reason: Box::new(reason) };
+        let now = self.state.now();
+        let Some(head) = self.state.head(channel) else {
+            return Err(not_now(NotNow::NotCurrent(self.state.freshness(channel))));
         };
-        let run = connection.articles(channel, serial.number()..=group.high, BACKLOG_OCTETS).await?;
-        let cleared = self.state.view().clear(channel, serial, run, self.state.clock(), self.state.now());
-        if let Err(NotNow::Withdrawn { by, .. }) = &cleared {
-            self.state.change(|view| view.note_stopped(channel, *by));
-            self.state.save_learnt()?;
+        let group = connection.group(channel, None).await?.map(|(group, _)| group);
+        let Some(group) = group.filter(|group| group.high >= head.serial.number()) else {
+            return Err(not_now(NotNow::LogEnds { from: head.serial, head: head.serial }));
+        };
+        // What is to be run stands near the head as a rule; if it does not, twice as much is read.
+        let mut step = STEP;
+        let lowest = begun.map_or(head.serial.number().saturating_sub(step - 1), |begun| begun.serial().number());
+        let mut from = lowest.max(group.low);
+        loop {
+            let run = connection.articles(channel, from..=head.serial.number(), BACKLOG_OCTETS).await?;
+            let run = self.state.change(|view, _| view.judge(channel, run)).map_err(|refusal| refused(channel, refusal))?;
+            let cleared = match begun {
+                Some(begun) => self.state.view().may_finish(begun, &run.statements, &now).map(|()| Clear::Apply(begun.clone())),
+                None => self.state.view().clear(channel, &run.statements, &self.profile, &now),
+            };
+            match cleared {
+                Err(NotNow::LogEnds { from: wanted, .. }) if wanted.number() < from && from > group.low => {
+                    step *= 2;
+                    from = from.saturating_sub(step).max(group.low).max(wanted.number());
+                }
+                cleared => {
+                    self.state.save()?;
+                    self.connection = Some(connection);
+                    return cleared.map_err(not_now);
+                }
+            }
         }
-        self.connection = Some(connection);
-        cleared.map_err(|reason| match reason {
-            NotNow::Refused(refusal @ tidings_protocol::view::Refusal::Fork(_)) => refused(channel, refusal),
-            reason => not_now(reason),
-        })
+    }
+
+    /// Takes note of what one broker has of a channel; nothing of it is delivered by this.
+    async fn catch_up(&mut self, connection: &mut Connection, channel: &Channel) -> Result<(), Error> {
+        if let Answer::News(news) = self.ask_channel(connection, channel, &Asked::default(), false).await? {
+            self.state.note([&news]);
+        }
+        Ok(())
     }
 }

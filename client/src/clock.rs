@@ -1,12 +1,13 @@
 //! The places of time: the clock, read here alone, and the time since the machine was started, which nobody sets.
 
 use std::{
-    fmt, fs,
+    fs,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use tidings_protocol::Timestamp;
+use tidings_protocol::{Digest, Timestamp, view::Now};
 
 /// The one place that reads the clock; 1970 if it stands before that.
 #[allow(clippy::disallowed_methods)]
@@ -14,32 +15,39 @@ pub fn now() -> Timestamp {
     Timestamp::from_seconds(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
 }
 
-/// A moment in one life of the machine; goes on while it sleeps.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SinceBoot(u64);
+/// What tells a device the time; handed in, so that a test can hand in its own.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Now + Send + Sync>);
 
-impl SinceBoot {
-    pub(crate) fn now() -> Self {
-        Self(u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0))
+impl Clock {
+    /// The clocks of this machine.
+    pub fn system() -> Self {
+        let boot = boot();
+        Self::new(move || Now { clock: Some(now()), monotonic: since_boot(), boot })
     }
-    pub(crate) fn elapsed_seconds(self) -> u64 {
-        Self::now().0.saturating_sub(self.0)
+    /// Those of a machine that has no clock which tells the date.
+    pub fn without_date() -> Self {
+        let boot = boot();
+        Self::new(move || Now { clock: None, monotonic: since_boot(), boot })
     }
-    /// A moment that another process has written down, if the machine was not started anew since.
-    pub(crate) fn read(text: &str) -> Option<Self> {
-        let (seconds, boot) = text.split_once(' ')?;
-        let moment = Self(seconds.parse().ok()?);
-        (boot == boot_id() && moment.0 <= Self::now().0).then_some(moment)
+    /// Any other.
+    pub fn new(now: impl Fn() -> Now + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+    /// What it shows.
+    pub fn now(&self) -> Now {
+        (self.0)()
     }
 }
 
-impl fmt::Display for SinceBoot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, boot_id())
-    }
+/// Seconds since the machine was started; they go on while it sleeps.
+fn since_boot() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
 }
 
-/// Which life of the machine this is; empty where the kernel does not say.
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+/// Which life of the machine this is; where the kernel does not say, all are one.
+fn boot() -> u64 {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digest = Digest::of(id.trim().as_bytes());
+    digest.octets().iter().take(8).fold(0, |number, octet| number << 8 | u64::from(*octet))
 }

@@ -39,7 +39,6 @@ use tokio_util::codec::Decoder;
 
 use crate::{
     Address, Error,
-    deflate::Deflate,
     limits::{ANSWER, CONNECT, FAREWELL, PIPELINE, SILENCE, WATCH_GRACE},
 };
 
@@ -149,7 +148,6 @@ pub struct Connection {
     input: BytesMut,
     codec: ClientCodec,
     received: Arc<AtomicU64>,
-    deflate: Option<Box<Deflate>>,
 }
 
 impl Connection {
@@ -170,14 +168,8 @@ impl Connection {
             Ok::<_, Error>(octets)
         };
         let octets = timeout(CONNECT, open).await.map_err(|_| Error::Silent(CONNECT))??;
-        let mut connection = Self {
-            address: address.clone(),
-            octets,
-            input: BytesMut::new(),
-            codec: ClientCodec::default(),
-            received: Arc::default(),
-            deflate: None,
-        };
+        let mut connection =
+            Self { address: address.clone(), octets, input: BytesMut::new(), codec: ClientCodec::default(), received: Arc::default() };
         let greeting = connection.response().await?;
         match greeting.code {
             code::READY | code::READY_NO_POSTING => Ok(connection),
@@ -201,14 +193,8 @@ impl Connection {
             if let Some(output) = self.codec.decode(&mut self.input)? {
                 return Ok(output);
             }
-            if let Some(deflate) = &mut self.deflate
-                && deflate.inflate(&mut self.input)?
-            {
-                continue;
-            }
             let until = deadline.min(Instant::now() + silence);
-            let raw = self.deflate.as_mut().map_or(&mut self.input, |deflate| deflate.raw());
-            let read = timeout_at(until, self.octets.read_buf(raw));
+            let read = timeout_at(until, self.octets.read_buf(&mut self.input));
             let octets = read.await.map_err(|_| Error::Silent(silence))??;
             if octets == 0 {
                 return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
@@ -218,8 +204,6 @@ impl Connection {
     }
 
     async fn send(&mut self, octets: &[u8]) -> Result<(), Error> {
-        let deflated = self.deflate.as_mut().map(|deflate| deflate.deflate(octets)).transpose()?;
-        let octets = deflated.as_deref().unwrap_or(octets);
         let write = async {
             self.octets.write_all(octets).await?;
             self.octets.flush().await
@@ -313,19 +297,6 @@ impl Connection {
             answer = self.command(&format!("AUTHINFO PASS {password}")).await?;
         }
         if answer.code == code::AUTHENTICATED { Ok(()) } else { Err(Error::Refused(answer)) }
-    }
-
-    /// Has everything compressed from here on (RFC 8054), if the broker can; whether it is.
-    ///
-    /// # Errors
-    /// If the connection fails.
-    pub async fn compress(&mut self) -> Result<bool, Error> {
-        let answer = self.command("COMPRESS DEFLATE").await?;
-        if answer.code == code::COMPRESSED && self.deflate.is_none() {
-            let raw = std::mem::take(&mut self.input);
-            self.deflate = Some(Box::new(Deflate::new(raw)));
-        }
-        Ok(self.deflate.is_some())
     }
 
     /// Selects a channel, and asks for the id of the article with a known serial in the same round trip.

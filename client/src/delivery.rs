@@ -6,6 +6,7 @@ use tidings_protocol::{
     Channel, Serial, Statement, Verified, View, article,
     nntp::{HERE, Response, code},
     verify::VerifyError,
+    view::Now,
 };
 use tokio::time::timeout;
 
@@ -64,7 +65,7 @@ impl Delivery {
     ///
     /// # Errors
     /// The first that is not proven; then there is nothing to deliver.
-    pub fn prove(view: &mut View, statements: impl IntoIterator<Item = Statement>) -> Result<Self, DeliveryError> {
+    pub fn prove(view: &mut View, statements: impl IntoIterator<Item = Statement>, now: &Now) -> Result<Self, DeliveryError> {
         let mut channels: BTreeMap<Channel, BTreeMap<Serial, Statement>> = BTreeMap::new();
         for statement in statements {
             let (channel, serial) = (statement.channel().clone(), statement.serial());
@@ -75,7 +76,9 @@ impl Delivery {
         }
         let log = view.anchor().namespace.trust_log();
         let trust: Vec<Statement> = channels.remove(&log).unwrap_or_default().into_values().collect();
-        view.take_trust(trust.clone()).map_err(|(_, source)| DeliveryError::Trust(log.clone(), source))?;
+        let anchored = view.anchor().head.serial;
+        let above = trust.iter().filter(|statement| statement.serial() >= anchored).cloned();
+        view.take_trust(above, now).map_err(|(_, source)| DeliveryError::Trust(log.clone(), source))?;
         let in_force = view.trust().ok_or(DeliveryError::NoTrust(log))?;
         let mut runs = BTreeMap::new();
         for (channel, run) in channels {

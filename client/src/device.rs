@@ -1,26 +1,25 @@
 //! A device: asks, or is told, with one cursor, and believes nobody.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_stream::stream;
 use futures_core::Stream;
 use tidings_protocol::{
-    Channel, Serial, Statement, Verified,
+    Anchor, Channel, Head, Serial, Statement, Verified,
     article::Incoming,
     log::{self, Place},
-    rollout,
     statement::Kind,
     trust::Trust,
     verify::VerifyError,
-    view::{News, Refusal, freshness::Freshness},
+    view::{News, Now, Refusal, clearance::Profile, freshness::Freshness},
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     Connection, Error, Monitor, Source, State,
-    asking::{Asked, refused},
     limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
-    source::pauses,
+    poll::{Asked, refused},
+    source::{pauses, warn_of_critical},
 };
 
 /// Where a channel begins for a device that knows nothing of it yet.
@@ -59,9 +58,10 @@ pub struct Device {
     pub(crate) start: Start,
     pub(crate) pace: Pace,
     pub(crate) quorum: usize,
+    pub(crate) profile: Profile,
     by_hand: bool,
-    /// Shards that came by watch before the beat that names them.
-    shards: Vec<Statement>,
+    /// The last of each channel that was returned; it is noted as delivered when the application says so.
+    pub(crate) returned: BTreeMap<Channel, Head>,
 }
 
 impl Device {
@@ -95,8 +95,9 @@ impl Device {
             start: Start::default(),
             pace: Pace::default(),
             quorum: 1,
+            profile: Profile::default(),
             by_hand: false,
-            shards: Vec::new(),
+            returned: BTreeMap::new(),
         })
     }
 
@@ -104,6 +105,12 @@ impl Device {
     #[must_use]
     pub fn with_start(self, start: Start) -> Self {
         Self { start, ..self }
+    }
+
+    /// What this device is: by this it knows which releases are for it, and when its turn comes.
+    #[must_use]
+    pub fn with_profile(self, profile: Profile) -> Self {
+        Self { profile, ..self }
     }
 
     /// How often it asks.
@@ -133,17 +140,20 @@ impl Device {
         Self { quorum: brokers.max(1), ..self }
     }
 
-    /// [`Device::poll`] does not write the state file; [`Device::save`] does, when what was learnt is in safe hands.
+    /// What [`Device::poll`] returns is delivered when [`Device::save`] is called, and comes again otherwise.
     #[must_use]
     pub fn with_saving_by_hand(self) -> Self {
         Self { by_hand: true, ..self }
     }
 
-    /// Writes the state file now.
+    /// Notes durably that what was returned has been dealt with.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the state file cannot be written.
     pub fn save(&mut self) -> Result<(), Error> {
+        for (channel, head) in std::mem::take(&mut self.returned) {
+            self.state.change(|view, _| view.note_delivered(&channel, head));
+        }
         Ok(self.state.save()?)
     }
 
@@ -152,7 +162,7 @@ impl Device {
         &self.state
     }
 
-    /// The state of a channel at this moment: CURRENT, BEHIND, STALE or FORKED (spec section 5.5).
+    /// The state of a channel at this moment: CURRENT, BEHIND, STALE or FORKED .
     pub fn freshness(&self, channel: &Channel) -> Freshness {
         self.state.freshness(channel)
     }
@@ -160,11 +170,6 @@ impl Device {
     /// Tells the same while this device is busy with [`Device::watch`].
     pub fn monitor(&self) -> Monitor {
         self.state.monitor()
-    }
-
-    /// How many shards of beats wait for the beat that names them; never more than a beat has named before.
-    pub fn unproven_shards(&self) -> usize {
-        self.shards.len()
     }
 
     /// Octets that brokers have sent so far.
@@ -222,18 +227,30 @@ impl Device {
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        if !self.by_hand && !self.returned.is_empty() {
+            self.save()?;
+        }
         let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
-        if self.by_hand {
-            self.state.note(&news)
-        } else if !news.is_empty() {
-            self.state.advance(&news)?
+        let news = self.take_news(news)?;
+        self.returned.extend(news.iter().map(|statement| (statement.channel().clone(), statement.head())));
+        if !self.by_hand {
+            self.save()?;
         }
-        let news: Vec<_> = news.into_iter().flat_map(News::into_statements).collect();
         match failed.into_iter().map(|(_, error)| error).chain(unreachable).next() {
             Some(error) if news.is_empty() => Err(error),
             _ => Ok(news),
         }
+    }
+
+    /// What is known moves on at once; what is delivered, when the application has dealt with it.
+    fn take_news(&mut self, news: Vec<News>) -> Result<Vec<Verified<Statement>>, Error> {
+        if news.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.state.note(&news);
+        self.state.save()?;
+        Ok(news.into_iter().flat_map(News::into_statements).collect())
     }
 
     /// The statements of a channel from a serial on up to the newest, whatever the device knows already; verified, but
@@ -250,18 +267,13 @@ impl Device {
         let mut connection = self.connect().await?;
         let Some((group, _)) = connection.group(channel, None).await? else { return Ok(vec![]) };
         let from = from.number().max(group.low);
-        let first = if channel.is_trust() { Serial::FIRST.number() } else { from };
+        let is_trust_log = *channel == self.source.anchor().namespace.trust_log();
+        let first = if is_trust_log { group.low } else { from };
         let run = connection.articles(channel, first..=group.high, BACKLOG_OCTETS).await?;
         self.connection = Some(connection);
-        if channel.is_trust() {
-            // No link stands in for a check there: it is walked again.
-            let mut walked = tidings_protocol::View::new(self.source.anchor().clone());
-            let walk = |statement: Statement| {
-                walked.take_trust([statement]).map_err(|(serial, source)| refused(channel, Refusal::Verify { serial, source }))?;
-                Ok(walked.trust().map(|trust| trust.statement().clone()))
-            };
-            let all = run.into_iter().map(walk).collect::<Result<Vec<_>, Error>>()?;
-            return Ok(all.into_iter().flatten().filter(|statement| statement.serial().number() >= from).collect());
+        if is_trust_log {
+            let all = walk_log(self.source.anchor(), run, &self.state.now())?;
+            return Ok(all.into_iter().filter(|statement| statement.serial().number() >= from).collect());
         }
         let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
         Ok(self.trusted()?.verify_run(channel, run).map_err(refused)?.statements)
@@ -282,18 +294,20 @@ impl Device {
         stream! {
             let mut waits = pauses();
             loop {
+                // Whoever asks for more has dealt with what was returned.
+                if !self.returned.is_empty() && let Err(error) = self.save() {
+                    yield Err(error);
+                }
                 let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
-                for news in news {
-                    if news.statements().is_empty() {
-                        self.state.note([&news]);
-                    }
-                    for one in news.each() {
-                        self.state.note([&one]);
-                        for statement in one.into_statements() {
+                match self.take_news(news) {
+                    Err(error) => yield Err(error),
+                    Ok(news) => {
+                        for statement in news {
+                            self.returned.insert(statement.channel().clone(), statement.head());
                             yield Ok(statement);
-                        }
-                        if let Err(error) = self.state.save() {
-                            yield Err(error.into());
+                            if let Err(error) = self.save() {
+                                yield Err(error);
+                            }
                         }
                     }
                 }
@@ -320,14 +334,14 @@ impl Device {
                                 }
                                 Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
+                                    self.returned.insert(statement.channel().clone(), statement.head());
                                     yield Ok(*statement);
-                                    if let Err(error) = self.state.save() {
-                                        yield Err(error.into());
+                                    if let Err(error) = self.save() {
+                                        yield Err(error);
                                     }
                                 }
                                 Ok(None) => break,
                                 Err(error) => {
-                                    self.source.note_referrals(&error);
                                     yield Err(error);
                                     break;
                                 }
@@ -342,7 +356,6 @@ impl Device {
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        self.source.note_referrals(&error);
                         tracing::debug!(%error, "cannot watch");
                     }
                 }
@@ -368,15 +381,14 @@ impl Device {
         if connection.is_capable("XWATCH").await? {
             let trust_log = self.source.anchor().namespace.trust_log();
             let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];
-            let view = self.state.view();
-            let beat = self.source.anchor().namespace.beat();
-            let shards = view.channels().filter(|channel| channel.is_beat() && **channel != beat);
-            let beats: Vec<&Channel> = if view.promises_beats() { std::iter::once(&beat).chain(shards).collect() } else { vec![] };
-            for channel in self.channels.iter().filter(|c| !without.contains(c)).chain(beats) {
+            for channel in self.beat_channels() {
                 // A beat by a key that was taken away is no cursor.
-                let head = self.state.head(channel).filter(|_| !channel.is_beat() || self.state.newest(channel).is_some());
+                let known = self.state.view().beats().find(|beat| *beat.statement.channel() == channel && beat.is_proven());
+                targets.push(format!("{channel}:{}", known.map_or(0, |beat| beat.statement.serial().number())));
+            }
+            for channel in self.channels.iter().filter(|c| !without.contains(c)) {
                 // What is unknown is sent from its first statement on, once it begins.
-                targets.push(format!("{channel}:{}", head.map_or(0, |head| head.serial.number())));
+                targets.push(format!("{channel}:{}", self.state.head(channel).map_or(0, |head| head.serial.number())));
             }
             match connection.watch(&targets.join(" ")).await {
                 Ok(promised) => return Ok(Some((connection, promised))),
@@ -390,12 +402,9 @@ impl Device {
 
     /// How long the channels are current without a further beat; then other brokers are asked (attacks 17 and 18).
     fn until_stale(&self) -> Duration {
-        if !self.state.view().promises_beats() {
-            return self.pace.audit;
-        }
-        let now = self.state.now();
-        let left = self.channels.iter().map(|channel| match self.state.freshness(channel) {
-            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(now.seconds())),
+        let with_beats = self.channels.iter().filter(|channel| self.state.view().promises_beats(channel));
+        let left = with_beats.map(|channel| match self.state.freshness(channel) {
+            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(self.state.time(channel).seconds())),
             _ => jitter(self.pace.poll),
         });
         left.min().unwrap_or(self.pace.audit)
@@ -408,18 +417,19 @@ impl Device {
             let (channel, serial) = (statement.channel().clone(), statement.serial());
             if channel == self.source.anchor().namespace.trust_log() {
                 if serial > self.trusted()?.serial() {
-                    let taken = self.state.change(|view| view.take_trust([statement]));
-                    taken.map_err(|(serial, source)| refused(&channel, Refusal::Verify { serial, source }))?;
-                    self.state.save_learnt()?;
+                    match self.state.change(|view, now| view.take_trust([statement], now)) {
+                        Ok(()) => self.state.save()?,
+                        // We stay with the trust before.
+                        Err((_, VerifyError::Critical { field })) => warn_of_critical(&channel, serial, &field),
+                        Err((serial, source)) => return Err(refused(&channel, Refusal::Verify { serial, source })),
+                    }
                 }
                 continue;
             }
             if statement.kind() == Kind::Beat {
-                if self.told_beat(statement)? {
+                if self.take_beat(statement) {
+                    self.state.save()?;
                     return Ok(Some(Told::Beat));
-                }
-                if !self.missing_shards().is_empty() && channel == self.source.anchor().namespace.beat() {
-                    return Ok(None);
                 }
                 continue;
             }
@@ -432,48 +442,47 @@ impl Device {
                 Place::Gap { .. } => return Ok(None),
                 Place::Next | Place::Fork => {}
             }
-            let news = match self.state.view().examine(&channel, vec![statement]) {
+            let news = match self.examine_told(&channel, statement) {
                 Ok(news) => news,
-                Err(Refusal::ReadFrom(_)) => return Ok(None),
+                // Asking sorts it out.
+                Err(Refusal::ReadFrom { .. }) => return Ok(None),
                 Err(Refusal::Verify {
                     source: VerifyError::NewerTrust { .. } | VerifyError::Threshold { .. } | VerifyError::NoRole { .. },
                     ..
-                }) => {
-                    return Ok(None);
-                }
+                }) => return Ok(None),
                 Err(Refusal::Fork(fork)) => {
-                    self.state.change(|view| view.note_fork((*fork).clone()));
-                    self.state.save_learnt()?;
+                    self.state.change(|view, now| view.note_fork((*fork).clone(), now));
+                    self.state.save()?;
                     return Err(Error::Fork(fork));
                 }
                 Err(refusal) => return Err(refused(&channel, refusal)),
             };
             self.state.note([&news]);
+            self.state.save()?;
             if let Some(statement) = news.into_statements().pop() {
                 return Ok(Some(Told::Statement(Box::new(statement))));
             }
         }
     }
 
-    /// Takes a beat that came by watch: shards wait for the beat that names them. Whether all that is needed is here.
-    fn told_beat(&mut self, statement: Statement) -> Result<bool, Error> {
-        if *statement.channel() != self.source.anchor().namespace.beat() {
-            // Only of shards that we know: what somebody else sends of his own accord is not kept.
-            if self.state.head(statement.channel()).is_some() {
-                self.shards.retain(|shard| shard.channel() != statement.channel());
-                self.shards.push(statement);
-            }
-            return Ok(false);
-        }
-        if !self.take_beat(statement) {
-            return Ok(false);
-        }
-        for shard in std::mem::take(&mut self.shards) {
-            self.state.change(|view| view.take_shard(shard));
-        }
-        self.state.save_learnt()?;
-        Ok(self.missing_shards().is_empty())
+    fn examine_told(&mut self, channel: &Channel, statement: Statement) -> Result<News, Refusal> {
+        let run = self.state.change(|view, _| view.judge(channel, vec![statement]))?;
+        self.state.view().place(channel, run, false, &self.state.now())
     }
+}
+
+/// A trust log as a broker has it: from the anchor on each step is signed, what lies below is linked.
+fn walk_log(anchor: &Anchor, mut run: Vec<Statement>, now: &Now) -> Result<Vec<Verified<Statement>>, Error> {
+    let log = anchor.namespace.trust_log();
+    let refused = |(serial, source)| refused(&log, Refusal::Verify { serial, source });
+    let above = run.split_off(run.partition_point(|statement| statement.serial() < anchor.head.serial));
+    let mut all = Trust::verify_below(anchor, run).map_err(refused)?;
+    let mut walked = tidings_protocol::View::new(anchor.clone());
+    for statement in above {
+        walked.take_trust([statement], now).map_err(refused)?;
+        all.extend(walked.trust().map(|trust| trust.statement().clone()));
+    }
+    Ok(all)
 }
 
 /// What a watch has brought.
@@ -490,10 +499,4 @@ fn jitter(time: Duration) -> Duration {
         return time;
     }
     time.mul_f64(0.5 + (u64::from_le_bytes(octets) >> 11) as f64 / (1_u64 << 54) as f64)
-}
-
-/// When this device may apply a release (spec section 4.1.3).
-pub fn turn(statement: &Verified<Statement>, identity: &str) -> Option<tidings_protocol::Timestamp> {
-    let tidings_protocol::statement::Body::Release(release) = statement.body() else { return None };
-    release.rollout.as_ref().map(|r| rollout::turn(r, statement.channel(), statement.previous(), identity))
 }

@@ -22,6 +22,9 @@ pub enum Error {
         /// Why it failed.
         source: Box<Error>,
     },
+    /// Credentials or a CA were given, and the broker's address is one of clear text.
+    #[error("credentials or a CA were given, so that statements are posted over TLS only; use nntps:// instead of {0}")]
+    ClearText(Address),
     /// No broker is configured.
     #[error("no broker is configured")]
     NoBroker,
@@ -84,17 +87,15 @@ pub enum Error {
         /// Why.
         source: VerifyError,
     },
-    /// Two statements were signed for one place. Nothing more is taken from this channel until a checkpoint settles it.
-    #[error("{} {} is forked: {} and {} are both signed; the evidence is kept, and the namespace has to settle it with a checkpoint", .0.ours.channel(), .0.serial(), .0.ours.id(), .0.theirs.id())]
+    /// Two statements were signed for one place. A live beat decides, or a checkpoint.
+    #[error("{} {} is forked: {} and {} are both signed; the evidence is kept, and a beat or a checkpoint of the namespace has to decide", .0.ours.channel(), .0.serial(), .0.ours.id(), .0.theirs.id())]
     Fork(Box<Fork>),
     /// A release may not be applied now.
-    #[error("{channel} {serial} may not be applied now: {reason}")]
+    #[error("nothing of {channel} may be applied now: {reason} ({})", reason.requirement())]
     NotNow {
         /// The channel.
         channel: Channel,
-        /// The serial.
-        serial: Serial,
-        /// Which step refuses it.
+        /// Why.
         reason: Box<NotNow>,
     },
     /// Too few brokers could confirm.

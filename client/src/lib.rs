@@ -7,7 +7,7 @@
 //! use tidings_client::{Body, Device, Source};
 //!
 //! # async fn agent() -> Result<(), tidings_client::Error> {
-//! let source = Source::new(["nntps://news.example.org"], "baserock sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b")?;
+//! let source = Source::new(["nntps://news.example.org"], "baserock 1 sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b")?;
 //! let mut device = Device::open(source, ["baserock.os.stable"], "/var/lib/agent/tidings.state")?;
 //! for statement in device.poll().await? {
 //!     if let Body::Release(release) = statement.body() {
@@ -21,19 +21,21 @@
 //! The same [`Device`], with the same cursor, can be told instead of asking: [`Device::watch`].
 
 mod address;
-mod asking;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod clearance;
 mod clock;
 mod connection;
-mod deflate;
 mod delivery;
 mod device;
 mod error;
+pub mod file;
 pub mod keys;
 pub mod limits;
+mod outbox;
+mod poll;
 mod publisher;
+mod signed;
 mod slots;
 mod source;
 mod state;
@@ -41,13 +43,14 @@ mod survey;
 
 pub use address::{Address, AddressError};
 pub use clearance::Clearance;
-pub use clock::now;
+pub use clock::{Clock, now};
 pub use connection::{Connection, Group, Tls, TlsError};
-pub use deflate::Deflate;
 pub use delivery::{Delivered, Delivery, DeliveryError};
-pub use device::{Device, Pace, Start, turn};
+pub use device::{Device, Pace, Start};
 pub use error::{Error, explain};
+pub use outbox::{Outbox, OutboxError, OutboxLock, Settled};
 pub use publisher::{PublishError, Published, Publisher};
+pub use signed::{SignedError, SignedPlaces};
 pub use slots::{Slot, SlotError, Slots};
 pub use source::{Source, pauses};
 pub use state::{Monitor, State, StateError};
@@ -55,5 +58,9 @@ pub use survey::{Lookout, Seen, Survey, survey};
 pub use tidings_protocol::{
     Anchor, Channel, Head, Serial, Statement, Timestamp, Verified, View,
     statement::{Body, Release, Withdraw},
-    view::{Fork, clearance::NotNow, freshness::Freshness},
+    view::{
+        Fork, Now,
+        clearance::{Clear, NotNow, Profile},
+        freshness::Freshness,
+    },
 };

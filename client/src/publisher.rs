@@ -1,10 +1,9 @@
 //! The publisher's half: reads the head first, then offers a signed statement.
 
 use tidings_protocol::{
-    Channel, Head, Statement, Verified, View,
+    Channel, Head, Serial, Statement, Verified, View,
     log::{self, Place},
     nntp::{LostRace, Response, code},
-    statement::Kind,
     trust::Trust,
     view::Refusal,
 };
@@ -12,11 +11,12 @@ use tidings_protocol::{
 use tokio::time::timeout;
 
 use crate::{
-    Connection, Error, Source, State,
-    asking::refused,
+    Address, Connection, Error, OutboxError, Source, State,
     limits::{ASK, BACKLOG_OCTETS},
+    poll::refused,
     source::walk_trust,
     survey,
+    survey::list,
 };
 
 /// Why a statement was not published.
@@ -25,6 +25,9 @@ pub enum PublishError {
     /// The broker could not be used.
     #[error(transparent)]
     Client(#[from] Error),
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// Somebody else was first, or the statement was made for another head.
     #[error("the head of the channel is {} now; make and sign the statement anew to follow it", show(.0.as_ref()))]
     LostRace(Option<Head>),
@@ -69,7 +72,7 @@ impl Publisher {
     }
 
     async fn connect_one(source: &Source) -> Result<(Connection, State), Error> {
-        let mut connection = source.connect().await?;
+        let mut connection = source.connect_to_post().await?;
         let mut state = State::ephemeral(source.anchor());
         match walk_trust(&mut connection, &mut state).await {
             Ok(()) | Err(Error::NoTrustLog(_)) => Ok((connection, state)),
@@ -98,6 +101,51 @@ impl Publisher {
         Ok(trust.verify_run(channel, run).map_err(refused)?.statements.pop())
     }
 
+    /// The broker.
+    pub fn address(&self) -> &Address {
+        self.connection.address()
+    }
+
+    /// Everything that the origin has of a channel from a serial on, verified, oldest first; and the lowest serial that it has.
+    ///
+    /// # Errors
+    /// If the broker cannot be used, or its head is not proven.
+    pub async fn log(&mut self, channel: &Channel, from: Serial) -> Result<(Vec<Verified<Statement>>, u32), Error> {
+        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok((Vec::new(), 1)) };
+        let from = from.number().max(group.low);
+        let run = self.connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+        let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
+        let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
+        Ok((trust.verify_run(channel, run).map_err(refused)?.statements, group.low))
+    }
+
+    /// The lowest serial that the origin has of a channel.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn low(&mut self, channel: &Channel) -> Result<Option<u32>, Error> {
+        Ok(self.connection.group(channel, None).await?.map(|(group, _)| group.low))
+    }
+
+    /// The channels that the origin has in the namespace.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn channels(&mut self) -> Result<Vec<Channel>, Error> {
+        Ok(list(&mut self.connection, &self.source).await?.into_iter().map(|(channel, _)| channel).collect())
+    }
+
+    /// The newest beat of a channel, if the trust in force proves it: the next one names its channels first.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn beat(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+        match self.newest(channel).await {
+            Err(Error::Verify { .. }) => Ok(None),
+            newest => newest,
+        }
+    }
+
     /// Serial and id of the newest beat of a channel, signed by those who may sign beats there, or might once: what the next
     /// one has to follow, also when the key that signed the last one was taken away.
     ///
@@ -109,16 +157,18 @@ impl Publisher {
             Err(error @ Error::Verify { .. }) => error,
             Err(error) => return Err(error),
         };
-        let (anchor, known) = (self.source.anchor().clone(), self.trust().map_or(1, |trust| trust.serial().number()));
+        let (anchor, known) = (self.source.anchor().clone(), self.trust().map_or(0, |trust| trust.serial().number()));
         let log = anchor.namespace.trust_log();
         let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
         let last = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
         self.connection.group(&log, None).await?;
-        let statements = self.connection.articles(&log, 1..=known, BACKLOG_OCTETS).await?;
+        let statements = self.connection.articles(&log, anchor.head.serial.number()..=known, BACKLOG_OCTETS).await?;
         let mut walked = View::new(anchor);
         for statement in statements {
-            walked.take_trust([statement]).map_err(|(serial, source)| refused(&log, Refusal::Verify { serial, source }))?;
-            let proven = last.iter().find(|beat| walked.trust().is_some_and(|trust| trust.meets(Kind::Beat, beat)));
+            walked
+                .take_trust([statement], &self.state.now())
+                .map_err(|(serial, source)| refused(&log, Refusal::Verify { serial, source }))?;
+            let proven = last.iter().find(|beat| walked.trust().is_some_and(|trust| trust.check(beat).is_ok()));
             if let Some(beat) = proven {
                 return Ok(Some(beat.head()));
             }

@@ -3,12 +3,13 @@
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tidings_protocol::{Anchor, Channel, verify::VerifyError};
+use tidings_protocol::{Anchor, Channel, Serial, verify::VerifyError};
+use tokio::time::timeout;
 
 use crate::{
     Address, Connection, Error, State, Tls,
@@ -22,11 +23,11 @@ pub struct Source {
     pub(crate) anchor: Anchor,
     tls: Tls,
     account: Option<(String, String)>,
+    /// Whether certificates, a key or a password were given: then statements are posted over TLS only.
+    secured: bool,
     /// The broker that is asked first: the last that could be used.
     pub(crate) first: usize,
     received: Arc<AtomicU64>,
-    /// Brokers that one of ours has named when it had no room.
-    referred: Arc<Mutex<Vec<Address>>>,
 }
 
 impl Source {
@@ -44,22 +45,22 @@ impl Source {
             anchor: anchor.parse()?,
             tls: Tls::system()?,
             account: None,
+            secured: false,
             first: 0,
             received: Arc::default(),
-            referred: Arc::default(),
         })
     }
 
     /// The same with other roots for TLS.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
-        Self { tls, ..self }
+        Self { tls, secured: true, ..self }
     }
 
     /// The same with a name and a password, which brokers get over TLS only: for channels that not everybody may read.
     #[must_use]
     pub fn with_account(self, user: &str, password: &str) -> Self {
-        Self { account: Some((user.into(), password.into())), ..self }
+        Self { account: Some((user.into(), password.into())), secured: true, ..self }
     }
 
     #[cfg(feature = "bench")]
@@ -85,25 +86,32 @@ impl Source {
         self.open(self.address()).await
     }
 
-    /// The same; if it has no room or is away, a connection to one that it has named instead. Not where brokers are
-    /// counted or compared: one broker could so stand in for another.
+    /// As [`Source::connect`], to post statements.
     ///
     /// # Errors
-    /// If none can be used: why not the first.
-    pub(crate) async fn connect_or_referred(&self) -> Result<Connection, Error> {
-        let error = match self.connect().await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => error,
-        };
-        self.note_referrals(&error);
-        for address in self.referrals() {
-            match self.open(&address).await {
-                Ok(connection) => return Ok(connection),
-                // One step, no further: who knows where that would lead.
-                Err(error) => tracing::debug!(%address, %error, "a broker that was named instead cannot be used"),
-            }
+    /// Also if credentials or a CA were given, and the connection would be in clear text.
+    pub(crate) async fn connect_to_post(&self) -> Result<Connection, Error> {
+        if self.secured && !self.address().tls {
+            return Err(Error::ClearText(self.address().clone()));
         }
-        Err(error)
+        self.connect().await
+    }
+
+    /// Asks brokers in turn, the last good one first, until one has an answer; each for so long.
+    ///
+    /// # Errors
+    /// The last one's, with its address.
+    pub async fn any<T>(&mut self, each: Duration, ask: impl AsyncFn(Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let mut failed = Error::NoBroker;
+        for _ in 0..self.brokers.len() {
+            let one = async { ask(self.connect().await?).await };
+            match timeout(each, one).await.unwrap_or(Err(Error::Silent(each))) {
+                Ok(answer) => return Ok(answer),
+                Err(source) => failed = Error::Unreachable { address: self.address().clone(), source: Box::new(source) },
+            }
+            self.turn();
+        }
+        Err(failed)
     }
 
     async fn open(&self, address: &Address) -> Result<Connection, Error> {
@@ -114,22 +122,6 @@ impl Source {
         Ok(connection)
     }
 
-    /// [8.2-4]: remembers the brokers that a refusal names. They are believed as little as every other broker; one that is
-    /// asked over TLS sends nobody into clear text.
-    pub(crate) fn note_referrals(&self, error: &Error) {
-        let Error::Refused(response) = error else { return };
-        let tls = self.address().tls;
-        let named = response.referrals().filter_map(|text| text.parse::<Address>().ok()).filter(|address| address.tls || !tls);
-        let named: Vec<Address> = named.collect();
-        if !named.is_empty() {
-            *self.referred.lock().unwrap_or_else(PoisonError::into_inner) = named;
-        }
-    }
-
-    fn referrals(&self) -> Vec<Address> {
-        self.referred.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Octets that came from all brokers so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -137,7 +129,7 @@ impl Source {
 
     /// The same with one of its brokers alone.
     pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
-        self.brokers.iter().map(|broker| Self { brokers: vec![broker.clone()], first: 0, referred: Arc::default(), ..self.clone() })
+        self.brokers.iter().map(|broker| Self { brokers: vec![broker.clone()], first: 0, ..self.clone() })
     }
 
     /// The broker that is first now.
@@ -179,26 +171,31 @@ pub(crate) async fn walk_trust(connection: &mut Connection, state: &mut State) -
     };
     let walked = walk(connection, state, &log, group.high).await;
     if walked.as_ref().is_ok_and(|steps| *steps > 0) || walked.is_err() {
-        state.save_learnt()?;
+        state.save()?;
     }
     match walked {
-        // [3.3-1]: we stay with the trust before.
-        Err(Error::Verify { serial, source: VerifyError::Critical(field), .. }) if state.trust().is_some() => {
-            tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
+        // We stay with the trust before.
+        Err(Error::Verify { serial, source: VerifyError::Critical { field }, .. }) if state.trust().is_some() => {
+            warn_of_critical(&log, serial, &field);
             Ok(())
         }
         walked => walked.map(drop),
     }
 }
 
+pub(crate) fn warn_of_critical(log: &Channel, serial: Serial, field: &str) {
+    tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
+}
+
 async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, high: u32) -> Result<u32, Error> {
-    let first = state.trust().map_or(1, |trust| trust.serial().number() + 1);
+    let anchored = state.anchor().head.serial.number();
+    let first = state.trust().map_or(anchored, |trust| trust.serial().number() + 1);
     let mut from = first;
     while from <= high {
         let until = high.min(from + TRUST_CHUNK - 1);
         let chunk = connection.articles(log, from..=until, BACKLOG_OCTETS).await?;
         let refused = |(serial, source)| Error::Verify { channel: log.clone(), serial, source };
-        state.change(|view| view.take_trust(chunk)).map_err(refused)?;
+        state.change(|view, now| view.take_trust(chunk, now)).map_err(refused)?;
         from = until + 1;
     }
     state.trust().map(|_| from - first).ok_or_else(|| Error::NoTrustLog(log.clone()))

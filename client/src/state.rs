@@ -1,13 +1,12 @@
 //! What a device must not forget: its [`View`] of the namespace, in one file.
 //!
-//! [5.1-1]. One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is damaged is
+//! One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is damaged is
 //! refused with an explanation, and never reset silently (attack 87).
 
 use std::{
-    collections::BTreeMap,
     fs,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -17,14 +16,14 @@ use tidings_protocol::{
     Anchor, Channel, Digest, Head, Serial, Statement, Timestamp, Verified, View, bundle,
     statement::StatementError,
     trust::Trust,
-    view::{Fork, Known, News, freshness::Freshness},
+    view::{Fork, Known, Moment, News, Now, Withdrawal, freshness::Freshness},
 };
 
-use crate::{clock::SinceBoot, limits::STATE_OCTETS};
+use crate::{Clock, file, limits::STATE_OCTETS};
 
-const MAGIC: &str = "tidings-state 2";
-/// Read, and written as [`MAGIC`].
-const OLDER: &str = "tidings-state 1";
+const MAGIC: &str = "tidings-state 3";
+/// Of version 0.1, whose rules were others.
+const OLDER: [&str; 2] = ["tidings-state 1 ", "tidings-state 2 "];
 
 /// Why a state file cannot be used. It is left as it is.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +52,11 @@ pub enum StateError {
     /// It was written by a newer version.
     #[error("the state file {0} was written by a newer version of Tidings; use that one")]
     Newer(PathBuf),
+    /// It was written by version 0.1.
+    #[error(
+        "the state file {0} was written by Tidings 0.1, whose rules were others; move it away and begin anew with today's anchor (`NAMESPACE SERIAL ID`)"
+    )]
+    Older(PathBuf),
     /// Another device works with it.
     #[error("the state file {0} is in use by another program; each device needs its own")]
     InUse(PathBuf),
@@ -72,14 +76,24 @@ pub enum StateError {
 #[serde(deny_unknown_fields)]
 struct File {
     anchor: String,
-    /// The latest signed time that was seen.
-    floor: String,
-    /// A time, and when in the life of the machine that was.
-    #[serde(default)]
-    passed: Option<String>,
     trust: Option<String>,
+    /// When it was seen first.
+    trust_seen: Option<String>,
+    /// The newest beat of each beat channel.
+    #[serde(default)]
+    beat: Vec<FileBeat>,
+    /// Beats that checkpoints name.
+    #[serde(default)]
+    settled: Vec<String>,
     #[serde(default)]
     channel: Vec<FileChannel>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileBeat {
+    statement: String,
+    seen: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,21 +102,30 @@ struct FileChannel {
     name: String,
     head: Option<String>,
     statement: Option<String>,
-    /// The serial that was applied last.
-    applied: Option<String>,
-    /// The last serial that was applied of the branch that the head is on.
-    passed: Option<String>,
-    /// The withdrawal that was met last when something was to be applied.
-    stopped: Option<String>,
-    /// The withdrawal that has called back what was applied last.
-    recalled: Option<String>,
-    /// The checkpoint that the head is known to stand on.
-    stands_on: Option<String>,
-    /// The serials that the present beat and the next one must name.
+    /// What lies below the head, oldest first.
     #[serde(default)]
-    due: Vec<String>,
-    /// The other statement of a fork; ours, if it is not the one at the head any more.
+    links: Vec<String>,
+    /// The checkpoint that the head is known to stand on.
+    settled: Option<String>,
+    /// The last that was delivered.
+    delivered: Option<String>,
+    /// The release that was applied last.
+    applied: Option<String>,
+    /// The serial that the machine's image came with.
+    came_with: Option<String>,
+    #[serde(default)]
+    withdrawal: Vec<FileWithdrawal>,
+    /// The evidence of a fork that nothing has decided.
     fork: Option<FileFork>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileWithdrawal {
+    release: String,
+    by: String,
+    reason: String,
+    read: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,23 +139,55 @@ fn text(statement: &Statement) -> String {
     String::from_utf8_lossy(statement.octets()).into_owned()
 }
 
-fn head(text: &str) -> Option<Head> {
-    let (serial, id) = text.split_once(' ')?;
-    Some(Head { serial: serial.parse().ok()?, id: id.parse().ok()? })
+fn read_statement(text: &str) -> Result<Statement, String> {
+    Statement::parse(text.as_bytes()).map_err(|e: StatementError| e.to_string())
+}
+
+fn read_head(text: &str) -> Result<Head, String> {
+    let head = || {
+        let (serial, id) = text.split_once(' ')?;
+        Some(Head { serial: serial.parse().ok()?, id: id.parse().ok()? })
+    };
+    head().ok_or_else(|| format!("{text:?} is no serial and id"))
+}
+
+fn write_moment(moment: &Moment) -> String {
+    let clock = moment.clock.map_or("-".into(), |clock| clock.to_string());
+    format!("{} {clock} {} {:016x}", moment.time, moment.monotonic, moment.boot)
+}
+
+fn read_moment(text: &str) -> Result<Moment, String> {
+    let moment = || {
+        let mut parts = text.split(' ');
+        let time = parts.next()?.parse().ok()?;
+        let clock = match parts.next()? {
+            "-" => None,
+            clock => Some(clock.parse().ok()?),
+        };
+        let (monotonic, boot) = (parts.next()?.parse().ok()?, parts.next()?);
+        Some(Moment { time, clock, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
+    };
+    moment().ok_or_else(|| format!("{text:?} is no moment"))
 }
 
 impl FileChannel {
     fn write(channel: &Channel, known: &Known) -> Self {
+        let withdrawal = |kept: &Withdrawal| FileWithdrawal {
+            release: kept.release.to_string(),
+            by: kept.by.to_string(),
+            reason: kept.reason.clone(),
+            read: kept.read,
+        };
         Self {
             name: channel.to_string(),
             head: known.newest.as_ref().map(|statement| statement.head().to_string()),
             statement: known.newest.as_ref().map(text),
-            applied: known.applied.map(|serial| serial.to_string()),
-            passed: known.passed.map(|serial| serial.to_string()),
-            stopped: known.stopped.map(|serial| serial.to_string()),
-            recalled: known.recalled.map(|serial| serial.to_string()),
-            stands_on: known.stands_on.map(|head| head.to_string()),
-            due: [known.due.0, known.due.1].map(|serial| serial.map_or("-".into(), |serial| serial.to_string())).into(),
+            links: known.links.iter().map(ToString::to_string).collect(),
+            settled: known.settled.map(|head| head.to_string()),
+            delivered: known.delivered.map(|head| head.to_string()),
+            applied: known.applied.as_ref().map(text),
+            came_with: known.came_with.map(|serial| serial.to_string()),
+            withdrawal: known.withdrawals.iter().map(withdrawal).collect(),
             fork: known.fork.as_ref().map(|fork| FileFork {
                 ours: text(&fork.ours),
                 theirs: std::iter::once(&fork.theirs).chain(&fork.above).map(text).collect(),
@@ -141,29 +196,34 @@ impl FileChannel {
     }
 
     fn read(self) -> Result<(Channel, Known), String> {
-        let statement = |text: String| Statement::parse(text.as_bytes()).map_err(|e: StatementError| e.to_string());
         let channel: Channel = self.name.parse().map_err(|_| "its name is no channel")?;
-        let newest = self.statement.map(statement).transpose()?;
-        let fits = newest.as_ref().is_none_or(|s| *s.channel() == channel) && newest.as_ref().map(|s| s.head().to_string()) == self.head;
-        if !fits {
+        let newest = self.statement.as_deref().map(read_statement).transpose()?;
+        let applied = self.applied.as_deref().map(read_statement).transpose()?;
+        let here = |statement: &Statement| *statement.channel() == channel;
+        if newest.as_ref().map(|s| s.head().to_string()) != self.head || !newest.iter().chain(&applied).all(here) {
             return Err("its head is not the statement that is kept".into());
         }
         let fork = self.fork.map(|fork| {
             let mut branch = bundle::parse(fork.theirs.as_bytes()).map_err(|e| e.to_string())?;
             let theirs = branch.remove(0);
-            Ok::<_, String>(Fork { ours: statement(fork.ours)?, theirs, above: branch })
+            Ok::<_, String>(Fork { ours: read_statement(&fork.ours)?, theirs, above: branch })
         });
-        let fork = fork.transpose()?;
-        let serial = |text: Option<String>| text.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose();
-        let (applied, passed) = (serial(self.applied)?, serial(self.passed)?);
-        let (stopped, recalled) = (serial(self.stopped)?, serial(self.recalled)?);
-        let stands_on = self.stands_on.map(|text| head(&text).ok_or("its checkpoint is no head")).transpose()?;
-        let due = |at: usize| match self.due.get(at).map(String::as_str) {
-            None | Some("-") => Ok(None),
-            Some(text) => text.parse::<Serial>().map(Some).map_err(|e| e.to_string()),
+        let withdrawal = |kept: FileWithdrawal| {
+            let by = kept.by.parse::<Serial>().map_err(|e| e.to_string())?;
+            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason, read: kept.read })
         };
-        let due = (due(0)?, due(1)?);
-        Ok((channel, Known { newest, fork, stands_on, due, applied, passed, stopped, recalled }))
+        let head = |text: Option<String>| text.as_deref().map(read_head).transpose();
+        let known = Known {
+            newest,
+            links: self.links.iter().map(|text| read_head(text)).collect::<Result<_, _>>()?,
+            settled: head(self.settled)?,
+            fork: fork.transpose()?,
+            withdrawals: self.withdrawal.into_iter().map(withdrawal).collect::<Result<_, _>>()?,
+            applied,
+            came_with: self.came_with.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?,
+            delivered: head(self.delivered)?,
+        };
+        Ok((channel, known))
     }
 }
 
@@ -172,53 +232,36 @@ pub struct State {
     path: Option<PathBuf>,
     /// Held as long as the state is in use, so that two devices do not take each other back.
     _lock: Option<fs::File>,
-    seen: Seen,
-    /// What is durable of channels whose news are not in safe hands yet.
-    held: BTreeMap<Channel, Option<Known>>,
-    shared: Arc<ArcSwap<Seen>>,
-}
-
-/// A view, and what time it is there.
-#[derive(Clone)]
-struct Seen {
+    /// The SHA-256 of what the file has, if this process has read or written it.
+    written: Option<Digest>,
     view: View,
-    /// A time, and when that was, so that time goes on from there even where no clock does.
-    base: (Timestamp, SinceBoot),
-    clock: fn() -> Timestamp,
-}
-
-impl Seen {
-    /// [5.1-3]: what the clock shows, or the floor and what has passed since it was raised.
-    fn now(&self) -> Timestamp {
-        (self.clock)().max(self.passed())
-    }
-
-    fn passed(&self) -> Timestamp {
-        self.base.0.plus(self.base.1.elapsed_seconds())
-    }
+    clock: Clock,
+    shared: Arc<ArcSwap<View>>,
 }
 
 /// Tells how fresh a device's channels are while the device itself is busy watching. Cheap to clone.
 #[derive(Clone)]
-pub struct Monitor(Arc<ArcSwap<Seen>>);
+pub struct Monitor {
+    view: Arc<ArcSwap<View>>,
+    clock: Clock,
+}
 
 impl Monitor {
-    /// The state of a channel at this moment (spec section 5.5).
+    /// The state of a channel at this moment.
     pub fn freshness(&self, channel: &Channel) -> Freshness {
-        let seen = self.0.load();
-        seen.view.freshness(channel, seen.now())
+        self.view.load().freshness(channel, &self.clock.now())
     }
     /// Serial and id of the newest statement of a channel.
     pub fn head(&self, channel: &Channel) -> Option<Head> {
-        self.0.load().view.head(channel)
+        self.view.load().head(channel)
     }
 }
 
 impl State {
     fn new(anchor: &Anchor) -> Self {
-        let seen = Seen { view: View::new(anchor.clone()), base: (Timestamp::from_seconds(0), SinceBoot::now()), clock: crate::now };
-        let shared = Arc::new(ArcSwap::from_pointee(seen.clone()));
-        Self { path: None, _lock: None, seen, held: BTreeMap::new(), shared }
+        let view = View::new(anchor.clone());
+        let shared = Arc::new(ArcSwap::from_pointee(view.clone()));
+        Self { path: None, _lock: None, written: None, view, clock: Clock::system(), shared }
     }
 
     /// A state that ends with the process.
@@ -228,10 +271,8 @@ impl State {
 
     /// The same with another clock than the system's.
     #[must_use]
-    pub fn with_clock(mut self, clock: fn() -> Timestamp) -> Self {
-        self.seen.clock = clock;
-        self.share();
-        self
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// The state in a file, or a new one if there is no such file.
@@ -271,10 +312,12 @@ impl State {
         }
         let damaged = |reason: &str| StateError::Damaged { path: path.clone(), reason: reason.into() };
         let (first, rest) = text.split_once('\n').ok_or_else(|| damaged("it has no first line"))?;
-        let known = [MAGIC, OLDER].into_iter().find_map(|magic| first.strip_prefix(magic)?.strip_prefix(' '));
-        let Some(sum) = known else {
-            let newer = first.starts_with("tidings-state ");
-            return Err(if newer { StateError::Newer(path) } else { damaged("its first line is not that of a state file") });
+        let Some(sum) = first.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(' ')) else {
+            return Err(match () {
+                () if OLDER.iter().any(|older| first.starts_with(older)) => StateError::Older(path),
+                () if first.starts_with("tidings-state ") => StateError::Newer(path),
+                () => damaged("its first line is not that of a state file"),
+            });
         };
         if sum != Digest::of(rest.as_bytes()).to_string() {
             return Err(damaged("its SHA-256 is not the one in its first line"));
@@ -283,143 +326,117 @@ impl State {
         if file.anchor != anchor.to_string() {
             return Err(StateError::OtherAnchor { path, expected: anchor.clone(), found: file.anchor });
         }
-        let floor = file.floor.parse().map_err(|_| damaged("its floor is no time"))?;
-        let resume = |text: String| {
-            let statement = Statement::parse(text.as_bytes()).map_err(|e| damaged(&format!("trust: {e}")))?;
-            Trust::resume(&anchor.namespace, statement).map_err(|e| damaged(&format!("trust: {e}")))
-        };
-        state.seen.view = state.seen.view.resume(file.trust.map(resume).transpose()?, floor);
-        // Time that has passed since, in this life of the machine, has passed.
-        let base = |text: String| {
-            let (time, moment) = text.split_once(' ')?;
-            Some((time.parse().ok()?, SinceBoot::read(moment)?))
-        };
-        state.seen.base = file.passed.and_then(base).unwrap_or((floor, SinceBoot::now()));
-        for channel in file.channel {
-            let name = channel.name.clone();
-            let (channel, known) = channel.read().map_err(|why| damaged(&format!("{name}: {why}")))?;
-            state.seen.view.resume_channel(channel, known);
-        }
+        state.view = file.read(anchor).map_err(|why| damaged(&why))?;
         state.share();
         Ok(state)
     }
 
     /// The anchor.
     pub fn anchor(&self) -> &Anchor {
-        self.seen.view.anchor()
+        self.view.anchor()
     }
     /// The trust in force, once it is known.
     pub fn trust(&self) -> Option<&Trust> {
-        self.seen.view.trust()
+        self.view.trust()
     }
-    /// The newest statement of a channel that was verified, as far as the trust in force can prove it.
-    pub fn newest(&self, channel: &Channel) -> Option<&Verified<Statement>> {
-        self.seen.view.newest(channel)
+    /// The newest statement of a channel, if the trust in force proves it by its own signatures or as a checkpoint.
+    pub fn newest(&self, channel: &Channel) -> Option<Verified<Statement>> {
+        self.view.newest(channel)
     }
     /// Serial and id of the newest statement of a channel: the cursor of poll and watch alike.
     pub fn head(&self, channel: &Channel) -> Option<Head> {
-        self.seen.view.head(channel)
-    }
-    /// The latest signed time that was seen: it cannot be earlier now (attack 21).
-    pub fn floor(&self) -> Timestamp {
-        self.seen.view.floor()
+        self.view.head(channel)
     }
     /// All that is known.
     pub fn view(&self) -> &View {
-        &self.seen.view
+        &self.view
     }
-    /// The time that counts here: that of the clock, or the floor and what has passed since (spec section 5.1).
-    pub fn now(&self) -> Timestamp {
-        self.seen.now()
+    /// What the clocks show.
+    pub fn now(&self) -> Now {
+        self.clock.now()
     }
-    /// What the clock shows.
-    pub(crate) fn clock(&self) -> Timestamp {
-        (self.seen.clock)()
+    /// The time that counts for a channel.
+    pub fn time(&self, channel: &Channel) -> Timestamp {
+        self.view.time(channel, &self.now())
     }
-    /// The state of a channel at this moment (spec section 5.5).
+    /// The state of a channel at this moment.
     pub fn freshness(&self, channel: &Channel) -> Freshness {
-        self.seen.view.freshness(channel, self.now())
+        self.view.freshness(channel, &self.now())
     }
     /// Tells the same from anywhere.
     pub fn monitor(&self) -> Monitor {
-        Monitor(self.shared.clone())
+        Monitor { view: self.shared.clone(), clock: self.clock.clone() }
     }
 
     fn share(&self) {
-        self.shared.store(Arc::new(self.seen.clone()));
+        self.shared.store(Arc::new(self.view.clone()));
     }
 
     /// Changes what is known, in memory alone until [`State::save`].
-    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut View) -> T) -> T {
-        let (before, trust) = (self.seen.view.floor(), self.seen.view.trust().map(Trust::serial));
-        let result = change(&mut self.seen.view);
-        // A later time moves it on, an earlier one than has passed does not hold it up; only trust takes it back.
-        let floor = self.seen.view.floor();
-        if floor < before || floor > self.seen.passed() || trust != self.seen.view.trust().map(Trust::serial) {
-            self.seen.base = (floor, SinceBoot::now());
-        }
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut View, &Now) -> T) -> T {
+        let result = change(&mut self.view, &self.clock.now());
         self.share();
         result
     }
 
-    /// Takes note of a release that was applied, durably; news that are not in safe hands stay so.
-    pub(crate) fn note_applied(&mut self, channel: &Channel, serial: Serial) -> Result<(), StateError> {
-        self.change(|view| view.note_applied(channel, serial));
-        if let Some(Some(held)) = self.held.get_mut(channel) {
-            (held.applied, held.passed, held.recalled) = (Some(serial), Some(serial), None);
-        }
-        self.save_learnt()
+    /// Takes note of news: what is known moves on at once.
+    pub(crate) fn note<'a>(&mut self, news: impl IntoIterator<Item = &'a News>) {
+        self.change(|view, now| news.into_iter().for_each(|news| view.note(news, now)));
     }
 
-    /// Takes note of news, durably; if that fails, nothing has changed.
-    pub(crate) fn advance<'a>(&mut self, news: impl IntoIterator<Item = &'a News> + Clone) -> Result<(), StateError> {
-        let before = self.seen.clone();
-        self.note(news);
-        self.save().inspect_err(|_| {
-            self.seen = before;
-            self.held.clear();
-            self.share();
-        })
-    }
-
-    /// The same in memory alone, until [`State::save`].
-    pub(crate) fn note<'a>(&mut self, news: impl IntoIterator<Item = &'a News> + Clone) {
-        for news in news.clone() {
-            let known = self.seen.view.known(news.channel());
-            self.held.entry(news.channel().clone()).or_insert_with(|| known.cloned());
-        }
-        self.change(|view| news.into_iter().for_each(|news| view.note(news)));
-    }
-
-    /// Writes the file, since all news are in safe hands.
+    /// Writes the file, unless it is the same as before: a new one beside the old one, made durable, takes its place.
     pub(crate) fn save(&mut self) -> Result<(), StateError> {
-        let held = std::mem::take(&mut self.held);
-        self.save_learnt().inspect_err(|_| self.held = held)
+        let Some(path) = &self.path else { return Ok(()) };
+        let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
+        let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;
+        let digest = Digest::of(rest.as_bytes());
+        if self.written == Some(digest) {
+            return Ok(());
+        }
+        file::replace(
+            path,
+            format!(
+                "{MAGIC} {digest}
+{rest}"
+            )
+            .as_bytes(),
+            0o600,
+        )
+        .map_err(error("write"))?;
+        self.written = Some(digest);
+        Ok(())
+    }
+}
+
+impl File {
+    fn write(view: &View) -> Self {
+        let beat = |beat: &tidings_protocol::view::SeenBeat| FileBeat { statement: text(&beat.statement), seen: write_moment(&beat.seen) };
+        let channels = view.channels().filter_map(|channel| Some(FileChannel::write(channel, view.known(channel)?)));
+        Self {
+            anchor: view.anchor().to_string(),
+            trust: view.trust().map(|trust| text(trust.statement())),
+            trust_seen: view.trust_seen().as_ref().map(write_moment),
+            beat: view.beats().map(beat).collect(),
+            settled: view.trust().into_iter().flat_map(Trust::settled_beats).map(text).collect(),
+            channel: channels.collect(),
+        }
     }
 
-    /// Writes the file, but cursors whose news are not in safe hands stay where they were: a new file beside the old one,
-    /// made durable, takes its place.
-    pub(crate) fn save_learnt(&self) -> Result<(), StateError> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let durable = |channel: &Channel| match self.held.get(channel) {
-            Some(held) => held.clone(),
-            None => self.seen.view.known(channel).cloned(),
-        };
-        let channels = self.seen.view.channels().filter_map(|channel| Some(FileChannel::write(channel, &durable(channel)?)));
-        let file = File {
-            anchor: self.seen.view.anchor().to_string(),
-            floor: self.seen.view.floor().to_string(),
-            passed: Some(format!("{} {}", self.seen.base.0, self.seen.base.1)),
-            trust: self.seen.view.trust().map(|trust| text(trust.statement())),
-            channel: channels.collect(),
-        };
-        let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
-        let rest = toml::to_string(&file).map_err(|e| error("write")(io::Error::other(e)))?;
-        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(directory).map_err(error("write"))?;
-        write!(new, "{MAGIC} {}\n{rest}", Digest::of(rest.as_bytes())).map_err(error("write"))?;
-        new.as_file().sync_all().map_err(error("write"))?;
-        new.persist(path).map_err(|e| error("replace")(e.error))?;
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(error("replace"))
+    fn read(self, anchor: &Anchor) -> Result<View, String> {
+        let trust = self.trust.map(|text| Trust::resume(&anchor.namespace, read_statement(&text)?).map_err(|e| e.to_string()));
+        let seen = self.trust_seen.as_deref().map(read_moment).transpose()?;
+        let mut view = View::new(anchor.clone()).resume(trust.transpose().map_err(|why| format!("trust: {why}"))?, seen);
+        for text in self.settled {
+            view.take_settled_beat(read_statement(&text)?);
+        }
+        for beat in self.beat {
+            view.resume_beat(read_statement(&beat.statement)?, read_moment(&beat.seen)?);
+        }
+        for channel in self.channel {
+            let name = channel.name.clone();
+            let (channel, known) = channel.read().map_err(|why| format!("{name}: {why}"))?;
+            view.resume_channel(channel, known);
+        }
+        Ok(view)
     }
 }

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use crate::{
     Address, Connection, Error, Source, State,
-    asking::refused,
     limits::{BACKLOG_OCTETS, LOOK},
+    poll::refused,
     source::walk_trust,
 };
 
@@ -30,8 +30,6 @@ pub struct Seen {
     pub failed: Vec<(Channel, Error)>,
     /// The way that its newest statement of a channel has come, as it says: broker by broker, itself first.
     pub path: Option<String>,
-    /// What it says of itself: its upstreams, the members of its cluster. Nothing proves that.
-    pub standing: Vec<String>,
     /// How many brokers stand above it on that way; an origin has tier 0.
     pub tier: Option<usize>,
 }
@@ -39,7 +37,7 @@ pub struct Seen {
 impl Seen {
     fn nothing_of(address: &Address) -> Self {
         let (confirmed, failed) = (BTreeSet::new(), Vec::new());
-        Self { address: address.clone(), view: Err(Error::NoBroker), confirmed, failed, path: None, standing: Vec::new(), tier: None }
+        Self { address: address.clone(), view: Err(Error::NoBroker), confirmed, failed, path: None, tier: None }
     }
 }
 
@@ -67,7 +65,7 @@ impl Lookout {
         let mut all = Vec::new();
         for ((source, state), connection) in self.0.iter_mut().zip(connections) {
             if let Some(newest) = newest.as_ref().filter(|newest| state.trust().map(Trust::serial) < Some(newest.serial())) {
-                state.change(|view| *view = View::new(source.anchor().clone()).resume(Some(newest.clone()), view.floor()));
+                state.change(|view, _| *view = View::new(source.anchor().clone()).resume(Some(newest.clone()), view.trust_seen()));
             }
             let mut seen = Seen::nothing_of(source.address());
             let looked = match connection {
@@ -110,7 +108,7 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
     }
     let mut found = Vec::new();
     for channel in wanted {
-        match newest(&mut connection, state.view(), &channel).await {
+        match newest(&mut connection, state, &channel).await {
             Ok(news) => {
                 seen.confirmed.extend(news.is_some().then(|| channel.clone()));
                 found.extend(news);
@@ -123,13 +121,15 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
         }
     }
     state.note(&found);
-    if let Ok(listing) = connection.listing("LIST MOTD", code::LIST).await {
-        // The first line is about the broker itself, and is in the table.
-        seen.standing = listing.lines().skip(1).map(String::from).collect();
+    for news in &found {
+        // Nobody waits for what is only looked at.
+        if let Some(head) = state.head(news.channel()) {
+            state.change(|view, _| view.note_delivered(news.channel(), head));
+        }
     }
     // Of what was published last: the way that news take now.
     let channels = state.view().channels().filter_map(|channel| state.newest(channel));
-    if let Some(newest) = channels.filter(|statement| statement.kind() != Kind::Beat).max_by_key(|statement| statement.time()).cloned() {
+    if let Some(newest) = channels.filter(|statement| statement.kind() != Kind::Beat).max_by_key(|statement| statement.time()) {
         connection.group(newest.channel(), None).await?;
         if let Ok(listing) = connection.listing(&format!("HDR Path {}", newest.serial()), code::HDR).await
             && let Some((_, path)) = listing.lines().next().and_then(|line| line.split_once(' '))
@@ -142,22 +142,23 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
 }
 
 /// The newest statement, and what lies between only where a checkpoint wants it.
-async fn newest(connection: &mut Connection, view: &View, channel: &Channel) -> Result<Option<News>, Error> {
+async fn newest(connection: &mut Connection, state: &mut State, channel: &Channel) -> Result<Option<News>, Error> {
     let Some((group, _)) = connection.group(channel, None).await? else { return Ok(None) };
     let mut from = group.high;
     loop {
         let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
-        match view.examine(channel, run) {
+        let run = state.change(|view, _| view.judge(channel, run));
+        match run.and_then(|run| state.view().place(channel, run, false, &state.now())) {
             Ok(news) => return Ok(Some(news)),
-            Err(Refusal::ReadFrom(serial)) if serial.number() < from && serial.number() >= group.low => from = serial.number(),
-            Err(Refusal::NoTrust) => return Err(Error::NoTrustLog(view.anchor().namespace.trust_log())),
+            Err(Refusal::ReadFrom { serial }) if serial.number() < from && serial.number() >= group.low => from = serial.number(),
+            Err(Refusal::NoTrust) => return Err(Error::NoTrustLog(state.anchor().namespace.trust_log())),
             Err(refusal) => return Err(refused(channel, refusal)),
         }
     }
 }
 
 /// The channels of the namespace that a broker has, but for trust logs and beats, and their last serials.
-async fn list(connection: &mut Connection, source: &Source) -> Result<Vec<(Channel, u32)>, Error> {
+pub(crate) async fn list(connection: &mut Connection, source: &Source) -> Result<Vec<(Channel, u32)>, Error> {
     let namespace = &source.anchor().namespace;
     let listing = connection.listing(&format!("LIST ACTIVE {namespace}.*"), code::LIST).await?;
     let entry = |line: &str| {
@@ -192,19 +193,19 @@ impl Survey {
     ///
     /// # Errors
     /// If two brokers have different statements for its place, or one follows another than one that is known: a fork.
-    pub fn newest(&self, channel: &Channel) -> Result<Option<&Verified<Statement>>, Error> {
+    pub fn newest(&self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
         let forked =
             self.0.iter().flat_map(|seen| &seen.failed).find(|(failed, error)| failed == channel && matches!(error, Error::Fork(_)));
         if let Some((_, error)) = forked {
             return Err(Error::Survey(error.to_string()));
         }
-        let mut newest: Option<(&Address, &Verified<Statement>)> = None;
+        let mut newest: Option<(&Address, Verified<Statement>)> = None;
         for (address, view) in self.views() {
             let Some(statement) = view.newest(channel) else { continue };
-            match newest {
+            match &newest {
                 Some((other, known)) if known.serial() == statement.serial() && known.id() != statement.id() => {
                     return Err(Error::Survey(format!(
-                        "{channel} {} is forked: {other} has {}, {address} has {}; settle it with a checkpoint (`tidings trust change --checkpoint`)",
+                        "{channel} {} is forked: {other} has {}, {address} has {}; settle it with a checkpoint (`tidings trust edit`)",
                         known.serial(),
                         known.id(),
                         statement.id()
@@ -221,10 +222,10 @@ impl Survey {
     ///
     /// # Errors
     /// If they have not: which has what.
-    pub fn agreed(&self, channel: &Channel) -> Result<Option<&Verified<Statement>>, Error> {
+    pub fn agreed(&self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
         let newest = self.newest(channel)?;
-        let other = self.views().find(|(_, view)| view.newest(channel).map(|s| s.head()) != newest.map(|s| s.head()));
-        match (other, newest) {
+        let other = self.views().find(|(_, view)| view.newest(channel).map(|s| s.head()) != newest.as_ref().map(|s| s.head()));
+        match (other, &newest) {
             (Some((address, view)), Some(newest)) => {
                 let has = view.head(channel).map_or("none of it".into(), |head| head.serial.to_string());
                 Err(Error::Survey(format!(

@@ -1,4 +1,4 @@
-//! Serials, statement ids, heads and message-ids (spec sections 2 and 7).
+//! Serials, statement ids, heads and message-ids (spec part 1 and 7).
 
 use alloc::string::String;
 use core::{fmt, str::FromStr};
@@ -70,6 +70,10 @@ impl Digest {
     /// A digest computed elsewhere.
     pub fn from_octets(octets: [u8; 32]) -> Self {
         Self(octets)
+    }
+    /// The 32 octets.
+    pub fn octets(&self) -> &[u8; 32] {
+        &self.0
     }
     fn from_hex(hex: &str) -> Option<Self> {
         let mut octets = [0; 32];

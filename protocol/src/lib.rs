@@ -1,8 +1,8 @@
 //! Statements, trust, logs and the NNTP profile of Tidings, as pure functions of octets and time.
 //!
 //! ```text
-//! octets → statement → Verified<Statement> → log → View    (spec sections 3, 5, 6)
-//!                  ↘ article ↔ nntp                        (spec sections 7, 8)
+//! octets → statement → Verified<Statement> → log → View    (spec part 1, 5, 6)
+//!                  ↘ article ↔ nntp                        (spec part 4, 8)
 //! ```
 //!
 //! Nothing here opens a socket or a file, reads a clock or draws a random number. Without the default
@@ -35,12 +35,14 @@ pub mod view;
 mod id;
 mod keys;
 mod name;
+mod requirement;
 mod time;
 mod wildmat;
 
 pub use id::{Digest, Head, IdError, MessageId, Serial, StatementId};
 pub use keys::{KeyError, PublicKey, Signature, SigningKey};
 pub use name::{Anchor, Channel, NameError, Namespace, Pattern};
+pub use requirement::Requirement;
 pub use statement::{Statement, StatementError};
 pub use time::{TimeError, Timestamp};
 pub use verify::Verified;

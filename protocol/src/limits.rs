@@ -1,4 +1,4 @@
-//! Every limit of the protocol, with its name and its unit (spec section 10).
+//! Every limit of the protocol, with its name and its unit (spec part 8).
 //!
 //! The specification prints [`ALL`] as a table, and a test compares the two.
 
@@ -43,16 +43,18 @@ limits! {
     LISTING_OCTETS: usize = 16 * 1024 * 1024, "octets";
     /// A wildmat.
     WILDMAT_OCTETS: usize = 497, "octets";
-    /// Head lines of one beat; with more the beat is shared out over shards.
-    BEAT_HEADS_OCTETS: usize = 48 * 1024, "octets";
-    /// Shards of a beat.
-    BEAT_SHARDS: usize = 256, "channels";
+    /// Octets of a beat's `Head` lines: some 600 channels of ordinary names. What does not fit is not named.
+    BEAT_HEADS_OCTETS: usize = 60 * 1024, "octets";
     /// How long a beat is live at most, whatever its `Expires` says.
     BEAT_LIFE_SECONDS: u64 = 24 * 60 * 60, "seconds";
     /// How far ahead of a broker's clock the time of a new statement may be.
     FUTURE_SECONDS: u64 = 24 * 60 * 60, "seconds";
-    /// Other brokers that one refusal may name.
-    REFERRALS: usize = 4, "addresses";
+    /// Statements below its head that a device keeps by serial and id, to know what a beat names below the head.
+    CHAIN_LINKS: usize = 64, "statements";
+    /// Releases with the highest serials whose withdrawals a device keeps.
+    WITHDRAWALS: usize = 16, "releases";
+    /// Statements that prove a branch which is not signed at its lower end.
+    EVIDENCE: usize = 64, "statements";
     /// The longest silence of a watch: an event or a heartbeat comes at least so often.
     HEARTBEAT_SECONDS: u64 = 300, "seconds";
 }

@@ -1,9 +1,9 @@
-//! Names: channels, namespaces, role patterns, and the anchor that provisions a device (spec section 2).
+//! Names: channels, namespaces, role patterns, and the anchor that provisions a device (spec part 1).
 
 use alloc::{boxed::Box, string::String};
 use core::{borrow::Borrow, fmt, str::FromStr};
 
-use crate::{StatementId, limits::CHANNEL_OCTETS};
+use crate::{Head, limits::CHANNEL_OCTETS};
 
 /// Why a name was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +20,8 @@ pub enum NameError {
     /// A channel has a namespace and at least one part more.
     #[error("{0:?} has one part only; a channel is NAMESPACE.NAME…")]
     NoNamespace(String),
-    /// An anchor that is not `NAMESPACE sha256:HEX`.
-    #[error("an anchor is one line, `NAMESPACE sha256:` and 64 lower-case hex digits; this is {0:?}")]
+    /// An anchor that is not `NAMESPACE SERIAL sha256:HEX`.
+    #[error("an anchor is one line, `NAMESPACE SERIAL sha256:` and 64 lower-case hex digits; this is {0:?}")]
     Anchor(String),
     /// A role pattern that is not `*`, `NAME.*` or a channel.
     #[error("a role pattern is `*`, `NAME.*` or a channel; this is {0:?}")]
@@ -177,6 +177,15 @@ impl Pattern {
             None => *self.0 == *channel.as_str(),
         }
     }
+    /// [1-14]: the channel of the beats that a role with this pattern allows: `*` those in NAMESPACE`.beat`, `P.*` those in P`.beat`,
+    /// P being below the namespace. No other pattern has one.
+    pub fn beat_channel(&self, namespace: &Namespace) -> Option<Channel> {
+        if &*self.0 == "*" {
+            return Some(namespace.beat());
+        }
+        let prefix = self.0.strip_suffix(".*").filter(|prefix| below(&namespace.0, prefix))?;
+        alloc::format!("{prefix}.beat").parse().ok()
+    }
     /// Of two patterns that match one channel, the more specific has the larger value.
     pub fn specificity(&self) -> usize {
         // An exact name is longer than any `NAME.*` above it, counted without the star.
@@ -184,27 +193,31 @@ impl Pattern {
     }
 }
 
-/// The one line with which a device or broker is provisioned: a namespace and the id of its first trust statement.
+/// The one line with which a device or broker is provisioned: a namespace, and serial and id of one of its trust statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// The namespace.
     pub namespace: Namespace,
-    /// The id of statement 1 of its trust log.
-    pub id: StatementId,
+    /// The statement of its trust log with which trust begins.
+    pub head: Head,
 }
 
 impl FromStr for Anchor {
     type Err = NameError;
     fn from_str(line: &str) -> Result<Self, NameError> {
         let wrong = || NameError::Anchor(line.into());
-        let (namespace, id) = line.trim_ascii().split_once(' ').ok_or_else(wrong)?;
-        Ok(Self { namespace: namespace.parse()?, id: id.parse().map_err(|_| wrong())? })
+        let mut parts = line.trim_ascii().split(' ');
+        let (Some(namespace), Some(serial), Some(id), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(wrong());
+        };
+        let head = Head { serial: serial.parse().map_err(|_| wrong())?, id: id.parse().map_err(|_| wrong())? };
+        Ok(Self { namespace: namespace.parse()?, head })
     }
 }
 
 impl fmt::Display for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.namespace, self.id)
+        write!(f, "{} {}", self.namespace, self.head)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
 
 pub mod cables;
+pub mod clock;
 pub mod cluster;
 pub mod ensemble;
 pub mod http;
@@ -91,6 +92,7 @@ pub fn trust(root: &SigningKey, release: &SigningKey) -> anyhow::Result<Statemen
         keys: vec![key(root, "root"), key(release, "release")],
         roles: vec![role(Kind::Trust, "root")?, role(Kind::Release, "release")?, role(Kind::Withdraw, "release")?],
         checkpoints: vec![],
+        closed: vec![],
     };
     let draft = Draft { channel: format!("{NAMESPACE}.trust").parse()?, after: None, time: now(), trust: None, body: Body::Trust(rules) };
     Ok(draft.write()?.sign(root)?)
@@ -127,7 +129,7 @@ impl Fixture {
     pub fn in_directory(directory: &Path) -> anyhow::Result<Self> {
         let (root, release) = (keys::generate()?, keys::generate()?);
         let trust = trust(&root, &release)?;
-        let anchor = Anchor { namespace: NAMESPACE.parse()?, id: trust.id() };
+        let anchor = Anchor { namespace: NAMESPACE.parse()?, head: trust.head() };
         keys::write_private(&directory.join("root.key"), &root, None)?;
         keys::write_private(&directory.join("release.key"), &release, None)?;
         let fixture = Self {

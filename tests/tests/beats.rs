@@ -220,8 +220,8 @@ async fn attacks_81_84_a_command_applies_only_what_may_be_applied_and_gets_the_s
     let applied = run(&["1", "--", "tee", "what"]);
     assert!(applied.status.success(), "{applied:?}");
     assert_eq!(std::fs::read(fixture.directory.join("what")).unwrap(), release.octets());
-    assert_eq!(State::look(&state, &realm.anchor).unwrap().view().applied(&os()), Some(release.serial()));
-    let withdrawal: Statement = realm.withdraw(&os(), release.head(), release.serial(), None, &["stop"]);
+    assert_eq!(State::look(&state, &realm.anchor).unwrap().view().applied(&os()), Some(&release));
+    let withdrawal: Statement = realm.withdraw(&os(), release.head(), release.head(), &["stop"]);
     publisher.publish(&withdrawal).await.unwrap();
     let refused = run(&["1", "--", "touch", "never"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -303,7 +303,7 @@ async fn what_is_withdrawn_while_a_machine_waits_is_not_applied() {
         .spawn()
         .unwrap();
     until("it waits", async || others.list(&short).await.unwrap().contains("\nwaiting me ")).await;
-    publisher.publish(&realm.withdraw(&os(), release.head(), serial(1), None, &["ann"])).await.unwrap();
+    publisher.publish(&realm.withdraw(&os(), release.head(), release.head(), &["ann"])).await.unwrap();
     for (node, token) in [("a", a.token), ("b", b.token)] {
         others.free(&short, &name(node), token).await.unwrap();
     }

@@ -4,6 +4,8 @@
 mod costs;
 mod interop;
 mod setup;
+mod size;
+mod words;
 
 use std::{
     path::{Path, PathBuf},
@@ -93,6 +95,12 @@ enum Task {
         #[arg(long)]
         record: bool,
     },
+    /// Lines of code of each part, beside what it may have
+    Size {
+        /// Fail where there is more
+        #[arg(long)]
+        keep: bool,
+    },
     /// How large is what is shipped: the daemon, a device's program and memory, the verifier without the standard library
     Sizes,
     /// What publications, polls and deliveries cost while channels and statements grow to a million; takes some minutes
@@ -125,6 +133,9 @@ enum Task {
         seconds: u32,
     },
 }
+
+/// Words of the README.
+const README_WORDS: usize = 800;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
@@ -194,6 +205,7 @@ fn deny() -> anyhow::Result<()> {
 }
 
 fn spec() -> anyhow::Result<()> {
+    words::count()?;
     let python = setup::python(&["abnf==2.9.1", "cryptography==50.0.2"])?;
     run(command(&python).arg("spec/check.py"))?;
     run(command(&python).arg("interop/life.py"))?;
@@ -204,12 +216,20 @@ fn build() -> anyhow::Result<()> {
     run(&mut cargo("build --release --workspace"))
 }
 
-/// Every block of the README that is marked as part of the walk-through, in one shell, in a directory of its own.
+/// Every block of the README and of the guide's chapters that is marked as part of the walk-through, in one shell, in a directory
+/// of its own.
 fn readme() -> anyhow::Result<()> {
     build()?;
-    let text = std::fs::read_to_string(root().join("README.md"))?;
+    let guide = root().join("docs/guide");
+    let summary = std::fs::read_to_string(guide.join("SUMMARY.md"))?;
+    let chapters = summary.lines().filter(|line| line.starts_with("* [")).filter_map(|line| line.split_once("](")?.1.strip_suffix(')'));
+    let mut text = std::fs::read_to_string(root().join("README.md"))?;
+    ensure!(text.split_whitespace().count() <= README_WORDS, "the README has more than {README_WORDS} words");
+    for chapter in chapters {
+        text.push_str(&std::fs::read_to_string(guide.join(chapter)).with_context(|| format!("the guide has no {chapter}"))?);
+    }
     let blocks: Vec<&str> = text.split("```sh walkthrough\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    ensure!(blocks.len() >= 4, "the README has lost its walk-through");
+    ensure!(blocks.len() >= 10, "the README and the guide have lost their walk-through");
     let directory = root().join("target/readme");
     if directory.exists() {
         std::fs::remove_dir_all(&directory)?;
@@ -218,10 +238,12 @@ fn readme() -> anyhow::Result<()> {
     let mut path = root().join("target/release").into_os_string();
     path.push(":");
     path.push(setup::path());
-    println!("$ the walk-through of the README");
-    let status =
-        Command::new("timeout").args(["300", "bash", "-eux", "-c", &blocks.concat()]).current_dir(&directory).env("PATH", path).status()?;
-    ensure!(status.success(), "the walk-through of the README ended with {status}");
+    println!("$ the walk-through of the README and the guide");
+    let mut shell = Command::new("timeout");
+    shell.args(["300", "bash", "-eux", "-c", &blocks.concat()]).current_dir(&directory).env("PATH", path);
+    // What a person keeps below his home is not this test's.
+    let status = shell.env("XDG_STATE_HOME", directory.join("state")).status()?;
+    ensure!(status.success(), "the walk-through ended with {status}");
     Ok(())
 }
 
@@ -415,6 +437,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
         Task::Instructions { record } => costs::instructions(record),
+        Task::Size { keep } => size::print(keep),
         Task::Sizes => costs::sizes(),
         Task::Growth => build().and_then(|()| run(&mut trial("growth"))),
         Task::Peers { rounds, suites, page } => peers(rounds, &suites, page),

@@ -14,7 +14,7 @@ pub struct Config {
     pub name: String,
     /// Where the store lives.
     pub data_dir: PathBuf,
-    /// The anchors of the namespaces that it serves: `NAMESPACE sha256:HEX`.
+    /// The anchors of the namespaces that it serves: `NAMESPACE SERIAL sha256:HEX`.
     #[serde(default)]
     pub anchors: Vec<String>,
     /// Whether statements are taken from publishers.
@@ -38,9 +38,6 @@ pub struct Config {
     /// Who may read what; the first entry that matches a channel counts, and without one all may.
     #[serde(default)]
     pub access: Vec<AccessConfig>,
-    /// Brokers that are named to those who are refused for want of room.
-    #[serde(default)]
-    pub referrals: Vec<String>,
     /// Groups of machines that take turns going down.
     #[serde(default)]
     pub slot: Vec<SlotConfig>,
@@ -58,6 +55,9 @@ pub struct Config {
     /// Limits on what peers can make grow.
     #[serde(default)]
     pub limits: Limits,
+    /// What each namespace may use up.
+    #[serde(default)]
+    pub quota: Quota,
     /// The embedded store.
     #[serde(default)]
     pub store: StoreConfig,
@@ -119,9 +119,6 @@ pub struct MirrorConfig {
     /// How often an upstream without XWATCH is asked.
     #[serde(default = "default_poll")]
     pub poll_seconds: u64,
-    /// Whether what is asked for comes compressed, if upstream can do that: for thin links. Watches do not.
-    #[serde(default)]
-    pub compress: bool,
 }
 
 /// `[cluster]`
@@ -343,6 +340,18 @@ pub struct Limits {
     pub heartbeat_seconds: u64,
     /// For how long a channel that a feed has begun in the middle is not served, since what lies below may still come.
     pub gap_seconds: u64,
+    /// For how many days a channel is kept that is closed for good.
+    pub closed_days: u64,
+}
+
+/// `[quota]`: what each namespace may use up, so that none takes what others need.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quota {
+    /// Channels.
+    pub channels: usize,
+    /// Files of evidence: forks, and what has lost its place.
+    pub evidence: usize,
 }
 
 /// `[store]`
@@ -400,7 +409,14 @@ impl Default for Limits {
             handshake_seconds: 10,
             heartbeat_seconds: HEARTBEAT_SECONDS,
             gap_seconds: 3_600,
+            closed_days: 30,
         }
+    }
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { channels: 20_000, evidence: 256 }
     }
 }
 

@@ -150,6 +150,7 @@ async fn show() -> anyhow::Result<ExitCode> {
     say("\n4. Releases of real files: an image, its successor, and the delta between them.");
     let images = image::make(path)?;
     let mut count = 0;
+    let mut newest = None;
     for (version, summary, urgency, payloads) in [
         ("1.0", "the first image", Urgency::Routine, vec![images.first.clone()]),
         ("1.1", "closes a hole; as an image or as a delta", Urgency::Security, vec![images.second.clone(), images.delta.clone()]),
@@ -158,6 +159,7 @@ async fn show() -> anyhow::Result<ExitCode> {
         let statement = stage.release(version, summary, urgency, payloads).await?;
         see(&mut arrivals, &statement, since).await?;
         count += 1;
+        newest = Some(statement.head());
         if let Body::Release(release) = statement.body() {
             for payload in &release.payloads {
                 image::check(payload)?;
@@ -171,7 +173,7 @@ async fn show() -> anyhow::Result<ExitCode> {
     let size = image::apply(&images)?;
     say(format_args!("    the delta applied to 1.0 gives 1.1, octet for octet ({size})"));
     let since = Instant::now();
-    let statement = stage.withdraw(2, "1.1 does not boot on some machines", 1).await?;
+    let statement = stage.withdraw(newest.context("nothing was released")?, "1.1 does not boot on some machines").await?;
     see(&mut arrivals, &statement, since).await?;
     count += 1;
 
@@ -203,14 +205,26 @@ async fn show() -> anyhow::Result<ExitCode> {
         tokio::time::sleep(POLL).await;
     }
     say(format_args!("  {channel} is {}", careful.freshness(&channel)));
-    for (serial, version) in [("2", "1.1"), ("1", "1.0")] {
-        match careful.apply(&channel, serial.parse()?, async |_| Ok::<_, Error>(())).await {
-            Ok(()) => say(format_args!("  {version} may be applied")),
-            Err(error @ Error::NotNow { .. }) => say(format_args!("  {version}: {error}")),
+    match careful.target(&channel).await {
+        Err(error @ Error::NotNow { .. }) => say(format_args!("  {error}")),
+        Err(error) => return Err(error.into()),
+        Ok(_) => anyhow::bail!("a withdrawn release was cleared"),
+    }
+    say("  Going back is a new release with the old payload:");
+    let since = Instant::now();
+    let statement = stage.release("1.0+1", "the first image again", Urgency::Security, vec![images.first.clone()]).await?;
+    see(&mut arrivals, &statement, since).await?;
+    count += 1;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match careful.apply(&channel, statement.serial(), async |_| Ok::<_, Error>(())).await {
+            Ok(()) => break,
+            // The next beat covers it.
+            Err(Error::NotNow { .. }) if Instant::now() < until => tokio::time::sleep(POLL).await,
             Err(error) => return Err(error.into()),
         }
     }
-    ensure!(careful.state().view().applied(&channel).map(|serial| serial.number()) == Some(1), "a withdrawn release was applied");
+    say(format_args!("  {} is the release to run, and is applied", statement.serial()));
 
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     move_to_a_mirror(stage, path).await?;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tidings_client::{PublishError, Published, Publisher, Source, Statement, keys, now};
 use tidings_protocol::{
-    Anchor, PublicKey, Serial, SigningKey,
+    Anchor, Head, PublicKey, SigningKey,
     statement::{Body, Draft, Kind, NamedKey, Payload, Release, Role, TrustRules, Urgency, Withdraw},
 };
 
@@ -68,6 +68,7 @@ fn trust(root: &SigningKey, release: &SigningKey, beat: &SigningKey) -> anyhow::
             role(Kind::Beat, "beat")?,
         ],
         checkpoints: vec![],
+        closed: vec![],
     };
     let channel = format!("{NAMESPACE}.trust").parse()?;
     let draft = Draft { channel, after: None, time: now(), trust: None, body: Body::Trust(rules) };
@@ -92,7 +93,7 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         feed: vec![],
         peer: vec![],
         access: vec![],
-        referrals: vec![],
+        quota: Default::default(),
         slot: vec![],
         fleetlock: None,
         admin: Admin::default(),
@@ -109,7 +110,7 @@ impl Stage {
     /// A mirror under the origin; it is provisioned with the anchor alone.
     pub(super) fn mirror(&self, directory: &Path) -> anyhow::Result<Broker> {
         let upstreams = vec![format!("nntp://{}", self.broker.nntp[0])];
-        let mirror = MirrorConfig { upstreams, channels: "*".into(), login: Login::default(), poll_seconds: 1, compress: false };
+        let mirror = MirrorConfig { upstreams, channels: "*".into(), login: Login::default(), poll_seconds: 1 };
         let config = Config { mirror: Some(mirror), ..plain("mirror.invalid", directory.join("mirror"), &self.anchor) };
         Ok(Broker::bind(Settings::check(config, Path::new("the demonstration"))?)?)
     }
@@ -124,7 +125,7 @@ impl Stage {
         let beat = make_key(&beat_file)?;
         let first = trust(&root, &key, &beat)?;
         fs::write(directory.join("trust"), first.octets())?;
-        let anchor = Anchor { namespace: NAMESPACE.parse()?, id: first.id() };
+        let anchor = Anchor { namespace: NAMESPACE.parse()?, head: first.head() };
         fs::write(directory.join("anchor"), format!("{anchor}\n"))?;
         let (ca, tls) = certificates(directory)?;
         let config = Config {
@@ -173,9 +174,8 @@ impl Stage {
         self.publish(Body::Release(release)).await
     }
 
-    pub(super) async fn withdraw(&mut self, serial: u32, reason: &str, fallback: u32) -> anyhow::Result<Statement> {
-        let withdraws = Serial::new(serial).context("no serial")?;
-        self.publish(Body::Withdraw(Withdraw { withdraws, reason: reason.into(), fallback: Serial::new(fallback) })).await
+    pub(super) async fn withdraw(&mut self, withdraws: Head, reason: &str) -> anyhow::Result<Statement> {
+        self.publish(Body::Withdraw(Withdraw { withdraws, reason: reason.into() })).await
     }
 
     /// Offers a release that a stranger has signed.

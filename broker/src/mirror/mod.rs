@@ -16,13 +16,14 @@ use std::{
 };
 
 use tidings_client::{Address, pauses};
-use tidings_protocol::{Channel, Wildmat};
+use tidings_protocol::{Channel, Head, Statement, Wildmat, statement::Body};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Mirroring,
     limits::{MIRROR_CLAIM, MIRROR_PAUSE},
+    logging::Safe,
     login::{Credentials, LoginError},
     logs::Logs,
     shared::Shared,
@@ -199,6 +200,30 @@ impl Mirror {
         }
     }
 
+    /// What a beat names.
+    fn heads_of(&self, statement: &Statement) -> Vec<(Channel, Head)> {
+        match statement.body() {
+            Body::Beat(beat) => beat.heads.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where a beat that was stored names another statement than ours, its branch is asked for, also of those who had it wrong.
+    fn beat_has_come(&self, shared: &Shared, heads: &[(Channel, Head)]) {
+        let contradicts = |channel: &Channel, head: Head| {
+            let log = shared.logs.get(channel.as_str()).filter(|log| head.serial <= log.marks().head.serial);
+            log.is_some_and(|log| log.contradicts(head))
+        };
+        for (channel, head) in heads {
+            if self.takes(channel) && !channel.is_trust() && contradicts(channel, *head) {
+                for upstream in &self.upstreams {
+                    upstream.standing().wrong.remove(channel);
+                    upstream.ask_for(channel);
+                }
+            }
+        }
+    }
+
     /// Whether a log that we have may go on behind a hole: only if nobody has what follows our head. Of an upstream that is
     /// away, or numbers articles by itself, that is not known, and the hole has to have been there for a while.
     fn accepts_hole(&self, channel: &Channel, next: u32, patience: Duration) -> bool {
@@ -295,7 +320,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mirror: Arc<Mirror>, index: usize) 
             standing.looked = false;
             // Once, not at every attempt.
             if standing.trouble.as_ref() != Some(&why) {
-                tracing::warn!(upstream = %upstream.address, why, "this upstream cannot be followed; it is tried again, others are not affected");
+                tracing::warn!(upstream = %upstream.address, why = %Safe(&why), "this upstream cannot be followed; it is tried again, others are not affected");
             }
             standing.trouble = Some(why);
         }

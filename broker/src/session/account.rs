@@ -1,15 +1,17 @@
-//! Who the client is, and how the connection is carried: AUTHINFO (RFC 4643) and COMPRESS (RFC 8054).
+//! Who the client is: AUTHINFO (RFC 4643).
 
 use tidings_protocol::nntp::{Response, code};
 
 use super::{End, Session};
-use crate::limits::{COMPRESSED, LOGIN_PAUSE, LOGINS};
+use crate::{
+    limits::{LOGIN_PAUSE, LOGINS},
+    logging::Safe,
+};
 
 /// Why AUTHINFO is not for this connection.
 fn refusal(session: &Session) -> Option<Response> {
     let access = &session.shared().settings.access;
     match () {
-        () if session.stream.deflate.is_some() => Some(Response::new(code::NOT_PERMITTED, "not after COMPRESS")),
         () if session.stream.tls.is_none() => Some(Response::new(code::NEEDS_TLS, "a password is taken over TLS only")),
         () if !access.has_passwords() => Some(Response::new(code::NOT_PERMITTED, "nobody has a password here")),
         () => None,
@@ -46,7 +48,7 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
             Ok(())
         }
         None => {
-            tracing::warn!(peer = %session.place.peer, name, "a login has failed");
+            tracing::warn!(peer = %session.place.peer, name = %Safe(&name), "a login has failed");
             session.place.logins += 1;
             // Guessing is slow, also over many commands.
             tokio::time::sleep(LOGIN_PAUSE).await;
@@ -57,23 +59,4 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
             Ok(())
         }
     }
-}
-
-/// Everything after the answer is compressed, in both directions.
-pub(super) async fn compress(session: &mut Session) -> Result<(), End> {
-    if session.stream.deflate.is_some() {
-        session.respond(code::NOT_PERMITTED, "it is compressed already");
-        return Ok(());
-    }
-    let Some(counted) = session.shared().compressed.count_one(COMPRESSED) else {
-        session.respond(code::INTERNAL, "too many connections are compressed; go on without, or try again later");
-        return Ok(());
-    };
-    session.respond(code::COMPRESSED, "compressed from here on");
-    session.flush().await?;
-    // RFC 8054 section 2.2.2: COMPRESS is not pipelined, so that what is here already is compressed.
-    let raw = std::mem::take(&mut session.input);
-    session.stream.deflate = Some(Box::new(tidings_client::Deflate::new(raw)));
-    session.compressed = Some(counted);
-    Ok(())
 }

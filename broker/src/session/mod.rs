@@ -8,7 +8,15 @@ mod slots;
 
 pub(crate) use slots::{identity as slot_identity, names as certificate_names};
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
@@ -19,13 +27,15 @@ use tidings_protocol::{
         codec::{CodecError, Input, ServerCodec},
     },
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
 use crate::{
     access::Known,
-    connections::{Counted, Permit},
-    limits::{ARTICLE, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
+    append::Peer,
+    connections::Permit,
+    limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
+    logging::Safe,
     logs::Log,
     shared::Shared,
     stream::Stream,
@@ -42,8 +52,14 @@ struct Place {
     known: Known,
     /// Articles that were refused so far.
     refused: u32,
+    /// Statements that were put off so far.
+    put_off: u32,
+    /// Why the last of these were not taken.
+    last_refusal: Option<Response>,
     /// Logins that have failed.
     logins: u32,
+    /// Which connection this is.
+    number: Peer,
     _permit: Permit,
 }
 
@@ -69,10 +85,10 @@ pub(crate) struct Session {
     article_due: Option<(Instant, Purpose)>,
     /// The name that AUTHINFO USER has given.
     user: Option<String>,
-    /// While it is compressed.
-    compressed: Option<Counted>,
     /// Answers to what was sent by TAKETHIS, and to what came after it; in their order.
     pending: FuturesOrdered<BoxFuture<'static, Response>>,
+    /// The highest serial of each channel that is wanted from this peer.
+    promised: HashMap<Channel, u32>,
 }
 
 /// What an article is sent for.
@@ -101,7 +117,11 @@ impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, permit: Permit) -> Self {
         let certificate = stream.tls.as_ref().and_then(|tls| tls.peer_certificates()).and_then(|chain| chain.first());
         let known = shared.settings.access.who(peer.ip(), certificate.map(|der| &**der));
-        let place = Place { shared, peer, log: None, current: None, known, refused: 0, logins: 0, _permit: permit };
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let (refused, put_off, logins, last_refusal) = (0, 0, 0, None);
+        let place =
+            Place { shared, peer, log: None, current: None, known, refused, put_off, last_refusal, logins, number, _permit: permit };
         Self::resume(Box::new(place), stream, BytesMut::new())
     }
 
@@ -115,8 +135,8 @@ impl Session {
             output: Vec::new(),
             article_due: None,
             user: None,
-            compressed: None,
             pending: FuturesOrdered::new(),
+            promised: HashMap::new(),
         }
     }
 
@@ -130,7 +150,11 @@ impl Session {
 
     /// Serves until the client leaves, is cut off, or watches.
     pub(crate) async fn run(mut self) {
-        let last = match self.serve().await {
+        let ended = self.serve().await;
+        if ended.is_err() {
+            self.tell_of_refusals();
+        }
+        let last = match ended {
             Ok(joining) => return self.leave_to_watch(joining),
             Err(End::Quit) => Response::new(code::GOODBYE, "good-bye"),
             Err(End::Refused(why)) => why,
@@ -185,6 +209,11 @@ impl Session {
         let answered = tokio::select! {
             answer = pending.next() => Ok(answer),
             read = self.read(deadline) => read.map(|()| None),
+            () = sleep(FEED_STALL) => {
+                // It sends no more before it has answers.
+                self.shared().appender.stalled(self.place.number).await;
+                Ok(None)
+            }
         };
         self.pending = pending;
         let mut answer = answered?;
@@ -206,7 +235,10 @@ impl Session {
     fn respond_to_feed(&mut self, response: Response) -> Result<(), End> {
         match response.code {
             // RFC 4644 section 2.5.2: what may be taken later has no other answer than this.
-            code::UNAVAILABLE => return Err(End::Refused(response)),
+            code::UNAVAILABLE => {
+                self.note_put_off(&response);
+                return Err(End::Refused(response));
+            }
             code::TAKE_REFUSED => self.count_refusal(&response)?,
             _ => self.respond(response.code, response.text),
         }
@@ -216,12 +248,25 @@ impl Session {
     /// Answers with a refusal; one that is one too many ends the session (attacks 44 and 67).
     fn count_refusal(&mut self, response: &Response) -> Result<(), End> {
         self.place.refused += 1;
+        self.place.last_refusal = Some(response.clone());
         self.respond(response.code, &response.text);
         if self.place.refused < REFUSALS {
             return Ok(());
         }
         tracing::warn!(peer = %self.place.peer, name = self.name(), refused = REFUSALS, "a connection is closed that offered too much that was refused");
         Err(End::Refused(Response::new(code::UNAVAILABLE, "too many articles were refused here; what is wrong with them?")))
+    }
+
+    fn note_put_off(&mut self, response: &Response) {
+        self.place.put_off += 1;
+        self.place.last_refusal = Some(response.clone());
+    }
+
+    /// One line for all that was not taken from a connection: a line for each would be a flood (attack 108).
+    fn tell_of_refusals(&self) {
+        let Place { refused, put_off, last_refusal: Some(last), peer, .. } = &*self.place else { return };
+        let last = Safe(&last.text);
+        tracing::warn!(%peer, name = self.name(), refused, put_off, %last, "of what this connection has sent, so much was not taken");
     }
 
     /// What the log calls the client.
@@ -246,7 +291,7 @@ impl Session {
         let read = timeout_at(deadline, self.stream.read(&mut self.input));
         let read = tokio::select! {
             read = read => read,
-            () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, self.shared().refer("the broker is shutting down")))),
+            () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, "the broker is shutting down"))),
         };
         match read {
             Ok(Ok(0) | Err(_)) => Err(End::Gone),
@@ -264,28 +309,30 @@ impl Session {
                 self.respond(code, error);
                 Ok(())
             }
-            Input::Article(article) => {
-                let (peer, known) = (self.place.peer, self.place.known.clone());
-                match self.article_due.take().map(|(_, purpose)| purpose) {
-                    Some(Purpose::TakeThis(id)) => feeding::take_this(self, id, article).await,
-                    Some(Purpose::Ihave) => {
-                        let response = feeding::transfer(self.shared(), peer, &known, article).await;
-                        match response.code {
-                            code::TRANSFER_REFUSED => self.count_refusal(&response)?,
-                            _ => self.respond(response.code, response.text),
+            Input::Article(article) => match self.article_due.take().map(|(_, purpose)| purpose) {
+                Some(Purpose::TakeThis(id)) => feeding::take_this(self, id, article).await,
+                Some(Purpose::Ihave) => {
+                    let response = feeding::transfer(self, article).await;
+                    match response.code {
+                        code::TRANSFER_REFUSED => self.count_refusal(&response)?,
+                        _ => {
+                            if response.code == code::TRANSFER_LATER {
+                                self.note_put_off(&response);
+                            }
+                            self.respond(response.code, response.text);
                         }
-                        Ok(())
                     }
-                    Some(Purpose::Post) | None => {
-                        let response = posting::post(self.shared(), peer, article).await;
-                        match response.code {
-                            code::POSTED => self.respond(response.code, response.text),
-                            _ => self.count_refusal(&response)?,
-                        }
-                        Ok(())
-                    }
+                    Ok(())
                 }
-            }
+                Some(Purpose::Post) | None => {
+                    let response = posting::post(self, article).await;
+                    match response.code {
+                        code::POSTED => self.respond(response.code, response.text),
+                        _ => self.count_refusal(&response)?,
+                    }
+                    Ok(())
+                }
+            },
         }
     }
 
@@ -316,7 +363,6 @@ impl Session {
             Command::ModeStream => self.respond(code::STREAMING, "CHECK and TAKETHIS are welcome"),
             Command::AuthinfoUser(name) => account::user(self, name),
             Command::AuthinfoPass(password) => account::pass(self, password).await?,
-            Command::Compress => account::compress(self).await?,
             Command::Xslot(request) => slots::slot(self, request).await?,
             Command::Post => self.respond(code::POST_REFUSED, "this broker takes no statements; publish at the origin"),
             command => reading::answer(self, command).await?,
@@ -348,11 +394,6 @@ impl Session {
 
     /// What XWATCH asks for, unless it is answered with a refusal.
     fn watch(&mut self, targets: Vec<WatchTarget>) -> Option<Watch> {
-        if self.stream.deflate.is_some() {
-            // A row of the table has no room for a compressor, and what everybody gets is rendered once.
-            self.respond(code::WATCH_REFUSED, "not on a compressed connection; watch on another one");
-            return None;
-        }
         let mut watch = Watch::default();
         for target in targets {
             match target {
@@ -382,8 +423,7 @@ impl Session {
         let Some(counted) = watches.reserve() else {
             // Rare: the refusal is sent by a task of its own.
             let mut session = Self::resume(place, stream, input);
-            let why = session.shared().refer("too many watches, poll instead or try again later");
-            session.respond(code::WATCH_REFUSED, why);
+            session.respond(code::WATCH_REFUSED, "too many watches, poll instead or try again later");
             drop(session.shared().tasks.clone().spawn(session.run_boxed()));
             return;
         };

@@ -5,7 +5,7 @@
 //! | `v` | the layout's version |
 //! | `c` CHANNEL | low-water mark, head, when the channel began |
 //! | `s` CHANNEL NUL SERIAL (big-endian) | when it arrived, `Path`, statement |
-//! | `f` CHANNEL | its islands: highest and lowest serials of what is copied above the head and not visible yet |
+//! | `f` CHANNEL | its backfill: highest and lowest serial of what is stored above a gap and not visible yet |
 //! | `g` GROUP | version, and who of the group has slots |
 //! | `p` PEER NUL CHANNEL | the last serial that this peer of a feed has answered for |
 
@@ -129,12 +129,14 @@ impl Batch {
     pub(crate) fn remove_marks(&mut self, channel: &Channel) {
         self.take_out(channel_key(channel));
     }
-    /// Remembers what is copied of a channel and not visible yet: highest and lowest serials.
-    pub(crate) fn set_islands(&mut self, channel: &Channel, islands: impl Iterator<Item = (Serial, Serial)>) {
-        let value: Vec<u8> = islands.flat_map(|(top, lowest)| [top, lowest]).flat_map(|serial| serial.number().to_be_bytes()).collect();
-        match value.is_empty() {
-            true => self.take_out(island_key(channel)),
-            false => self.put(island_key(channel), value),
+    /// Remembers what is stored of a channel above a gap, and not visible yet: its highest and its lowest serial.
+    pub(crate) fn set_backfill(&mut self, channel: &Channel, backfill: Option<(Serial, Serial)>) {
+        match backfill {
+            None => self.take_out(backfill_key(channel)),
+            Some((top, lowest)) => {
+                let value = [top, lowest].iter().flat_map(|serial| serial.number().to_be_bytes()).collect();
+                self.put(backfill_key(channel), value);
+            }
         }
     }
     pub(crate) fn set_marks(&mut self, channel: &Channel, marks: &Marks) {
@@ -147,7 +149,7 @@ impl Batch {
     }
 }
 
-fn island_key(channel: &Channel) -> Vec<u8> {
+fn backfill_key(channel: &Channel) -> Vec<u8> {
     [b"f", channel.as_str().as_bytes()].concat()
 }
 
@@ -260,20 +262,17 @@ impl Store {
         self.prefix(b"c").map(read).collect()
     }
 
-    /// Every island: its channel, its highest and its lowest serial.
-    pub(crate) fn islands(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
+    /// Every backfill: its channel, its highest and its lowest serial.
+    pub(crate) fn backfills(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
         let mut all = Vec::new();
         for entry in self.prefix(b"f") {
             let (key, value) = entry?;
             let name = String::from_utf8_lossy(&key[1..]).into_owned();
-            let damaged = || StoreError::Damaged(name.clone());
-            let channel: Channel = name.parse().map_err(|_| damaged())?;
             let mut value = &*value;
-            while !value.is_empty() {
-                let mut serial = || Serial::new(u32::from_be_bytes(take(&mut value)?));
-                let (top, lowest) = serial().zip(serial()).ok_or_else(damaged)?;
-                all.push((channel.clone(), top, lowest));
-            }
+            let mut serial = || Serial::new(u32::from_be_bytes(take(&mut value)?));
+            let read = name.parse().ok().zip(serial().zip(serial()));
+            let (channel, (top, lowest)) = read.ok_or_else(|| StoreError::Damaged(name.clone()))?;
+            all.push((channel, top, lowest));
         }
         Ok(all)
     }

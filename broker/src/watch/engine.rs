@@ -1,4 +1,4 @@
-//! One loop and its table: [8.5-2] to [8.5-5].
+//! One loop and its table: [1-28], and [4-20] to [4-23].
 
 use std::{
     collections::HashSet,
@@ -348,7 +348,7 @@ impl Engine {
         // The socket finds its way back into tokio's poll here.
         let _runtime = self.runtime.enter();
         match TcpStream::from_std(socket.into()) {
-            Ok(socket) => guest.come_back(Stream { socket, tls, deflate: None }, input),
+            Ok(socket) => guest.come_back(Stream { socket, tls }, input),
             Err(error) => tracing::warn!(%peer, %error, "a watched connection could not go on"),
         }
     }

@@ -1,4 +1,4 @@
-//! Watches: subscribers that are told of statements as they come (spec section 8.5).
+//! Watches: subscribers that are told of statements as they come (spec part 4).
 //!
 //! A connection that watches leaves its session's task and becomes a row in a table: a socket, a cursor for each
 //! channel, nothing else. One loop per core walks its table. No queue, no timer and no buffer belongs to a

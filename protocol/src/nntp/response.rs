@@ -1,12 +1,9 @@
-//! Response codes and lines (RFC 3977 section 3.2; spec section 8.3).
+//! Response codes and lines (RFC 3977 section 3.2; spec part 4).
 
 use alloc::string::{String, ToString};
 use core::{fmt, str::FromStr};
 
-use crate::{
-    Head,
-    limits::{REFERRALS, RESPONSE_OCTETS},
-};
+use crate::{Head, limits::RESPONSE_OCTETS};
 
 /// The three digits that begin a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,7 +35,6 @@ codes! {
     READY_NO_POSTING = 201, "ready, posting not allowed";
     STREAMING = 203, "CHECK and TAKETHIS are understood";
     GOODBYE = 205, "the connection is about to be closed";
-    COMPRESSED = 206, "everything after this line is compressed";
     GROUP = 211, "count, low-water mark, head and name of the channel; after LISTGROUP its serials follow";
     LIST = 215, "the list follows";
     ARTICLE = 220, "number and message-id; headers and statement follow";
@@ -120,14 +116,6 @@ impl Response {
     }
 }
 
-impl Response {
-    /// [8.2-4]: other brokers that a refusal names, as they are written: `REASON; see URL URL…`. At most [`REFERRALS`].
-    pub fn referrals(&self) -> impl Iterator<Item = &str> {
-        let named = self.text.rsplit_once("; see ").map_or("", |(_, named)| named);
-        named.split_ascii_whitespace().take(REFERRALS)
-    }
-}
-
 impl FromStr for Response {
     type Err = ();
     fn from_str(line: &str) -> Result<Self, ()> {
@@ -172,14 +160,6 @@ mod tests {
         let response = Response::new(code::POST_FAILED, "\u{e4}".repeat(600));
         assert!(alloc::format!("{response}\r\n").len() <= RESPONSE_OCTETS);
         assert_eq!(Response::new(code::POST_FAILED, "a\r\n200 b").text, "a  200 b");
-    }
-
-    #[test]
-    fn a_refusal_may_name_others() {
-        let named = |text: &str| Response::new(code::UNAVAILABLE, text).referrals().map(String::from).collect::<Vec<_>>();
-        assert_eq!(named("too many; see nntps://a nntp://b:1"), ["nntps://a", "nntp://b:1"]);
-        assert!(named("too many connections").is_empty());
-        assert_eq!(named(&alloc::format!("x; see {}", "nntp://a ".repeat(40))).len(), REFERRALS);
     }
 
     #[test]

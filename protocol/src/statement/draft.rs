@@ -1,4 +1,4 @@
-//! From what a publisher wants to say to the text that is signed (spec section 3).
+//! From what a publisher wants to say to the text that is signed (spec part 1).
 
 use alloc::{
     string::{String, ToString},
@@ -106,7 +106,6 @@ impl Lines {
     fn withdraw(&mut self, withdraw: &Withdraw) {
         self.line("Withdraws", withdraw.withdraws);
         self.line("Reason", &withdraw.reason);
-        self.optional("Fallback", withdraw.fallback);
     }
 
     fn trust(&mut self, trust: &TrustRules) {
@@ -119,6 +118,9 @@ impl Lines {
         }
         for checkpoint in &trust.checkpoints {
             self.line("Checkpoint", format_args!("{} {}", checkpoint.channel, checkpoint.head));
+        }
+        for closed in &trust.closed {
+            self.line("Closed", closed);
         }
     }
 

@@ -1,6 +1,10 @@
-//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the signatures (spec section 3).
+//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the signatures (spec part 1).
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
 
 use nom::{
     IResult, Parser,
@@ -11,15 +15,15 @@ use nom::{
 
 use super::{
     Statement, StatementError,
-    kinds::{Beat, Body, Kind, Release, TrustRules, Withdraw},
+    kinds::{Beat, Body, Kind, Release, Role, TrustRules, Withdraw},
     value::{self, Parsed},
 };
 use crate::{
-    Channel, Serial, Signature, StatementId, Timestamp,
+    Channel, Head, Serial, Signature, StatementId, Timestamp,
     limits::{FIELD_NAME_OCTETS, LINE_OCTETS, SIGNATURES, STATEMENT_OCTETS},
 };
 
-// Requirements [3.1-1] to [3.1-6], [3.2-1] to [3.2-3], and the rules of section 4 are kept here, and nowhere else.
+// Requirements [1-2] to [1-12], and the rules of the tables of fields are kept here, and nowhere else.
 
 /// The fields of each kind, after the fixed ones; a known field in a statement of another kind is refused.
 const FIELDS: &[(Kind, &[&str])] = &[
@@ -27,8 +31,8 @@ const FIELDS: &[(Kind, &[&str])] = &[
         Kind::Release,
         &["Version", "Summary", "Details", "Urgency", "Target", "Barrier", "Not-Before", "Deadline", "Rollout", "Slot", "Apply", "Payload"],
     ),
-    (Kind::Withdraw, &["Withdraws", "Reason", "Fallback"]),
-    (Kind::Trust, &["Expires", "Key", "Role", "Checkpoint"]),
+    (Kind::Withdraw, &["Withdraws", "Reason"]),
+    (Kind::Trust, &["Expires", "Key", "Role", "Checkpoint", "Closed"]),
     (Kind::Beat, &["Expires", "Head"]),
 ];
 
@@ -172,9 +176,9 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     }
     let critical = critical.unwrap_or_default();
     if let Some(field) = said.iter().find(|f| f.name == "Critical")
-        && let Some(missing) = critical.iter().find(|name| !said.iter().any(|f| f.name == **name))
+        && let Some(wrong) = critical.iter().find(|name| *name == "Critical" || !said.iter().any(|f| f.name == **name))
     {
-        return Err(field.error(format!("expected names of fields of this statement, found {missing:?}")));
+        return Err(field.error(format!("expected names of other fields of this statement, found {wrong:?}")));
     }
     let frame = Frame { end: fields.len() + 1 - signed_by.len(), channel: &channel, serial, time };
     let body = match kind {
@@ -190,7 +194,7 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     Ok(Statement { octets: octets.into(), signed, id, channel, serial, previous, time, trust, critical, body, signatures })
 }
 
-/// [3.2-2]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
+/// [1-11]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
 fn check_name(field: &Field<'_>, kind: Kind) -> Result<(), StatementError> {
     let of_this_kind = FIELDS.iter().any(|(k, names)| *k == kind && names.contains(&field.name));
     if of_this_kind || field.name == "Critical" {
@@ -280,26 +284,21 @@ impl Frame<'_> {
     }
 
     fn withdraw(&self, fields: &[Field<'_>]) -> Result<Withdraw, StatementError> {
-        let (mut withdraws, mut reason, mut fallback) = (None, None, None);
+        let (mut withdraws, mut reason) = (None, None);
         for f in fields {
             match f.name {
-                "Withdraws" => f.once(&mut withdraws, value::serial, "a serial")?,
+                "Withdraws" => f.once(&mut withdraws, value::head, "SERIAL ID")?,
                 "Reason" => f.once(&mut reason, value::text, "text")?,
-                "Fallback" => f.once(&mut fallback, value::serial, "a serial")?,
                 _ => {}
             }
         }
-        self.earlier(fields, "Withdraws", withdraws)?;
-        self.earlier(fields, "Fallback", fallback)?;
-        if let Some(f) = fields.iter().find(|f| f.name == "Fallback" && fallback == withdraws) {
-            return Err(f.error("expected another serial than the one withdrawn"));
-        }
-        Ok(Withdraw { withdraws: self.required(withdraws, "Withdraws")?, reason: self.required(reason, "Reason")?, fallback })
+        self.earlier(fields, "Withdraws", withdraws.map(|head: Head| head.serial))?;
+        Ok(Withdraw { withdraws: self.required(withdraws, "Withdraws")?, reason: self.required(reason, "Reason")? })
     }
 
     fn trust(&self, fields: &[Field<'_>]) -> Result<TrustRules, StatementError> {
         let mut expires = None;
-        let mut rules = TrustRules { expires: self.time, keys: Vec::new(), roles: Vec::new(), checkpoints: Vec::new() };
+        let mut rules = TrustRules { expires: self.time, keys: Vec::new(), roles: Vec::new(), checkpoints: Vec::new(), closed: Vec::new() };
         for f in fields {
             match f.name {
                 "Expires" => f.once(&mut expires, value::time, "YYYY-MM-DDTHH:MM:SSZ")?,
@@ -311,20 +310,7 @@ impl Frame<'_> {
                     }
                     rules.keys.push(key);
                 }
-                "Role" => {
-                    let role = f.value(value::role, "KIND PATTERN THRESHOLD NAME…")?;
-                    if let Some(name) = role.names.iter().find(|name| !rules.keys.iter().any(|k| k.name == **name)) {
-                        return Err(f.error(format!("expected names of keys in the lines above, found {name:?}")));
-                    }
-                    let repeated = role.names.iter().enumerate().any(|(i, name)| role.names[..i].contains(name));
-                    if repeated || !(1..=role.names.len().min(SIGNATURES)).contains(&role.threshold) {
-                        return Err(f.error("expected distinct names, and a threshold from 1 to their number"));
-                    }
-                    if rules.roles.iter().any(|r| r.kind == role.kind && r.pattern == role.pattern) {
-                        return Err(f.error("expected one role for each kind and pattern"));
-                    }
-                    rules.roles.push(role);
-                }
+                "Role" => rules.roles.push(self.role(f, &rules)?),
                 "Checkpoint" => {
                     let checkpoint = f.value(value::checkpoint, "CHANNEL SERIAL ID")?;
                     if checkpoint.channel.is_trust() {
@@ -335,6 +321,16 @@ impl Frame<'_> {
                     }
                     rules.checkpoints.push(checkpoint);
                 }
+                "Closed" => {
+                    let closed = f.value(value::closed, "PATTERN [CHANNEL…]")?;
+                    if let Some(channel) = closed.except.iter().find(|channel| !closed.pattern.matches(channel)) {
+                        return Err(f.error(format!("expected channels that {} matches, found {channel}", closed.pattern)));
+                    }
+                    if rules.closed.contains(&closed) {
+                        return Err(f.error("expected each such line once"));
+                    }
+                    rules.closed.push(closed);
+                }
                 _ => {}
             }
         }
@@ -344,6 +340,25 @@ impl Frame<'_> {
             return Err(StatementError::new(self.end, "Role", format!("expected a trust role that covers {}", self.channel)));
         }
         Ok(rules)
+    }
+
+    fn role(&self, f: &Field<'_>, rules: &TrustRules) -> Result<Role, StatementError> {
+        let role = f.value(value::role, "KIND PATTERN THRESHOLD NAME…")?;
+        if let Some(name) = role.names.iter().find(|name| !rules.keys.iter().any(|k| k.name == **name)) {
+            return Err(f.error(format!("expected names of keys in the lines above, found {name:?}")));
+        }
+        let repeated = role.names.iter().enumerate().any(|(i, name)| role.names[..i].contains(name));
+        if repeated || !(1..=role.names.len().min(SIGNATURES)).contains(&role.threshold) {
+            return Err(f.error("expected distinct names, and a threshold from 1 to their number"));
+        }
+        if rules.roles.iter().any(|r| r.kind == role.kind && r.pattern == role.pattern) {
+            return Err(f.error("expected one role for each kind and pattern"));
+        }
+        let namespace = self.channel.as_str().strip_suffix(".trust").and_then(|name| name.parse().ok());
+        if role.kind == Kind::Beat && namespace.is_none_or(|namespace| role.pattern.beat_channel(&namespace).is_none()) {
+            return Err(f.error(format!("expected `*` or `NAME.*` below the namespace for beats, found {:?}", role.pattern.to_string())));
+        }
+        Ok(role)
     }
 
     fn beat(&self, fields: &[Field<'_>]) -> Result<Beat, StatementError> {

@@ -1,4 +1,4 @@
-//! What statements say, kind by kind (spec section 4).
+//! What statements say, kind by kind (spec part 1).
 //!
 //! These types are plain data: publishers fill them in for a [`super::Draft`], whose text is then read by the same
 //! grammar as everybody else's. Those inside a [`super::Statement`] have passed it.
@@ -183,12 +183,10 @@ pub struct Release {
 /// A release is called back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Withdraw {
-    /// The serial of the release.
-    pub withdraws: Serial,
+    /// Serial and id of the release: a withdrawal counts against this statement, on whatever branch it was met.
+    pub withdraws: Head,
     /// Why, for people.
     pub reason: String,
-    /// The serial of the release to go back to.
-    pub fallback: Option<Serial>,
 }
 
 /// A key with the name that roles use.
@@ -222,6 +220,22 @@ pub struct Checkpoint {
     pub head: Head,
 }
 
+/// Channels that are closed for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Which.
+    pub pattern: Pattern,
+    /// Which of these are not.
+    pub except: Vec<Channel>,
+}
+
+impl core::fmt::Display for Closed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}", self.pattern)?;
+        self.except.iter().try_for_each(|channel| write!(f, " {channel}"))
+    }
+}
+
 /// Who may say what in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustRules {
@@ -233,6 +247,8 @@ pub struct TrustRules {
     pub roles: Vec<Role>,
     /// Settled places of logs.
     pub checkpoints: Vec<Checkpoint>,
+    /// Channels that are closed for good.
+    pub closed: Vec<Closed>,
 }
 
 /// What was newest at the statement's time.

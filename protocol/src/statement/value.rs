@@ -1,4 +1,4 @@
-//! The grammars of field values, with nom (spec section 3.2 and appendix A).
+//! The grammars of field values, with nom (spec part 1 and appendix A).
 //!
 //! Each parser takes a whole value; [`super::grammar::Field::value`] refuses what is left over.
 
@@ -18,7 +18,7 @@ use nom::{
     sequence::{preceded, separated_pair, terminated},
 };
 
-use super::kinds::{Apply, Checkpoint, Kind, NamedKey, Payload, Role, Rollout, Target, Urgency};
+use super::kinds::{Apply, Checkpoint, Closed, Kind, NamedKey, Payload, Role, Rollout, Target, Urgency};
 use crate::{Channel, Digest, Head, Serial, StatementId, Timestamp, limits::TOKEN_OCTETS};
 
 pub(super) type Parsed<'a, T> = IResult<&'a str, T>;
@@ -175,10 +175,14 @@ pub(super) fn role(input: &str) -> Parsed<'_, Role> {
     map(fields, |(kind, pattern, threshold, names)| Role { kind, pattern, threshold, names }).parse(input)
 }
 
+pub(super) fn head(input: &str) -> Parsed<'_, Head> {
+    map(separated_pair(serial, char(' '), from_graphic), |(serial, id)| Head { serial, id }).parse(input)
+}
+
+pub(super) fn closed(input: &str) -> Parsed<'_, Closed> {
+    map((from_graphic, many0(preceded(char(' '), channel))), |(pattern, except)| Closed { pattern, except }).parse(input)
+}
+
 pub(super) fn checkpoint(input: &str) -> Parsed<'_, Checkpoint> {
-    map((terminated(channel, char(' ')), terminated(serial, char(' ')), from_graphic), |(channel, serial, id)| Checkpoint {
-        channel,
-        head: Head { serial, id },
-    })
-    .parse(input)
+    map(separated_pair(channel, char(' '), head), |(channel, head)| Checkpoint { channel, head }).parse(input)
 }

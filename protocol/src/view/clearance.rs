@@ -1,160 +1,304 @@
-//! Whether a release may be applied now: asked immediately before it is (spec section 5.6).
+//! The release to run: asked immediately before something is applied, and again before the machine goes down for it.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String};
 
-use super::{Refusal, View, freshness::Freshness};
+use super::{Now, View, Withdrawal, freshness::Freshness};
 use crate::{
-    Channel, Serial, Statement, Timestamp, Verified,
-    statement::{Body, Kind, Withdraw},
+    Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, rollout,
+    statement::{Body, Release},
+    trust::{Settled, Trust},
 };
 
-/// Why a release may not be applied now. Each is a step of spec section 5.6.
+/// What a device is: by this it knows what is for it, and when its turn comes.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// What makes it another one than the rest of the fleet. It is hashed, and never sent.
+    pub identity: String,
+    /// Its properties, which `Target` and `cohort` name.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Profile {
+    /// Whether a release is for this device: all selectors of one of its targets match, or it has no target.
+    pub fn matches(&self, release: &Release) -> bool {
+        let is = |(key, value): &(String, String)| self.properties.get(key) == Some(value);
+        release.targets.is_empty() || release.targets.iter().any(|target| target.iter().all(is))
+    }
+
+    /// From when on this device may apply a release: `Not-Before`, and its turn in the rollout unless the deadline comes first.
+    pub fn due(&self, statement: &Statement, release: &Release) -> Option<Timestamp> {
+        let turn = release.rollout.as_ref().map(|rollout| {
+            let cohort = rollout.cohort.as_ref().and_then(|key| self.properties.get(key));
+            let turn = rollout::turn(rollout, statement.channel(), statement.previous(), cohort.unwrap_or(&self.identity));
+            release.deadline.map_or(turn, |deadline| turn.min(deadline))
+        });
+        turn.max(release.not_before)
+    }
+}
+
+/// Why there is no release to run now; [`NotNow::requirement`] says by which requirement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotNow {
-    /// What the broker sent is refused, or proves a fork.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The broker does not have the head that is known, or not all from the release up to it.
-    #[error("{} (spec 5.6-1)", incomplete(*.from, *.head))]
-    Incomplete {
-        /// The release.
-        from: Serial,
-        /// The head.
-        head: Serial,
-    },
-    /// Forked, behind or stale.
-    #[error("{0} (spec 5.6-2)")]
-    NotCurrent(Freshness),
+    /// There is no trust yet.
+    #[error("the trust log has to be read first")]
+    NoTrust,
     /// The trust in force has expired.
-    #[error("the trust in force, {trust}, has expired at {expires}; the namespace has to renew it (spec 5.6-3)")]
+    #[error("the trust in force, {trust}, has expired at {expires}; the namespace has to renew it")]
     Expired {
         /// Its serial.
         trust: Serial,
         /// When.
         expires: Timestamp,
     },
-    /// Not a release.
-    #[error("{0} is no release (spec 5.6-4)")]
-    NoRelease(Serial),
-    /// A field that must be understood.
-    #[error("it calls the field {0:?} critical, which this version does not know (spec 5.6-4)")]
-    Critical(String),
+    /// The channel is closed.
+    #[error("{channel} is closed for good by trust {trust}")]
+    Closed {
+        /// The channel.
+        channel: Channel,
+        /// The trust in force.
+        trust: Serial,
+    },
+    /// What a checkpoint names is not at hand.
+    #[error("the checkpoint of this channel stands in beat {0}, which no broker has shown")]
+    Unsettled(Serial),
+    /// The channel is being read anew.
+    #[error("a checkpoint decides what this channel is: it has to be read from {0} on first")]
+    Restart(Serial),
+    /// Two statements stand in one place, and no beat can decide.
+    #[error("the channel is forked, and nobody signs beats for it: a checkpoint has to decide")]
+    Undecided,
+    /// Forked, behind or stale.
+    #[error("{0}")]
+    NotCurrent(Freshness),
+    /// A part of the log is missing.
+    #[error("the log at hand does not have everything from {from} to {head}: the broker is behind, or hides something")]
+    LogEnds {
+        /// The lowest serial that is wanted.
+        from: Serial,
+        /// The head.
+        head: Serial,
+    },
     /// It was called back.
-    #[error("it was withdrawn by {by}: {reason}{} (spec 5.6-5)", way_back(.fallback.as_ref()))]
+    #[error("{release} was withdrawn by {by}: {reason}")]
     Withdrawn {
+        /// The serial of the release.
+        release: Serial,
         /// The serial of the withdrawal.
         by: Serial,
         /// Why.
         reason: String,
-        /// The release to go back to.
-        fallback: Option<Serial>,
     },
-    /// `Not-Before` has not come.
-    #[error("it is not to be applied before {0} (spec 5.6-6)")]
-    Premature(Timestamp),
-    /// A later one was applied.
-    #[error("{0} was applied already, and no withdrawal that releasers have signed names this one as the way back (spec 5.6-7)")]
-    Older(Serial),
-    /// Another release comes first.
-    #[error("{0} has to be applied first (spec 5.6-8)")]
-    Barrier(Serial),
+    /// It has a field that must be understood.
+    #[error("{release} calls the field {field:?} critical, which this version does not know; a newer Tidings is needed")]
+    Critical {
+        /// The serial of the release.
+        release: Serial,
+        /// The field.
+        field: String,
+    },
+    /// Its barrier is no release for this device.
+    #[error("{release} asks for {barrier} to be applied first, which is no release for this device")]
+    Barrier {
+        /// The serial of the release.
+        release: Serial,
+        /// What it names.
+        barrier: Serial,
+    },
+    /// Another release is the one to run, or none.
+    #[error("{asked} is not the release to run now{}", other(*.run))]
+    Other {
+        /// What was asked for.
+        asked: Serial,
+        /// What is to be run.
+        run: Option<Serial>,
+    },
+    /// Its barrier is not due.
+    #[error("{release} asks for {barrier} to be applied first, which is not due before {due}")]
+    BarrierNotDue {
+        /// The serial of the release.
+        release: Serial,
+        /// What it names.
+        barrier: Serial,
+        /// When it is.
+        due: Timestamp,
+    },
 }
 
-fn incomplete(from: Serial, head: Serial) -> String {
-    match from > head {
-        true => alloc::format!("there is no {from}: the head that is known is {head}"),
-        false => alloc::format!("the broker does not have everything from {from} to {head}: it is behind, or hides something"),
+fn other(run: Option<Serial>) -> String {
+    run.map_or_else(String::new, |run| alloc::format!("; {run} is"))
+}
+
+impl NotNow {
+    /// The requirement that it is refused by.
+    pub fn requirement(&self) -> Requirement {
+        match self {
+            Self::NoTrust => Requirement::NoTrust,
+            Self::Expired { .. } => Requirement::Expired,
+            Self::Closed { .. } => Requirement::Closed,
+            Self::Unsettled(_) => Requirement::Unsettled,
+            Self::Restart(_) => Requirement::Restart,
+            Self::Undecided => Requirement::Undecided,
+            Self::NotCurrent(_) => Requirement::NotCurrent,
+            Self::LogEnds { .. } => Requirement::LogEnds,
+            Self::Withdrawn { .. } => Requirement::Withdrawn,
+            Self::Critical { .. } => Requirement::Critical,
+            Self::Other { .. } => Requirement::NoRelease,
+            Self::Barrier { .. } | Self::BarrierNotDue { .. } => Requirement::Barrier,
+        }
     }
 }
 
-fn way_back(serial: Option<&Serial>) -> String {
-    serial.map_or(String::new(), |serial| alloc::format!("; the way back is {serial}"))
-}
-
-fn withdrawals(statements: &[Verified<Statement>]) -> impl Iterator<Item = (Serial, &Withdraw)> {
-    statements.iter().filter_map(|statement| match statement.body() {
-        Body::Withdraw(withdraw) => Some((statement.serial(), withdraw)),
-        _ => None,
-    })
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clear {
+    /// This release is to be applied.
+    Apply(Verified<Statement>),
+    /// What was applied last is the release to run; none if there is none for this device yet.
+    Nothing {
+        /// The serial that was applied last.
+        applied: Option<Serial>,
+        /// When the next release that is known becomes due.
+        next: Option<(Serial, Timestamp)>,
+    },
 }
 
 impl View {
-    /// [5.6-1] to [5.6-8]: whether a release may be applied now, given everything from it up to the head that a broker
-    /// has sent this moment, oldest first.
+    /// The release to run in a channel: the newest that the live beat covers, that is for this device and due; or what it asks
+    /// to be applied first. `log` is what was read this moment: proven, oldest first, up to the head.
     ///
-    /// `clock` is what the clock shows, `now` the time that counts ([5.1-3]). It changes nothing; a fork and a withdrawal are
-    /// in the error, to be noted.
+    /// # Errors
+    /// Why there is none.
+    pub fn clear(&self, channel: &Channel, log: &[Verified<Statement>], profile: &Profile, now: &Now) -> Result<Clear, NotNow> {
+        let cover = self.cover(channel, now)?;
+        let time = self.time(channel, now);
+        let lowest = log.first().map_or(cover.serial, |first| first.serial());
+        let ends = |from: Serial| NotNow::LogEnds { from, head: cover.serial };
+        let complete = log.last().map(|last| last.head()) == self.head(channel) && log.iter().any(|s| s.head() == cover);
+        if !complete {
+            return Err(ends(cover.serial));
+        }
+        let applied = self.applied_in(channel, log);
+        let mut next = None;
+        let mut found = None;
+        for statement in log.iter().rev().filter(|statement| statement.serial() <= cover.serial) {
+            if Some(statement.serial()) < applied {
+                break;
+            }
+            let Body::Release(release) = statement.body() else { continue };
+            if !profile.matches(release) {
+                continue;
+            }
+            match profile.due(statement, release).filter(|due| *due > time) {
+                Some(due) => next = Some((statement.serial(), due)),
+                None => {
+                    found = Some((statement, release));
+                    break;
+                }
+            }
+        }
+        let Some((mut statement, mut release)) = found else {
+            // Nothing below what was applied is cleared, so that the log need not reach further.
+            let reaches = lowest == Serial::FIRST || applied.is_some_and(|applied| lowest <= applied);
+            return if reaches { Ok(Clear::Nothing { applied, next }) } else { Err(ends(Serial::FIRST)) };
+        };
+        loop {
+            let serial = statement.serial();
+            self.check_stopped(statement, log)?;
+            let Some(barrier) = release.barrier.filter(|barrier| applied < Some(*barrier)) else { break };
+            if barrier < lowest {
+                return Err(ends(barrier));
+            }
+            let wrong = || NotNow::Barrier { release: serial, barrier };
+            let there = log.iter().find(|statement| statement.serial() == barrier).ok_or_else(wrong)?;
+            let Body::Release(first) = there.body() else { return Err(wrong()) };
+            if !profile.matches(first) {
+                return Err(wrong());
+            }
+            if let Some(due) = profile.due(there, first).filter(|due| *due > time) {
+                return Err(NotNow::BarrierNotDue { release: serial, barrier, due });
+            }
+            (statement, release) = (there, first);
+        }
+        // Another statement of that serial is another release.
+        let known = self.known(channel).and_then(|known| known.applied.as_ref());
+        let done = known.map_or(applied == Some(statement.serial()), |known| applied.is_some() && known.head() == statement.head());
+        if done {
+            return Ok(Clear::Nothing { applied, next });
+        }
+        Ok(Clear::Apply(statement.clone()))
+    }
+
+    /// Whether what was begun may be finished although another release would be chosen now: the channel is as it has to be for any,
+    /// `log` has the release and all that lies above it up to the head, and nothing withdraws it.
     ///
     /// # Errors
     /// Why not.
-    pub fn clear(
-        &self,
-        channel: &Channel,
-        serial: Serial,
-        run: Vec<Statement>,
-        clock: Timestamp,
-        now: Timestamp,
-    ) -> Result<Verified<Statement>, NotNow> {
-        let known = self.head(channel).ok_or(NotNow::NotCurrent(Freshness::Stale { since: None }))?;
-        let trust = self.trust().ok_or(Refusal::NoTrust)?;
-        if self.fork(channel).is_some() {
-            return Err(NotNow::NotCurrent(Freshness::Forked));
+    pub fn may_finish(&self, statement: &Statement, log: &[Verified<Statement>], now: &Now) -> Result<(), NotNow> {
+        let (channel, serial) = (statement.channel(), statement.serial());
+        self.cover(channel, now)?;
+        let head = self.head(channel);
+        let there = log.iter().any(|there| there.head() == statement.head());
+        if !there || log.last().map(|last| last.head()) != head {
+            return Err(NotNow::LogEnds { from: serial, head: head.map_or(serial, |head| head.serial) });
         }
-        let news = self.examine(channel, run.clone())?;
-        let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?.statements;
-        let stopped = self.known(channel).and_then(|known| known.stopped);
-        let head = stopped.map_or(known.serial, |stopped| stopped.max(known.serial));
-        let mut seen = self.clone();
-        seen.note(&news);
-        let complete = run.first().is_some_and(|first| first.serial() == serial)
-            && run.iter().any(|s| s.head() == known)
-            && run.last().is_some_and(|last| last.serial() >= head)
-            && seen.doubt(channel).is_none();
-        if !complete {
-            return Err(NotNow::Incomplete { from: serial, head });
+        self.check_stopped(statement, log)
+    }
+
+    fn check_trust(&self, channel: &Channel, now: &Now) -> Result<&Trust, NotNow> {
+        let trust = self.trust().ok_or(NotNow::NoTrust)?;
+        if trust.rules().is_closed(channel) {
+            return Err(NotNow::Closed { channel: channel.clone(), trust: trust.serial() });
         }
-        // Every statement that was read must be the one that beats name, not only the highest.
-        if self.named(channel).is_some_and(|named| run.iter().any(|s| s.serial() == named.serial && s.id() != named.id)) {
-            return Err(NotNow::NotCurrent(Freshness::Forked));
-        }
-        let (freshness, time) = (seen.freshness(channel, now), seen.time(now));
-        // A namespace that signs no beats has decided to do without.
-        let unconfirmed = matches!(freshness, Freshness::Stale { .. }) && !self.promises_beats();
-        if !freshness.is_current() && !unconfirmed {
-            return Err(NotNow::NotCurrent(freshness));
-        }
-        if trust.is_expired(time) {
+        if trust.is_expired(self.time(channel, now)) {
             return Err(NotNow::Expired { trust: trust.serial(), expires: trust.rules().expires });
         }
-        let statement = &run[0];
-        let Body::Release(release) = statement.body() else { return Err(NotNow::NoRelease(serial)) };
-        if let Some(field) = statement.unknown_critical() {
-            return Err(NotNow::Critical(field.into()));
+        Ok(trust)
+    }
+
+    /// The last statement that may be installed from: what the live beat names, or the head where nobody promises beats.
+    fn cover(&self, channel: &Channel, now: &Now) -> Result<Head, NotNow> {
+        let trust = self.check_trust(channel, now)?;
+        if let Settled::Missing(beat) = trust.checkpoint(channel) {
+            return Err(NotNow::Unsettled(beat.serial));
         }
-        // To stop is one thing, to go back another: that takes those who may release (attack 14).
-        let by_releasers = |by: Serial| run.iter().any(|s| s.serial() == by && trust.meets(Kind::Release, s));
-        if let Some((by, withdraw)) = withdrawals(&run).filter(|(_, withdraw)| withdraw.withdraws == serial).last() {
-            let fallback = withdraw.fallback.filter(|_| by_releasers(by));
-            return Err(NotNow::Withdrawn { by, reason: withdraw.reason.clone(), fallback });
+        if let Some(from) = self.restart(channel) {
+            return Err(NotNow::Restart(from));
         }
-        // The floor keeps old things from looking fresh; that it makes young things look ripe is for those without a clock.
-        let begun = if clock >= trust.statement().time() { clock } else { time };
-        if let Some(start) = release.not_before.filter(|start| begun < *start) {
-            return Err(NotNow::Premature(start));
+        let freshness = self.freshness(channel, now);
+        let head = self.head(channel).ok_or(NotNow::NotCurrent(freshness))?;
+        if trust.beat_channel(channel).is_some() {
+            let live = self.live(channel, now).map(|(named, _)| named);
+            return live.filter(|_| freshness.is_current()).ok_or(NotNow::NotCurrent(freshness));
         }
-        let applied = self.applied(channel);
-        if let Some(applied) = applied.filter(|applied| *applied > serial) {
-            let way_back = |(by, withdraw): (Serial, &Withdraw)| {
-                withdraw.withdraws == applied && withdraw.fallback == Some(serial) && by_releasers(by)
-            };
-            if !withdrawals(&run).any(way_back) {
-                return Err(NotNow::Older(applied));
-            }
+        if freshness == Freshness::Forked { Err(NotNow::Undecided) } else { Ok(head) }
+    }
+
+    /// The serial of the release that was applied last, while it is proven: by its own signatures, in its place in the log, or as
+    /// checkpoint. Before anything was applied it is that which the image came with.
+    fn applied_in(&self, channel: &Channel, log: &[Verified<Statement>]) -> Option<Serial> {
+        let known = self.known(channel)?;
+        let Some(applied) = &known.applied else { return known.came_with };
+        let trust = self.trust()?;
+        let linked = log.iter().any(|statement| statement.head() == applied.head());
+        let settled = trust.checkpoint(channel).head() == Some(applied.head());
+        (linked || settled || trust.meets(applied)).then(|| applied.serial())
+    }
+
+    fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
+        let release = statement.serial();
+        let mut here = log.iter().filter_map(|by| Withdrawal::of(by)).filter(|by| by.release == statement.head());
+        if let Some(Withdrawal { by, reason, .. }) = here.next().or_else(|| self.withdrawn(statement).cloned()) {
+            return Err(NotNow::Withdrawn { release, by, reason });
         }
-        let passed = self.known(channel).and_then(|known| known.passed);
-        if let Some(barrier) = release.barrier.filter(|barrier| passed.is_none_or(|passed| passed < *barrier)) {
-            return Err(NotNow::Barrier(barrier));
+        match statement.unknown_critical() {
+            Some(field) => Err(NotNow::Critical { release, field: field.into() }),
+            None => Ok(()),
         }
-        Ok(statement.clone())
+    }
+
+    /// The withdrawal that is kept against a release.
+    pub fn withdrawn(&self, release: &Statement) -> Option<&Withdrawal> {
+        let kept = &self.known(release.channel())?.withdrawals;
+        kept.iter().find(|kept| kept.release == release.head())
     }
 }

@@ -1,19 +1,19 @@
-//! Whether anything is held back: what a live beat says beside what is known (spec section 5.5).
+//! Whether anything is held back: what the beat of a channel says beside what is known.
 
-use alloc::vec::Vec;
 use core::fmt;
 
-use super::View;
+use super::{Moment, Now, View};
 use crate::{
-    Channel, Head, Statement, Timestamp, Verified,
-    limits::BEAT_LIFE_SECONDS,
+    Channel, Head, Statement, Timestamp,
+    limits::{BEAT_LIFE_SECONDS, FUTURE_SECONDS},
     statement::{Beat, Body},
+    verify::VerifyError,
 };
 
-/// What a device can say of a channel at a time; the four words of [5.5-1].
+/// What a device can say of a channel at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// A live beat names the head, or the last but one, which it came after: nothing is held back.
+    /// The live beat names the head, or a statement that the head is known to stand above: nothing is held back.
     Current {
         /// Until when that is so without a further beat.
         until: Timestamp,
@@ -28,7 +28,7 @@ pub enum Freshness {
         /// When the last beat that did ended, if there was one.
         since: Option<Timestamp>,
     },
-    /// Two statements were signed for one place, or a beat names another statement at the head's place.
+    /// A beat names another statement at a serial of our chain, or two statements are signed for one place and no beat decides.
     Forked,
 }
 
@@ -61,126 +61,116 @@ impl fmt::Display for Freshness {
     }
 }
 
-fn said(statement: &Verified<Statement>) -> Option<&Beat> {
-    match statement.body() {
-        Body::Beat(beat) => Some(beat),
-        _ => None,
+/// A beat, and when it was seen.
+#[derive(Clone, Debug)]
+pub struct SeenBeat {
+    /// The newest of its channel.
+    pub statement: Statement,
+    /// When it was seen first.
+    pub seen: Moment,
+    /// Whether the trust in force proves it.
+    pub(super) proven: bool,
+}
+
+impl SeenBeat {
+    /// Whether the trust in force proves it.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+    pub(super) fn beat(&self) -> Option<&Beat> {
+        match self.statement.body() {
+            Body::Beat(beat) => Some(beat),
+            _ => None,
+        }
+    }
+    /// For how long it may be live.
+    fn life(&self, beat: &Beat) -> u64 {
+        beat.expires.seconds().saturating_sub(self.statement.time().seconds()).min(BEAT_LIFE_SECONDS)
     }
 }
 
 impl View {
-    /// [5.5-2]: judges the newest statement of a beat channel. Only the newest of these counts; what lies between is not
-    /// asked for, and an older one than is known has no effect (attack 25); one by a key that was taken away is not known.
+    /// Takes a beat, if it is the newest that is proven in its channel: linked or not, the highest serial counts, and an older
+    /// one has no effect (attack 25).
     ///
     /// # Errors
-    /// As [`View::examine`].
-    pub fn take_beat(&mut self, statement: Statement) -> Result<(), super::Refusal> {
+    /// If it is not proven, or is of the future and this device has a clock (attack 93).
+    pub fn take_beat(&mut self, statement: Statement, now: &Now) -> Result<(), super::Refusal> {
         let serial = statement.serial();
-        let trust = self.trust().ok_or(super::Refusal::NoTrust)?;
-        let (under, signature_checks) = (Some(trust.serial()), trust.signature_checks(&statement));
         let refused = |source| super::Refusal::Verify { serial, source };
-        let beat = trust.verify(statement).map_err(refused)?;
+        let trust = self.trust.clone().ok_or(super::Refusal::NoTrust)?;
+        self.signature_checks += trust.signature_checks(&statement) as u64;
+        let beat = trust.verify(statement).map_err(refused)?.into_inner();
         if let Some(field) = beat.unknown_critical() {
-            return Err(refused(crate::verify::VerifyError::Critical(field.into())));
+            return Err(refused(VerifyError::Critical { field: field.into() }));
         }
-        let channel = beat.channel().clone();
-        if channel.is_beat() && self.newest(&channel).is_none_or(|known| known.serial() < serial) {
-            let named: Vec<Channel> = said(&beat).into_iter().flat_map(|beat| beat.heads.iter().map(|(named, _)| named.clone())).collect();
-            self.note(&super::News::only(beat, under, signature_checks));
-            if channel == self.anchor().namespace.beat() {
-                // Shards that it does not name any more are of no use: nobody makes us keep ever more of them.
-                self.channels.retain(|known, _| !known.is_beat() || *known == channel || named.contains(known));
-                // [5.5-4]: what is known now must be named by the beat after the next at the latest.
-                for entry in self.channels.values_mut() {
-                    let head = entry.known.newest.as_ref().map(Statement::serial);
-                    entry.known.due = (entry.known.due.1, head);
-                }
-            }
+        let clock = self.clock(Some(beat.channel()), now);
+        if let Some(clock) = clock.filter(|clock| beat.time() > clock.plus(FUTURE_SECONDS)) {
+            return Err(refused(VerifyError::BeatFuture { time: beat.time(), clock }));
+        }
+        let known = self.beats.get(beat.channel()).filter(|known| known.proven);
+        if known.is_none_or(|known| known.statement.serial() < serial) {
+            // Time does not fall back, or old beats shown slowly would each be live.
+            let running = known.map(|known| known.seen.running(now));
+            let seen = Moment::new(running.map_or(beat.time(), |running| running.max(beat.time())), clock, now);
+            self.beats.insert(beat.channel().clone(), SeenBeat { statement: beat, seen, proven: true });
+            self.settle_forks(now);
         }
         Ok(())
     }
 
-    /// The namespace's beat, if the trust in force proves it.
-    fn beat(&self) -> Option<(&Verified<Statement>, &Beat)> {
-        let statement = self.newest(&self.anchor().namespace.beat())?;
-        Some((statement, said(statement)?))
+    /// The newest beat that is proven and speaks for a channel, live or not.
+    pub(super) fn beat_of(&self, channel: &Channel) -> Option<(&SeenBeat, &Beat)> {
+        let beats = self.trust()?.beat_channel(channel)?;
+        let seen = self.beats.get(&beats).filter(|seen| seen.proven)?;
+        Some((seen, seen.beat()?))
     }
 
-    /// The shard that has to be read before anything can be said about a channel, if it is not known yet.
-    pub fn missing_shard(&self, channel: &Channel) -> Option<(Channel, Head)> {
-        let (_, beat) = self.beat()?;
-        if beat.head(channel).is_some() {
-            return None;
-        }
-        let (shard, head) = beat.shard(channel)?;
-        (self.head(shard) != Some(head)).then(|| (shard.clone(), head))
+    /// What the live beat names for a channel, and until when it is live: up to its `Expires`, for a day at the longest; without a
+    /// clock only if it came since the machine started. It names the trust in force, or it is none.
+    pub fn live(&self, channel: &Channel, now: &Now) -> Option<(Head, Timestamp)> {
+        let (seen, beat) = self.beat_of(channel)?;
+        let (time, life) = (self.time(channel, now), seen.life(beat));
+        let left = life.checked_sub(seen.seen.elapsed(now)).filter(|left| *left > 0)?;
+        let until = seen.statement.time().plus(life).min(time.plus(left));
+        let counts = seen.seen.boot == now.boot || self.clock(Some(seen.statement.channel()), now).is_some();
+        let trust = self.trust()?;
+        let confirms = beat.head(trust.statement().channel()) == Some(trust.head());
+        (counts && confirms && time < until).then_some(())?;
+        Some((beat.head(channel)?, until))
     }
 
-    /// [5.5-3]: takes a shard that the namespace's beat names; its id is the proof, so that a later one is not taken.
-    pub fn take_shard(&mut self, statement: Statement) {
-        let channel = statement.channel().clone();
-        let (named, under) = (self.beat().and_then(|(_, beat)| beat.head(&channel)), self.trust().map(crate::trust::Trust::serial));
-        if channel.is_beat() && named == Some(statement.head()) && statement.unknown_critical().is_none() {
-            self.note(&super::News::only(Verified::new(statement), under, 0));
-        }
-    }
-
-    /// The head that beats name for a channel.
-    pub(super) fn named(&self, channel: &Channel) -> Option<Head> {
-        let (_, beat) = self.beat()?;
-        beat.head(channel).or_else(|| {
-            let (shard, head) = beat.shard(channel)?;
-            said(self.newest(shard).filter(|statement| statement.head() == head)?)?.head(channel)
-        })
-    }
-
-    /// When the namespace's beat ends: at its `Expires`, and after a day at the latest.
-    fn beat_ends(&self) -> Option<Timestamp> {
-        let (statement, beat) = self.beat()?;
-        Some(beat.expires.min(statement.time().plus(BEAT_LIFE_SECONDS)))
-    }
-
-    /// Whether the trust in force has a role for the namespace's beat: then nothing is installed without one (5.6-4).
-    pub fn promises_beats(&self) -> bool {
-        let beat = self.anchor().namespace.beat();
-        self.trust().is_some_and(|trust| trust.role(crate::statement::Kind::Beat, &beat).is_some())
-    }
-
-    /// [5.1-3]: the time that counts: the later one of the clock and the floor.
-    pub fn time(&self, clock: Timestamp) -> Timestamp {
-        clock.max(self.floor())
-    }
-
-    /// [5.5-1]: the state of a channel when the clock shows this.
-    pub fn freshness(&self, channel: &Channel, clock: Timestamp) -> Freshness {
-        if self.fork(channel).is_some() {
+    /// The state of a channel: the first that holds of FORKED, BEHIND, CURRENT and STALE.
+    pub fn freshness(&self, channel: &Channel, now: &Now) -> Freshness {
+        let Some(trust) = self.trust() else { return Freshness::Stale { since: None } };
+        let live = self.live(channel, now);
+        let named = self.beat_of(channel).map(|(_, beat)| beat);
+        let of = |channel: &Channel| named.and_then(|beat| beat.head(channel));
+        if of(channel).is_some_and(|named| self.id_at(channel, named.serial).is_some_and(|id| id != named.id)) {
             return Freshness::Forked;
         }
-        let trust_log = self.anchor().namespace.trust_log();
-        let trust = self.trust().map(crate::trust::Trust::head);
-        for (named, ours) in [(self.named(&trust_log), trust), (self.named(channel), self.head(channel))] {
-            match (named, ours) {
-                (Some(head), None) => return Freshness::Behind { head },
-                (Some(head), Some(ours)) if head.serial > ours.serial => return Freshness::Behind { head },
-                (Some(head), Some(ours)) if head.serial == ours.serial && head.id != ours.id => return Freshness::Forked,
-                _ => {}
+        let trust_named = of(trust.statement().channel());
+        if trust_named.is_some_and(|named| named.serial == trust.serial() && named.id != trust.head().id) {
+            return Freshness::Forked;
+        }
+        if live.is_none() && self.fork(channel).is_some() {
+            return Freshness::Forked;
+        }
+        if let Some(head) = trust_named.filter(|named| named.serial > trust.serial()) {
+            return Freshness::Behind { head };
+        }
+        if let Some(head) = of(channel).filter(|named| self.head(channel).is_none_or(|ours| named.serial > ours.serial)) {
+            return Freshness::Behind { head };
+        }
+        match live {
+            Some((head, until)) if self.id_at(channel, head.serial) == Some(head.id) && self.restart(channel).is_none() => {
+                Freshness::Current { until }
             }
-        }
-        let named = self.named(channel);
-        let before = self.known(channel).and_then(|known| known.newest.as_ref()?.predecessor());
-        if named.zip(before).is_some_and(|(named, before)| named.serial == before.serial && named.id != before.id) {
-            return Freshness::Forked;
-        }
-        // A beat that is silent about trust proves nothing about who may sign.
-        let until = self.beat_ends().filter(|_| self.named(&trust_log).is_some());
-        let live = until.filter(|until| self.time(clock) < *until);
-        let due = self.known(channel).and_then(|known| known.due.0);
-        match (live, named) {
-            // What beats do not name in time is not on the log that they speak of, and what is not known to stand on a
-            // checkpoint is not known to be on it.
-            (Some(until), Some(named)) if self.doubt(channel).is_none() && Some(named.serial) >= due => Freshness::Current { until },
-            (None, Some(_)) => Freshness::Stale { since: until },
-            _ => Freshness::Stale { since: None },
+            _ => {
+                let ends = |(seen, beat): (&SeenBeat, &Beat)| seen.statement.time().plus(seen.life(beat));
+                let named = self.beat_of(channel).filter(|(_, beat)| beat.head(channel).is_some());
+                Freshness::Stale { since: named.map(ends) }
+            }
         }
     }
 }

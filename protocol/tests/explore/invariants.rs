@@ -43,7 +43,12 @@ pub(crate) enum Broken {
 /// The invariants of one state.
 pub(crate) fn check(s: &Setting, bounds: &Bounds, world: &World) -> Result<(), Broken> {
     signed(s, bounds, world)?;
-    if bounds.publishers == 1 && bounds.stolen.is_empty() && !bounds.inventions && bounds.ceremonies.is_empty() && world.loose.iter().next().is_some() {
+    if bounds.publishers == 1
+        && bounds.stolen.is_empty()
+        && !bounds.inventions
+        && bounds.ceremonies.is_empty()
+        && world.loose.iter().next().is_some()
+    {
         return Err(Broken::Orphan);
     }
     if world.taken_back {
@@ -112,9 +117,8 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
     if world.met.iter().any(|met| s.book.get(met).kind == Kind::Withdraw { release: id }) {
         return Err(Broken::Withdrawn);
     }
-    let told = device.trust != world.trust || !world.filed.iter().any(|met| {
-        s.book.get(met).kind == Kind::Withdraw { release: id } && s.book.get(met).author != Author::Thief
-    });
+    let told = device.trust != world.trust
+        || !world.filed.iter().any(|met| s.book.get(met).kind == Kind::Withdraw { release: id } && s.book.get(met).author != Author::Thief);
     if !told {
         return Err(Broken::Untold);
     }
@@ -267,7 +271,8 @@ fn newest(s: &Setting, world: &World, channel: usize) -> Id {
     let trust = s.book.trust(world.trust);
     let stops = |id: Id| s.book.get(id).kind == Kind::Withdraw { release: *newest };
     let kept = world.device.channels[channel];
-    let stopped = chain.iter().any(|id| stops(*id)) || kept.kept().any(|id| stops(id) && (s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id))));
+    let stopped = chain.iter().any(|id| stops(*id))
+        || kept.kept().any(|id| stops(id) && (s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id))));
     if stopped { NONE } else { *newest }
 }
 

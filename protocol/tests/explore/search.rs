@@ -144,7 +144,10 @@ fn walk(s: &Setting, bounds: &Bounds, path: &[u128]) -> Vec<Move> {
 
 fn short(s: &Setting, id: Id) -> String {
     let statement = s.book.get(id);
-    format!("{} = {:?}, above {}, {:?}, keys {:x}, {:?}", id, statement.serial, statement.parent, statement.kind, statement.keys, statement.author)
+    format!(
+        "{} = {:?}, above {}, {:?}, keys {:x}, {:?}",
+        id, statement.serial, statement.parent, statement.kind, statement.keys, statement.author
+    )
 }
 
 /// A trace that a person can read.
@@ -153,7 +156,12 @@ pub(crate) fn tell(s: &Setting, moves: &[Move]) -> String {
     let mut text = String::new();
     for by in moves {
         let _ = match by {
-            Move::Sign { id, .. } | Move::Forge { id } | Move::Post { id } | Move::GiveBeat { id } | Move::Apply { id, .. } | Move::GiveRun { top: id, .. } => {
+            Move::Sign { id, .. }
+            | Move::Forge { id }
+            | Move::Post { id }
+            | Move::GiveBeat { id }
+            | Move::Apply { id, .. }
+            | Move::GiveRun { top: id, .. } => {
                 writeln!(text, "  {by:?}: {}", short(s, *id))
             }
             Move::Ceremony { trust } => writeln!(text, "  {by:?}: {:?}", (s.book.trust(*trust).lines, s.book.trust(*trust).beat_line)),

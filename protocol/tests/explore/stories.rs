@@ -369,12 +369,14 @@ fn story_05_old_beats_in_slow_motion_are_not_live() {
         let first = t.release();
         t.reads_log();
         // A beat for each step, each shown when twice as much has passed.
-        (0..4).map(|step| {
-            let beat = t.beat(step + 1, step, t.w.trust, first);
-            t.w.now = 2 * step;
-            t.takes_beat(beat).unwrap();
-            t.state() == Freshness::Current
-        }).collect::<Vec<_>>()
+        (0..4)
+            .map(|step| {
+                let beat = t.beat(step + 1, step, t.w.trust, first);
+                t.w.now = 2 * step;
+                t.takes_beat(beat).unwrap();
+                t.state() == Freshness::Current
+            })
+            .collect::<Vec<_>>()
     };
     assert_eq!(play(&[]), [true, true, false, false]);
     assert_eq!(play(&[Rule::TimeRunsOn]), [true, true, true, true]);

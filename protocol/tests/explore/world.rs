@@ -3,7 +3,10 @@
 
 use crate::{
     device::{Device, Rule, Setting},
-    facts::{Author, CHANNELS, FUTURE, Id, Ids, Keys, Kind, LAST, LIFE, LOST, Listed, Moment, NONE, PLAIN, ROLES, Role, Serial, Statement, Trust, TrustNo},
+    facts::{
+        Author, CHANNELS, FUTURE, Id, Ids, Keys, Kind, LAST, LIFE, LOST, Listed, Moment, NONE, PLAIN, ROLES, Role, Serial, Statement,
+        Trust, TrustNo,
+    },
 };
 
 /// What a ceremony does.
@@ -388,12 +391,15 @@ impl World {
     /// What may be said above a head.
     fn kinds(&self, s: &Setting, bounds: &Bounds, channel: usize, head: Id, releases: &[Kind]) -> Vec<Kind> {
         let serial = s.book.get(head).serial + 1;
-        let mut kinds: Vec<Kind> = releases.iter().copied().filter(|kind| !matches!(kind, Kind::Release { barrier, .. } if *barrier >= serial)).collect();
+        let mut kinds: Vec<Kind> =
+            releases.iter().copied().filter(|kind| !matches!(kind, Kind::Release { barrier, .. } if *barrier >= serial)).collect();
         if bounds.withdrawals && channel == 0 {
             let chain = s.book.chain(head);
             let withdrawn: Vec<Kind> = chain.iter().map(|id| s.book.get(*id).kind).collect();
             let stop = chain.iter().map(|id| Kind::Withdraw { release: *id });
-            kinds.extend(stop.zip(&chain).filter(|(kind, id)| s.book.get(**id).kind.is_release() && !withdrawn.contains(kind)).map(|(kind, _)| kind));
+            kinds.extend(
+                stop.zip(&chain).filter(|(kind, id)| s.book.get(**id).kind.is_release() && !withdrawn.contains(kind)).map(|(kind, _)| kind),
+            );
         }
         kinds
     }
@@ -405,7 +411,13 @@ impl World {
             Kind::Beat { heads, .. } => heads[channel],
             _ => NONE,
         };
-        let tops = self.loose.iter().chain([settling]).chain(self.filed.iter()).chain(self.outbox).chain([self.logs[channel], self.device.channels[channel].head]);
+        let tops = self
+            .loose
+            .iter()
+            .chain([settling])
+            .chain(self.filed.iter())
+            .chain(self.outbox)
+            .chain([self.logs[channel], self.device.channels[channel].head]);
         let mut all: Vec<Id> = tops.filter(of).flat_map(|id| s.book.chain(id)).collect();
         all.sort_unstable();
         all.dedup();
@@ -426,7 +438,15 @@ impl World {
                 let mut kinds = vec![PLAIN];
                 kinds.extend(seen.iter().filter(|id| s.book.get(**id).kind.is_release()).map(|id| Kind::Withdraw { release: *id }));
                 if s.kept < 8 {
-                    let release = Statement { channel: 0, serial: bounds.serials[0] + 1, parent: LOST, kind: PLAIN, under: 1, keys: 0, author: Author::Thief };
+                    let release = Statement {
+                        channel: 0,
+                        serial: bounds.serials[0] + 1,
+                        parent: LOST,
+                        kind: PLAIN,
+                        under: 1,
+                        keys: 0,
+                        author: Author::Thief,
+                    };
                     kinds.push(Kind::Withdraw { release: s.book.write(release) });
                 }
                 for kind in kinds {
@@ -492,7 +512,9 @@ impl World {
 
     /// The trust statement after the one that the device has.
     pub(crate) fn next_trust(&self, s: &Setting) -> Option<TrustNo> {
-        std::iter::successors(Some(self.trust), |no| Some(s.book.trust(*no).parent)).take_while(|no| *no != 0).find(|no| s.book.trust(*no).parent == self.device.trust)
+        std::iter::successors(Some(self.trust), |no| Some(s.book.trust(*no).parent))
+            .take_while(|no| *no != 0)
+            .find(|no| s.book.trust(*no).parent == self.device.trust)
     }
 
     fn given_runs(&self, s: &Setting, channel: usize, all: &mut Successors) {
@@ -523,7 +545,10 @@ impl World {
         let back = old != new && old != NONE && s.book.at(old, s.book.get(new).serial) == new;
         let spoken = before.live(s, self.now) && before.named(s, channel).is_some_and(|named| run.contains(&named));
         self.taken_back |= back && !spoken && s.book.trust(before.trust).meets(&s.book.get(old));
-        for id in run.iter().filter(|id| taken && self.device.stands_on(s, channel, **id) | s.book.trust(self.device.trust).meets(&s.book.get(**id))) {
+        for id in run
+            .iter()
+            .filter(|id| taken && self.device.stands_on(s, channel, **id) | s.book.trust(self.device.trust).meets(&s.book.get(**id)))
+        {
             let statement = s.book.get(*id);
             let Kind::Withdraw { release } = statement.kind else { continue };
             let read = self.device.ours(s, channel, s.book.get(release).serial) == release;

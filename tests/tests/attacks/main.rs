@@ -2,8 +2,11 @@
 //! real client, with a hostile relay between them where the attacker is on the way.
 #![allow(clippy::unwrap_used)]
 
+mod clocks;
+mod command;
 mod found;
 mod keys;
 mod log;
+mod next;
 mod stage;
 mod time;
