@@ -130,7 +130,7 @@ impl Broker {
         }
         let certificates = config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
         let signers = settings.beats.iter().map(|one| Ok((one.clone(), beat::load(one)?))).collect::<Result<Vec<_>, StartError>>()?;
-        let store = Store::open(&config.data_dir, config.store.cache_mebibytes << 20)?;
+        let store = Store::open(&config.data_dir)?;
         let logs = Arc::new(Logs::open(store.clone())?);
         let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
 
@@ -168,7 +168,6 @@ impl Broker {
             namespaces: namespaces.clone(),
             watches: watches.clone(),
             retention: settings.retention.clone(),
-            data_dir: config.data_dir.clone(),
             gap_patience: Duration::from_secs(limits.gap_seconds),
             mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
             clustered: settings.cluster.is_some(),
@@ -189,7 +188,7 @@ impl Broker {
                 settings.common(),
             ))
         });
-        let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone(), config.data_dir.clone())), Keep::Cluster);
+        let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone())), Keep::Cluster);
         let slots = Arc::new(Slots::new(settings.slots.clone(), keep));
         let standings = {
             let (mirror, cluster) = (mirror.clone(), cluster.clone());
@@ -297,7 +296,7 @@ impl Broker {
     /// If the store or the tree cannot be used, or the store has nothing of the channel.
     pub async fn set_head(settings: &Settings, channel: &str) -> Result<Head, StartError> {
         let cluster = settings.cluster.as_ref().ok_or(StartError::NoCluster)?;
-        let store = Store::open(&settings.config.data_dir, settings.config.store.cache_mebibytes << 20)?;
+        let store = Store::open(&settings.config.data_dir)?;
         let known = store.channels()?.into_iter().find(|(known, _)| known.as_str() == channel);
         let (channel, marks) = known.ok_or_else(|| StartError::NoSuchChannel(channel.into()))?;
         cluster::set_head(cluster, &channel, marks.head).await?;

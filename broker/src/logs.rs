@@ -114,7 +114,7 @@ impl Log {
         if serial < low || serial > head {
             return Ok(None);
         }
-        let Some(Record { statement, path }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
+        let Some(Record { statement, path, .. }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
         let entry = Arc::new(Entry::new(&statement, &path));
         if serial == head {
             // Polls ask for the head: keep it.

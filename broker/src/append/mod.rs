@@ -9,7 +9,6 @@ mod copies;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
@@ -32,10 +31,10 @@ use crate::{
     counts::Counts,
     failure::{OnFailure, Sentinel},
     forks::Forks,
-    limits::{APPEND_BATCH, APPEND_QUEUE, DISK_RESERVE_OCTETS},
+    limits::{APPEND_BATCH, APPEND_QUEUE},
     logs::{Log, Logs},
     namespaces::Namespaces,
-    store::{self, Batch, Marks, Store, StoreError},
+    store::{Batch, Marks, Store, StoreError},
     watch::Watches,
 };
 
@@ -50,8 +49,8 @@ pub(crate) enum AppendError {
     Verify(#[from] VerifyError),
     #[error("this broker keeps {} channels and takes no more", crate::limits::CHANNELS)]
     Channels,
-    #[error("the broker's disk is nearly full; nothing was stored, try again later")]
-    DiskFull,
+    #[error("the broker's disk is full, {0} octets are missing; nothing was stored, try again later")]
+    DiskFull(u64),
     #[error("the broker's store failed; nothing was acknowledged, try again later")]
     Store,
     #[error("the broker is shutting down; nothing was stored, try again later")]
@@ -83,7 +82,7 @@ impl AppendError {
     pub(crate) fn is_passing(&self) -> bool {
         use AppendError::*;
         match self {
-            Channels | DiskFull | Store | Closed | NoTrust(_) | Later => true,
+            Channels | DiskFull(_) | Store | Closed | NoTrust(_) | Later => true,
             NoQuorum | Unknown | Behind(_) | Unsound(_) | Refused(_) | OtherSigner => true,
             Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
             LostRace(_) | NotFirst | Fork(..) | Expired(..) => false,
@@ -142,7 +141,6 @@ pub(crate) struct Writer {
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) retention: Vec<Retention>,
-    pub(crate) data_dir: PathBuf,
     pub(crate) forks: Forks,
     /// For how long a log that a feed has begun in the middle waits for what lies below.
     pub(crate) gap_patience: Duration,
@@ -264,7 +262,7 @@ impl Writer {
         while let Some(first) = jobs.blocking_recv() {
             let now = clock::now();
             let mut pending = Pending::default();
-            let full = self.disk_is_full();
+            let full = self.missing_octets();
             let mut job = Some(first);
             while let Some(next) = job {
                 match next {
@@ -272,7 +270,9 @@ impl Writer {
                         self.commit(std::mem::take(&mut pending), now);
                         self.sweep(now);
                     }
-                    Job::Statement { reply, .. } | Job::Trust { reply, .. } if full => answer(reply, Err(AppendError::DiskFull)),
+                    Job::Statement { reply, .. } | Job::Trust { reply, .. } if full.is_some() => {
+                        answer(reply, Err(AppendError::DiskFull(full.unwrap_or(0))));
+                    }
                     Job::Statement { statement, trust, path, reply } => {
                         self.consider(&mut pending, now, Accepted { statement, path, reply: Some(reply), trust: None }, Some(trust));
                     }
@@ -281,7 +281,7 @@ impl Writer {
                         self.commit(std::mem::take(&mut pending), now);
                         drop(reply.send(self.refusal(&Pending::default(), &statement, is_trust)));
                     }
-                    Job::Copies { reply, .. } if full => drop(reply.send(Err(AppendError::DiskFull))),
+                    Job::Copies { reply, .. } if full.is_some() => drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0))))),
                     Job::Copies { run, reply } => {
                         let copied = self.take_copies(&mut pending, now, run);
                         pending.copied.push((reply, copied));
@@ -299,14 +299,16 @@ impl Writer {
         }
     }
 
-    fn disk_is_full(&self) -> bool {
-        match store::free_octets(&self.data_dir) {
-            Some((free, true)) => {
-                tracing::error!(free, reserve = DISK_RESERVE_OCTETS, "the disk is nearly full: publishing is refused until there is room");
-                true
-            }
-            _ => false,
+    /// Octets that are missing on the disk for new statements.
+    fn missing_octets(&self) -> Option<u64> {
+        let missing = self.store.missing_octets().unwrap_or_else(|error| {
+            self.fail(&error);
+            None
+        });
+        if let Some(missing) = missing {
+            tracing::error!(missing, "the disk is full: publishing is refused until there is room");
         }
+        missing
     }
 
     fn consider_trust(
@@ -514,6 +516,9 @@ impl Writer {
     /// Removes what retention no longer keeps; the head always stays, trust logs stay whole.
     fn sweep(&mut self, now: Timestamp) {
         self.settle_islands(now, self.gap_patience);
+        if let Err(error) = self.store.settle() {
+            return self.fail(&error);
+        }
         for log in self.logs.all() {
             log.shorten_tail();
             let Some(retention) = self.retention.iter().find(|r| r.channels.matches(log.channel.as_str())) else { continue };

@@ -58,9 +58,6 @@ pub struct Config {
     /// Limits on what peers can make grow.
     #[serde(default)]
     pub limits: Limits,
-    /// The embedded store.
-    #[serde(default)]
-    pub store: StoreConfig,
     /// The log.
     #[serde(default)]
     pub log: Log,
@@ -345,14 +342,6 @@ pub struct Limits {
     pub gap_seconds: u64,
 }
 
-/// `[store]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
-    /// Memory for the store's cache.
-    pub cache_mebibytes: u64,
-}
-
 /// `[log]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -401,12 +390,6 @@ impl Default for Limits {
             heartbeat_seconds: HEARTBEAT_SECONDS,
             gap_seconds: 3_600,
         }
-    }
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { cache_mebibytes: 64 }
     }
 }
 
