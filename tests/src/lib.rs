@@ -3,6 +3,8 @@
 pub mod cables;
 pub mod cluster;
 pub mod ensemble;
+pub mod forgetful;
+pub mod forgetting;
 pub mod http;
 pub mod inn;
 pub mod realm;

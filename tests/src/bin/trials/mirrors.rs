@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write,
     io::{BufRead, BufReader},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
