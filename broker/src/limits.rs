@@ -46,6 +46,14 @@ pub const COMPRESSED: usize = 500;
 pub const LOGINS: u32 = 5;
 /// How long the answer to one takes.
 pub const LOGIN_PAUSE: Duration = Duration::from_millis(500);
+/// How often damaged statements are asked for.
+pub const REPAIR: Duration = Duration::from_secs(5);
+/// How long one broker may take to send them.
+pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a peer may take to say at our start what it has; then it is not waited for.
+pub const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before a broker is compared with once more.
+pub const RESTORE_AGAIN: Duration = Duration::from_secs(2);
 /// Forks whose evidence is kept.
 pub const FORKS: usize = 256;
 /// Two statements that follow the same one, and whose times are no further apart, are publishers in a race.

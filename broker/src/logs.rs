@@ -147,7 +147,12 @@ impl Log {
         let marks = self.marks();
         let first = (serial + 1).max(marks.low.number());
         let serials = (first..=marks.head.serial.number()).filter_map(Serial::new);
-        serials.filter_map(|serial| self.entry(serial).transpose()).take(most).collect()
+        // What is damaged is asked for again, and passed over meanwhile.
+        let read = |serial| match self.entry(serial) {
+            Err(StoreError::Damaged(_)) => None,
+            entry => entry.transpose(),
+        };
+        serials.filter_map(read).take(most).collect()
     }
 
     /// When a statement became visible, without rendering it: when it arrived, or when the gap below it was filled.

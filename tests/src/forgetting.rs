@@ -247,6 +247,16 @@ impl Forgetting {
             };
             survivors.iter().for_each(|operation| operation.perform(&mut self.durable));
         }
+        let mut named = HashSet::from([0]);
+        let mut look = vec![0];
+        while let Some(directory) = look.pop() {
+            let children = self.durable[directory].names.iter().flatten().map(|(_, node)| *node);
+            look.extend(children.filter(|child| named.insert(*child)));
+        }
+        for (_, gone) in self.durable.iter_mut().enumerate().filter(|(node, _)| !named.contains(node)) {
+            // No process has it open any more.
+            *gone = Node::default();
+        }
         self.seen.clone_from(&self.durable);
     }
 }

@@ -71,6 +71,8 @@ pub(crate) enum AppendError {
     Unsound(Channel),
     #[error("the cluster's servers refuse: {0}; nothing was stored")]
     Refused(String),
+    #[error("this broker looks first whether others have more than itself; nothing was stored, try again later")]
+    Comparing,
     #[error("another member signs beats now")]
     OtherSigner,
     #[error("{0} {1} has another id here: a fork, or the branch that was settled against")]
@@ -82,7 +84,7 @@ impl AppendError {
     pub(crate) fn is_passing(&self) -> bool {
         use AppendError::*;
         match self {
-            Channels | DiskFull(_) | Store | Closed | NoTrust(_) | Later => true,
+            Channels | DiskFull(_) | Store | Closed | Comparing | NoTrust(_) | Later => true,
             NoQuorum | Unknown | Behind(_) | Unsound(_) | Refused(_) | OtherSigner => true,
             Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
             LostRace(_) | NotFirst | Fork(..) | Expired(..) => false,

@@ -29,6 +29,9 @@ pub struct Config {
     pub mirror: Option<MirrorConfig>,
     /// The brokers that are one origin with this one.
     pub cluster: Option<ClusterConfig>,
+    /// Brokers that may have more than this one, which was restored from a backup.
+    #[serde(default)]
+    pub restore_from: Vec<String>,
     /// Peers that statements are offered to.
     #[serde(default)]
     pub feed: Vec<FeedConfig>,

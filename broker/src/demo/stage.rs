@@ -89,6 +89,7 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         tls: None,
         mirror: None,
         cluster: None,
+        restore_from: vec![],
         feed: vec![],
         peer: vec![],
         access: vec![],

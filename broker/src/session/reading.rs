@@ -234,8 +234,8 @@ async fn over(session: &mut Session, selector: &Selector) -> Answer {
     let (log, shown, serials) = several(session, selector)?;
     session.respond(code::OVERVIEW, "overview follows");
     for serial in serials.filter_map(Serial::new) {
-        // One that expired meanwhile is left out, as RFC 3977 section 8.3 allows.
-        let Some(entry) = log.entry(serial)? else { continue };
+        // One that expired meanwhile, or is damaged, is left out, as RFC 3977 section 8.3 allows.
+        let Ok(Some(entry)) = log.entry(serial) else { continue };
         let header = |name| entry.header(name).unwrap_or_default();
         let (subject, from, date, id) = (header("Subject"), header("From"), header("Date"), header("Message-ID"));
         let (number, octets, lines) = (serial.number() * shown, entry.article().len(), entry.body_lines());
@@ -259,7 +259,7 @@ async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bo
     let (log, shown, serials) = several(session, selector)?;
     session.respond(if legacy { code::HEAD } else { code::HDR }, "headers follow");
     for serial in serials.filter_map(Serial::new) {
-        let Some(entry) = log.entry(serial)? else { continue };
+        let Ok(Some(entry)) = log.entry(serial) else { continue };
         let number = serial.number() * shown;
         match metadata(&entry) {
             Some(value) => line(session, format_args!("{number} {value}")),
@@ -402,7 +402,7 @@ async fn new_news(session: &mut Session, wildmat: &Wildmat, date: DateTime) -> A
             session.relieve().await?;
         }
         for serial in (first..=marks.head.serial.number()).filter_map(Serial::new) {
-            let Some(entry) = log.entry(serial)? else { continue };
+            let Ok(Some(entry)) = log.entry(serial) else { continue };
             line(session, format_args!("{}", log.message_id(entry.head)));
             session.relieve().await?;
         }

@@ -458,6 +458,24 @@ impl Store {
         }
     }
 
+    /// Stores a damaged statement once more, as somebody else has it who has proven it; whether it was still missing.
+    pub(crate) fn mend(&self, statement: &Statement, path: &str) -> Result<bool, StoreError> {
+        // Held from looking to writing, so that what is removed meanwhile does not come back.
+        let mut log = self.log()?;
+        let is_missing = matches!(self.get(statement.channel(), statement.serial()), Err(StoreError::Damaged(_)));
+        if is_missing {
+            let mut batch = Batch::default();
+            batch.insert(statement, statement.time(), path);
+            log.commit(&self.0.index, &mut batch)?;
+        }
+        Ok(is_missing)
+    }
+
+    /// All channels of which anything is here, visible or not.
+    pub(crate) fn names(&self) -> Result<Vec<Channel>, StoreError> {
+        self.index().channels.keys().map(|name| parse(name)).collect()
+    }
+
     /// All serials of a channel that are here, visible or not.
     pub(crate) fn serials(&self, channel: &Channel) -> Vec<Serial> {
         let index = self.index();
