@@ -44,6 +44,13 @@ pub fn binary(name: &str) -> PathBuf {
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
+/// The command `tidings`, whose outbox, and whatever else it remembers, lies in a directory of the test's own.
+pub fn tidings(home: &Path) -> Command {
+    let mut command = Command::new(binary("tidings"));
+    command.env("XDG_STATE_HOME", home.join("state"));
+    command
+}
+
 /// A directory with keys, the first trust statement, and a configuration.
 pub struct Fixture {
     /// Where everything is.
