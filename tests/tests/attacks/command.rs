@@ -161,18 +161,18 @@ async fn what_a_tired_person_would_do_wrong_in_a_ceremony_is_noticed() {
     let (good, text) = run(&["publish", "new"]);
     assert!(!good && text.contains("test.os.stable is at 2 now") && text.contains("Nothing was published"), "{text}");
     assert_eq!(poll(&mut device(&realm, &[stage.address()])).await.unwrap(), [1, 2]);
-    // A fallback by those who may only stop; and an image that is running although it was withdrawn.
+    // An image that is running although it was withdrawn.
     let state = ["--state", "agent.state"];
     stage.publish(&[realm.beat(None, &[(&os(), all[1].head())], 600, &["beat"])]).await;
     assert!(run(&[&["apply", "test.os.stable", "2"], &state[..], &["--", "true"]].concat()).0);
-    let withdraw = ["withdraw", "test.os.stable", "2", "--reason", "bad", "--fallback", "1", "--key", "stop.key", "--publish"];
+    let withdraw = ["withdraw", "test.os.stable", "2", "--reason", "bad", "--key", "stop.key", "--publish"];
     let (good, text) = run(&withdraw);
-    assert!(good && text.contains("the fallback is advice only"), "{text}");
+    assert!(good, "{text}");
     assert!(run(&[&["fetch", "test.os.stable"], &state[..]].concat()).0);
     let (good, text) = run(&[&["status"], &state[..]].concat());
     assert!(!good && text.contains("2, WITHDRAWN by 3"), "{text}");
     let (good, text) = run(&[&["apply", "test.os.stable", "9"], &state[..]].concat());
-    assert!(!good && text.contains("there is no 9: the head that is known is 3"), "{text}");
+    assert!(!good && text.contains("2 was withdrawn by 3: bad"), "{text}");
     let (good, text) = run(&[&["apply", "test.os.stable", "1", "--quorum", "2"], &state[..]].concat());
     assert!(!good, "{text}");
 }
