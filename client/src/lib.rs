@@ -46,7 +46,7 @@ pub use connection::{Connection, Group, Tls, TlsError};
 pub use delivery::{Delivered, Delivery, DeliveryError};
 pub use device::{Device, Pace, Start};
 pub use error::{Error, explain};
-pub use outbox::{Outbox, OutboxError};
+pub use outbox::{Outbox, OutboxError, Settled};
 pub use publisher::{PublishError, Published, Publisher};
 pub use slots::{Slot, SlotError, Slots};
 pub use source::{Source, pauses};
