@@ -3,10 +3,7 @@
 //! A file is what `tidings verify` proves to anybody: the trust log, then the statements. Each namespace has its own quota, and each
 //! channel a part of it, so that nobody uses up what others need (attack 114).
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use tidings_protocol::{Channel, Serial, Statement, StatementId};
 
@@ -66,13 +63,14 @@ impl Forks {
         extension: &str,
         statements: impl Iterator<Item = Statement>,
     ) -> io::Result<Option<PathBuf>> {
-        // Namespaces are the operator's own; all other names that came from outside are never paths (attack 46).
-        let directory = self.directory.join(provisioned.anchor.namespace.as_str());
-        fs::create_dir_all(&directory)?;
+        fs::create_dir_all(&self.directory)?;
+        // Hashes of names, since names that came from outside are never paths (attack 46).
         let hex = |octets: &[u8]| -> String { octets.iter().map(|octet| format!("{octet:02x}")).collect() };
-        let channel = hex(&StatementId::of(named.channel().as_str().as_bytes()).octets()[..8]);
-        let path = directory.join(format!("{channel}-{}.{extension}", hex(named.id().octets())));
-        if path.exists() || !self.has_room(&directory, &channel)? {
+        let hash = |name: &str| hex(&StatementId::of(name.as_bytes()).octets()[..4]);
+        let namespace = format!("{}-", hash(provisioned.anchor.namespace.as_str()));
+        let channel = format!("{namespace}{}-", hash(named.channel().as_str()));
+        let path = self.directory.join(format!("{channel}{}.{extension}", hex(named.id().octets())));
+        if path.exists() || !self.has_room(&namespace, &channel)? {
             return Ok(None);
         }
         let mut octets = Vec::new();
@@ -85,19 +83,20 @@ impl Forks {
                 break;
             }
         }
-        let mut new = tempfile::NamedTempFile::new_in(&directory)?;
+        let mut new = tempfile::NamedTempFile::new_in(&self.directory)?;
         io::Write::write_all(&mut new, &octets)?;
         new.persist(&path)?;
         Ok(Some(path))
     }
 
-    fn has_room(&self, directory: &Path, channel: &str) -> io::Result<bool> {
-        let (mut all, mut ours) = (0, 0);
-        for entry in fs::read_dir(directory)? {
-            all += 1;
-            ours += usize::from(entry?.file_name().to_string_lossy().starts_with(channel));
+    fn has_room(&self, namespace: &str, channel: &str) -> io::Result<bool> {
+        let (mut of_namespace, mut of_channel) = (0, 0);
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            of_namespace += usize::from(name.to_string_lossy().starts_with(namespace));
+            of_channel += usize::from(name.to_string_lossy().starts_with(channel));
         }
-        Ok(all < self.quota && ours < FORKS_OF_CHANNEL)
+        Ok(of_namespace < self.quota && of_channel < FORKS_OF_CHANNEL)
     }
 
     /// The trust log, from the lowest that is here on.

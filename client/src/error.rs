@@ -22,6 +22,9 @@ pub enum Error {
         /// Why it failed.
         source: Box<Error>,
     },
+    /// Credentials or a CA were given, and the broker's address is one of clear text.
+    #[error("credentials or a CA were given, so that statements are posted over TLS only; use nntps:// instead of {0}")]
+    ClearText(Address),
     /// No broker is configured.
     #[error("no broker is configured")]
     NoBroker,

@@ -3,14 +3,15 @@
 
 use std::{
     fs, io,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes, spki::der::pem::LineEnding};
 pub use tidings_protocol::{PublicKey, SigningKey};
 use zeroize::Zeroizing;
+
+use crate::file;
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +83,7 @@ pub fn write_private(path: &Path, key: &SigningKey, passphrase: Option<&str>) ->
         Some(passphrase) => pair.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
     };
     let pem = pem.map_err(|e| error(io::Error::other(e)))?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
-    file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(error)
+    file::create(path, pem.as_bytes(), 0o600).map_err(error)
 }
 
 /// Reads a private key; `ask` is called for the passphrase if it has one.

@@ -1,7 +1,7 @@
 //! The publisher's half: reads the head first, then offers a signed statement.
 
 use tidings_protocol::{
-    Channel, Head, Statement, Verified, View,
+    Channel, Head, Serial, Statement, Verified, View,
     log::{self, Place},
     nntp::{LostRace, Response, code},
     trust::Trust,
@@ -16,6 +16,7 @@ use crate::{
     poll::refused,
     source::walk_trust,
     survey,
+    survey::list,
 };
 
 /// Why a statement was not published.
@@ -71,7 +72,7 @@ impl Publisher {
     }
 
     async fn connect_one(source: &Source) -> Result<(Connection, State), Error> {
-        let mut connection = source.connect().await?;
+        let mut connection = source.connect_to_post().await?;
         let mut state = State::ephemeral(source.anchor());
         match walk_trust(&mut connection, &mut state).await {
             Ok(()) | Err(Error::NoTrustLog(_)) => Ok((connection, state)),
@@ -103,6 +104,35 @@ impl Publisher {
     /// The broker.
     pub fn address(&self) -> &Address {
         self.connection.address()
+    }
+
+    /// Everything that the origin has of a channel from a serial on, verified, oldest first; and the lowest serial that it has.
+    ///
+    /// # Errors
+    /// If the broker cannot be used, or its head is not proven.
+    pub async fn log(&mut self, channel: &Channel, from: Serial) -> Result<(Vec<Verified<Statement>>, u32), Error> {
+        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok((Vec::new(), 1)) };
+        let from = from.number().max(group.low);
+        let run = self.connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+        let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
+        let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
+        Ok((trust.verify_run(channel, run).map_err(refused)?.statements, group.low))
+    }
+
+    /// The lowest serial that the origin has of a channel.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn low(&mut self, channel: &Channel) -> Result<Option<u32>, Error> {
+        Ok(self.connection.group(channel, None).await?.map(|(group, _)| group.low))
+    }
+
+    /// The channels that the origin has in the namespace.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn channels(&mut self) -> Result<Vec<Channel>, Error> {
+        Ok(list(&mut self.connection, &self.source).await?.into_iter().map(|(channel, _)| channel).collect())
     }
 
     /// The newest beat of a channel, if the trust in force proves it: the next one names its channels first.

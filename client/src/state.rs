@@ -5,8 +5,8 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use tidings_protocol::{
     view::{Fork, Known, Moment, News, Now, Withdrawal, freshness::Freshness},
 };
 
-use crate::{Clock, limits::STATE_OCTETS};
+use crate::{Clock, file, limits::STATE_OCTETS};
 
 const MAGIC: &str = "tidings-state 3";
 /// Of version 0.1, whose rules were others.
@@ -125,7 +125,6 @@ struct FileWithdrawal {
     release: String,
     by: String,
     reason: String,
-    /// Whether the release had been read by then.
     read: bool,
 }
 
@@ -394,12 +393,16 @@ impl State {
         if self.written == Some(digest) {
             return Ok(());
         }
-        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(directory).map_err(error("write"))?;
-        write!(new, "{MAGIC} {digest}\n{rest}").map_err(error("write"))?;
-        new.as_file().sync_all().map_err(error("write"))?;
-        new.persist(path).map_err(|e| error("replace")(e.error))?;
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(error("replace"))?;
+        file::replace(
+            path,
+            format!(
+                "{MAGIC} {digest}
+{rest}"
+            )
+            .as_bytes(),
+            0o600,
+        )
+        .map_err(error("write"))?;
         self.written = Some(digest);
         Ok(())
     }

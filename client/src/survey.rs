@@ -158,7 +158,7 @@ async fn newest(connection: &mut Connection, state: &mut State, channel: &Channe
 }
 
 /// The channels of the namespace that a broker has, but for trust logs and beats, and their last serials.
-async fn list(connection: &mut Connection, source: &Source) -> Result<Vec<(Channel, u32)>, Error> {
+pub(crate) async fn list(connection: &mut Connection, source: &Source) -> Result<Vec<(Channel, u32)>, Error> {
     let namespace = &source.anchor().namespace;
     let listing = connection.listing(&format!("LIST ACTIVE {namespace}.*"), code::LIST).await?;
     let entry = |line: &str| {

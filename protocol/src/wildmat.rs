@@ -41,6 +41,10 @@ impl fmt::Display for Wildmat {
 }
 
 impl Wildmat {
+    /// How many patterns it has.
+    pub fn patterns(&self) -> usize {
+        self.0.len()
+    }
     /// Whether a name is meant.
     pub fn matches(&self, name: &str) -> bool {
         self.0.iter().rev().find(|(_, pattern)| glob(pattern.as_bytes(), name.as_bytes())).is_some_and(|(wanted, _)| *wanted)

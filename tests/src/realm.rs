@@ -145,14 +145,7 @@ impl Realm {
     }
 
     /// The same in the beat channel of another role.
-    pub fn beat_in(
-        &self,
-        beats: &Channel,
-        after: Option<Head>,
-        heads: &[(&Channel, Head)],
-        life: u64,
-        signers: &[&str],
-    ) -> Statement {
+    pub fn beat_in(&self, beats: &Channel, after: Option<Head>, heads: &[(&Channel, Head)], life: u64, signers: &[&str]) -> Statement {
         let trust = self.log.last().map(|trust| (trust.channel().clone(), trust.head()));
         let heads = trust.into_iter().chain(heads.iter().map(|(channel, head)| ((*channel).clone(), *head)));
         let body = Body::Beat(Beat { expires: self.time.plus(life), heads: heads.collect() });

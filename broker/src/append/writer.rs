@@ -344,8 +344,6 @@ impl Writer {
             Err(Refusal::Log(refused, now)) => {
                 let waits = match &refused {
                     Refused::Gap { .. } => own || self.state.window.vouches_for(&channel, head),
-                    // Trust that is still to come judges it.
-                    Refused::Verify(_, VerifyError::NewerTrust { .. }) => true,
                     Refused::Verify(_, VerifyError::Threshold { .. } | VerifyError::NoRole { .. }) => {
                         self.state.window.vouches_for(&channel, head)
                     }

@@ -93,7 +93,6 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
         | Command::AuthinfoUser(_)
         | Command::AuthinfoPass(_)
         | Command::Check(_)
-        | Command::Compress
         | Command::Ihave(_)
         | Command::ModeStream
         | Command::TakeThis(_) => Ok(()),
@@ -318,7 +317,6 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
                 line(session, format_args!("{}", log.channel));
             }
         }),
-        ListItem::Motd => return motd(session),
         ListItem::Newsgroups(wildmat) => (wildmat, |session, log| line(session, format_args!("{}\t{}", log.channel, description(log)))),
         ListItem::Headers => {
             session.respond(code::LIST, "headers and metadata that HDR knows");
@@ -342,23 +340,6 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
             kind(session, &log);
             session.relieve().await?;
         }
-    }
-    end(session);
-    Ok(())
-}
-
-/// How this broker stands: what it copies from where, and how far behind that is.
-fn motd(session: &mut Session) -> Answer {
-    let shared = session.shared().clone();
-    session.respond(code::LIST, "how this broker stands");
-    let logs = session.logs();
-    // The way that trust has come is the way of everything.
-    let path = logs.iter().find(|log| log.channel.is_trust()).and_then(|log| log.entry(log.marks().head.serial).ok()?);
-    let tier = path.and_then(|entry| Some(entry.header("Path")?.split('!').count().saturating_sub(2)));
-    let tier = tier.map_or(String::new(), |tier| format!(", tier {tier}"));
-    line(session, format_args!("{}: {} channels{tier}", shared.settings.config.name, logs.len()));
-    for standing in (shared.standings)(&shared.logs) {
-        line(session, format_args!("{standing}"));
     }
     end(session);
     Ok(())
@@ -434,8 +415,7 @@ fn capabilities(session: &mut Session) {
                     line(session, format_args!("AUTHINFO USER"));
                 }
             }
-            "COMPRESS" => {}
-            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS MOTD NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS")),
+            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS")),
             "OVER" => line(session, format_args!("OVER MSGID")),
             other => line(session, format_args!("{other}")),
         }

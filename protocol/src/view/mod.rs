@@ -30,7 +30,7 @@ pub struct Withdrawal {
     pub by: Serial,
     /// Why.
     pub reason: String,
-    /// Whether the release had been read when the withdrawal was met: inventions push out no others than such.
+    /// Whether the release had been read when the withdrawal was met.
     pub read: bool,
 }
 
@@ -53,8 +53,7 @@ pub struct Known {
     pub settled: Option<Head>,
     /// The evidence of a fork, until a checkpoint or a live beat decides.
     pub fork: Option<Fork>,
-    /// Withdrawals, those of the releases with the highest serials last: at most [`WITHDRAWALS`] of releases that had been read, and
-    /// as many of others.
+    /// Withdrawals: at most [`WITHDRAWALS`] of releases that were read, and as many others.
     pub withdrawals: Vec<Withdrawal>,
     /// The release that was applied last.
     pub applied: Option<Statement>,

@@ -134,23 +134,18 @@ impl View {
         Ok(run)
     }
 
-    /// One for each release; those of the releases with the highest serials stay.
+    /// One for each release. Those of the releases with the highest serials stay: so many that were read when the withdrawal was met,
+    /// and as many others, so that invented ones push out none that matters.
     fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
         let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
-        let place = |w: &Withdrawal| (w.release.serial, *w.release.id.octets());
-        let at = kept.partition_point(|old| place(old) < place(&new));
-        if kept.get(at).is_some_and(|old| old.release == new.release) {
-            kept[at].read |= new.read;
-        } else {
-            kept.insert(at, new);
+        match kept.iter_mut().find(|old| old.release == new.release) {
+            Some(old) => old.read |= new.read,
+            None => kept.push(new),
         }
-        for read in [true, false] {
-            if kept.iter().filter(|kept| kept.read == read).count() > WITHDRAWALS
-                && let Some(lowest) = kept.iter().position(|kept| kept.read == read)
-            {
-                kept.remove(lowest);
-            }
-        }
+        kept.sort_by_key(|kept| (kept.read, kept.release.serial));
+        let others = kept.partition_point(|kept| !kept.read);
+        kept.drain(others..others + (kept.len() - others).saturating_sub(WITHDRAWALS));
+        kept.drain(..others.saturating_sub(WITHDRAWALS));
     }
 
     /// What of a proven run is new, and where it belongs. It changes nothing; [`View::note`] does.

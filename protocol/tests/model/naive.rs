@@ -266,12 +266,7 @@ impl Naive {
     }
 
     fn note_withdrawals(&mut self, run: &[Statement]) {
-        for place_of in run.iter().filter_map(withdraws) {
-            let read = run.iter().any(|statement| place(statement) == place_of) || self.is_on_chain(place_of);
-            if read || self.applied.as_ref().is_some_and(|applied| place(applied) == place_of) {
-                self.withdrawn.insert(place_of);
-            }
-        }
+        self.withdrawn.extend(run.iter().filter_map(withdraws));
     }
 
     // Where it stands.

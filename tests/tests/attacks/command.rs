@@ -233,4 +233,3 @@ async fn attack_30_a_serial_of_the_trust_log_that_some_broker_has_is_not_signed_
     assert!(!good && text.contains("the broker has another trust statement 2"), "{text}");
     realm.log.push(pending);
 }
-

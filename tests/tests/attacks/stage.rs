@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, sync::Mutex, time::Duration};
 
-use tidings_client::{
-    Channel, Clear, Device, Error, Head, PublishError, Publisher, Serial, Source, Start, State, Statement, Verified,
-};
+use tidings_client::{Channel, Clear, Device, Error, Head, PublishError, Publisher, Serial, Source, Start, State, Statement, Verified};
 use tidings_protocol::Requirement;
 use tidings_tests::{
     Daemon, Fixture,

@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use clap::Args;
 use tidings_client::{
-    Body, Channel, Head, Lookout, PublishError, Publisher, Serial, Source, Survey,
+    Body, Channel, Head, Lookout, Publisher, Serial, Survey,
     keys::{PublicKey, SigningKey},
-    now,
 };
 use tidings_protocol::{
     beat::{self, Round},
@@ -24,7 +23,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{From, key, output};
+use super::{
+    From,
+    exit::Exit,
+    key, output,
+    publishing::{Desk, OutboxArgs, time},
+};
 
 /// A beat comes early for a new head, at most so many times in its period.
 const EARLY: u32 = 10;
@@ -50,16 +54,20 @@ pub(super) struct Beat {
     #[arg(long)]
     once: bool,
     #[command(flatten)]
+    outbox: OutboxArgs,
+    #[command(flatten)]
     from: From,
 }
 
 impl Beat {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        ensure!((1..=BEAT_LIFE_SECONDS).contains(&self.life), "--life: expected 1 to {BEAT_LIFE_SECONDS}, found {}", self.life);
-        ensure!(self.every >= 1 && (self.once || self.every < self.life), "--every: expected less than --life, found {}", self.every);
+        let life = || Exit::Usage.because(format!("--life: expected 1 to {BEAT_LIFE_SECONDS}, found {}", self.life));
+        ensure!((1..=BEAT_LIFE_SECONDS).contains(&self.life), life());
+        let every = || Exit::Usage.because(format!("--every: expected less than --life, found {}", self.every));
+        ensure!(self.every >= 1 && (self.once || self.every < self.life), every());
         let source = self.from.source()?;
         let lookout = Lookout::new(&source);
-        let mut signer = Signer { source, lookout, key: key::private(&self.key)?, life: self.life, named: BTreeMap::new() };
+        let mut signer = Signer { lookout, key: key::private(&self.key)?, named: BTreeMap::new(), options: &self };
         if self.once {
             return signer.round(true).await.map(drop);
         }
@@ -88,32 +96,35 @@ impl Beat {
     }
 }
 
-struct Signer {
-    source: Source,
+struct Signer<'a> {
+    options: &'a Beat,
     lookout: Lookout,
     key: SigningKey,
-    life: u64,
     /// What was named of each channel: another statement at such a serial is never named.
     named: BTreeMap<Channel, VecDeque<Head>>,
 }
 
-impl Signer {
+impl Signer<'_> {
     /// Signs a beat for each role of the key, if it is due or some head is new; how many.
     async fn round(&mut self, due: bool) -> anyhow::Result<usize> {
         let survey = self.lookout.look(&[]).await;
-        let mut publisher = Publisher::connect(self.source.clone()).await?;
-        let trust = publisher.trust().context("the broker has no trust log yet")?.clone();
+        let mut desk = Desk::open(&self.options.from, &self.options.outbox).await?;
+        let trust = desk.trust()?.clone();
         let ahead = survey.trust().filter(|other| other.serial() > trust.serial());
-        ensure!(ahead.is_none(), "another broker has a newer trust statement than the origin; was the origin restored from a backup?");
-        let heads = self.heads(&survey, &mut publisher, &trust).await?;
+        let restored =
+            || Exit::Refused.because("another broker has a newer trust statement than the origin; was the origin restored from a backup?");
+        ensure!(ahead.is_none(), restored());
+        let heads = heads(&survey, &mut desk.publisher, &trust).await?;
         let mut signed = 0;
         let roles = self.channels(&trust);
-        ensure!(!roles.is_empty(), "{} has no beat role in trust {}", PublicKey::of(&self.key), trust.serial());
+        let none = || Exit::Refused.because(format!("{} has no beat role in trust {}", PublicKey::of(&self.key), trust.serial()));
+        ensure!(!roles.is_empty(), none());
         for channel in roles {
             let mine: Vec<(Channel, Head)> =
                 heads.iter().filter(|(named, _)| trust.beat_channel(named).as_ref() == Some(&channel)).cloned().collect();
             let log = (trust.statement().channel().clone(), trust.head());
-            let before = publisher.beat(&channel).await?;
+            let _begun = desk.begin(&channel).await?;
+            let before = desk.publisher.beat(&channel).await?;
             let named = match before.as_ref().map(|before| before.body()) {
                 Some(Body::Beat(beat)) => &beat.heads[..],
                 _ => &[],
@@ -124,14 +135,12 @@ impl Signer {
             if !due && same(&plan.heads, named) {
                 continue;
             }
-            let after = publisher.beat_head(&channel).await?;
-            let round = Round { channel: channel.clone(), after, time: now(), life: self.life, trust: trust.serial() };
+            let after = desk.publisher.beat_head(&channel).await?;
+            let round = Round { channel: channel.clone(), after, time: time()?, life: self.options.life, trust: trust.serial() };
             let statement = beat::sign(round, plan.heads.clone(), &self.key)?;
-            match publisher.publish(&statement).await {
-                Ok(_) => self.note(plan.heads),
-                Err(PublishError::LostRace(_)) => bail!("another signer signs beats in {channel} too"),
-                Err(error) => return Err(error.into()),
-            }
+            let lost = || Exit::Refused.because(format!("another signer signs beats in {channel} too"));
+            desk.publish(&statement).await?.map_err(|_| lost())?;
+            self.note(plan.heads);
             signed += 1;
         }
         Ok(signed)
@@ -143,48 +152,6 @@ impl Signer {
         let mine = |names: &[String]| names.iter().any(|known| Some(known.as_str()) == name);
         let roles = trust.rules().roles.iter().filter(|role| role.kind == Kind::Beat && mine(&role.names));
         roles.filter_map(|role| role.pattern.beat_channel(trust.namespace())).collect()
-    }
-
-    /// The heads of all channels as the origin has them. One that is forked is left out, one that another broker has more of, and
-    /// one that no broker shows any more, so that devices notice.
-    async fn heads(&self, survey: &Survey, publisher: &mut Publisher, trust: &Trust) -> anyhow::Result<Vec<(Channel, Head)>> {
-        for seen in &survey.0 {
-            if let Err(error) = &seen.view {
-                output::note(&format!("{} could not be asked: {error}", seen.address));
-            }
-            seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel}: {error}", seen.address)));
-        }
-        let failed: BTreeSet<&Channel> =
-            survey.0.iter().filter(|seen| seen.address == *publisher.address()).flat_map(|seen| seen.failed.iter().map(|f| &f.0)).collect();
-        let mut heads = Vec::new();
-        for channel in survey.channels() {
-            if failed.contains(&channel) || trust.rules().is_closed(&channel) {
-                continue;
-            }
-            let newest = match survey.newest(&channel) {
-                Ok(Some(newest)) if survey.is_confirmed(&channel) => newest.head(),
-                Ok(Some(_)) => {
-                    output::note(&format!("{channel} is left out: no broker shows what was seen of it"));
-                    continue;
-                }
-                Ok(None) => continue,
-                Err(error) => {
-                    output::note(&format!("{channel} is left out: {error}"));
-                    continue;
-                }
-            };
-            let stored = |address| survey.views().find(|(seen, _)| *seen == address).and_then(|(_, view)| view.head(&channel));
-            let mut here = stored(publisher.address());
-            if here != Some(newest) {
-                // It may have been stored since.
-                here = publisher.newest(&channel).await?.map(|statement| statement.head());
-            }
-            match here {
-                Some(here) if here.serial >= newest.serial => heads.push((channel, here)),
-                _ => output::note(&format!("{channel} is left out: another broker has {}, which the origin does not have", newest.serial)),
-            }
-        }
-        Ok(heads)
     }
 
     /// Leaves out what would name another statement at a serial that was named, unless a checkpoint has settled it.
@@ -216,6 +183,48 @@ impl Signer {
             }
         }
     }
+}
+
+/// The heads of all channels as the origin has them. One that is forked is left out, one that another broker has more of, and
+/// one that no broker shows any more, so that devices notice.
+async fn heads(survey: &Survey, publisher: &mut Publisher, trust: &Trust) -> anyhow::Result<Vec<(Channel, Head)>> {
+    for seen in &survey.0 {
+        if let Err(error) = &seen.view {
+            output::note(&format!("{} could not be asked: {error}", seen.address));
+        }
+        seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel}: {error}", seen.address)));
+    }
+    let failed: BTreeSet<&Channel> =
+        survey.0.iter().filter(|seen| seen.address == *publisher.address()).flat_map(|seen| seen.failed.iter().map(|f| &f.0)).collect();
+    let mut heads = Vec::new();
+    for channel in survey.channels() {
+        if failed.contains(&channel) || trust.rules().is_closed(&channel) {
+            continue;
+        }
+        let newest = match survey.newest(&channel) {
+            Ok(Some(newest)) if survey.is_confirmed(&channel) => newest.head(),
+            Ok(Some(_)) => {
+                output::note(&format!("{channel} is left out: no broker shows what was seen of it"));
+                continue;
+            }
+            Ok(None) => continue,
+            Err(error) => {
+                output::note(&format!("{channel} is left out: {error}"));
+                continue;
+            }
+        };
+        let stored = |address| survey.views().find(|(seen, _)| *seen == address).and_then(|(_, view)| view.head(&channel));
+        let mut here = stored(publisher.address());
+        if here != Some(newest) {
+            // It may have been stored since.
+            here = publisher.newest(&channel).await?.map(|statement| statement.head());
+        }
+        match here {
+            Some(here) if here.serial >= newest.serial => heads.push((channel, here)),
+            _ => output::note(&format!("{channel} is left out: another broker has {}, which the origin does not have", newest.serial)),
+        }
+    }
+    Ok(heads)
 }
 
 fn same(one: &[(Channel, Head)], other: &[(Channel, Head)]) -> bool {

@@ -11,7 +11,7 @@ use tidings_protocol::{
     verify::VerifyError,
 };
 
-use super::output;
+use super::{exit::Exit, output};
 
 /// The fields of a trust statement that are shown as what they mean.
 const KNOWN: &[&str] = &["Tidings", "Channel", "Serial", "Previous", "Time", "Expires", "Key", "Role", "Checkpoint", "Closed"];
@@ -144,7 +144,7 @@ pub(super) fn print(before: Option<&Trust>, statement: &Statement) -> anyhow::Re
     output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
     let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
     for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
-        output::line(&output::safe(&format!("  also says, and this version does not know what it means: {line}")));
+        output::line(&&format!("  also says, and this version does not know what it means: {line}"));
     }
     if let Some(before) = before {
         difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));
@@ -182,12 +182,14 @@ pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Res
 
 /// Asks a person who is there; what runs without a terminal has decided already.
 pub(super) fn confirm(question: &str) -> anyhow::Result<()> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(());
-    }
-    eprint!("{question} [y/N] ");
+    if std::io::stdin().is_terminal() { ask(question, "nothing was signed") } else { Ok(()) }
+}
+
+/// Asks, and wants a yes, from a person or from a pipe.
+pub(super) fn ask(question: &str, otherwise: &str) -> anyhow::Result<()> {
+    output::prompt(&format!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    ensure!(matches!(answer.trim(), "y" | "yes"), "nothing was signed");
+    ensure!(matches!(answer.trim(), "y" | "yes"), Exit::Refused.because(otherwise));
     Ok(())
 }

@@ -561,11 +561,14 @@ fn delivered(start: &Start) {
 
     let mut life = start
         .life("delivered-where-a-device-began", "a device that began above delivers nothing of what lies below, whichever branch it is on");
-    life.read("3", &[r3]);
+    let r4 = release(Some(r3), "", &[ANN]);
+    life.read("4", &[&r4]);
     life.beat(&start.beat(1, r2));
-    life.other("none", &[r1, r2]);
-    life.beat(&start.beat(2, r3));
-    life.read("3", &[r1, r2, r3]);
+    life.state("STALE");
+    life.other("none", &[r1, r2, r3]);
+    life.state("CURRENT");
+    life.beat(&start.beat(2, &r4));
+    life.read("4", &[r1, r2, r3, &r4]);
     life.write();
 
     let mut life = start.life("delivered-of-a-branch-that-lost-below", "the same where less was delivered than the branches share");

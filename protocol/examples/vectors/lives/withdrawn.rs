@@ -12,6 +12,7 @@ pub(super) fn write(start: &Start) {
     on_a_lost_branch(start);
     forgotten_by_nothing(start);
     of_retired_keys(start);
+    unread(start);
     invented(start);
     memory(start);
 }
@@ -176,6 +177,25 @@ fn of_retired_keys(start: &Start) {
     life.beat(&named(1, &third, &stop));
     life.state("CURRENT");
     life.none(Withdrawn, &[r1, r2, &stop]);
+    life.write();
+}
+
+/// A withdrawal of what was not read yet.
+fn unread(start: &Start) {
+    let (r1, r2) = (&start.r1, &start.r2);
+    let stop = withdraw(r2, r1, &[STOP]);
+    let riscv = release(Some(r1), "Target: arch=riscv64\n", &[ANN]);
+    let mut life =
+        start.life("withdrawn-before-it-was-read", "a withdrawal counts against a release that is read later, on another branch");
+    life.read("3", &[&stop]);
+    life.beat(&start.beat(1, &riscv));
+    life.state("FORKED");
+    life.other("1,2", &[r1, &riscv]);
+    life.state("CURRENT");
+    life.none(Withdrawn, &[r1, &riscv]);
+    life.step("restart", &[]);
+    life.clock(NOON);
+    life.none(Withdrawn, &[r1, &riscv]);
     life.write();
 }
 
