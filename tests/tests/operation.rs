@@ -17,9 +17,7 @@ use tidings_client::{Connection, Publisher, Tls};
 use tidings_tests::{Fixture, binary, free_address, release};
 
 fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary("tidings"));
-    command.args(arguments).current_dir(&fixture.directory);
-    command.env("TIDINGS_BROKERS", fixture.url()).env("TIDINGS_ANCHOR", fixture.anchor.to_string()).output().unwrap()
+    fixture.tidings().args(arguments).output().unwrap()
 }
 
 #[track_caller]
@@ -42,14 +40,14 @@ fn publish_fetch_watch_log_from_the_command_line() {
     }
     let published = good(
         &fixture,
-        &["withdraw", "test.os.stable", "2", "--reason", "bad", "--fallback", "1", "--key", "release.key", "--publish", "--json"],
+        &["withdraw", "test.os.stable", "2", "--reason", "bad", "--key", "release.key", "--publish", "--json"],
     );
     let json: serde_json::Value = serde_json::from_str(&published).unwrap();
     assert_eq!((json["kind"].as_str(), json["serial"].as_u64()), (Some("withdraw"), Some(3)));
 
     let log = good(&fixture, &["log", "test.os.stable"]);
     assert_eq!(log.lines().count(), 3, "{log}");
-    assert!(log.lines().nth(2).unwrap().contains("withdraw withdraws 2 (by release) bad"), "{log}");
+    assert!(log.lines().nth(2).unwrap().contains("withdraw withdraws 2 sha256:"), "{log}");
     assert_eq!(good(&fixture, &["log", "test.os.stable", "--last", "1", "--json"]).lines().count(), 1);
 
     let fetch = ["fetch", "test.os.stable", "--state", "device.state", "--json"];

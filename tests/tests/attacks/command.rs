@@ -1,11 +1,11 @@
 //! What attackers and tired people try against the command.
 
-use std::{net::SocketAddr, process::Command, sync::Mutex};
+use std::{net::SocketAddr, sync::Mutex};
 
 use tidings_client::{Device, Error, State, Statement, keys};
 use tidings_protocol::Requirement;
 use tidings_tests::{
-    binary,
+    tidings,
     realm::{Realm, key},
     relay::{self, Act, substitute},
 };
@@ -34,7 +34,7 @@ async fn attack_14_after_an_evil_release_was_withdrawn_and_its_key_taken_away_de
         &["sign", "--key", "root1.key", "new"],
         &["publish", "new"],
     ] {
-        let mut command = Command::new(binary("tidings"));
+        let mut command = tidings(&stage.fixture.directory);
         command
             .args(arguments)
             .current_dir(&directory)
@@ -69,12 +69,12 @@ async fn attack_32_a_broker_that_only_says_that_others_were_first_gets_one_signa
     let liar = relay::start(&[behind], lie).await.unwrap();
     let directory = &stage.fixture.directory;
     keys::write_private(&directory.join("ann.key"), &key("ann"), None).unwrap();
-    let mut command = Command::new(binary("tidings"));
+    let mut command = tidings(&stage.fixture.directory);
     command.args(["release", "test.os.stable", "--version", "2", "--key", "ann.key", "--publish"]).current_dir(directory);
     command.env("TIDINGS_BROKERS", format!("nntp://{liar}")).env("TIDINGS_ANCHOR", realm.anchor.to_string());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && text.contains("nothing more is signed"), "{text}");
+    assert!(!output.status.success() && text.contains("nothing more is signed"), "{text}");
     assert_eq!(*posts.lock().unwrap(), 1);
 }
 
@@ -103,22 +103,22 @@ async fn attacks_13_28_verify_calls_nothing_good_that_is_not_now_and_proves_fork
         std::fs::write(directory.join(name), statements.iter().flat_map(|s| s.octets().to_vec()).collect::<Vec<u8>>()).unwrap();
     };
     let verify = |name: &str| {
-        let mut command = Command::new(binary("tidings"));
+        let mut command = tidings(&stage.fixture.directory);
         let output = command.args(["verify", name]).current_dir(directory).env("TIDINGS_ANCHOR", &anchor).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     write("evidence", &[&realm.log[0], &fork.ours, &fork.theirs, &fork.above[0]]);
     let (code, text) = verify("evidence");
-    assert!(code == Some(1) && text.contains("FORK of test.os.stable at 2") && !text.contains("BAD"), "{text}");
+    assert!(code.is_some_and(|code| code > 0) && text.contains("FORK of test.os.stable at 2") && !text.contains("BAD"), "{text}");
     // The same after a rotation: evidence still, and nothing of it is good any more.
     let roles = &["trust * 2 root1 root2 root3", "release * 2 cem dan", "withdraw * 1 stop"];
     realm.rotate(roles, &[(&os(), ours.head())], ROOTS);
     write("evidence", &[&realm.log[0], &realm.log[1], &fork.ours, &fork.theirs, &fork.above[0]]);
     let (code, text) = verify("evidence");
-    assert!(code == Some(1) && text.contains("FORK") && text.contains("settled by trust 2") && text.matches("BAD").count() == 2, "{text}");
+    assert!(code.is_some_and(|code| code > 0) && text.contains("FORK") && text.contains("settled by trust 2") && text.matches("BAD").count() == 2, "{text}");
     write("revoked", &[&realm.log[0], &realm.log[1], &above]);
     let (code, text) = verify("revoked");
-    assert!(code == Some(1) && text.contains("trust 1 proved it, trust 2, which is in force, does not"), "{text}");
+    assert!(code.is_some_and(|code| code > 0) && text.contains("trust 1 proved it, trust 2, which is in force, does not"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn what_a_tired_person_would_do_wrong_in_a_ceremony_is_noticed() {
     }
     let url = stage.fixture.url();
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(binary("tidings"));
+        let mut command = tidings(&stage.fixture.directory);
         command.args(arguments).current_dir(&directory).env("TIDINGS_BROKERS", &url).env("TIDINGS_ANCHOR", realm.anchor.to_string());
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
@@ -182,12 +182,13 @@ async fn attack_32_many_publishers_by_the_command_all_come_to_their_turn() {
     let realm = Realm::new(&["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"], &["root1"]);
     let mut stage = Stage::new(&realm).await;
     stage.publish(&releases(&realm, None, 1, &["ann"])).await;
-    let directory = stage.fixture.directory.clone();
-    keys::write_private(&directory.join("ann.key"), &key("ann"), None).unwrap();
+    keys::write_private(&stage.fixture.directory.join("ann.key"), &key("ann"), None).unwrap();
     let publish = |number: u32| {
-        let mut command = Command::new(binary("tidings"));
+        let mut command = tidings(&stage.fixture.directory);
         command.args(["release", "test.os.stable", "--key", "ann.key", "--publish", "--version"]).arg(number.to_string());
-        command.current_dir(&directory).env("TIDINGS_BROKERS", stage.fixture.url()).env("TIDINGS_ANCHOR", realm.anchor.to_string());
+        command.env("TIDINGS_BROKERS", stage.fixture.url()).env("TIDINGS_ANCHOR", realm.anchor.to_string());
+        // Each is on a machine of its own.
+        command.env("TIDINGS_OUTBOX", stage.fixture.directory.join(format!("outbox-{}", number % 8)));
         tokio::task::spawn_blocking(move || command.output().unwrap())
     };
     for round in 0..4 {
@@ -214,7 +215,7 @@ async fn attack_30_a_serial_of_the_trust_log_that_some_broker_has_is_not_signed_
     std::fs::write(directory.join("pending"), [realm.log[0].octets(), pending.octets()].concat()).unwrap();
     let run = |brokers: &[SocketAddr], arguments: &[&str]| {
         let urls: Vec<String> = brokers.iter().map(|address| format!("nntp://{address}")).collect();
-        let mut command = std::process::Command::new(tidings_tests::binary("tidings"));
+        let mut command = tidings(&stage.fixture.directory);
         command.args(arguments).current_dir(directory).env("TIDINGS_BROKERS", urls.join(","));
         let output = command.env("TIDINGS_ANCHOR", realm.anchor.to_string()).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())

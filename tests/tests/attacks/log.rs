@@ -192,11 +192,11 @@ async fn attack_28_a_broker_refuses_the_second_statement_keeps_both_and_goes_on(
     for statement in [&race, &fork, &deep, &fork] {
         assert!(stage.refusal(statement).await.contains("the head of the channel is 2"));
     }
-    let directory = stage.fixture.directory.join("data/forks/test");
+    let directory = stage.fixture.directory.join("data/forks");
     let files: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 3, "{files:?}");
     for file in files {
-        let mut command = std::process::Command::new(tidings_tests::binary("tidings"));
+        let mut command = stage.fixture.tidings();
         let output = command.arg("verify").arg(&file).env("TIDINGS_ANCHOR", realm.anchor.to_string()).output().unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("FORK of test.os.stable"), "{output:?}");
     }

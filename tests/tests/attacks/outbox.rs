@@ -124,14 +124,14 @@ async fn what_trust_cannot_take_any_more_leaves_the_outbox() {
 
 #[tokio::test]
 async fn what_stands_on_a_statement_that_was_filed_away_leaves_the_outbox() {
-    // The thief of the withdraw key was first; an honest release stands on that, and was not sent when the key was taken away.
-    let mut realm = Realm::new(ROLES, &["root1"]);
+    // The thief of a release key was first; an honest release stands on that, and was not sent when the key was taken away.
+    let mut realm = Realm::new(&["trust * 1 root1", "release * 1 ann bob", "withdraw * 1 stop"], &["root1"]);
     let (mut stage, outbox, first) = setup(&realm).await;
-    let evil = realm.withdraw(&os(), first.head(), first.head(), &["stop"]);
+    let evil = realm.release(&os(), Some(first.head()), "6.6", &["bob"]);
     stage.publish(std::slice::from_ref(&evil)).await;
     let ours = realm.release(&os(), Some(evil.head()), "3", &["ann"]);
     outbox.put(&ours).unwrap();
-    let rotated = realm.rotate(&["trust * 1 root1", "release * 1 ann", "withdraw * 1 halt"], &[(&os(), first.head())], &["root1"]);
+    let rotated = realm.rotate(ROLES, &[(&os(), first.head())], &["root1"]);
     stage.publish(&[rotated]).await;
     let mut publisher = publisher(&realm, stage.address()).await;
     let settled = publisher.settle(&outbox, &os()).await.unwrap();
