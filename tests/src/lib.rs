@@ -44,10 +44,10 @@ pub fn binary(name: &str) -> PathBuf {
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
-/// The command `tidings`, whose outbox, and whatever else it remembers, lies in a directory of the test's own.
-pub fn tidings(home: &Path) -> Command {
+/// `tidings`, run in a directory, with an outbox of its own there, so that no test meets what another one has signed.
+pub fn tidings(directory: &Path) -> Command {
     let mut command = Command::new(binary("tidings"));
-    command.env("XDG_STATE_HOME", home.join("state"));
+    command.current_dir(directory).env("TIDINGS_OUTBOX", directory.join("outbox"));
     command
 }
 
@@ -222,6 +222,13 @@ impl Fixture {
     /// The address as the commands want it.
     pub fn url(&self) -> String {
         format!("nntp://{}", self.address)
+    }
+
+    /// `tidings` in its directory, with this broker and its anchor.
+    pub fn tidings(&self) -> Command {
+        let mut command = tidings(&self.directory);
+        command.env("TIDINGS_BROKERS", self.url()).env("TIDINGS_ANCHOR", self.anchor.to_string());
+        command
     }
 
     /// Starts the broker, and does not wait for it.

@@ -18,9 +18,7 @@ use tidings_protocol::{Channel, Head, Serial, SigningKey, Statement, nntp::code,
 use tidings_tests::{Fixture, binary, free_address, release};
 
 fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
-    let mut command = tidings_tests::tidings(&fixture.directory);
-    command.args(arguments).current_dir(&fixture.directory);
-    command.env("TIDINGS_BROKERS", fixture.url()).env("TIDINGS_ANCHOR", fixture.anchor.to_string()).output().unwrap()
+    fixture.tidings().args(arguments).output().unwrap()
 }
 
 #[track_caller]
