@@ -19,13 +19,16 @@
 mod device;
 mod facts;
 mod invariants;
+mod learn;
+mod moves;
 mod mutants;
+mod rules;
 mod search;
 mod stories;
 mod world;
 
-use device::Setting;
 use facts::{Kind, PLAIN, Role};
+use rules::Setting;
 use search::{explore, tell};
 use world::{Bounds, Ceremony};
 
