@@ -74,6 +74,8 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// What the store costs, beside a bare file on the same disk: speed, octets written, starts, memory; takes some minutes
+    Store,
     /// A device that slept through trust rotations and releases, between a hostile mirror and an honest one
     Sleeper {
         /// How many rotations
@@ -435,6 +437,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Cluster { seeds, seed } => cluster(seeds, seed),
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds, seed } => crash(rounds, seed),
+        Task::Store => run(&mut cargo("bench --package tidings-broker --features bench --bench store")),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
         Task::Instructions { record } => costs::instructions(record),
