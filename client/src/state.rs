@@ -359,7 +359,7 @@ impl State {
     }
 
     /// Changes what is known, in memory alone until [`State::save`].
-    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut View, &Now) -> T) -> T {
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut View, &Now) -> T) -> T {
         let result = change(&mut self.view, &self.clock.now());
         self.share();
         result
@@ -371,7 +371,7 @@ impl State {
     }
 
     /// Writes the file: a new one beside the old one, made durable, takes its place.
-    pub(crate) fn save(&self) -> Result<(), StateError> {
+    pub fn save(&self) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
         let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
         let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;
