@@ -119,19 +119,28 @@ impl Agent {
 
     /// Why it waits, if it does, and for how long.
     async fn look_at(&mut self, channel: &Channel) -> anyhow::Result<(String, Duration)> {
+        // What is new counts as delivered: what is to be done about it is asked for now.
+        if let Err(error) = self.device.poll().await {
+            tracing::debug!("{}", tidings_client::explain(&error));
+        }
         let (wanted, trouble) = match self.device.target(channel).await {
             Ok(Clear::Apply(statement)) => (Wanted::Release(statement), None),
             Ok(Clear::Nothing { next: Some((serial, due)), .. }) => self.ahead(channel, serial, due).await,
+            Ok(Clear::Nothing { next: None, .. }) if !self.is_confirmed(channel) => {
+                (Wanted::Nothing, Some("no beat speaks for the newest statement yet".into()))
+            }
             Ok(Clear::Nothing { next: None, .. }) => (Wanted::Nothing, None),
-            Err(Error::NotNow { reason, .. }) => match *reason {
-                NotNow::Withdrawn { release, .. } => (Wanted::Withdrawn(release), Some(reason.to_string())),
-                _ => (Wanted::Unknown, Some(reason.to_string())),
-            },
-            Err(error) => (Wanted::Unknown, Some(tidings_client::explain(&error))),
+            Err(error) => refused(&error),
         };
         let Some(mut task) = self.task(channel, wanted)? else {
-            let wait = if trouble.is_some() { AGAIN } else { IDLE };
-            return Ok((trouble.unwrap_or_default(), wait));
+            let Some(why) = trouble else {
+                self.waits.remove(channel);
+                return Ok((String::new(), IDLE));
+            };
+            // A beat often comes a moment after what it speaks for.
+            let waits = self.waits.entry(channel.clone()).or_default();
+            *waits = (*waits + 1).min(12);
+            return Ok((why, Duration::from_secs(1 << (*waits - 1)).min(LONGEST / 6)));
         };
         let mut here = Here { agent: self, channel: channel.clone(), wait: None };
         let end = go_on(&mut here, &mut task).await?;
@@ -139,14 +148,24 @@ impl Agent {
         self.after(channel, &task, end, wait).await
     }
 
+    /// Whether a beat names the head: what is above counts for nothing yet.
+    fn is_confirmed(&self, channel: &Channel) -> bool {
+        let view = self.device.state().view();
+        let Some(head) = view.head(channel) else { return true };
+        let names = |beat: &Statement| matches!(beat.body(), Body::Beat(beat) if beat.heads.iter().any(|(of, named)| of == channel && *named == head));
+        !view.promises_beats(channel) || view.beats().any(|beat| names(&beat.statement))
+    }
+
     /// A release that is known and not due yet is fetched and staged ahead.
     async fn ahead(&mut self, channel: &Channel, serial: Serial, due: Timestamp) -> (Wanted, Option<String>) {
-        match self.device.history(channel, serial).await {
-            Ok(all) => match all.into_iter().find(|statement| statement.serial() == serial) {
-                Some(statement) => (Wanted::Release(statement), Some(format!("{serial} is due at {due}"))),
-                None => (Wanted::Nothing, None),
-            },
-            Err(error) => (Wanted::Unknown, Some(tidings_client::explain(&error))),
+        let found = match self.device.history(channel, serial).await {
+            Ok(all) => all.into_iter().find(|statement| statement.serial() == serial),
+            Err(error) => return (Wanted::Unknown, Some(tidings_client::explain(&error))),
+        };
+        let Some(statement) = found else { return (Wanted::Nothing, None) };
+        match self.device.may_finish(&statement).await {
+            Ok(()) => (Wanted::Release(statement), Some(format!("{serial} is due at {due}"))),
+            Err(error) => refused(&error),
         }
     }
 
@@ -266,6 +285,18 @@ pub(crate) fn release_of(statement: &Statement) -> Option<&Release> {
         Body::Release(release) => Some(release),
         _ => None,
     }
+}
+
+/// What follows from an error.
+fn refused(error: &Error) -> (Wanted, Option<String>) {
+    let wanted = match error {
+        Error::NotNow { reason, .. } => match **reason {
+            NotNow::Withdrawn { release, .. } => Wanted::Withdrawn(release),
+            _ => Wanted::Unknown,
+        },
+        _ => Wanted::Unknown,
+    };
+    (wanted, Some(tidings_client::explain(error)))
 }
 
 /// What brokers say is to be run.
