@@ -32,8 +32,6 @@ pub const REQUEST_OCTETS: u64 = 512;
 const NEWS_OCTETS: u64 = 64 * 1024 * 1024;
 /// Trials that are remembered, of whatever releases.
 const TRIALS_KEPT: usize = 256;
-/// `PATH` as handlers have it.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +133,7 @@ impl Applier {
         let lock = fs::File::options().create(true).append(true).open(own.join("lock"))?;
         lock.try_lock().context("another applier, or a handler of it, is still at work")?;
         fcntl_setfd(lock.as_fd(), FdFlags::empty())?;
-        let handlers = Handlers { etc: config.paths.etc.clone(), lib: config.paths.lib.clone(), path: PATH.into() };
+        let handlers = Handlers::new(&config.paths.etc, &config.paths.lib);
         Ok(Self { profile: config.profile()?, config, state, handlers, boot, point, _lock: lock })
     }
 
@@ -269,7 +267,7 @@ impl Applier {
             Verb::Go => match self.fact(case) {
                 // The way back from a trial; there is one boot for each trial, and no more trials than there may be.
                 Ok(Some(Fact::Running)) => Ok(()),
-                Ok(Some(Fact::Armed)) if self.trials_of(case).iter().any(|boot| *boot == self.boot) => finish(),
+                Ok(Some(Fact::Armed)) if self.trials_of(case).contains(&self.boot) => finish(),
                 Ok(fact) => Err(format!("it is {}, and was not armed in this life of the machine", fact.map_or("unknown", Fact::as_str))),
                 Err(error) => Err(format!("{error:#}")),
             },
@@ -463,17 +461,14 @@ fn open_theirs(path: &Path) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
-/// Answers one who has connected: reads a line, writes a line.
+/// The line of one who has connected, bounded.
 ///
 /// # Errors
 /// If the connection fails.
-pub fn serve_one(applier: &mut Applier, from: impl Read, mut to: impl Write) -> io::Result<Answer> {
+pub fn read_request(from: impl Read) -> io::Result<String> {
     let mut line = String::new();
     io::BufRead::read_line(&mut io::BufReader::new(from.take(REQUEST_OCTETS)), &mut line)?;
-    let answer = applier.answer(line.strip_suffix('\n').unwrap_or("it has no end"));
-    to.write_all(answer.write().as_bytes())?;
-    to.flush()?;
-    Ok(answer)
+    Ok(line.strip_suffix('\n').unwrap_or("it has no end").to_owned())
 }
 
 /// What a handler that is done answers to `can`: octets.

@@ -124,7 +124,7 @@ impl Agent {
             tracing::debug!("{}", tidings_client::explain(&error));
         }
         let (wanted, trouble) = match self.device.target(channel).await {
-            Ok(Clear::Apply(statement)) => (Wanted::Release(statement), None),
+            Ok(Clear::Apply(statement)) => (Wanted::Release(Box::new(statement)), None),
             Ok(Clear::Nothing { next: Some((serial, due)), .. }) => self.ahead(channel, serial, due).await,
             Ok(Clear::Nothing { next: None, .. }) if !self.is_confirmed(channel) => {
                 (Wanted::Nothing, Some("no beat speaks for the newest statement yet".into()))
@@ -164,7 +164,7 @@ impl Agent {
         };
         let Some(statement) = found else { return (Wanted::Nothing, None) };
         match self.device.may_finish(&statement).await {
-            Ok(()) => (Wanted::Release(statement), Some(format!("{serial} is due at {due}"))),
+            Ok(()) => (Wanted::Release(Box::new(statement)), Some(format!("{serial} is due at {due}"))),
             Err(error) => refused(&error),
         }
     }
@@ -302,7 +302,7 @@ fn refused(error: &Error) -> (Wanted, Option<String>) {
 /// What brokers say is to be run.
 enum Wanted {
     /// This, at once or later.
-    Release(Verified<Statement>),
+    Release(Box<Verified<Statement>>),
     /// Not this one any more.
     Withdrawn(Serial),
     /// Nothing that is not applied already.

@@ -108,7 +108,7 @@ impl Fetcher {
         let part = self.directory.join(format!("{}.part", hex(digest)));
         let (mut reasons, mut others) = (Vec::new(), 0);
         for url in urls {
-            let end = self.one(url, &part, size).and_then(|()| self.check(&part, &whole, digest));
+            let end = self.place(url, &part, &whole, size, digest);
             match end {
                 Ok(()) => return Fetched::Whole,
                 Err(Bad::Slice) => {
@@ -125,6 +125,19 @@ impl Fetcher {
         }
         let why = reasons.join("; ");
         if others == urls.len() { Fetched::Wrong(why) } else { Fetched::Later(why) }
+    }
+
+    fn place(&self, url: &str, part: &Path, whole: &Path, size: u64, digest: &Digest) -> Result<(), Bad> {
+        let resumed = fs::metadata(part).is_ok_and(|about| about.len() > 0);
+        self.one(url, part, size)?;
+        match self.check(part, whole, digest) {
+            // What another place has sent first may have been the lie.
+            Err(Bad::Other(_)) if resumed => {
+                self.one(url, part, size)?;
+                self.check(part, whole, digest)
+            }
+            checked => checked,
+        }
     }
 
     fn one(&self, url: &str, part: &Path, size: u64) -> Result<(), Bad> {

@@ -28,14 +28,16 @@ pub const UNUSABLE: u8 = 2;
 /// Not now.
 pub const LATER: u8 = 75;
 
+/// `PATH` as handlers have it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Octets of a handler's line that are used.
 const LINE_OCTETS: usize = 512;
 /// What a handler may print before it is ended.
 const OUTPUT_OCTETS: u64 = 64 * 1024;
 /// How long a verb that only looks may take; the digest of a slot is computed in it.
-const LOOK_SECONDS: u64 = 600;
+const LOOK: Duration = Duration::from_secs(600);
 /// How long any other may.
-const WORK_SECONDS: u64 = 3_600;
+const WORK: Duration = Duration::from_secs(3_600);
 /// The longest pause between two looks whether it has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -84,6 +86,8 @@ pub struct Handlers {
     pub lib: PathBuf,
     /// `PATH` as handlers have it.
     pub path: String,
+    /// How long a verb that only looks may take, and how long any other.
+    pub limits: [Duration; 2],
 }
 
 /// One call.
@@ -105,6 +109,11 @@ pub struct Call<'a> {
 }
 
 impl Handlers {
+    /// Those of this machine, and those that were shipped.
+    pub fn new(etc: &Path, lib: &Path) -> Self {
+        Self { etc: etc.into(), lib: lib.into(), path: PATH.into(), limits: [LOOK, WORK] }
+    }
+
     /// The handler with a name; none means that it cannot be used here.
     ///
     /// # Errors
@@ -145,8 +154,8 @@ impl Handlers {
         command.envs(call.environment.iter().map(|(key, value)| (key, value)));
         command.stdin(fs::File::open(call.statement)?).stdout(output.try_clone()?).stderr(Stdio::inherit());
         let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
-        let limit = if matches!(call.verb, "can" | "state") { LOOK_SECONDS } else { WORK_SECONDS };
-        let code = wait(child, Duration::from_secs(limit), &output).with_context(|| format!("{} {}", program.display(), call.verb))?;
+        let limit = self.limits[usize::from(!matches!(call.verb, "can" | "state"))];
+        let code = wait(child, limit, &output).with_context(|| format!("{} {}", program.display(), call.verb))?;
         Ok(Answer::new(code, printable(&first_octets(output)?)))
     }
 }

@@ -7,10 +7,11 @@
 //!
 //! `config` and `windows` are what the operator wants; `round` decides, `journal` remembers, `world` does what was decided, with
 //! `here` for this machine; `apply` is the part that is root, `link` the way to it, `handler` calls what it may call; `status`
-//! is what is seen from outside.
+//! is what is seen from outside. `contract` tests anybody's handler, `restarts` finds who runs what is not there any more.
 
 pub mod apply;
 pub mod config;
+pub mod contract;
 pub mod daemon;
 pub mod fetch;
 pub mod handler;
@@ -18,6 +19,7 @@ mod health;
 mod here;
 pub mod journal;
 mod link;
+pub mod restarts;
 pub mod round;
 pub mod status;
 pub mod windows;

@@ -4,6 +4,7 @@
 //!
 //! The machine's directory is copied at each point of one life without a fault. That copy is the disk as it was when
 //! everything died there.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -1,6 +1,11 @@
 //! `tidings-apply`: root, without network; answers one request on standard input, as systemd's sockets with `Accept=yes` hand it over.
 
-use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -20,18 +25,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            // The agent asks again.
-            let _ = io::Write::write_all(&mut io::stdout(), Answer::new(LATER, format!("{error:#}")).write().as_bytes());
             ExitCode::FAILURE
         }
     }
 }
 
 fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+    // Read first: who has not been read from sees a broken connection instead of an answer.
+    let line = apply::read_request(io::stdin())?;
+    // What is wrong with this machine is no fault of the release: the agent asks again.
+    let answer = answer(arguments, &line).unwrap_or_else(|error| Answer::new(LATER, format!("{error:#}")));
+    tracing::info!(code = answer.code, "{line}: {}", answer.line);
+    io::stdout().write_all(answer.write().as_bytes())?;
+    Ok(())
+}
+
+fn answer(arguments: &Arguments, line: &str) -> anyhow::Result<Answer> {
     let config = Config::read(&arguments.config)?;
     std::fs::create_dir_all(&config.paths.applier).with_context(|| format!("cannot make {}", config.paths.applier.display()))?;
-    let mut applier = apply::open(config, Arc::new(|_| {}))?;
-    let answer = apply::serve_one(&mut applier, io::stdin(), io::stdout())?;
-    tracing::info!(code = answer.code, "{}", answer.line);
-    Ok(())
+    Ok(apply::open(config, Arc::new(|_| {}))?.answer(line))
 }

@@ -1,5 +1,5 @@
 //! A namespace of its own, and a machine in a directory: two slots, a loader, and what the agent and the applier keep.
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "no test uses all of it")]
 
 use std::{
     fs,
@@ -34,6 +34,7 @@ pub fn key(name: &str) -> SigningKey {
 /// Signs everything.
 pub struct Publisher {
     pub trust: Statement,
+    pub older: Vec<Statement>,
     pub anchor: Anchor,
     pub channel: Channel,
     pub log: Vec<Statement>,
@@ -58,7 +59,7 @@ impl Publisher {
         let draft = Draft { channel: "acme.trust".parse().unwrap(), after: None, time, trust: None, body: Body::Trust(rules) };
         let trust = draft.write().unwrap().sign(&key("root")).unwrap();
         let anchor = format!("acme 1 {}", trust.id()).parse().unwrap();
-        Self { trust, anchor, channel, log: Vec::new(), time }
+        Self { trust, older: Vec::new(), anchor, channel, log: Vec::new(), time }
     }
 
     pub fn head(&self) -> Option<Head> {
@@ -75,6 +76,27 @@ impl Publisher {
 
     pub fn release(&mut self, release: Release) -> Statement {
         self.say(Body::Release(release), "ann")
+    }
+
+    pub fn release_by(&mut self, signer: &str, release: Release) -> Statement {
+        self.say(Body::Release(release), signer)
+    }
+
+    /// A trust statement after the present one, with other roles.
+    pub fn rotate(&mut self, roles: &[(Kind, &str, &str)]) {
+        let keys = roles.iter().map(|(_, _, name)| NamedKey { key: PublicKey::of(&key(name)), name: (*name).into() }).collect();
+        let role = |(kind, pattern, name): &(Kind, &str, &str)| Role {
+            kind: *kind,
+            pattern: pattern.parse().unwrap(),
+            threshold: 1,
+            names: vec![(*name).into()],
+        };
+        let expires = self.time.plus(365 * 86_400);
+        let rules = TrustRules { expires, keys, roles: roles.iter().map(role).collect(), checkpoints: vec![], closed: vec![] };
+        let (channel, after) = ("acme.trust".parse().unwrap(), Some(self.trust.head()));
+        let draft = Draft { channel, after, time: self.time, trust: None, body: Body::Trust(rules) };
+        self.older.push(self.trust.clone());
+        self.trust = draft.write().unwrap().sign(&key("root")).unwrap();
     }
 
     pub fn withdraw(&mut self, withdraws: Head) -> Statement {
@@ -96,8 +118,8 @@ impl Publisher {
 
     /// What an honest agent hands over.
     pub fn news(&self) -> Vec<u8> {
-        let beat = self.beat(u32::try_from(self.log.len()).unwrap());
-        let all = [&self.trust, &beat].into_iter().chain(&self.log);
+        let beat = self.beat(u32::try_from(self.older.len() * 100 + self.log.len()).unwrap());
+        let all = self.older.iter().chain([&self.trust, &beat]).chain(&self.log);
         all.flat_map(|statement| statement.octets().to_vec()).collect()
     }
 }
