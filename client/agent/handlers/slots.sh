@@ -1,10 +1,11 @@
-# What the handlers of two slots share. `slots.conf` says which loader there is, and which slots.
+# What the handlers of two slots share. `slots.conf` says which slots there are, `loader.conf` which loader.
 no() { echo "$1"; exit 2; }
 failed() { echo "$1"; exit 1; }
 later() { echo "$1"; exit 75; }
 
 [ -r "$T_ETC/slots.conf" ] || no "no $T_ETC/slots.conf: this machine has no two slots"
 . "$T_ETC/slots.conf"
+. "$T_ETC/loader.conf"
 loader() { "$T_LIB/loader.d/$LOADER" "$@"; }
 
 # running: what this life of the machine was booted from; primary: the default; next: what is booted once, or -

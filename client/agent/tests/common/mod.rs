@@ -189,8 +189,9 @@ impl Machine {
 
     pub fn write_conf(&self) {
         let m = self.root.display();
-        let conf = format!("LOADER=file\nLOADER_ENV={m}/env\nLOADER_RUNNING={m}/booted\nSLOT_A={m}/A.img\nSLOT_B={m}/B.img\n");
-        fs::write(self.root.join("etc/slots.conf"), conf).unwrap();
+        let loader = format!("LOADER=file\nLOADER_ENV={m}/env\nLOADER_RUNNING={m}/booted\n");
+        fs::write(self.root.join("etc/loader.conf"), loader).unwrap();
+        fs::write(self.root.join("etc/slots.conf"), format!("SLOT_A={m}/A.img\nSLOT_B={m}/B.img\n")).unwrap();
     }
 
     pub fn slot(&self, slot: &str) -> PathBuf {
