@@ -1,7 +1,7 @@
 //! A running broker: `bind`, then `shutdown`. The same in the binary and in tests.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     net::SocketAddr,
     sync::{

@@ -1,6 +1,7 @@
 //! The chores of this repository: `cargo xtask` lists them, `cargo xtask ci` is exactly what CI does.
 #![allow(clippy::print_stdout)]
 
+mod agent;
 mod costs;
 mod interop;
 mod setup;
@@ -42,6 +43,11 @@ enum Task {
     /// Other people's software against ours: all of it, or what is named
     Interop {
         /// nntplib, net-nntp, device, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews, pullnews, nntpget, actsync
+        names: Vec<String>,
+    },
+    /// The agent's handlers with their real tools, as root; `setup` installs those
+    Agent {
+        /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot; all but setup if none is named
         names: Vec<String>,
     },
     /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a network
@@ -433,6 +439,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Readme => readme(),
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
         Task::Interop { names } => interop::run(&names),
+        Task::Agent { names } => agent::agent(&names),
         Task::Tree { seed } => tree(seed),
         Task::Cluster { seeds, seed } => cluster(seeds, seed),
         Task::Mirrors { quick } => mirrors(quick),
