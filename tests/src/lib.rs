@@ -4,6 +4,8 @@ pub mod cables;
 pub mod clock;
 pub mod cluster;
 pub mod ensemble;
+pub mod forgetful;
+pub mod forgetting;
 pub mod http;
 pub mod inn;
 pub mod realm;
@@ -166,6 +168,16 @@ impl Fixture {
             self.address
         );
         Ok(fs::write(self.config(), text)?)
+    }
+
+    /// Writes the configuration anew: whatever another broker has more comes from there first.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn restore_from(&self, other: &Self) -> anyhow::Result<()> {
+        self.configure("")?;
+        let text = fs::read_to_string(self.config())?;
+        Ok(fs::write(self.config(), format!("restore_from = [\"{}\"]\n{text}", other.url()))?)
     }
 
     /// A broker that copies everything from others.
