@@ -97,7 +97,7 @@ class Channel:
     @property
     def links(self):
         """Serials and ids that links have led to, the one that the head names among them."""
-        return {**dict([self.newest.before] if self.newest else []), **self.chain}
+        return {**dict([self.standing] if self.standing else []), **dict([self.newest.before] if self.newest else []), **self.chain}
 
 
 class Device:
@@ -105,7 +105,7 @@ class Device:
         self.namespace, serial, digest = anchor.split()
         self.anchor, self.log = (int(serial), digest), self.namespace + ".trust"
         self.trust, self.clock, self.identity = None, None, "device"
-        self.beats, self.settling, self.taken, self.channels, self.properties = {}, {}, [], {}, {}
+        self.beats, self.settling, self.taken, self.trusts, self.channels, self.properties = {}, {}, [], [], {}, {}
         self.first_seen, self.monotonic, self.start = {}, 0, 0
 
     def known(self, channel):
@@ -168,6 +168,7 @@ class Device:
         self.check(statement, statement)
         demand(set(self.trust.all("Closed") if self.trust else []) <= set(statement.all("Closed")), "1-18", statement)
         self.trust = statement
+        self.trusts.append(statement)
         self.see(statement)
 
     def check_place(self, channel, statement):
@@ -267,9 +268,8 @@ class Device:
         return self.append(known, run, hole)
 
     def elsewhere(self, known, named, settled):
-        below = len(known.chain) > CHAIN_LINKS and named[0] < min(known.chain)
         standing = settled and known.standing == settled and named[0] <= settled[0]
-        return known.links.get(named[0]) != named[1] and not below and not standing
+        return known.links.get(named[0]) != named[1] and not standing
 
     def append(self, known, run, hole):
         head = known.newest
@@ -282,13 +282,13 @@ class Device:
 
     def replace(self, channel, run, settled):
         known = self.known(channel)
-        if settled and (run[0].serial > settled[0] or any(statement.head == settled for statement in run)):
-            known.standing = settled
         left = [place for place in known.chain.items() if place[0] >= run[0].serial and place not in {s.head for s in run}]
         shared = [s.serial for s in run if known.links.get(s.serial) == s.id]
         if left:
             known.delivered = min(known.delivered, max(shared, default=run[0].serial - 1))
         self.join(known, run)
+        if settled and (run[0].serial > settled[0] or any(statement.head == settled for statement in run)):
+            known.standing = settled
         return "other" if left else "new"
 
     def join(self, known, run):
@@ -331,7 +331,7 @@ class Device:
     def signed_time(self, beats):
         """[2-19]: of each proven beat; those of an earlier start of the machine are seen first when it starts."""
         proven = [beat for beat in self.taken if beat.channel == beats and self.meets_role(beat)]
-        return max(statement.time + self.ran(statement) for statement in [self.trust, *proven])
+        return max(statement.time + self.ran(statement) for statement in [*self.trusts, *proven])
 
     def good_clock(self, beats):
         return self.clock if self.clock is not None and self.clock + FUTURE_SECONDS >= self.signed_time(beats) else None

@@ -30,7 +30,7 @@ def live(device, step, statements):
         device.clock = None if device.clock is None else device.clock + int(channel)
     elif what == "restart":
         device.start, device.monotonic = device.start + 1, 0
-        device.taken = list(device.beats.values())
+        device.taken, device.trusts = list(device.beats.values()), [device.trust]
     elif what == "profile":
         device.identity, device.properties = channel, dict(word.split("=", 1) for word in words[1:])
     elif what == "applied":

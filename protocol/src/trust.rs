@@ -63,7 +63,8 @@ impl TrustRules {
     }
     /// The channel of the beats that speak for a channel: that of its most specific beat role.
     pub fn beat_channel(&self, channel: &Channel, namespace: &Namespace) -> Option<Channel> {
-        let matching = self.roles.iter().filter(|role| role.kind == Kind::Beat && role.pattern.matches(channel));
+        let matches = |role: &&Role| role.kind == Kind::Beat && role.pattern.matches(channel) && namespace.contains(channel);
+        let matching = self.roles.iter().filter(matches);
         matching.max_by_key(|role| role.pattern.specificity())?.pattern.beat_channel(namespace)
     }
     /// Whether a channel is closed for good. Trust logs and beats never are.

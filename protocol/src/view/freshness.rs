@@ -83,6 +83,10 @@ impl SeenBeat {
             _ => None,
         }
     }
+    /// Its time, or a later one that was running when it was seen, and runs on.
+    pub(super) fn running(&self, now: &Now) -> Timestamp {
+        self.seen.running(self.statement.time(), now)
+    }
     /// For how long it may be live.
     fn life(&self, beat: &Beat) -> u64 {
         beat.expires.seconds().saturating_sub(self.statement.time().seconds()).min(BEAT_LIFE_SECONDS)
@@ -111,7 +115,7 @@ impl View {
         let known = self.beats.get(beat.channel()).filter(|known| known.proven);
         if known.is_none_or(|known| known.statement.serial() < serial) {
             // Time does not fall back, or old beats shown slowly would each be live.
-            let running = known.map(|known| known.seen.running(now));
+            let running = known.map(|known| known.running(now));
             let seen = Moment::new(running.map_or(beat.time(), |running| running.max(beat.time())), clock, now);
             self.beats.insert(beat.channel().clone(), SeenBeat { statement: beat, seen, proven: true });
             self.settle_forks(now);

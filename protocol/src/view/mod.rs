@@ -182,8 +182,8 @@ impl View {
 
     /// The latest signed time that concerns a beat channel, running on by the monotonic clock since it was seen.
     fn signed_time(&self, beats: Option<&Channel>, now: &Now) -> Timestamp {
-        let trust = self.trust_seen.map(|seen| seen.running(now));
-        let beat = beats.and_then(|beats| self.beats.get(beats)).filter(|seen| seen.proven).map(|seen| seen.seen.running(now));
+        let trust = self.trust().zip(self.trust_seen).map(|(trust, seen)| seen.running(trust.statement().time(), now));
+        let beat = beats.and_then(|beats| self.beats.get(beats)).filter(|seen| seen.proven).map(|seen| seen.running(now));
         beat.max(trust).unwrap_or(Timestamp::from_seconds(0))
     }
 
@@ -210,11 +210,9 @@ impl View {
         let before = self.trust().map(Trust::head);
         let taken = statements.into_iter().try_for_each(|statement| {
             let serial = statement.serial();
-            self.step(statement).map_err(|error| (serial, error))
+            self.step(statement, now).map_err(|error| (serial, error))
         });
         if before != self.trust().map(Trust::head) {
-            let time = self.trust().map(|trust| trust.statement().time());
-            self.trust_seen = time.map(|time| Moment::new(time, None, now));
             let trust = self.trust.clone();
             for beat in self.beats.values_mut() {
                 beat.proven = trust.as_ref().is_some_and(|trust| trust.check(&beat.statement).is_ok());
@@ -225,7 +223,7 @@ impl View {
         taken
     }
 
-    fn step(&mut self, statement: Statement) -> Result<(), VerifyError> {
+    fn step(&mut self, statement: Statement, now: &Now) -> Result<(), VerifyError> {
         if self.trust().map(Trust::head) == Some(statement.head()) {
             return Ok(());
         }
@@ -239,6 +237,9 @@ impl View {
         }
         let by_the_old = self.trust.as_ref().map_or(0, |trust| trust.signature_checks(next.statement()));
         self.signature_checks += (by_the_old + next.signature_checks(next.statement())) as u64;
+        // Time does not fall back from one to the next, or what was withheld would be new again.
+        let time = next.statement().time().max(self.signed_time(None, now));
+        self.trust_seen = Some(Moment::new(time, None, now));
         self.trust = Some(Arc::new(next));
         Ok(())
     }

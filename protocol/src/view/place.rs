@@ -71,11 +71,11 @@ impl View {
         trust.checkpoint(channel).head() == Some(newest.head()) || trust.meets(newest)
     }
 
-    /// The id of our chain at a serial, as far as links have led there.
+    /// The id of our chain at a serial, as far as links have led there, or the checkpoint on which it stands says.
     pub(super) fn id_at(&self, channel: &Channel, serial: Serial) -> Option<StatementId> {
         let known = self.known(channel)?;
         let newest = known.newest.as_ref()?;
-        let all = known.links.iter().copied().chain([newest.head()]).chain(newest.predecessor());
+        let all = known.links.iter().copied().chain([newest.head()]).chain(newest.predecessor()).chain(known.settled);
         all.into_iter().find(|head| head.serial == serial).map(|head| head.id)
     }
 
@@ -91,15 +91,13 @@ impl View {
     }
 
     /// What the live beat names, if links that were read do not lead there from our head: then the branch of that statement is
-    /// the log, once it is seen that it is another one. What a checkpoint has settled no beat decides anew, and what lies below the
-    /// links that are kept says nothing.
+    /// the log, once it is seen that it is another one. What a checkpoint has settled no beat decides anew.
     fn named_elsewhere(&self, channel: &Channel, now: &Now) -> Option<Head> {
         let (named, _) = self.live(channel, now)?;
-        let (head, known) = (self.head(channel)?, self.known(channel)?);
-        let forgotten = known.links.len() == CHAIN_LINKS && named.serial < self.lowest(channel, head);
+        let known = self.known(channel)?;
         let linked = self.id_at(channel, named.serial) == Some(named.id);
         let settled = known.settled.is_some_and(|settled| named.serial <= settled.serial);
-        (!linked && !forgotten && !settled).then_some(named)
+        (!linked && !settled).then_some(named)
     }
 
     /// The lowest serial that links have led to from the head.

@@ -120,8 +120,8 @@ impl Naive {
     fn ran(&self, seen: &Seen) -> Option<u64> {
         (seen.boot == self.boot).then(|| self.monotonic - seen.monotonic)
     }
-    fn running(&self, seen: &Seen) -> u64 {
-        seen.time + self.ran(seen).unwrap_or(0)
+    fn running(&self, statement: &Statement, seen: &Seen) -> u64 {
+        self.ran(seen).map_or(statement.time().seconds(), |ran| seen.time + ran)
     }
     /// Since first sight, by the monotonic clock, or by the clock after a new start.
     fn elapsed(&self, seen: &Seen) -> u64 {
@@ -129,8 +129,8 @@ impl Naive {
         self.ran(seen).unwrap_or(by_clock)
     }
     fn signed_time(&self, of_beats: bool) -> u64 {
-        let trust = self.trust.as_ref().map_or(0, |(_, seen)| self.running(seen));
-        let beat = self.newest_beat().filter(|_| of_beats).map_or(0, |(_, seen)| self.running(seen));
+        let trust = self.trust.as_ref().map_or(0, |(trust, seen)| self.running(trust, seen));
+        let beat = self.newest_beat().filter(|_| of_beats).map_or(0, |(beat, seen)| self.running(beat, seen));
         trust.max(beat)
     }
     fn good_clock(&self, of_beats: bool) -> Option<u64> {
@@ -169,7 +169,7 @@ impl Naive {
             }
             meets(statement, statement)?;
         }
-        let seen = self.see(statement.time().seconds(), self.good_clock(false));
+        let seen = self.see(statement.time().seconds().max(self.signed_time(false)), None);
         self.trust = Some((statement.clone(), seen));
         self.look();
         Ok(())
@@ -192,7 +192,7 @@ impl Naive {
         }
         let known = self.newest_beat();
         if known.is_none_or(|(known, _)| known.serial() < beat.serial()) {
-            let running = known.map_or(0, |(_, seen)| self.running(seen));
+            let running = known.map_or(0, |(known, seen)| self.running(known, seen));
             self.beat = Some((beat.clone(), self.see(beat.time().seconds().max(running), clock)));
             self.look();
         }
@@ -281,7 +281,8 @@ impl Naive {
 
     fn id_at(&self, serial: u32) -> Option<StatementId> {
         let named = self.head.as_ref().and_then(before).filter(|before| before.0 == serial).map(|before| before.1);
-        self.chain.get(&serial).copied().or(named)
+        let standing = self.standing.as_ref().map(at).filter(|standing| standing.0 == serial).map(|standing| standing.1);
+        self.chain.get(&serial).copied().or(named).or(standing)
     }
     fn is_on_chain(&self, place: (u32, StatementId)) -> bool {
         self.id_at(place.0) == Some(place.1)
@@ -350,11 +351,10 @@ impl Naive {
         }
         if let Some(named) = self.live().filter(|named| !self.is_on_chain(*named)) {
             let lowest = *self.chain.keys().next().unwrap();
-            let forgotten = self.chain.len() > LINKS && named.0 < lowest;
             let stands = self.standing.is_some_and(|standing| named.0 <= standing.serial.number());
             let leads_below = first < serial(&head) && has(place(&head));
             let other = !leads_below && (named.0 <= serial(&head) || contradiction.is_some());
-            if !forgotten && !stands && other {
+            if !stands && other {
                 let next = lowest.min(named.0).min(settled.map_or(u32::MAX, |c| c.0));
                 if first > next && !hole {
                     return format!("from {next}");
@@ -394,10 +394,6 @@ impl Naive {
     }
 
     fn replace(&mut self, run: &[Statement]) -> String {
-        let through = |c: &(u32, StatementId)| run.iter().any(|s| place(s) == *c) || serial(&run[0]) > c.0;
-        if let Some(c) = self.settled().filter(through) {
-            self.standing = Some(Head { serial: c.0.to_string().parse().unwrap(), id: c.1 });
-        }
         let head = self.head.as_ref().map(place);
         let goes_on = head.is_none_or(|head| run.iter().any(|s| place(s) == head) || before(&run[0]) == Some(head));
         if !goes_on {
@@ -408,6 +404,11 @@ impl Naive {
             self.evidence = None;
         }
         self.join(run);
+        let through = |c: &(u32, StatementId)| run.iter().any(|s| place(s) == *c) || serial(&run[0]) > c.0;
+        if let Some(c) = self.settled().filter(through) {
+            self.standing = Some(Head { serial: c.0.to_string().parse().unwrap(), id: c.1 });
+            self.look();
+        }
         self.deliver(if goes_on { "new" } else { "other" }, run)
     }
 

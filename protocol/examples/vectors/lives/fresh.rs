@@ -312,6 +312,43 @@ fn slow_motion(start: &Start) {
     }
     life.write();
 
+    // Trust that was withheld, and a beat under it.
+    let second = start.second(&rules());
+    let old = |serial, time, expires| Beat { time, expires, trust: 2, ..beat_at(serial) }.says(&[(LOG, &second), (OS, r1)]);
+    let comment = "attack 97: trust that was withheld sets no time back either, before the machine stops";
+    let mut life = start.life("slow-motion-of-trust", comment);
+    life.clock("none");
+    life.read("1", &[r1]);
+    life.passes(600);
+    life.trust(&second);
+    life.beat(&old(1, "2026-01-01T00:00:00Z", "2026-01-01T00:10:00Z"));
+    life.state("STALE");
+    life.beat(&old(2, "2026-01-01T00:05:00Z", "2026-01-01T00:15:00Z"));
+    life.state("CURRENT");
+    life.step("restart", &[]);
+    life.beat(&old(3, "2026-01-01T00:05:00Z", "2026-01-01T00:15:00Z"));
+    life.passes(599);
+    life.state("CURRENT");
+    life.passes(1);
+    life.state("STALE");
+    life.write();
+
+    let wrong = start.second(&Rules { time: "2027-01-01T00:00:00Z", ..rules() });
+    let right = trust(Some(&wrong), &Rules { time: NOON, ..rules() }, &[ROOT]);
+    let comment = "trust with a wrong time is corrected by the next: at the latest when the machine starts anew";
+    let mut life = start.life("time-of-trust-corrected", comment);
+    life.clock("none");
+    life.read("1", &[r1]);
+    life.trust(&wrong);
+    life.trust(&right);
+    let named = |serial| beat_at(serial).says(&[(LOG, &right), (OS, r1)]);
+    life.beat(&named(1));
+    life.state("STALE");
+    life.step("restart", &[]);
+    life.beat(&named(2));
+    life.state("CURRENT");
+    life.write();
+
     // The same over starts of a machine whose clock counts.
     let day = Beat { time: "2026-02-02T11:00:00Z", expires: "2026-02-03T11:00:00Z", ..beat_at(1) }.says(&heads);
     let mut life = start.life(

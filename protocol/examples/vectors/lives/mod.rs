@@ -1,5 +1,6 @@
 //! Lives of devices: what is offered to them, step by step, and what must come of it (`spec/vectors/README.md`).
 
+mod about;
 mod fresh;
 mod place;
 mod proof;
@@ -178,7 +179,7 @@ struct Life {
 
 impl Life {
     fn new(name: &'static str, comment: &str, first: &Statement) -> Self {
-        Self { name, text: format!("comment: {comment}\nanchor: vectors {}\n", first.head()) }
+        Self { name, text: format!("comment: {comment}\nrequirement: {}\nanchor: vectors {}\n", about::about(name), first.head()) }
     }
     fn step(&mut self, step: &str, statements: &[&Statement]) {
         write!(self.text, "\n{step}\n").unwrap();
@@ -273,6 +274,7 @@ pub(super) fn write(directory: &Path) -> usize {
     run::write(&start);
     let lives = WRITTEN.take();
     fs::create_dir_all(directory).unwrap();
+    assert_eq!(lives.len(), about::count());
     for life in &lives {
         let path = directory.join(life.name);
         assert!(!path.exists(), "{} twice", life.name);

@@ -418,6 +418,33 @@ fn head_without_links(start: &Start) {
     life.run(2, &[r1, r2]);
     life.write();
 
+    let mut forged: Vec<Statement> = vec![r1.clone(), r2.clone()];
+    while forged.len() < 70 {
+        forged.push(release(forged.last(), "Summary: forged\n", &[ANN]));
+    }
+    let forged: Vec<&Statement> = forged.iter().collect();
+    let serials: Vec<String> = (1..=70).map(|n: u32| n.to_string()).collect();
+    let mut life = start.life("far-above-the-links", "the same where more was forged than links are kept");
+    life.read(&serials.join(","), &forged);
+    life.beat(&start.beat(1, r2));
+    life.state("STALE");
+    // Nothing says any more that these were delivered.
+    life.other("1,2", &[r1, r2]);
+    life.state("CURRENT");
+    life.run(2, &[r1, r2]);
+    life.write();
+
+    let second = start.second(&Rules { checkpoints: vec![(OS, r1.head())], ..rules() });
+    let named = |serial, head: &Statement| beat_at(serial).says(&[(LOG, &second), (OS, head)]);
+    let mut life = start.life("checkpoint-below-the-links", "the checkpoint on which the head stands is on the chain, also where no links are kept that lead there");
+    life.read("2", &[r2]);
+    life.trust(&second);
+    life.read("3", &[&start.r3]);
+    life.beat(&named(1, r1));
+    life.state("CURRENT");
+    life.run(1, &[r1, r2, &start.r3]);
+    life.write();
+
     // Honest, and read by links now.
     let r4 = release(Some(&start.r3), "", &[ANN]);
     let mut life = start.life("links-read-later", "a device that began at the head reads the links down to what the live beat names");

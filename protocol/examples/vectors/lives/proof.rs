@@ -311,6 +311,15 @@ fn settled_beat(start: &Start) {
     life.step("read vectors.unnamed => new 1", &[&unnamed]);
     life.step(&format!("run vectors.unnamed => none {}", Unsettled.number()), &[&unnamed]);
     life.no_beat(Threshold, &seventh);
+    // In the beat channel itself nothing is settled.
+    for serial in [7, 8] {
+        life.beat(&Beat { key: PULSE, trust: 2, ..beat_at(serial) }.says(&[
+            (LOG, &second),
+            (OS, &by_cem),
+            ("vectors.quiet", &quiet),
+            ("vectors.unnamed", &unnamed),
+        ]));
+    }
     life.settled(false, &eighth);
     life.settled(false, &now.says(&[(LOG, &second), (OS, r1)]));
     life.settled(true, &seventh);
