@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     config::Feed,
     limits::{FEED_AGAIN, FEED_AGAIN_LAST, FEED_CURSORS, FEED_IDLE, FEED_PAUSE, FEED_WINDOW},
+    logging::Safe,
     login::Credentials,
     logs::{Entry, Log},
     shared::Shared,
@@ -126,7 +127,7 @@ pub(crate) async fn run(shared: Arc<Shared>, feed: Feed, credentials: Credential
                 if progress {
                     waits = pauses();
                 }
-                tracing::warn!(feed = feed.name, peer = %feed.to, error = tidings_client::explain(&error), "a feed has failed; it goes on later where it was");
+                tracing::warn!(feed = feed.name, peer = %feed.to, error = %Safe(&tidings_client::explain(&error)), "a feed has failed; it goes on later where it was");
                 waits.next().unwrap_or(FEED_PAUSE).min(FEED_PAUSE)
             }
         };
@@ -336,7 +337,7 @@ impl Session<'_> {
                         _ => {
                             self.counts.refused += 1;
                             let channel = &self.progress[channel].log.channel;
-                            tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, %response, "a peer has refused a statement");
+                            tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, response = %Safe(&response.to_string()), "a peer has refused a statement");
                         }
                     }
                     self.later.remove(&(self.progress[channel].log.channel.clone(), entry.head.serial));

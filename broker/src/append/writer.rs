@@ -81,6 +81,7 @@ impl Writer {
         for (channel, top, lowest) in known {
             let read = |serial| self.store.get(&channel, serial).ok().flatten().map(|record| record.statement);
             let Some((top, lowest)) = read(top).zip(read(lowest)) else { continue };
+            self.logs.set_backfill(&channel, Some((lowest.serial(), top.serial())));
             self.state.backfills.insert(channel, (Backfill::stored(top.head(), &lowest), Instant::now()));
         }
         for log in self.logs.all() {
@@ -499,9 +500,13 @@ impl Writer {
         match draft.log.backfill() {
             Some(backfill) => {
                 let since = self.state.backfills.get(channel).filter(|(known, _)| known == backfill).map(|(_, since)| *since);
+                self.logs.set_backfill(channel, Some((backfill.lowest, backfill.top.serial)));
                 self.state.backfills.insert(channel.clone(), (*backfill, since.unwrap_or_else(Instant::now)));
             }
-            None if draft.has_backfill => drop(self.state.backfills.remove(channel)),
+            None if draft.has_backfill => {
+                self.logs.set_backfill(channel, None);
+                self.state.backfills.remove(channel);
+            }
             None => {}
         }
         let known = self.logs.get(channel.as_str());
