@@ -180,12 +180,21 @@ impl Device {
     /// The trust in force, brought up to date first.
     ///
     /// # Errors
-    /// If the broker that is first now cannot be used.
+    /// If no broker can be used.
     pub async fn trust(&mut self) -> Result<&Trust, Error> {
         let ask = self.pace.ask;
-        let connection = timeout(ask, self.connect()).await.unwrap_or(Err(Error::Silent(ask)))?;
-        self.connection = Some(connection);
-        self.trusted()
+        let mut failed = Error::NoBroker;
+        for _ in 0..self.source.brokers.len() {
+            match timeout(ask, self.connect()).await.unwrap_or(Err(Error::Silent(ask))) {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    return self.trusted();
+                }
+                Err(source) => failed = Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) },
+            }
+            self.source.turn();
+        }
+        Err(failed)
     }
 
     /// Asks for trust and beats alone, so that [`Device::freshness`] tells how things stand; no cursor moves.
@@ -260,7 +269,16 @@ impl Device {
     /// As [`Device::poll`].
     pub async fn history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
         let ask = self.pace.ask;
-        timeout(ask, self.read_history(channel, from)).await.unwrap_or(Err(Error::Silent(ask)))
+        let mut failed = Error::NoBroker;
+        for _ in 0..self.source.brokers.len() {
+            match timeout(ask, self.read_history(channel, from)).await.unwrap_or(Err(Error::Silent(ask))) {
+                Ok(history) => return Ok(history),
+                Err(source) => failed = Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) },
+            }
+            self.connection = None;
+            self.source.turn();
+        }
+        Err(failed)
     }
 
     async fn read_history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
@@ -475,8 +493,10 @@ impl Device {
 fn walk_log(anchor: &Anchor, mut run: Vec<Statement>, now: &Now) -> Result<Vec<Verified<Statement>>, Error> {
     let log = anchor.namespace.trust_log();
     let refused = |(serial, source)| refused(&log, Refusal::Verify { serial, source });
-    let above = run.split_off(run.partition_point(|statement| statement.serial() < anchor.head.serial));
+    let above = run.split_off(run.partition_point(|statement| statement.serial() <= anchor.head.serial));
     let mut all = Trust::verify_below(anchor, run).map_err(refused)?;
+    // The one that the anchor names is the first that gives rights.
+    let above = all.pop().map(Verified::into_inner).into_iter().chain(above);
     let mut walked = tidings_protocol::View::new(anchor.clone());
     for statement in above {
         walked.take_trust([statement], now).map_err(refused)?;

@@ -307,7 +307,7 @@ mod tests {
         outbox.put(&one).unwrap();
         assert_eq!(outbox.waiting(&channel).unwrap().as_ref(), Some(&one));
         assert!(matches!(outbox.put(&statement("2")), Err(OutboxError::Waiting(..))));
-        assert_eq!(outbox.channels().unwrap(), [channel.clone()]);
+        assert_eq!(outbox.channels().unwrap(), std::slice::from_ref(&channel));
         outbox.remove(&channel).unwrap();
         outbox.put(&statement("2")).unwrap();
     }

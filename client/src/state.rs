@@ -284,22 +284,24 @@ impl State {
         let mut name = path.clone().into_os_string();
         name.push(".lock");
         let error = |source| StateError::Io { what: "lock", path: path.clone(), source };
-        let lock = fs::File::options().create(true).append(true).open(name).map_err(error)?;
+        let lock = fs::File::options().create(true).append(true).open(&name);
+        // Another user may have been here first; a lock needs no more than a file that can be read.
+        let lock = lock.or_else(|first| fs::File::open(&name).map_err(|_| first)).map_err(error)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(StateError::InUse(path)),
             Err(fs::TryLockError::Error(source)) => return Err(error(source)),
         }
-        Ok(Self { _lock: Some(lock), ..Self::look(path, anchor)? })
+        Ok(Self { _lock: Some(lock), path: Some(path.clone()), ..Self::look(path, anchor)? })
     }
 
-    /// The state in a file as it is now, for somebody who changes nothing.
+    /// The state in a file as it is now, for a program that only looks: what it learns is not kept.
     ///
     /// # Errors
     /// As [`State::open`], but that it may be in use.
     pub fn look(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
         let path = path.into();
-        let mut state = Self { path: Some(path.clone()), ..Self::new(anchor) };
+        let mut state = Self::new(anchor);
         let mut text = String::new();
         let read = fs::File::open(&path).and_then(|file| file.take(STATE_OCTETS).read_to_string(&mut text));
         match read {
@@ -393,16 +395,7 @@ impl State {
         if self.written == Some(digest) {
             return Ok(());
         }
-        file::replace(
-            path,
-            format!(
-                "{MAGIC} {digest}
-{rest}"
-            )
-            .as_bytes(),
-            0o600,
-        )
-        .map_err(error("write"))?;
+        file::replace(path, format!("{MAGIC} {digest}\n{rest}").as_bytes(), 0o600).map_err(error("write"))?;
         self.written = Some(digest);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The device: one struct, and the four functions of part 2 of the specification: `judge`, `place`, `freshness` and
 //! `clear`. Everything else here only feeds them. Each rule can be switched off, to see that something then breaks.
 
-use crate::facts::{Book, CHANNELS, FUTURE, Id, Ids, Kind, LIFE, LOST, Moment, NONE, Role, Serial, Statement, Trust, TrustNo};
+use crate::facts::{Book, CHANNELS, FUTURE, Id, Ids, Kind, LIFE, LOST, Moment, NONE, Role, Serial, Trust, TrustNo};
 
 /// Rules that can be switched off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +28,8 @@ pub(crate) enum Rule {
     BeatNamesChain,
     /// S5a: another checkpoint makes the device read from there.
     Restart,
+    /// S5a: unless links lead down to it from a head that is proven.
+    ChainStands,
     /// S5a: so does a head that is not proven any more by its own signatures.
     UnprovenHeadRestarts,
     /// S5a: the head stays until its serial is reached.
@@ -99,7 +101,7 @@ pub(crate) enum Rule {
 /// What everybody goes by.
 pub(crate) struct Setting {
     pub(crate) book: Book,
-    off: u64,
+    pub(crate) off: u64,
     /// Whether the device has a clock, and how far it is behind.
     pub(crate) clock: Option<Moment>,
     /// `CHAIN_LINKS`.
@@ -130,10 +132,10 @@ pub(crate) struct Known {
     pub(crate) head: Id,
     /// The lowest serial down to which the links below the head were read and are kept.
     pub(crate) low: Serial,
-    /// S5a is under way.
-    pub(crate) restart: bool,
-    /// The other side of a fork that nothing has decided.
-    pub(crate) evidence: Id,
+    /// The checkpoint through which the head was reached.
+    pub(crate) standing: Id,
+    /// Two statements for one place, ours and theirs, of which nothing has decided.
+    pub(crate) evidence: [Id; 2],
     /// Withdrawals that were met, each proven by its own signatures when it was: those of releases that had been read, and
     /// of others, so that inventions push out no others than such.
     pub(crate) withdrawals: Ids,
@@ -169,8 +171,9 @@ impl Known {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Device {
-    /// The trust in force, and when it was seen first since the machine started.
+    /// The trust in force, what time it was by then, and when it was seen first since the machine started.
     pub(crate) trust: TrustNo,
+    pub(crate) trust_time: Moment,
     pub(crate) trust_seen: Moment,
     /// The newest proven beat, what time it was by then, when it was seen first since the machine started, and whether it
     /// came since then.
@@ -197,15 +200,13 @@ pub(crate) enum Refusal {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
     /// It follows: the head moves.
-    News,
-    /// Nothing that was not known.
-    Known,
+    Append,
     /// The broker has less than is needed.
     Behind,
     /// It must be read from there.
     ReadFrom(Serial),
-    /// Its branch takes the place of ours.
-    OtherBranch,
+    /// It takes the place of ours.
+    Replace,
     /// It contradicts ours, and nothing has decided yet.
     Fork(Id),
 }
@@ -258,48 +259,72 @@ impl Device {
         Ok(())
     }
 
+    /// S5a: the serial from which the channel has to be read before anything else.
+    pub(crate) fn restart(&self, s: &Setting, channel: usize) -> Option<Serial> {
+        let known = &self.channels[channel];
+        let c = self.checkpoint(s, channel)?;
+        if known.head == NONE || !s.has(Rule::Restart) {
+            return None;
+        }
+        let proven = self.is_head_proven(s, channel) || known.head == c || !s.has(Rule::UnprovenHeadRestarts);
+        let chained = self.ours(s, channel, s.book.get(c).serial) == c && s.has(Rule::ChainStands);
+        let stands = c == NONE || known.standing == c || chained;
+        (!proven || !stands).then(|| s.book.get(c).serial.max(1))
+    }
+
     /// Where a proven run stands beside what is known.
     pub(crate) fn place(&self, s: &Setting, channel: usize, run: &[Id], now: Moment) -> Place {
+        let serial = |id: Id| s.book.get(id).serial;
         let known = &self.channels[channel];
-        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
-        let (first, last) = (s.book.get(run[0]), s.book.get(run[run.len() - 1]));
-        let named = self.named(s, channel).filter(|_| self.live(s, now)).unwrap_or(NONE);
-        let decided = s.has(Rule::BeatDecides) && named != NONE && run.contains(&named);
-        let head = s.book.get(known.head);
-        if known.restart {
-            if checkpoint != NONE && !run.contains(&checkpoint) {
-                return Place::ReadFrom(s.book.get(checkpoint).serial);
-            }
-            let reached = last.serial >= head.serial || !s.has(Rule::HeadStays);
-            let yields = s.has(Rule::UnprovenHeadYields) && !s.book.trust(self.trust).meets(&head);
-            let spoken = decided && s.has(Rule::BeatEndsRestart);
-            return if known.head == NONE || reached || yields || spoken { Place::OtherBranch } else { Place::Behind };
-        }
+        let c = self.checkpoint(s, channel).unwrap_or(NONE);
+        let (first, last, head) = (serial(run[0]), serial(run[run.len() - 1]), serial(known.head));
         if known.head == NONE {
-            return Place::News;
+            return if c != NONE && first > serial(c) && !s.holes { Place::ReadFrom(serial(c)) } else { Place::Replace };
         }
-        let contradiction = run.iter().find(|id| {
-            let statement = s.book.get(**id);
-            let place = self.ours(s, channel, statement.serial);
-            let before = self.ours(s, channel, statement.serial - 1);
-            (place != NONE && place != **id) || (before != NONE && before != statement.parent)
-        });
-        if let Some(theirs) = contradiction {
-            let settled = s.book.get(*theirs).serial <= s.book.get(checkpoint).serial && s.has(Rule::SettledIsNoFork);
-            if decided && self.ours(s, channel, s.book.get(named).serial) != named {
-                return Place::OtherBranch;
+        let x = run.iter().copied().find(|id| self.contradicts(s, channel, *id));
+        let named = self.named(s, channel).filter(|_| self.live(s, now));
+        if let Some(restart) = self.restart(s, channel) {
+            match x {
+                None if c == NONE && last > head => return self.append(s, channel, run),
+                None if c != NONE && last < serial(c) => return self.append(s, channel, run),
+                Some(_) if c != NONE && last < serial(c) => return Place::Behind,
+                _ => {}
             }
-            let ours_is_named = named != NONE
-                && self.ours(s, channel, s.book.get(named).serial) == named
-                && s.book.get(named).serial >= s.book.get(*theirs).serial;
-            return if ours_is_named || settled { Place::Known } else { Place::Fork(*theirs) };
+            let from = restart.min(head + 1);
+            if first > from && !s.holes {
+                return Place::ReadFrom(from);
+            }
+            let binds = self.is_head_proven(s, channel) || !s.has(Rule::UnprovenHeadYields);
+            let spoken = named.is_some_and(|named| run.contains(&named)) && s.has(Rule::BeatEndsRestart);
+            return if last < head && binds && !spoken && s.has(Rule::HeadStays) { Place::Behind } else { Place::Replace };
         }
-        let unlinked = decided && !run.contains(&known.head) && self.ours(s, channel, s.book.get(named).serial) != named;
+        let leads_below = first < head && run.contains(&known.head);
+        if let Some(n) = named.filter(|n| self.is_elsewhere(s, channel, *n)) {
+            let below = serial(n) <= head && !leads_below && (x.is_some() || s.has(Rule::BeatDecidesUnlinked));
+            if below || x.is_some() && run.contains(&n) {
+                let from = if c == NONE { serial(n).min(known.low) } else { serial(n).min(known.low).min(serial(c)) };
+                if first > from && !s.holes {
+                    return Place::ReadFrom(from);
+                }
+                if run.contains(&n) {
+                    return Place::Replace;
+                }
+            }
+        }
+        match x {
+            Some(x) if c != NONE && serial(x) <= serial(c) && s.has(Rule::SettledIsNoFork) => Place::Behind,
+            Some(_) if c != NONE && first > serial(c) && !s.holes => Place::ReadFrom(serial(c)),
+            Some(x) => Place::Fork(x),
+            None => self.append(s, channel, run),
+        }
+    }
+
+    fn append(&self, s: &Setting, channel: usize, run: &[Id]) -> Place {
+        let head = s.book.get(self.channels[channel].head).serial;
         match () {
-            () if last.serial <= head.serial && unlinked && s.has(Rule::BeatDecidesUnlinked) => Place::OtherBranch,
-            () if last.serial <= head.serial => Place::Known,
-            () if first.serial <= head.serial + 1 || s.holes => Place::News,
-            () => Place::ReadFrom(head.serial + 1),
+            () if s.book.get(run[run.len() - 1]).serial < head => Place::Behind,
+            () if s.book.get(run[0]).serial > head + 1 && !s.holes => Place::ReadFrom(head + 1),
+            () => Place::Append,
         }
     }
 
@@ -313,13 +338,14 @@ impl Device {
         };
         let serial = s.book.get(named).serial;
         let ours = self.ours(s, channel, serial);
-        if ours != NONE && ours != named {
+        let undecided = known.evidence != [NONE; 2] && !self.live(s, now);
+        if ours != NONE && ours != named || undecided {
             return Freshness::Forked;
         }
         if later_trust || serial > s.book.get(known.head).serial {
             return Freshness::Behind;
         }
-        let ready = !(known.restart && s.has(Rule::RestartInstallsNothing));
+        let ready = self.restart(s, channel).is_none() || !s.has(Rule::RestartInstallsNothing);
         if self.live(s, now) && ready && (ours == named || !s.has(Rule::BeatNamesChain)) {
             return Freshness::Current;
         }
@@ -340,8 +366,8 @@ impl Device {
             }
             if s.has(Rule::Covered) { self.named(s, channel)? } else { known.head }
         } else {
-            let undecided = known.evidence != NONE && s.has(Rule::EvidenceStops);
-            if undecided || known.restart && s.has(Rule::RestartInstallsNothing) {
+            let undecided = known.evidence != [NONE; 2] && s.has(Rule::EvidenceStops);
+            if undecided || self.restart(s, channel).is_some() && s.has(Rule::RestartInstallsNothing) {
                 return None;
             }
             known.head
@@ -428,7 +454,7 @@ impl Device {
     /// S8: the latest of the clock, the trust in force and the newest proven beat.
     pub(crate) fn time(&self, s: &Setting, now: Moment) -> Moment {
         let ran = |since: Moment| if s.has(Rule::TimeRunsOn) { now - since } else { 0 };
-        let trust = if self.trust == 0 { 0 } else { self.trust(s).time + ran(self.trust_seen) };
+        let trust = if self.trust == 0 { 0 } else { self.trust_time + ran(self.trust_seen) };
         let beat = if self.beat == NONE { 0 } else { self.beat_time + ran(self.beat_seen) };
         self.clock(s, now).unwrap_or(0).max(trust).max(beat)
     }
@@ -436,7 +462,7 @@ impl Device {
     /// A clock more than `FUTURE` behind the other two is none.
     fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
         let clock = now.saturating_sub(s.clock?);
-        let trust = self.trust(s).time + (now - self.trust_seen);
+        let trust = self.trust_time + (now - self.trust_seen);
         let beat = if self.beat == NONE { 0 } else { self.beat_time + (now - self.beat_seen) };
         (clock + FUTURE >= trust.max(beat) || !s.has(Rule::ClockBehindIsNone)).then_some(clock)
     }
@@ -457,10 +483,36 @@ impl Device {
         }
     }
 
-    /// Our chain, as far as its links were read.
+    /// Our chain, as far as its links were read, and what the head's `Previous` names.
     pub(crate) fn ours(&self, s: &Setting, channel: usize, serial: Serial) -> Id {
         let known = &self.channels[channel];
-        if serial < known.low { NONE } else { s.book.at(known.head, serial) }
+        let head = s.book.get(known.head);
+        match () {
+            () if serial + 1 == head.serial => head.parent,
+            () if serial < known.low => NONE,
+            () => s.book.at(known.head, serial),
+        }
+    }
+
+    /// Whether a statement has another id at a serial of our chain, or another `Previous` just above.
+    fn contradicts(&self, s: &Setting, channel: usize, id: Id) -> bool {
+        let statement = s.book.get(id);
+        let (place, before) = (self.ours(s, channel, statement.serial), self.ours(s, channel, statement.serial - 1));
+        place != NONE && place != id || before != NONE && before != statement.parent
+    }
+
+    /// Whether no links lead from our head down to what a beat names: it is none if it is below the links that are kept, or at or
+    /// below a checkpoint on which we stand.
+    fn is_elsewhere(&self, s: &Setting, channel: usize, named: Id) -> bool {
+        let (known, serial) = (&self.channels[channel], s.book.get(named).serial);
+        let linked = self.ours(s, channel, serial) == named;
+        let forgotten = s.book.get(known.head).serial + 1 - known.low >= s.links && serial < known.low;
+        let settled = known.standing != NONE && serial <= s.book.get(known.standing).serial;
+        !linked && !forgotten && !settled && s.has(Rule::BeatDecides)
+    }
+
+    fn is_head_proven(&self, s: &Setting, channel: usize) -> bool {
+        self.trust(s).meets(&s.book.get(self.channels[channel].head))
     }
 
     /// S3: whether a withdrawal counts against a release: one of the log at hand, or one that is kept while it is proven.
@@ -491,43 +543,28 @@ impl Device {
 
     /// The next trust statement comes into force. (That it is signed as it must be is not modelled: nobody steals roots.)
     pub(crate) fn take_trust(&mut self, s: &Setting, next: TrustNo, now: Moment) {
-        let before = [0, 1].map(|channel| self.checkpoint(s, channel));
         let line = self.trust(s).beat_line;
-        self.trust = next;
-        self.trust_seen = now;
+        let running = if self.trust == 0 || !s.has(Rule::TimeRunsOn) { 0 } else { self.trust_time + (now - self.trust_seen) };
+        (self.trust, self.trust_seen, self.trust_time) = (next, now, running.max(s.book.trust(next).time));
         self.settling &= self.trust(s).beat_line == line;
         let trust = self.trust(s);
         if self.beat != NONE && !trust.meets(&s.book.get(self.beat)) {
             (self.beat, self.beat_time, self.beat_seen, self.beat_came) = (NONE, 0, 0, false);
         }
         for channel in 0..CHANNELS {
-            self.settle(s, channel, before[channel]);
             let known = &mut self.channels[channel];
             for kept in [&mut known.withdrawals, &mut known.unread] {
                 kept.retain(|id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id)));
             }
-            let proven = |id: Id| trust.meets(&s.book.get(id));
-            if !proven(known.evidence) || !proven(known.head) {
-                known.evidence = NONE;
-            }
+            self.decide(s, channel, now);
         }
     }
 
-    /// S5a: another checkpoint than before, or a head that is not proven any more, makes the device read from there.
-    fn settle(&mut self, s: &Setting, channel: usize, before: Option<Id>) {
-        let Some(checkpoint) = self.checkpoint(s, channel) else { return };
-        let head = self.channels[channel].head;
-        let settled = checkpoint != NONE && before != Some(checkpoint);
-        let lost = head != NONE && !self.trust(s).meets(&s.book.get(head)) && s.has(Rule::UnprovenHeadRestarts);
-        self.channels[channel].restart |= (settled || lost) && s.has(Rule::Restart);
-    }
-
     /// The beat that the checkpoint names: its id is the proof.
-    pub(crate) fn take_settling(&mut self, s: &Setting) {
-        let before = [0, 1].map(|channel| self.checkpoint(s, channel));
+    pub(crate) fn take_settling(&mut self, s: &Setting, now: Moment) {
         self.settling = true;
         for channel in 0..CHANNELS {
-            self.settle(s, channel, before[channel]);
+            self.decide(s, channel, now);
         }
     }
 
@@ -555,13 +592,23 @@ impl Device {
         Ok(())
     }
 
-    /// S5b: a loser whose rival a live beat names is a note.
+    /// What is seen without reading: on what the chain stands, and that a fork is over.
     fn decide(&mut self, s: &Setting, channel: usize, now: Moment) {
-        let Some(named) = self.named(s, channel).filter(|_| self.live(s, now)) else { return };
-        let ours = self.ours(s, channel, s.book.get(named).serial) == named;
-        let known = &mut self.channels[channel];
-        if ours && s.book.get(named).serial >= s.book.get(known.evidence).serial {
-            known.evidence = NONE;
+        let trust = self.trust(s);
+        let c = self.checkpoint(s, channel).unwrap_or(NONE);
+        let serial = |id: Id| s.book.get(id).serial;
+        let proven = self.is_head_proven(s, channel) || self.channels[channel].head == c;
+        if c != NONE && self.ours(s, channel, serial(c)) == c && proven && s.has(Rule::ChainStands) {
+            self.channels[channel].standing = c;
+        }
+        let [ours, theirs] = self.channels[channel].evidence;
+        let at = serial(ours).min(serial(theirs));
+        let named = self.named(s, channel).filter(|_| self.live(s, now));
+        let by_beat = named.is_some_and(|named| serial(named) >= at && self.ours(s, channel, serial(named)) == named);
+        let by_checkpoint = c != NONE && self.channels[channel].standing == c && at <= serial(c) && s.has(Rule::SettledIsNoFork);
+        let by_trust = !trust.meets(&s.book.get(ours)) || !trust.meets(&s.book.get(theirs));
+        if by_beat || by_checkpoint || by_trust {
+            self.channels[channel].evidence = [NONE; 2];
         }
     }
 
@@ -574,31 +621,28 @@ impl Device {
         let (first, last) = (s.book.get(run[0]).serial, run[run.len() - 1]);
         let known = &mut self.channels[channel];
         match place {
-            Place::News => {
-                let linked = known.head != NONE
-                    && s.book.at(last, s.book.get(known.head).serial) == known.head
-                    && first <= s.book.get(known.head).serial + 1;
+            Place::Append => {
+                let head = s.book.get(known.head).serial;
+                let linked = s.book.at(last, head) == known.head && first <= head + 1;
                 known.low = if linked { known.low.min(first) } else { first };
                 known.head = last;
             }
-            Place::OtherBranch => {
+            Place::Replace => {
                 if !s.has(Rule::WithdrawalsKept) {
                     known.unread = Ids::default();
                     known.withdrawals = run.iter().copied().filter(|id| s.book.get(*id).kind.role() == Role::Withdraw).collect();
                 }
-                (known.head, known.low, known.restart) = (last, first, false);
-                if known.evidence != NONE && (checkpoint == NONE || s.book.get(checkpoint).serial >= s.book.get(known.evidence).serial) {
-                    known.evidence = NONE;
+                if checkpoint != NONE && (run.contains(&checkpoint) || first > s.book.get(checkpoint).serial) {
+                    known.standing = checkpoint;
                 }
-                if run.contains(&known.evidence) {
-                    known.evidence = NONE;
-                }
+                // What of our chain it is linked to stays.
+                let joins = known.low < first && s.book.at(known.head, first - 1) == s.book.get(run[0]).parent;
+                known.low = if joins && known.head != NONE { known.low } else { first };
+                let other = known.head != NONE && s.book.at(last, s.book.get(known.head).serial) != known.head;
+                known.head = last;
+                known.evidence = if other { [NONE; 2] } else { known.evidence };
             }
-            Place::Fork(theirs) if known.evidence == NONE => known.evidence = theirs,
-            Place::Known => {
-                let linked = s.book.at(known.head, first) == run[0];
-                known.low = if linked { known.low.min(first) } else { known.low };
-            }
+            Place::Fork(theirs) if known.evidence == [NONE; 2] => known.evidence = [known.head, theirs],
             _ => {}
         }
         let head = s.book.get(known.head).serial;
@@ -613,6 +657,7 @@ impl Device {
     /// The machine starts again: what has passed since is not known.
     pub(crate) fn reboot(&mut self, s: &Setting, now: Moment) {
         (self.trust_seen, self.beat_seen, self.beat_came) = (now, now, false);
+        self.trust_time = self.trust(s).time;
         self.beat_time = match self.beat(s) {
             Some(Kind::Beat { time, .. }) => time,
             _ => 0,
@@ -622,10 +667,5 @@ impl Device {
     /// Whether something is the head or on its chain.
     pub(crate) fn stands_on(&self, s: &Setting, channel: usize, id: Id) -> bool {
         id > LOST && s.book.at(self.channels[channel].head, s.book.get(id).serial) == id
-    }
-
-    /// A place for statements that are asked about.
-    pub(crate) fn statement(s: &Setting, id: Id) -> Statement {
-        s.book.get(id)
     }
 }

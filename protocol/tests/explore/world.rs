@@ -27,7 +27,6 @@ pub(crate) enum Ceremony {
 pub(crate) struct Bounds {
     pub(crate) stolen: &'static [Role],
     pub(crate) beats: bool,
-    pub(crate) clock: Option<Moment>,
     /// The last serial of each channel.
     pub(crate) serials: [Serial; CHANNELS],
     pub(crate) time: Moment,
@@ -54,7 +53,6 @@ impl Default for Bounds {
         Self {
             stolen: &[],
             beats: true,
-            clock: Some(0),
             serials: [3, 0],
             time: 4,
             publishers: 1,
@@ -72,43 +70,6 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    pub(crate) fn from_environment(mut self) -> Self {
-        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u8>().unwrap());
-        if let Some(n) = number("SERIALS") {
-            self.serials[0] = n;
-        }
-        if let Some(n) = number("TIME") {
-            self.time = n;
-        }
-        if let Some(n) = number("PUBLISHERS") {
-            self.publishers = n.into();
-        }
-        if let Some(n) = number("SIGNS") {
-            self.signs = n;
-        }
-        if let Some(n) = number("FORGERIES") {
-            self.forgeries = n;
-        }
-        self.strict = number("STRICT").is_some();
-        self.reboots = number("REBOOTS").is_some();
-        if let Some(n) = number("SECOND") {
-            self.serials[1] = n;
-        }
-        if number("NOBEATS").is_some() {
-            self.beats = false;
-        }
-        if let Ok(text) = std::env::var("CEREMONIES") {
-            self.ceremonies = match text.as_str() {
-                "remove" => &[Ceremony::Remove],
-                "routine" => &[Ceremony::Routine],
-                "routine,remove" => &[Ceremony::Routine, Ceremony::Remove],
-                "remove,routine" => &[Ceremony::Remove, Ceremony::Routine],
-                "beat" => &[Ceremony::RemoveByBeat],
-                _ => panic!(),
-            };
-        }
-        self
-    }
     pub(crate) fn is_stolen(&self, role: Role) -> bool {
         self.stolen.contains(&role)
     }
@@ -121,7 +82,7 @@ pub(crate) struct World {
     pub(crate) trust: TrustNo,
     pub(crate) trust_since: Moment,
     pub(crate) logs: [Id; CHANNELS],
-    pub(crate) since: [[Moment; 6]; CHANNELS],
+    pub(crate) since: [[Moment; 10]; CHANNELS],
     /// What was on the log, and is filed away.
     pub(crate) filed: Ids,
     /// What was signed and left its machine, and is on no log.
@@ -144,7 +105,6 @@ pub(crate) struct World {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Move {
-    Begin,
     Tick,
     Sign { publisher: usize, id: Id },
     Offer { publisher: usize },
@@ -526,7 +486,7 @@ impl World {
         }
         if s.book.trust(self.device.trust).beat_line != NONE && !self.device.settling {
             let mut world = *self;
-            world.device.take_settling(s);
+            world.device.take_settling(s, world.now);
             all.push((Move::GiveSettling, world));
         }
         for id in self.beats.iter().chain(self.forged_beats(s, bounds)) {
@@ -651,7 +611,7 @@ impl World {
         let trust = s.book.trust(device.trust);
         self.beats.retain(|id| id == newest || s.book.get(id).serial > known && trust.meets(&s.book.get(id)));
         if s.clock == Some(0) && s.has(Rule::LifeFromTime) {
-            device.trust_seen = trust.time;
+            (device.trust_seen, device.trust_time) = (trust.time, trust.time);
             device.beat_came = device.beat != NONE;
             if let Kind::Beat { time, .. } = s.book.get(device.beat).kind
                 && time <= self.now

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use tidings_client::{Anchor, Publisher, Serial, Statement, Timestamp, keys::PublicKey};
 use tidings_protocol::{
     Namespace,
@@ -34,15 +34,18 @@ pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyho
     let own = Anchor { namespace: namespace(first)?, head: first.head() };
     let anchor = anchor.cloned().unwrap_or(own);
     let begins = anchor.head.serial;
-    ensure!(
-        (from..=to).contains(&begins),
-        "the anchor names trust {begins} of {}, and the log in the file has {from} to {to}; use a newer file (`tidings trust log`), or another anchor",
-        anchor.namespace
-    );
-    let below: Vec<Statement> = statements.iter().filter(|statement| statement.serial() < begins).cloned().collect();
-    let refused = |serial: Serial, error: VerifyError| anyhow!("trust statement {serial} in the file is not accepted: {error}");
-    Trust::verify_below(&anchor, below.clone()).map_err(|(serial, error)| refused(serial, error))?;
-    let above = statements.into_iter().skip(below.len());
+    let outside = || {
+        Exit::BadFile.because(format!(
+            "the anchor names trust {begins} of {}, and the log in the file has {from} to {to}; use a newer file (`tidings trust log`), or another anchor",
+            anchor.namespace
+        ))
+    };
+    ensure!((from..=to).contains(&begins), outside());
+    let up_to: Vec<Statement> = statements.iter().filter(|statement| statement.serial() <= begins).cloned().collect();
+    let refused = |serial: Serial, error: VerifyError| {
+        Exit::Refused.because(format!("trust statement {serial} in the file is not accepted: {error}"))
+    };
+    let (below, above): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.serial() < begins);
     let mut file = TrustLogFile { anchor, history: Vec::new(), log: below, pending: None };
     for statement in above {
         let next = match file.history.last() {
@@ -58,6 +61,9 @@ pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyho
             Err(VerifyError::Threshold { .. }) if statement.serial() == to => file.pending = Some(statement),
             Err(error) => return Err(refused(statement.serial(), error)),
         }
+    }
+    if from < begins {
+        Trust::verify_below(&file.anchor, up_to).map_err(|(serial, error)| refused(serial, error))?;
     }
     Ok(file)
 }
@@ -144,7 +150,7 @@ pub(super) fn print(before: Option<&Trust>, statement: &Statement) -> anyhow::Re
     output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
     let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
     for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
-        output::line(&&format!("  also says, and this version does not know what it means: {line}"));
+        output::line(&format!("  also says, and this version does not know what it means: {line}"));
     }
     if let Some(before) = before {
         difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));
@@ -169,13 +175,11 @@ pub(super) fn print_thresholds(thresholds: Vec<Threshold>) {
 pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Result<Vec<Statement>> {
     let Some(known) = publisher.trust() else { return Ok(log) };
     if let Some(same) = log.iter().find(|statement| statement.serial() == known.serial()) {
-        ensure!(
-            same.head() == known.head(),
-            "the broker has another trust statement {}: {}, in the file it is {}; one of the two logs is a fork",
-            known.serial(),
-            known.head().id,
-            same.id()
-        );
+        let (serial, theirs, ours) = (known.serial(), known.head().id, same.id());
+        let other = || {
+            format!("the broker has another trust statement {serial}: {theirs}, in the file it is {ours}; one of the two logs is a fork")
+        };
+        ensure!(same.head() == known.head(), Exit::Refused.because(other()));
     }
     Ok(log.into_iter().filter(|statement| statement.serial() > known.serial()).collect())
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, io::IsTerminal, path::PathBuf, process::Command};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 use tidings_client::{Channel, Head, Source, Statement, Survey, survey};
@@ -325,20 +325,21 @@ impl Change {
             let before = new.keys.len();
             new.keys.retain(|key| key.name != *name);
             let names = || old.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>().join(", ");
-            ensure!(new.keys.len() < before, "--remove-key: there is no key {name:?}; there are {}", names());
+            ensure!(new.keys.len() < before, wrong(format!("--remove-key: there is no key {name:?}; there are {}", names())));
             new.roles.iter_mut().for_each(|role| role.names.retain(|known| known != name));
         }
         for text in &self.add_keys {
             let (named, _) = named_key(text).context("--add-key")?;
             let same = new.keys.iter().find(|key| key.name == named.name || key.key == named.key);
-            ensure!(same.is_none(), "--add-key: {:?} is there already, as name or as key", named.name);
+            ensure!(same.is_none(), wrong(format!("--add-key: {:?} is there already, as name or as key", named.name)));
             new.keys.push(named);
         }
         for text in &self.remove_roles {
             let words: Vec<&str> = text.split_whitespace().collect();
             let before = new.roles.len();
             new.roles.retain(|role| [role.kind.as_str(), &role.pattern.to_string()] != words[..]);
-            ensure!(new.roles.len() < before, "--remove-role: expected `KIND PATTERN` of a role that is there, found {text:?}");
+            let none = || wrong(format!("--remove-role: expected `KIND PATTERN` of a role that is there, found {text:?}"));
+            ensure!(new.roles.len() < before, none());
         }
         for text in &self.roles {
             let role: Role = role(text)?;
@@ -348,13 +349,10 @@ impl Change {
             }
         }
         if let Some(role) = new.roles.iter().find(|role| role.names.len() < role.threshold) {
-            bail!(
-                "the role `{} {}` needs {} signatures and has {} key(s) left; say with --role who signs there now, or --remove-role",
-                role.kind,
-                role.pattern,
-                role.threshold,
-                role.names.len()
-            );
+            let (kind, pattern, needed, left) = (role.kind, &role.pattern, role.threshold, role.names.len());
+            return Err(wrong(format!(
+                "the role `{kind} {pattern}` needs {needed} signatures and has {left} key(s) left; say with --role who signs there now, or --remove-role"
+            )));
         }
         for text in &self.checkpoints {
             let (channel, head) = checkpoint(text)?;
@@ -364,8 +362,15 @@ impl Change {
     }
 }
 
+fn wrong(text: String) -> anyhow::Error {
+    Exit::Usage.because(text)
+}
+
 fn checkpoint(text: &str) -> anyhow::Result<(Channel, Head)> {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let [channel, serial, id] = &words[..] else { bail!("--checkpoint: expected `CHANNEL SERIAL ID`, found {text:?}") };
-    Ok((channel.parse()?, Head { serial: serial.parse()?, id: id.parse()? }))
+    let read = || {
+        let [channel, serial, id] = &words[..] else { return None };
+        Some((channel.parse().ok()?, Head { serial: serial.parse().ok()?, id: id.parse().ok()? }))
+    };
+    read().ok_or_else(|| wrong(format!("--checkpoint: expected `CHANNEL SERIAL ID` (the id is sha256:HEX), found {text:?}")))
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, io::IsTerminal, time::Duration};
 use anyhow::ensure;
 use serde_json::json;
 use tidings_client::{Channel, Lookout, Seen, Survey, now};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{From, exit::Exit, output};
 
@@ -14,6 +15,7 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Looks once, or again and again.
 pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool) -> anyhow::Result<()> {
     let mut lookout = Lookout::new(&from.source()?);
+    let mut terminate = signal(SignalKind::terminate())?;
     loop {
         let survey = lookout.look(channels).await;
         if watch && !output::is_json() && std::io::stdout().is_terminal() {
@@ -28,6 +30,7 @@ pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool) -> a
         }
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
             () = tokio::time::sleep(EVERY) => {}
         }
     }

@@ -86,8 +86,9 @@ fn passphrase(prompt: &str) -> io::Result<Zeroizing<String>> {
 
 pub(super) fn new_passphrase(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let first = passphrase(&format!("New passphrase for {}: ", file.display()))?;
-    ensure!(!first.is_empty(), "an empty passphrase protects nothing; leave --encrypt out if that is meant");
+    let empty = || Exit::Usage.because("an empty passphrase protects nothing; leave --encrypt out if that is meant");
+    ensure!(!first.is_empty(), empty());
     let second = passphrase("The same again: ")?;
-    ensure!(first == second, "the two passphrases are not the same; nothing was written");
+    ensure!(first == second, Exit::Usage.because("the two passphrases are not the same; nothing was written"));
     Ok(first)
 }

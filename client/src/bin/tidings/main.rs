@@ -32,7 +32,7 @@ mod withdraw;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::Exit;
 use tidings_client::{Anchor, Source, Tls};
 use tracing_subscriber::{
@@ -147,8 +147,13 @@ struct From {
 }
 
 impl From {
+    /// The brokers that were given; blanks and empty items around commas do not matter.
+    fn urls(&self) -> impl Iterator<Item = &str> {
+        self.brokers.iter().map(|url| url.trim()).filter(|url| !url.is_empty())
+    }
+
     fn source(&self) -> anyhow::Result<Source> {
-        ensure!(!self.brokers.is_empty(), Exit::Usage.because("which broker? give --broker URL, or set TIDINGS_BROKERS"));
+        ensure!(self.urls().next().is_some(), Exit::Usage.because("which broker? give --broker URL, or set TIDINGS_BROKERS"));
         self.source_of(&self.must_anchor()?)
     }
 
@@ -162,7 +167,7 @@ impl From {
     }
 
     fn source_of(&self, anchor: &Anchor) -> anyhow::Result<Source> {
-        let source = Source::new(self.brokers.iter().map(String::as_str), &anchor.to_string())?;
+        let source = Source::new(self.urls(), &anchor.to_string())?;
         let own = self.certificate.as_deref().zip(self.certificate_key.as_deref());
         let source = if self.ca.is_some() || own.is_some() { source.with_tls(Tls::new(self.ca.as_deref(), own)?) } else { source };
         let Some((user, file)) = self.user.as_deref().zip(self.password_file.as_deref()) else { return Ok(source) };
@@ -172,13 +177,21 @@ impl From {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = without_empty_variables(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output::wants_json(arguments.json);
     log_to_stderr(arguments.verbose);
     match run(arguments.command) {
         Ok(()) => (Exit::Done as u8).into(),
         Err(error) => output::fail(&error).into(),
     }
+}
+
+/// A variable of the environment that is empty is none.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg });
+    command.mut_subcommands(without_empty_variables)
 }
 
 fn log_to_stderr(verbose: bool) {

@@ -37,7 +37,7 @@ fn is_odd(c: char) -> bool {
 
 /// Text that others wrote, safe for a terminal: nothing that moves the cursor or turns the line round.
 fn safe(text: &str) -> String {
-    text.chars().map(|c| if is_odd(c) && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if is_odd(c) && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A line on standard output.

@@ -303,7 +303,8 @@ pub(super) async fn finish(desk: &mut Desk, begun: Begun, draft: Draft, finish: 
         if !finish.publish {
             return write_out(&finish.outbox.sign(statement, &signers, finish.another)?, finish);
         }
-        let statement = sign_all(statement, &signers)?;
+        // The outbox sees to it that nothing else is signed for this place.
+        let statement = finish.outbox.sign(statement, &signers, true)?;
         if desk.publish(&statement).await?.is_ok() {
             if let Some(path) = &finish.out {
                 write_new(path, statement.octets())?;
