@@ -21,6 +21,7 @@ use crate::{
     append::{Appender, Writer},
     beat, clock,
     cluster::{self, Cluster, TreeError},
+    compare::{self, Comparison},
     config::{Mirroring, Settings},
     connections::Connections,
     counts::Counts,
@@ -206,6 +207,8 @@ impl Broker {
         };
         let feeds = settings.feeds.iter().map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
         let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
+        let compare = settings.compare.iter().map(|(address, login)| Ok((address.clone(), Credentials::read(login)?)));
+        let compare = compare.collect::<Result<Vec<_>, LoginError>>()?;
         let connections = Connections::new(limits.connections, limits.connections_per_address);
         let shared = Arc::new(Shared {
             settings,
@@ -217,6 +220,7 @@ impl Broker {
             cluster: cluster.clone(),
             slots,
             standings,
+            comparison: Comparison::new(&compare),
             watches,
             connections,
             counts,
@@ -263,6 +267,9 @@ impl Broker {
         }
         for (one, credentials) in feeds {
             shared.tasks.spawn(feed::run(shared.clone(), one, credentials));
+        }
+        if !compare.is_empty() {
+            shared.tasks.spawn(compare::run(shared.clone(), compare));
         }
         for (one, signer) in signers {
             tracing::info!(namespace = %one.namespace, every = ?one.every, "signing beats");

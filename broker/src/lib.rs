@@ -13,6 +13,7 @@ mod beat;
 mod broker;
 mod clock;
 mod cluster;
+mod compare;
 pub mod config;
 mod connections;
 mod counts;

@@ -169,6 +169,8 @@ pub struct Settings {
     pub mirror: Option<Mirroring>,
     /// Those who are one origin with this broker.
     pub cluster: Option<Clustering>,
+    /// Who copies from this origin, and how we make ourselves known to them.
+    pub compare: Vec<(Address, Login)>,
     /// Who is offered what.
     pub feeds: Vec<Feed>,
     /// Who is known, and may read and offer what.
@@ -269,6 +271,12 @@ impl Settings {
         });
         let mirror = mirror.transpose()?;
         let cluster = config.cluster.as_ref().map(|cluster| clustering(cluster, &wrong)).transpose()?;
+        let mut compare = Vec::new();
+        for entry in config.compare.iter() {
+            for address in &entry.with {
+                compare.push((address.parse().map_err(|e| wrong("compare.with".into(), &e))?, entry.login.clone()));
+            }
+        }
         let mut feeds: Vec<Feed> = Vec::new();
         for (index, feed) in config.feed.iter().enumerate() {
             let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("feed[{index}].{key}"), reason);
@@ -323,7 +331,7 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, cluster, feeds, access, slots, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, cluster, compare, feeds, access, slots, beats, retention })
     }
 }
 

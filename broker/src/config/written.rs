@@ -29,6 +29,8 @@ pub struct Config {
     pub mirror: Option<MirrorConfig>,
     /// The brokers that are one origin with this one.
     pub cluster: Option<ClusterConfig>,
+    /// Brokers that copy from this origin, with whom it compares its heads when it starts.
+    pub compare: Option<CompareConfig>,
     /// Peers that statements are offered to.
     #[serde(default)]
     pub feed: Vec<FeedConfig>,
@@ -119,6 +121,17 @@ pub struct MirrorConfig {
     /// How often an upstream without XWATCH is asked.
     #[serde(default = "default_poll")]
     pub poll_seconds: u64,
+}
+
+/// `[compare]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareConfig {
+    /// Brokers, `nntps://HOST[:PORT]` or `nntp://HOST[:PORT]`.
+    pub with: Vec<String>,
+    /// How this broker makes itself known to them.
+    #[serde(default)]
+    pub login: Login,
 }
 
 /// `[cluster]`

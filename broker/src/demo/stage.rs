@@ -94,6 +94,7 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         peer: vec![],
         access: vec![],
         quota: Default::default(),
+        compare: None,
         slot: vec![],
         fleetlock: None,
         admin: Admin::default(),
