@@ -181,7 +181,7 @@ impl Log {
         if (serial < low || serial > head) && kept != Some(serial) {
             return Ok(None);
         }
-        let Some(Record { statement, path }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
+        let Some(Record { statement, path, .. }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
         let entry = Arc::new(Entry::new(&statement, &path));
         if serial == head {
             // Polls ask for the head: keep it.
@@ -220,7 +220,12 @@ impl Log {
         let marks = self.marks();
         let first = (serial + 1).max(marks.low.number());
         let serials = (first..=marks.head.serial.number()).filter_map(Serial::new);
-        serials.filter_map(|serial| self.entry(serial).transpose()).take(most).collect()
+        // What is damaged is asked for again, and passed over meanwhile.
+        let read = |serial| match self.entry(serial) {
+            Err(StoreError::Damaged(_)) => None,
+            entry => entry.transpose(),
+        };
+        serials.filter_map(read).take(most).collect()
     }
 
     /// When a statement became visible, without rendering it: when it arrived, or when the gap below it was filled.

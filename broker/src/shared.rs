@@ -6,7 +6,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::Appender,
-    compare::Comparison, cluster::Cluster, config::Settings, connections::Connections, counts::Counts, logs::Logs, namespaces::Namespaces,
+    cluster::Cluster, config::Settings, connections::Connections, counts::Counts, logs::Logs, namespaces::Namespaces,
     origin::Origin, slots::Slots, store::Store, watch::Watches,
 };
 
@@ -27,8 +27,6 @@ pub(crate) struct Shared {
     pub(crate) slots: Arc<Slots>,
     /// How the upstreams of a mirror stand, a line each.
     pub(crate) standings: Standings,
-    /// Whether what is new may be taken and signed here.
-    pub(crate) comparison: Comparison,
     pub(crate) watches: Arc<Watches>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) counts: Arc<Counts>,

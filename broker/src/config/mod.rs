@@ -169,8 +169,8 @@ pub struct Settings {
     pub mirror: Option<Mirroring>,
     /// Those who are one origin with this broker.
     pub cluster: Option<Clustering>,
-    /// Who copies from this origin, and how we make ourselves known to them.
-    pub compare: Vec<(Address, Login)>,
+    /// What is looked for elsewhere at the start, and the brokers that are named for it alone.
+    pub restore_from: Mirroring,
     /// Who is offered what.
     pub feeds: Vec<Feed>,
     /// Who is known, and may read and offer what.
@@ -271,12 +271,6 @@ impl Settings {
         });
         let mirror = mirror.transpose()?;
         let cluster = config.cluster.as_ref().map(|cluster| clustering(cluster, &wrong)).transpose()?;
-        let mut compare = Vec::new();
-        for entry in config.compare.iter() {
-            for address in &entry.with {
-                compare.push((address.parse().map_err(|e| wrong("compare.with".into(), &e))?, entry.login.clone()));
-            }
-        }
         let mut feeds: Vec<Feed> = Vec::new();
         for (index, feed) in config.feed.iter().enumerate() {
             let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("feed[{index}].{key}"), reason);
@@ -291,6 +285,17 @@ impl Settings {
                 login: feed.login.clone(),
             });
         }
+        let restore_from = config
+            .restore_from
+            .iter()
+            .enumerate()
+            .map(|(index, address)| address.parse::<Address>().map_err(|error| wrong(format!("restore_from[{index}]"), &error)));
+        let restore_from = Mirroring {
+            upstreams: restore_from.collect::<Result<_, _>>()?,
+            channels: "*".parse().map_err(|error| wrong("restore_from".into(), &error))?,
+            login: Login::default(),
+            poll: crate::limits::RESTORE_AGAIN,
+        };
         let access = access(&config, &wrong)?;
         let slots = slots(&config, &access, &wrong)?;
         let mut beats: Vec<Beat> = Vec::new();
@@ -331,7 +336,7 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, cluster, compare, feeds, access, slots, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, cluster, restore_from, feeds, access, slots, beats, retention })
     }
 }
 

@@ -47,8 +47,6 @@ pub(super) async fn post(session: &mut Session, article: Result<Vec<u8>, BlockEr
 enum Refusal {
     #[error("{0} belongs to no namespace of this broker; its operator has to add the anchor")]
     NoNamespace(String),
-    #[error("{0}")]
-    Closed(String),
     #[error("{0} is copied here from other brokers; publish at its origin")]
     Mirrored(String),
     #[error("{0} is no trust log; trust statements go to {1}")]
@@ -64,9 +62,6 @@ enum Refusal {
 async fn append(session: &mut Session, statement: Statement, path: String) -> Result<Appended, Refusal> {
     let (shared, channel) = (session.shared().clone(), statement.channel().clone());
     let provisioned = shared.namespaces.of(&channel).ok_or_else(|| Refusal::NoNamespace(channel.to_string()))?;
-    if let Some(why) = shared.comparison.closed() {
-        return Err(Refusal::Closed(why));
-    }
     if shared.settings.mirror.as_ref().is_some_and(|mirror| mirror.channels.matches(channel.as_str())) {
         return Err(Refusal::Mirrored(channel.to_string()));
     }

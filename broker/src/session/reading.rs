@@ -264,8 +264,8 @@ async fn over(session: &mut Session, selector: &Selector) -> Answer {
     let (log, shown, serials) = several(session, selector).await?;
     session.respond(code::OVERVIEW, "overview follows");
     for serial in serials.filter_map(Serial::new) {
-        // One that expired meanwhile is left out, as RFC 3977 section 8.3 allows.
-        let Some(entry) = log.entry(serial)? else { continue };
+        // One that expired meanwhile, or is damaged, is left out, as RFC 3977 section 8.3 allows.
+        let Ok(Some(entry)) = log.entry(serial) else { continue };
         session.pay(entry.article().len()).await?;
         let header = |name| entry.header(name).unwrap_or_default();
         let (subject, from, date, id) = (header("Subject"), header("From"), header("Date"), header("Message-ID"));
@@ -290,7 +290,7 @@ async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bo
     let (log, shown, serials) = several(session, selector).await?;
     session.respond(if legacy { code::HEAD } else { code::HDR }, "headers follow");
     for serial in serials.filter_map(Serial::new) {
-        let Some(entry) = log.entry(serial)? else { continue };
+        let Ok(Some(entry)) = log.entry(serial) else { continue };
         let number = serial.number() * shown;
         match metadata(&entry) {
             Some(value) => line(session, format_args!("{number} {value}")),

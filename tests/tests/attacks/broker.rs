@@ -15,7 +15,7 @@ use tidings_protocol::{
 use tidings_tests::{
     Fixture, free_address, http,
     realm::{ROLES, Realm, key, rules},
-    tree::{broker, connect, head, origin, os, publish, read_all, realm, releases, until, until_head},
+    tree::{broker, connect, head, origin, os, publish, read_all, realm, until, until_head},
 };
 
 const SIGNERS: &[&str] = &["ann", "bob"];
@@ -281,53 +281,6 @@ async fn attack_115_nobody_keeps_operators_from_the_admin_port() {
     let forged = "GET /status HTTP/1.1\r\nHost: rebound.example\r\nConnection: close\r\n\r\n";
     let (status, _) = tokio::task::spawn_blocking(move || http::request(admin, forged).unwrap()).await.unwrap();
     assert_eq!(status, 421);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_116_an_origin_that_was_restored_takes_and_signs_nothing_before_it_has_the_rest() {
-    let realm = realm();
-    let address = free_address().unwrap();
-    let compare = format!("{}[compare]\nwith = [\"nntp://{address}\"]\n", peer("stick"));
-    let (origin, daemon, mut publisher) = origin(&realm, &compare).await.unwrap();
-    let first = publish(&realm, &mut publisher, &os(), None, 2, SIGNERS).await.unwrap();
-    let mut mirror = origin.mirror_of(&[origin.address], "").unwrap();
-    mirror.address = address;
-    mirror.mirror(&[origin.address], "").unwrap();
-    let _mirror = mirror.start().unwrap();
-    until_head(&mirror, &os(), 2).await;
-    daemon.kill().unwrap();
-    // The backup is made, the origin goes on, and is restored.
-    let (data, backup) = (origin.directory.join("data"), origin.directory.join("backup"));
-    let copy = |from: &std::path::Path, to: &std::path::Path| {
-        assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
-    };
-    copy(&data, &backup);
-    let daemon = origin.start().unwrap();
-    let rest = releases(&realm, &os(), Some(first), 2, SIGNERS);
-    until("it is open again", async || publisher_of(&origin).await.publish(&rest[0]).await.is_ok()).await;
-    publisher_of(&origin).await.publish(&rest[1]).await.unwrap();
-    until_head(&mirror, &os(), 4).await;
-    daemon.kill().unwrap();
-    std::fs::remove_dir_all(&data).unwrap();
-    copy(&backup, &data);
-    let _daemon = origin.start().unwrap();
-    let rival = realm.release(&os(), Some(first), "rival", SIGNERS);
-    until("it says what is missing", async || {
-        publisher_of(&origin).await.publish(&rival).await.err().is_some_and(|error| error.to_string().contains("restored from a backup"))
-    })
-    .await;
-    assert_eq!(head(&origin, &os()).await.unwrap(), 2);
-    // What is brought back opens it.
-    let mut stick = connect(&origin).await.unwrap();
-    for statement in &rest {
-        assert_eq!(ihave(&mut stick, statement).await, 235);
-    }
-    let next = realm.release(&os(), Some(rest[1].head()), "5", SIGNERS);
-    until("it is open again", async || publisher_of(&origin).await.publish(&next).await.is_ok()).await;
-}
-
-async fn publisher_of(fixture: &Fixture) -> Publisher {
-    Publisher::connect(fixture.source().unwrap()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
