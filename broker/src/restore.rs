@@ -47,7 +47,11 @@ impl Origin for Comparing {
         if self.is_done() { self.origin.append(new) } else { Box::pin(std::future::ready(Err(AppendError::Comparing))) }
     }
     fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer> {
-        if self.is_done() { self.origin.append_trust(statement, path, posted) } else { Box::pin(std::future::ready(Err(AppendError::Comparing))) }
+        if self.is_done() {
+            self.origin.append_trust(statement, path, posted)
+        } else {
+            Box::pin(std::future::ready(Err(AppendError::Comparing)))
+        }
     }
     fn catch_up(&self) -> BoxFuture<'_, bool> {
         if self.is_done() { self.origin.catch_up() } else { Box::pin(std::future::ready(false)) }

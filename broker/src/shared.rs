@@ -5,8 +5,7 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender,
-    cluster::Cluster, config::Settings, connections::Connections, counts::Counts, logs::Logs, namespaces::Namespaces,
+    append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts, logs::Logs, namespaces::Namespaces,
     origin::Origin, slots::Slots, store::Store, watch::Watches,
 };
 
