@@ -245,8 +245,11 @@ fn attack_100_one_namespace_uses_up_its_own_channels_alone() {
 
 #[test]
 fn attack_109_retention_has_turns_and_never_takes_the_head_a_checkpoint_or_what_is_young() {
-    let keep =
-        |count, days: u64| Retention { channels: "acme.*".parse().unwrap(), count: Some(count), age: Some(Duration::from_secs(days * 86_400)) };
+    let keep = |count, days: u64| Retention {
+        channels: "acme.*".parse().unwrap(),
+        count: Some(count),
+        age: Some(Duration::from_secs(days * 86_400)),
+    };
     let count = SWEEP_STATEMENTS as usize + 100;
     let mut bench = Bench::with(None, Quota::default(), vec![keep(10, 0)]);
     let all = releases(&os(), count);
