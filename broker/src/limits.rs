@@ -8,10 +8,10 @@ use std::time::Duration;
 pub const APPEND_QUEUE: usize = 4096;
 /// Statements that share one commit.
 pub const APPEND_BATCH: usize = 1024;
-/// Octets that must be free on the disk; with less, publishing is refused and everything else goes on.
-pub const DISK_RESERVE_OCTETS: u64 = 64 * 1024 * 1024;
-/// Octets that the store gathers in memory before it sorts them into a file.
-pub const MEMTABLE_OCTETS: u64 = 16 * 1024 * 1024;
+/// Octets of a segment of the store. The next one is made ahead: with less room, publishing is refused and everything else goes on.
+pub const SEGMENT_OCTETS: u32 = 64 * 1024 * 1024;
+/// Octets that are saved from the oldest segment of the store with one commit.
+pub const SAVED_OCTETS: usize = 256 * 1024;
 /// Statements of a channel that are kept in memory for a minute after they came; older ones are read from the store.
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.
@@ -58,6 +58,14 @@ pub const LOGIN_PAUSE: Duration = Duration::from_millis(500);
 pub const FORKS_OF_CHANNEL: usize = 8;
 /// Octets of one file of evidence, but for what completes its last statement.
 pub const FORK_OCTETS: usize = 16 * 1024 * 1024;
+/// How often damaged statements are asked for.
+pub const REPAIR: Duration = Duration::from_secs(5);
+/// How long one broker may take to send them.
+pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a peer may take to say at our start what it has; then it is not waited for.
+pub const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before a broker is compared with once more.
+pub const RESTORE_AGAIN: Duration = Duration::from_secs(2);
 /// Statements of a log that a mirror reads and stores at once; the unit in which an interrupted backfill goes on.
 pub const MIRROR_CHUNK: u32 = 256;
 /// How often a mirror looks at everything that an upstream has, although it is being told.
@@ -148,6 +156,16 @@ pub const WATCH_GATHER: usize = 16;
 pub const WATCH_GATHER_TLS_OCTETS: usize = 16 * 1024;
 /// Events that a subscriber who is far behind gets before the next one has its turn.
 pub const WATCH_TURN: usize = 256;
+/// Patterns of a wildmat.
+pub const WILDMAT_PATTERNS: usize = 16;
+/// Targets of a watch.
+pub const WATCH_TARGETS: usize = 64;
+/// Octets that are looked at for a connection before others have their turn.
+pub const TURN_OCTETS: usize = 64 * 1024;
+/// Channels that are looked at in one go, with none of them held.
+pub const PAGE_LOGS: usize = 256;
+/// Octets of all statements that are kept in memory, rendered; the oldest go first (attack 105).
+pub const TAILS_OCTETS: usize = 32 * 1024 * 1024;
 /// Channels that one watch follows.
 pub const WATCH_CHANNELS: usize = 16_384;
 /// How long a subscriber may take no octet before it is disconnected.
@@ -164,7 +182,7 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After how long of silence TCP asks whether the other end is still there, and how often, and how many times.
 pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(120), Duration::from_secs(30), 4);
-/// File descriptors beside those of connections.
-pub const SPARE_FILES: u64 = 128;
+/// File descriptors beside those of connections, one for each segment of the store among them.
+pub const SPARE_FILES: u64 = 4096;
 /// The earliest time that a clock can rightly show, 2026-01-01; below, it is not set.
 pub const CLOCK_FLOOR_SECONDS: u64 = 1_767_225_600;

@@ -39,10 +39,13 @@ fn set_up(socket: &TcpStream) -> io::Result<()> {
 async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, permit: Permit, certificates: Option<Arc<Certificates>>) {
     let begin = async {
         set_up(&socket)?;
-        let tls = certificates.map(|c| c.accept().map(Box::new)).transpose().map_err(io::Error::other)?;
+        let tls = certificates.as_ref().map(|c| c.accept().map(Box::new)).transpose().map_err(io::Error::other)?;
         let mut stream = Stream { socket, tls };
         let limit = Duration::from_secs(shared.settings.config.limits.handshake_seconds);
         timeout(limit, stream.handshake()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if certificates.zip(stream.tls.as_ref()).is_some_and(|(certificates, tls)| !certificates.is_good(tls)) {
+            return Err(io::Error::other("the client's certificate has ended, or is not trusted any more"));
+        }
         Ok::<_, io::Error>(stream)
     };
     match begin.await {

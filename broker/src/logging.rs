@@ -36,10 +36,7 @@ impl fmt::Display for Safe<'_> {
 }
 
 fn filter(level: &str) -> anyhow::Result<Targets> {
-    // The store tells its own story below `warn`.
-    format!("fjall=warn,lsm_tree=warn,{level}")
-        .parse::<Targets>()
-        .with_context(|| format!("log.level: expected error, warn, info, debug or trace, found {level:?}"))
+    level.parse::<Targets>().with_context(|| format!("log.level: expected error, warn, info, debug or trace, found {level:?}"))
 }
 
 /// Starts logging for this process.

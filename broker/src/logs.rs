@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::{
     append::AppendError,
-    limits::{JOINED, TAIL_ENTRIES, TAIL_OCTETS},
+    limits::{JOINED, PAGE_LOGS, TAIL_ENTRIES, TAIL_OCTETS, TAILS_OCTETS},
     namespaces::Namespaces,
     store::{Marks, Record, Store, StoreError},
 };
@@ -92,6 +93,38 @@ pub(crate) struct Log {
     pub(crate) channel: Channel,
     state: RwLock<State>,
     store: Store,
+    tails: Arc<Tails>,
+}
+
+/// What is kept in memory of all logs: whose turn it is to give something up.
+#[derive(Default)]
+struct Tails {
+    octets: AtomicUsize,
+    order: Mutex<VecDeque<Weak<Log>>>,
+}
+
+impl Tails {
+    /// Takes note of an entry; while there is too much, the logs give up their oldest ones in turn.
+    fn note(&self, log: &Arc<Log>, octets: usize) {
+        self.octets.fetch_add(octets, Ordering::Relaxed);
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.push_back(Arc::downgrade(log));
+        while self.octets.load(Ordering::Relaxed) > TAILS_OCTETS {
+            let Some(oldest) = order.pop_front() else { break };
+            let Some(log) = oldest.upgrade() else { continue };
+            let (given, more) = {
+                let mut state = log.write();
+                (state.pop(), !state.tail.is_empty())
+            };
+            self.release(given);
+            if more {
+                order.push_back(oldest);
+            }
+        }
+    }
+    fn release(&self, octets: usize) {
+        self.octets.fetch_sub(octets, Ordering::Relaxed);
+    }
 }
 
 impl Log {
@@ -108,36 +141,69 @@ impl Log {
         MessageId { channel: self.channel.clone(), serial: head.serial, id: head.id }
     }
 
+    /// Serial and id of a statement, without rendering it, and how many octets were read for that.
+    pub(crate) fn head_at(&self, serial: Serial) -> Result<Option<(Head, usize)>, StoreError> {
+        let (marks, kept) = {
+            let state = self.read();
+            (state.marks, state.kept)
+        };
+        if serial == marks.head.serial {
+            return Ok(Some((marks.head, 0)));
+        }
+        if let Some(kept) = kept.filter(|kept| kept.serial == serial) {
+            return Ok(Some((kept, 0)));
+        }
+        if serial < marks.low || serial > marks.head.serial {
+            return Ok(None);
+        }
+        if let Some(entry) = self.cached(serial) {
+            return Ok(Some((entry.head, 0)));
+        }
+        let record = self.store.get(&self.channel, serial)?;
+        Ok(record.map(|record| (record.statement.head(), record.statement.octets().len())))
+    }
+
+    fn cached(&self, serial: Serial) -> Option<Arc<Entry>> {
+        let state = self.read();
+        let first = state.tail.front()?.head.serial.number();
+        state.tail.get(serial.number().checked_sub(first)? as usize).filter(|entry| entry.head.serial == serial).cloned()
+    }
+
     /// One statement; none below the low-water mark or above the head.
-    pub(crate) fn entry(&self, serial: Serial) -> Result<Option<Arc<Entry>>, StoreError> {
+    pub(crate) fn entry(self: &Arc<Self>, serial: Serial) -> Result<Option<Arc<Entry>>, StoreError> {
+        if let Some(entry) = self.cached(serial) {
+            return Ok(Some(entry));
+        }
         let (low, head, kept) = {
             let state = self.read();
-            let first = state.tail.front().map(|e| e.head.serial.number());
-            let place = first.and_then(|first| serial.number().checked_sub(first));
-            if let Some(entry) = place.and_then(|place| state.tail.get(place as usize)) {
-                return Ok(Some(entry.clone()));
-            }
             (state.marks.low, state.marks.head.serial, state.kept.map(|kept| kept.serial))
         };
         if (serial < low || serial > head) && kept != Some(serial) {
             return Ok(None);
         }
-        let Some(Record { statement, path }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
+        let Some(Record { statement, path, .. }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
         let entry = Arc::new(Entry::new(&statement, &path));
         if serial == head {
             // Polls ask for the head: keep it.
-            let mut state = self.write();
-            if state.tail.is_empty() && state.marks.head == entry.head {
-                state.push(entry.clone());
+            let keep = {
+                let mut state = self.write();
+                let keep = state.tail.is_empty() && state.marks.head == entry.head;
+                if keep {
+                    self.tails.release(state.push(entry.clone()));
+                }
+                keep
+            };
+            if keep {
+                self.tails.note(self, entry.event.len());
             }
         }
         Ok(Some(entry))
     }
 
     /// Whether a statement is here, or its place has expired.
-    pub(crate) fn is_settled(&self, serial: Serial, id: StatementId) -> bool {
+    pub(crate) fn is_settled(self: &Arc<Self>, serial: Serial, id: StatementId) -> bool {
         let marks = self.marks();
-        serial < marks.low || self.entry(serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head.id == id))
+        serial < marks.low || self.head_at(serial).is_ok_and(|there| there.is_some_and(|(head, _)| head.id == id))
     }
 
     /// Whether another statement than this one is in its place.
@@ -145,21 +211,21 @@ impl Log {
         let ours = self.marks().head;
         match ours.serial == head.serial {
             true => ours.id != head.id,
-            false => self.entry(head.serial).is_ok_and(|entry| entry.is_some_and(|entry| entry.head != head)),
+            false => self.head_at(head.serial).is_ok_and(|there| there.is_some_and(|(ours, _)| ours != head)),
         }
     }
 
-    /// The statement with this message-id.
-    pub(crate) fn find(&self, id: &MessageId) -> Result<Option<Arc<Entry>>, StoreError> {
-        Ok(self.entry(id.serial)?.filter(|entry| entry.head.id == id.id))
-    }
-
     /// Up to `most` events after a serial, oldest first; what has expired is passed over.
-    pub(crate) fn events_after(&self, serial: u32, most: usize) -> Result<Vec<Arc<Entry>>, StoreError> {
+    pub(crate) fn events_after(self: &Arc<Self>, serial: u32, most: usize) -> Result<Vec<Arc<Entry>>, StoreError> {
         let marks = self.marks();
         let first = (serial + 1).max(marks.low.number());
         let serials = (first..=marks.head.serial.number()).filter_map(Serial::new);
-        serials.filter_map(|serial| self.entry(serial).transpose()).take(most).collect()
+        // What is damaged is asked for again, and passed over meanwhile.
+        let read = |serial| match self.entry(serial) {
+            Err(StoreError::Damaged(_)) => None,
+            entry => entry.transpose(),
+        };
+        serials.filter_map(read).take(most).collect()
     }
 
     /// When a statement became visible, without rendering it: when it arrived, or when the gap below it was filled.
@@ -169,11 +235,15 @@ impl Log {
     }
 
     /// What is committed becomes visible.
-    pub(crate) fn push(&self, statement: &Verified<Statement>, path: &str) {
+    pub(crate) fn push(self: &Arc<Self>, statement: &Verified<Statement>, path: &str) {
         let entry = Arc::new(Entry::new(statement, path));
-        let mut state = self.write();
-        state.marks.head = entry.head;
-        state.push(entry);
+        let octets = entry.event.len();
+        {
+            let mut state = self.write();
+            state.marks.head = entry.head;
+            self.tails.release(state.push(entry));
+        }
+        self.tails.note(self, octets);
     }
 
     /// The statement that a checkpoint names, where it is kept below the others.
@@ -205,7 +275,7 @@ impl Log {
         let cut = state.marks.head != marks.head || marks.low < state.marks.low;
         state.marks = Marks { created: state.marks.created, ..marks };
         if cut {
-            state.clear();
+            self.tails.release(state.clear());
         }
     }
 
@@ -214,7 +284,7 @@ impl Log {
         let mut state = self.write();
         state.marks.low = low;
         while state.tail.front().is_some_and(|e| e.head.serial < low) {
-            state.pop();
+            self.tails.release(state.pop());
         }
     }
 
@@ -222,28 +292,42 @@ impl Log {
     pub(crate) fn shorten_tail(&self) {
         let mut state = self.write();
         while state.tail.len() > 1 {
-            state.pop();
+            self.tails.release(state.pop());
         }
         state.tail.shrink_to_fit();
     }
 }
 
 impl State {
-    fn push(&mut self, entry: Arc<Entry>) {
+    /// Takes an entry; octets that it has given up for it.
+    fn push(&mut self, entry: Arc<Entry>) -> usize {
+        let mut given = 0;
+        // What does not follow the others is not beside them.
+        if self.tail.back().is_some_and(|last| last.head.serial.next() != Some(entry.head.serial)) {
+            given += self.clear();
+        }
         self.octets += entry.event.len();
         self.tail.push_back(entry);
         while self.tail.len() > TAIL_ENTRIES || (self.tail.len() > 1 && self.octets > TAIL_OCTETS) {
-            self.pop();
+            given += self.pop();
         }
+        given
     }
-    fn clear(&mut self) {
+    fn clear(&mut self) -> usize {
         self.tail.clear();
-        self.octets = 0;
+        std::mem::take(&mut self.octets)
     }
-    fn pop(&mut self) {
-        if let Some(entry) = self.tail.pop_front() {
-            self.octets -= entry.event.len();
-        }
+    fn pop(&mut self) -> usize {
+        let octets = self.tail.pop_front().map_or(0, |entry| entry.event.len());
+        self.octets -= octets;
+        octets
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let octets = self.read().octets;
+        self.tails.release(octets);
     }
 }
 
@@ -255,11 +339,13 @@ pub(crate) struct Logs {
     /// Changes whenever something became visible.
     news: watch::Sender<()>,
     store: Store,
+    tails: Arc<Tails>,
 }
 
 impl Logs {
     pub(crate) fn open(store: Store) -> Result<Self, StoreError> {
-        let logs = Self { by_name: RwLock::default(), begun: AtomicUsize::new(0), news: watch::Sender::new(()), store };
+        let logs =
+            Self { by_name: RwLock::default(), begun: AtomicUsize::new(0), news: watch::Sender::new(()), store, tails: Arc::default() };
         for (channel, marks) in logs.store.channels()? {
             logs.add(channel, marks);
         }
@@ -290,8 +376,9 @@ impl Logs {
     pub(crate) fn add(&self, channel: Channel, marks: Marks) -> Arc<Log> {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let state = RwLock::new(State { marks, tail: VecDeque::new(), octets: 0, joined: VecDeque::new(), kept: None });
-        let log =
-            Arc::new(Log { index: self.begun.fetch_add(1, Ordering::Relaxed), channel: channel.clone(), state, store: self.store.clone() });
+        let index = self.begun.fetch_add(1, Ordering::Relaxed);
+        let (store, tails) = (self.store.clone(), self.tails.clone());
+        let log = Arc::new(Log { index, channel: channel.clone(), state, store, tails });
         by_name.insert(channel, log.clone());
         log
     }
@@ -339,6 +426,37 @@ impl Logs {
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Log>> {
         self.read().get(name).cloned()
+    }
+
+    /// Some channels in the order of their names, those after a name.
+    pub(crate) fn page(&self, after: Option<&Channel>) -> Vec<Arc<Log>> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.read().range::<Channel, _>((begin, Bound::Unbounded)).take(PAGE_LOGS).map(|(_, log)| log.clone()).collect()
+    }
+
+    /// How many logs there ever were: what is begun from now on has at least this place.
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// The logs that have begun since.
+    pub(crate) fn begun_since(&self, begun: usize) -> Vec<Arc<Log>> {
+        if self.begun() <= begun {
+            return Vec::new();
+        }
+        self.read().values().filter(|log| log.index >= begun).cloned().collect()
+    }
+
+    /// Octets of statements that are kept in memory.
+    pub(crate) fn tail_octets(&self) -> usize {
+        self.tails.octets.load(Ordering::Relaxed)
+    }
+
+    /// Forgets those who have nothing to give up any more.
+    pub(crate) fn tidy_tails(&self) {
+        let mut order = self.tails.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = std::collections::HashSet::new();
+        order.retain(|log| log.upgrade().is_some_and(|log| !log.read().tail.is_empty() && seen.insert(log.index)));
     }
 
     /// All channels in the order of their names.

@@ -31,7 +31,13 @@ impl Asked {
     /// What a device will know of a channel when it has taken note of everything so far.
     fn ahead(&self, view: &View, channel: &Channel, now: &Now) -> View {
         let mut ahead = view.of(channel);
-        self.news.iter().filter(|news| news.channel() == channel).for_each(|news| ahead.note(news, now));
+        for news in self.news.iter().filter(|news| news.channel() == channel) {
+            ahead.note(news, now);
+            // What one broker has brought, another need not bring again.
+            if let Some(last) = news.statements().last() {
+                ahead.note_delivered(channel, last.head());
+            }
+        }
         ahead
     }
 
@@ -206,11 +212,12 @@ impl Device {
         Ok(())
     }
 
-    /// Whether no other broker has to be asked for a channel (attack 17).
+    /// Whether no other broker has to be asked for a channel (attack 17): a live beat names its head; or there are no beats, and it
+    /// does not wait for what a checkpoint names.
     fn is_done(&self, asked: &Asked, channel: &Channel) -> bool {
-        let view = self.state.view();
-        let now = self.state.now();
-        !view.promises_beats(channel) || asked.ahead(view, channel, &now).freshness(channel, &now).is_current()
+        let (view, now) = (self.state.view(), self.state.now());
+        let ahead = asked.ahead(view, channel, &now);
+        if view.promises_beats(channel) { ahead.freshness(channel, &now).is_current() } else { ahead.restart(channel).is_none() }
     }
 
     pub(crate) async fn ask_channel(

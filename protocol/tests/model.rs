@@ -5,7 +5,7 @@
 //! `TIDINGS_MODEL_CASES` says how many histories; `TIDINGS_MODEL_SEED` runs one of them alone, and prints it.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-#[allow(unreachable_pub, dead_code)]
+#[allow(dead_code)]
 mod device;
 #[path = "model/history.rs"]
 mod history;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(unreachable_pub)]
+#[allow(dead_code)]
 mod device;
 
 use std::{fmt::Write, fs, path::Path};

@@ -4,6 +4,8 @@ pub mod cables;
 pub mod clock;
 pub mod cluster;
 pub mod ensemble;
+pub mod forgetful;
+pub mod forgetting;
 pub mod http;
 pub mod inn;
 pub mod realm;
@@ -42,10 +44,10 @@ pub fn binary(name: &str) -> PathBuf {
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
-/// The command `tidings`, whose outbox, and whatever else it remembers, lies in a directory of the test's own.
-pub fn tidings(home: &Path) -> Command {
+/// `tidings`, run in a directory, with an outbox of its own there, so that no test meets what another one has signed.
+pub fn tidings(directory: &Path) -> Command {
     let mut command = Command::new(binary("tidings"));
-    command.env("XDG_STATE_HOME", home.join("state"));
+    command.current_dir(directory).env("TIDINGS_OUTBOX", directory.join("outbox"));
     command
 }
 
@@ -175,6 +177,16 @@ impl Fixture {
         Ok(fs::write(self.config(), text)?)
     }
 
+    /// Writes the configuration anew: whatever another broker has more comes from there first.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn restore_from(&self, other: &Self) -> anyhow::Result<()> {
+        self.configure("")?;
+        let text = fs::read_to_string(self.config())?;
+        Ok(fs::write(self.config(), format!("restore_from = [\"{}\"]\n{text}", other.url()))?)
+    }
+
     /// A broker that copies everything from others.
     ///
     /// # Errors
@@ -210,6 +222,13 @@ impl Fixture {
     /// The address as the commands want it.
     pub fn url(&self) -> String {
         format!("nntp://{}", self.address)
+    }
+
+    /// `tidings` in its directory, with this broker and its anchor.
+    pub fn tidings(&self) -> Command {
+        let mut command = tidings(&self.directory);
+        command.env("TIDINGS_BROKERS", self.url()).env("TIDINGS_ANCHOR", self.anchor.to_string());
+        command
     }
 
     /// Starts the broker, and does not wait for it.

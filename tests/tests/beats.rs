@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use std::{
 use futures_util::StreamExt;
 use tidings_client::{Body, Channel, Device, Freshness, Publisher, Source, State, Statement, keys};
 use tidings_tests::{
-    Daemon, Fixture, binary,
+    Daemon, Fixture,
     realm::{Realm, key},
     relay::substitute,
     tree::head,
@@ -52,15 +53,17 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn tidings(realm: &Realm, brokers: &[SocketAddr], arguments: &[&str]) -> Command {
+fn tidings(directory: &Path, realm: &Realm, brokers: &[SocketAddr], arguments: &[&str]) -> Command {
     let urls: Vec<String> = brokers.iter().map(|address| format!("nntp://{address}")).collect();
-    let mut command = Command::new(binary("tidings"));
+    let mut command = tidings_tests::tidings(directory);
     command.args(arguments).env("TIDINGS_BROKERS", urls.join(",")).env("TIDINGS_ANCHOR", realm.anchor.to_string());
     command
 }
 
 fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+    // What is wrong stands in a line of its own, behind the answer.
+    let answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter().next();
+    answers.unwrap_or_else(|| panic!("nothing: {output:?}")).unwrap_or_else(|e| panic!("{e}: {output:?}"))
 }
 
 #[tokio::test]
@@ -92,17 +95,17 @@ async fn the_origin_signs_and_a_device_is_current_until_it_stops() {
     })
     .await;
     let status = ["status", "--json"];
-    let without = json(&tidings(&realm, &[fixture.address], &["status", "test.os.stable", "--json"]).output().unwrap());
+    let without = json(&tidings(&fixture.directory, &realm, &[fixture.address], &["status", "test.os.stable", "--json"]).output().unwrap());
     assert_eq!((without["channels"][0]["state"].as_str(), without["channels"][0]["beats"].as_bool()), (Some("CURRENT"), Some(true)), "{without}");
     drop(daemon);
     until("STALE", async || matches!(monitor.freshness(&os()), Freshness::Stale { since: Some(_) })).await;
     watching.abort();
     let _ = watching.await;
-    let output = tidings(&realm, &[fixture.address], &status).env("TIDINGS_STATE", &state).output().unwrap();
+    let output = tidings(&fixture.directory, &realm, &[fixture.address], &status).env("TIDINGS_STATE", &state).output().unwrap();
     let value = json(&output);
     assert_eq!((output.status.code(), value["channels"][0]["state"].as_str()), (Some(4), Some("STALE")), "{value}");
     assert_eq!(value["channels"][0]["serial"].as_u64(), Some(1));
-    let table = tidings(&realm, &[fixture.address], &["status"]).env("TIDINGS_STATE", &state).output().unwrap();
+    let table = tidings(&fixture.directory, &realm, &[fixture.address], &["status"]).env("TIDINGS_STATE", &state).output().unwrap();
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(text.contains("test.os.stable\tSTALE since ") && text.contains("trust 1 until "), "{text}");
 }
@@ -202,8 +205,7 @@ async fn the_daemon_reads_all_brokers_and_a_mirror_that_hides_something_cannot_m
     let hiding = substitute(fixture.address, "test.os.stable", std::slice::from_ref(&first)).await;
     let file = fixture.directory.join("beat.key");
     let run = |brokers: &[SocketAddr], more: &[&str]| {
-        let mut command = tidings(&realm, brokers, &["beat", "--key", file.to_str().unwrap()]);
-        command.env("XDG_STATE_HOME", &fixture.directory);
+        let mut command = tidings(&fixture.directory, &realm, brokers, &["beat", "--key", file.to_str().unwrap()]);
         command.args(more).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     };
@@ -234,8 +236,7 @@ async fn the_daemon_reads_all_brokers_and_a_mirror_that_hides_something_cannot_m
     let wrong = fixture.directory.join("wrong.key");
     keys::write_private(&wrong, &key("mallory"), None).unwrap();
     let with_key = |file: &std::path::Path| {
-        let mut command = tidings(&realm, &[fixture.address], &["beat", "--once", "--key", file.to_str().unwrap()]);
-        let output = command.env("XDG_STATE_HOME", &fixture.directory).output().unwrap();
+        let output = tidings(&fixture.directory, &realm, &[fixture.address], &["beat", "--once", "--key", file.to_str().unwrap()]).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (good, text) = with_key(&wrong);
@@ -260,7 +261,7 @@ async fn attacks_81_84_a_command_applies_only_what_may_be_applied_and_gets_the_s
     }
     let state = fixture.directory.join("agent.state");
     let run = |arguments: &[&str]| {
-        let mut command = tidings(&realm, &[fixture.address], &["apply", "test.os.stable"]);
+        let mut command = tidings(&fixture.directory, &realm, &[fixture.address], &["apply", "test.os.stable"]);
         command.args(arguments).env("TIDINGS_STATE", &state).current_dir(&fixture.directory).output().unwrap()
     };
     assert!(run(&["1"]).status.success());

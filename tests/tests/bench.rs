@@ -11,9 +11,7 @@ use serde_json::Value;
 use tidings_tests::{Daemon, Fixture, free_address};
 
 fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
-    let mut command = tidings_tests::tidings(&fixture.directory);
-    command.args(arguments).current_dir(&fixture.directory);
-    command.env("TIDINGS_BROKERS", fixture.url()).env("TIDINGS_ANCHOR", fixture.anchor.to_string()).output().unwrap()
+    fixture.tidings().args(arguments).output().unwrap()
 }
 
 fn started(more: &str) -> (Fixture, Daemon) {

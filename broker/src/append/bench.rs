@@ -16,7 +16,7 @@ impl Appends {
     /// # Errors
     /// If the directory cannot be used.
     pub fn new(directory: &Path, anchor: &Anchor, trust: Trust) -> anyhow::Result<Self> {
-        let store = Store::open(directory, 16 << 20)?;
+        let store = Store::open(directory)?;
         let logs = Arc::new(Logs::open(store.clone())?);
         let namespaces = Arc::new(Namespaces::open(std::slice::from_ref(anchor), &store)?);
         if let Some(provisioned) = namespaces.of_trust_log(&anchor.namespace.trust_log()) {
@@ -32,7 +32,6 @@ impl Appends {
             namespaces,
             watches,
             retention: Vec::new(),
-            data_dir: directory.into(),
             quota: Default::default(),
             gap_patience: Duration::from_secs(1),
             closed_kept: Duration::from_secs(1),

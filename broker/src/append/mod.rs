@@ -48,8 +48,10 @@ pub(crate) enum AppendError {
     Quota(Namespace, usize),
     #[error("the withdrawal {1} of {0} would be lost under this trust statement: issue it anew first, or put the checkpoint at the head")]
     LosesWithdrawal(Channel, Serial),
-    #[error("the broker's disk is nearly full; nothing was stored, try again later")]
-    DiskFull,
+    #[error("the broker's disk is full, {0} octets are missing; nothing was stored, try again later")]
+    DiskFull(u64),
+    #[error("this broker looks first whether others have more than itself; nothing was stored, try again later")]
+    Comparing,
     #[error("the broker's store failed; nothing was acknowledged, try again later")]
     Store,
     #[error("the broker is shutting down; nothing was stored, try again later")]
@@ -83,7 +85,7 @@ impl AppendError {
     pub(crate) fn is_passing(&self) -> bool {
         use AppendError::*;
         match self {
-            Channels | Quota(..) | DiskFull | Store | Closed | NoTrust(_) | Gap(_) | WindowFull | Future { .. } | AnchorFirst(_) => true,
+            Channels | Quota(..) | DiskFull(_) | Comparing | Store | Closed | NoTrust(_) | Gap(_) | WindowFull | Future { .. } | AnchorFirst(_) => true,
             NoQuorum | Unknown | Behind(_) | Unsound(_) | Refused(_) | OtherSigner | LosesWithdrawal(..) => true,
             Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
             LostRace(_) | NotFirst | Fork(..) | Expired(..) => false,

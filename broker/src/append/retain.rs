@@ -16,6 +16,10 @@ impl Writer {
     /// Has every log looked at, in turns; and what has waited long enough is settled.
     pub(super) fn begin_sweep(&mut self, pending: &mut Pending, now: Timestamp) {
         self.state.window.forget_the_gone();
+        if let Err(error) = self.store.settle() {
+            return self.fail(&error);
+        }
+        self.logs.tidy_tails();
         self.begin_overdue(pending, now);
         if self.state.to_sweep.is_empty() {
             self.state.to_sweep.extend(self.logs.all());

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,11 +25,11 @@ use crate::{
     counts::Counts,
     failure::{OnFailure, Sentinel},
     forks::Forks,
-    limits::{APPEND_BATCH, DISK_RESERVE_OCTETS},
+    limits::APPEND_BATCH,
     live::LiveBeats,
     logs::{Log, Logs},
     namespaces::{Namespaces, Provisioned},
-    store::{self, Marks, Store, StoreError},
+    store::{Marks, Store, StoreError},
     watch::Watches,
 };
 
@@ -41,7 +40,6 @@ pub(crate) struct Writer {
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) retention: Vec<Retention>,
-    pub(crate) data_dir: PathBuf,
     pub(crate) forks: Forks,
     pub(crate) quota: Quota,
     /// For how long a log that a feed has begun in the middle waits for what lies below.
@@ -105,7 +103,7 @@ impl Writer {
             let Some(first) = first else { return };
             let now = clock::now();
             let mut pending = Pending::default();
-            let full = first.is_some() && self.disk_is_full();
+            let full = if first.is_some() { self.missing_octets() } else { None };
             let mut request = first;
             while let Some(next) = request {
                 self.answer(&mut pending, now, next, full);
@@ -116,12 +114,12 @@ impl Writer {
         }
     }
 
-    fn answer(&mut self, pending: &mut Pending, now: Timestamp, request: Request, full: bool) {
+    pub(super) fn answer(&mut self, pending: &mut Pending, now: Timestamp, request: Request, full: Option<u64>) {
         match request {
-            Request::Statement { reply, .. } | Request::Trust { reply, .. } | Request::Feed { reply, .. } if full => {
-                drop(reply.send(Err(AppendError::DiskFull)));
+            Request::Statement { reply, .. } | Request::Trust { reply, .. } | Request::Feed { reply, .. } if full.is_some() => {
+                drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))));
             }
-            Request::Copies { reply, .. } if full => drop(reply.send(Err(AppendError::DiskFull))),
+            Request::Copies { reply, .. } if full.is_some() => drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0))))),
             Request::Statement { copy, reply } => {
                 let channel = copy.statement().channel().clone();
                 let answer = self.append(pending, now, &channel, copy);
@@ -162,14 +160,16 @@ impl Writer {
         }
     }
 
-    fn disk_is_full(&self) -> bool {
-        match store::free_octets(&self.data_dir) {
-            Some((free, true)) => {
-                tracing::error!(free, reserve = DISK_RESERVE_OCTETS, "the disk is nearly full: publishing is refused until there is room");
-                true
-            }
-            _ => false,
+    /// Octets that are missing on the disk for new statements.
+    fn missing_octets(&self) -> Option<u64> {
+        let missing = self.store.missing_octets().unwrap_or_else(|error| {
+            self.fail(&error);
+            None
+        });
+        if let Some(missing) = missing {
+            tracing::error!(missing, "the disk is full: publishing is refused until there is room");
         }
+        missing
     }
 
     pub(super) fn is_mirrored(&self, channel: &Channel) -> bool {

@@ -169,6 +169,8 @@ pub struct Settings {
     pub mirror: Option<Mirroring>,
     /// Those who are one origin with this broker.
     pub cluster: Option<Clustering>,
+    /// What is looked for elsewhere at the start, and the brokers that are named for it alone.
+    pub restore_from: Mirroring,
     /// Who is offered what.
     pub feeds: Vec<Feed>,
     /// Who is known, and may read and offer what.
@@ -283,6 +285,17 @@ impl Settings {
                 login: feed.login.clone(),
             });
         }
+        let restore_from = config
+            .restore_from
+            .iter()
+            .enumerate()
+            .map(|(index, address)| address.parse::<Address>().map_err(|error| wrong(format!("restore_from[{index}]"), &error)));
+        let restore_from = Mirroring {
+            upstreams: restore_from.collect::<Result<_, _>>()?,
+            channels: "*".parse().map_err(|error| wrong("restore_from".into(), &error))?,
+            login: Login::default(),
+            poll: crate::limits::RESTORE_AGAIN,
+        };
         let access = access(&config, &wrong)?;
         let slots = slots(&config, &access, &wrong)?;
         let mut beats: Vec<Beat> = Vec::new();
@@ -323,7 +336,7 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, cluster, feeds, access, slots, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, cluster, restore_from, feeds, access, slots, beats, retention })
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Config {
     pub mirror: Option<MirrorConfig>,
     /// The brokers that are one origin with this one.
     pub cluster: Option<ClusterConfig>,
+    /// Brokers that may have more than this one, which was restored from a backup.
+    #[serde(default)]
+    pub restore_from: Vec<String>,
     /// Peers that statements are offered to.
     #[serde(default)]
     pub feed: Vec<FeedConfig>,
@@ -58,9 +61,6 @@ pub struct Config {
     /// What each namespace may use up.
     #[serde(default)]
     pub quota: Quota,
-    /// The embedded store.
-    #[serde(default)]
-    pub store: StoreConfig,
     /// The log.
     #[serde(default)]
     pub log: Log,
@@ -354,14 +354,6 @@ pub struct Quota {
     pub evidence: usize,
 }
 
-/// `[store]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
-    /// Memory for the store's cache.
-    pub cache_mebibytes: u64,
-}
-
 /// `[log]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -417,12 +409,6 @@ impl Default for Limits {
 impl Default for Quota {
     fn default() -> Self {
         Self { channels: 20_000, evidence: 256 }
-    }
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { cache_mebibytes: 64 }
     }
 }
 

@@ -16,7 +16,7 @@ use tidings_protocol::{
 
 use crate::{
     Broker, Config, Settings,
-    config::{Admin, BeatConfig, Limits, Listen, Log, Login, MirrorConfig, StoreConfig, Tls},
+    config::{Admin, BeatConfig, Limits, Listen, Log, Login, MirrorConfig, Tls},
 };
 
 pub(super) const CHANNEL: &str = "demo.os.stable";
@@ -90,6 +90,7 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         tls: None,
         mirror: None,
         cluster: None,
+        restore_from: vec![],
         feed: vec![],
         peer: vec![],
         access: vec![],
@@ -101,7 +102,6 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         retention: vec![],
         // Everybody comes from one address here.
         limits: Limits { connections_per_address: Limits::default().connections, ..Limits::default() },
-        store: StoreConfig::default(),
         log: Log::default(),
     }
 }

@@ -25,7 +25,8 @@ pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
     gauge("watches", "Connections that watch", shared.watches.count() as u64);
     gauge("channels", "Channels that are here", logs.len() as u64);
     gauge("statements", "Statements that are visible here", statements);
-    if let Some((free, _)) = store::free_octets(&shared.settings.config.data_dir) {
+    gauge("tail_bytes", "Octets of statements that are kept in memory for the next readers", shared.logs.tail_octets() as u64);
+    if let Some(free) = store::free_octets(&shared.settings.config.data_dir) {
         gauge("disk_free_bytes", "Octets that are free where the store lives", free);
     }
     counters(shared, &mut registry);

@@ -16,13 +16,13 @@ use std::{
 };
 
 use tidings_client::{Address, pauses};
-use tidings_protocol::{Channel, Head, Statement, Wildmat, statement::Body};
+use tidings_protocol::{Channel, Head, Statement, statement::Body};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Mirroring,
-    limits::{MIRROR_CLAIM, MIRROR_PAUSE},
+    limits::{MIRROR_CLAIM, MIRROR_PAUSE, WILDMAT_PATTERNS},
     logging::Safe,
     login::{Credentials, LoginError},
     logs::Logs,
@@ -141,9 +141,10 @@ impl Mirror {
         self.settings.channels.matches(channel.as_str()) && self.only.as_ref().is_none_or(|only| only(channel))
     }
 
-    /// What is copied, and never begun here.
-    pub(crate) fn channels(&self) -> &Wildmat {
-        &self.settings.channels
+    /// What an upstream is asked for: if that is more than a wildmat may be, everything, and what is not wanted is passed over.
+    fn asks(&self) -> String {
+        let channels = &self.settings.channels;
+        if channels.patterns() > WILDMAT_PATTERNS { "*".into() } else { channels.to_string() }
     }
 
     /// How every upstream stands, a line each.

@@ -40,7 +40,7 @@ pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream
     }
     let mut watching = connect(upstream).await?;
     // Before the first look, so that nothing falls between the two.
-    match watching.watch(&mirror.channels().to_string()).await {
+    match watching.watch(&mirror.asks()).await {
         Ok(promised) => {
             upstream.standing().telling = Some(true);
             tracing::info!(upstream = %upstream.address, "following this upstream");
@@ -158,7 +158,7 @@ async fn look(
     numbers_are_serials: bool,
     seen: &mut HashMap<Channel, u32>,
 ) -> Result<Vec<Channel>, Error> {
-    let listing = asking.listing(&format!("LIST ACTIVE {}", mirror.channels()), code::LIST).await?;
+    let listing = asking.listing(&format!("LIST ACTIVE {}", mirror.asks()), code::LIST).await?;
     let mut nonsense = Vec::new();
     let entry = |line: &str| {
         let mut words = line.split_ascii_whitespace();

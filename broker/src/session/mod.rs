@@ -9,7 +9,7 @@ mod slots;
 pub(crate) use slots::{identity as slot_identity, names as certificate_names};
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc,
@@ -34,7 +34,7 @@ use crate::{
     access::Known,
     append::Peer,
     connections::Permit,
-    limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
+    limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS, WATCH_CHANNELS, WATCH_TARGETS, WILDMAT_PATTERNS},
     logging::Safe,
     logs::Log,
     shared::Shared,
@@ -89,6 +89,8 @@ pub(crate) struct Session {
     pending: FuturesOrdered<BoxFuture<'static, Response>>,
     /// The highest serial of each channel that is wanted from this peer.
     promised: HashMap<Channel, u32>,
+    /// Octets that were looked at since others had their turn.
+    spent: usize,
 }
 
 /// What an article is sent for.
@@ -137,6 +139,7 @@ impl Session {
             user: None,
             pending: FuturesOrdered::new(),
             promised: HashMap::new(),
+            spent: 0,
         }
     }
 
@@ -178,7 +181,7 @@ impl Session {
             match self.codec.decode(&mut self.input) {
                 Ok(Some(Input::Command(Ok(Command::Xwatch(targets))))) => {
                     self.settle().await?;
-                    if let Some(watch) = self.watch(targets) {
+                    if let Some(watch) = self.watch(targets).await? {
                         self.flush().await?;
                         return Ok(watch);
                     }
@@ -279,13 +282,6 @@ impl Session {
         self.shared().logs.get(name).filter(|log| self.place.may_read(&log.channel))
     }
 
-    /// All channels that exist for this client.
-    fn logs(&self) -> Vec<Arc<Log>> {
-        let mut all = self.shared().logs.all();
-        all.retain(|log| self.place.may_read(&log.channel));
-        all
-    }
-
     async fn read(&mut self, deadline: Instant) -> Result<(), End> {
         let stop = self.place.shared.stop.clone();
         let read = timeout_at(deadline, self.stream.read(&mut self.input));
@@ -375,6 +371,16 @@ impl Session {
         self.output.extend_from_slice(format!("{response}\r\n").as_bytes());
     }
 
+    /// Takes note of octets that were looked at for the client; with many, others have their turn first.
+    async fn pay(&mut self, octets: usize) -> Result<(), End> {
+        self.spent += octets;
+        if self.spent >= TURN_OCTETS {
+            self.spent = 0;
+            tokio::task::yield_now().await;
+        }
+        self.relieve().await
+    }
+
     /// Sends what is gathered when it has become much, and lets other sessions have their turn in long answers.
     async fn relieve(&mut self) -> Result<(), End> {
         tokio::task::coop::consume_budget().await;
@@ -393,9 +399,10 @@ impl Session {
     }
 
     /// What XWATCH asks for, unless it is answered with a refusal.
-    fn watch(&mut self, targets: Vec<WatchTarget>) -> Option<Watch> {
-        let mut watch = Watch::default();
-        for target in targets {
+    async fn watch(&mut self, targets: Vec<WatchTarget>) -> Result<Option<Watch>, End> {
+        let mut watch = Watch { begun: self.shared().logs.begun(), ..Watch::default() };
+        let many = targets.len() > WATCH_TARGETS;
+        for target in targets.into_iter().filter(|_| !many) {
             match target {
                 WatchTarget::Live(wildmat) => watch.live.push(wildmat),
                 WatchTarget::After(channel, serial) => {
@@ -407,13 +414,41 @@ impl Session {
                 }
             }
         }
-        let wanted = |log: &Arc<Log>| watch.live.iter().any(|live| live.matches(log.channel.as_str()));
-        let matching = if watch.live.is_empty() { 0 } else { self.logs().iter().filter(|log| wanted(log)).count() };
-        if matching + watch.cursors.len() + watch.expected.len() > WATCH_CHANNELS {
-            self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
-            return None;
+        if many || watch.live.iter().any(|live| live.patterns() > WILDMAT_PATTERNS) {
+            let limits =
+                format_args!("a watch has at most {WATCH_TARGETS} targets, and each of them {WILDMAT_PATTERNS} patterns").to_string();
+            self.respond(code::WATCH_REFUSED, limits);
+            return Ok(None);
         }
-        Some(watch)
+        self.find_live(&mut watch).await?;
+        if watch.cursors.len() + watch.expected.len() > WATCH_CHANNELS {
+            self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
+            return Ok(None);
+        }
+        Ok(Some(watch))
+    }
+
+    /// Finds the channels that wildmats mean now, at the cost of this client (attack 102): the loop looks at those alone that begin later.
+    async fn find_live(&mut self, watch: &mut Watch) -> Result<(), End> {
+        if watch.live.is_empty() {
+            return Ok(());
+        }
+        let named: HashSet<usize> = watch.cursors.iter().map(|(log, _)| log.index).collect();
+        let mut after = None;
+        loop {
+            let logs = self.shared().logs.page(after.as_ref());
+            let Some(last) = logs.last() else { return Ok(()) };
+            after = Some(last.channel.clone());
+            for log in logs {
+                let name = log.channel.as_str();
+                self.pay(watch.live.iter().map(|live| live.cost(name)).sum()).await?;
+                let wanted = watch.live.iter().any(|live| live.matches(name)) && self.place.may_read(&log.channel);
+                if wanted && !named.contains(&log.index) && watch.cursors.len() <= WATCH_CHANNELS {
+                    let head = log.marks().head.serial.number();
+                    watch.cursors.push((log, head));
+                }
+            }
+        }
     }
 
     /// Gives socket and state to a watch loop; this task ends.
@@ -436,6 +471,7 @@ impl Session {
                 cursors: watch.cursors,
                 expected: watch.expected,
                 live: watch.live,
+                begun: watch.begun,
                 greeting,
                 input,
                 peer,
@@ -457,6 +493,8 @@ struct Watch {
     cursors: Vec<(Arc<Log>, u32)>,
     expected: Vec<(Channel, u32)>,
     live: Vec<tidings_protocol::Wildmat>,
+    /// How many logs there were when it was asked for.
+    begun: usize,
 }
 
 fn fatal(error: &CodecError) -> Response {

@@ -24,7 +24,11 @@ pub(super) async fn post(session: &mut Session, article: Result<Vec<u8>, BlockEr
     let Incoming { statement, path } = incoming;
     let id = statement.message_id();
     let path = article::prepend_hop(&shared.settings.config.name, path.as_deref());
-    match append(session, statement, path).await {
+    // What somebody may not read does not exist for them: who cannot sign there learns nothing by trying (attack 113).
+    let is_hidden = !shared.settings.access.may_read(&session.place.known, statement.channel());
+    let channel = statement.channel().to_string();
+    let appended = append(session, statement, path).await;
+    match appended.map_err(|refusal| if is_hidden { Refusal::NoNamespace(channel) } else { refusal }) {
         Ok(Appended::New) => {
             shared.counts.published.add(1);
             tracing::info!(peer = %session.place.peer, %id, "published");
@@ -57,9 +61,7 @@ enum Refusal {
 
 async fn append(session: &mut Session, statement: Statement, path: String) -> Result<Appended, Refusal> {
     let (shared, channel) = (session.shared().clone(), statement.channel().clone());
-    // What somebody may not read does not exist for them, in this answer either (attack 113).
-    let provisioned = shared.namespaces.of(&channel).filter(|_| shared.settings.access.may_read(&session.place.known, &channel));
-    let provisioned = provisioned.ok_or_else(|| Refusal::NoNamespace(channel.to_string()))?;
+    let provisioned = shared.namespaces.of(&channel).ok_or_else(|| Refusal::NoNamespace(channel.to_string()))?;
     if shared.settings.mirror.as_ref().is_some_and(|mirror| mirror.channels.matches(channel.as_str())) {
         return Err(Refusal::Mirrored(channel.to_string()));
     }

@@ -45,8 +45,10 @@ pub(crate) struct Joining {
     pub(crate) cursors: Vec<(Arc<Log>, u32)>,
     /// The same for channels that are not here yet.
     pub(crate) expected: Vec<(Channel, u32)>,
-    /// The channels that are sent live.
+    /// The channels of the future that are sent live.
     pub(crate) live: Vec<Wildmat>,
+    /// How many logs there were when those that are here were looked for.
+    pub(crate) begun: usize,
     /// What is sent first.
     pub(crate) greeting: Bytes,
     /// What the client has sent already, and nobody has read.

@@ -15,7 +15,7 @@ use tidings_protocol::{
 };
 
 /// A device, and what its clocks show.
-pub struct Device {
+pub(crate) struct Device {
     view: View,
     now: Now,
     profile: Profile,
@@ -35,7 +35,7 @@ fn of(refusal: &Refusal) -> String {
 }
 
 impl Device {
-    pub fn new(anchor: &str) -> Self {
+    pub(crate) fn new(anchor: &str) -> Self {
         let anchor: Anchor = anchor.parse().unwrap();
         let now = Now { clock: None, monotonic: 0, boot: 0 };
         let profile = Profile { identity: "device".into(), properties: BTreeMap::new() };
@@ -43,12 +43,12 @@ impl Device {
     }
 
     /// The serial of the trust in force; 0 before there is any.
-    pub fn trust_serial(&self) -> u32 {
+    pub(crate) fn trust_serial(&self) -> u32 {
         self.view.trust().map_or(0, |trust| trust.serial().number())
     }
 
     /// Does what a step says; what comes of it, in the words of the step.
-    pub fn answer(&mut self, step: &str, mut statements: Vec<Statement>) -> String {
+    pub(crate) fn answer(&mut self, step: &str, mut statements: Vec<Statement>) -> String {
         let (what, rest) = step.split_once(' ').unwrap_or((step, ""));
         let words: Vec<&str> = rest.split(' ').collect();
         let channel = || -> Channel { words[0].parse().unwrap() };
@@ -185,7 +185,7 @@ fn profile(text: &str) -> Profile {
 }
 
 /// The steps of a life: what is done, what must come of it, and the statements that belong to it.
-pub fn steps(text: &str) -> impl Iterator<Item = (&str, &str, Vec<Statement>)> {
+pub(crate) fn steps(text: &str) -> impl Iterator<Item = (&str, &str, Vec<Statement>)> {
     text.split("\n\n").skip(1).map(|block| {
         let (line, rest) = block.split_once('\n').unwrap_or((block, ""));
         let (step, outcome) = line.split_once(" => ").unwrap_or((line, ""));
@@ -196,7 +196,7 @@ pub fn steps(text: &str) -> impl Iterator<Item = (&str, &str, Vec<Statement>)> {
 }
 
 /// The line of a life's head that begins so.
-pub fn head<'a>(text: &'a str, key: &str) -> &'a str {
+pub(crate) fn head<'a>(text: &'a str, key: &str) -> &'a str {
     let head = text.split("\n\n").next().unwrap();
     head.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).unwrap()
 }

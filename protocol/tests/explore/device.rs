@@ -1,127 +1,10 @@
 //! The device: one struct, and the four functions of part 2 of the specification: `judge`, `place`, `freshness` and
-//! `clear`. Everything else here only feeds them. Each rule can be switched off, to see that something then breaks.
+//! `clear`. Everything else here only feeds them.
 
-use crate::facts::{Book, CHANNELS, FUTURE, Id, Ids, Kind, LIFE, LOST, Moment, NONE, Role, Serial, Statement, Trust, TrustNo};
-
-/// Rules that can be switched off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rule {
-    /// S1: signatures are counted.
-    Signatures,
-    /// S2: a withdrawal proves only itself.
-    WithdrawalProvesItself,
-    /// The checkpoint settles its place: another statement there is refused.
-    CheckpointSettles,
-    /// What contradicts our chain at the checkpoint or below is no fork.
-    SettledIsNoFork,
-    /// S3: a withdrawal that was met is kept, whatever becomes of its branch.
-    WithdrawalsKept,
-    /// S3: of too many, those of releases that were read are kept first.
-    KeepsWhatWasRead,
-    /// S3: it counts against an id, not against whatever has the serial.
-    WithdrawalById,
-    /// S3: it counts whatever becomes of its key.
-    WithdrawalStays,
-    /// S4: a beat must name the trust in force.
-    BeatNamesTrust,
-    /// S4: the beat must name our head, or what is below it by links.
-    BeatNamesChain,
-    /// S5a: another checkpoint makes the device read from there.
-    Restart,
-    /// S5a: so does a head that is not proven any more by its own signatures.
-    UnprovenHeadRestarts,
-    /// S5a: the head stays until its serial is reached.
-    HeadStays,
-    /// S5a: unless its own signatures no longer meet their role.
-    UnprovenHeadYields,
-    /// S5a: or the live beat names what was read.
-    BeatEndsRestart,
-    /// S5a: until then nothing is installed.
-    RestartInstallsNothing,
-    /// S5b: the live beat decides between branches.
-    BeatDecides,
-    /// S5b: also where the links that were read do not reach down to what it names.
-    BeatDecidesUnlinked,
-    /// S5: without a live beat evidence of a fork stops.
-    EvidenceStops,
-    /// S7: a beat that a checkpoint names must be at hand.
-    BeatAtHand,
-    /// S7: a line of the channel's own goes before.
-    OwnLineFirst,
-    /// S8: no beat of the future.
-    NoFutureBeats,
-    /// S8: a beat is live for its life from its `Time`.
-    LifeFromTime,
-    /// S8: and for as long from first sight.
-    LifeFromSight,
-    /// S8: without a clock, only if it came since the machine started.
-    SinceStart,
-    /// S8: a clock far behind is none.
-    ClockBehindIsNone,
-    /// S8: time runs on by the monotonic clock.
-    TimeRunsOn,
-    /// S9: nothing is cleared that is not CURRENT, where there are beats.
-    CurrentOnly,
-    /// S9: what the live beat covers.
-    Covered,
-    /// S9: only what is due hides an older one.
-    DueOnly,
-    /// S9: none, if a withdrawal counts against it.
-    NoneIfWithdrawn,
-    /// S9: none, if it has an unknown critical field.
-    NoneIfCritical,
-    /// S9: nothing below applied.
-    NotBelowApplied,
-    /// S9: applied counts while it is proven.
-    AppliedProven,
-    /// S9: the barrier first.
-    BarrierFirst,
-    /// S11: what was signed is offered first, in later runs too.
-    Outbox,
-    /// S4: a signer names only what the origin has stored.
-    NamesStoredOnly,
-    /// S5: above a checkpoint what is no longer proven is filed away.
-    FiledAway,
-    /// S5: a publisher extends only a proven head.
-    ExtendsProven,
-    /// S7: each head of a beat is verified before a checkpoint names the beat.
-    CeremonyVerifies,
-    /// S5: a ceremony that takes a key away puts its checkpoint at the head.
-    CheckpointAtHead,
-    /// S5: a trust statement under which a withdrawal would be lost is refused.
-    WithdrawalsSurvive,
-    /// S5: so is one that is filed away, although it is proven still.
-    FiledIsLost,
-    /// S13: closed channels.
-    Closed,
-}
-
-/// What everybody goes by.
-pub(crate) struct Setting {
-    pub(crate) book: Book,
-    off: u64,
-    /// Whether the device has a clock, and how far it is behind.
-    pub(crate) clock: Option<Moment>,
-    /// `CHAIN_LINKS`.
-    pub(crate) links: Serial,
-    /// `WITHDRAWALS_KEPT`.
-    pub(crate) kept: usize,
-    /// Whether nobody asked has what lies in a hole, so that it is accepted (6-2).
-    pub(crate) holes: bool,
-}
-
-impl Setting {
-    pub(crate) fn new(clock: Option<Moment>) -> Self {
-        Self { book: Book::default(), off: 0, clock, links: 64, kept: 8, holes: false }
-    }
-    #[must_use]
-    pub(crate) fn without(self, rule: Rule) -> Self {
-        Self { off: self.off | 1 << rule as u64, ..self }
-    }
-    pub(crate) fn has(&self, rule: Rule) -> bool {
-        self.off & (1 << rule as u64) == 0
-    }
-}
+use crate::{
+    facts::{CHANNELS, FUTURE, Id, Ids, Kind, LIFE, Moment, NONE, Serial, Trust, TrustNo},
+    rules::{Rule, Setting},
+};
 
 /// What is known of one channel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -130,10 +13,10 @@ pub(crate) struct Known {
     pub(crate) head: Id,
     /// The lowest serial down to which the links below the head were read and are kept.
     pub(crate) low: Serial,
-    /// S5a is under way.
-    pub(crate) restart: bool,
-    /// The other side of a fork that nothing has decided.
-    pub(crate) evidence: Id,
+    /// The checkpoint through which the head was reached.
+    pub(crate) standing: Id,
+    /// Two statements for one place, ours and theirs, of which nothing has decided.
+    pub(crate) evidence: [Id; 2],
     /// Withdrawals that were met, each proven by its own signatures when it was: those of releases that had been read, and
     /// of others, so that inventions push out no others than such.
     pub(crate) withdrawals: Ids,
@@ -144,7 +27,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// S3: those of the releases with the highest serials.
-    fn keep(&mut self, s: &Setting, id: Id, run: &[Id]) {
+    pub(crate) fn keep(&mut self, s: &Setting, id: Id, run: &[Id]) {
         let Kind::Withdraw { release } = s.book.get(id).kind else { return };
         let serial = |id: &Id| match s.book.get(*id).kind {
             Kind::Withdraw { release } => s.book.get(release).serial,
@@ -169,8 +52,9 @@ impl Known {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Device {
-    /// The trust in force, and when it was seen first since the machine started.
+    /// The trust in force, what time it was by then, and when it was seen first since the machine started.
     pub(crate) trust: TrustNo,
+    pub(crate) trust_time: Moment,
     pub(crate) trust_seen: Moment,
     /// The newest proven beat, what time it was by then, when it was seen first since the machine started, and whether it
     /// came since then.
@@ -197,15 +81,13 @@ pub(crate) enum Refusal {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
     /// It follows: the head moves.
-    News,
-    /// Nothing that was not known.
-    Known,
+    Append,
     /// The broker has less than is needed.
     Behind,
     /// It must be read from there.
     ReadFrom(Serial),
-    /// Its branch takes the place of ours.
-    OtherBranch,
+    /// It takes the place of ours.
+    Replace,
     /// It contradicts ours, and nothing has decided yet.
     Fork(Id),
 }
@@ -258,48 +140,72 @@ impl Device {
         Ok(())
     }
 
+    /// S5a: the serial from which the channel has to be read before anything else.
+    pub(crate) fn restart(&self, s: &Setting, channel: usize) -> Option<Serial> {
+        let known = &self.channels[channel];
+        let c = self.checkpoint(s, channel)?;
+        if known.head == NONE || !s.has(Rule::Restart) {
+            return None;
+        }
+        let proven = self.is_head_proven(s, channel) || known.head == c || !s.has(Rule::UnprovenHeadRestarts);
+        let chained = self.ours(s, channel, s.book.get(c).serial) == c && s.has(Rule::ChainStands);
+        let stands = c == NONE || known.standing == c || chained;
+        (!proven || !stands).then(|| s.book.get(c).serial.max(1))
+    }
+
     /// Where a proven run stands beside what is known.
     pub(crate) fn place(&self, s: &Setting, channel: usize, run: &[Id], now: Moment) -> Place {
+        let serial = |id: Id| s.book.get(id).serial;
         let known = &self.channels[channel];
-        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
-        let (first, last) = (s.book.get(run[0]), s.book.get(run[run.len() - 1]));
-        let named = self.named(s, channel).filter(|_| self.live(s, now)).unwrap_or(NONE);
-        let decided = s.has(Rule::BeatDecides) && named != NONE && run.contains(&named);
-        let head = s.book.get(known.head);
-        if known.restart {
-            if checkpoint != NONE && !run.contains(&checkpoint) {
-                return Place::ReadFrom(s.book.get(checkpoint).serial);
-            }
-            let reached = last.serial >= head.serial || !s.has(Rule::HeadStays);
-            let yields = s.has(Rule::UnprovenHeadYields) && !s.book.trust(self.trust).meets(&head);
-            let spoken = decided && s.has(Rule::BeatEndsRestart);
-            return if known.head == NONE || reached || yields || spoken { Place::OtherBranch } else { Place::Behind };
-        }
+        let c = self.checkpoint(s, channel).unwrap_or(NONE);
+        let (first, last, head) = (serial(run[0]), serial(run[run.len() - 1]), serial(known.head));
         if known.head == NONE {
-            return Place::News;
+            return if c != NONE && first > serial(c) && !s.holes { Place::ReadFrom(serial(c)) } else { Place::Replace };
         }
-        let contradiction = run.iter().find(|id| {
-            let statement = s.book.get(**id);
-            let place = self.ours(s, channel, statement.serial);
-            let before = self.ours(s, channel, statement.serial - 1);
-            (place != NONE && place != **id) || (before != NONE && before != statement.parent)
-        });
-        if let Some(theirs) = contradiction {
-            let settled = s.book.get(*theirs).serial <= s.book.get(checkpoint).serial && s.has(Rule::SettledIsNoFork);
-            if decided && self.ours(s, channel, s.book.get(named).serial) != named {
-                return Place::OtherBranch;
+        let x = run.iter().copied().find(|id| self.contradicts(s, channel, *id));
+        let named = self.named(s, channel).filter(|_| self.live(s, now));
+        if let Some(restart) = self.restart(s, channel) {
+            match x {
+                None if c == NONE && last > head => return self.append(s, channel, run),
+                None if c != NONE && last < serial(c) => return self.append(s, channel, run),
+                Some(_) if c != NONE && last < serial(c) => return Place::Behind,
+                _ => {}
             }
-            let ours_is_named = named != NONE
-                && self.ours(s, channel, s.book.get(named).serial) == named
-                && s.book.get(named).serial >= s.book.get(*theirs).serial;
-            return if ours_is_named || settled { Place::Known } else { Place::Fork(*theirs) };
+            let from = restart.min(head + 1);
+            if first > from && !s.holes {
+                return Place::ReadFrom(from);
+            }
+            let binds = self.is_head_proven(s, channel) || !s.has(Rule::UnprovenHeadYields);
+            let spoken = named.is_some_and(|named| run.contains(&named)) && s.has(Rule::BeatEndsRestart);
+            return if last < head && binds && !spoken && s.has(Rule::HeadStays) { Place::Behind } else { Place::Replace };
         }
-        let unlinked = decided && !run.contains(&known.head) && self.ours(s, channel, s.book.get(named).serial) != named;
+        let leads_below = first < head && run.contains(&known.head);
+        if let Some(n) = named.filter(|n| self.is_elsewhere(s, channel, *n)) {
+            let below = serial(n) <= head && !leads_below && (x.is_some() || s.has(Rule::BeatDecidesUnlinked));
+            if below || x.is_some() && run.contains(&n) {
+                let from = if c == NONE { serial(n).min(known.low) } else { serial(n).min(known.low).min(serial(c)) };
+                if first > from && !s.holes {
+                    return Place::ReadFrom(from);
+                }
+                if run.contains(&n) {
+                    return Place::Replace;
+                }
+            }
+        }
+        match x {
+            Some(x) if c != NONE && serial(x) <= serial(c) && s.has(Rule::SettledIsNoFork) => Place::Behind,
+            Some(_) if c != NONE && first > serial(c) && !s.holes => Place::ReadFrom(serial(c)),
+            Some(x) => Place::Fork(x),
+            None => self.append(s, channel, run),
+        }
+    }
+
+    fn append(&self, s: &Setting, channel: usize, run: &[Id]) -> Place {
+        let head = s.book.get(self.channels[channel].head).serial;
         match () {
-            () if last.serial <= head.serial && unlinked && s.has(Rule::BeatDecidesUnlinked) => Place::OtherBranch,
-            () if last.serial <= head.serial => Place::Known,
-            () if first.serial <= head.serial + 1 || s.holes => Place::News,
-            () => Place::ReadFrom(head.serial + 1),
+            () if s.book.get(run[run.len() - 1]).serial < head => Place::Behind,
+            () if s.book.get(run[0]).serial > head + 1 && !s.holes => Place::ReadFrom(head + 1),
+            () => Place::Append,
         }
     }
 
@@ -313,13 +219,14 @@ impl Device {
         };
         let serial = s.book.get(named).serial;
         let ours = self.ours(s, channel, serial);
-        if ours != NONE && ours != named {
+        let undecided = known.evidence != [NONE; 2] && !self.live(s, now);
+        if ours != NONE && ours != named || undecided {
             return Freshness::Forked;
         }
         if later_trust || serial > s.book.get(known.head).serial {
             return Freshness::Behind;
         }
-        let ready = !(known.restart && s.has(Rule::RestartInstallsNothing));
+        let ready = self.restart(s, channel).is_none() || !s.has(Rule::RestartInstallsNothing);
         if self.live(s, now) && ready && (ours == named || !s.has(Rule::BeatNamesChain)) {
             return Freshness::Current;
         }
@@ -340,8 +247,8 @@ impl Device {
             }
             if s.has(Rule::Covered) { self.named(s, channel)? } else { known.head }
         } else {
-            let undecided = known.evidence != NONE && s.has(Rule::EvidenceStops);
-            if undecided || known.restart && s.has(Rule::RestartInstallsNothing) {
+            let undecided = known.evidence != [NONE; 2] && s.has(Rule::EvidenceStops);
+            if undecided || self.restart(s, channel).is_some() && s.has(Rule::RestartInstallsNothing) {
                 return None;
             }
             known.head
@@ -401,12 +308,12 @@ impl Device {
 
     // ---- what they ask ------------------------------------------------------------------------------------------
 
-    fn trust(&self, s: &Setting) -> Trust {
+    pub(crate) fn trust(&self, s: &Setting) -> Trust {
         s.book.trust(self.trust)
     }
 
     /// The newest proven beat, as it was written.
-    fn beat(&self, s: &Setting) -> Option<Kind> {
+    pub(crate) fn beat(&self, s: &Setting) -> Option<Kind> {
         (self.beat != NONE).then(|| s.book.get(self.beat).kind)
     }
 
@@ -428,15 +335,15 @@ impl Device {
     /// S8: the latest of the clock, the trust in force and the newest proven beat.
     pub(crate) fn time(&self, s: &Setting, now: Moment) -> Moment {
         let ran = |since: Moment| if s.has(Rule::TimeRunsOn) { now - since } else { 0 };
-        let trust = if self.trust == 0 { 0 } else { self.trust(s).time + ran(self.trust_seen) };
+        let trust = if self.trust == 0 { 0 } else { self.trust_time + ran(self.trust_seen) };
         let beat = if self.beat == NONE { 0 } else { self.beat_time + ran(self.beat_seen) };
         self.clock(s, now).unwrap_or(0).max(trust).max(beat)
     }
 
     /// A clock more than `FUTURE` behind the other two is none.
-    fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
+    pub(crate) fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
         let clock = now.saturating_sub(s.clock?);
-        let trust = self.trust(s).time + (now - self.trust_seen);
+        let trust = self.trust_time + (now - self.trust_seen);
         let beat = if self.beat == NONE { 0 } else { self.beat_time + (now - self.beat_seen) };
         (clock + FUTURE >= trust.max(beat) || !s.has(Rule::ClockBehindIsNone)).then_some(clock)
     }
@@ -457,10 +364,36 @@ impl Device {
         }
     }
 
-    /// Our chain, as far as its links were read.
+    /// Our chain, as far as its links were read, what the head's `Previous` names, and the checkpoint on which it stands.
     pub(crate) fn ours(&self, s: &Setting, channel: usize, serial: Serial) -> Id {
         let known = &self.channels[channel];
-        if serial < known.low { NONE } else { s.book.at(known.head, serial) }
+        let head = s.book.get(known.head);
+        match () {
+            () if serial + 1 == head.serial => head.parent,
+            () if known.standing != NONE && serial == s.book.get(known.standing).serial && serial < known.low => known.standing,
+            () if serial < known.low => NONE,
+            () => s.book.at(known.head, serial),
+        }
+    }
+
+    /// Whether a statement has another id at a serial of our chain, or another `Previous` just above.
+    fn contradicts(&self, s: &Setting, channel: usize, id: Id) -> bool {
+        let statement = s.book.get(id);
+        let (place, before) = (self.ours(s, channel, statement.serial), self.ours(s, channel, statement.serial - 1));
+        place != NONE && place != id || before != NONE && before != statement.parent
+    }
+
+    /// Whether no links lead from our head down to what a beat names; what a checkpoint on which we stand has settled, no beat
+    /// decides anew.
+    fn is_elsewhere(&self, s: &Setting, channel: usize, named: Id) -> bool {
+        let (known, serial) = (&self.channels[channel], s.book.get(named).serial);
+        let linked = self.ours(s, channel, serial) == named;
+        let settled = known.standing != NONE && serial <= s.book.get(known.standing).serial;
+        !linked && !settled && s.has(Rule::BeatDecides)
+    }
+
+    pub(crate) fn is_head_proven(&self, s: &Setting, channel: usize) -> bool {
+        self.trust(s).meets(&s.book.get(self.channels[channel].head))
     }
 
     /// S3: whether a withdrawal counts against a release: one of the log at hand, or one that is kept while it is proven.
@@ -485,147 +418,5 @@ impl Device {
             || self.checkpoint(s, channel) == Some(applied)
             || !s.has(Rule::AppliedProven);
         if applied != NONE && proven { statement.serial } else { 0 }
-    }
-
-    // ---- what happens to it -------------------------------------------------------------------------------------
-
-    /// The next trust statement comes into force. (That it is signed as it must be is not modelled: nobody steals roots.)
-    pub(crate) fn take_trust(&mut self, s: &Setting, next: TrustNo, now: Moment) {
-        let before = [0, 1].map(|channel| self.checkpoint(s, channel));
-        let line = self.trust(s).beat_line;
-        self.trust = next;
-        self.trust_seen = now;
-        self.settling &= self.trust(s).beat_line == line;
-        let trust = self.trust(s);
-        if self.beat != NONE && !trust.meets(&s.book.get(self.beat)) {
-            (self.beat, self.beat_time, self.beat_seen, self.beat_came) = (NONE, 0, 0, false);
-        }
-        for channel in 0..CHANNELS {
-            self.settle(s, channel, before[channel]);
-            let known = &mut self.channels[channel];
-            for kept in [&mut known.withdrawals, &mut known.unread] {
-                kept.retain(|id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id)));
-            }
-            let proven = |id: Id| trust.meets(&s.book.get(id));
-            if !proven(known.evidence) || !proven(known.head) {
-                known.evidence = NONE;
-            }
-        }
-    }
-
-    /// S5a: another checkpoint than before, or a head that is not proven any more, makes the device read from there.
-    fn settle(&mut self, s: &Setting, channel: usize, before: Option<Id>) {
-        let Some(checkpoint) = self.checkpoint(s, channel) else { return };
-        let head = self.channels[channel].head;
-        let settled = checkpoint != NONE && before != Some(checkpoint);
-        let lost = head != NONE && !self.trust(s).meets(&s.book.get(head)) && s.has(Rule::UnprovenHeadRestarts);
-        self.channels[channel].restart |= (settled || lost) && s.has(Rule::Restart);
-    }
-
-    /// The beat that the checkpoint names: its id is the proof.
-    pub(crate) fn take_settling(&mut self, s: &Setting) {
-        let before = [0, 1].map(|channel| self.checkpoint(s, channel));
-        self.settling = true;
-        for channel in 0..CHANNELS {
-            self.settle(s, channel, before[channel]);
-        }
-    }
-
-    /// S6: of a beat channel the highest proven serial counts, linked or not.
-    pub(crate) fn take_beat(&mut self, s: &Setting, id: Id, now: Moment) -> Result<(), Refusal> {
-        let (beat, trust) = (s.book.get(id), self.trust(s));
-        let Kind::Beat { time, .. } = beat.kind else { return Err(Refusal::Channel) };
-        if !trust.meets(&beat) && s.has(Rule::Signatures) {
-            return Err(Refusal::Threshold);
-        }
-        if beat.under > trust.serial {
-            return Err(Refusal::NewerTrust);
-        }
-        if s.has(Rule::NoFutureBeats) && self.clock(s, now).is_some_and(|clock| time > clock + FUTURE) {
-            return Err(Refusal::BeatFuture);
-        }
-        if beat.serial > s.book.get(self.beat).serial {
-            // Time does not fall back: else old beats, shown slowly, would each be live.
-            let running = if self.beat == NONE || !s.has(Rule::TimeRunsOn) { 0 } else { self.beat_time + (now - self.beat_seen) };
-            (self.beat, self.beat_time, self.beat_seen, self.beat_came) = (id, time.max(running), now, true);
-        }
-        for channel in 0..CHANNELS {
-            self.decide(s, channel, now);
-        }
-        Ok(())
-    }
-
-    /// S5b: a loser whose rival a live beat names is a note.
-    fn decide(&mut self, s: &Setting, channel: usize, now: Moment) {
-        let Some(named) = self.named(s, channel).filter(|_| self.live(s, now)) else { return };
-        let ours = self.ours(s, channel, s.book.get(named).serial) == named;
-        let known = &mut self.channels[channel];
-        if ours && s.book.get(named).serial >= s.book.get(known.evidence).serial {
-            known.evidence = NONE;
-        }
-    }
-
-    /// A run that a broker has sent. What is refused has no effect.
-    pub(crate) fn take_run(&mut self, s: &Setting, channel: usize, run: &[Id], now: Moment) -> Result<Place, Refusal> {
-        self.judge(s, channel, run)?;
-        let trust = self.trust(s);
-        let place = self.place(s, channel, run, now);
-        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
-        let (first, last) = (s.book.get(run[0]).serial, run[run.len() - 1]);
-        let known = &mut self.channels[channel];
-        match place {
-            Place::News => {
-                let linked = known.head != NONE
-                    && s.book.at(last, s.book.get(known.head).serial) == known.head
-                    && first <= s.book.get(known.head).serial + 1;
-                known.low = if linked { known.low.min(first) } else { first };
-                known.head = last;
-            }
-            Place::OtherBranch => {
-                if !s.has(Rule::WithdrawalsKept) {
-                    known.unread = Ids::default();
-                    known.withdrawals = run.iter().copied().filter(|id| s.book.get(*id).kind.role() == Role::Withdraw).collect();
-                }
-                (known.head, known.low, known.restart) = (last, first, false);
-                if known.evidence != NONE && (checkpoint == NONE || s.book.get(checkpoint).serial >= s.book.get(known.evidence).serial) {
-                    known.evidence = NONE;
-                }
-                if run.contains(&known.evidence) {
-                    known.evidence = NONE;
-                }
-            }
-            Place::Fork(theirs) if known.evidence == NONE => known.evidence = theirs,
-            Place::Known => {
-                let linked = s.book.at(known.head, first) == run[0];
-                known.low = if linked { known.low.min(first) } else { known.low };
-            }
-            _ => {}
-        }
-        let head = s.book.get(known.head).serial;
-        known.low = known.low.max((head + 1).saturating_sub(s.links));
-        for id in run.iter().filter(|id| matches!(s.book.get(**id).kind, Kind::Withdraw { .. }) && trust.meets(&s.book.get(**id))) {
-            known.keep(s, *id, run);
-        }
-        self.decide(s, channel, now);
-        Ok(place)
-    }
-
-    /// The machine starts again: what has passed since is not known.
-    pub(crate) fn reboot(&mut self, s: &Setting, now: Moment) {
-        (self.trust_seen, self.beat_seen, self.beat_came) = (now, now, false);
-        self.beat_time = match self.beat(s) {
-            Some(Kind::Beat { time, .. }) => time,
-            _ => 0,
-        };
-    }
-
-    /// Whether something is the head or on its chain.
-    pub(crate) fn stands_on(&self, s: &Setting, channel: usize, id: Id) -> bool {
-        id > LOST && s.book.at(self.channels[channel].head, s.book.get(id).serial) == id
-    }
-
-    /// A place for statements that are asked about.
-    pub(crate) fn statement(s: &Setting, id: Id) -> Statement {
-        s.book.get(id)
     }
 }

@@ -190,7 +190,7 @@ impl Book {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Ids {
     len: u8,
-    ids: [Id; 8],
+    ids: [Id; 12],
 }
 
 impl Ids {

@@ -117,9 +117,16 @@ impl Naive {
 
     // Time.
 
+    fn ran(&self, seen: &Seen) -> Option<u64> {
+        (seen.boot == self.boot).then(|| self.monotonic - seen.monotonic)
+    }
     fn running(&self, seen: &Seen) -> u64 {
+        seen.time + self.ran(seen).unwrap_or(0)
+    }
+    /// Since first sight, by the monotonic clock, or by the clock after a new start.
+    fn elapsed(&self, seen: &Seen) -> u64 {
         let by_clock = self.clock.zip(seen.clock).map_or(0, |(now, then)| now.saturating_sub(then));
-        seen.time + if seen.boot == self.boot { self.monotonic - seen.monotonic } else { by_clock }
+        self.ran(seen).unwrap_or(by_clock)
     }
     fn signed_time(&self, of_beats: bool) -> u64 {
         let trust = self.trust.as_ref().map_or(0, |(_, seen)| self.running(seen));
@@ -209,7 +216,8 @@ impl Naive {
         let life = (beat.expires.seconds() - statement.time().seconds()).min(DAY);
         let counts = seen.boot == self.boot || self.good_clock(true).is_some();
         let trust = self.trust.as_ref().map(|(trust, _)| place(trust));
-        Some((of(CHANNEL)?, counts && of(LOG) == trust && self.time() < statement.time().seconds() + life))
+        let lives = self.time() < statement.time().seconds() + life && self.elapsed(seen) < life;
+        Some((of(CHANNEL)?, counts && of(LOG) == trust && lives))
     }
     fn live(&self) -> Option<(u32, StatementId)> {
         self.named().filter(|(_, live)| *live).map(|(named, _)| named)

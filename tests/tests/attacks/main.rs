@@ -8,5 +8,7 @@ mod found;
 mod keys;
 mod log;
 mod next;
+mod outbox;
+mod rotation;
 mod stage;
 mod time;

@@ -189,7 +189,15 @@ fn worthless_signatures(start: &Start) {
 }
 
 fn precedence(start: &Start) {
-    let more = ["Role: release vectors.os.* 2 ann bob", "Role: release vectors.os.stable 1 cem", "Role: withdraw vectors.os.* 1 bob"];
+    let more = [
+        "Role: release vectors.os.* 2 ann bob",
+        "Role: release vectors.os.stable 1 cem",
+        "Role: withdraw vectors.os.* 1 bob",
+        // Patterns as long as the channels.
+        "Role: release vectors.lab.x 1 cem",
+        "Role: release vectors.lab.* 1 bob",
+        "Role: release vectors.lab.y 1 cem",
+    ];
     let rules = Rules { keys: vec![CEM], more: more.map(String::from).into(), ..rules() };
     let first = trust(None, &rules, &[ROOT]);
     let mut life = start.life_of(&first, "precedence", "of the roles that match a channel the most specific alone counts, kind by kind");
@@ -208,6 +216,11 @@ fn precedence(start: &Start) {
     of("vectors.os", &[CEM], false);
     of("vectors.os", &[ANN], true);
     of("vectors.osx.stable", &[BOB], true);
+    for channel in ["vectors.lab.x", "vectors.lab.y"] {
+        of(channel, &[BOB], false);
+        of(channel, &[CEM], true);
+    }
+    of("vectors.lab.z", &[BOB], true);
     let first = release(None, "", &[CEM]);
     life.refused(2, Threshold, &[&withdraw(&first, &first, &[STOP])]);
     life.read("2", &[&withdraw(&first, &first, &[BOB])]);
