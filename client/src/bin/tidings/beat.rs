@@ -91,7 +91,7 @@ impl Beat {
                     tracing::info!(count, "beats published");
                 }
                 // The next round may go better; until then devices see that no beat comes.
-                Err(error) => output::note(&format!("no beat was published: {error:#}")),
+                Err(error) => output::note(&format!("no beat was published: {}", tidings_client::explain(error.as_ref()))),
             }
         }
     }

@@ -60,7 +60,10 @@ impl OutboxArgs {
             Ok(outbox) => Ok((outbox, None)),
             Err(error) if self.outbox.is_some() => Err(error),
             Err(error) => {
-                output::note(&format!("{}; beats wait in a temporary place instead; TIDINGS_OUTBOX names one that lasts", tidings_client::explain(error.as_ref())));
+                output::note(&format!(
+                    "{}; beats wait in a temporary place instead; TIDINGS_OUTBOX names one that lasts",
+                    tidings_client::explain(error.as_ref())
+                ));
                 let directory = tempfile::tempdir().context("cannot make a directory for beats that wait")?;
                 Ok((Outbox::open(directory.path(), namespace)?, Some(directory)))
             }
