@@ -129,6 +129,16 @@ pub enum Error {
     Backlog(Channel),
 }
 
+impl Error {
+    /// The same as the error of one broker; what is wrong on this side stays what it is.
+    pub(crate) fn at(self, address: &Address) -> Self {
+        match self {
+            Self::State(_) | Self::ClearText(_) | Self::Unreachable { .. } => self,
+            source => Self::Unreachable { address: address.clone(), source: Box::new(source) },
+        }
+    }
+}
+
 /// An error and its causes in one line; what a cause adds nothing to is said once.
 pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

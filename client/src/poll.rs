@@ -88,7 +88,7 @@ impl Device {
                     Err(error) => {
                         let address = self.source.address().clone();
                         tracing::debug!(broker = %address, %error, "this broker cannot be used");
-                        asked.unreachable = Some(Error::Unreachable { address, source: Box::new(error) });
+                        asked.unreachable = Some(error.at(&address));
                         self.connection = None;
                     }
                 }
@@ -204,7 +204,7 @@ impl Device {
             Err(error @ (Error::Verify { .. } | Error::Missing { .. } | Error::Backlog(_))) => {
                 if !asked.answered.contains(&channel) {
                     let address = self.source.address().clone();
-                    asked.fail(&channel, Error::Unreachable { address, source: Box::new(error) });
+                    asked.fail(&channel, error.at(&address));
                 }
             }
             Err(error) => return Err(error),

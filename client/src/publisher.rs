@@ -64,7 +64,7 @@ impl Publisher {
         for _ in 0..source.brokers.len() {
             match timeout(ASK, Self::connect_one(&source)).await.unwrap_or(Err(Error::Silent(ASK))) {
                 Ok((connection, state)) => return Ok(Self { connection, source, state }),
-                Err(error) => failed = Some(Error::Unreachable { address: source.address().clone(), source: Box::new(error) }),
+                Err(error) => failed = Some(error.at(source.address())),
             }
             source.turn();
         }

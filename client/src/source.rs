@@ -107,7 +107,7 @@ impl Source {
             let one = async { ask(self.connect().await?).await };
             match timeout(each, one).await.unwrap_or(Err(Error::Silent(each))) {
                 Ok(answer) => return Ok(answer),
-                Err(source) => failed = Error::Unreachable { address: self.address().clone(), source: Box::new(source) },
+                Err(error) => failed = error.at(self.address()),
             }
             self.turn();
         }

@@ -159,7 +159,6 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 fn of_client(error: &Error) -> Exit {
     match error {
         Error::Address(_) | Error::Name(_) | Error::Namespace { .. } | Error::Own(_) | Error::ClearText(_) => Exit::Usage,
-        Error::Unreachable { source, .. } if matches!(**source, Error::ClearText(_)) => Exit::Usage,
         Error::State(error) => of_state(error),
         Error::NotNow { reason, .. } => of_reason(reason),
         Error::Fork(_) => Exit::NotCurrent,
