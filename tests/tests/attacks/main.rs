@@ -2,6 +2,7 @@
 //! real client, with a hostile relay between them where the attacker is on the way.
 #![allow(clippy::unwrap_used)]
 
+mod branches;
 mod broker;
 mod clocks;
 mod command;
