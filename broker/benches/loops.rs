@@ -43,7 +43,7 @@ impl World {
         };
         let draft = Draft { channel: "test.trust".parse().unwrap(), after: None, time, trust: None, body: Body::Trust(rules) };
         let first = draft.write().unwrap().sign(&key).unwrap();
-        let anchor = Anchor { namespace: "test".parse().unwrap(), id: first.id() };
+        let anchor = Anchor { namespace: "test".parse().unwrap(), head: first.head() };
         let trust = Trust::first(&anchor, first).unwrap();
         Self { key, anchor, trust, channel: "test.os.stable".parse().unwrap() }
     }

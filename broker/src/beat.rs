@@ -1,15 +1,17 @@
-//! The origin as the signer of its namespaces' beats: what is newest here, signed every few minutes (spec section 4.4).
+//! The origin as the signer of beats: what is newest here, signed every few minutes (spec part 3).
 //!
-//! Beats take the path of every other statement: verified, appended, then visible.
+//! One beat channel for each role that lists the key. A beat names what is stored here alone, and never another statement at a serial
+//! that an earlier beat has named, unless a checkpoint has settled it. Beats take the path of every other statement.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tidings_client::keys::{self, KeyFileError};
 use tidings_protocol::{
-    Channel, Head, Namespace, SigningKey, Statement,
-    beat::{self, Round},
-    statement::Body,
-    trust::Settled,
+    Channel, Head, PublicKey, SigningKey, Statement,
+    beat::{self, Plan, Round},
+    statement::{Body, Kind},
+    trust::Trust,
+    verify::VerifyError,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -17,7 +19,7 @@ use crate::{
     append::AppendError,
     clock,
     config::Beat,
-    limits::{BEAT_LOOK, BEAT_RETRY},
+    limits::{BEAT_EARLY, BEAT_FULL_PERCENT, BEAT_LOOK, BEAT_RETRY},
     logs::Log,
     origin::New,
     shared::Shared,
@@ -29,9 +31,25 @@ enum BeatError {
     #[error(transparent)]
     Statement(#[from] tidings_protocol::StatementError),
     #[error("{0} is not accepted: {1}; does the trust in force have a beat role for this key?")]
-    Verify(Channel, tidings_protocol::verify::VerifyError),
+    Verify(Channel, VerifyError),
     #[error("{0} is not stored: {1}")]
     Append(Channel, AppendError),
+    #[error("no beat role of trust {0} lists this key")]
+    NoRole(tidings_protocol::Serial),
+}
+
+/// What was said last in a beat channel.
+struct Said {
+    at: Instant,
+    heads: Vec<(Channel, Head)>,
+}
+
+/// One signer: a key, and what it has said in the channels of its roles.
+struct Signer {
+    shared: Arc<Shared>,
+    beat: Beat,
+    key: SigningKey,
+    said: HashMap<Channel, Said>,
 }
 
 /// Reads the key of a signer.
@@ -39,96 +57,153 @@ pub(crate) fn load(beat: &Beat) -> Result<SigningKey, KeyFileError> {
     keys::read_private(&beat.key_file, keys::no_passphrase)
 }
 
-/// Signs until the broker shuts down: in its time, and soon after the first trust statement or a new channel has come.
-pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, signer: SigningKey) {
-    let mut looks = interval(BEAT_LOOK.min(beat.every));
+/// Signs until the broker shuts down: in its time, and early for a new head.
+pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, key: SigningKey) {
+    let stop = shared.stop.clone();
+    let mut looks = interval(BEAT_LOOK.min(beat.every / BEAT_EARLY).max(Duration::from_millis(10)));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut due = Instant::now();
-    let mut channels = 0;
+    let mut signer = Signer { shared, beat, key, said: HashMap::new() };
+    let mut rests = Instant::now();
     loop {
         tokio::select! {
             _ = looks.tick() => {}
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
-        // Looked at before the round: a channel that begins meanwhile is not in it, and is told of at the next look.
-        let heads = heads(&shared, &beat.namespace);
-        if Instant::now() < due && heads.len() == channels {
+        if Instant::now() < rests {
             continue;
         }
-        if !may_sign(&shared, &beat).await {
-            continue;
-        }
-        // Once more: what has been settled elsewhere is here now.
-        let heads = self::heads(&shared, &beat.namespace);
-        match round(&shared, &beat, &signer, &heads).await {
-            Ok(0) => {}
-            Ok(signed) => {
-                tracing::debug!(namespace = %beat.namespace, signed, "beats signed");
-                (due, channels) = (Instant::now() + beat.every, heads.len());
-            }
-            Err(BeatError::Append(_, AppendError::OtherSigner)) => {}
+        match signer.look().await {
+            Ok(()) | Err(BeatError::Append(_, AppendError::OtherSigner)) => {}
             Err(error) => {
-                tracing::error!(namespace = %beat.namespace, %error, "no beat was signed: devices will become STALE");
-                (due, channels) = (Instant::now() + BEAT_RETRY.min(beat.every), heads.len());
+                tracing::error!(namespace = %signer.beat.namespace, %error, "no beat was signed: devices will become STALE");
+                rests = Instant::now() + BEAT_RETRY.min(signer.beat.every);
             }
         }
     }
 }
 
-/// Whether there is trust, and it is this broker's turn, and what it would say is true.
-async fn may_sign(shared: &Shared, beat: &Beat) -> bool {
-    shared.namespaces.trust(&beat.namespace.trust_log()).is_some() && shared.origin.term().is_some() && shared.origin.catch_up().await
-}
+impl Signer {
+    /// Signs what is due.
+    async fn look(&mut self) -> Result<(), BeatError> {
+        // Without a trust log there is nobody yet who could be told.
+        let Some(trust) = self.shared.namespaces.trust(&self.beat.namespace.trust_log()) else { return Ok(()) };
+        let channels = self.channels(&trust);
+        if channels.is_empty() {
+            return Err(BeatError::NoRole(trust.serial()));
+        }
+        if !channels.iter().any(|channel| self.is_due(&trust, channel)) {
+            return Ok(());
+        }
+        // Another member of the cluster signs, or nobody can; and what has been settled elsewhere is here then.
+        let Some(term) = self.shared.origin.term() else { return Ok(()) };
+        if !self.shared.origin.catch_up().await {
+            return Ok(());
+        }
+        for channel in channels {
+            if self.is_due(&trust, &channel) {
+                self.sign(&trust, &channel, term).await?;
+            }
+        }
+        Ok(())
+    }
 
-async fn round(shared: &Shared, beat: &Beat, signer: &SigningKey, heads: &[(Channel, Head)]) -> Result<usize, BeatError> {
-    // Without a trust log there is nobody yet who could be told.
-    let Some(trust) = shared.namespaces.trust(&beat.namespace.trust_log()) else { return Ok(0) };
-    // Another member of the cluster signs, or nobody can.
-    let Some(term) = shared.origin.term() else { return Ok(0) };
-    let log = (beat.namespace.trust_log(), trust.head());
-    let mut signed: Vec<Statement> = Vec::new();
-    for role in trust.rules().roles.iter().filter(|role| role.kind == tidings_protocol::statement::Kind::Beat) {
-        let Some(channel) = role.pattern.beat_channel(&beat.namespace) else { continue };
-        let mine: Vec<_> = heads.iter().filter(|(named, _)| trust.beat_channel(named).as_ref() == Some(&channel)).cloned().collect();
-        let after = shared.logs.get(channel.as_str()).map(|log| log.marks().head);
-        let before = after.and_then(|head| shared.store.get(&channel, head.serial).ok()?);
-        let before = match before.as_ref().map(|record| record.statement.body()) {
+    /// The beat channels of the roles that list the key.
+    fn channels(&self, trust: &Trust) -> Vec<Channel> {
+        let name = trust.name_of(&PublicKey::of(&self.key)).map(str::to_owned);
+        let roles = trust.rules().roles.iter().filter(|role| role.kind == Kind::Beat);
+        let ours = roles.filter(|role| name.as_ref().is_some_and(|name| role.names.contains(name)));
+        ours.filter_map(|role| role.pattern.beat_channel(&self.beat.namespace)).collect()
+    }
+
+    /// Whether a beat has to be signed: in its time, or early for something new, at most every tenth of that (attack 101).
+    fn is_due(&self, trust: &Trust, channel: &Channel) -> bool {
+        let Some(said) = self.said.get(channel) else { return true };
+        let (elapsed, every) = (said.at.elapsed(), self.beat.every);
+        elapsed >= every || elapsed >= every / BEAT_EARLY && self.plan(trust, channel).0.heads != said.heads
+    }
+
+    /// What a beat would say now, and what it must not say.
+    fn plan(&self, trust: &Trust, channel: &Channel) -> (Plan, Vec<Channel>) {
+        let before = newest(&self.shared, channel);
+        let named = match before.as_ref().map(Statement::body) {
             Some(Body::Beat(beat)) => beat.heads.clone(),
             _ => Vec::new(),
         };
-        let plan = beat::plan(log.clone(), &before, &mine);
-        let round = Round { channel, after, time: clock::now(), life: beat.life_seconds, trust: trust.serial() };
-        signed.push(beat::sign(round, plan.heads, signer)?);
+        let is_older = before.as_ref().and_then(Statement::trust).is_some_and(|by| by < trust.serial());
+        let (mut heads, mut contradicted) = (Vec::new(), Vec::new());
+        for log in self.logs(trust, channel) {
+            let word = named.iter().find(|(named, _)| *named == log.channel).map(|(_, head)| *head);
+            match word.filter(|word| breaks_word(&log, *word, trust, is_older)) {
+                Some(_) => contradicted.push(log.channel.clone()),
+                None => heads.push((log.channel.clone(), log.marks().head)),
+            }
+        }
+        let trust_log = (trust.statement().channel().clone(), trust.head());
+        (beat::plan(trust_log, &named, &heads), contradicted)
     }
-    let count = signed.len();
-    for statement in signed {
-        let channel = statement.channel().clone();
-        let Ok(verified) = trust.verify(statement).map_err(|error| BeatError::Verify(channel.clone(), error)) else { continue };
-        let path = format!("{}!not-for-mail", shared.settings.config.name);
-        let new = New { statement: verified, trust: trust.serial(), path, term: Some(term) };
-        shared.origin.append(new).await.map_err(|error| BeatError::Append(channel, error))?;
+
+    /// The logs that the beats of a channel speak for, as they began.
+    fn logs(&self, trust: &Trust, beats: &Channel) -> Vec<Arc<Log>> {
+        let shared = &self.shared;
+        // Of what is being filled, or cannot be followed, it is not known what is newest: better no word than a wrong one.
+        let known = |channel: &Channel| shared.cluster.as_ref().is_none_or(|cluster| cluster.knows(channel));
+        let ours = |channel: &Channel| {
+            let of_namespace = shared.namespaces.of(channel).is_some_and(|p| p.anchor.namespace == *trust.namespace());
+            of_namespace && !channel.is_beat() && !channel.is_trust() && !trust.rules().is_closed(channel)
+        };
+        let speaks = |channel: &Channel| ours(channel) && trust.beat_channel(channel).as_ref() == Some(beats) && known(channel);
+        let lost = |log: &Log| trust.checkpoint(&log.channel).head().is_some_and(|checkpoint| log.contradicts(checkpoint));
+        let mut logs = shared.logs.all();
+        logs.retain(|log| speaks(&log.channel) && !lost(log));
+        logs.sort_by_key(|log| (log.marks().created, log.index));
+        logs
     }
-    Ok(count)
+
+    async fn sign(&mut self, trust: &Trust, channel: &Channel, term: i32) -> Result<(), BeatError> {
+        let (plan, contradicted) = self.plan(trust, channel);
+        for channel in &contradicted {
+            tracing::error!(
+                %channel,
+                "a beat has named another statement of this channel than the one that is stored: it is not named until a checkpoint settles it. Was this origin restored from a backup?"
+            );
+        }
+        self.complain(channel, &plan);
+        let after = self.shared.logs.get(channel.as_str()).map(|log| log.marks().head);
+        let round = Round { channel: channel.clone(), after, time: clock::now(), life: self.beat.life_seconds, trust: trust.serial() };
+        let statement = beat::sign(round, plan.heads.clone(), &self.key)?;
+        let statement = trust.verify(statement).map_err(|error| BeatError::Verify(channel.clone(), error))?;
+        let path = format!("{}!not-for-mail", self.shared.settings.config.name);
+        let new = New { statement, trust: trust.serial(), path, term: Some(term) };
+        self.shared.origin.append(new).await.map_err(|error| BeatError::Append(channel.clone(), error))?;
+        tracing::debug!(%channel, heads = plan.heads.len(), "a beat is signed");
+        self.said.insert(channel.clone(), Said { at: Instant::now(), heads: plan.heads });
+        Ok(())
+    }
+
+    /// Says in time that the room for heads ends.
+    fn complain(&self, channel: &Channel, plan: &Plan) {
+        let mut rooms = self.shared.counts.beat_rooms();
+        let before = rooms.insert(channel.clone(), (plan.percent, plan.left_out.len()));
+        let worse = before.is_none_or(|before| before != (plan.percent, plan.left_out.len()));
+        if worse && !plan.left_out.is_empty() {
+            tracing::error!(
+                %channel, left_out = plan.left_out.len(), first = %plan.left_out[0],
+                "a beat has no room for all channels: devices of those that are left out become STALE; give them a beat role of their own"
+            );
+        } else if worse && plan.percent >= BEAT_FULL_PERCENT {
+            tracing::warn!(%channel, percent = plan.percent, "the room for heads in the beats of this channel ends; give some channels a beat role of their own");
+        }
+    }
 }
 
-/// The heads of all channels that belong to a namespace, but for beats.
-fn heads(shared: &Shared, namespace: &Namespace) -> Vec<(Channel, Head)> {
-    let ours = |channel: &Channel| !channel.is_beat() && shared.namespaces.of(channel).is_some_and(|p| p.anchor.namespace == *namespace);
-    let trust = shared.namespaces.trust(&namespace.trust_log());
-    let lost = |log: &Log| {
-        trust
-            .as_ref()
-            .and_then(|trust| match trust.checkpoint(&log.channel) {
-                Settled::At(head) => Some(head),
-                _ => None,
-            })
-            .is_some_and(|checkpoint| log.has_lost(checkpoint))
-    };
-    // Of what is being filled, or cannot be followed, it is not known what is newest: better no word than a wrong one.
-    let known = |channel: &Channel| shared.cluster.as_ref().is_none_or(|cluster| cluster.knows(channel));
-    let logs = shared.logs.all();
-    logs.iter()
-        .filter(|log| ours(&log.channel) && !lost(log) && known(&log.channel))
-        .map(|log| (log.channel.clone(), log.marks().head))
-        .collect()
+/// The newest beat of a channel that is stored.
+fn newest(shared: &Shared, channel: &Channel) -> Option<Statement> {
+    let head = shared.logs.get(channel.as_str())?.marks().head;
+    Some(shared.store.get(channel, head.serial).ok()??.statement)
+}
+
+/// Whether to name the head now would be to name another statement at a serial that was named.
+fn breaks_word(log: &Log, named: Head, trust: &Trust, is_older: bool) -> bool {
+    let settled = trust.checkpoint(&log.channel).head().is_some_and(|checkpoint| checkpoint.serial >= named.serial || is_older);
+    !settled && named.serial <= log.marks().head.serial && log.contradicts(named)
 }

@@ -1,7 +1,7 @@
 //! A running broker: `bind`, then `shutdown`. The same in the binary and in tests.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
     sync::{
@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
+use tidings_client::Address;
 use tidings_protocol::{
-    Channel, Head,
+    Channel, Head, Wildmat,
     nntp::{Response, code},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,8 +23,8 @@ use crate::{
     append::{Appender, Writer},
     beat, clock,
     cluster::{self, Cluster, TreeError},
-    config::{Mirroring, Settings},
-    connections::{Connections, Count},
+    config::{Login, Mirroring, Settings},
+    connections::Connections,
     counts::Counts,
     failure::OnFailure,
     feed,
@@ -36,6 +37,8 @@ use crate::{
     mirror::{self, Mirror},
     namespaces::{NamespaceError, Namespaces},
     origin::Origin,
+    repair::{self, Other},
+    restore::{self, Comparing, Source},
     shared::Shared,
     slots::{self, Keep, Local, Slots},
     store::{Store, StoreError},
@@ -130,9 +133,10 @@ impl Broker {
         }
         let certificates = config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
         let signers = settings.beats.iter().map(|one| Ok((one.clone(), beat::load(one)?))).collect::<Result<Vec<_>, StartError>>()?;
-        let store = Store::open(&config.data_dir, config.store.cache_mebibytes << 20)?;
+        let store = Store::open(&config.data_dir)?;
         let logs = Arc::new(Logs::open(store.clone())?);
         let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
+        logs.take_up_kept(&namespaces)?;
 
         let listen = |addresses: &[SocketAddr]| {
             let bind = |address: &SocketAddr| {
@@ -160,7 +164,7 @@ impl Broker {
         let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
         let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
         let counts = Arc::<Counts>::default();
-        let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone() };
+        let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone(), quota: config.quota.evidence };
         let (appender, writer) = Appender::start(Writer {
             forks,
             store: store.clone(),
@@ -168,13 +172,14 @@ impl Broker {
             namespaces: namespaces.clone(),
             watches: watches.clone(),
             retention: settings.retention.clone(),
-            data_dir: config.data_dir.clone(),
+            quota: config.quota,
             gap_patience: Duration::from_secs(limits.gap_seconds),
+            closed_kept: Duration::from_secs(limits.closed_days * 86_400),
             mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
             clustered: settings.cluster.is_some(),
-            islands: HashMap::new(),
             counts: counts.clone(),
             on_failure,
+            state: Default::default(),
         })?;
         let mirror = settings.mirror.as_ref().map(|mirror| Mirror::new(mirror, None)).transpose()?.map(Arc::new);
         let cluster = settings.cluster.as_ref().map(|cluster| {
@@ -189,7 +194,7 @@ impl Broker {
                 settings.common(),
             ))
         });
-        let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone(), config.data_dir.clone())), Keep::Cluster);
+        let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone())), Keep::Cluster);
         let slots = Arc::new(Slots::new(settings.slots.clone(), keep));
         let standings = {
             let (mirror, cluster) = (mirror.clone(), cluster.clone());
@@ -198,9 +203,13 @@ impl Broker {
                 cluster.iter().flat_map(|cluster| cluster.describe()).chain(upstreams).collect()
             })
         };
-        let origin: Arc<dyn Origin> = match &cluster {
-            Some(cluster) => cluster.clone(),
-            None => Arc::new(appender.clone()),
+        let sources = sources(&settings)?;
+        // Members of a cluster have more in ZooKeeper, and from each other.
+        let comparing = (cluster.is_none() && !sources.is_empty()).then(|| Arc::new(Comparing::new(Arc::new(appender.clone()))));
+        let origin: Arc<dyn Origin> = match (&cluster, &comparing) {
+            (Some(cluster), _) => cluster.clone(),
+            (None, Some(comparing)) => comparing.clone(),
+            (None, None) => Arc::new(appender.clone()),
         };
         let feeds = settings.feeds.iter().map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
         let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
@@ -218,7 +227,6 @@ impl Broker {
             watches,
             connections,
             counts,
-            compressed: Count::default(),
             tasks,
             stop,
         });
@@ -244,6 +252,10 @@ impl Broker {
             shared.tasks.spawn(http::admin(shared.clone(), listener));
         }
         shared.tasks.spawn(sweep(shared.clone()));
+        shared.tasks.spawn(repair::run(shared.clone(), sources.iter().map(|source| source.other.clone()).collect()));
+        if let Some(comparing) = comparing {
+            shared.tasks.spawn(restore::run(shared.clone(), sources, comparing));
+        }
         shared.tasks.spawn(slots::sweep(shared.slots.clone(), shared.origin.clone(), shared.stop.clone()));
         if let Some(mirror) = &mirror {
             for index in 0..mirror.upstreams.len() {
@@ -297,7 +309,7 @@ impl Broker {
     /// If the store or the tree cannot be used, or the store has nothing of the channel.
     pub async fn set_head(settings: &Settings, channel: &str) -> Result<Head, StartError> {
         let cluster = settings.cluster.as_ref().ok_or(StartError::NoCluster)?;
-        let store = Store::open(&settings.config.data_dir, settings.config.store.cache_mebibytes << 20)?;
+        let store = Store::open(&settings.config.data_dir)?;
         let known = store.channels()?.into_iter().find(|(known, _)| known.as_str() == channel);
         let (channel, marks) = known.ok_or_else(|| StartError::NoSuchChannel(channel.into()))?;
         cluster::set_head(cluster, &channel, marks.head).await?;
@@ -326,7 +338,7 @@ impl Broker {
     pub async fn shutdown(self, deadline: Duration) -> bool {
         let Self { shared, writer, failed, .. } = self;
         shared.stop.cancel();
-        shared.watches.stop(&Response::new(code::UNAVAILABLE, shared.refer("the broker is shutting down")));
+        shared.watches.stop(&Response::new(code::UNAVAILABLE, "the broker is shutting down"));
         shared.tasks.close();
         if tokio::time::timeout(deadline, shared.tasks.wait()).await.is_err() {
             tracing::warn!(left = shared.connections.count(), "some sessions did not end in time and are cut off");
@@ -337,6 +349,23 @@ impl Broker {
         let drained = tokio::time::timeout(deadline, done).await.is_ok_and(|joined| joined.unwrap_or(false));
         drained && !failed.load(Ordering::Relaxed)
     }
+}
+
+/// Brokers that may have what this one has lost: those that it copies from, those that it feeds, and those that are named for it.
+fn sources(settings: &Settings) -> Result<Vec<Source>, LoginError> {
+    let source = |address: &Address, login: &Login, channels: &Wildmat, is_needed| {
+        let other = Other { address: address.clone(), credentials: Credentials::read(login)? };
+        Ok(Source { other, login: login.clone(), channels: channels.clone(), is_needed })
+    };
+    let Mirroring { upstreams, channels: all, login: own, .. } = &settings.restore_from;
+    let named = upstreams.iter().map(|address| source(address, own, all, true));
+    let mirrors = settings.mirror.iter().flat_map(|mirror| mirror.upstreams.iter().map(|address| (address, &mirror.login)));
+    let mirrors = mirrors.map(|(address, login)| source(address, login, all, false));
+    let fed = settings.feeds.iter().map(|feed| source(&feed.to, &feed.login, &feed.channels, false));
+    let mut sources = named.chain(mirrors).chain(fed).collect::<Result<Vec<Source>, LoginError>>()?;
+    let mut known = HashSet::new();
+    sources.retain(|source| known.insert((source.other.address.to_string(), source.channels.to_string())));
+    Ok(sources)
 }
 
 async fn sweep(shared: Arc<Shared>) {

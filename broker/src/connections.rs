@@ -3,10 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 #[derive(Default)]
@@ -59,27 +56,6 @@ impl Connections {
 
     pub(crate) fn count(&self) -> usize {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
-    }
-}
-
-/// A count of something that costs much.
-#[derive(Clone, Default)]
-pub(crate) struct Count(Arc<AtomicUsize>);
-
-/// One that is counted; it is uncounted when this is dropped.
-pub(crate) struct Counted(Count);
-
-impl Count {
-    /// One more, unless there are as many as there may be.
-    pub(crate) fn count_one(&self, most: usize) -> Option<Counted> {
-        let counted = Counted(self.clone());
-        (self.0.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

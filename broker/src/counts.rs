@@ -1,6 +1,14 @@
 //! What is counted since the start, for operators.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tidings_protocol::Channel;
 
 /// A number that only grows.
 #[derive(Default)]
@@ -23,4 +31,12 @@ pub(crate) struct Counts {
     pub(crate) published: Counter,
     /// Statements that were refused after POST.
     pub(crate) refused: Counter,
+    /// Of each beat channel that is signed here: how much of the room for heads is taken, in percent, and for how many there was none.
+    beat_rooms: Mutex<BTreeMap<Channel, (usize, usize)>>,
+}
+
+impl Counts {
+    pub(crate) fn beat_rooms(&self) -> MutexGuard<'_, BTreeMap<Channel, (usize, usize)>> {
+        self.beat_rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

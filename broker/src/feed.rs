@@ -287,7 +287,10 @@ impl Session<'_> {
 
     fn offer_one(&mut self, channel: usize, serial: u32, octets: &mut Vec<u8>) -> Result<(), FeedError> {
         let one = &mut self.progress[channel];
-        let entry = Serial::new(serial).map(|serial| one.log.entry(serial)).transpose()?.flatten();
+        let entry = match Serial::new(serial).map(|serial| (serial, one.log.entry(serial))) {
+            Some((serial, Err(StoreError::Damaged(_)))) => return Ok(self.put_off(channel, serial)?),
+            read => read.map(|(_, entry)| entry).transpose()?.flatten(),
+        };
         let been_there = |entry: &Entry| self.feed.path.as_ref().is_some_and(|name| entry.has_passed(name));
         match entry {
             Some(entry) if !been_there(&entry) => {

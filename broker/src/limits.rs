@@ -8,24 +8,32 @@ use std::time::Duration;
 pub const APPEND_QUEUE: usize = 4096;
 /// Statements that share one commit.
 pub const APPEND_BATCH: usize = 1024;
-/// Octets that must be free on the disk; with less, publishing is refused and everything else goes on.
-pub const DISK_RESERVE_OCTETS: u64 = 64 * 1024 * 1024;
-/// Octets that the store gathers in memory before it sorts them into a file.
-pub const MEMTABLE_OCTETS: u64 = 16 * 1024 * 1024;
+/// Octets of a segment of the store. The next one is made ahead: with less room, publishing is refused and everything else goes on.
+pub const SEGMENT_OCTETS: u32 = 64 * 1024 * 1024;
+/// Octets that are saved from the oldest segment of the store with one commit.
+pub const SAVED_OCTETS: usize = 256 * 1024;
 /// Statements of a channel that are kept in memory for a minute after they came; older ones are read from the store.
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.
 pub const TAIL_OCTETS: usize = 1024 * 1024;
 /// How often the signer of beats looks whether there are new channels.
 pub const BEAT_LOOK: Duration = Duration::from_secs(1);
+/// A new head is named early, at most so many times in the period of beats.
+pub const BEAT_EARLY: u32 = 10;
+/// From how much of the room for heads on its signer complains, in percent.
+pub const BEAT_FULL_PERCENT: usize = 80;
 /// After how long it tries again, if a beat could not be signed.
 pub const BEAT_RETRY: Duration = Duration::from_secs(10);
 /// Articles of one connection that are refused before it is closed (attacks 44 and 67).
 pub const REFUSALS: u32 = 1_000;
 /// Times at which a gap in a channel was filled that are remembered for those who ask what is new since.
 pub const JOINED: usize = 64;
-/// Pieces of one channel that are here and do not hang together; what would be one more is put off.
-pub const ISLANDS: usize = 1_024;
+/// Octets of statements that peers have sent before what lies below them; what would be more has to be sent again.
+pub const FEED_WAITING_OCTETS: usize = 16 * 1024 * 1024;
+/// How far ahead of what a peer was promised a statement is wanted that it offers by CHECK.
+pub const FEED_AHEAD: u32 = 64;
+/// After how long a peer is stalled that sends no more before it has answers.
+pub const FEED_STALL: Duration = Duration::from_secs(1);
 /// Statements of one peer that are being stored while it sends more.
 pub const FEED_ABREAST: usize = 256;
 /// Statements that are offered to one peer and not answered yet.
@@ -40,16 +48,24 @@ pub const FEED_PAUSE: Duration = Duration::from_secs(60);
 pub const FEED_CURSORS: Duration = Duration::from_secs(1);
 /// For how long a peer that has nothing to be offered is kept connected.
 pub const FEED_IDLE: Duration = Duration::from_secs(60);
-/// Connections that are compressed; each costs some 300 KiB.
-pub const COMPRESSED: usize = 500;
+/// Characters of what others have said that a line of the log has at most.
+pub const LOGGED_CHARACTERS: usize = 300;
 /// Logins of one connection that may fail.
 pub const LOGINS: u32 = 5;
 /// How long the answer to one takes.
 pub const LOGIN_PAUSE: Duration = Duration::from_millis(500);
-/// Forks whose evidence is kept.
-pub const FORKS: usize = 256;
-/// Two statements that follow the same one, and whose times are no further apart, are publishers in a race.
-pub const RACE_SECONDS: u64 = 10;
+/// Files of evidence of one channel.
+pub const FORKS_OF_CHANNEL: usize = 8;
+/// Octets of one file of evidence, but for what completes its last statement.
+pub const FORK_OCTETS: usize = 16 * 1024 * 1024;
+/// How often damaged statements are asked for.
+pub const REPAIR: Duration = Duration::from_secs(5);
+/// How long one broker may take to send them.
+pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a peer may take to say at our start what it has; then it is not waited for.
+pub const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before a broker is compared with once more.
+pub const RESTORE_AGAIN: Duration = Duration::from_secs(2);
 /// Statements of a log that a mirror reads and stores at once; the unit in which an interrupted backfill goes on.
 pub const MIRROR_CHUNK: u32 = 256;
 /// How often a mirror looks at everything that an upstream has, although it is being told.
@@ -64,8 +80,6 @@ pub const MIRROR_AGAIN: Duration = Duration::from_secs(5);
 pub const MIRROR_AVOID: Duration = Duration::from_secs(300);
 /// After how long an upstream that is behind others is complained about.
 pub const MIRROR_LAG: Duration = Duration::from_secs(180);
-/// Statements of beat channels that are copied.
-pub const MIRROR_BEATS: u32 = 16;
 /// Channels of one upstream whose newest statements are under way at once.
 pub const MIRROR_ABREAST: usize = 64;
 /// How long a statement that is being published waits for the cluster, if it is not known whether it was stored.
@@ -130,6 +144,10 @@ pub const HTTP_HEADERS: Duration = Duration::from_secs(10);
 pub const HTTP_CONNECTION: Duration = Duration::from_secs(300);
 /// How often retention is applied and tails are shortened.
 pub const SWEEP: Duration = Duration::from_secs(60);
+/// Statements that retention removes in one turn, before others have theirs.
+pub const SWEEP_STATEMENTS: u32 = 1_024;
+/// Logs that it looks at in one turn.
+pub const SWEEP_LOGS: usize = 256;
 /// Channels in all; a statement that would begin another is refused.
 pub const CHANNELS: usize = 100_000;
 /// Events that go out in one write.
@@ -138,6 +156,16 @@ pub const WATCH_GATHER: usize = 16;
 pub const WATCH_GATHER_TLS_OCTETS: usize = 16 * 1024;
 /// Events that a subscriber who is far behind gets before the next one has its turn.
 pub const WATCH_TURN: usize = 256;
+/// Patterns of a wildmat.
+pub const WILDMAT_PATTERNS: usize = 16;
+/// Targets of a watch.
+pub const WATCH_TARGETS: usize = 64;
+/// Octets that are looked at for a connection before others have their turn.
+pub const TURN_OCTETS: usize = 64 * 1024;
+/// Channels that are looked at in one go, with none of them held.
+pub const PAGE_LOGS: usize = 256;
+/// Octets of all statements that are kept in memory, rendered; the oldest go first (attack 105).
+pub const TAILS_OCTETS: usize = 32 * 1024 * 1024;
 /// Channels that one watch follows.
 pub const WATCH_CHANNELS: usize = 16_384;
 /// How long a subscriber may take no octet before it is disconnected.
@@ -154,7 +182,7 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After how long of silence TCP asks whether the other end is still there, and how often, and how many times.
 pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(120), Duration::from_secs(30), 4);
-/// File descriptors beside those of connections.
-pub const SPARE_FILES: u64 = 128;
+/// File descriptors beside those of connections, one for each segment of the store among them.
+pub const SPARE_FILES: u64 = 4096;
 /// The earliest time that a clock can rightly show, 2026-01-01; below, it is not set.
 pub const CLOCK_FLOOR_SECONDS: u64 = 1_767_225_600;

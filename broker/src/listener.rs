@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// The refusal of a connection that is one too many.
-async fn refuse(shared: &Shared, socket: TcpStream, why: &str, tls: bool) {
+async fn refuse(socket: TcpStream, why: &str, tls: bool) {
     // Under TLS a refusal in clear text would only confuse; the connection is closed.
     if !tls {
         let mut stream = Stream { socket, tls: None };
-        let line = format!("{}\r\n", Response::new(code::UNAVAILABLE, shared.refer(why)));
+        let line = format!("{}\r\n", Response::new(code::UNAVAILABLE, why));
         // The peer may be gone already.
         let _ = timeout(Duration::from_secs(1), stream.write_all(line.as_bytes())).await;
     }
@@ -39,10 +39,13 @@ fn set_up(socket: &TcpStream) -> io::Result<()> {
 async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, permit: Permit, certificates: Option<Arc<Certificates>>) {
     let begin = async {
         set_up(&socket)?;
-        let tls = certificates.map(|c| c.accept().map(Box::new)).transpose().map_err(io::Error::other)?;
+        let tls = certificates.as_ref().map(|c| c.accept().map(Box::new)).transpose().map_err(io::Error::other)?;
         let mut stream = Stream { socket, tls };
         let limit = Duration::from_secs(shared.settings.config.limits.handshake_seconds);
         timeout(limit, stream.handshake()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if certificates.zip(stream.tls.as_ref()).is_some_and(|(certificates, tls)| !certificates.is_good(tls)) {
+            return Err(io::Error::other("the client's certificate has ended, or is not trusted any more"));
+        }
         Ok::<_, io::Error>(stream)
     };
     match begin.await {
@@ -63,9 +66,8 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, certificates
                 Ok(permit) => drop(shared.tasks.spawn(serve(shared.clone(), socket, peer, permit, certificates.clone()))),
                 Err(why) => {
                     tracing::debug!(%peer, why, "connection refused");
-                    let refusing = shared.clone();
                     let tls = certificates.is_some();
-                    drop(shared.tasks.spawn(async move { refuse(&refusing, socket, why, tls).await }));
+                    drop(shared.tasks.spawn(async move { refuse(socket, why, tls).await }));
                 }
             },
             Err(error) => {

@@ -1,11 +1,14 @@
 //! Structured logs: text or JSON on standard error, or the journal.
 
-use std::io::IsTerminal;
+use std::{
+    fmt::{self, Write as _},
+    io::IsTerminal,
+};
 
 use anyhow::Context;
 use tracing_subscriber::{Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-use crate::config::LogFormat;
+use crate::{config::LogFormat, limits::LOGGED_CHARACTERS};
 
 /// The level can be changed while the broker runs.
 pub struct Level(reload::Handle<Targets, Registry>);
@@ -20,11 +23,20 @@ impl Level {
     }
 }
 
+/// Text that came from others, for a log: no control characters, so that no terminal and no reader of lines is led astray (attack 112),
+/// and not much of it.
+pub(crate) struct Safe<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Safe<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Besides control characters those that turn the order of what follows.
+        let odd = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        self.0.chars().take(LOGGED_CHARACTERS).try_for_each(|c| f.write_char(if odd(c) { '\u{fffd}' } else { c }))
+    }
+}
+
 fn filter(level: &str) -> anyhow::Result<Targets> {
-    // The store tells its own story below `warn`.
-    format!("fjall=warn,lsm_tree=warn,{level}")
-        .parse::<Targets>()
-        .with_context(|| format!("log.level: expected error, warn, info, debug or trace, found {level:?}"))
+    level.parse::<Targets>().with_context(|| format!("log.level: expected error, warn, info, debug or trace, found {level:?}"))
 }
 
 /// Starts logging for this process.
@@ -41,4 +53,16 @@ pub fn start(level: &str, format: LogFormat) -> anyhow::Result<Level> {
         LogFormat::Journald => registry.with(tracing_journald::layer().context("log.format: journald cannot be reached")?).init(),
     }
     Ok(Level(handle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_112_what_others_say_leads_no_terminal_astray() {
+        let said = "481 \x1b]0;owned\x07\r\nERROR forged \u{202e}txt\u{9b}31m";
+        assert_eq!(Safe(said).to_string(), "481 \u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}ERROR forged \u{fffd}txt\u{fffd}31m");
+        assert_eq!(Safe(&"x".repeat(10_000)).to_string().len(), LOGGED_CHARACTERS);
+    }
 }

@@ -1,9 +1,14 @@
 //! The namespaces that this broker is provisioned with, and the trust in force in each.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use arc_swap::ArcSwapOption;
-use tidings_protocol::{Anchor, Channel, Namespace, Statement, trust::Trust, verify::VerifyError};
+use tidings_protocol::{
+    Anchor, Channel, Namespace, PublicKey, Statement, Timestamp, limits::FUTURE_SECONDS, trust::Trust, verify::VerifyError,
+};
 
 use crate::store::{Store, StoreError};
 
@@ -29,15 +34,42 @@ pub enum NamespaceError {
 pub(crate) struct Provisioned {
     pub(crate) anchor: Anchor,
     pub(crate) trust: ArcSwapOption<Trust>,
+    /// The latest time of the trust in force and of the beats.
+    signed: AtomicU64,
 }
 
 impl Provisioned {
+    fn new(anchor: &Anchor, trust: Option<Trust>) -> Self {
+        let signed = trust.as_ref().map_or(0, |trust| trust.statement().time().seconds());
+        Self { anchor: anchor.clone(), trust: ArcSwapOption::from_pointee(trust), signed: AtomicU64::new(signed) }
+    }
+
     /// The trust that a statement of the trust log would bring into force.
     pub(crate) fn advance(&self, statement: Statement) -> Result<Trust, VerifyError> {
         match &*self.trust.load() {
             None => Trust::first(&self.anchor, statement),
             Some(trust) => trust.succeed(statement),
         }
+    }
+
+    /// Of the signatures of a trust statement those that count for the trust role of the one before, or for its own.
+    pub(crate) fn with_what_counts(&self, statement: Statement) -> Statement {
+        let (in_force, next) = (self.trust.load_full(), self.advance(statement.clone()));
+        let Ok(next) = next else { return statement };
+        let counts = |key: &PublicKey| in_force.as_ref().is_some_and(|trust| trust.counts(&statement, key)) || next.counts(&statement, key);
+        statement.with_signatures(counts)
+    }
+
+    /// Takes note of a time that was signed by the trust role, or in a proven beat.
+    pub(crate) fn note_signed(&self, time: Timestamp) {
+        self.signed.fetch_max(time.seconds(), Ordering::Relaxed);
+    }
+
+    /// The latest time of a statement that is taken by its own signatures; none while the clock is so far behind what was signed
+    /// that it is none.
+    pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = now.plus(FUTURE_SECONDS);
+        (until.seconds() >= self.signed.load(Ordering::Relaxed)).then_some(until)
     }
 }
 
@@ -48,20 +80,33 @@ impl Namespaces {
         let marks = store.channels()?;
         let open = |anchor: &Anchor| {
             let log = anchor.namespace.trust_log();
-            let Some((_, marks)) = marks.iter().find(|(channel, _)| *channel == log) else {
-                return Ok(Provisioned { anchor: anchor.clone(), trust: ArcSwapOption::empty() });
+            let Some((_, log_marks)) = marks.iter().find(|(channel, _)| *channel == log) else {
+                return Ok(Provisioned::new(anchor, None));
             };
             let missing = || StoreError::Damaged(log.to_string());
-            let first = store.get(&log, anchor.head.serial)?.ok_or_else(missing)?;
-            if first.statement.id() != anchor.head.id {
+            let first = store.get(&log, anchor.head.serial)?;
+            if first.is_none_or(|first| first.statement.head() != anchor.head) {
                 return Err(NamespaceError::OtherAnchor(anchor.namespace.clone()));
             }
-            let newest = store.get(&log, marks.head.serial)?.ok_or_else(missing)?;
-            let trust = Trust::resume(&anchor.namespace, newest.statement)
+            let newest = store.get(&log, log_marks.head.serial)?.ok_or_else(missing)?;
+            let mut trust = Trust::resume(&anchor.namespace, newest.statement)
                 .map_err(|source| NamespaceError::Trust { namespace: anchor.namespace.clone(), source })?;
-            Ok(Provisioned { anchor: anchor.clone(), trust: ArcSwapOption::from_pointee(trust) })
+            let named: Vec<_> = trust.missing_beats().map(|(channel, head)| (channel.clone(), head)).collect();
+            for (channel, head) in named {
+                store.get(&channel, head.serial)?.map(|record| trust.take_settled_beat(record.statement));
+            }
+            let provisioned = Provisioned::new(anchor, Some(trust));
+            for (channel, marks) in marks.iter().filter(|(channel, _)| channel.is_beat() && anchor.namespace.contains(channel)) {
+                store.get(channel, marks.head.serial)?.inspect(|record| provisioned.note_signed(record.statement.time()));
+            }
+            Ok(provisioned)
         };
         anchors.iter().map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Provisioned> {
+        self.0.iter()
     }
 
     /// The namespace that a channel belongs to.

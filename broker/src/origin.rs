@@ -1,6 +1,6 @@
 //! Where new statements are settled: by the one writer of this broker, or by the cluster that it is part of.
 //!
-//! What other brokers have settled already, and is only copied, goes to the writer alone; see `append/copies.rs`.
+//! What other brokers have settled already, and is only copied, goes to the writer alone.
 
 use futures_util::future::BoxFuture;
 use tidings_protocol::{Serial, Statement, Verified};
@@ -21,8 +21,8 @@ pub(crate) trait Origin: Send + Sync {
     /// Stores a statement, and answers when nothing can undo that.
     fn append(&self, new: New) -> BoxFuture<'_, Answer>;
 
-    /// Verifies and stores the next statement of a trust log.
-    fn append_trust(&self, statement: Statement, path: String) -> BoxFuture<'_, Answer>;
+    /// Verifies and stores the next statement of a trust log; `posted`: of its signatures only those that count are kept.
+    fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer>;
 
     /// Waits until everything that was settled before is visible here; false if that is not to be had soon.
     fn catch_up(&self) -> BoxFuture<'_, bool>;
@@ -36,8 +36,13 @@ impl Origin for Appender {
         Box::pin(async move { self.hand_over(new.statement, new.trust, new.path).await.await })
     }
 
-    fn append_trust(&self, statement: Statement, path: String) -> BoxFuture<'_, Answer> {
-        Box::pin(Appender::append_trust(self, statement, path))
+    fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            match posted {
+                true => self.post_trust(statement, path).await,
+                false => Appender::append_trust(self, statement, path).await,
+            }
+        })
     }
 
     fn catch_up(&self) -> BoxFuture<'_, bool> {

@@ -5,17 +5,8 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender,
-    cluster::Cluster,
-    config::Settings,
-    connections::{Connections, Count},
-    counts::Counts,
-    logs::Logs,
-    namespaces::Namespaces,
-    origin::Origin,
-    slots::Slots,
-    store::Store,
-    watch::Watches,
+    append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts, logs::Logs, namespaces::Namespaces,
+    origin::Origin, slots::Slots, store::Store, watch::Watches,
 };
 
 type Standings = Arc<dyn Fn(&Logs) -> Vec<String> + Send + Sync>;
@@ -38,16 +29,6 @@ pub(crate) struct Shared {
     pub(crate) watches: Arc<Watches>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) counts: Arc<Counts>,
-    /// Compressed ones among them.
-    pub(crate) compressed: Count,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
-}
-
-impl Shared {
-    /// The reason of a refusal for want of room, and where there is room ([8.2-4]).
-    pub(crate) fn refer(&self, why: &str) -> String {
-        let referrals = &self.settings.config.referrals;
-        if referrals.is_empty() { why.into() } else { format!("{why}; see {}", referrals.join(" ")) }
-    }
 }

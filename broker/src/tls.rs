@@ -4,11 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig, ServerConnection,
+    CommonState, RootCertStore, ServerConfig, ServerConnection,
     crypto::aws_lc_rs,
-    server::{VerifierBuilderError, WebPkiClientVerifier},
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 
 use crate::config::Tls;
 
@@ -36,7 +36,14 @@ pub enum TlsError {
 /// What new connections are served with; connections that stand keep what they began with.
 pub(crate) struct Certificates {
     files: Tls,
-    config: ArcSwap<ServerConfig>,
+    config: ArcSwap<Loaded>,
+}
+
+/// What was read of the files.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// Judges clients.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Certificates {
@@ -52,17 +59,25 @@ impl Certificates {
 
     /// The same for HTTP.
     pub(crate) fn for_http(&self) -> Arc<ServerConfig> {
-        let mut config = ServerConfig::clone(&self.config.load());
+        let mut config = ServerConfig::clone(&self.config.load().config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }
 
     pub(crate) fn accept(&self) -> Result<ServerConnection, TlsError> {
-        Ok(ServerConnection::new(self.config.load_full())?)
+        Ok(ServerConnection::new(self.config.load().config.clone())?)
+    }
+
+    /// Whether the certificate that a client has shown is good now. A session that is resumed brings the one with which it began,
+    /// and that may have ended since (attack 107).
+    pub(crate) fn is_good(&self, connection: &CommonState) -> bool {
+        let Some((first, others)) = connection.peer_certificates().and_then(|chain| chain.split_first()) else { return true };
+        let loaded = self.config.load();
+        loaded.clients.as_ref().is_some_and(|clients| clients.verify_client_cert(first, others, UnixTime::now()).is_ok())
     }
 }
 
-fn read(files: &Tls) -> Result<ServerConfig, TlsError> {
+fn read(files: &Tls) -> Result<Loaded, TlsError> {
     let pem = |what, path: &Path| {
         let path = path.to_path_buf();
         move |source| TlsError::Pem { what, path, source }
@@ -72,6 +87,7 @@ fn read(files: &Tls) -> Result<ServerConfig, TlsError> {
     let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem("the key", &files.key_file))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let mut clients: Option<Arc<dyn ClientCertVerifier>> = None;
     let builder = match &files.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -81,7 +97,9 @@ fn read(files: &Tls) -> Result<ServerConfig, TlsError> {
                 roots.add(root.map_err(error())?)?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
-            builder.with_client_cert_verifier(verifier.build()?)
+            let verifier = verifier.build()?;
+            clients = Some(verifier.clone());
+            builder.with_client_cert_verifier(verifier)
         }
     };
     let mut config = builder.with_single_cert(chain, key)?;
@@ -90,5 +108,5 @@ fn read(files: &Tls) -> Result<ServerConfig, TlsError> {
     // comes back costs no memory here.
     config.send_tls13_tickets = 1;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
-    Ok(config)
+    Ok(Loaded { config: Arc::new(config), clients })
 }

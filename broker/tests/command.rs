@@ -3,12 +3,14 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
-const ANCHOR: &str = "test sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const ANCHOR: &str = "test 1 sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn tidingsd(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidingsd")).args(arguments).output().unwrap()
@@ -83,34 +85,85 @@ fn a_data_directory_that_cannot_be_used_is_named() {
     fails(&tidingsd(&["--config", &config]), 1, &["cannot use the data directory", "file/data"]);
 }
 
-#[test]
-fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+/// A data directory with a store that a broker has made, and the configuration.
+fn made() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
-    let store = directory.path().join("data/store");
-    fs::create_dir_all(&store).unwrap();
-    let open = || {
-        let db = fjall::Database::builder(&store).open().unwrap();
-        (db.keyspace("tidings", Default::default).unwrap(), db)
-    };
-    let (all, db) = open();
-    all.insert(b"v", 9_u32.to_be_bytes()).unwrap();
-    drop((all, db));
     let config = write(directory.path(), "data_dir = \"DIR/data\"\n[listen]\nnntp = [\"127.0.0.1:0\"]");
-    fails(&tidingsd(&["--config", &config]), 1, &["has layout 9", "start the newer one, nothing was changed"]);
-    assert_eq!(&*open().0.get(b"v").unwrap().unwrap(), &9_u32.to_be_bytes());
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_tidingsd")).args(["--config", &config]).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("listening")));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    (directory, config)
+}
+
+/// All files of a store with their octets.
+fn files(store: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(store).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> =
+        entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap())).collect();
+    files.sort();
+    files
 }
 
 #[test]
-fn a_store_of_the_first_layout_is_refused_and_left_alone() {
+fn what_is_no_store_of_ours_is_refused_and_left_alone() {
+    #[track_caller]
+    fn refused(change: impl FnOnce(&Path), expected: &[&str]) {
+        let (directory, config) = made();
+        let store = directory.path().join("data/store");
+        change(&store);
+        let before = files(&store);
+        fails(&tidingsd(&["--config", &config]), 1, expected);
+        assert!(files(&store) == before, "nothing was changed");
+    }
+    let change_octet = |name: &'static str, at: usize, to: u8| {
+        move |store: &Path| {
+            let mut octets = fs::read(store.join(name)).unwrap();
+            octets[at] = to;
+            fs::write(store.join(name), octets).unwrap();
+        }
+    };
+    refused(change_octet("00000001.log", 3, 4), &["has layout 4", "00000001.log", "start the newer one; nothing was changed"]);
+    refused(change_octet("00000001.log", 20, 255), &["damaged at store/00000001.log octet 0", "tidingsd check", "nothing was changed"]);
+    refused(|store| fs::write(store.join("notes"), "").unwrap(), &["store/notes is not a file of the store", "nothing was changed"]);
+    refused(|store| fs::remove_file(store.join("00000001.log")).unwrap(), &["lacks", "store/00000001.log", "copied in part"]);
+    // The names of their files are what earlier layouts are known by.
+    refused(|store| ["conf", "db"].map(|name| fs::write(store.join(name), "").unwrap()).into_iter().collect(), &["has layout 1"]);
+    refused(|store| fs::write(store.join("0.jnl"), "").unwrap(), &["has layout 2", "tidings export", "nothing was changed"]);
+    refused(|store| std::os::unix::fs::chown(store, Some(12_345), None).unwrap(), &["belongs to user 12345", "chown -R 0"]);
+}
+
+#[test]
+fn a_store_in_use_or_that_cannot_be_written_is_refused() {
+    let (directory, config) = made();
+    let data = directory.path().join("data");
+    let held = fs::File::open(&data).unwrap();
+    held.lock().unwrap();
+    fails(&tidingsd(&["--config", &config]), 1, &["is in use; is another tidingsd running on it?"]);
+    drop(held);
+    let mode = fs::metadata(data.join("store")).unwrap().permissions().mode() & 0o777;
+    let files_mode = fs::metadata(data.join("store/00000001.log")).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode, files_mode), (0o700, 0o600));
+    let at = data.display().to_string();
+    let mount = |options: &[&str]| Command::new("mount").args(options).status().unwrap().success();
+    assert!(mount(&["--bind", &at, &at]) && mount(&["-o", "remount,ro,bind", &at]), "these tests mount, and run as root");
+    let output = tidingsd(&["--config", &config]);
+    assert!(Command::new("umount").arg(&at).status().unwrap().success());
+    fails(&output, 1, &["cannot use", "store", "the file system is read-only: mount it for writing; nothing was changed"]);
+}
+
+#[test]
+fn a_disk_without_room_for_a_store_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let store = directory.path().join("data/store");
-    fs::create_dir_all(&store).unwrap();
-    // The names of its files are what it is known by.
-    fs::write(store.join("conf"), "").unwrap();
-    fs::write(store.join("db"), "").unwrap();
+    let at = directory.path().join("data").display().to_string();
+    fs::create_dir(&at).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs", &at]).status().unwrap().success();
+    assert!(mounted, "these tests mount, and run as root");
     let config = write(directory.path(), "data_dir = \"DIR/data\"\n[listen]\nnntp = [\"127.0.0.1:0\"]");
-    fails(&tidingsd(&["--config", &config]), 1, &["has layout 1", "mirror anew", "nothing was changed"]);
-    assert_eq!(fs::read_dir(&store).unwrap().count(), 2);
+    let output = tidingsd(&["--config", &config]);
+    assert!(Command::new("umount").arg(&at).status().unwrap().success());
+    fails(&output, 1, &["the disk is full", "octets more are needed"]);
 }
 
 #[test]

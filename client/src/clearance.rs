@@ -4,14 +4,15 @@ use std::ops::Deref;
 
 use tidings_protocol::{
     Channel, Serial, Statement, Verified,
-    view::{
-        Refusal,
-        clearance::{Clear, NotNow},
-    },
+    view::clearance::{Clear, NotNow},
 };
 use tokio::time::timeout;
 
-use crate::{Connection, Device, Error, limits::BACKLOG_OCTETS, poll::refused};
+use crate::{
+    Connection, Device, Error,
+    limits::BACKLOG_OCTETS,
+    poll::{Answer, Asked, refused},
+};
 
 /// A release that may be applied now. Only [`Device::apply`] hands one out, and only for as long as its closure runs.
 pub struct Clearance<'a> {
@@ -37,12 +38,12 @@ impl Deref for Clearance<'_> {
     }
 }
 
-/// How much of a log is read at once on the way down to the release to run.
+/// How much of a log is read first on the way down to the release to run.
 const STEP: u32 = 256;
 
 impl Device {
     /// The release to run in a channel: brokers are asked this moment. As many as [`Device::with_quorum`] says must agree; one that
-    /// proves a fork or shows a withdrawal is enough to stop (attacks 29 and 81).
+    /// shows a withdrawal is enough to stop, and without beats one that proves a fork (attacks 29 and 81).
     ///
     /// # Errors
     /// [`Error::NotNow`] says why there is none; otherwise what kept brokers from answering.
@@ -114,7 +115,16 @@ impl Device {
         Ok(self.state.save()?)
     }
 
-    /// Keeps the same of a serial whose statement brokers have.
+    /// Keeps the serial that the machine's image came with, as long as nothing was applied: nothing below it is installed.
+    ///
+    /// # Errors
+    /// If the state file cannot be written.
+    pub fn note_came_with(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
+        self.state.change(|view, _| view.note_came_with(channel, serial));
+        Ok(self.state.save()?)
+    }
+
+    /// Keeps as applied what stands at a serial of a channel, as brokers have it.
     ///
     /// # Errors
     /// If none of them has it, or the state file cannot be written.
@@ -143,7 +153,11 @@ impl Device {
                 Err(Error::Fork(fork)) => {
                     self.state.change(|view, now| view.note_fork((*fork).clone(), now));
                     self.state.save()?;
-                    return Err(Error::Fork(fork));
+                    // Another broker may have the live beat that decides; without beats nothing but trust does.
+                    if !self.state.view().promises_beats(channel) {
+                        return Err(Error::Fork(fork));
+                    }
+                    failed = Some(Error::Fork(fork));
                 }
                 Err(Error::NotNow { channel, reason }) => {
                     let final_word = matches!(*reason, NotNow::Withdrawn { .. } | NotNow::Critical { .. } | NotNow::Closed { .. });
@@ -183,9 +197,10 @@ impl Device {
         let Some(group) = group.filter(|group| group.high >= head.serial.number()) else {
             return Err(not_now(NotNow::LogEnds { from: head.serial, head: head.serial }));
         };
-        let lowest = [begun.map(|begun| begun.serial()), self.state.view().applied(channel).map(|applied| applied.serial())];
-        let lowest = lowest.into_iter().flatten().chain([head.serial]).min().unwrap_or(head.serial);
-        let mut from = lowest.number().max(group.low);
+        // What is to be run stands near the head as a rule; if it does not, twice as much is read.
+        let mut step = STEP;
+        let lowest = begun.map_or(head.serial.number().saturating_sub(step - 1), |begun| begun.serial().number());
+        let mut from = lowest.max(group.low);
         loop {
             let run = connection.articles(channel, from..=head.serial.number(), BACKLOG_OCTETS).await?;
             let run = self.state.change(|view, _| view.judge(channel, run)).map_err(|refusal| refused(channel, refusal))?;
@@ -195,7 +210,8 @@ impl Device {
             };
             match cleared {
                 Err(NotNow::LogEnds { from: wanted, .. }) if wanted.number() < from && from > group.low => {
-                    from = from.saturating_sub(STEP).max(group.low).max(wanted.number());
+                    step *= 2;
+                    from = from.saturating_sub(step).max(group.low).max(wanted.number());
                 }
                 cleared => {
                     self.state.save()?;
@@ -206,22 +222,10 @@ impl Device {
         }
     }
 
-    /// Takes note of what one broker has above our head; nothing of it is delivered by this.
+    /// Takes note of what one broker has of a channel; nothing of it is delivered by this.
     async fn catch_up(&mut self, connection: &mut Connection, channel: &Channel) -> Result<(), Error> {
-        let Some((group, _)) = connection.group(channel, None).await? else { return Ok(()) };
-        let known = self.state.view().read_from(channel, &self.state.now());
-        let mut from = known.map_or(group.high, |serial| serial.number()).max(group.low);
-        while from <= group.high {
-            let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
-            let run = self.state.change(|view, _| view.judge(channel, run)).map_err(|refusal| refused(channel, refusal))?;
-            match self.state.view().place(channel, run, false, &self.state.now()) {
-                Ok(news) => {
-                    self.state.note([&news]);
-                    break;
-                }
-                Err(Refusal::ReadFrom { serial }) if serial.number() < from && serial.number() >= group.low => from = serial.number(),
-                Err(refusal) => return Err(refused(channel, refusal)),
-            }
+        if let Answer::News(news) = self.ask_channel(connection, channel, &Asked::default(), false).await? {
+            self.state.note([&news]);
         }
         Ok(())
     }

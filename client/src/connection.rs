@@ -53,6 +53,27 @@ pub enum TlsError {
         /// Why.
         source: rustls_pki_types::pem::Error,
     },
+    /// A file has no certificate.
+    #[error("there is no certificate in {0}")]
+    NoCertificate(std::path::PathBuf),
+    /// A certificate and a key cannot be used together.
+    #[error("the certificate {certificate} and the key {key} cannot be used together: {source}")]
+    Pair {
+        /// The file of the certificate.
+        certificate: std::path::PathBuf,
+        /// That of the key.
+        key: std::path::PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The other side speaks no TLS, or is not the one that was meant.
+    #[error("no TLS with {address}: {source}; is it the port for nntps://, and do its certificate and --ca belong together?")]
+    Handshake {
+        /// The broker.
+        address: Address,
+        /// Why.
+        source: std::io::Error,
+    },
     /// rustls refuses.
     #[error("TLS cannot be used: {0}")]
     Rustls(#[from] rustls::Error),
@@ -93,7 +114,8 @@ impl Tls {
         };
         let read = |path: &Path| {
             let certificates = CertificateDer::pem_file_iter(path).map_err(error(path))?;
-            certificates.collect::<Result<Vec<_>, _>>().map_err(error(path))
+            let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(error(path))?;
+            if certificates.is_empty() { Err(TlsError::NoCertificate(path.into())) } else { Ok(certificates) }
         };
         let mut store = RootCertStore::empty();
         match roots {
@@ -108,7 +130,8 @@ impl Tls {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => {
                 let private = PrivateKeyDer::from_pem_file(key).map_err(error(key))?;
-                config.with_client_auth_cert(read(certificate)?, private)?
+                let pair = |source| TlsError::Pair { certificate: certificate.into(), key: key.into(), source };
+                config.with_client_auth_cert(read(certificate)?, private).map_err(pair)?
             }
         };
         Ok(Self(Arc::new(config)))
@@ -161,7 +184,8 @@ impl Connection {
             socket.set_nodelay(true)?;
             let octets: Box<dyn Octets> = if address.tls {
                 let name = ServerName::try_from(address.host.clone()).map_err(|_| TlsError::Host(address.host.clone()))?;
-                Box::new(TlsConnector::from(tls.0.clone()).connect(name, socket).await?)
+                let handshake = TlsConnector::from(tls.0.clone()).connect(name, socket).await;
+                Box::new(handshake.map_err(|source| TlsError::Handshake { address: address.clone(), source })?)
             } else {
                 Box::new(socket)
             };
@@ -170,7 +194,13 @@ impl Connection {
         let octets = timeout(CONNECT, open).await.map_err(|_| Error::Silent(CONNECT))??;
         let mut connection =
             Self { address: address.clone(), octets, input: BytesMut::new(), codec: ClientCodec::default(), received: Arc::default() };
-        let greeting = connection.response().await?;
+        let greeting = connection.response().await.map_err(|error| match error {
+            Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !address.tls => {
+                let why = "the connection was closed before a greeting; does this port want TLS (nntps://)?";
+                Error::Io(std::io::Error::new(error.kind(), why))
+            }
+            error => error,
+        })?;
         match greeting.code {
             code::READY | code::READY_NO_POSTING => Ok(connection),
             _ => Err(Error::Refused(greeting)),

@@ -1,6 +1,6 @@
 //! A device: asks, or is told, with one cursor, and believes nobody.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_stream::stream;
 use futures_core::Stream;
@@ -19,7 +19,7 @@ use crate::{
     Connection, Error, Monitor, Source, State,
     limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
     poll::{Asked, refused},
-    source::pauses,
+    source::{pauses, warn_of_critical},
 };
 
 /// Where a channel begins for a device that knows nothing of it yet.
@@ -60,8 +60,8 @@ pub struct Device {
     pub(crate) quorum: usize,
     pub(crate) profile: Profile,
     by_hand: bool,
-    /// What was returned, and is noted as delivered when the application says so.
-    returned: Vec<(Channel, Head)>,
+    /// The last of each channel that was returned; it is noted as delivered when the application says so.
+    pub(crate) returned: BTreeMap<Channel, Head>,
 }
 
 impl Device {
@@ -97,7 +97,7 @@ impl Device {
             quorum: 1,
             profile: Profile::default(),
             by_hand: false,
-            returned: Vec::new(),
+            returned: BTreeMap::new(),
         })
     }
 
@@ -180,12 +180,21 @@ impl Device {
     /// The trust in force, brought up to date first.
     ///
     /// # Errors
-    /// If the broker that is first now cannot be used.
+    /// If no broker can be used.
     pub async fn trust(&mut self) -> Result<&Trust, Error> {
         let ask = self.pace.ask;
-        let connection = timeout(ask, self.connect()).await.unwrap_or(Err(Error::Silent(ask)))?;
-        self.connection = Some(connection);
-        self.trusted()
+        let mut failed = Error::NoBroker;
+        for _ in 0..self.source.brokers.len() {
+            match timeout(ask, self.connect()).await.unwrap_or(Err(Error::Silent(ask))) {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    return self.trusted();
+                }
+                Err(source) => failed = Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) },
+            }
+            self.source.turn();
+        }
+        Err(failed)
     }
 
     /// Asks for trust and beats alone, so that [`Device::freshness`] tells how things stand; no cursor moves.
@@ -227,9 +236,13 @@ impl Device {
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
     pub async fn poll(&mut self) -> Result<Vec<Verified<Statement>>, Error> {
+        if !self.by_hand && !self.returned.is_empty() {
+            self.save()?;
+        }
         let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
         let news = self.take_news(news)?;
+        self.returned.extend(news.iter().map(|statement| (statement.channel().clone(), statement.head())));
         if !self.by_hand {
             self.save()?;
         }
@@ -246,9 +259,7 @@ impl Device {
         }
         self.state.note(&news);
         self.state.save()?;
-        let news: Vec<_> = news.into_iter().flat_map(News::into_statements).collect();
-        self.returned.extend(news.iter().map(|statement| (statement.channel().clone(), statement.head())));
-        Ok(news)
+        Ok(news.into_iter().flat_map(News::into_statements).collect())
     }
 
     /// The statements of a channel from a serial on up to the newest, whatever the device knows already; verified, but
@@ -258,7 +269,16 @@ impl Device {
     /// As [`Device::poll`].
     pub async fn history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
         let ask = self.pace.ask;
-        timeout(ask, self.read_history(channel, from)).await.unwrap_or(Err(Error::Silent(ask)))
+        let mut failed = Error::NoBroker;
+        for _ in 0..self.source.brokers.len() {
+            match timeout(ask, self.read_history(channel, from)).await.unwrap_or(Err(Error::Silent(ask))) {
+                Ok(history) => return Ok(history),
+                Err(source) => failed = Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) },
+            }
+            self.connection = None;
+            self.source.turn();
+        }
+        Err(failed)
     }
 
     async fn read_history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
@@ -292,14 +312,17 @@ impl Device {
         stream! {
             let mut waits = pauses();
             loop {
+                // Whoever asks for more has dealt with what was returned.
+                if !self.returned.is_empty() && let Err(error) = self.save() {
+                    yield Err(error);
+                }
                 let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
                 match self.take_news(news) {
                     Err(error) => yield Err(error),
                     Ok(news) => {
-                        let returned = std::mem::take(&mut self.returned);
-                        for (statement, at) in news.into_iter().zip(returned) {
+                        for statement in news {
+                            self.returned.insert(statement.channel().clone(), statement.head());
                             yield Ok(statement);
-                            self.returned.push(at);
                             if let Err(error) = self.save() {
                                 yield Err(error);
                             }
@@ -329,9 +352,8 @@ impl Device {
                                 }
                                 Ok(Some(Told::Statement(statement))) => {
                                     told_something = true;
-                                    let at = (statement.channel().clone(), statement.head());
+                                    self.returned.insert(statement.channel().clone(), statement.head());
                                     yield Ok(*statement);
-                                    self.returned.push(at);
                                     if let Err(error) = self.save() {
                                         yield Err(error);
                                     }
@@ -398,10 +420,9 @@ impl Device {
 
     /// How long the channels are current without a further beat; then other brokers are asked (attacks 17 and 18).
     fn until_stale(&self) -> Duration {
-        let now = self.state.time();
         let with_beats = self.channels.iter().filter(|channel| self.state.view().promises_beats(channel));
         let left = with_beats.map(|channel| match self.state.freshness(channel) {
-            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(now.seconds())),
+            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(self.state.time(channel).seconds())),
             _ => jitter(self.pace.poll),
         });
         left.min().unwrap_or(self.pace.audit)
@@ -414,9 +435,12 @@ impl Device {
             let (channel, serial) = (statement.channel().clone(), statement.serial());
             if channel == self.source.anchor().namespace.trust_log() {
                 if serial > self.trusted()?.serial() {
-                    let taken = self.state.change(|view, now| view.take_trust([statement], now));
-                    taken.map_err(|(serial, source)| refused(&channel, Refusal::Verify { serial, source }))?;
-                    self.state.save()?;
+                    match self.state.change(|view, now| view.take_trust([statement], now)) {
+                        Ok(()) => self.state.save()?,
+                        // We stay with the trust before.
+                        Err((_, VerifyError::Critical { field })) => warn_of_critical(&channel, serial, &field),
+                        Err((serial, source)) => return Err(refused(&channel, Refusal::Verify { serial, source })),
+                    }
                 }
                 continue;
             }
@@ -469,8 +493,10 @@ impl Device {
 fn walk_log(anchor: &Anchor, mut run: Vec<Statement>, now: &Now) -> Result<Vec<Verified<Statement>>, Error> {
     let log = anchor.namespace.trust_log();
     let refused = |(serial, source)| refused(&log, Refusal::Verify { serial, source });
-    let above = run.split_off(run.partition_point(|statement| statement.serial() < anchor.head.serial));
+    let above = run.split_off(run.partition_point(|statement| statement.serial() <= anchor.head.serial));
     let mut all = Trust::verify_below(anchor, run).map_err(refused)?;
+    // The one that the anchor names is the first that gives rights.
+    let above = all.pop().map(Verified::into_inner).into_iter().chain(above);
     let mut walked = tidings_protocol::View::new(anchor.clone());
     for statement in above {
         walked.take_trust([statement], now).map_err(refused)?;

@@ -22,6 +22,9 @@ pub enum Error {
         /// Why it failed.
         source: Box<Error>,
     },
+    /// Credentials or a CA were given, and the broker's address is one of clear text.
+    #[error("credentials or a CA were given, so that statements are posted over TLS only; use nntps:// instead of {0}")]
+    ClearText(Address),
     /// No broker is configured.
     #[error("no broker is configured")]
     NoBroker,
@@ -109,6 +112,18 @@ pub enum Error {
     /// There is no trust log where there must be one.
     #[error("the broker has no trust log {0}; is it provisioned for this namespace?")]
     NoTrustLog(Channel),
+    /// The trust log does not reach the anchor.
+    #[error(
+        "the anchor names trust {anchor}, and the broker has {log} up to {high} only: it is behind, or the anchor is of another log; ask another broker, or take the line that `tidings anchor` prints"
+    )]
+    AnchorAhead {
+        /// The trust log.
+        log: Channel,
+        /// The serial of the anchor.
+        anchor: Serial,
+        /// The last that the broker has.
+        high: u32,
+    },
     /// More is missing than is read at once.
     #[error("{0} is behind by more than can be read at once; start anew from its head")]
     Backlog(Channel),

@@ -3,14 +3,15 @@
 
 use std::{
     fs, io,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes, spki::der::pem::LineEnding};
 pub use tidings_protocol::{PublicKey, SigningKey};
 use zeroize::Zeroizing;
+
+use crate::file;
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +83,7 @@ pub fn write_private(path: &Path, key: &SigningKey, passphrase: Option<&str>) ->
         Some(passphrase) => pair.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
     };
     let pem = pem.map_err(|e| error(io::Error::other(e)))?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
-    file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(error)
+    file::create(path, pem.as_bytes(), 0o600).map_err(error)
 }
 
 /// Reads a private key; `ask` is called for the passphrase if it has one.
@@ -98,7 +98,9 @@ pub fn read_private(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<Stri
         return Err(KeyFileError::Content { path: path.into(), expected: "private key", reason });
     }
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    // What systemd hands to a service is nobody else's: its mode shows the mask of an access list, not a group.
+    let handed = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.starts_with(directory));
+    if mode & if handed { 0o037 } else { 0o077 } != 0 {
         return Err(KeyFileError::Exposed { path: path.into(), mode });
     }
     if is_encrypted(&pem) {
@@ -110,8 +112,23 @@ pub fn read_private(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<Stri
     SigningKey::from_pkcs8_pem(&pem).map_err(|e| KeyFileError::Content {
         path: path.into(),
         expected: "Ed25519 private key as PKCS#8 PEM",
-        reason: e.to_string(),
+        reason: what_it_is(&pem).map_or_else(|| e.to_string(), str::to_owned),
     })
+}
+
+/// What a file is that holds no key of ours; none of it is quoted, since it may be secret.
+fn what_it_is(text: &str) -> Option<&'static str> {
+    let known = [
+        ("BEGIN OPENSSH PRIVATE KEY", "it is a key of OpenSSH"),
+        ("BEGIN RSA PRIVATE KEY", "it is an RSA key"),
+        ("BEGIN EC PRIVATE KEY", "it is a key of another curve"),
+        ("BEGIN CERTIFICATE", "it is a certificate"),
+        ("BEGIN PUBLIC KEY", "it is a public key as PEM; `tidings key show` of the private half prints the line that is wanted"),
+        ("BEGIN PGP", "it is a key of OpenPGP"),
+        ("untrusted comment:", "it is a file of minisign or signify"),
+        ("ssh-ed25519 ", "it is a public key of OpenSSH"),
+    ];
+    known.into_iter().find(|(mark, _)| text.contains(mark)).map(|(_, what)| what)
 }
 
 fn is_encrypted(pem: &str) -> bool {
@@ -132,13 +149,14 @@ pub fn no_passphrase() -> io::Result<Zeroizing<String>> {
 /// If the file holds neither.
 pub fn read_public(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<String>>) -> Result<PublicKey, KeyFileError> {
     let text = Zeroizing::new(fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.into(), source })?);
-    if text.starts_with("-----BEGIN") {
+    if text.contains("PRIVATE KEY-----") {
         return read_private(path, ask).map(|key| PublicKey::of(&key));
     }
-    text.trim().parse().map_err(|e: tidings_protocol::KeyError| KeyFileError::Content {
+    let line = text.trim_start_matches('\u{feff}').trim();
+    line.parse().map_err(|_| KeyFileError::Content {
         path: path.into(),
         expected: "public key",
-        reason: e.to_string(),
+        reason: what_it_is(&text).unwrap_or("expected one line, `ed25519:` and 43 characters of unpadded base64url").into(),
     })
 }
 
@@ -162,6 +180,19 @@ mod tests {
         assert_eq!(read_private(&secret, || answer("correct horse")).unwrap().to_bytes(), key.to_bytes());
         assert!(matches!(read_private(&secret, || answer("wrong")), Err(KeyFileError::Passphrase { .. })));
         assert!(matches!(read_private(&secret, no_passphrase), Err(KeyFileError::Passphrase { .. })));
+        // What stands before the block, or is something else, is never quoted.
+        let odd = dir.path().join("odd.key");
+        let pem = fs::read_to_string(&path).unwrap();
+        fs::write(&odd, format!("\u{feff}\nBag Attributes\r\n{pem}")).unwrap();
+        fs::set_permissions(&odd, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read_public(&odd, no_passphrase).unwrap(), PublicKey::of(&key));
+        let secret = "untrusted comment: minisign encrypted secret key\nRWRTY0IyTheSecret\n";
+        fs::write(&odd, secret).unwrap();
+        let said = read_public(&odd, no_passphrase).unwrap_err().to_string();
+        assert!(said.contains("it is a file of minisign") && !said.contains("TheSecret"), "{said}");
+        fs::write(&odd, "RWRTY0IyTheSecret\n").unwrap();
+        let said = read_public(&odd, no_passphrase).unwrap_err().to_string();
+        assert!(said.contains("expected one line") && !said.contains("TheSecret"), "{said}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(read_private(&path, no_passphrase), Err(KeyFileError::Exposed { mode: 0o644, .. })));
     }

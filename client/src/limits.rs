@@ -36,5 +36,9 @@ pub const STATE_OCTETS: u64 = 64 * 1024 * 1024;
 pub const BUNDLE_OCTETS: u64 = 64 * 1024 * 1024;
 /// How long looking at one of several brokers may take, twice: for its trust, and for its heads.
 pub const LOOK: Duration = Duration::from_secs(60);
+/// How long a program waits for another one that publishes to the same channel on this machine.
+pub const OUTBOX_LOCK: Duration = Duration::from_secs(30);
+/// Places of a channel for which a machine remembers what it has signed.
+pub const SIGNED: usize = 256;
 /// When brokers that could not decide about a slot are asked again.
 pub const SLOT_AGAIN: Duration = Duration::from_secs(2);

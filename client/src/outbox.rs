@@ -6,14 +6,18 @@
 
 use std::{
     fs, io,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use tidings_protocol::{Channel, Digest, Namespace, Statement, log, log::Place};
+use tidings_protocol::{Channel, Digest, Namespace, Serial, Statement, log, log::Place, trust::Trust};
+use tokio::time::{Instant, sleep};
 
-use crate::{PublishError, Publisher};
+use crate::{PublishError, Publisher, file, limits::OUTBOX_LOCK};
+
+/// How often a lock that another program holds is looked at.
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
 
 const MAGIC: &str = "tidings-outbox 1";
 
@@ -62,7 +66,10 @@ pub enum OutboxError {
     },
     /// Something is waiting already.
     #[error("{0} in the outbox waits to be published; nothing else is signed for {1} before (`tidings outbox` shows it)")]
-    Waiting(tidings_protocol::Serial, Channel),
+    Waiting(Serial, Channel),
+    /// Another program publishes to the channel.
+    #[error("another program on this machine publishes to {0} and has not finished")]
+    InUse(Channel),
 }
 
 /// What became of the statement that was waiting for a channel.
@@ -72,6 +79,16 @@ pub enum Settled {
     Published(Statement),
     /// Another statement has its place, or trust cannot take it any more: it was dropped. What the broker said.
     Dropped(Statement, String),
+}
+
+/// Makes a directory that its owner alone may look into.
+pub(crate) fn make(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Held while a program publishes to a channel.
+pub struct OutboxLock {
+    _file: fs::File,
 }
 
 /// A directory of signed statements that have not been acknowledged yet.
@@ -89,8 +106,7 @@ impl Outbox {
     /// If the directory cannot be made.
     pub fn open(directory: impl Into<PathBuf>, namespace: &Namespace) -> Result<Self, OutboxError> {
         let directory = directory.into();
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        made.map_err(|source| OutboxError::Io { what: "make", path: directory.clone(), source })?;
+        make(&directory).map_err(|source| OutboxError::Io { what: "make", path: directory.clone(), source })?;
         let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
         let machine = Digest::of(format!("tidings outbox\n{}", id.trim()).as_bytes()).to_string();
         Ok(Self { directory, namespace: namespace.clone(), machine })
@@ -117,13 +133,28 @@ impl Outbox {
         }
         let path = self.path(channel);
         let error = |source| OutboxError::Io { what: "write", path: path.clone(), source };
-        let new = path.with_extension("new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(error)?;
-        let head = format!("{MAGIC} {} {}\n", self.machine, Digest::of(statement.octets()));
-        file.write_all(head.as_bytes()).and_then(|()| file.write_all(statement.octets())).map_err(error)?;
-        file.sync_all().map_err(error)?;
-        fs::rename(&new, &path).map_err(error)?;
-        self.sync(&path)
+        let mut octets = format!("{MAGIC} {} {}\n", self.machine, Digest::of(statement.octets())).into_bytes();
+        octets.extend_from_slice(statement.octets());
+        file::replace(&path, &octets, 0o600).map_err(error)
+    }
+
+    /// Keeps other programs of this machine from publishing to a channel until the lock is dropped; waits for one that does.
+    ///
+    /// # Errors
+    /// If another one does not finish.
+    pub async fn lock(&self, channel: &Channel) -> Result<OutboxLock, OutboxError> {
+        let path = self.directory.join(format!("{channel}.lock"));
+        let error = |source| OutboxError::Io { what: "lock", path: path.clone(), source };
+        let lock = fs::File::options().create(true).append(true).open(&path).map_err(error)?;
+        let until = Instant::now() + OUTBOX_LOCK;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(OutboxLock { _file: lock }),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => sleep(LOCK_AGAIN).await,
+                Err(fs::TryLockError::WouldBlock) => return Err(OutboxError::InUse(channel.clone())),
+                Err(fs::TryLockError::Error(source)) => return Err(error(source)),
+            }
+        }
     }
 
     fn sync(&self, path: &Path) -> Result<(), OutboxError> {
@@ -241,7 +272,12 @@ impl Publisher {
             return Ok(self.trust().is_some_and(|trust| log::place(Some(trust.head()), statement) != Place::Next));
         }
         let newest = self.newest(statement.channel()).await?;
-        Ok(newest.is_some_and(|newest| newest.serial() >= statement.serial()))
+        let Some(newest) = newest else { return Ok(false) };
+        let Some(before) = statement.predecessor() else { return Ok(true) };
+        // What it follows was filed away under a later trust: its place is free again, and it can never be taken.
+        let later_trust = statement.trust() < self.trust().map(Trust::serial);
+        let filed_away = newest.serial() < before.serial && later_trust;
+        Ok(newest.serial() >= statement.serial() || newest.serial() == before.serial && newest.id() != before.id || filed_away)
     }
 }
 
@@ -271,7 +307,7 @@ mod tests {
         outbox.put(&one).unwrap();
         assert_eq!(outbox.waiting(&channel).unwrap().as_ref(), Some(&one));
         assert!(matches!(outbox.put(&statement("2")), Err(OutboxError::Waiting(..))));
-        assert_eq!(outbox.channels().unwrap(), [channel.clone()]);
+        assert_eq!(outbox.channels().unwrap(), std::slice::from_ref(&channel));
         outbox.remove(&channel).unwrap();
         outbox.put(&statement("2")).unwrap();
     }

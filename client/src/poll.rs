@@ -31,7 +31,13 @@ impl Asked {
     /// What a device will know of a channel when it has taken note of everything so far.
     fn ahead(&self, view: &View, channel: &Channel, now: &Now) -> View {
         let mut ahead = view.of(channel);
-        self.news.iter().filter(|news| news.channel() == channel).for_each(|news| ahead.note(news, now));
+        for news in self.news.iter().filter(|news| news.channel() == channel) {
+            ahead.note(news, now);
+            // What one broker has brought, another need not bring again.
+            if let Some(last) = news.statements().last() {
+                ahead.note_delivered(channel, last.head());
+            }
+        }
         ahead
     }
 
@@ -42,7 +48,7 @@ impl Asked {
 }
 
 /// What one broker has of one channel.
-enum Answer {
+pub(crate) enum Answer {
     News(News),
     /// Nothing, and no lie: it does not have the channel, or is behind.
     Nothing,
@@ -54,7 +60,7 @@ impl Device {
     /// Asks brokers in turn until nothing more is to be expected of the others. The cursors stay where they are.
     ///
     /// A channel is done with when a live beat names its head, or, in a namespace without beats, when one broker has
-    /// answered. A hole in the log is taken for expired only if no broker can fill it ([6-2]).
+    /// answered. A hole in the log is taken for expired only if no broker can fill it ([2-13]).
     pub(crate) async fn ask_brokers(&mut self) -> Asked {
         let mut asked = Asked { trust: self.state.trust().map(Trust::serial), ..Asked::default() };
         let channels = self.channels.clone();
@@ -183,9 +189,16 @@ impl Device {
             Err(Error::Fork(fork)) => {
                 self.state.change(|view, now| view.note_fork((*fork).clone(), now));
                 self.state.save()?;
-                waiting.retain(|c| *c != channel);
                 asked.answered.insert(channel.clone());
-                asked.fail(&channel, Error::Fork(fork));
+                // A live beat decides: the one that is known already, or one that this broker is hiding.
+                if self.state.view().fork(&channel).is_some() {
+                    asked.fail(&channel, Error::Fork(fork));
+                } else {
+                    tracing::warn!(%channel, theirs = %fork.theirs.id(), "this broker has the branch that the live beat does not name");
+                }
+                if self.is_done(asked, &channel) {
+                    waiting.retain(|c| *c != channel);
+                }
             }
             // What is wrong with one channel keeps nothing back from another.
             Err(error @ (Error::Verify { .. } | Error::Missing { .. } | Error::Backlog(_))) => {
@@ -199,14 +212,15 @@ impl Device {
         Ok(())
     }
 
-    /// Whether no other broker has to be asked for a channel (attack 17).
+    /// Whether no other broker has to be asked for a channel (attack 17): a live beat names its head; or there are no beats, and it
+    /// does not wait for what a checkpoint names.
     fn is_done(&self, asked: &Asked, channel: &Channel) -> bool {
-        let view = self.state.view();
-        let now = self.state.now();
-        !view.promises_beats(channel) || asked.ahead(view, channel, &now).freshness(channel, &now).is_current()
+        let (view, now) = (self.state.view(), self.state.now());
+        let ahead = asked.ahead(view, channel, &now);
+        if view.promises_beats(channel) { ahead.freshness(channel, &now).is_current() } else { ahead.restart(channel).is_none() }
     }
 
-    async fn ask_channel(
+    pub(crate) async fn ask_channel(
         &mut self,
         connection: &mut Connection,
         channel: &Channel,
@@ -214,7 +228,11 @@ impl Device {
         accept_gaps: bool,
     ) -> Result<Answer, Error> {
         let now = self.state.now();
-        let view = asked.ahead(self.state.view(), channel, &now);
+        let mut view = asked.ahead(self.state.view(), channel, &now);
+        if let Some(head) = self.returned.get(channel) {
+            // What was returned comes again in the next life of this program, not in this one.
+            view.note_delivered(channel, *head);
+        }
         let known = view.head(channel);
         // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
         let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(Answer::Nothing) };
@@ -242,6 +260,14 @@ impl Device {
             if from < group.low {
                 if !accept_gaps {
                     return Ok(Answer::Gap);
+                }
+                let settled = view.trust().and_then(|trust| trust.checkpoint(channel).head());
+                if let Some(missing) = settled.filter(|settled| view.restart(channel).is_some() && settled.serial.number() < group.low) {
+                    // A hole above a checkpoint is accepted only with the checkpoint itself.
+                    let id = MessageId { channel: channel.clone(), serial: missing.serial, id: missing.id };
+                    if connection.fetch([id]).await?.into_iter().flatten().all(|found| found.statement.head() != missing) {
+                        return Ok(Answer::Gap);
+                    }
                 }
                 tracing::warn!(%channel, from, low = group.low, "what lies between is not to be had from any broker that could be asked");
                 (from, gap) = (group.low, true);

@@ -1,7 +1,7 @@
 //! The publisher's half: reads the head first, then offers a signed statement.
 
 use tidings_protocol::{
-    Channel, Head, Statement, Verified, View,
+    Channel, Head, Serial, Statement, Verified, View,
     log::{self, Place},
     nntp::{LostRace, Response, code},
     trust::Trust,
@@ -11,11 +11,12 @@ use tidings_protocol::{
 use tokio::time::timeout;
 
 use crate::{
-    Connection, Error, OutboxError, Source, State,
+    Address, Connection, Error, OutboxError, Source, State,
     limits::{ASK, BACKLOG_OCTETS},
     poll::refused,
     source::walk_trust,
     survey,
+    survey::list,
 };
 
 /// Why a statement was not published.
@@ -71,10 +72,10 @@ impl Publisher {
     }
 
     async fn connect_one(source: &Source) -> Result<(Connection, State), Error> {
-        let mut connection = source.connect().await?;
+        let mut connection = source.connect_to_post().await?;
         let mut state = State::ephemeral(source.anchor());
         match walk_trust(&mut connection, &mut state).await {
-            Ok(()) | Err(Error::NoTrustLog(_)) => Ok((connection, state)),
+            Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => Ok((connection, state)),
             Err(error) => Err(error),
         }
     }
@@ -98,6 +99,51 @@ impl Publisher {
         let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
         let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
         Ok(trust.verify_run(channel, run).map_err(refused)?.statements.pop())
+    }
+
+    /// The broker.
+    pub fn address(&self) -> &Address {
+        self.connection.address()
+    }
+
+    /// Everything that the origin has of a channel from a serial on, verified, oldest first; and the lowest serial that it has.
+    ///
+    /// # Errors
+    /// If the broker cannot be used, or its head is not proven.
+    pub async fn log(&mut self, channel: &Channel, from: Serial) -> Result<(Vec<Verified<Statement>>, u32), Error> {
+        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok((Vec::new(), 1)) };
+        let from = from.number().max(group.low);
+        let run = self.connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+        let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
+        let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
+        Ok((trust.verify_run(channel, run).map_err(refused)?.statements, group.low))
+    }
+
+    /// The lowest serial that the origin has of a channel.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn low(&mut self, channel: &Channel) -> Result<Option<u32>, Error> {
+        Ok(self.connection.group(channel, None).await?.map(|(group, _)| group.low))
+    }
+
+    /// The channels that the origin has in the namespace.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn channels(&mut self) -> Result<Vec<Channel>, Error> {
+        Ok(list(&mut self.connection, &self.source).await?.into_iter().map(|(channel, _)| channel).collect())
+    }
+
+    /// The newest beat of a channel, if the trust in force proves it: the next one names its channels first.
+    ///
+    /// # Errors
+    /// If the broker cannot be used.
+    pub async fn beat(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+        match self.newest(channel).await {
+            Err(Error::Verify { .. }) => Ok(None),
+            newest => newest,
+        }
     }
 
     /// Serial and id of the newest beat of a channel, signed by those who may sign beats there, or might once: what the next
@@ -166,16 +212,20 @@ impl Publisher {
     pub async fn publish(&mut self, statement: &Statement) -> Result<Published, PublishError> {
         let trust_log = self.source.anchor().namespace.trust_log();
         if *statement.channel() == trust_log {
-            let head = self.trust().map(Trust::head);
-            if log::place(head, statement) != Place::Next && head != Some(statement.head()) {
-                return Err(PublishError::LostRace(head));
+            // Without one in force, the broker knows what it begins with.
+            let fits = |head| log::place(Some(head), statement) == Place::Next || head == statement.head();
+            if let Some(head) = self.trust().map(Trust::head).filter(|head| !fits(*head)) {
+                return Err(PublishError::LostRace(Some(head)));
             }
         }
         let response = self.connection.post(statement).await?;
         match response.code {
             code::POSTED => {
                 if *statement.channel() == trust_log {
-                    walk_trust(&mut self.connection, &mut self.state).await?;
+                    match walk_trust(&mut self.connection, &mut self.state).await {
+                        Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Ok(Published { response })
             }

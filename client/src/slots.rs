@@ -1,4 +1,4 @@
-//! Slots: asking whether this machine may go down (spec section 8.9).
+//! Slots: asking whether this machine may go down (spec part 6).
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ impl Slots {
         self.ask(group, &format!("XSLOT CLEAR {group} {node}")).await.map(drop)
     }
 
-    /// Who is down, who waits, who has failed: a line each, as spec section 8.9 has them.
+    /// Who is down, who waits, who has failed: a line each, as spec part 6 has them.
     ///
     /// # Errors
     /// [`SlotError`].

@@ -8,7 +8,7 @@ use std::{
     },
     time::Duration,
 };
-use tidings_protocol::{Anchor, Channel, verify::VerifyError};
+use tidings_protocol::{Anchor, Channel, Serial, verify::VerifyError};
 use tokio::time::timeout;
 
 use crate::{
@@ -23,6 +23,8 @@ pub struct Source {
     pub(crate) anchor: Anchor,
     tls: Tls,
     account: Option<(String, String)>,
+    /// Whether certificates, a key or a password were given: then statements are posted over TLS only.
+    secured: bool,
     /// The broker that is asked first: the last that could be used.
     pub(crate) first: usize,
     received: Arc<AtomicU64>,
@@ -38,19 +40,27 @@ impl Source {
         if brokers.is_empty() {
             return Err(Error::NoBroker);
         }
-        Ok(Self { brokers, anchor: anchor.parse()?, tls: Tls::system()?, account: None, first: 0, received: Arc::default() })
+        Ok(Self {
+            brokers,
+            anchor: anchor.parse()?,
+            tls: Tls::system()?,
+            account: None,
+            secured: false,
+            first: 0,
+            received: Arc::default(),
+        })
     }
 
     /// The same with other roots for TLS.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
-        Self { tls, ..self }
+        Self { tls, secured: true, ..self }
     }
 
     /// The same with a name and a password, which brokers get over TLS only: for channels that not everybody may read.
     #[must_use]
     pub fn with_account(self, user: &str, password: &str) -> Self {
-        Self { account: Some((user.into(), password.into())), ..self }
+        Self { account: Some((user.into(), password.into())), secured: true, ..self }
     }
 
     #[cfg(feature = "bench")]
@@ -74,6 +84,17 @@ impl Source {
     /// If it cannot be used.
     pub async fn connect(&self) -> Result<Connection, Error> {
         self.open(self.address()).await
+    }
+
+    /// As [`Source::connect`], to post statements.
+    ///
+    /// # Errors
+    /// Also if credentials or a CA were given, and the connection would be in clear text.
+    pub(crate) async fn connect_to_post(&self) -> Result<Connection, Error> {
+        if self.secured && !self.address().tls {
+            return Err(Error::ClearText(self.address().clone()));
+        }
+        self.connect().await
     }
 
     /// Asks brokers in turn, the last good one first, until one has an answer; each for so long.
@@ -155,11 +176,15 @@ pub(crate) async fn walk_trust(connection: &mut Connection, state: &mut State) -
     match walked {
         // We stay with the trust before.
         Err(Error::Verify { serial, source: VerifyError::Critical { field }, .. }) if state.trust().is_some() => {
-            tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
+            warn_of_critical(&log, serial, &field);
             Ok(())
         }
         walked => walked.map(drop),
     }
+}
+
+pub(crate) fn warn_of_critical(log: &Channel, serial: Serial, field: &str) {
+    tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
 }
 
 async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, high: u32) -> Result<u32, Error> {
@@ -173,7 +198,7 @@ async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, hig
         state.change(|view, now| view.take_trust(chunk, now)).map_err(refused)?;
         from = until + 1;
     }
-    state.trust().map(|_| from - first).ok_or_else(|| Error::NoTrustLog(log.clone()))
+    state.trust().map(|_| from - first).ok_or_else(|| Error::AnchorAhead { log: log.clone(), anchor: state.anchor().head.serial, high })
 }
 
 #[cfg(test)]

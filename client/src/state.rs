@@ -5,8 +5,8 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use tidings_protocol::{
     view::{Fork, Known, Moment, News, Now, Withdrawal, freshness::Freshness},
 };
 
-use crate::{Clock, limits::STATE_OCTETS};
+use crate::{Clock, file, limits::STATE_OCTETS};
 
 const MAGIC: &str = "tidings-state 3";
 /// Of version 0.1, whose rules were others.
@@ -111,7 +111,8 @@ struct FileChannel {
     delivered: Option<String>,
     /// The release that was applied last.
     applied: Option<String>,
-    /// Withdrawals, each with the trust that has proven it by links, or `-`.
+    /// The serial that the machine's image came with.
+    came_with: Option<String>,
     #[serde(default)]
     withdrawal: Vec<FileWithdrawal>,
     /// The evidence of a fork that nothing has decided.
@@ -121,8 +122,10 @@ struct FileChannel {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileWithdrawal {
-    statement: String,
-    linked_under: Option<String>,
+    release: String,
+    by: String,
+    reason: String,
+    read: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -149,14 +152,20 @@ fn read_head(text: &str) -> Result<Head, String> {
 }
 
 fn write_moment(moment: &Moment) -> String {
-    format!("{} {} {:016x}", moment.time, moment.monotonic, moment.boot)
+    let clock = moment.clock.map_or("-".into(), |clock| clock.to_string());
+    format!("{} {clock} {} {:016x}", moment.time, moment.monotonic, moment.boot)
 }
 
 fn read_moment(text: &str) -> Result<Moment, String> {
     let moment = || {
         let mut parts = text.split(' ');
-        let (time, monotonic, boot) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
-        Some(Moment { time, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
+        let time = parts.next()?.parse().ok()?;
+        let clock = match parts.next()? {
+            "-" => None,
+            clock => Some(clock.parse().ok()?),
+        };
+        let (monotonic, boot) = (parts.next()?.parse().ok()?, parts.next()?);
+        Some(Moment { time, clock, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
     };
     moment().ok_or_else(|| format!("{text:?} is no moment"))
 }
@@ -164,8 +173,10 @@ fn read_moment(text: &str) -> Result<Moment, String> {
 impl FileChannel {
     fn write(channel: &Channel, known: &Known) -> Self {
         let withdrawal = |kept: &Withdrawal| FileWithdrawal {
-            statement: text(&kept.by),
-            linked_under: kept.linked_under.map(|serial| serial.to_string()),
+            release: kept.release.to_string(),
+            by: kept.by.to_string(),
+            reason: kept.reason.clone(),
+            read: kept.read,
         };
         Self {
             name: channel.to_string(),
@@ -175,6 +186,7 @@ impl FileChannel {
             settled: known.settled.map(|head| head.to_string()),
             delivered: known.delivered.map(|head| head.to_string()),
             applied: known.applied.as_ref().map(text),
+            came_with: known.came_with.map(|serial| serial.to_string()),
             withdrawal: known.withdrawals.iter().map(withdrawal).collect(),
             fork: known.fork.as_ref().map(|fork| FileFork {
                 ours: text(&fork.ours),
@@ -197,9 +209,8 @@ impl FileChannel {
             Ok::<_, String>(Fork { ours: read_statement(&fork.ours)?, theirs, above: branch })
         });
         let withdrawal = |kept: FileWithdrawal| {
-            let by = read_statement(&kept.statement)?;
-            let linked_under = kept.linked_under.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?;
-            Withdrawal::of(by, linked_under).ok_or_else(|| "what is kept as a withdrawal is none".to_owned())
+            let by = kept.by.parse::<Serial>().map_err(|e| e.to_string())?;
+            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason, read: kept.read })
         };
         let head = |text: Option<String>| text.as_deref().map(read_head).transpose();
         let known = Known {
@@ -209,6 +220,7 @@ impl FileChannel {
             fork: fork.transpose()?,
             withdrawals: self.withdrawal.into_iter().map(withdrawal).collect::<Result<_, _>>()?,
             applied,
+            came_with: self.came_with.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?,
             delivered: head(self.delivered)?,
         };
         Ok((channel, known))
@@ -220,6 +232,8 @@ pub struct State {
     path: Option<PathBuf>,
     /// Held as long as the state is in use, so that two devices do not take each other back.
     _lock: Option<fs::File>,
+    /// The SHA-256 of what the file has, if this process has read or written it.
+    written: Option<Digest>,
     view: View,
     clock: Clock,
     shared: Arc<ArcSwap<View>>,
@@ -247,7 +261,7 @@ impl State {
     fn new(anchor: &Anchor) -> Self {
         let view = View::new(anchor.clone());
         let shared = Arc::new(ArcSwap::from_pointee(view.clone()));
-        Self { path: None, _lock: None, view, clock: Clock::system(), shared }
+        Self { path: None, _lock: None, written: None, view, clock: Clock::system(), shared }
     }
 
     /// A state that ends with the process.
@@ -270,22 +284,24 @@ impl State {
         let mut name = path.clone().into_os_string();
         name.push(".lock");
         let error = |source| StateError::Io { what: "lock", path: path.clone(), source };
-        let lock = fs::File::options().create(true).append(true).open(name).map_err(error)?;
+        let lock = fs::File::options().create(true).append(true).open(&name);
+        // Another user may have been here first; a lock needs no more than a file that can be read.
+        let lock = lock.or_else(|first| fs::File::open(&name).map_err(|_| first)).map_err(error)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(StateError::InUse(path)),
             Err(fs::TryLockError::Error(source)) => return Err(error(source)),
         }
-        Ok(Self { _lock: Some(lock), ..Self::look(path, anchor)? })
+        Ok(Self { _lock: Some(lock), path: Some(path.clone()), ..Self::look(path, anchor)? })
     }
 
-    /// The state in a file as it is now, for somebody who changes nothing.
+    /// The state in a file as it is now, for a program that only looks: what it learns is not kept.
     ///
     /// # Errors
     /// As [`State::open`], but that it may be in use.
     pub fn look(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
         let path = path.into();
-        let mut state = Self { path: Some(path.clone()), ..Self::new(anchor) };
+        let mut state = Self::new(anchor);
         let mut text = String::new();
         let read = fs::File::open(&path).and_then(|file| file.take(STATE_OCTETS).read_to_string(&mut text));
         match read {
@@ -341,9 +357,9 @@ impl State {
     pub fn now(&self) -> Now {
         self.clock.now()
     }
-    /// The time that counts here.
-    pub fn time(&self) -> Timestamp {
-        self.view.time(&self.now())
+    /// The time that counts for a channel.
+    pub fn time(&self, channel: &Channel) -> Timestamp {
+        self.view.time(channel, &self.now())
     }
     /// The state of a channel at this moment.
     pub fn freshness(&self, channel: &Channel) -> Freshness {
@@ -370,17 +386,18 @@ impl State {
         self.change(|view, now| news.into_iter().for_each(|news| view.note(news, now)));
     }
 
-    /// Writes the file: a new one beside the old one, made durable, takes its place.
-    pub fn save(&self) -> Result<(), StateError> {
+    /// Writes the file, unless it is the same as before: a new one beside the old one, made durable, takes its place.
+    pub fn save(&mut self) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
         let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
         let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;
-        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(directory).map_err(error("write"))?;
-        write!(new, "{MAGIC} {}\n{rest}", Digest::of(rest.as_bytes())).map_err(error("write"))?;
-        new.as_file().sync_all().map_err(error("write"))?;
-        new.persist(path).map_err(|e| error("replace")(e.error))?;
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(error("replace"))
+        let digest = Digest::of(rest.as_bytes());
+        if self.written == Some(digest) {
+            return Ok(());
+        }
+        file::replace(path, format!("{MAGIC} {digest}\n{rest}").as_bytes(), 0o600).map_err(error("write"))?;
+        self.written = Some(digest);
+        Ok(())
     }
 }
 

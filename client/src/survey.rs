@@ -89,7 +89,7 @@ pub async fn survey(source: &Source, channels: &[Channel]) -> Survey {
 async fn walk(source: &Source, state: &mut State) -> Result<Connection, Error> {
     let mut connection = source.connect().await?;
     match walk_trust(&mut connection, state).await {
-        Ok(()) | Err(Error::NoTrustLog(_)) => Ok(connection),
+        Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => Ok(connection),
         Err(error) => Err(error),
     }
 }
@@ -158,7 +158,7 @@ async fn newest(connection: &mut Connection, state: &mut State, channel: &Channe
 }
 
 /// The channels of the namespace that a broker has, but for trust logs and beats, and their last serials.
-async fn list(connection: &mut Connection, source: &Source) -> Result<Vec<(Channel, u32)>, Error> {
+pub(crate) async fn list(connection: &mut Connection, source: &Source) -> Result<Vec<(Channel, u32)>, Error> {
     let namespace = &source.anchor().namespace;
     let listing = connection.listing(&format!("LIST ACTIVE {namespace}.*"), code::LIST).await?;
     let entry = |line: &str| {

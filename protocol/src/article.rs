@@ -1,4 +1,4 @@
-//! The envelope: an article whose body is a statement and whose headers follow from it (spec section 7).
+//! The envelope: an article whose body is a statement and whose headers follow from it (spec part 4).
 
 use alloc::{
     string::{String, ToString},
@@ -112,7 +112,7 @@ pub fn header(statement: &Statement, path: &str, name: &str) -> Option<String> {
     })
 }
 
-/// [7-1]: the article that carries a statement.
+/// [4-1]: the article that carries a statement.
 pub fn render(statement: &Statement, path: &str) -> Rendered {
     let mut octets = Vec::with_capacity(statement.octets().len() + 1024);
     for name in HEADERS {
@@ -130,7 +130,7 @@ pub fn render(statement: &Statement, path: &str) -> Rendered {
     Rendered { octets, headers, lines }
 }
 
-/// [7-2]: reads an article whose lines end with LF. Headers are not believed: those that name the statement must agree with
+/// [4-2]: reads an article whose lines end with LF. Headers are not believed: those that name the statement must agree with
 /// it, `Path` is taken as a hint, all others are ignored (attacks 1, 34, 38).
 ///
 /// # Errors

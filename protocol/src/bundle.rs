@@ -1,4 +1,4 @@
-//! Several statements in one file, one after the other (spec section 3.4).
+//! Several statements in one file, one after the other (spec part 5).
 //!
 //! Every statement begins with its `Tidings` line and no other line may, so that `cat` makes bundles and nothing has to
 //! stand between.

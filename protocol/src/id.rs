@@ -1,4 +1,4 @@
-//! Serials, statement ids, heads and message-ids (spec sections 2 and 7).
+//! Serials, statement ids, heads and message-ids (spec part 1 and 7).
 
 use alloc::string::String;
 use core::{fmt, str::FromStr};

@@ -1,4 +1,4 @@
-//! Ed25519 public keys and signatures as text (spec section 2.6).
+//! Ed25519 public keys and signatures as text (spec part 1).
 
 use alloc::string::String;
 use core::{fmt, str::FromStr};
@@ -100,7 +100,7 @@ impl Signature {
     pub(crate) fn make(key: &SigningKey, signed_part: &[u8]) -> Self {
         Self { key: PublicKey::of(key), octets: key.sign(signed_part).to_bytes() }
     }
-    /// Whether this signature holds over a signed part, by the strict rules [2.6-2]. `key` must be that of [`Signature::key`],
+    /// Whether this signature holds over a signed part, by the strict rules [1-6]. `key` must be that of [`Signature::key`],
     /// and was refused already if it is of small order.
     ///
     /// The same as `verify_strict`, which takes the point R apart to see its order. `verify` computes R and compares octets, so

@@ -1,8 +1,8 @@
 //! Statements, trust, logs and the NNTP profile of Tidings, as pure functions of octets and time.
 //!
 //! ```text
-//! octets → statement → Verified<Statement> → log → View    (spec sections 3, 5, 6)
-//!                  ↘ article ↔ nntp                        (spec sections 7, 8)
+//! octets → statement → Verified<Statement> → log → View    (spec part 1, 5, 6)
+//!                  ↘ article ↔ nntp                        (spec part 4, 8)
 //! ```
 //!
 //! Nothing here opens a socket or a file, reads a clock or draws a random number. Without the default

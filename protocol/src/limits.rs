@@ -1,4 +1,4 @@
-//! Every limit of the protocol, with its name and its unit (spec section 10).
+//! Every limit of the protocol, with its name and its unit (spec part 8).
 //!
 //! The specification prints [`ALL`] as a table, and a test compares the two.
 

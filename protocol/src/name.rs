@@ -1,4 +1,4 @@
-//! Names: channels, namespaces, role patterns, and the anchor that provisions a device (spec section 2).
+//! Names: channels, namespaces, role patterns, and the anchor that provisions a device (spec part 1).
 
 use alloc::{boxed::Box, string::String};
 use core::{borrow::Borrow, fmt, str::FromStr};
@@ -177,7 +177,7 @@ impl Pattern {
             None => *self.0 == *channel.as_str(),
         }
     }
-    /// [1-17]: the channel of the beats that a role with this pattern allows: `*` those in NAMESPACE`.beat`, `P.*` those in P`.beat`,
+    /// [1-14]: the channel of the beats that a role with this pattern allows: `*` those in NAMESPACE`.beat`, `P.*` those in P`.beat`,
     /// P being below the namespace. No other pattern has one.
     pub fn beat_channel(&self, namespace: &Namespace) -> Option<Channel> {
         if &*self.0 == "*" {

@@ -1,4 +1,4 @@
-//! A device's place in a rollout window (spec section 4.1.3).
+//! A device's place in a rollout window (spec part 2).
 
 use sha2::{Digest, Sha256};
 
@@ -7,7 +7,7 @@ use crate::{Channel, StatementId, Timestamp, statement::Rollout};
 /// The label that keeps this hash apart from every other.
 const LABEL: &[u8] = b"tidings rollout 1\n";
 
-/// [4.1.3-1]: when a device may apply a release: `start` plus its share of the window.
+/// [2-30]: when a device may apply a release: `start` plus its share of the window.
 ///
 /// The share is the first 64 bits of SHA-256(label, channel, LF, the *previous* statement's id, LF, identity) over 2^64:
 /// even, new for each release, and fixed before the release was written, so that nobody can be picked (attacks 70 and 71).

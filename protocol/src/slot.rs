@@ -1,4 +1,4 @@
-//! Slots: how many machines of a group may be down at once (spec section 8.9).
+//! Slots: how many machines of a group may be down at once (spec part 6).
 
 use alloc::{borrow::ToOwned, string::String};
 use core::{fmt, str::FromStr};

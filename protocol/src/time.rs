@@ -1,4 +1,4 @@
-//! Signed times: seconds of UTC, written `YYYY-MM-DDTHH:MM:SSZ` (spec section 2.5).
+//! Signed times: seconds of UTC, written `YYYY-MM-DDTHH:MM:SSZ` (spec part 1).
 
 use alloc::string::String;
 use core::{fmt, str::FromStr};

@@ -130,9 +130,9 @@ impl Descent {
         Ok(descent)
     }
 
-    /// Takes over that a descent which has come down to the beginning of this one has vouched for it.
-    pub fn follow(&mut self, above: &Self) {
-        self.vouched |= above.vouched;
+    /// Goes on below a statement that was accepted, whose predecessor is `next`.
+    pub(crate) fn below(channel: Channel, next: Option<Head>, vouched: bool) -> Self {
+        Self { channel, vouched, begun: true, next, signature_checks: 0 }
     }
 
     /// Whether what comes below is proven by its link alone.
@@ -154,29 +154,50 @@ impl Descent {
         Ok(Verified::new(statement))
     }
 
-    fn check(&mut self, trust: &Trust, statement: &Statement) -> Result<(), VerifyError> {
+    /// Accepts the next statement, which this very trust has verified by its own signatures.
+    ///
+    /// # Errors
+    /// As [`Descent::take`].
+    pub(crate) fn take_verified(&mut self, trust: &Trust, statement: Verified<Statement>) -> Result<Verified<Statement>, VerifyError> {
+        self.check_link(trust, &statement)?;
+        self.advance(trust, &statement);
+        Ok(statement)
+    }
+
+    pub(crate) fn check(&mut self, trust: &Trust, statement: &Statement) -> Result<(), VerifyError> {
+        self.check_link(trust, statement)?;
+        if !self.vouched && !self.is_settled(trust, statement) {
+            let (role, signers) = trust.count(statement)?;
+            self.signature_checks += signers;
+            trust.judge(statement, role, signers)?;
+        }
+        self.advance(trust, statement);
+        Ok(())
+    }
+
+    /// That it is the very statement that a checkpoint names is looked at with its place.
+    fn is_settled(&self, trust: &Trust, statement: &Statement) -> bool {
+        matches!(trust.checkpoint(&self.channel), Settled::At(head) if head.serial == statement.serial())
+    }
+
+    fn advance(&mut self, trust: &Trust, statement: &Statement) {
+        self.vouched |= self.is_settled(trust, statement) || statement.kind() == Kind::Release;
+        (self.begun, self.next) = (true, statement.predecessor());
+    }
+
+    fn check_link(&self, trust: &Trust, statement: &Statement) -> Result<(), VerifyError> {
         let channel = &self.channel;
         if statement.channel() != channel {
             return Err(VerifyError::Channel { expected: channel.clone(), found: statement.channel().clone() });
         }
         trust.check_place(statement)?;
         match self.next {
-            None if self.begun => return Err(VerifyError::Beginning { serial: statement.serial() }),
+            None if self.begun => Err(VerifyError::Beginning { serial: statement.serial() }),
             Some(Head { id: expected, .. }) if expected != statement.id() => {
-                return Err(VerifyError::Link { serial: statement.serial(), expected, found: statement.id() });
+                Err(VerifyError::Link { serial: statement.serial(), expected, found: statement.id() })
             }
-            _ => {}
+            _ => Ok(()),
         }
-        // That it is the very statement was looked at with its place.
-        let settled = matches!(trust.checkpoint(channel), Settled::At(head) if head.serial == statement.serial());
-        if !self.vouched && !settled {
-            let (role, signers) = trust.count(statement)?;
-            self.signature_checks += signers;
-            trust.judge(statement, role, signers)?;
-        }
-        self.vouched |= settled || statement.kind() == Kind::Release;
-        (self.begun, self.next) = (true, statement.predecessor());
-        Ok(())
     }
 }
 
@@ -316,6 +337,16 @@ impl Trust {
         let named = self.rules().checkpoints.iter().filter(move |c| c.channel.is_beat() && of_a_role(&c.channel));
         named.filter(|c| !self.beats.contains_key(&c.channel)).map(|c| (&c.channel, c.head))
     }
+    /// The beat of a beat channel that a checkpoint names.
+    pub fn named_beat(&self, channel: &Channel) -> Option<Head> {
+        let named = self.rules().checkpoints.iter().find(|c| c.channel == *channel)?;
+        (channel.is_beat() && self.role(Kind::Beat, channel).is_some()).then_some(named.head)
+    }
+    /// Proves a beat that a checkpoint names: its id is the proof.
+    pub fn verify_settled_beat(&self, statement: Statement) -> Option<Verified<Statement>> {
+        let named = self.named_beat(statement.channel()) == Some(statement.head()) && statement.kind() == Kind::Beat;
+        named.then(|| Verified::new(statement))
+    }
     /// Takes a beat that a checkpoint names; its id is the proof, and another one is not taken.
     pub fn take_settled_beat(&mut self, statement: Statement) -> bool {
         let named = self.rules().checkpoints.iter().any(|c| c.channel == *statement.channel() && c.head == statement.head());
@@ -360,6 +391,11 @@ impl Trust {
     pub fn counts(&self, statement: &Statement, key: &PublicKey) -> bool {
         let Some(role) = self.role(statement.kind(), statement.channel()) else { return false };
         self.listed(role, key).is_some() && statement.is_truly_signed_by(key)
+    }
+
+    /// Whether a statement's own signatures meet the role for its kind in its channel, wherever it stands.
+    pub fn meets(&self, statement: &Statement) -> bool {
+        self.count(statement).is_ok_and(|(role, found)| found >= role.threshold)
     }
 
     /// Checks that those who may say such a thing now have signed it.

@@ -1,6 +1,6 @@
 //! Wildmats: which channels a command means (RFC 3977 section 4).
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String};
 use core::{fmt, str::FromStr};
 
 use crate::limits::WILDMAT_OCTETS;
@@ -10,40 +10,45 @@ use crate::limits::WILDMAT_OCTETS;
 #[error("a wildmat has patterns of letters, digits, `.`, `*` and `?`, each perhaps after `!`, between commas; this is {0:?}")]
 pub struct WildmatError(String);
 
-/// Patterns between commas; the last that matches decides, and `!` makes it a refusal.
+/// Patterns between commas; the last that matches decides, and `!` makes it a refusal. It is kept as it was written: a watch has many.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wildmat(Vec<(bool, String)>);
+pub struct Wildmat(Box<str>);
 
 impl FromStr for Wildmat {
     type Err = WildmatError;
     fn from_str(text: &str) -> Result<Self, WildmatError> {
         let good = |b: u8| b.is_ascii_graphic() && !matches!(b, b',' | b'!' | b'[' | b']' | b'\\');
-        let pattern = |part: &str| {
-            let (wanted, pattern) = part.strip_prefix('!').map_or((true, part), |rest| (false, rest));
-            (!pattern.is_empty() && pattern.bytes().all(good)).then(|| (wanted, pattern.into()))
+        let is_pattern = |part: &str| {
+            let pattern = part.strip_prefix('!').unwrap_or(part);
+            !pattern.is_empty() && pattern.bytes().all(good)
         };
-        let wrong = || WildmatError(text.into());
-        if text.len() > WILDMAT_OCTETS {
-            return Err(wrong());
-        }
-        text.split(',').map(pattern).collect::<Option<_>>().map(Self).ok_or_else(wrong)
+        let right = text.len() <= WILDMAT_OCTETS && text.split(',').all(is_pattern);
+        if right { Ok(Self(text.into())) } else { Err(WildmatError(text.into())) }
     }
 }
 
 impl fmt::Display for Wildmat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (wanted, pattern)) in self.0.iter().enumerate() {
-            let (comma, not) = (if index == 0 { "" } else { "," }, if *wanted { "" } else { "!" });
-            write!(f, "{comma}{not}{pattern}")?;
-        }
-        Ok(())
+        f.write_str(&self.0)
     }
 }
 
 impl Wildmat {
+    /// How many patterns it has.
+    pub fn patterns(&self) -> usize {
+        self.0.bytes().filter(|b| *b == b',').count() + 1
+    }
+    /// What it costs to match a name, in octets looked at, at most.
+    pub fn cost(&self, name: &str) -> usize {
+        self.0.len() * name.len()
+    }
     /// Whether a name is meant.
     pub fn matches(&self, name: &str) -> bool {
-        self.0.iter().rev().find(|(_, pattern)| glob(pattern.as_bytes(), name.as_bytes())).is_some_and(|(wanted, _)| *wanted)
+        let of = |part: &str| match part.strip_prefix('!') {
+            Some(pattern) => glob(pattern.as_bytes(), name.as_bytes()).then_some(false),
+            None => glob(part.as_bytes(), name.as_bytes()).then_some(true),
+        };
+        self.0.rsplit(',').find_map(of).unwrap_or(false)
     }
 }
 

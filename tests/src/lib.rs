@@ -1,8 +1,11 @@
 //! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
 
 pub mod cables;
+pub mod clock;
 pub mod cluster;
 pub mod ensemble;
+pub mod forgetful;
+pub mod forgetting;
 pub mod http;
 pub mod inn;
 pub mod realm;
@@ -39,6 +42,13 @@ pub fn binary(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap_or_default();
     let beside = here.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
+}
+
+/// `tidings`, run in a directory, with an outbox of its own there, so that no test meets what another one has signed.
+pub fn tidings(directory: &Path) -> Command {
+    let mut command = Command::new(binary("tidings"));
+    command.current_dir(directory).env("TIDINGS_OUTBOX", directory.join("outbox"));
+    command
 }
 
 /// A directory with keys, the first trust statement, and a configuration.
@@ -91,6 +101,7 @@ pub fn trust(root: &SigningKey, release: &SigningKey) -> anyhow::Result<Statemen
         keys: vec![key(root, "root"), key(release, "release")],
         roles: vec![role(Kind::Trust, "root")?, role(Kind::Release, "release")?, role(Kind::Withdraw, "release")?],
         checkpoints: vec![],
+        closed: vec![],
     };
     let draft = Draft { channel: format!("{NAMESPACE}.trust").parse()?, after: None, time: now(), trust: None, body: Body::Trust(rules) };
     Ok(draft.write()?.sign(root)?)
@@ -127,7 +138,7 @@ impl Fixture {
     pub fn in_directory(directory: &Path) -> anyhow::Result<Self> {
         let (root, release) = (keys::generate()?, keys::generate()?);
         let trust = trust(&root, &release)?;
-        let anchor = Anchor { namespace: NAMESPACE.parse()?, id: trust.id() };
+        let anchor = Anchor { namespace: NAMESPACE.parse()?, head: trust.head() };
         keys::write_private(&directory.join("root.key"), &root, None)?;
         keys::write_private(&directory.join("release.key"), &release, None)?;
         let fixture = Self {
@@ -166,6 +177,16 @@ impl Fixture {
         Ok(fs::write(self.config(), text)?)
     }
 
+    /// Writes the configuration anew: whatever another broker has more comes from there first.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn restore_from(&self, other: &Self) -> anyhow::Result<()> {
+        self.configure("")?;
+        let text = fs::read_to_string(self.config())?;
+        Ok(fs::write(self.config(), format!("restore_from = [\"{}\"]\n{text}", other.url()))?)
+    }
+
     /// A broker that copies everything from others.
     ///
     /// # Errors
@@ -201,6 +222,13 @@ impl Fixture {
     /// The address as the commands want it.
     pub fn url(&self) -> String {
         format!("nntp://{}", self.address)
+    }
+
+    /// `tidings` in its directory, with this broker and its anchor.
+    pub fn tidings(&self) -> Command {
+        let mut command = tidings(&self.directory);
+        command.env("TIDINGS_BROKERS", self.url()).env("TIDINGS_ANCHOR", self.anchor.to_string());
+        command
     }
 
     /// Starts the broker, and does not wait for it.

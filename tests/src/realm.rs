@@ -43,7 +43,7 @@ pub fn rules(roles: &[&str], expires: Timestamp, checkpoints: &[(&Channel, Head)
     let roles = roles.iter().map(read).collect();
     let keys = names.iter().map(|name| NamedKey { key: PublicKey::of(&key(name)), name: name.clone() }).collect();
     let checkpoints = checkpoints.iter().map(|(channel, head)| Checkpoint { channel: (*channel).clone(), head: *head }).collect();
-    TrustRules { expires, keys, roles, checkpoints }
+    TrustRules { expires, keys, roles, checkpoints, closed: vec![] }
 }
 
 /// A statement, signed by some.
@@ -72,13 +72,27 @@ impl Realm {
     /// # Panics
     /// As [`Realm::new`].
     pub fn at(time: Timestamp, roles: &[&str], signers: &[&str]) -> Self {
-        let id = tidings_protocol::StatementId::of(b"");
+        Self::expiring(time, 365 * 86_400, roles, signers)
+    }
+
+    /// The same, with trust statements that hold for so many seconds.
+    ///
+    /// # Panics
+    /// As [`Realm::new`].
+    pub fn expiring(time: Timestamp, expires: u64, roles: &[&str], signers: &[&str]) -> Self {
         let namespace: tidings_protocol::Namespace = NAMESPACE.parse().unwrap_or_else(|_| panic!("no namespace"));
-        let mut realm = Self { log: vec![], anchor: Anchor { namespace, id }, time, expires: 365 * 86_400 };
+        let head = Head { serial: Serial::FIRST, id: tidings_protocol::StatementId::of(b"") };
+        let mut realm = Self { log: vec![], anchor: Anchor { namespace, head }, time, expires };
         let first = realm.trust(roles, &[], signers);
-        realm.anchor.id = first.id();
+        realm.anchor.head = first.head();
         realm.log.push(first);
         realm
+    }
+
+    /// The same at another time.
+    #[must_use]
+    pub fn later(&self, time: Timestamp) -> Self {
+        Self { time, ..Self::clone_of(self) }
     }
 
     /// The same, to go another way from here.
@@ -88,8 +102,12 @@ impl Realm {
 
     /// A trust statement that would follow the newest, without taking it up.
     pub fn trust(&self, roles: &[&str], checkpoints: &[(&Channel, Head)], signers: &[&str]) -> Statement {
-        let body = Body::Trust(rules(roles, self.time.plus(self.expires), checkpoints));
-        let after = self.log.last().map(Statement::head);
+        self.trust_of(rules(roles, self.time.plus(self.expires), checkpoints), signers)
+    }
+
+    /// The same with rules of a test's own.
+    pub fn trust_of(&self, rules: TrustRules, signers: &[&str]) -> Statement {
+        let (after, body) = (self.log.last().map(Statement::head), Body::Trust(rules));
         sign(&Draft { channel: self.anchor.namespace.trust_log(), after, time: self.time, trust: None, body }, signers)
     }
 
@@ -115,17 +133,22 @@ impl Realm {
         sign(&self.draft(channel, after, Body::Release(release)), signers)
     }
 
-    /// A withdrawal.
-    pub fn withdraw(&self, channel: &Channel, after: Head, serial: Serial, fallback: Option<Serial>, signers: &[&str]) -> Statement {
-        let body = Body::Withdraw(Withdraw { withdraws: serial, reason: "it does not boot".into(), fallback });
+    /// A withdrawal of a release, which follows a head.
+    pub fn withdraw(&self, channel: &Channel, after: Head, release: Head, signers: &[&str]) -> Statement {
+        let body = Body::Withdraw(Withdraw { withdraws: release, reason: "it does not boot".into() });
         sign(&self.draft(channel, Some(after), body), signers)
     }
 
-    /// A beat that names some heads, and the trust log's.
+    /// A beat of the role `*` that names the trust log's head, and some others.
     pub fn beat(&self, after: Option<Head>, heads: &[(&Channel, Head)], life: u64, signers: &[&str]) -> Statement {
-        let mut heads: Vec<_> = heads.iter().map(|(channel, head)| ((*channel).clone(), *head)).collect();
-        heads.extend(self.log.last().map(|trust| (trust.channel().clone(), trust.head())));
-        let body = Body::Beat(Beat { expires: self.time.plus(life), heads });
-        sign(&self.draft(&self.anchor.namespace.beat(), after, body), signers)
+        self.beat_in(&self.anchor.namespace.beat(), after, heads, life, signers)
+    }
+
+    /// The same in the beat channel of another role.
+    pub fn beat_in(&self, beats: &Channel, after: Option<Head>, heads: &[(&Channel, Head)], life: u64, signers: &[&str]) -> Statement {
+        let trust = self.log.last().map(|trust| (trust.channel().clone(), trust.head()));
+        let heads = trust.into_iter().chain(heads.iter().map(|(channel, head)| ((*channel).clone(), *head)));
+        let body = Body::Beat(Beat { expires: self.time.plus(life), heads: heads.collect() });
+        sign(&self.draft(beats, after, body), signers)
     }
 }

@@ -1,4 +1,4 @@
-//! What goes with a tree of brokers: who may read what, referrals, compression, air gaps, and looking at all of it.
+//! What goes with a tree of brokers: who may read what, air gaps, and looking at all of it.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -9,18 +9,17 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
-use tidings_client::{Address, Channel, Connection, Device, Source, State, Tls};
+use tidings_client::{Address, Channel, Connection, Tls};
 use tidings_protocol::nntp::code;
 use tidings_tests::{
-    Fixture, binary, free_address,
+    Fixture, free_address,
     realm::Realm,
-    tree::{broker, connect, head, origin, os, publish, read_all, realm, until, until_head},
+    tree::{broker, connect, head, origin, os, publish, read_all, realm, until_head},
 };
 
 fn tidings(realm: &Realm, brokers: &[&Fixture], arguments: &[&str]) -> Output {
     let urls: Vec<String> = brokers.iter().map(|fixture| fixture.url()).collect();
-    let mut command = Command::new(binary("tidings"));
+    let mut command = tidings_tests::tidings(&std::env::temp_dir());
     if !urls.is_empty() {
         command.env("TIDINGS_BROKERS", urls.join(","));
     }
@@ -154,84 +153,6 @@ readers = ["ann", "region"]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_or_stopping_broker_names_others_and_a_device_goes_there() {
-    let realm = realm();
-    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
-    let first = publish(&realm, &mut publisher, &os(), None, 2, &["ann", "bob"]).await.unwrap();
-    let full = origin.mirror_of(&[origin.address], "[limits]\nconnections = 1\n").unwrap();
-    let text = fs::read_to_string(full.config()).unwrap();
-    fs::write(full.config(), format!("referrals = [\"{}\"]\n{text}", origin.url())).unwrap();
-    let daemon = full.start().unwrap();
-    let device = |fixture: &Fixture| {
-        let source: Source = fixture.source().unwrap();
-        let state = State::ephemeral(source.anchor());
-        Device::with_state(source, ["test.os.stable"], state).unwrap()
-    };
-    until_head(&full, &os(), 2).await;
-    // The one connection is free again when the broker has seen that the last was closed.
-    let mut keeps = None;
-    until("the one connection is free", async || {
-        keeps = connect(&full).await.ok();
-        keeps.is_some()
-    })
-    .await;
-    let mut keeps = keeps.unwrap();
-    let mut asks = device(&full);
-    // It is refused, and learns from the broker that was named.
-    assert_eq!(asks.poll().await.unwrap().len(), 1);
-    assert_eq!(keeps.command("XWATCH test.os.*").await.unwrap().code, code::WATCHING);
-    drop(keeps);
-
-    // A watch that a stopping broker ends goes on elsewhere, with the same cursor.
-    let mut told = device(&full);
-    let stream = told.watch();
-    futures_util::pin_mut!(stream);
-    let newest = stream.next().await.unwrap().unwrap();
-    assert_eq!(newest.serial().number(), 2);
-    daemon.signal("TERM").unwrap();
-    let next = publish(&realm, &mut publisher, &os(), Some(first), 1, &["ann", "bob"]).await.unwrap();
-    let came = tokio::time::timeout(Duration::from_secs(20), async {
-        loop {
-            match stream.next().await.unwrap() {
-                Ok(statement) => return statement,
-                Err(error) => eprintln!("{error}"),
-            }
-        }
-    });
-    assert_eq!(came.await.unwrap().head(), next);
-    daemon.wait(Duration::from_secs(15)).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn everything_is_there_when_it_is_compressed() {
-    let realm = realm();
-    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
-    publish(&realm, &mut publisher, &os(), None, 300, &["ann", "bob"]).await.unwrap();
-    let mut plain = connect(&origin).await.unwrap();
-    let mut thin = connect(&origin).await.unwrap();
-    assert!(thin.is_capable("COMPRESS").await.unwrap());
-    assert!(thin.compress().await.unwrap());
-    assert!(!thin.is_capable("COMPRESS").await.unwrap());
-    assert_eq!(thin.command("COMPRESS DEFLATE").await.unwrap().code, code::NOT_PERMITTED);
-    for connection in [&mut plain, &mut thin] {
-        connection.group(&os(), None).await.unwrap();
-    }
-    let serials = || 1..=300_u32;
-    let (one, two) = (plain.fetch(serials()).await.unwrap(), thin.fetch(serials()).await.unwrap());
-    let octets = |all: Vec<Option<tidings_protocol::article::Incoming>>| -> Vec<Vec<u8>> {
-        all.into_iter().map(|one| one.unwrap().statement.octets().to_vec()).collect()
-    };
-    assert_eq!(octets(one), octets(two));
-    assert_eq!(thin.command("XWATCH test.*").await.unwrap().code, code::WATCH_REFUSED);
-    // What is no compression ends the session, and nothing else.
-    let mut broken = connect(&origin).await.unwrap();
-    broken.command("COMPRESS DEFLATE").await.unwrap();
-    broken.send_raw(b"GROUP test.os.stable\r\n").await.unwrap();
-    assert!(broken.answer().await.is_err());
-    assert_eq!(plain.command("DATE").await.unwrap().code, code::DATE);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_air_gap_is_crossed_with_a_file() {
     let mut realm = realm();
     let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
@@ -296,7 +217,7 @@ async fn one_table_shows_tiers_heads_and_lags() {
     assert_eq!(table, expected);
 
     // The same again and again, until it is interrupted.
-    let mut watch = Command::new(binary("tidings"))
+    let mut watch = tidings_tests::tidings(&std::env::temp_dir())
         .args(&arguments)
         .arg("--watch")
         .env("TIDINGS_ANCHOR", realm.anchor.to_string())
@@ -321,6 +242,4 @@ async fn one_table_shows_tiers_heads_and_lags() {
     assert!(String::from_utf8_lossy(&behind.stdout).contains("\t3 (-2, "), "{behind:?}");
     let json = tidings(&realm, &all, &["status", "--json", &urls[0]]);
     assert!(good(&json).contains("\"tier\":0"));
-    let motd = connect(&leaf).await.unwrap().listing("LIST MOTD", code::LIST).await.unwrap();
-    assert!(motd.contains("is not connected") && motd.contains(", tier 2\n"), "{motd}");
 }

@@ -36,7 +36,7 @@ async fn a_mirror_of_a_mirror_has_everything_and_tells_of_what_is_new() {
 
     let region = origin.mirror_of(&[origin.address], "").unwrap();
     let _region = region.start().unwrap();
-    let leaf = origin.mirror_of(&[region.address], "compress = true\n").unwrap();
+    let leaf = origin.mirror_of(&[region.address], "").unwrap();
     let _leaf = leaf.start().unwrap();
     until_head(&leaf, &os(), 305).await;
     let copied = read_all(&leaf, &os()).await.unwrap();
@@ -136,7 +136,6 @@ async fn attacks_26_27_48_a_lying_upstream_is_named_and_avoided_and_the_honest_o
     let _daemon = leaf.start().unwrap();
     until_head(&leaf, &os(), 10).await;
     assert_eq!(read_all(&leaf, &os()).await.unwrap(), real);
-    assert_eq!(connect(&leaf).await.unwrap().listing("LIST MOTD", code::LIST).await.unwrap().lines().count(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,13 +192,14 @@ async fn attacks_19_45_a_silent_upstream_and_one_that_closes_anywhere_hold_nobod
     };
     let alone = mirror(&origin, &[closing]);
     let _alone = alone.start().unwrap();
-    let leaf = mirror(&origin, &[silent, closing, origin.address]);
+    let admin = tidings_tests::free_address().unwrap();
+    let leaf = origin.mirror_of(&[silent, closing, origin.address], &format!("[admin]\nlisten = [\"{admin}\"]\n")).unwrap();
     let _leaf = leaf.start().unwrap();
     until_head(&leaf, &os(), 20).await;
     publish(&realm, &mut publisher, &os(), Some(head), 1, &["ann", "bob"]).await.unwrap();
     until_head(&leaf, &os(), 21).await;
-    let motd = connect(&leaf).await.unwrap().listing("LIST MOTD", code::LIST).await.unwrap();
-    assert!(motd.contains(&format!("upstream nntp://{} tells", origin.address)), "{motd}");
+    let (_, status) = tidings_tests::http::get(admin, "/status").unwrap();
+    assert!(status.contains(&format!("upstream nntp://{} tells", origin.address)), "{status}");
     // Nothing that was cut off was taken for whole.
     for (statement, copied) in read_all(&origin, &os()).await.unwrap().iter().zip(read_all(&alone, &os()).await.unwrap_or_default()) {
         assert_eq!(*statement, copied);
@@ -352,7 +352,7 @@ async fn a_checkpoint_says_nothing_about_another_namespace() {
     let first = make(None, &[]);
     let other = Head { serial: tidings_client::Serial::new(2).unwrap(), id: first.id() };
     let second = make(Some(first.head()), &[(&os(), other)]);
-    let anchor = tidings_client::Anchor { namespace: evil.parse().unwrap(), id: first.id() };
+    let anchor = tidings_client::Anchor { namespace: evil.parse().unwrap(), head: first.head() };
     let leaf = origin.mirror_of(&[origin.address], "[[peer]]\nname = \"x\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"*\"\n").unwrap();
     let text = std::fs::read_to_string(leaf.config()).unwrap();
     let text = text.replace(&format!("\"{}\"]", realm.anchor), &format!("\"{}\", \"{anchor}\"]", realm.anchor));
@@ -384,32 +384,6 @@ async fn attack_19_an_upstream_that_dribbles_holds_no_other_up() {
     let leaf = mirror(&origin, &[dribbles, origin.address]);
     let _leaf = leaf.start().unwrap();
     until_head(&leaf, &os(), 20).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_29_a_broker_that_names_another_does_not_count_twice() {
-    let realm = realm();
-    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
-    let head = publish(&realm, &mut publisher, &os(), None, 1, &["ann", "bob"]).await.unwrap();
-    publisher.publish(&realm.beat(None, &[(&os(), head)], 600, &["beat"])).await.unwrap();
-    let count = Arc::new(AtomicUsize::new(0));
-    let refers = {
-        let (count, to) = (count.clone(), origin.address);
-        relay::start(&[origin.address], move |_, answer| match count.fetch_add(1, Ordering::SeqCst) {
-            0 => Act::Last(format!("400 no room; see nntp://{to}\r\n").into_bytes()),
-            _ => Act::Send(answer),
-        })
-        .await
-        .unwrap()
-    };
-    let away = tidings_tests::free_address().unwrap();
-    let urls = [format!("nntp://{refers}"), format!("nntp://{away}")];
-    let source = Source::new(urls.iter().map(String::as_str), &realm.anchor.to_string()).unwrap();
-    let mut device = Device::with_state(source, ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap().with_quorum(2);
-    // It hears of the referral, and learns by it.
-    let _ = device.poll().await;
-    let cleared = device.may_apply(&os(), tidings_client::Serial::FIRST).await;
-    assert!(matches!(cleared, Err(tidings_client::Error::Quorum { agreed: 1, wanted: 2 })), "{cleared:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

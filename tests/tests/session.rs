@@ -110,9 +110,8 @@ fn a_reader_reads() {
          S: 101 capabilities follow
          S: VERSION 2
          S: IMPLEMENTATION Tidings …
-         S: COMPRESS DEFLATE
          S: HDR
-         S: LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS MOTD NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS
+         S: LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS
          S: NEWNEWS
          S: OVER MSGID
          S: POST
@@ -246,9 +245,7 @@ fn a_reader_reads() {
          S: :lines
          S: .
          C: LIST MOTD
-         S: 215 how this broker stands
-         S: broker.invalid: 2 channels, tier 0
-         S: .
+         S: 503 this broker keeps no such list
          C: LIST COUNTS test.os.*
          S: 215 list follows
          S: test.os.stable 3 1 3 y

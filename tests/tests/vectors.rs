@@ -1,4 +1,4 @@
-//! Every bad vector of the specification is refused by a real broker, and changes nothing (spec section 8.4).
+//! Every bad vector of the specification is refused by a real broker, and changes nothing (spec part 4).
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
@@ -46,7 +46,7 @@ async fn attacks_35_36_every_bad_vector_is_refused_and_leaves_no_trace() {
     let mut fixture = Fixture::new().unwrap();
     let first = Statement::parse(&good("trust-1")).unwrap();
     assert_ne!(NAMESPACE, "vectors");
-    fixture.anchor = tidings_protocol::Anchor { namespace: "vectors".parse().unwrap(), id: first.id() };
+    fixture.anchor = tidings_protocol::Anchor { namespace: "vectors".parse().unwrap(), head: first.head() };
     fixture.configure("").unwrap();
     let daemon = fixture.start().unwrap();
     let mut socket = BufReader::new(TcpStream::connect(fixture.address).await.unwrap());

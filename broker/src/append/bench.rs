@@ -1,10 +1,10 @@
 //! The writer without its thread, for the benches (feature `bench`).
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tidings_protocol::{Anchor, Statement, Verified, trust::Trust};
 
-use super::{Accepted, Pending, Writer};
+use super::{Copy, pending::Pending, writer::Writer};
 use crate::{clock, forks::Forks, logs::Logs, namespaces::Namespaces, store::Store, watch::Watches};
 
 /// A writer on a fresh store.
@@ -16,7 +16,7 @@ impl Appends {
     /// # Errors
     /// If the directory cannot be used.
     pub fn new(directory: &Path, anchor: &Anchor, trust: Trust) -> anyhow::Result<Self> {
-        let store = Store::open(directory, 16 << 20)?;
+        let store = Store::open(directory)?;
         let logs = Arc::new(Logs::open(store.clone())?);
         let namespaces = Arc::new(Namespaces::open(std::slice::from_ref(anchor), &store)?);
         if let Some(provisioned) = namespaces.of_trust_log(&anchor.namespace.trust_log()) {
@@ -24,7 +24,7 @@ impl Appends {
         }
         let on_failure: crate::failure::OnFailure = Arc::new(|| ());
         let watches = Watches::start(0, 0, Duration::from_secs(60), &logs, &on_failure)?;
-        let forks = Forks { directory: directory.join("forks"), store: store.clone() };
+        let forks = Forks { directory: directory.join("forks"), store: store.clone(), quota: 16 };
         Ok(Self(Writer {
             forks,
             store,
@@ -32,13 +32,14 @@ impl Appends {
             namespaces,
             watches,
             retention: Vec::new(),
-            data_dir: directory.into(),
+            quota: Default::default(),
             gap_patience: Duration::from_secs(1),
+            closed_kept: Duration::from_secs(1),
             mirrored: None,
             clustered: false,
-            islands: HashMap::new(),
             counts: Arc::default(),
             on_failure,
+            state: Default::default(),
         }))
     }
 
@@ -46,10 +47,11 @@ impl Appends {
     pub fn append(&mut self, statements: Vec<Verified<Statement>>) -> usize {
         let (now, mut pending) = (clock::now(), Pending::default());
         for statement in statements {
-            let trust = statement.trust();
-            self.0.consider(&mut pending, now, Accepted { statement, path: "bench.invalid".into(), reply: None, trust: None }, trust);
+            let (channel, trust) = (statement.channel().clone(), statement.trust());
+            let copy = trust.map(|by| Copy::proven(statement, by, "bench.invalid".into()));
+            let _ = copy.map(|copy| self.0.append(&mut pending, now, &channel, copy));
         }
-        let stored = pending.accepted.len();
+        let stored = pending.inserted.len();
         self.0.commit(pending, now);
         stored
     }

@@ -1,10 +1,14 @@
 //! `tidingsd`: the broker's daemon.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use tidings_broker::{Broker, Settings, demo, limits, logging};
+use tidings_broker::{Broker, Settings, demo, inspect, limits, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Stores, serves and relays the logs of Tidings over NNTP.
@@ -24,7 +28,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, and standard error says what and what to do; 2 wrong arguments.";
+const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, and standard error says what and what to do; 2 wrong arguments; 3 check or export found something damaged.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -43,6 +47,25 @@ enum Command {
         /// The configuration
         #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
         config: PathBuf,
+    },
+    /// Read the whole store of a broker that is stopped, or a copy of it, verify it with the anchors, and say what is damaged
+    Check {
+        /// The data directory
+        directory: PathBuf,
+        /// The anchor of a namespace; repeatable. Without any, those of the configuration
+        #[arg(long = "anchor", value_name = "ANCHOR")]
+        anchors: Vec<String>,
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+        config: PathBuf,
+    },
+    /// Write all statements that can be read in a store, as a batch of articles for `tidings import`
+    Export {
+        /// The data directory
+        directory: PathBuf,
+        /// Where the batch goes; standard output without it
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Print the completions for a shell
     Completions {
@@ -81,6 +104,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             eprintln!("tidingsd: the head of {channel} in the cluster is {head} now; start this broker, and look at the others");
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Check { directory, anchors, config }) => check(&directory, &anchors, &config),
+        Some(Command::Export { directory, output }) => export(&directory, output.as_deref()),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Arguments::command(), "tidingsd", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -103,6 +128,51 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             runtime.block_on(serve(settings))
         }
     }
+}
+
+/// What `check` and `export` end with, if something is damaged.
+const DAMAGED: u8 = 3;
+
+fn check(directory: &Path, anchors: &[String], config: &Path) -> anyhow::Result<ExitCode> {
+    let anchors = match anchors.is_empty() {
+        true => Settings::read(config).context("no --anchor was given, and without anchors nothing can be proven")?.anchors,
+        false => anchors.iter().map(|anchor| anchor.parse().with_context(|| format!("--anchor {anchor}"))).collect::<Result<_, _>>()?,
+    };
+    report(&inspect::check(directory, &anchors)?, directory, "whole and proven")
+}
+
+fn export(directory: &Path, output: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let found = match output {
+        None => inspect::export(directory, &mut BufWriter::new(std::io::stdout().lock()))?,
+        Some(path) => {
+            let file = std::fs::File::create_new(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let mut file = BufWriter::new(file);
+            let found = inspect::export(directory, &mut file)?;
+            file.get_ref().sync_all().with_context(|| format!("cannot write {}", path.display()))?;
+            found
+        }
+    };
+    report(&found, directory, "exported")
+}
+
+fn report(found: &inspect::Found, directory: &Path, what: &str) -> anyhow::Result<ExitCode> {
+    for wrong in &found.wrong {
+        eprintln!("tidingsd: {wrong}");
+    }
+    if found.torn > 0 {
+        eprintln!(
+            "tidingsd: the last {} octets were never whole; nobody was answered for them, and the next start cuts them off",
+            found.torn
+        );
+    }
+    let (statements, channels, segments) = (found.statements, found.channels, found.segments);
+    let counts = format!("{statements} statements, {channels} channels, {segments} segments");
+    if found.wrong.is_empty() {
+        eprintln!("tidingsd: {}: {counts}: {what}", directory.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("tidingsd: {}: {counts} could be read; {} things are wrong", directory.display(), found.wrong.len());
+    Ok(DAMAGED.into())
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {

@@ -48,7 +48,9 @@ impl Origin for Cluster {
         Box::pin(self.settle(Draft::New(new)))
     }
 
-    fn append_trust(&self, statement: Statement, path: String) -> BoxFuture<'_, Answer> {
+    fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer> {
+        let counted = self.namespaces.of_trust_log(statement.channel()).filter(|_| posted);
+        let statement = counted.map_or(statement.clone(), |provisioned| provisioned.with_what_counts(statement));
         Box::pin(self.settle(Draft::Trust(statement, path)))
     }
 
@@ -92,8 +94,7 @@ impl Cluster {
                     return Ok(Appended::New);
                 }
                 Ok(Attempt::NotNext) => {
-                    let is_trust = matches!(draft, Draft::Trust(..));
-                    match self.local.judge(draft.statement().clone(), is_trust).await {
+                    match self.local.judge(draft.statement().clone()).await {
                         Some(answer) => return answer,
                         // It is what comes next by now.
                         None => AppendError::Behind(channel.clone()),
@@ -158,8 +159,11 @@ impl Cluster {
                 if provisioned.trust.load().as_ref().map(|trust| trust.serial()) != after.map(|seen| seen.head.serial) {
                     return Ok(Attempt::Again(AppendError::Behind(trust_log)));
                 }
-                if log::place(after.map(|seen| seen.head), statement) == Place::Next {
-                    provisioned.advance(statement.clone())?;
+                if log::place(after.map(|seen| seen.head), statement) == Place::Next || after.is_none() {
+                    let next = provisioned.advance(statement.clone())?;
+                    if let Some(in_force) = provisioned.trust.load_full() {
+                        self.logs.keep_withdrawals(&in_force, &next, &self.namespaces)?;
+                    }
                 }
                 (path, None, None)
             }
@@ -176,7 +180,9 @@ impl Cluster {
                 (&new.path, Some((&trust_log, version)), new.term)
             }
         };
-        if log::place(after.map(|seen| seen.head), statement) != Place::Next {
+        // A trust log begins with what the anchor names.
+        let begins = after.is_none() && matches!(draft, Draft::Trust(..)) && statement.head() == provisioned.anchor.head;
+        if !begins && log::place(after.map(|seen| seen.head), statement) != Place::Next {
             // Perhaps it follows what we have not heard of yet; the servers are asked, but not by everybody who asks us.
             let ahead = after.is_none_or(|seen| statement.serial() > seen.head.serial);
             if !ahead {

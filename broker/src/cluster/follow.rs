@@ -9,14 +9,14 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, stream};
-use tidings_protocol::{Channel, Serial, verify::VerifyError};
+use tidings_protocol::{Channel, Serial, log::Begin, verify::VerifyError};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
 use super::{Cluster, Fill, Found, Gap, Seen, Tree, TreeError, lock};
 use crate::{
-    append::{AppendError, Copied, Offer, Run},
+    append::{AppendError, Copied, Copy, Run},
     limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK},
 };
 
@@ -254,7 +254,7 @@ impl Round<'_> {
     async fn store(&mut self, found: Vec<Found>) {
         let mut pending: Pending = Vec::new();
         // What does not follow our head, or not by its own signatures: newest last.
-        let mut above: HashMap<Channel, Vec<(Offer, String)>> = HashMap::new();
+        let mut above: HashMap<Channel, Vec<Copy>> = HashMap::new();
         let cluster = self.cluster;
         for Found { statement, path, zxid, octets } in found {
             let channel = statement.channel().clone();
@@ -266,7 +266,7 @@ impl Round<'_> {
                 match cluster.local.append_trust(statement, path).await {
                     Ok(_) => {}
                     // The walk from below is under way.
-                    Err(AppendError::LostRace(_) | AppendError::NotFirst) if self.gaps.contains(&channel) => {}
+                    Err(AppendError::LostRace(_) | AppendError::AnchorFirst(_)) if self.gaps.contains(&channel) => {}
                     Err(error) => self.note(&channel, &error),
                 }
                 continue;
@@ -280,13 +280,12 @@ impl Round<'_> {
                     let stored = cluster.local.hand_over(verified, trust.serial(), path).await;
                     pending.push((channel, serial, stored.boxed()));
                 }
-                None => above.entry(channel).or_default().push((Offer::Unproven(statement), path)),
+                None => above.entry(channel).or_default().push(Copy::unproven(statement, path)),
             }
         }
         self.settle(&mut pending).await;
-        for (channel, mut copies) in above {
-            copies.reverse();
-            match cluster.local.copy(Run { channel: channel.clone(), copies, is_floor: false, accept_gap: false }).await {
+        for (channel, copies) in above {
+            match cluster.local.copy(Run { channel: channel.clone(), copies, begin: Begin::Backfill }).await {
                 Ok(Copied::Wants { .. }) => drop(self.gaps.insert(channel)),
                 Ok(Copied::New | Copied::Known) => {}
                 Err(error) => self.note(&channel, &error),

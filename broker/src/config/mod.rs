@@ -79,8 +79,6 @@ pub struct Mirroring {
     pub login: Login,
     /// How often an upstream is asked that cannot tell.
     pub poll: Duration,
-    /// Whether answers come compressed.
-    pub compress: bool,
 }
 
 /// The brokers that are one origin with this one.
@@ -171,6 +169,8 @@ pub struct Settings {
     pub mirror: Option<Mirroring>,
     /// Those who are one origin with this broker.
     pub cluster: Option<Clustering>,
+    /// What is looked for elsewhere at the start, and the brokers that are named for it alone.
+    pub restore_from: Mirroring,
     /// Who is offered what.
     pub feeds: Vec<Feed>,
     /// Who is known, and may read and offer what.
@@ -242,10 +242,18 @@ impl Settings {
             ("handshake_seconds", limits.handshake_seconds, 1, 600),
             ("heartbeat_seconds", limits.heartbeat_seconds, 2, HEARTBEAT_SECONDS),
             ("gap_seconds", limits.gap_seconds, 1, 30 * 86_400),
+            ("closed_days", limits.closed_days, 0, 10_000),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
                 return Err(wrong(format!("limits.{key}"), &format!("expected {low} to {high}, found {value}")));
+            }
+        }
+        for (key, value, most) in
+            [("channels", config.quota.channels, crate::limits::CHANNELS), ("evidence", config.quota.evidence, 100_000)]
+        {
+            if !(1..=most).contains(&value) {
+                return Err(wrong(format!("quota.{key}"), &format!("expected 1 to {most}, found {value}")));
             }
         }
         let mirror = config.mirror.as_ref().map(|mirror| {
@@ -259,13 +267,7 @@ impl Settings {
                 return Err(wrong("poll_seconds", &format!("expected 1 to 86400, found {}", mirror.poll_seconds)));
             }
             let channels = with_trust_and_beats(&mirror.channels, &anchors).parse().map_err(|e| wrong("channels", &e))?;
-            Ok(Mirroring {
-                upstreams,
-                channels,
-                login: mirror.login.clone(),
-                poll: Duration::from_secs(mirror.poll_seconds),
-                compress: mirror.compress,
-            })
+            Ok(Mirroring { upstreams, channels, login: mirror.login.clone(), poll: Duration::from_secs(mirror.poll_seconds) })
         });
         let mirror = mirror.transpose()?;
         let cluster = config.cluster.as_ref().map(|cluster| clustering(cluster, &wrong)).transpose()?;
@@ -283,11 +285,19 @@ impl Settings {
                 login: feed.login.clone(),
             });
         }
+        let restore_from = config
+            .restore_from
+            .iter()
+            .enumerate()
+            .map(|(index, address)| address.parse::<Address>().map_err(|error| wrong(format!("restore_from[{index}]"), &error)));
+        let restore_from = Mirroring {
+            upstreams: restore_from.collect::<Result<_, _>>()?,
+            channels: "*".parse().map_err(|error| wrong("restore_from".into(), &error))?,
+            login: Login::default(),
+            poll: crate::limits::RESTORE_AGAIN,
+        };
         let access = access(&config, &wrong)?;
         let slots = slots(&config, &access, &wrong)?;
-        for (index, address) in config.referrals.iter().enumerate() {
-            address.parse::<Address>().map_err(|e| wrong(format!("referrals[{index}]"), &e))?;
-        }
         let mut beats: Vec<Beat> = Vec::new();
         for (index, beat) in config.beat.iter().enumerate() {
             let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("beat[{index}].{key}"), reason);
@@ -295,8 +305,8 @@ impl Settings {
                 return Err(wrong("namespace", &format!("{} has no anchor in anchors", beat.namespace)));
             };
             let namespace = anchor.namespace.clone();
-            if beats.iter().any(|other| other.namespace == namespace) {
-                return Err(wrong("namespace", &format!("{namespace} has a signer already")));
+            if beats.iter().any(|other| other.namespace == namespace && other.key_file == beat.key_file) {
+                return Err(wrong("key_file", &format!("{namespace} has a signer with this key already")));
             }
             if mirror.as_ref().is_some_and(|mirror| mirror.channels.matches(namespace.beat().as_str())) {
                 return Err(wrong("namespace", &format!("the beats of {namespace} are copied by [mirror]; they are signed at the origin")));
@@ -326,7 +336,7 @@ impl Settings {
         }
         let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
         retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, cluster, feeds, access, slots, beats, retention })
+        Ok(Self { config, file: file.into(), anchors, mirror, cluster, restore_from, feeds, access, slots, beats, retention })
     }
 }
 
@@ -383,7 +393,6 @@ fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display)
             channels: everything().parse().map_err(|e| wrong("address", &e))?,
             login: cluster.login.clone(),
             poll: Duration::from_secs(default_poll()),
-            compress: false,
         },
     })
 }

@@ -14,7 +14,7 @@ pub struct Config {
     pub name: String,
     /// Where the store lives.
     pub data_dir: PathBuf,
-    /// The anchors of the namespaces that it serves: `NAMESPACE sha256:HEX`.
+    /// The anchors of the namespaces that it serves: `NAMESPACE SERIAL sha256:HEX`.
     #[serde(default)]
     pub anchors: Vec<String>,
     /// Whether statements are taken from publishers.
@@ -29,6 +29,9 @@ pub struct Config {
     pub mirror: Option<MirrorConfig>,
     /// The brokers that are one origin with this one.
     pub cluster: Option<ClusterConfig>,
+    /// Brokers that may have more than this one, which was restored from a backup.
+    #[serde(default)]
+    pub restore_from: Vec<String>,
     /// Peers that statements are offered to.
     #[serde(default)]
     pub feed: Vec<FeedConfig>,
@@ -38,9 +41,6 @@ pub struct Config {
     /// Who may read what; the first entry that matches a channel counts, and without one all may.
     #[serde(default)]
     pub access: Vec<AccessConfig>,
-    /// Brokers that are named to those who are refused for want of room.
-    #[serde(default)]
-    pub referrals: Vec<String>,
     /// Groups of machines that take turns going down.
     #[serde(default)]
     pub slot: Vec<SlotConfig>,
@@ -58,9 +58,9 @@ pub struct Config {
     /// Limits on what peers can make grow.
     #[serde(default)]
     pub limits: Limits,
-    /// The embedded store.
+    /// What each namespace may use up.
     #[serde(default)]
-    pub store: StoreConfig,
+    pub quota: Quota,
     /// The log.
     #[serde(default)]
     pub log: Log,
@@ -119,9 +119,6 @@ pub struct MirrorConfig {
     /// How often an upstream without XWATCH is asked.
     #[serde(default = "default_poll")]
     pub poll_seconds: u64,
-    /// Whether what is asked for comes compressed, if upstream can do that: for thin links. Watches do not.
-    #[serde(default)]
-    pub compress: bool,
 }
 
 /// `[cluster]`
@@ -343,14 +340,18 @@ pub struct Limits {
     pub heartbeat_seconds: u64,
     /// For how long a channel that a feed has begun in the middle is not served, since what lies below may still come.
     pub gap_seconds: u64,
+    /// For how many days a channel is kept that is closed for good.
+    pub closed_days: u64,
 }
 
-/// `[store]`
-#[derive(Clone, Debug, Deserialize)]
+/// `[quota]`: what each namespace may use up, so that none takes what others need.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
-    /// Memory for the store's cache.
-    pub cache_mebibytes: u64,
+pub struct Quota {
+    /// Channels.
+    pub channels: usize,
+    /// Files of evidence: forks, and what has lost its place.
+    pub evidence: usize,
 }
 
 /// `[log]`
@@ -400,13 +401,14 @@ impl Default for Limits {
             handshake_seconds: 10,
             heartbeat_seconds: HEARTBEAT_SECONDS,
             gap_seconds: 3_600,
+            closed_days: 30,
         }
     }
 }
 
-impl Default for StoreConfig {
+impl Default for Quota {
     fn default() -> Self {
-        Self { cache_mebibytes: 64 }
+        Self { channels: 20_000, evidence: 256 }
     }
 }
 

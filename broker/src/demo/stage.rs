@@ -16,7 +16,7 @@ use tidings_protocol::{
 
 use crate::{
     Broker, Config, Settings,
-    config::{Admin, BeatConfig, Limits, Listen, Log, Login, MirrorConfig, StoreConfig, Tls},
+    config::{Admin, BeatConfig, Limits, Listen, Log, Login, MirrorConfig, Tls},
 };
 
 pub(super) const CHANNEL: &str = "demo.os.stable";
@@ -90,10 +90,11 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         tls: None,
         mirror: None,
         cluster: None,
+        restore_from: vec![],
         feed: vec![],
         peer: vec![],
         access: vec![],
-        referrals: vec![],
+        quota: Default::default(),
         slot: vec![],
         fleetlock: None,
         admin: Admin::default(),
@@ -101,7 +102,6 @@ fn plain(name: &str, data_dir: PathBuf, anchor: &Anchor) -> Config {
         retention: vec![],
         // Everybody comes from one address here.
         limits: Limits { connections_per_address: Limits::default().connections, ..Limits::default() },
-        store: StoreConfig::default(),
         log: Log::default(),
     }
 }
@@ -110,7 +110,7 @@ impl Stage {
     /// A mirror under the origin; it is provisioned with the anchor alone.
     pub(super) fn mirror(&self, directory: &Path) -> anyhow::Result<Broker> {
         let upstreams = vec![format!("nntp://{}", self.broker.nntp[0])];
-        let mirror = MirrorConfig { upstreams, channels: "*".into(), login: Login::default(), poll_seconds: 1, compress: false };
+        let mirror = MirrorConfig { upstreams, channels: "*".into(), login: Login::default(), poll_seconds: 1 };
         let config = Config { mirror: Some(mirror), ..plain("mirror.invalid", directory.join("mirror"), &self.anchor) };
         Ok(Broker::bind(Settings::check(config, Path::new("the demonstration"))?)?)
     }

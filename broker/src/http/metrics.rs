@@ -25,7 +25,8 @@ pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
     gauge("watches", "Connections that watch", shared.watches.count() as u64);
     gauge("channels", "Channels that are here", logs.len() as u64);
     gauge("statements", "Statements that are visible here", statements);
-    if let Some((free, _)) = store::free_octets(&shared.settings.config.data_dir) {
+    gauge("tail_bytes", "Octets of statements that are kept in memory for the next readers", shared.logs.tail_octets() as u64);
+    if let Some(free) = store::free_octets(&shared.settings.config.data_dir) {
         gauge("disk_free_bytes", "Octets that are free where the store lives", free);
     }
     counters(shared, &mut registry);
@@ -71,6 +72,18 @@ fn namespaces(shared: &Shared, registry: &mut Registry) {
     let expires = anchors().filter_map(|namespace| Some((namespace.to_string(), seconds(trust(namespace)?.rules().expires))));
     family(registry, "trust_expires_timestamp_seconds", "When the trust in force of a namespace expires", "namespace", expires);
     let serial = anchors().filter_map(|namespace| Some((namespace.to_string(), i64::from(trust(namespace)?.serial().number()))));
+    let rooms = shared.counts.beat_rooms().clone();
+    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let taken = rooms.iter().map(|(channel, (percent, _))| (channel.to_string(), number(*percent)));
+    family(registry, "beat_room_percent", "How much of the room for heads the beats that are signed here take", "channel", taken);
+    let left_out = rooms.iter().map(|(channel, (_, left_out))| (channel.to_string(), number(*left_out)));
+    family(
+        registry,
+        "beat_left_out_channels",
+        "Channels for which there is no room in the beats that are signed here",
+        "channel",
+        left_out,
+    );
     family(registry, "trust_serial", "Serial of the trust in force of a namespace", "namespace", serial);
     let beat = anchors().filter_map(|namespace| {
         let log = shared.logs.get(namespace.beat().as_str())?;

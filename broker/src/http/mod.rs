@@ -97,6 +97,9 @@ async fn connection(socket: TcpStream, address: SocketAddr, certificates: Option
         None => http(socket, Client { address, certificate: None }, router).await,
         Some(certificates) => {
             let stream = timeout(HTTP_HEADERS, TlsAcceptor::from(certificates.for_http()).accept(socket)).await??;
+            if !certificates.is_good(stream.get_ref().1) {
+                return Err(io::Error::other("the client's certificate has ended, or is not trusted any more"));
+            }
             let chain = stream.get_ref().1.peer_certificates();
             let certificate = chain.and_then(|chain| chain.first()).map(|der| der.clone().into_owned());
             http(stream, Client { address, certificate }, router).await

@@ -16,13 +16,14 @@ use std::{
 };
 
 use tidings_client::{Address, pauses};
-use tidings_protocol::{Channel, Wildmat};
+use tidings_protocol::{Channel, Head, Statement, statement::Body};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Mirroring,
-    limits::{MIRROR_CLAIM, MIRROR_PAUSE},
+    limits::{MIRROR_CLAIM, MIRROR_PAUSE, WILDMAT_PATTERNS},
+    logging::Safe,
     login::{Credentials, LoginError},
     logs::Logs,
     shared::Shared,
@@ -140,9 +141,10 @@ impl Mirror {
         self.settings.channels.matches(channel.as_str()) && self.only.as_ref().is_none_or(|only| only(channel))
     }
 
-    /// What is copied, and never begun here.
-    pub(crate) fn channels(&self) -> &Wildmat {
-        &self.settings.channels
+    /// What an upstream is asked for: if that is more than a wildmat may be, everything, and what is not wanted is passed over.
+    fn asks(&self) -> String {
+        let channels = &self.settings.channels;
+        if channels.patterns() > WILDMAT_PATTERNS { "*".into() } else { channels.to_string() }
     }
 
     /// How every upstream stands, a line each.
@@ -196,6 +198,30 @@ impl Mirror {
         for upstream in &self.upstreams {
             let wrong = std::mem::take(&mut upstream.standing().wrong);
             wrong.keys().for_each(|channel| upstream.ask_for(channel));
+        }
+    }
+
+    /// What a beat names.
+    fn heads_of(&self, statement: &Statement) -> Vec<(Channel, Head)> {
+        match statement.body() {
+            Body::Beat(beat) => beat.heads.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where a beat that was stored names another statement than ours, its branch is asked for, also of those who had it wrong.
+    fn beat_has_come(&self, shared: &Shared, heads: &[(Channel, Head)]) {
+        let contradicts = |channel: &Channel, head: Head| {
+            let log = shared.logs.get(channel.as_str()).filter(|log| head.serial <= log.marks().head.serial);
+            log.is_some_and(|log| log.contradicts(head))
+        };
+        for (channel, head) in heads {
+            if self.takes(channel) && !channel.is_trust() && contradicts(channel, *head) {
+                for upstream in &self.upstreams {
+                    upstream.standing().wrong.remove(channel);
+                    upstream.ask_for(channel);
+                }
+            }
         }
     }
 
@@ -295,7 +321,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mirror: Arc<Mirror>, index: usize) 
             standing.looked = false;
             // Once, not at every attempt.
             if standing.trouble.as_ref() != Some(&why) {
-                tracing::warn!(upstream = %upstream.address, why, "this upstream cannot be followed; it is tried again, others are not affected");
+                tracing::warn!(upstream = %upstream.address, why = %Safe(&why), "this upstream cannot be followed; it is tried again, others are not affected");
             }
             standing.trouble = Some(why);
         }

@@ -11,23 +11,26 @@ use tidings_protocol::{
     Channel,
     article::{Incoming, prepend_hop},
     limits::SERIAL_LAST,
+    log::Begin,
     nntp::code,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Mirror, Upstream, filling,
-    filling::{FillError, Filled},
+    filling::{FillError, Filled, Filling},
 };
 use crate::{
-    append::{AppendError, Appended, Copied, Offer, Run},
+    append::{AppendError, Appended, Copied, Copy, Run},
     limits::{MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
+    logging::Safe,
     shared::Shared,
+    store::Marks,
 };
 
 /// One connection to ask on, and one to be told on, until either fails.
 pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream) -> Result<(), Error> {
-    let mut asking = connect_to_ask(mirror, upstream).await?;
+    let mut asking = connect(upstream).await?;
     // Servers without CAPABILITIES, and those that number articles by themselves, are asked in another way.
     let tells = asking.is_capable("XWATCH").await.unwrap_or(false);
     if !tells {
@@ -37,7 +40,7 @@ pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream
     }
     let mut watching = connect(upstream).await?;
     // Before the first look, so that nothing falls between the two.
-    match watching.watch(&mirror.channels().to_string()).await {
+    match watching.watch(&mirror.asks()).await {
         Ok(promised) => {
             upstream.standing().telling = Some(true);
             tracing::info!(upstream = %upstream.address, "following this upstream");
@@ -47,7 +50,8 @@ pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream
             }
         }
         Err(Error::Refused(why)) => {
-            tracing::warn!(upstream = %upstream.address, %why, "this upstream refuses a watch; it is asked instead");
+            let why = why.to_string();
+            tracing::warn!(upstream = %upstream.address, why = %Safe(&why), "this upstream refuses a watch; it is asked instead");
             upstream.standing().telling = Some(false);
             ask(shared, mirror, upstream, &mut asking, mirror.settings.poll, true).await
         }
@@ -57,11 +61,6 @@ pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream
 
 async fn connect(upstream: &Upstream) -> Result<Connection, Error> {
     upstream.credentials.connect(&upstream.address).await
-}
-
-async fn connect_to_ask(mirror: &Mirror, upstream: &Upstream) -> Result<Connection, Error> {
-    let _ = mirror;
-    connect(upstream).await
 }
 
 /// Takes what a watch brings; what does not follow our heads is asked for.
@@ -82,20 +81,26 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
             taken.map(|_| Copied::New)
         } else {
             let trust = provisioned.trust.load_full();
-            let offer = match trust.as_deref() {
+            let heads = mirror.heads_of(&statement);
+            let copy = match trust.as_deref() {
                 Some(trust) => match trust.verify_or_return(statement) {
-                    Ok(verified) => Offer::Verified(verified, trust.serial()),
-                    Err(refused) => Offer::Unproven(refused.0),
+                    Ok(verified) => Copy::proven(verified, trust.serial(), path),
+                    Err(refused) => Copy::unproven(refused.0, path),
                 },
-                None => Offer::Unproven(statement),
+                None => Copy::unproven(statement, path),
             };
-            let run = Run { channel: channel.clone(), copies: vec![(offer, path)], is_floor: false, accept_gap: false };
-            shared.appender.copy(run).await
+            let taken = shared.appender.copy(Run { channel: channel.clone(), copies: vec![copy], begin: Begin::Nothing }).await;
+            if taken.is_ok() {
+                mirror.beat_has_come(shared, &heads);
+            }
+            taken
         };
         match taken {
             Ok(Copied::New | Copied::Known) => {}
-            Ok(Copied::Wants { .. }) | Err(AppendError::NotFirst | AppendError::LostRace(_)) => upstream.ask_for(&channel),
-            Err(AppendError::Later) => upstream.ask_later(&channel, MIRROR_AGAIN),
+            Ok(Copied::Wants { .. }) | Err(AppendError::AnchorFirst(_) | AppendError::LostRace(_) | AppendError::Gap(_)) => {
+                upstream.ask_for(&channel);
+            }
+            Err(AppendError::Future { .. }) => upstream.ask_later(&channel, MIRROR_AGAIN),
             Err(AppendError::Closed) => return Ok(()),
             // It may be good under a newer trust, or below a newer head: a look at the whole will tell.
             Err(AppendError::NoTrust(_) | AppendError::Verify(_) | AppendError::Fork(..)) => {
@@ -153,7 +158,7 @@ async fn look(
     numbers_are_serials: bool,
     seen: &mut HashMap<Channel, u32>,
 ) -> Result<Vec<Channel>, Error> {
-    let listing = asking.listing(&format!("LIST ACTIVE {}", mirror.channels()), code::LIST).await?;
+    let listing = asking.listing(&format!("LIST ACTIVE {}", mirror.asks()), code::LIST).await?;
     let mut nonsense = Vec::new();
     let entry = |line: &str| {
         let mut words = line.split_ascii_whitespace();
@@ -168,7 +173,7 @@ async fn look(
     let wanted = |(channel, ..): &(Channel, u32, u32)| mirror.takes(channel) && shared.namespaces.of(channel).is_some();
     let mut marks: Vec<_> = listing.lines().filter_map(entry).filter(wanted).collect();
     for (channel, numbers) in nonsense {
-        tracing::warn!(upstream = %upstream.address, %channel, numbers, "this upstream claims numbers that no log can have");
+        tracing::warn!(upstream = %upstream.address, %channel, numbers = %Safe(&numbers), "this upstream claims numbers that no log can have");
     }
     // Without trust nothing else can be taken.
     marks.sort_by_key(|(channel, ..)| (!channel.is_trust(), !channel.is_beat()));
@@ -182,8 +187,16 @@ async fn look(
             }
             continue;
         }
-        let head = shared.logs.get(channel.as_str()).map(|log| log.marks().head);
-        match head {
+        let ours = shared.logs.get(channel.as_str()).map(|log| log.marks());
+        let settled = shared.namespaces.trust(channel);
+        let lacks_beat = settled.is_some_and(|trust| filling::missing_beat(&trust, channel).is_some());
+        // It may have what lies below our log.
+        let lower = ours.filter(|ours| ours.low.number() > *low && *high >= ours.low.number() - 1 && !channel.is_beat());
+        let wants = |ours: Marks| filling::own_floor(shared, channel, ours.head.serial.number()) < ours.low.number();
+        if lacks_beat || lower.is_some_and(|ours| wants(ours) && !filling::has_age(shared, channel)) {
+            due.push(channel.clone());
+        }
+        match ours.map(|ours| ours.head) {
             Some(head) if head.serial.number() > *high => behind += 1,
             Some(head) if head.serial.number() == *high => same.push((channel.clone(), head)),
             _ if high >= low && *low > 0 => due.push(channel.clone()),
@@ -211,6 +224,7 @@ async fn look(
     }
     standing.behind_since = since;
     due.retain(|channel| !standing.wrong.contains_key(channel));
+    due.dedup();
     Ok(due)
 }
 
@@ -231,7 +245,8 @@ async fn fill_all(
         if claim.is_none() && !channel.is_trust() {
             continue;
         }
-        let filled = filling::fill(shared, mirror, upstream, asking, numbers_are_serials, &channel, claim.as_ref()).await;
+        let filling = Filling { shared, mirror, upstream, channel: &channel, claim: claim.as_ref() };
+        let filled = filling.fill(asking, numbers_are_serials).await;
         match filled {
             Ok(Filled::Whole) => {}
             Ok(Filled::More) => upstream.ask_for(&channel),
@@ -249,7 +264,7 @@ async fn fill_all(
             Err(error) => {
                 avoid(upstream, &channel, &error);
                 if error.spoils_connection() {
-                    *asking = connect_to_ask(mirror, upstream).await?;
+                    *asking = connect(upstream).await?;
                 }
             }
         }
@@ -281,6 +296,7 @@ fn avoid(upstream: &Upstream, channel: &Channel, error: &FillError) {
         tracing::debug!(upstream = %upstream.address, %channel, %error, "put off");
         return upstream.ask_later(channel, MIRROR_AGAIN);
     }
-    tracing::warn!(upstream = %upstream.address, %channel, %error, "this upstream has a channel wrong; it is not asked for it for a while");
+    let error = error.to_string();
+    tracing::warn!(upstream = %upstream.address, %channel, error = %Safe(&error), "this upstream has a channel wrong; it is not asked for it for a while");
     upstream.standing().wrong.insert(channel.clone(), Instant::now());
 }

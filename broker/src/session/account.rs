@@ -1,9 +1,12 @@
-//! Who the client is, and how the connection is carried: AUTHINFO (RFC 4643) and COMPRESS (RFC 8054).
+//! Who the client is: AUTHINFO (RFC 4643).
 
 use tidings_protocol::nntp::{Response, code};
 
 use super::{End, Session};
-use crate::limits::{LOGIN_PAUSE, LOGINS};
+use crate::{
+    limits::{LOGIN_PAUSE, LOGINS},
+    logging::Safe,
+};
 
 /// Why AUTHINFO is not for this connection.
 fn refusal(session: &Session) -> Option<Response> {
@@ -45,7 +48,7 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
             Ok(())
         }
         None => {
-            tracing::warn!(peer = %session.place.peer, name, "a login has failed");
+            tracing::warn!(peer = %session.place.peer, name = %Safe(&name), "a login has failed");
             session.place.logins += 1;
             // Guessing is slow, also over many commands.
             tokio::time::sleep(LOGIN_PAUSE).await;

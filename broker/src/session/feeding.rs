@@ -1,13 +1,11 @@
 //! What other brokers offer: IHAVE (RFC 3977 section 6.3.2), CHECK and TAKETHIS (RFC 4644).
 //!
-//! A statement is stored, and proven, before it is answered for. What comes above a gap is kept and hidden until the gap is
-//! filled; many TAKETHIS are under way at once, and answered in their order.
+//! A statement is stored, and proven, before it is answered for. Many TAKETHIS are under way at once, and answered in their order;
+//! what comes before what lies below it waits in the writer's window.
 
-use std::net::SocketAddr;
-
-use futures_util::{FutureExt, future};
+use futures_util::{FutureExt, StreamExt, future};
 use tidings_protocol::{
-    MessageId,
+    MessageId, Serial,
     article::{self, Incoming},
     nntp::{Code, HERE, Response, code, codec::BlockError},
     statement::Kind,
@@ -15,8 +13,8 @@ use tidings_protocol::{
 
 use super::{End, Session};
 use crate::{
-    append::{AppendError, Appended, Copied, Offer, Run},
-    limits::FEED_ABREAST,
+    append::{Answer, AppendError, Appended, Copy, Peer},
+    limits::{FEED_ABREAST, FEED_AHEAD},
     origin::New,
     shared::Shared,
 };
@@ -28,22 +26,41 @@ enum Wanted {
     No(&'static str),
 }
 
-fn wanted(session: &Session, id: &str) -> Wanted {
+fn wanted(session: &mut Session, id: &str) -> Wanted {
     let Ok(MessageId { channel, serial, id }) = id.parse::<MessageId>() else {
         return Wanted::No("no message-id of a statement");
     };
-    let shared = session.shared();
-    let Some(provisioned) = shared.namespaces.of(&channel) else { return Wanted::No("no namespace of this broker") };
-    if !shared.settings.access.may_feed(&session.place.known, &channel) {
-        return Wanted::No("you may not offer this channel");
+    let shared = session.shared().clone();
+    // What somebody may not offer is told apart from nothing (attack 113).
+    let allowed = shared.settings.access.may_feed(&session.place.known, &channel);
+    let Some(provisioned) = shared.namespaces.of(&channel).filter(|_| allowed) else { return Wanted::No("not wanted from you") };
+    let log = shared.logs.get(channel.as_str());
+    if log.as_ref().is_some_and(|log| log.is_settled(serial, id)) && !is_below_trust(&shared, &channel, serial) {
+        return Wanted::No(HERE);
     }
-    let head = shared.logs.get(channel.as_str()).map(|log| log.marks().head);
-    match head {
-        // Another statement in a place that is taken is the proof of a fork: it is looked at.
-        Some(_) if shared.logs.get(channel.as_str()).is_some_and(|log| log.is_settled(serial, id)) => Wanted::No(HERE),
-        _ if provisioned.trust.load().is_none() && !channel.is_trust() => Wanted::Later("its trust log has to come first"),
-        _ => Wanted::Yes,
+    if channel.is_trust() {
+        return Wanted::Yes;
     }
+    if provisioned.trust.load().is_none() {
+        return Wanted::Later("its trust log has to come first");
+    }
+    if channel.is_beat() {
+        return Wanted::Yes;
+    }
+    // Further ahead than this, a peer has to offer first what lies below.
+    let Some(head) = log.map(|log| log.marks().head.serial.number()) else { return Wanted::Yes };
+    let promised = session.promised.entry(channel).or_insert(0);
+    let next = (*promised).max(head);
+    if serial.number() > next.saturating_add(FEED_AHEAD) {
+        return Wanted::Later("what lies below comes first");
+    }
+    *promised = next.max(serial.number());
+    Wanted::Yes
+}
+
+/// Whether a place of a trust log is below what is here: it is filled from above.
+fn is_below_trust(shared: &Shared, channel: &tidings_protocol::Channel, serial: Serial) -> bool {
+    channel.is_trust() && shared.logs.get(channel.as_str()).is_some_and(|log| serial < log.marks().low)
 }
 
 fn not_a_peer(session: &Session) -> Option<Response> {
@@ -54,11 +71,14 @@ fn not_a_peer(session: &Session) -> Option<Response> {
 
 pub(super) fn check(session: &mut Session, id: &str) -> Result<(), End> {
     let answer = |code: Code, why: &str| Response::new(code, format_args!("{id} {why}"));
-    let response = not_a_peer(session).unwrap_or_else(|| match wanted(session, id) {
-        Wanted::Yes => answer(code::WANTED, ""),
-        Wanted::Later(why) => answer(code::CHECK_LATER, why),
-        Wanted::No(why) => answer(code::CHECK_NOT_WANTED, why),
-    });
+    let response = match not_a_peer(session) {
+        Some(refusal) => refusal,
+        None => match wanted(session, id) {
+            Wanted::Yes => answer(code::WANTED, ""),
+            Wanted::Later(why) => answer(code::CHECK_LATER, why),
+            Wanted::No(why) => answer(code::CHECK_NOT_WANTED, why),
+        },
+    };
     if session.pending.is_empty() {
         session.respond(response.code, response.text.trim_end());
     } else {
@@ -67,12 +87,15 @@ pub(super) fn check(session: &mut Session, id: &str) -> Result<(), End> {
     Ok(())
 }
 
-pub(super) fn ihave(session: &Session, id: &str) -> Response {
-    not_a_peer(session).unwrap_or_else(|| match wanted(session, id) {
+pub(super) fn ihave(session: &mut Session, id: &str) -> Response {
+    if let Some(refusal) = not_a_peer(session) {
+        return refusal;
+    }
+    match wanted(session, id) {
         Wanted::Yes => Response::new(code::SEND_IT, "send it, end it with a dot"),
         Wanted::Later(why) => Response::new(code::TRANSFER_LATER, why),
         Wanted::No(why) => Response::new(code::NOT_WANTED, why),
-    })
+    }
 }
 
 /// What becomes of an article.
@@ -84,19 +107,28 @@ enum Outcome {
     Never(String),
 }
 
-impl From<AppendError> for Outcome {
-    fn from(error: AppendError) -> Self {
-        if error.is_passing() { Outcome::Later(error.to_string()) } else { Outcome::Never(error.to_string()) }
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Ok(Appended::New) => Outcome::Stored,
+            Ok(Appended::Known) => Outcome::Known,
+            Err(error) if error.is_passing() => Outcome::Later(error.to_string()),
+            Err(error) => Outcome::Never(error.to_string()),
+        }
     }
 }
 
 /// The article after IHAVE.
-pub(super) async fn transfer(shared: &Shared, peer: SocketAddr, known: &[usize], article: Result<Vec<u8>, BlockError>) -> Response {
-    let outcome = match begin(shared, known, article).await {
-        Ok(stored) => stored.await,
+pub(super) async fn transfer(session: &mut Session, article: Result<Vec<u8>, BlockError>) -> Response {
+    let (shared, known, peer) = (session.shared().clone(), session.place.known.clone(), session.place.number);
+    let outcome = match begin(&shared, &known, peer, article).await {
+        Ok(stored) => {
+            // It sends nothing more before it has the answer.
+            shared.appender.stalled(peer).await;
+            stored.await
+        }
         Err(outcome) => outcome,
     };
-    report(shared, peer, known, &outcome);
     match outcome {
         Outcome::Stored => Response::new(code::TRANSFERRED, "stored"),
         Outcome::Known => Response::new(code::TRANSFERRED, "it was stored already"),
@@ -112,18 +144,21 @@ pub(super) async fn take_this(session: &mut Session, id: String, article: Result
         session.respond(response.code, response.text);
         return Ok(());
     }
+    if session.pending.len() >= FEED_ABREAST {
+        // Nothing more is read from it before it has some of its answers.
+        session.shared().appender.stalled(session.place.number).await;
+    }
     while session.pending.len() >= FEED_ABREAST {
-        let next = futures_util::StreamExt::next(&mut session.pending).await;
+        let next = session.pending.next().await;
         next.map_or(Ok(()), |response| session.respond_to_feed(response))?;
     }
-    let (shared, peer, known) = (session.shared().clone(), session.place.peer, session.place.known.clone());
-    let begun = begin(&shared, &known, article).await;
+    let (shared, known, peer) = (session.shared().clone(), session.place.known.clone(), session.place.number);
+    let begun = begin(&shared, &known, peer, article).await;
     let answer = async move {
         let outcome = match begun {
             Ok(stored) => stored.await,
             Err(outcome) => outcome,
         };
-        report(&shared, peer, &known, &outcome);
         match outcome {
             Outcome::Stored | Outcome::Known => Response::new(code::TAKEN, id),
             Outcome::Later(why) => Response::new(code::UNAVAILABLE, format_args!("not now: {why}")),
@@ -134,70 +169,44 @@ pub(super) async fn take_this(session: &mut Session, id: String, article: Result
     Ok(())
 }
 
-fn report(shared: &Shared, peer: SocketAddr, known: &[usize], outcome: &Outcome) {
-    let name = shared.settings.access.name(known);
-    match outcome {
-        Outcome::Stored | Outcome::Known => {}
-        Outcome::Later(why) => tracing::info!(%peer, name, why, "what a peer sent is put off"),
-        Outcome::Never(why) => tracing::warn!(%peer, name, why, "what a peer sent is refused"),
-    }
-}
+type Stored = future::BoxFuture<'static, Outcome>;
 
 /// Verifies an article and hands it to the writer. When this returns, what is handed over later comes later.
-async fn begin(
-    shared: &Shared,
-    known: &[usize],
-    article: Result<Vec<u8>, BlockError>,
-) -> Result<future::BoxFuture<'static, Outcome>, Outcome> {
+async fn begin(shared: &Shared, known: &[usize], peer: Peer, article: Result<Vec<u8>, BlockError>) -> Result<Stored, Outcome> {
     let octets = article.map_err(|error| Outcome::Never(error.to_string()))?;
     let Incoming { statement, path } = article::parse(&octets).map_err(|error| Outcome::Never(error.to_string()))?;
     let channel = statement.channel().clone();
     let provisioned = shared.namespaces.of(&channel).filter(|_| shared.settings.access.may_feed(known, &channel));
-    let provisioned = provisioned.ok_or_else(|| Outcome::Never(format!("{channel} is not taken from you here")))?;
+    let provisioned = provisioned.ok_or_else(|| Outcome::Never("not wanted from you".into()))?;
     let path = article::prepend_hop(&shared.settings.config.name, path.as_deref());
     let clustered = shared.cluster.as_ref().is_some_and(|cluster| cluster.settles(&channel));
     if statement.kind() == Kind::Trust && channel == provisioned.anchor.namespace.trust_log() {
         // It decides about what comes after it.
-        let settled = match clustered {
-            true => shared.origin.append_trust(statement, path).await,
-            false => shared.appender.append_trust(statement, path).await,
-        };
-        let outcome = match settled {
-            Ok(Appended::New) => Outcome::Stored,
-            Ok(Appended::Known) => Outcome::Known,
-            Err(AppendError::NotFirst) => Outcome::Later("the trust log begins earlier".into()),
-            Err(error) => error.into(),
-        };
-        return Ok(future::ready(outcome).boxed());
+        if clustered {
+            let outcome = shared.origin.append_trust(statement, path, false).await.into();
+            return Ok(future::ready(outcome).boxed());
+        }
+        let stored = shared.appender.feed(Copy::unproven(statement, path), peer).await;
+        return Ok(stored.map(Outcome::from).boxed());
     }
     let trust = provisioned.trust.load_full();
     let trust = trust.ok_or_else(|| Outcome::Later(AppendError::NoTrust(channel.clone()).to_string()))?;
     if clustered {
         // What comes next is settled with the others; what comes later waits for its turn.
         let serial = statement.serial();
-        let statement = trust.verify(statement).map_err(|error| Outcome::from(AppendError::from(error)))?;
+        let statement = trust.verify(statement).map_err(|error| Outcome::from(Err(AppendError::from(error))))?;
         let outcome = match shared.origin.append(New { statement, trust: trust.serial(), path, term: None }).await {
-            Ok(Appended::New) => Outcome::Stored,
-            Ok(Appended::Known) => Outcome::Known,
             Err(AppendError::LostRace(head)) if serial > head.serial => Outcome::Later("what lies below comes first".into()),
             Err(AppendError::NotFirst) => Outcome::Later("the channel's first statement comes first".into()),
-            Err(error) => error.into(),
+            answer => answer.into(),
         };
         return Ok(future::ready(outcome).boxed());
     }
-    let offer = match trust.verify_or_return(statement) {
-        Ok(statement) => Offer::Verified(statement, trust.serial()),
+    let copy = match trust.verify_or_return(statement) {
+        Ok(statement) => Copy::proven(statement, trust.serial(), path),
         // Perhaps its successor, which is here, vouches for it.
-        Err(refused) => Offer::Unproven(refused.0),
+        Err(refused) => Copy::unproven(refused.0, path),
     };
-    let run = Run { channel, copies: vec![(offer, path)], is_floor: false, accept_gap: false };
-    let stored = shared.appender.offer(run).await;
-    let outcome = async {
-        match stored.await {
-            Ok(Copied::Known) => Outcome::Known,
-            Ok(Copied::New | Copied::Wants { .. }) => Outcome::Stored,
-            Err(error) => error.into(),
-        }
-    };
-    Ok(outcome.boxed())
+    let stored = shared.appender.feed(copy, peer).await;
+    Ok(stored.map(Outcome::from).boxed())
 }

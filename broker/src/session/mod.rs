@@ -8,7 +8,15 @@ mod slots;
 
 pub(crate) use slots::{identity as slot_identity, names as certificate_names};
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
@@ -19,13 +27,15 @@ use tidings_protocol::{
         codec::{CodecError, Input, ServerCodec},
     },
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
 use crate::{
     access::Known,
+    append::Peer,
     connections::Permit,
-    limits::{ARTICLE, OUTPUT_OCTETS, REFUSALS, WATCH_CHANNELS},
+    limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS, WATCH_CHANNELS, WATCH_TARGETS, WILDMAT_PATTERNS},
+    logging::Safe,
     logs::Log,
     shared::Shared,
     stream::Stream,
@@ -42,8 +52,14 @@ struct Place {
     known: Known,
     /// Articles that were refused so far.
     refused: u32,
+    /// Statements that were put off so far.
+    put_off: u32,
+    /// Why the last of these were not taken.
+    last_refusal: Option<Response>,
     /// Logins that have failed.
     logins: u32,
+    /// Which connection this is.
+    number: Peer,
     _permit: Permit,
 }
 
@@ -71,6 +87,10 @@ pub(crate) struct Session {
     user: Option<String>,
     /// Answers to what was sent by TAKETHIS, and to what came after it; in their order.
     pending: FuturesOrdered<BoxFuture<'static, Response>>,
+    /// The highest serial of each channel that is wanted from this peer.
+    promised: HashMap<Channel, u32>,
+    /// Octets that were looked at since others had their turn.
+    spent: usize,
 }
 
 /// What an article is sent for.
@@ -99,7 +119,11 @@ impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, permit: Permit) -> Self {
         let certificate = stream.tls.as_ref().and_then(|tls| tls.peer_certificates()).and_then(|chain| chain.first());
         let known = shared.settings.access.who(peer.ip(), certificate.map(|der| &**der));
-        let place = Place { shared, peer, log: None, current: None, known, refused: 0, logins: 0, _permit: permit };
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let (refused, put_off, logins, last_refusal) = (0, 0, 0, None);
+        let place =
+            Place { shared, peer, log: None, current: None, known, refused, put_off, last_refusal, logins, number, _permit: permit };
         Self::resume(Box::new(place), stream, BytesMut::new())
     }
 
@@ -114,6 +138,8 @@ impl Session {
             article_due: None,
             user: None,
             pending: FuturesOrdered::new(),
+            promised: HashMap::new(),
+            spent: 0,
         }
     }
 
@@ -127,7 +153,11 @@ impl Session {
 
     /// Serves until the client leaves, is cut off, or watches.
     pub(crate) async fn run(mut self) {
-        let last = match self.serve().await {
+        let ended = self.serve().await;
+        if ended.is_err() {
+            self.tell_of_refusals();
+        }
+        let last = match ended {
             Ok(joining) => return self.leave_to_watch(joining),
             Err(End::Quit) => Response::new(code::GOODBYE, "good-bye"),
             Err(End::Refused(why)) => why,
@@ -151,7 +181,7 @@ impl Session {
             match self.codec.decode(&mut self.input) {
                 Ok(Some(Input::Command(Ok(Command::Xwatch(targets))))) => {
                     self.settle().await?;
-                    if let Some(watch) = self.watch(targets) {
+                    if let Some(watch) = self.watch(targets).await? {
                         self.flush().await?;
                         return Ok(watch);
                     }
@@ -182,6 +212,11 @@ impl Session {
         let answered = tokio::select! {
             answer = pending.next() => Ok(answer),
             read = self.read(deadline) => read.map(|()| None),
+            () = sleep(FEED_STALL) => {
+                // It sends no more before it has answers.
+                self.shared().appender.stalled(self.place.number).await;
+                Ok(None)
+            }
         };
         self.pending = pending;
         let mut answer = answered?;
@@ -203,7 +238,10 @@ impl Session {
     fn respond_to_feed(&mut self, response: Response) -> Result<(), End> {
         match response.code {
             // RFC 4644 section 2.5.2: what may be taken later has no other answer than this.
-            code::UNAVAILABLE => return Err(End::Refused(response)),
+            code::UNAVAILABLE => {
+                self.note_put_off(&response);
+                return Err(End::Refused(response));
+            }
             code::TAKE_REFUSED => self.count_refusal(&response)?,
             _ => self.respond(response.code, response.text),
         }
@@ -213,12 +251,25 @@ impl Session {
     /// Answers with a refusal; one that is one too many ends the session (attacks 44 and 67).
     fn count_refusal(&mut self, response: &Response) -> Result<(), End> {
         self.place.refused += 1;
+        self.place.last_refusal = Some(response.clone());
         self.respond(response.code, &response.text);
         if self.place.refused < REFUSALS {
             return Ok(());
         }
         tracing::warn!(peer = %self.place.peer, name = self.name(), refused = REFUSALS, "a connection is closed that offered too much that was refused");
         Err(End::Refused(Response::new(code::UNAVAILABLE, "too many articles were refused here; what is wrong with them?")))
+    }
+
+    fn note_put_off(&mut self, response: &Response) {
+        self.place.put_off += 1;
+        self.place.last_refusal = Some(response.clone());
+    }
+
+    /// One line for all that was not taken from a connection: a line for each would be a flood (attack 108).
+    fn tell_of_refusals(&self) {
+        let Place { refused, put_off, last_refusal: Some(last), peer, .. } = &*self.place else { return };
+        let last = Safe(&last.text);
+        tracing::warn!(%peer, name = self.name(), refused, put_off, %last, "of what this connection has sent, so much was not taken");
     }
 
     /// What the log calls the client.
@@ -231,19 +282,12 @@ impl Session {
         self.shared().logs.get(name).filter(|log| self.place.may_read(&log.channel))
     }
 
-    /// All channels that exist for this client.
-    fn logs(&self) -> Vec<Arc<Log>> {
-        let mut all = self.shared().logs.all();
-        all.retain(|log| self.place.may_read(&log.channel));
-        all
-    }
-
     async fn read(&mut self, deadline: Instant) -> Result<(), End> {
         let stop = self.place.shared.stop.clone();
         let read = timeout_at(deadline, self.stream.read(&mut self.input));
         let read = tokio::select! {
             read = read => read,
-            () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, self.shared().refer("the broker is shutting down")))),
+            () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, "the broker is shutting down"))),
         };
         match read {
             Ok(Ok(0) | Err(_)) => Err(End::Gone),
@@ -261,28 +305,30 @@ impl Session {
                 self.respond(code, error);
                 Ok(())
             }
-            Input::Article(article) => {
-                let (peer, known) = (self.place.peer, self.place.known.clone());
-                match self.article_due.take().map(|(_, purpose)| purpose) {
-                    Some(Purpose::TakeThis(id)) => feeding::take_this(self, id, article).await,
-                    Some(Purpose::Ihave) => {
-                        let response = feeding::transfer(self.shared(), peer, &known, article).await;
-                        match response.code {
-                            code::TRANSFER_REFUSED => self.count_refusal(&response)?,
-                            _ => self.respond(response.code, response.text),
+            Input::Article(article) => match self.article_due.take().map(|(_, purpose)| purpose) {
+                Some(Purpose::TakeThis(id)) => feeding::take_this(self, id, article).await,
+                Some(Purpose::Ihave) => {
+                    let response = feeding::transfer(self, article).await;
+                    match response.code {
+                        code::TRANSFER_REFUSED => self.count_refusal(&response)?,
+                        _ => {
+                            if response.code == code::TRANSFER_LATER {
+                                self.note_put_off(&response);
+                            }
+                            self.respond(response.code, response.text);
                         }
-                        Ok(())
                     }
-                    Some(Purpose::Post) | None => {
-                        let response = posting::post(self.shared(), peer, article).await;
-                        match response.code {
-                            code::POSTED => self.respond(response.code, response.text),
-                            _ => self.count_refusal(&response)?,
-                        }
-                        Ok(())
-                    }
+                    Ok(())
                 }
-            }
+                Some(Purpose::Post) | None => {
+                    let response = posting::post(self, article).await;
+                    match response.code {
+                        code::POSTED => self.respond(response.code, response.text),
+                        _ => self.count_refusal(&response)?,
+                    }
+                    Ok(())
+                }
+            },
         }
     }
 
@@ -313,7 +359,6 @@ impl Session {
             Command::ModeStream => self.respond(code::STREAMING, "CHECK and TAKETHIS are welcome"),
             Command::AuthinfoUser(name) => account::user(self, name),
             Command::AuthinfoPass(password) => account::pass(self, password).await?,
-            Command::Compress => self.respond(code::UNKNOWN, "unknown command"),
             Command::Xslot(request) => slots::slot(self, request).await?,
             Command::Post => self.respond(code::POST_REFUSED, "this broker takes no statements; publish at the origin"),
             command => reading::answer(self, command).await?,
@@ -324,6 +369,16 @@ impl Session {
     fn respond(&mut self, code: Code, text: impl std::fmt::Display) {
         let response = Response::new(code, text);
         self.output.extend_from_slice(format!("{response}\r\n").as_bytes());
+    }
+
+    /// Takes note of octets that were looked at for the client; with many, others have their turn first.
+    async fn pay(&mut self, octets: usize) -> Result<(), End> {
+        self.spent += octets;
+        if self.spent >= TURN_OCTETS {
+            self.spent = 0;
+            tokio::task::yield_now().await;
+        }
+        self.relieve().await
     }
 
     /// Sends what is gathered when it has become much, and lets other sessions have their turn in long answers.
@@ -344,9 +399,10 @@ impl Session {
     }
 
     /// What XWATCH asks for, unless it is answered with a refusal.
-    fn watch(&mut self, targets: Vec<WatchTarget>) -> Option<Watch> {
-        let mut watch = Watch::default();
-        for target in targets {
+    async fn watch(&mut self, targets: Vec<WatchTarget>) -> Result<Option<Watch>, End> {
+        let mut watch = Watch { begun: self.shared().logs.begun(), ..Watch::default() };
+        let many = targets.len() > WATCH_TARGETS;
+        for target in targets.into_iter().filter(|_| !many) {
             match target {
                 WatchTarget::Live(wildmat) => watch.live.push(wildmat),
                 WatchTarget::After(channel, serial) => {
@@ -358,13 +414,41 @@ impl Session {
                 }
             }
         }
-        let wanted = |log: &Arc<Log>| watch.live.iter().any(|live| live.matches(log.channel.as_str()));
-        let matching = if watch.live.is_empty() { 0 } else { self.logs().iter().filter(|log| wanted(log)).count() };
-        if matching + watch.cursors.len() + watch.expected.len() > WATCH_CHANNELS {
-            self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
-            return None;
+        if many || watch.live.iter().any(|live| live.patterns() > WILDMAT_PATTERNS) {
+            let limits =
+                format_args!("a watch has at most {WATCH_TARGETS} targets, and each of them {WILDMAT_PATTERNS} patterns").to_string();
+            self.respond(code::WATCH_REFUSED, limits);
+            return Ok(None);
         }
-        Some(watch)
+        self.find_live(&mut watch).await?;
+        if watch.cursors.len() + watch.expected.len() > WATCH_CHANNELS {
+            self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
+            return Ok(None);
+        }
+        Ok(Some(watch))
+    }
+
+    /// Finds the channels that wildmats mean now, at the cost of this client (attack 102): the loop looks at those alone that begin later.
+    async fn find_live(&mut self, watch: &mut Watch) -> Result<(), End> {
+        if watch.live.is_empty() {
+            return Ok(());
+        }
+        let named: HashSet<usize> = watch.cursors.iter().map(|(log, _)| log.index).collect();
+        let mut after = None;
+        loop {
+            let logs = self.shared().logs.page(after.as_ref());
+            let Some(last) = logs.last() else { return Ok(()) };
+            after = Some(last.channel.clone());
+            for log in logs {
+                let name = log.channel.as_str();
+                self.pay(watch.live.iter().map(|live| live.cost(name)).sum()).await?;
+                let wanted = watch.live.iter().any(|live| live.matches(name)) && self.place.may_read(&log.channel);
+                if wanted && !named.contains(&log.index) && watch.cursors.len() <= WATCH_CHANNELS {
+                    let head = log.marks().head.serial.number();
+                    watch.cursors.push((log, head));
+                }
+            }
+        }
     }
 
     /// Gives socket and state to a watch loop; this task ends.
@@ -374,8 +458,7 @@ impl Session {
         let Some(counted) = watches.reserve() else {
             // Rare: the refusal is sent by a task of its own.
             let mut session = Self::resume(place, stream, input);
-            let why = session.shared().refer("too many watches, poll instead or try again later");
-            session.respond(code::WATCH_REFUSED, why);
+            session.respond(code::WATCH_REFUSED, "too many watches, poll instead or try again later");
             drop(session.shared().tasks.clone().spawn(session.run_boxed()));
             return;
         };
@@ -388,6 +471,7 @@ impl Session {
                 cursors: watch.cursors,
                 expected: watch.expected,
                 live: watch.live,
+                begun: watch.begun,
                 greeting,
                 input,
                 peer,
@@ -409,6 +493,8 @@ struct Watch {
     cursors: Vec<(Arc<Log>, u32)>,
     expected: Vec<(Channel, u32)>,
     live: Vec<tidings_protocol::Wildmat>,
+    /// How many logs there were when it was asked for.
+    begun: usize,
 }
 
 fn fatal(error: &CodecError) -> Response {

@@ -3,15 +3,17 @@
 use std::{io::Write as _, sync::Arc};
 
 use tidings_protocol::{
-    MessageId, Serial, Timestamp, Wildmat, article,
+    Channel, MessageId, Serial, StatementId, Timestamp, Wildmat, article,
     nntp::{COMMANDS, Command, DateTime, ListItem, Part, Range, Response, Selector, code},
 };
 
 use super::{End, Session};
 use crate::{
     clock,
+    limits::WILDMAT_PATTERNS,
     logs::{Entry, Log},
     store::StoreError,
+    watch::Guest,
 };
 
 /// Why a reading command gets no data.
@@ -52,7 +54,7 @@ pub(super) async fn answer(session: &mut Session, command: Command) -> Result<()
 
 async fn dispatch(session: &mut Session, command: Command) -> Answer {
     match command {
-        Command::Article(part, selector) => article(session, part, &selector),
+        Command::Article(part, selector) => article(session, part, &selector).await,
         Command::Capabilities => {
             capabilities(session);
             Ok(())
@@ -73,8 +75,8 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
             help(session);
             Ok(())
         }
-        Command::Last => step(session, false),
-        Command::Next => step(session, true),
+        Command::Last => step(session, false).await,
+        Command::Next => step(session, true).await,
         Command::List(item) => list(session, item).await,
         Command::ListGroup { group, range } => list_group(session, group, range).await,
         Command::ModeReader => {
@@ -93,7 +95,6 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
         | Command::AuthinfoUser(_)
         | Command::AuthinfoPass(_)
         | Command::Check(_)
-        | Command::Compress
         | Command::Ihave(_)
         | Command::ModeStream
         | Command::TakeThis(_) => Ok(()),
@@ -142,51 +143,79 @@ fn current(session: &Session) -> Result<(Arc<Log>, Serial), Response> {
     Ok((log, serial))
 }
 
-/// One article, with the number that the answer shows: 0 when it was asked for by message-id.
-fn find(session: &Session, selector: &Selector) -> Result<(u32, Arc<Log>, Arc<Entry>), Refusal> {
+/// What a selector means.
+struct Located {
+    /// The number that the answer shows: 0 when it was asked for by message-id.
+    number: u32,
+    log: Arc<Log>,
+    serial: Serial,
+    /// What it has to be, if it was asked for by message-id.
+    id: Option<StatementId>,
+    /// The answer if it is not there.
+    otherwise: Response,
+}
+
+fn locate(session: &Session, selector: &Selector) -> Result<Located, Refusal> {
     match selector {
         Selector::Current => {
             let (log, serial) = current(session)?;
-            let gone = || Response::new(code::NO_CURRENT, "the current article has expired");
-            let entry = log.entry(serial)?.ok_or_else(gone)?;
-            Ok((serial.number(), log, entry))
+            let otherwise = Response::new(code::NO_CURRENT, "the current article has expired");
+            Ok(Located { number: serial.number(), log, serial, id: None, otherwise })
         }
         Selector::Range(range) => {
             let log = selected(session)?;
             let serial = u32::try_from(range.low).ok().and_then(Serial::new).ok_or_else(no_such_number)?;
-            let entry = log.entry(serial)?.ok_or_else(no_such_number)?;
-            Ok((serial.number(), log, entry))
+            Ok(Located { number: serial.number(), log, serial, id: None, otherwise: no_such_number() })
         }
         Selector::MessageId(text) => {
             let unknown = || Response::new(code::NO_SUCH_ID, "no article with that message-id here");
             let id: MessageId = text.parse().map_err(|_| unknown())?;
             let log = session.log(id.channel.as_str()).ok_or_else(unknown)?;
-            let entry = log.find(&id)?.ok_or_else(unknown)?;
-            Ok((0, log, entry))
+            Ok(Located { number: 0, log, serial: id.serial, id: Some(id.id), otherwise: unknown() })
         }
     }
 }
 
-fn article(session: &mut Session, part: Part, selector: &Selector) -> Answer {
-    let (number, log, entry) = find(session, selector)?;
+/// One article, with the number that the answer shows.
+async fn find(session: &mut Session, selector: &Selector) -> Result<(u32, Arc<Log>, Arc<Entry>), Refusal> {
+    let Located { number, log, serial, id, otherwise } = locate(session, selector)?;
+    let entry = log.entry(serial)?.filter(|entry| id.is_none_or(|id| id == entry.head.id)).ok_or(otherwise)?;
+    session.pay(entry.article().len()).await?;
+    Ok((number, log, entry))
+}
+
+async fn article(session: &mut Session, part: Part, selector: &Selector) -> Answer {
+    if part == Part::Stat {
+        return stat(session, selector).await;
+    }
+    let (number, log, entry) = find(session, selector).await?;
     if number > 0 {
         session.place.current = Some(entry.head.serial);
     }
     let (code, octets) = match part {
-        Part::Article => (code::ARTICLE, entry.article()),
         Part::Head => (code::HEAD, entry.headers()),
         Part::Body => (code::BODY, entry.body()),
-        Part::Stat => (code::STAT, &[][..]),
+        Part::Article | Part::Stat => (code::ARTICLE, entry.article()),
     };
     session.respond(code, format_args!("{number} {}", log.message_id(entry.head)));
-    if part != Part::Stat {
-        session.output.extend_from_slice(octets);
-        end(session);
-    }
+    session.output.extend_from_slice(octets);
+    end(session);
     Ok(())
 }
 
-fn step(session: &mut Session, forward: bool) -> Answer {
+/// Nothing is rendered or copied to say that something is there (attack 102).
+async fn stat(session: &mut Session, selector: &Selector) -> Answer {
+    let Located { number, log, serial, id, otherwise } = locate(session, selector)?;
+    let (head, octets) = log.head_at(serial)?.filter(|(head, _)| id.is_none_or(|id| id == head.id)).ok_or(otherwise)?;
+    session.pay(octets).await?;
+    if number > 0 {
+        session.place.current = Some(serial);
+    }
+    session.respond(code::STAT, format_args!("{number} {}", log.message_id(head)));
+    Ok(())
+}
+
+async fn step(session: &mut Session, forward: bool) -> Answer {
     let (log, serial) = current(session)?;
     let marks = log.marks();
     let number = if forward { serial.number() + 1 } else { serial.number() - 1 };
@@ -195,9 +224,10 @@ fn step(session: &mut Session, forward: bool) -> Answer {
         let (code, text) = if forward { (code::NO_NEXT, "this is the head") } else { (code::NO_PREVIOUS, "this is the oldest here") };
         return Err(Response::new(code, text).into());
     };
-    let entry = log.entry(there)?.ok_or_else(no_such_number)?;
+    let (head, octets) = log.head_at(there)?.ok_or_else(no_such_number)?;
+    session.pay(octets).await?;
     session.place.current = Some(there);
-    session.respond(code::STAT, format_args!("{there} {}", log.message_id(entry.head)));
+    session.respond(code::STAT, format_args!("{there} {}", log.message_id(head)));
     Ok(())
 }
 
@@ -210,7 +240,7 @@ fn serials(log: &Log, range: Range) -> std::ops::RangeInclusive<u32> {
 }
 
 /// The articles that OVER and HDR speak of, each with the number to show.
-fn several(session: &Session, selector: &Selector) -> Result<(Arc<Log>, u32, std::ops::RangeInclusive<u32>), Refusal> {
+async fn several(session: &mut Session, selector: &Selector) -> Result<(Arc<Log>, u32, std::ops::RangeInclusive<u32>), Refusal> {
     match selector {
         Selector::Range(range) => {
             let log = selected(session)?;
@@ -218,7 +248,7 @@ fn several(session: &Session, selector: &Selector) -> Result<(Arc<Log>, u32, std
             if serials.is_empty() { Err(no_such_number().into()) } else { Ok((log, 1, serials)) }
         }
         single => {
-            let (number, log, entry) = find(session, single)?;
+            let (number, log, entry) = find(session, single).await?;
             let serial = entry.head.serial.number();
             Ok((log, number.min(1), serial..=serial))
         }
@@ -231,11 +261,12 @@ fn xref(session: &Session, log: &Log, serial: Serial) -> String {
 }
 
 async fn over(session: &mut Session, selector: &Selector) -> Answer {
-    let (log, shown, serials) = several(session, selector)?;
+    let (log, shown, serials) = several(session, selector).await?;
     session.respond(code::OVERVIEW, "overview follows");
     for serial in serials.filter_map(Serial::new) {
-        // One that expired meanwhile is left out, as RFC 3977 section 8.3 allows.
-        let Some(entry) = log.entry(serial)? else { continue };
+        // One that expired meanwhile, or is damaged, is left out, as RFC 3977 section 8.3 allows.
+        let Ok(Some(entry)) = log.entry(serial) else { continue };
+        session.pay(entry.article().len()).await?;
         let header = |name| entry.header(name).unwrap_or_default();
         let (subject, from, date, id) = (header("Subject"), header("From"), header("Date"), header("Message-ID"));
         let (number, octets, lines) = (serial.number() * shown, entry.article().len(), entry.body_lines());
@@ -256,10 +287,10 @@ async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bo
     if field.starts_with(':') && !matches!(field.to_ascii_lowercase().as_str(), ":bytes" | ":lines") {
         return Err(Response::new(code::NOT_STORED, "metadata here are :bytes and :lines").into());
     }
-    let (log, shown, serials) = several(session, selector)?;
+    let (log, shown, serials) = several(session, selector).await?;
     session.respond(if legacy { code::HEAD } else { code::HDR }, "headers follow");
     for serial in serials.filter_map(Serial::new) {
-        let Some(entry) = log.entry(serial)? else { continue };
+        let Ok(Some(entry)) = log.entry(serial) else { continue };
         let number = serial.number() * shown;
         match metadata(&entry) {
             Some(value) => line(session, format_args!("{number} {value}")),
@@ -318,7 +349,6 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
                 line(session, format_args!("{}", log.channel));
             }
         }),
-        ListItem::Motd => return motd(session),
         ListItem::Newsgroups(wildmat) => (wildmat, |session, log| line(session, format_args!("{}\t{}", log.channel, description(log)))),
         ListItem::Headers => {
             session.respond(code::LIST, "headers and metadata that HDR knows");
@@ -336,32 +366,43 @@ async fn list(session: &mut Session, item: ListItem) -> Answer {
         }
         ListItem::NotStored => return Err(Response::new(code::NOT_STORED, "this broker keeps no such list").into()),
     };
+    few_patterns(wildmat.as_ref())?;
     session.respond(code::LIST, "list follows");
-    for log in session.logs() {
-        if wildmat.as_ref().is_none_or(|w| w.matches(log.channel.as_str())) {
-            kind(session, &log);
-            session.relieve().await?;
+    let mut after = None;
+    while let Some(logs) = page(session, &mut after) {
+        for log in logs {
+            if means(session, wildmat.as_ref(), &log).await? {
+                kind(session, &log);
+                session.relieve().await?;
+            }
         }
     }
     end(session);
     Ok(())
 }
 
-/// How this broker stands: what it copies from where, and how far behind that is.
-fn motd(session: &mut Session) -> Answer {
-    let shared = session.shared().clone();
-    session.respond(code::LIST, "how this broker stands");
-    let logs = session.logs();
-    // The way that trust has come is the way of everything.
-    let path = logs.iter().find(|log| log.channel.is_trust()).and_then(|log| log.entry(log.marks().head.serial).ok()?);
-    let tier = path.and_then(|entry| Some(entry.header("Path")?.split('!').count().saturating_sub(2)));
-    let tier = tier.map_or(String::new(), |tier| format!(", tier {tier}"));
-    line(session, format_args!("{}: {} channels{tier}", shared.settings.config.name, logs.len()));
-    for standing in (shared.standings)(&shared.logs) {
-        line(session, format_args!("{standing}"));
+/// A wildmat of few patterns is cheap, whatever they are.
+fn few_patterns(wildmat: Option<&Wildmat>) -> Result<(), Response> {
+    match wildmat.map_or(0, Wildmat::patterns) {
+        0..=WILDMAT_PATTERNS => Ok(()),
+        many => {
+            Err(Response::new(code::SYNTAX, format_args!("a wildmat has at most {WILDMAT_PATTERNS} patterns here, this one has {many}")))
+        }
     }
-    end(session);
-    Ok(())
+}
+
+/// The channels after those that were looked at last; none at the end.
+fn page(session: &Session, after: &mut Option<Channel>) -> Option<Vec<Arc<Log>>> {
+    let logs = session.shared().logs.page(after.as_ref());
+    *after = Some(logs.last()?.channel.clone());
+    Some(logs)
+}
+
+/// Whether a channel exists for the client, and is meant; the client pays for the look.
+async fn means(session: &mut Session, wildmat: Option<&Wildmat>, log: &Log) -> Result<bool, End> {
+    let name = log.channel.as_str();
+    session.pay(name.len() + wildmat.map_or(0, |wildmat| wildmat.cost(name))).await?;
+    Ok(wildmat.is_none_or(|wildmat| wildmat.matches(name)) && session.place.may_read(&log.channel))
 }
 
 fn active_line(session: &mut Session, log: &Log) {
@@ -376,9 +417,14 @@ fn since(date: DateTime) -> Result<Timestamp, Response> {
 async fn new_groups(session: &mut Session, date: DateTime) -> Answer {
     let since = since(date)?;
     session.respond(code::NEWGROUPS, "new channels follow");
-    for log in session.logs().into_iter().filter(|log| log.marks().created >= since) {
-        active_line(session, &log);
-        session.relieve().await?;
+    let mut after = None;
+    while let Some(logs) = page(session, &mut after) {
+        for log in logs {
+            if means(session, None, &log).await? && log.marks().created >= since {
+                active_line(session, &log);
+                session.relieve().await?;
+            }
+        }
     }
     end(session);
     Ok(())
@@ -386,28 +432,37 @@ async fn new_groups(session: &mut Session, date: DateTime) -> Answer {
 
 async fn new_news(session: &mut Session, wildmat: &Wildmat, date: DateTime) -> Answer {
     let since = since(date)?;
+    few_patterns(Some(wildmat))?;
     session.respond(code::NEWNEWS, "message-ids follow");
-    for log in session.logs() {
-        if !wildmat.matches(log.channel.as_str()) {
-            continue;
-        }
-        // Serials arrive in their order: from the head down to the first that is older.
-        let marks = log.marks();
-        let mut first = marks.head.serial.number() + 1;
-        for serial in (marks.low.number()..=marks.head.serial.number()).rev().filter_map(Serial::new) {
-            if log.arrived(serial)?.is_none_or(|at| at < since) {
-                break;
+    let mut after = None;
+    while let Some(logs) = page(session, &mut after) {
+        for log in logs {
+            if means(session, Some(wildmat), &log).await? {
+                news_of(session, &log, since).await?;
             }
-            first = serial.number();
-            session.relieve().await?;
-        }
-        for serial in (first..=marks.head.serial.number()).filter_map(Serial::new) {
-            let Some(entry) = log.entry(serial)? else { continue };
-            line(session, format_args!("{}", log.message_id(entry.head)));
-            session.relieve().await?;
         }
     }
     end(session);
+    Ok(())
+}
+
+async fn news_of(session: &mut Session, log: &Arc<Log>, since: Timestamp) -> Answer {
+    // Serials arrive in their order: from the head down to the first that is older.
+    let marks = log.marks();
+    let mut first = marks.head.serial.number() + 1;
+    for serial in (marks.low.number()..=marks.head.serial.number()).rev().filter_map(Serial::new) {
+        if log.arrived(serial)?.is_none_or(|at| at < since) {
+            break;
+        }
+        first = serial.number();
+        session.relieve().await?;
+    }
+    for serial in (first..=marks.head.serial.number()).filter_map(Serial::new) {
+        let Some((head, octets)) = log.head_at(serial)? else { continue };
+        session.pay(octets).await?;
+        line(session, format_args!("{}", log.message_id(head)));
+        session.relieve().await?;
+    }
     Ok(())
 }
 
@@ -434,8 +489,7 @@ fn capabilities(session: &mut Session) {
                     line(session, format_args!("AUTHINFO USER"));
                 }
             }
-            "COMPRESS" => {}
-            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS MOTD NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS")),
+            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS")),
             "OVER" => line(session, format_args!("OVER MSGID")),
             other => line(session, format_args!("{other}")),
         }

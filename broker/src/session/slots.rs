@@ -1,4 +1,4 @@
-//! XSLOT (spec section 8.9).
+//! XSLOT (spec part 6).
 
 use tidings_protocol::{
     Timestamp,

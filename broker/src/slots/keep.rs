@@ -1,27 +1,21 @@
 //! Where groups of slots are kept: compare, and set.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use tidings_protocol::{Timestamp, slot::SlotName};
 
-use crate::{
-    append::AppendError,
-    clock,
-    cluster::Cluster,
-    store::{self, Store},
-};
+use crate::{append::AppendError, clock, cluster::Cluster, store::Store};
 
 /// On one machine.
 pub(crate) struct Local {
     store: Store,
-    data_dir: PathBuf,
     /// What the clock showed at the start: that it is set afterwards ends nobody's lease.
     began: (Instant, Timestamp),
 }
 
 impl Local {
-    pub(crate) fn new(store: Store, data_dir: PathBuf) -> Self {
-        Self { store, data_dir, began: (Instant::now(), clock::now()) }
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, began: (Instant::now(), clock::now()) }
     }
 }
 
@@ -44,8 +38,8 @@ impl Keep {
     pub(crate) async fn replace(&self, group: &SlotName, data: &[u8], after: Option<i32>) -> Result<bool, AppendError> {
         match self {
             Keep::Local(local) => {
-                if store::free_octets(&local.data_dir).is_some_and(|(_, too_few)| too_few) {
-                    return Err(AppendError::DiskFull);
+                if let Some(missing) = local.store.missing_octets().map_err(|_| AppendError::Store)? {
+                    return Err(AppendError::DiskFull(missing));
                 }
                 let (store, group, data) = (local.store.clone(), group.clone(), data.to_vec());
                 let set = tokio::task::spawn_blocking(move || store.set_slots(group.as_str(), &data, after)).await;

@@ -1,4 +1,4 @@
-//! Slots: how many machines of a group may be down at once (spec section 8.9).
+//! Slots: how many machines of a group may be down at once (spec part 6).
 //!
 //! `group.rs` decides, `keep.rs` keeps: in the store of this broker, or in its cluster's tree. A decision counts when
 //! what it was made from is still what is kept; otherwise it is made again.

@@ -1,36 +1,49 @@
-//! The embedded store: one ordered keyspace of statements by channel and serial, and the marks of each channel.
+//! The store: one log of batches in segments, one writer, an index in memory. `docs/design/store.md` says why.
 //!
-//! | key | value |
-//! | --- | --- |
-//! | `v` | the layout's version |
-//! | `c` CHANNEL | low-water mark, head, when the channel began |
-//! | `s` CHANNEL NUL SERIAL (big-endian) | when it arrived, `Path`, statement |
-//! | `f` CHANNEL | its islands: highest and lowest serials of what is copied above the head and not visible yet |
-//! | `g` GROUP | version, and who of the group has slots |
-//! | `p` PEER NUL CHANNEL | the last serial that this peer of a feed has answered for |
+//! ```text
+//! commit → batch → log (segments: write, sync) → index → get
+//!                   recovery: segments, index files → index
+//! ```
+//!
+//! Statements lie by channel and serial. Marks are what is overwritten: those of channels, what is being filled in, slots, and
+//! the cursors of feeds. When a batch is committed it survives a loss of power, whole; nothing that is lost goes unsaid.
 
-mod journal;
+mod batch;
+#[cfg(feature = "bench")]
+pub mod bench;
+mod changes;
+mod files;
+mod index;
+mod log;
+mod recovery;
+mod segment;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
-    fs, io,
+    collections::BTreeSet,
+    fmt, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, UserKey, UserValue, config::CompressionPolicy};
-use tidings_protocol::{Channel, Head, Serial, Statement, StatementId, Timestamp};
+use tidings_protocol::{Channel, Head, Serial, Statement, Timestamp};
 
-use crate::{
-    clock,
-    limits::{DISK_RESERVE_OCTETS, MEMTABLE_OCTETS},
+pub(crate) use changes::Batch;
+
+use self::{
+    batch::Value,
+    changes::{feed_key, gap_key, group_key},
+    files::{Access, Disk, RealDisk},
+    index::{Index, Place},
+    log::Log,
 };
 
-const VERSION: u32 = 2;
-/// Threads that sort and merge. Of two, fjall 3.1 has one spin while the other merges.
-const WORKERS: usize = 1;
-/// Values of so many octets lie apart from their keys: statements do, marks do not.
-const VALUE_APART_OCTETS: u32 = 256;
+/// The layout that is read and written.
+const VERSION: u8 = 3;
 
 /// What goes wrong with the disk, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -43,28 +56,115 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// The file system refuses something.
+    #[error("cannot use {path}: {source}{}", hint(.source))]
+    Disk {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It would be left with files that its owner cannot use.
+    #[error(
+        "{path} belongs to user {owner}, and this is user {us}; run this as user {owner}, or `chown -R {us}` the data directory; nothing was changed"
+    )]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
     /// Another process has it open.
     #[error("the store in {0} is in use; is another tidingsd running on it?")]
     InUse(PathBuf),
+    /// There is none.
+    #[error("there is no store in {0}: it has no directory `store`; name the data directory of a broker")]
+    Nothing(PathBuf),
     /// It was written by a newer version.
-    #[error("the store in {path} has layout {found}, this tidingsd knows {VERSION}; start the newer one, nothing was changed")]
+    #[error("the store has layout {found} ({path}), this tidingsd knows {VERSION}; start the newer one; nothing was changed")]
     Newer {
+        /// A file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// It was written by another engine.
+    #[error(
+        "the store in {path} has layout {found}, this tidingsd knows {VERSION}; `tidings export` from the earlier tidingsd, move the data directory away, and `tidings import` here, or mirror anew; nothing was changed"
+    )]
+    Older {
         /// The directory.
         path: PathBuf,
         /// Its version.
         found: u32,
     },
-    /// It was written before layout 2, by another engine.
+    /// Something is there that the store did not write.
+    #[error("{0} is not a file of the store; move it away, and start again; nothing was changed")]
+    Foreign(PathBuf),
+    /// A segment is not there.
     #[error(
-        "the store in {0} has layout 1, this tidingsd knows {VERSION}; move the data directory away, and mirror anew, or export with the earlier tidingsd and import here; nothing was changed"
+        "the store lacks {0}: it was copied in part, or a file was deleted; bring it back, or restore or mirror anew; nothing was changed"
     )]
-    Older(PathBuf),
-    /// A record cannot be read.
-    #[error("the store holds a damaged record for {0}; restore the data directory, or remove it and mirror anew")]
+    Missing(PathBuf),
+    /// What is there is not what was written.
+    #[error(
+        "the store is damaged at {0}; `tidingsd check` says more, `tidingsd export` saves what can be read; then restore the data directory, or mirror anew; nothing was changed"
+    )]
+    Damage(Damage),
+    /// One statement cannot be read.
+    #[error("the store holds a damaged record for {0}; it is fetched again where an upstream or a peer has it")]
     Damaged(String),
-    /// The engine failed.
-    #[error("the store failed: {0}; if it cannot be opened, restore the data directory, or remove it and mirror anew")]
-    Engine(#[from] fjall::Error),
+    /// There is no room.
+    #[error("the disk is full: {missing} octets more are needed where the store lives; free them, or let retention remove more")]
+    Full {
+        /// How many octets are missing.
+        missing: u64,
+    },
+    /// More than a segment can hold.
+    #[error("what is to be stored at once is larger than 4 GiB")]
+    Large,
+    /// It has failed before.
+    #[error("the store has failed before, and takes nothing until the next start")]
+    Failed,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => "; the file system is read-only: mount it for writing; nothing was changed",
+        io::ErrorKind::PermissionDenied => "; check the owner and the permissions of the data directory; nothing was changed",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some room, and start again",
+        _ => "; look at the kernel's messages for what is wrong with the disk",
+    }
+}
+
+/// A place that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    segment: u32,
+    at: u64,
+    what: &'static str,
+    statement: Option<(String, u32)>,
+}
+
+impl Damage {
+    fn new(segment: u32, at: u32, what: &'static str) -> Self {
+        Self { segment, at: at.into(), what, statement: None }
+    }
+    fn statement(segment: u32, at: u32, channel: &str, serial: u32) -> Self {
+        Self {
+            statement: Some((channel.into(), serial)),
+            ..Self::new(segment, at, "the octets of this statement are not those that were written")
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} octet {}: {}", segment::log_name(self.segment), self.at, self.what)?;
+        self.statement.as_ref().map_or(Ok(()), |(channel, serial)| write!(f, " ({channel} {serial})"))
+    }
 }
 
 /// The marks of a channel.
@@ -80,280 +180,330 @@ pub(crate) struct Marks {
 pub(crate) struct Record {
     pub(crate) statement: Statement,
     pub(crate) path: String,
+    pub(crate) arrived: Timestamp,
 }
 
-/// Changes that become durable together or not at all; of several to one key, the last.
-#[derive(Default)]
-pub(crate) struct Batch(HashMap<UserKey, Option<UserValue>>);
+/// Sizes; tests have smaller ones.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Octets of a segment.
+    segment: u32,
+    /// Octets that are saved from the oldest segment with each commit.
+    slice: usize,
+}
+
+const LIMITS: Limits = Limits { segment: crate::limits::SEGMENT_OCTETS, slice: crate::limits::SAVED_OCTETS };
 
 #[derive(Clone)]
-pub(crate) struct Store {
-    db: Database,
-    all: Keyspace,
-    /// Held from reading to replacing what is kept of a group.
-    slots: Arc<Mutex<()>>,
+pub(crate) struct Store(Arc<Inner>);
+
+struct Inner {
+    index: RwLock<Index>,
+    /// None if the store is only read.
+    log: Option<Mutex<Log>>,
+    /// Statements that were found damaged.
+    damaged: Mutex<BTreeSet<(Channel, Serial)>>,
 }
 
-fn statement_key(channel: &Channel, serial: Serial) -> Vec<u8> {
-    let mut key = Vec::with_capacity(channel.as_str().len() + 6);
-    key.push(b's');
-    key.extend_from_slice(channel.as_str().as_bytes());
-    key.push(0);
-    key.extend_from_slice(&serial.number().to_be_bytes());
-    key
-}
-
-fn channel_key(channel: &Channel) -> Vec<u8> {
-    [b"c", channel.as_str().as_bytes()].concat()
-}
-
-impl Batch {
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.0.insert(key.into(), Some(value.into()));
-    }
-    fn take_out(&mut self, key: Vec<u8>) {
-        self.0.insert(key.into(), None);
-    }
-    pub(crate) fn insert(&mut self, statement: &Statement, arrived: Timestamp, path: &str) {
-        let path_octets = u16::try_from(path.len()).unwrap_or(0);
-        let mut value = Vec::with_capacity(10 + path.len() + statement.octets().len());
-        value.extend_from_slice(&arrived.seconds().to_be_bytes());
-        value.extend_from_slice(&path_octets.to_be_bytes());
-        value.extend_from_slice(&path.as_bytes()[..path_octets.into()]);
-        value.extend_from_slice(statement.octets());
-        self.put(statement_key(statement.channel(), statement.serial()), value);
-    }
-    pub(crate) fn remove(&mut self, channel: &Channel, serial: Serial) {
-        self.take_out(statement_key(channel, serial));
-    }
-    pub(crate) fn remove_marks(&mut self, channel: &Channel) {
-        self.take_out(channel_key(channel));
-    }
-    /// Remembers what is copied of a channel and not visible yet: highest and lowest serials.
-    pub(crate) fn set_islands(&mut self, channel: &Channel, islands: impl Iterator<Item = (Serial, Serial)>) {
-        let value: Vec<u8> = islands.flat_map(|(top, lowest)| [top, lowest]).flat_map(|serial| serial.number().to_be_bytes()).collect();
-        match value.is_empty() {
-            true => self.take_out(island_key(channel)),
-            false => self.put(island_key(channel), value),
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.log.as_mut().map(|log| log.get_mut().unwrap_or_else(PoisonError::into_inner).bear_witness()) {
+            tracing::warn!(%error, "the store could not be closed; everything that was answered for is in it");
         }
     }
-    pub(crate) fn set_marks(&mut self, channel: &Channel, marks: &Marks) {
-        let mut value = Vec::with_capacity(48);
-        value.extend_from_slice(&marks.low.number().to_be_bytes());
-        value.extend_from_slice(&marks.head.serial.number().to_be_bytes());
-        value.extend_from_slice(marks.head.id.octets());
-        value.extend_from_slice(&marks.created.seconds().to_be_bytes());
-        self.put(channel_key(channel), value);
+}
+
+/// What was found in a store that is only read.
+pub(crate) struct Report {
+    pub(crate) damage: Vec<Damage>,
+    /// Octets of a last batch that nobody was answered for.
+    pub(crate) torn: u64,
+    pub(crate) segments: usize,
+}
+
+fn failed(disk: &dyn Disk, name: &str) -> impl Fn(io::Error) -> StoreError {
+    let path = disk.path(name);
+    move |source| StoreError::Disk { path: path.clone(), source }
+}
+
+fn read_value(index: &Index, place: Place) -> Option<Vec<u8>> {
+    let file = index.segments.get(&place.segment)?.file.clone();
+    read_from(&*file, place)
+}
+
+/// None if it is not whole.
+fn read_from(file: &dyn files::File, place: Place) -> Option<Vec<u8>> {
+    let mut octets = vec![0; place.octets as usize];
+    file.read_at(place.at.into(), &mut octets).ok()?;
+    batch::is_whole_value(place.segment, place.at, &octets).then_some(octets)
+}
+
+/// Files that others could not use afterwards are not made.
+fn check_owner(directory: &Path) -> Result<(), StoreError> {
+    let store = directory.join(segment::DIRECTORY);
+    let us = rustix::process::geteuid().as_raw();
+    let Ok(names) = std::fs::read_dir(&store) else { return Ok(()) };
+    for path in std::iter::once(store).chain(names.filter_map(|entry| Some(entry.ok()?.path()))) {
+        let owner = path.symlink_metadata().map_or(us, |known| known.uid());
+        if owner != us {
+            return Err(StoreError::Owner { path, owner, us });
+        }
     }
-}
-
-fn island_key(channel: &Channel) -> Vec<u8> {
-    [b"f", channel.as_str().as_bytes()].concat()
-}
-
-fn feed_key(peer: &str, channel: &Channel) -> Vec<u8> {
-    [b"p", peer.as_bytes(), &[0], channel.as_str().as_bytes()].concat()
-}
-
-fn take<const N: usize>(octets: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, rest) = octets.split_first_chunk::<N>()?;
-    *octets = rest;
-    Some(*head)
-}
-
-fn read_marks(mut value: &[u8]) -> Option<Marks> {
-    let value = &mut value;
-    let low = Serial::new(u32::from_be_bytes(take(value)?))?;
-    let serial = Serial::new(u32::from_be_bytes(take(value)?))?;
-    let id = StatementId::from_octets(take(value)?);
-    let created = Timestamp::from_seconds(u64::from_be_bytes(take(value)?));
-    Some(Marks { low, head: Head { serial, id }, created })
-}
-
-fn read_record(mut value: &[u8]) -> Option<Record> {
-    let value = &mut value;
-    let _arrived: [u8; 8] = take(value)?;
-    let path_octets = usize::from(u16::from_be_bytes(take(value)?));
-    let (path, octets) = value.split_at_checked(path_octets)?;
-    Some(Record { statement: Statement::parse(octets).ok()?, path: String::from_utf8(path.into()).ok()? })
+    Ok(())
 }
 
 impl Store {
     /// Opens the store, or makes a new one.
-    pub(crate) fn open(directory: &Path, cache_octets: u64) -> Result<Self, StoreError> {
-        let path = directory.join("store");
-        fs::create_dir_all(&path).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
-        if path.join("conf").exists() && path.join("db").exists() {
-            return Err(StoreError::Older(path));
-        }
-        let open = || {
-            let db = Database::builder(&path).cache_size(cache_octets).worker_threads(WORKERS).open()?;
-            let options = || {
-                let plain = CompressionPolicy::all(fjall::CompressionType::None);
-                // Statements are written once more, sorted, and then never moved: only their keys are merged.
-                let apart = KvSeparationOptions::default().separation_threshold(VALUE_APART_OCTETS);
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(MEMTABLE_OCTETS)
-                    .data_block_compression_policy(plain)
-                    .with_kv_separation(Some(apart))
-            };
-            let all = db.keyspace("tidings", options)?;
-            Ok(Self { db, all, slots: Arc::default() })
-        };
-        let directory = |source| StoreError::Directory { path: path.clone(), source };
-        set_unfinished_aside(&path).map_err(directory)?;
-        let opened = match open() {
-            Err(fjall::Error::JournalRecovery(error)) if journal::cut_torn_batch(&path).map_err(directory)? => {
-                tracing::warn!(%error, "the last batch of the store's journal was never whole: it is set aside, nobody was answered for it");
-                open()
-            }
-            opened => opened,
-        };
-        let store = opened.map_err(|error| match error {
-            fjall::Error::Locked => StoreError::InUse(path.clone()),
-            fjall::Error::Io(source) => directory(source),
-            error => error.into(),
-        })?;
-        store.check_version(&path)?;
-        Ok(store)
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let refused = |source| StoreError::Directory { path: directory.into(), source };
+        let disk = RealDisk::lock(directory.into(), Access::Write).map_err(refused)?;
+        let disk = disk.ok_or_else(|| StoreError::InUse(directory.into()))?;
+        check_owner(directory)?;
+        Self::open_on(Arc::new(disk), LIMITS)
     }
 
-    fn check_version(&self, path: &Path) -> Result<(), StoreError> {
-        match self.all.get(b"v")? {
-            None => {
-                let mut batch = Batch::default();
-                batch.put(b"v".into(), VERSION.to_be_bytes().into());
-                self.commit(batch)
+    fn open_on(disk: Arc<dyn Disk>, limits: Limits) -> Result<Self, StoreError> {
+        let room = |error: StoreError| match error {
+            StoreError::Disk { source, .. } if log::is_full(&source) => {
+                StoreError::Full { missing: u64::from(limits.segment + log::SLACK_OCTETS).saturating_sub(disk.free().unwrap_or(0)).max(1) }
             }
-            Some(value) => match value.as_ref().try_into().map(u32::from_be_bytes) {
-                Ok(VERSION) => Ok(()),
-                Ok(found) => Err(StoreError::Newer { path: path.into(), found }),
-                Err(_) => Err(StoreError::Damaged("the layout's version".into())),
-            },
+            error => error,
+        };
+        let recover = || {
+            let found = recovery::recover(&*disk, true)?;
+            found.damage.first().map_or(Ok(()), |damage| Err(StoreError::Damage(damage.clone()))).map(|()| found)
+        };
+        let is_there = !disk.list(segment::DIRECTORY).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let found = if is_there { Some(recover()?) } else { None };
+        let found = found.map(|found| Ok((!recovery::discard_if_new(&*disk, &found)?).then_some(found))).transpose();
+        let mut found = match found.map_err(failed(&*disk, segment::DIRECTORY))?.flatten() {
+            Some(found) => found,
+            None => {
+                recovery::create(&*disk, limits.segment + log::SLACK_OCTETS).map_err(failed(&*disk, segment::DIRECTORY)).map_err(room)?;
+                recover()?
+            }
+        };
+        if found.torn > 0 {
+            tracing::warn!(
+                file = segment::log_name(found.number),
+                octet = found.last.end,
+                octets = found.torn,
+                "the last batch was never whole: it is cut off; nobody was answered for it"
+            );
         }
+        let file = recovery::write_anew(&*disk, &mut found, limits.segment + log::SLACK_OCTETS);
+        let file = file.map_err(failed(&*disk, &segment::log_name(found.number))).map_err(room)?;
+        for name in &found.leftovers {
+            disk.remove(name).map_err(failed(&*disk, name))?;
+        }
+        for (name, octets) in &found.indexes {
+            // Without it the next start takes longer.
+            let _ = disk.remove(name);
+            let _ = disk.create(name).and_then(|file| file.write_at(0, octets));
+        }
+        let damaged = found.lost.iter().filter_map(|lost| {
+            tracing::error!(damage = %lost, "a statement is damaged; it is fetched again where an upstream or a peer has it");
+            let (channel, serial) = lost.statement.as_ref()?;
+            Some((channel.parse().ok()?, Serial::new(*serial)?))
+        });
+        let damaged = damaged.collect();
+        if let Some(segment) = found.index.segments.get_mut(&found.number) {
+            segment.file = file.clone();
+        }
+        let log = Log::new(disk, limits, &found, file)?;
+        Ok(Self(Arc::new(Inner { index: RwLock::new(found.index), log: Some(Mutex::new(log)), damaged: Mutex::new(damaged) })))
+    }
+
+    /// Reads a store whole, and changes nothing.
+    pub(crate) fn inspect(directory: &Path) -> Result<(Self, Report), StoreError> {
+        let refused = |source| StoreError::Directory { path: directory.into(), source };
+        let disk = RealDisk::lock(directory.into(), Access::Read).map_err(refused)?;
+        Self::inspect_on(&disk.ok_or_else(|| StoreError::InUse(directory.into()))?)
+    }
+
+    fn inspect_on(disk: &dyn Disk) -> Result<(Self, Report), StoreError> {
+        if disk.list(segment::DIRECTORY).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Err(StoreError::Nothing(disk.path("")));
+        }
+        let found = recovery::recover(disk, false)?;
+        let report = Report { damage: [found.damage, found.lost].concat(), torn: found.torn, segments: found.index.segments.len() };
+        Ok((Self(Arc::new(Inner { index: RwLock::new(found.index), log: None, damaged: Mutex::default() })), report))
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.0.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> Result<MutexGuard<'_, Log>, StoreError> {
+        Ok(self.0.log.as_ref().ok_or(StoreError::Failed)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes a batch durable; when this returns it survives a loss of power.
-    pub(crate) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut durable = self.db.batch().durability(Some(PersistMode::SyncData));
-        for (key, value) in batch.0 {
-            match value {
-                Some(value) => durable.insert(&self.all, key, value),
-                None => durable.remove(&self.all, key),
-            }
+    pub(crate) fn commit(&self, mut batch: Batch) -> Result<(), StoreError> {
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.log()?.commit(&self.0.index, &mut batch),
         }
-        Ok(durable.commit()?)
     }
 
-    fn prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(UserKey, UserValue), StoreError>> {
-        self.all.prefix(prefix).map(|entry| Ok(entry.into_inner()?))
+    /// Octets that are missing on the disk, if there is no room for more statements.
+    pub(crate) fn missing_octets(&self) -> Result<Option<u64>, StoreError> {
+        self.log()?.missing()
+    }
+
+    /// After a while in which nothing was committed: what was is known for whole from here on.
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        self.log()?.bear_witness()
     }
 
     /// All channels with their marks.
     pub(crate) fn channels(&self) -> Result<Vec<(Channel, Marks)>, StoreError> {
-        let read = |entry: Result<(UserKey, UserValue), StoreError>| {
-            let (key, value) = entry?;
-            let name = String::from_utf8_lossy(&key[1..]).into_owned();
-            let channel = name.parse().ok();
-            channel.zip(read_marks(&value)).ok_or(StoreError::Damaged(name))
-        };
-        self.prefix(b"c").map(read).collect()
+        let index = self.index();
+        let marked = index.channels.iter().filter_map(|(name, channel)| Some((name, channel.marks?.0)));
+        marked.map(|(name, marks)| Ok((parse(name)?, marks))).collect()
     }
 
-    /// Every island: its channel, its highest and its lowest serial.
-    pub(crate) fn islands(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
+    /// Every backfill: its channel, its highest and its lowest serial.
+    pub(crate) fn backfills(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
+        let index = self.index();
         let mut all = Vec::new();
-        for entry in self.prefix(b"f") {
-            let (key, value) = entry?;
-            let name = String::from_utf8_lossy(&key[1..]).into_owned();
-            let damaged = || StoreError::Damaged(name.clone());
-            let channel: Channel = name.parse().map_err(|_| damaged())?;
-            let mut value = &*value;
-            while !value.is_empty() {
-                let mut serial = || Serial::new(u32::from_be_bytes(take(&mut value)?));
-                let (top, lowest) = serial().zip(serial()).ok_or_else(damaged)?;
-                all.push((channel.clone(), top, lowest));
-            }
+        for (key, (value, _)) in index.values.range(gap_key("")..).take_while(|(key, _)| key.first() == Some(&b'f')) {
+            let channel = parse(&String::from_utf8_lossy(&key[1..]))?;
+            let serial = |at: usize| value.get(at..)?.first_chunk().and_then(|octets| Serial::new(u32::from_be_bytes(*octets)));
+            let (top, lowest) = serial(0).zip(serial(4)).ok_or_else(|| StoreError::Damaged(channel.to_string()))?;
+            all.push((channel, top, lowest));
         }
         Ok(all)
     }
 
-    /// The last serial of a channel that a peer has answered for; 0 if it was offered nothing yet.
-    pub(crate) fn feed_cursor(&self, peer: &str, channel: &Channel) -> Result<u32, StoreError> {
-        let value = self.all.get(feed_key(peer, channel))?;
-        Ok(value.and_then(|v| take(&mut &*v)).map_or(0, u32::from_be_bytes))
+    fn value(&self, key: &[u8]) -> Option<Box<[u8]>> {
+        self.index().values.get(key).map(|(value, _)| value.clone())
     }
 
-    /// Moves such cursors, durably.
+    /// The last serial of a channel that a peer has answered for; 0 if it was offered nothing yet.
+    pub(crate) fn feed_cursor(&self, peer: &str, channel: &Channel) -> Result<u32, StoreError> {
+        let value = self.value(&feed_key(peer, channel));
+        Ok(value.and_then(|value| value.first_chunk().copied()).map_or(0, u32::from_be_bytes))
+    }
+
+    /// Moves such cursors, durably; on a full disk not: a peer that is asked again says that it knows.
     pub(crate) fn set_feed_cursors<'a>(&self, peer: &str, cursors: impl Iterator<Item = (&'a Channel, u32)>) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        cursors.for_each(|(channel, serial)| batch.put(feed_key(peer, channel), serial.to_be_bytes().into()));
-        self.commit(batch)
+        cursors.for_each(|(channel, serial)| batch.put(feed_key(peer, channel), Some(serial.to_be_bytes().into())));
+        match batch.is_empty() || self.missing_octets()?.is_some() {
+            true => Ok(()),
+            false => self.commit(batch),
+        }
     }
 
     /// Has every feed offer a channel from its beginning, from this batch on.
     pub(crate) fn forget_feed_cursors(&self, batch: &mut Batch, channel: &Channel) -> Result<(), StoreError> {
         let end = [&[0], channel.as_str().as_bytes()].concat();
-        for entry in self.prefix(b"p") {
-            let (key, _) = entry?;
-            if key.ends_with(&end) {
-                batch.take_out(key.to_vec());
-            }
-        }
+        let index = self.index();
+        let cursors = index.values.keys().filter(|key| key.first() == Some(&b'p') && key.ends_with(&end));
+        cursors.for_each(|key| batch.put(key.to_vec(), None));
         Ok(())
     }
 
     /// What is kept of a group of slots, and its version.
     pub(crate) fn slots(&self, group: &str) -> Result<Option<(Vec<u8>, i32)>, StoreError> {
-        let Some(value) = self.all.get([b"g", group.as_bytes()].concat())? else { return Ok(None) };
+        let Some(value) = self.value(&group_key(group)) else { return Ok(None) };
         let (version, data) = value.split_first_chunk().ok_or_else(|| StoreError::Damaged(format!("slots of {group}")))?;
         Ok(Some((data.to_vec(), i32::from_be_bytes(*version))))
     }
 
     /// Replaces that, durably, if it still has the version that was read; whether it had.
     pub(crate) fn set_slots(&self, group: &str, data: &[u8], after: Option<i32>) -> Result<bool, StoreError> {
-        let _held = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = self.slots(group)?.map(|(_, version)| version);
-        if version != after {
+        // Held from reading to replacing.
+        let mut log = self.log()?;
+        if self.slots(group)?.map(|(_, version)| version) != after {
             return Ok(false);
         }
         let next = after.map_or(0, |version| version.wrapping_add(1)).to_be_bytes();
         let mut batch = Batch::default();
-        batch.put([b"g", group.as_bytes()].concat(), [&next, data].concat());
-        self.commit(batch)?;
+        batch.put(group_key(group), Some([&next, data].concat()));
+        log.commit(&self.0.index, &mut batch)?;
         Ok(true)
     }
 
     /// One statement.
     pub(crate) fn get(&self, channel: &Channel, serial: Serial) -> Result<Option<Record>, StoreError> {
-        let Some(value) = self.all.get(statement_key(channel, serial))? else { return Ok(None) };
-        let record = read_record(&value).filter(|r| r.statement.serial() == serial && r.statement.channel() == channel);
-        record.map(Some).ok_or_else(|| StoreError::Damaged(format!("{channel} {serial}")))
+        let (place, file) = {
+            let index = self.index();
+            let Some(place) = index.place(channel.as_str(), serial.number()) else { return Ok(None) };
+            (place, index.segments.get(&place.segment).map(|segment| segment.file.clone()))
+        };
+        let octets = file.and_then(|file| read_from(&*file, place));
+        let read = |octets: &[u8]| {
+            let value = Value::read(place.segment, place.at, octets)?;
+            let statement = Statement::parse(value.statement).ok()?;
+            let is_it = statement.serial() == serial && statement.channel() == channel;
+            is_it.then(|| Record { statement, path: value.path.into(), arrived: value.arrived })
+        };
+        if let Some(record) = octets.as_deref().and_then(read) {
+            return Ok(Some(record));
+        }
+        if lock(&self.0.damaged).insert((channel.clone(), serial)) {
+            let damage = Damage::statement(place.segment, place.at, channel.as_str(), serial.number());
+            tracing::error!(%damage, "a statement is damaged; it is fetched again where an upstream or a peer has it");
+        }
+        Err(StoreError::Damaged(format!("{channel} {serial}")))
     }
 
-    /// When a statement arrived.
+    /// When a statement arrived; one that is damaged came before all others.
     pub(crate) fn arrived(&self, channel: &Channel, serial: Serial) -> Result<Option<Timestamp>, StoreError> {
-        let value = self.all.get(statement_key(channel, serial))?;
-        Ok(value.and_then(|v| take(&mut &*v)).map(|octets| Timestamp::from_seconds(u64::from_be_bytes(octets))))
+        match self.get(channel, serial) {
+            Err(StoreError::Damaged(_)) => Ok(Some(Timestamp::from_seconds(0))),
+            read => Ok(read?.map(|record| record.arrived)),
+        }
+    }
+
+    /// Stores a damaged statement once more, as somebody else has it who has proven it; whether it was still missing.
+    pub(crate) fn mend(&self, statement: &Statement, path: &str) -> Result<bool, StoreError> {
+        // Held from looking to writing, so that what is removed meanwhile does not come back.
+        let mut log = self.log()?;
+        let is_missing = matches!(self.get(statement.channel(), statement.serial()), Err(StoreError::Damaged(_)));
+        if is_missing {
+            let mut batch = Batch::default();
+            batch.insert(statement, statement.time(), path);
+            log.commit(&self.0.index, &mut batch)?;
+        }
+        Ok(is_missing)
+    }
+
+    /// All channels of which anything is here, visible or not.
+    pub(crate) fn names(&self) -> Result<Vec<Channel>, StoreError> {
+        self.index().channels.keys().map(|name| parse(name)).collect()
+    }
+
+    /// All serials of a channel that are here, visible or not.
+    pub(crate) fn serials(&self, channel: &Channel) -> Vec<Serial> {
+        let index = self.index();
+        let serials = index.channels.get(channel.as_str()).into_iter().flat_map(index::ChannelIndex::statements);
+        serials.filter_map(|(serial, _)| Serial::new(serial)).collect()
+    }
+
+    /// Statements that were found damaged, and are not mended yet.
+    pub(crate) fn damaged(&self) -> Vec<(Channel, Serial)> {
+        let known: Vec<_> = lock(&self.0.damaged).iter().cloned().collect();
+        let is_damaged = |(channel, serial): &(Channel, Serial)| self.get(channel, *serial).is_err();
+        let (still, mended): (Vec<_>, Vec<_>) = known.into_iter().partition(is_damaged);
+        let mut damaged = lock(&self.0.damaged);
+        damaged.retain(|one| !mended.contains(one));
+        still
     }
 }
 
-/// Octets that are free on the disk of a directory, and whether that is so little that nothing new is stored; none if the system
-/// does not say.
-pub(crate) fn free_octets(directory: &Path) -> Option<(u64, bool)> {
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn parse(name: &str) -> Result<Channel, StoreError> {
+    name.parse().map_err(|_| StoreError::Damaged(name.into()))
+}
+
+/// Octets that are free on the disk of a directory; none if the system does not say.
+pub(crate) fn free_octets(directory: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(directory).ok()?;
-    let free = disk.f_bavail * disk.f_frsize;
-    Some((free, free < DISK_RESERVE_OCTETS))
-}
-
-/// Moves a store away whose making was cut off: its version is what is written last, and nothing was ever in it.
-fn set_unfinished_aside(path: &Path) -> io::Result<()> {
-    let unfinished = path.join("0.jnl").exists() && !path.join("version").exists();
-    if unfinished {
-        let aside = path.with_extension(format!("unfinished-{}", clock::now().seconds()));
-        tracing::warn!(aside = %aside.display(), "the store was never made whole: it is set aside, and made anew");
-        fs::rename(path, aside)?;
-        fs::create_dir_all(path)?;
-    }
-    Ok(())
+    Some(disk.f_bavail * disk.f_frsize)
 }

@@ -1,4 +1,4 @@
-//! One loop and its table: [8.5-2] to [8.5-5].
+//! One loop and its table: [1-28], and [4-20] to [4-23].
 
 use std::{
     collections::HashSet,
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     fn join(&mut self, joining: Joining) -> io::Result<()> {
-        let Joining { socket, tls, mut cursors, expected, live, greeting, input, peer, guest, counted } = joining;
+        let Joining { socket, tls, mut cursors, expected, live, begun, greeting, input, peer, guest, counted } = joining;
         let mut socket = mio::net::TcpStream::from_std(socket);
         let entry = self.watchers.vacant_entry();
         let at = entry.key();
@@ -253,12 +253,11 @@ impl Engine {
             }
         }
         if !self.watchers[at as usize].live.is_empty() {
-            for log in self.logs.all() {
+            for log in self.logs.begun_since(begun) {
                 let watcher = &self.watchers[at as usize];
                 let wanted = watcher.live.iter().any(|live| live.matches(log.channel.as_str())) && watcher.guest.may_read(&log.channel);
                 if wanted && !named.contains(&log.index) && self.watchers[at as usize].cursors.len() < WATCH_CHANNELS {
-                    let head = self.channel(&log).head;
-                    self.subscribe(at, &log, head);
+                    self.subscribe(at, &log, 0);
                 }
             }
         }

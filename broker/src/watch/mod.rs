@@ -1,4 +1,4 @@
-//! Watches: subscribers that are told of statements as they come (spec section 8.5).
+//! Watches: subscribers that are told of statements as they come (spec part 4).
 //!
 //! A connection that watches leaves its session's task and becomes a row in a table: a socket, a cursor for each
 //! channel, nothing else. One loop per core walks its table. No queue, no timer and no buffer belongs to a
@@ -45,8 +45,10 @@ pub(crate) struct Joining {
     pub(crate) cursors: Vec<(Arc<Log>, u32)>,
     /// The same for channels that are not here yet.
     pub(crate) expected: Vec<(Channel, u32)>,
-    /// The channels that are sent live.
+    /// The channels of the future that are sent live.
     pub(crate) live: Vec<Wildmat>,
+    /// How many logs there were when those that are here were looked for.
+    pub(crate) begun: usize,
     /// What is sent first.
     pub(crate) greeting: Bytes,
     /// What the client has sent already, and nobody has read.

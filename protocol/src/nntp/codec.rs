@@ -1,6 +1,6 @@
 //! Framing for both ends of a connection, as tokio-util decoders (RFC 3977 section 3.1).
 //!
-//! [8.1-2], one strict tokenizer: a line ends with CR LF, and a CR, LF or NUL anywhere else spoils it (attack 39). A spoiled
+//! [4-4], one strict tokenizer: a line ends with CR LF, and a CR, LF or NUL anywhere else spoils it (attack 39). A spoiled
 //! block is still read to its end, up to [`DISCARD_OCTETS`], so that it can be answered.
 
 use bytes::BytesMut;
@@ -110,10 +110,8 @@ impl Block {
         let most = self.limit.max(DISCARD_OCTETS);
         while self.wanted != Some(self.lines) {
             let Some(end) = memchr::memchr(b'\n', input) else {
-                if input.len() > BLOCK_LINE_OCTETS + 3 {
-                    self.spoil(BlockError::Line(self.lines + 1));
-                }
-                return if self.seen + input.len() > most { Err(CodecError::Flood) } else { Ok(false) };
+                // Nothing is gained by waiting for the end of a line that is too long already (attack 104).
+                return if input.len() > BLOCK_LINE_OCTETS + 3 { Err(CodecError::Line(BLOCK_LINE_OCTETS)) } else { Ok(false) };
             };
             let line = input.split_to(end + 1);
             self.seen += line.len();
@@ -194,7 +192,7 @@ pub enum Output {
     WatchEnded,
 }
 
-/// One event of a watch (spec section 8.5).
+/// One event of a watch (spec part 4).
 #[derive(Debug)]
 pub struct Event {
     /// The article number.
@@ -352,8 +350,9 @@ mod tests {
         let mut input = BytesMut::from("line\r\n".repeat(DISCARD_OCTETS / 6 + 1).as_bytes());
         assert!(matches!(codec.decode(&mut input), Err(CodecError::Flood)));
         codec.expect_article();
-        let mut input = BytesMut::from(&vec![b'a'; DISCARD_OCTETS + 1][..]);
-        assert!(matches!(codec.decode(&mut input), Err(CodecError::Flood)));
+        // Attack 104: a line without an end is no megabyte that is held for a minute.
+        let mut input = BytesMut::from(&vec![b'a'; BLOCK_LINE_OCTETS + 4][..]);
+        assert!(matches!(codec.decode(&mut input), Err(CodecError::Line(BLOCK_LINE_OCTETS))));
     }
 
     #[test]

@@ -41,8 +41,6 @@ pub enum Command {
     Capabilities,
     /// CHECK; the message-id may be none that could exist.
     Check(String),
-    /// COMPRESS DEFLATE
-    Compress,
     /// DATE
     Date,
     /// GROUP; the name may be none that could exist.
@@ -143,8 +141,6 @@ pub enum ListItem {
     Active(Option<Wildmat>),
     /// COUNTS: marks and numbers of articles (RFC 6048).
     Counts(Option<Wildmat>),
-    /// MOTD: how this broker stands (RFC 6048).
-    Motd,
     /// SUBSCRIPTIONS: what a new reader may want (RFC 6048).
     Subscriptions(Option<Wildmat>),
     /// ACTIVE.TIMES: when the channels began.
@@ -226,7 +222,6 @@ table! {
     "BODY" "[MESSAGE-ID|NUMBER]", "READER", "RFC 3977 6.2.3", 0..=1, "the statement", |a| article(Part::Body, a);
     "CAPABILITIES" "[KEYWORD]", "", "RFC 3977 5.2", 0..=1, "what this broker can do", |_| Some(Command::Capabilities);
     "CHECK" "MESSAGE-ID", "STREAMING", "RFC 4644 2.4", 1..=1, "whether TAKETHIS would be of use", |a| Some(Command::Check(a[0].into()));
-    "COMPRESS" "DEFLATE", "COMPRESS", "RFC 8054 2.2", 1..=1, "compress everything from here on", |a| a[0].eq_ignore_ascii_case("DEFLATE").then_some(Command::Compress);
     "DATE" "", "READER", "RFC 3977 7.1", 0..=0, "the broker's time in UTC", |_| Some(Command::Date);
     "GROUP" "CHANNEL", "READER", "RFC 3977 6.1.1", 1..=1, "select a channel: count, low-water mark, head", |a| Some(Command::Group(a[0].into()));
     "HDR" "FIELD [RANGE|MESSAGE-ID]", "HDR", "RFC 3977 8.5", 1..=2, "one header of several articles", |a| hdr(false, a);
@@ -234,7 +229,7 @@ table! {
     "HELP" "", "", "RFC 3977 7.2", 0..=0, "this text", |_| Some(Command::Help);
     "IHAVE" "MESSAGE-ID", "IHAVE", "RFC 3977 6.3.2", 1..=1, "offer a statement that another broker has", |a| Some(Command::Ihave(a[0].into()));
     "LAST" "", "READER", "RFC 3977 6.1.3", 0..=0, "step to the statement before", |_| Some(Command::Last);
-    "LIST" "[ACTIVE|ACTIVE.TIMES|COUNTS|HEADERS|MOTD|NEWSGROUPS|OVERVIEW.FMT|SUBSCRIPTIONS] [WILDMAT]", "LIST", "RFC 3977 7.6", 0..=2, "channels and what is known of them", list;
+    "LIST" "[ACTIVE|ACTIVE.TIMES|COUNTS|HEADERS|NEWSGROUPS|OVERVIEW.FMT|SUBSCRIPTIONS] [WILDMAT]", "LIST", "RFC 3977 7.6", 0..=2, "channels and what is known of them", list;
     "LISTGROUP" "[CHANNEL [RANGE]]", "READER", "RFC 3977 6.1.2", 0..=2, "select a channel and list its serials", list_group;
     "MODE READER" "", "MODE-READER", "RFC 3977 5.3", 0..=0, "nothing changes: this is a reader's broker", |_| Some(Command::ModeReader);
     "MODE STREAM" "", "STREAMING", "RFC 4644 2.3", 0..=0, "nothing changes: CHECK and TAKETHIS are always understood", |_| Some(Command::ModeStream);
@@ -293,13 +288,12 @@ fn list(arguments: &[&str]) -> Option<Command> {
         Some("COUNTS") => ListItem::Counts(wildmat()?),
         Some("NEWSGROUPS") => ListItem::Newsgroups(wildmat()?),
         Some("SUBSCRIPTIONS") => ListItem::Subscriptions(wildmat()?),
-        Some("MOTD") if arguments.len() == 1 => ListItem::Motd,
         Some("HEADERS") => match arguments.get(1).map(|word| word.to_ascii_uppercase()).as_deref() {
             None | Some("MSGID" | "RANGE") => ListItem::Headers,
             Some(_) => return None,
         },
         Some("OVERVIEW.FMT") if arguments.len() == 1 => ListItem::OverviewFmt,
-        Some("DISTRIB.PATS" | "DISTRIBUTIONS" | "MODERATORS") => ListItem::NotStored,
+        Some("DISTRIB.PATS" | "DISTRIBUTIONS" | "MODERATORS" | "MOTD") => ListItem::NotStored,
         Some(_) => return None,
     };
     Some(Command::List(item))

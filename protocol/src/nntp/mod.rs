@@ -1,4 +1,4 @@
-//! The profile of NNTP as data: commands, responses, and the framing of both (spec section 8).
+//! The profile of NNTP as data: commands, responses, and the framing of both (spec part 4).
 
 #[cfg(feature = "codec")]
 pub mod codec;

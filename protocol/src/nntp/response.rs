@@ -1,4 +1,4 @@
-//! Response codes and lines (RFC 3977 section 3.2; spec section 8.3).
+//! Response codes and lines (RFC 3977 section 3.2; spec part 4).
 
 use alloc::string::{String, ToString};
 use core::{fmt, str::FromStr};
@@ -35,7 +35,6 @@ codes! {
     READY_NO_POSTING = 201, "ready, posting not allowed";
     STREAMING = 203, "CHECK and TAKETHIS are understood";
     GOODBYE = 205, "the connection is about to be closed";
-    COMPRESSED = 206, "everything after this line is compressed";
     GROUP = 211, "count, low-water mark, head and name of the channel; after LISTGROUP its serials follow";
     LIST = 215, "the list follows";
     ARTICLE = 220, "number and message-id; headers and statement follow";

@@ -1,4 +1,4 @@
-//! From what a publisher wants to say to the text that is signed (spec section 3).
+//! From what a publisher wants to say to the text that is signed (spec part 1).
 
 use alloc::{
     string::{String, ToString},

@@ -1,4 +1,4 @@
-//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the signatures (spec section 3).
+//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the signatures (spec part 1).
 
 use alloc::{
     format,
@@ -23,7 +23,7 @@ use crate::{
     limits::{FIELD_NAME_OCTETS, LINE_OCTETS, SIGNATURES, STATEMENT_OCTETS},
 };
 
-// Requirements [3.1-1] to [3.1-6], [3.2-1] to [3.2-3], and the rules of section 4 are kept here, and nowhere else.
+// Requirements [1-2] to [1-12], and the rules of the tables of fields are kept here, and nowhere else.
 
 /// The fields of each kind, after the fixed ones; a known field in a statement of another kind is refused.
 const FIELDS: &[(Kind, &[&str])] = &[
@@ -176,9 +176,9 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     }
     let critical = critical.unwrap_or_default();
     if let Some(field) = said.iter().find(|f| f.name == "Critical")
-        && let Some(missing) = critical.iter().find(|name| !said.iter().any(|f| f.name == **name))
+        && let Some(wrong) = critical.iter().find(|name| *name == "Critical" || !said.iter().any(|f| f.name == **name))
     {
-        return Err(field.error(format!("expected names of fields of this statement, found {missing:?}")));
+        return Err(field.error(format!("expected names of other fields of this statement, found {wrong:?}")));
     }
     let frame = Frame { end: fields.len() + 1 - signed_by.len(), channel: &channel, serial, time };
     let body = match kind {
@@ -194,7 +194,7 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     Ok(Statement { octets: octets.into(), signed, id, channel, serial, previous, time, trust, critical, body, signatures })
 }
 
-/// [3.2-2]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
+/// [1-11]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
 fn check_name(field: &Field<'_>, kind: Kind) -> Result<(), StatementError> {
     let of_this_kind = FIELDS.iter().any(|(k, names)| *k == kind && names.contains(&field.name));
     if of_this_kind || field.name == "Critical" {

@@ -1,4 +1,4 @@
-//! What statements say, kind by kind (spec section 4).
+//! What statements say, kind by kind (spec part 1).
 //!
 //! These types are plain data: publishers fill them in for a [`super::Draft`], whose text is then read by the same
 //! grammar as everybody else's. Those inside a [`super::Statement`] have passed it.

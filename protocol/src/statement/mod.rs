@@ -1,4 +1,4 @@
-//! Statements: the signed text that everything else carries (spec section 3).
+//! Statements: the signed text that everything else carries (spec part 1).
 //!
 //! A [`Statement`] is made by parsing only, keeps the octets that it was made of, and gives those back: nothing
 //! is ever written anew from parsed values. What a publisher is about to say is a [`Draft`].
@@ -47,7 +47,7 @@ impl Statement {
     /// Reads a signed statement; its lines end with LF.
     ///
     /// # Errors
-    /// Names the line, the field and what was expected there (spec section 3.1).
+    /// Names the line, the field and what was expected there (spec part 1).
     pub fn parse(octets: &[u8]) -> Result<Self, StatementError> {
         let statement = Self::parse_draft(octets)?;
         if statement.signatures.is_empty() {
@@ -76,7 +76,7 @@ impl Statement {
         Self::parse(&octets)
     }
 
-    /// The same statement with those of its signatures alone that count: what the broker that takes it from its publisher keeps ([4-5]).
+    /// The same statement with those of its signatures alone that count: what the broker that takes it from its publisher keeps ([4-6]).
     #[must_use]
     pub fn with_signatures(&self, counts: impl Fn(&PublicKey) -> bool) -> Self {
         if self.signatures.iter().all(|signature| counts(&signature.key)) {
@@ -156,7 +156,7 @@ impl Statement {
         MessageId { channel: self.channel.clone(), serial: self.serial, id: self.id }
     }
     /// A field that its publisher calls critical and that this version of the library does not know. Such a statement
-    /// is stored and relayed, but must not be acted on ([3.3-1], attack 42).
+    /// is stored and relayed, but must not be acted on ([1-13], attack 42).
     pub fn unknown_critical(&self) -> Option<&str> {
         self.critical.iter().map(String::as_str).find(|name| !grammar::is_known(name))
     }

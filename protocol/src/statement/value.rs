@@ -1,4 +1,4 @@
-//! The grammars of field values, with nom (spec section 3.2 and appendix A).
+//! The grammars of field values, with nom (spec part 1 and appendix A).
 //!
 //! Each parser takes a whole value; [`super::grammar::Field::value`] refuses what is left over.
 

@@ -2,10 +2,10 @@
 
 use alloc::{collections::BTreeMap, string::String};
 
-use super::{Now, View, freshness::Freshness};
+use super::{Now, View, Withdrawal, freshness::Freshness};
 use crate::{
     Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, rollout,
-    statement::{Body, Kind, Release},
+    statement::{Body, Release},
     trust::{Settled, Trust},
 };
 
@@ -170,7 +170,7 @@ impl View {
     /// Why there is none.
     pub fn clear(&self, channel: &Channel, log: &[Verified<Statement>], profile: &Profile, now: &Now) -> Result<Clear, NotNow> {
         let cover = self.cover(channel, now)?;
-        let time = self.time(now);
+        let time = self.time(channel, now);
         let lowest = log.first().map_or(cover.serial, |first| first.serial());
         let ends = |from: Serial| NotNow::LogEnds { from, head: cover.serial };
         let complete = log.last().map(|last| last.head()) == self.head(channel) && log.iter().any(|s| s.head() == cover);
@@ -219,28 +219,38 @@ impl View {
             }
             (statement, release) = (there, first);
         }
-        if applied >= Some(statement.serial()) {
+        // Another statement of that serial is another release.
+        let known = self.known(channel).and_then(|known| known.applied.as_ref());
+        let done = known.map_or(applied == Some(statement.serial()), |known| applied.is_some() && known.head() == statement.head());
+        if done {
             return Ok(Clear::Nothing { applied, next });
         }
         Ok(Clear::Apply(statement.clone()))
     }
 
-    /// Whether what was begun may be finished: nothing withdraws it, and the trust in force has not expired.
+    /// Whether what was begun may be finished although another release would be chosen now: the channel is as it has to be for any,
+    /// `log` has the release and all that lies above it up to the head, and nothing withdraws it.
     ///
     /// # Errors
     /// Why not.
     pub fn may_finish(&self, statement: &Statement, log: &[Verified<Statement>], now: &Now) -> Result<(), NotNow> {
-        self.check_trust(statement.channel(), now)?;
+        let (channel, serial) = (statement.channel(), statement.serial());
+        self.cover(channel, now)?;
+        let head = self.head(channel);
+        let there = log.iter().any(|there| there.head() == statement.head());
+        if !there || log.last().map(|last| last.head()) != head {
+            return Err(NotNow::LogEnds { from: serial, head: head.map_or(serial, |head| head.serial) });
+        }
         self.check_stopped(statement, log)
     }
 
     fn check_trust(&self, channel: &Channel, now: &Now) -> Result<&Trust, NotNow> {
         let trust = self.trust().ok_or(NotNow::NoTrust)?;
-        if trust.is_expired(self.time(now)) {
-            return Err(NotNow::Expired { trust: trust.serial(), expires: trust.rules().expires });
-        }
         if trust.rules().is_closed(channel) {
             return Err(NotNow::Closed { channel: channel.clone(), trust: trust.serial() });
+        }
+        if trust.is_expired(self.time(channel, now)) {
+            return Err(NotNow::Expired { trust: trust.serial(), expires: trust.rules().expires });
         }
         Ok(trust)
     }
@@ -251,8 +261,8 @@ impl View {
         if let Settled::Missing(beat) = trust.checkpoint(channel) {
             return Err(NotNow::Unsettled(beat.serial));
         }
-        if let Some(checkpoint) = self.restart(channel) {
-            return Err(NotNow::Restart(checkpoint.serial));
+        if let Some(from) = self.restart(channel) {
+            return Err(NotNow::Restart(from));
         }
         let freshness = self.freshness(channel, now);
         let head = self.head(channel).ok_or(NotNow::NotCurrent(freshness))?;
@@ -263,22 +273,22 @@ impl View {
         if freshness == Freshness::Forked { Err(NotNow::Undecided) } else { Ok(head) }
     }
 
-    /// The serial of the release that was applied last, while it is proven: by its own signatures, or in its place in the log.
+    /// The serial of the release that was applied last, while it is proven: by its own signatures, in its place in the log, or as
+    /// checkpoint. Before anything was applied it is that which the image came with.
     fn applied_in(&self, channel: &Channel, log: &[Verified<Statement>]) -> Option<Serial> {
-        let applied = self.applied(channel)?;
+        let known = self.known(channel)?;
+        let Some(applied) = &known.applied else { return known.came_with };
+        let trust = self.trust()?;
         let linked = log.iter().any(|statement| statement.head() == applied.head());
-        let proven = linked || self.trust()?.verify_run(channel, [applied.clone()].into()).is_ok();
-        proven.then(|| applied.serial())
+        let settled = trust.checkpoint(channel).head() == Some(applied.head());
+        (linked || settled || trust.meets(applied)).then(|| applied.serial())
     }
 
     fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
-        let (channel, release) = (statement.channel(), statement.serial());
-        let here = log.iter().map(|statement| &**statement).chain(self.withdrawals(channel));
-        let withdraws = |by: &&Statement| matches!(by.body(), Body::Withdraw(withdraw) if withdraw.withdraws == statement.head());
-        if let Some(by) = here.into_iter().find(withdraws)
-            && let Body::Withdraw(withdraw) = by.body()
-        {
-            return Err(NotNow::Withdrawn { release, by: by.serial(), reason: withdraw.reason.clone() });
+        let release = statement.serial();
+        let mut here = log.iter().filter_map(|by| Withdrawal::of(by)).filter(|by| by.release == statement.head());
+        if let Some(Withdrawal { by, reason, .. }) = here.next().or_else(|| self.withdrawn(statement).cloned()) {
+            return Err(NotNow::Withdrawn { release, by, reason });
         }
         match statement.unknown_critical() {
             Some(field) => Err(NotNow::Critical { release, field: field.into() }),
@@ -286,22 +296,9 @@ impl View {
         }
     }
 
-    /// The withdrawals that are kept and proven.
-    fn withdrawals(&self, channel: &Channel) -> impl Iterator<Item = &Statement> {
-        let kept: &[super::Withdrawal] = self.known(channel).map_or(&[], |known| &known.withdrawals);
-        kept.iter().filter(|kept| self.counts(kept)).map(|kept| &kept.by)
-    }
-
-    pub(super) fn counts(&self, kept: &super::Withdrawal) -> bool {
-        let Some(trust) = self.trust() else { return false };
-        kept.linked_under == Some(trust.serial()) || trust.check(&kept.by).is_ok()
-    }
-}
-
-/// Releases and withdrawals are the only kinds in a channel that a device follows.
-pub(super) fn withdrawn(statement: &Statement) -> Option<Head> {
-    match statement.body() {
-        Body::Withdraw(withdraw) if statement.kind() == Kind::Withdraw => Some(withdraw.withdraws),
-        _ => None,
+    /// The withdrawal that is kept against a release.
+    pub fn withdrawn(&self, release: &Statement) -> Option<&Withdrawal> {
+        let kept = &self.known(release.channel())?.withdrawals;
+        kept.iter().find(|kept| kept.release == release.head())
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Now, View, moment::trusted_clock};
+use super::{Moment, Now, View};
 use crate::{
     Channel, Head, Statement, Timestamp,
     limits::{BEAT_LIFE_SECONDS, FUTURE_SECONDS},
@@ -67,7 +67,7 @@ pub struct SeenBeat {
     /// The newest of its channel.
     pub statement: Statement,
     /// When it was seen first.
-    pub seen: super::Moment,
+    pub seen: Moment,
     /// Whether the trust in force proves it.
     pub(super) proven: bool,
 }
@@ -83,7 +83,7 @@ impl SeenBeat {
             _ => None,
         }
     }
-    /// For how long it may be live, from its time on and from first sight on.
+    /// For how long it may be live.
     fn life(&self, beat: &Beat) -> u64 {
         beat.expires.seconds().saturating_sub(self.statement.time().seconds()).min(BEAT_LIFE_SECONDS)
     }
@@ -104,12 +104,15 @@ impl View {
         if let Some(field) = beat.unknown_critical() {
             return Err(refused(VerifyError::Critical { field: field.into() }));
         }
-        if let Some(clock) = trusted_clock(now, self.signed_time(now)).filter(|clock| beat.time() > clock.plus(FUTURE_SECONDS)) {
+        let clock = self.clock(Some(beat.channel()), now);
+        if let Some(clock) = clock.filter(|clock| beat.time() > clock.plus(FUTURE_SECONDS)) {
             return Err(refused(VerifyError::BeatFuture { time: beat.time(), clock }));
         }
         let known = self.beats.get(beat.channel()).filter(|known| known.proven);
         if known.is_none_or(|known| known.statement.serial() < serial) {
-            let seen = self.moment(now);
+            // Time does not fall back, or old beats shown slowly would each be live.
+            let running = known.map(|known| known.seen.running(now));
+            let seen = Moment::new(running.map_or(beat.time(), |running| running.max(beat.time())), clock, now);
             self.beats.insert(beat.channel().clone(), SeenBeat { statement: beat, seen, proven: true });
             self.settle_forks(now);
         }
@@ -123,23 +126,17 @@ impl View {
         Some((seen, seen.beat()?))
     }
 
-    /// When a beat ends: at its `Expires`, after a day at the latest, and after as long as that from first sight.
-    fn ends(&self, seen: &SeenBeat, beat: &Beat, now: &Now) -> Option<Timestamp> {
-        let time = self.time(now);
-        if trusted_clock(now, self.signed_time(now)).is_none() && seen.seen.boot != now.boot {
-            return None;
-        }
-        let life = seen.life(beat);
-        let left = life.saturating_sub(seen.seen.elapsed(now, time));
-        Some(seen.statement.time().plus(life).min(time.plus(left)))
-    }
-
-    /// What the live beat names for a channel, and until when it is live. It names the trust in force, or it is none.
+    /// What the live beat names for a channel, and until when it is live: up to its `Expires`, for a day at the longest; without a
+    /// clock only if it came since the machine started. It names the trust in force, or it is none.
     pub fn live(&self, channel: &Channel, now: &Now) -> Option<(Head, Timestamp)> {
         let (seen, beat) = self.beat_of(channel)?;
-        let until = self.ends(seen, beat, now).filter(|until| self.time(now) < *until)?;
+        let (time, life) = (self.time(channel, now), seen.life(beat));
+        let left = life.checked_sub(seen.seen.elapsed(now)).filter(|left| *left > 0)?;
+        let until = seen.statement.time().plus(life).min(time.plus(left));
+        let counts = seen.seen.boot == now.boot || self.clock(Some(seen.statement.channel()), now).is_some();
         let trust = self.trust()?;
-        (beat.head(trust.statement().channel()) == Some(trust.head())).then_some(())?;
+        let confirms = beat.head(trust.statement().channel()) == Some(trust.head());
+        (counts && confirms && time < until).then_some(())?;
         Some((beat.head(channel)?, until))
     }
 
@@ -149,11 +146,8 @@ impl View {
         let live = self.live(channel, now);
         let named = self.beat_of(channel).map(|(_, beat)| beat);
         let of = |channel: &Channel| named.and_then(|beat| beat.head(channel));
-        if let Some(head) = of(channel).filter(|named| self.id_at(channel, named.serial).is_some_and(|id| id != named.id)) {
-            // What lies below a checkpoint that our head stands on is settled, whatever a beat says.
-            if !self.is_settled_above(channel, head.serial) {
-                return Freshness::Forked;
-            }
+        if of(channel).is_some_and(|named| self.id_at(channel, named.serial).is_some_and(|id| id != named.id)) {
+            return Freshness::Forked;
         }
         let trust_named = of(trust.statement().channel());
         if trust_named.is_some_and(|named| named.serial == trust.serial() && named.id != trust.head().id) {

@@ -7,36 +7,38 @@ pub mod clearance;
 mod fork;
 pub mod freshness;
 mod moment;
+mod place;
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
 pub use fork::Fork;
 pub use freshness::SeenBeat;
 pub use moment::{Moment, Now};
+pub use place::News;
 
 use crate::{
-    Anchor, Channel, Head, Requirement, Serial, Statement, StatementId, Timestamp, Verified,
-    limits::{CHAIN_LINKS, WITHDRAWALS},
-    log::{self, Place},
-    trust::{Run, Settled, Trust},
+    Anchor, Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, limits::FUTURE_SECONDS, statement::Body, trust::Trust,
     verify::VerifyError,
 };
 
-/// A withdrawal that was met, on whatever branch.
+/// A withdrawal that was proven once: it counts on whatever branch it was met, and whatever becomes of its key.
 #[derive(Clone, Debug)]
 pub struct Withdrawal {
     /// What it withdraws.
     pub release: Head,
-    /// The withdrawal.
-    pub by: Statement,
-    /// The trust under which links have proven it; without that it counts as long as its own signatures do.
-    pub linked_under: Option<Serial>,
+    /// The serial of the withdrawal.
+    pub by: Serial,
+    /// Why.
+    pub reason: String,
+    /// Whether the release had been read when the withdrawal was met.
+    pub read: bool,
 }
 
 impl Withdrawal {
     /// What a statement withdraws; none if it is no withdrawal.
-    pub fn of(by: Statement, linked_under: Option<Serial>) -> Option<Self> {
-        Some(Self { release: clearance::withdrawn(&by)?, by, linked_under })
+    pub fn of(by: &Statement) -> Option<Self> {
+        let Body::Withdraw(withdraw) = by.body() else { return None };
+        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone(), read: false })
     }
 }
 
@@ -51,51 +53,14 @@ pub struct Known {
     pub settled: Option<Head>,
     /// The evidence of a fork, until a checkpoint or a live beat decides.
     pub fork: Option<Fork>,
-    /// Withdrawals, those of the releases with the highest serials last: at most [`WITHDRAWALS`].
+    /// Withdrawals: at most [`WITHDRAWALS`] of releases that were read, and as many others.
     pub withdrawals: Vec<Withdrawal>,
     /// The release that was applied last.
     pub applied: Option<Statement>,
+    /// The serial of the release that the machine's image came with.
+    pub came_with: Option<Serial>,
     /// The last statement that the application has dealt with.
     pub delivered: Option<Head>,
-}
-
-/// What [`View::place`] has found to be new in a channel: proven, and following what was known.
-#[derive(Clone, Debug)]
-pub struct News {
-    channel: Channel,
-    /// Oldest first; those up to the head are known, and not delivered yet.
-    statements: Vec<Verified<Statement>>,
-    /// What links lead to from the head that is known.
-    below: Vec<Head>,
-    /// The checkpoint that it is known to stand on now.
-    settled: Option<Head>,
-    /// Whether it takes the place of the branch that was known.
-    other_branch: bool,
-    /// The trust by which it was verified.
-    trust: Serial,
-}
-
-impl News {
-    /// The channel.
-    pub fn channel(&self) -> &Channel {
-        &self.channel
-    }
-    /// Oldest first.
-    pub fn statements(&self) -> &[Verified<Statement>] {
-        &self.statements
-    }
-    /// Whether there is nothing to take note of.
-    pub fn is_empty(&self) -> bool {
-        self.statements.is_empty() && self.settled.is_none() && self.below.is_empty()
-    }
-    /// Whether the log that was known has been left for another branch.
-    pub fn is_other_branch(&self) -> bool {
-        self.other_branch
-    }
-    /// The statements alone.
-    pub fn into_statements(self) -> Vec<Verified<Statement>> {
-        self.statements
-    }
 }
 
 /// Why what a broker has sent has no effect.
@@ -215,25 +180,26 @@ impl View {
         self.trust().is_some_and(|trust| trust.beat_channel(channel).is_some())
     }
 
-    /// The latest signed time, running on by the monotonic clock since it was seen.
-    fn signed_time(&self, now: &Now) -> Timestamp {
-        let trust = self.trust().map(|trust| {
-            let ran = self.trust_seen.map_or(0, |seen| seen.ran(now));
-            trust.statement().time().plus(ran)
-        });
-        let beats = self.beats.values().filter(|seen| seen.proven).map(|seen| seen.statement.time().plus(seen.seen.ran(now)));
-        beats.chain(trust).max().unwrap_or(Timestamp::from_seconds(0))
+    /// The latest signed time that concerns a beat channel, running on by the monotonic clock since it was seen.
+    fn signed_time(&self, beats: Option<&Channel>, now: &Now) -> Timestamp {
+        let trust = self.trust_seen.map(|seen| seen.running(now));
+        let beat = beats.and_then(|beats| self.beats.get(beats)).filter(|seen| seen.proven).map(|seen| seen.seen.running(now));
+        beat.max(trust).unwrap_or(Timestamp::from_seconds(0))
     }
 
-    /// The time that counts: the latest of the clock, the time of the trust in force and that of the newest beat that is proven,
-    /// which run on by the monotonic clock. A clock that is more than a day behind the other two is none.
-    pub fn time(&self, now: &Now) -> Timestamp {
-        let signed = self.signed_time(now);
-        moment::trusted_clock(now, signed).map_or(signed, |clock| clock.max(signed))
+    /// The clock, if it counts for a beat channel: one that is more than a day behind what was signed does not.
+    fn clock(&self, beats: Option<&Channel>, now: &Now) -> Option<Timestamp> {
+        let signed = self.signed_time(beats, now);
+        now.clock.filter(|clock| clock.plus(FUTURE_SECONDS) >= signed)
     }
 
-    fn moment(&self, now: &Now) -> Moment {
-        Moment { time: self.time(now), monotonic: now.monotonic, boot: now.boot }
+    /// The time that counts in a channel: the latest of the clock, the time of the trust in force and that of its newest beat that
+    /// is proven. The two signed ones run on by the monotonic clock, from beat to beat; nobody's beats move the time of channels
+    /// that they do not speak for.
+    pub fn time(&self, channel: &Channel, now: &Now) -> Timestamp {
+        let beats = self.trust().and_then(|trust| trust.beat_channel(channel));
+        let signed = self.signed_time(beats.as_ref(), now);
+        self.clock(beats.as_ref(), now).map_or(signed, |clock| clock.max(signed))
     }
 
     /// The next statements of the trust log come into force, one after the other.
@@ -247,7 +213,8 @@ impl View {
             self.step(statement).map_err(|error| (serial, error))
         });
         if before != self.trust().map(Trust::head) {
-            self.trust_seen = Some(self.moment(now));
+            let time = self.trust().map(|trust| trust.statement().time());
+            self.trust_seen = time.map(|time| Moment::new(time, None, now));
             let trust = self.trust.clone();
             for beat in self.beats.values_mut() {
                 beat.proven = trust.as_ref().is_some_and(|trust| trust.check(&beat.statement).is_ok());
@@ -286,283 +253,13 @@ impl View {
         taken
     }
 
-    /// Notes that the head stands on the checkpoint, where that is seen without reading; what links proved under an earlier trust
-    /// is proven below a checkpoint still, and a fork below it is over.
-    fn stand(&mut self, channel: &Channel) {
-        let Some(trust) = self.trust.clone() else { return };
-        let Settled::At(checkpoint) = trust.checkpoint(channel) else { return };
-        let on_chain = self.id_at(channel, checkpoint.serial) == Some(checkpoint.id);
-        let proven = self.newest(channel).is_some();
-        let Some(known) = self.channels.get_mut(channel) else { return };
-        if on_chain && proven {
-            known.settled = Some(checkpoint);
-            let (newest, links) = (known.newest.as_ref().map(Statement::head), &known.links);
-            let on_chain = |head: Head| newest == Some(head) || links.contains(&head);
-            for kept in &mut known.withdrawals {
-                if kept.by.serial() <= checkpoint.serial && kept.linked_under.is_some() && on_chain(kept.by.head()) {
-                    kept.linked_under = Some(trust.serial());
-                }
-            }
-        }
-        if known.settled == Some(checkpoint) && known.fork.as_ref().is_some_and(|fork| fork.serial() <= checkpoint.serial) {
-            known.fork = None;
-        }
-        let both = |fork: &Fork| fork.is_proven(&trust);
-        if known.fork.as_ref().is_some_and(|fork| !both(fork)) && known.settled == Some(checkpoint) {
-            known.fork = None;
-        }
-    }
-
-    /// The id of our chain at a serial, as far as links have led there.
-    fn id_at(&self, channel: &Channel, serial: Serial) -> Option<StatementId> {
-        let known = self.known(channel)?;
-        let newest = known.newest.as_ref()?;
-        let all = known.links.iter().copied().chain([newest.head()]).chain(newest.predecessor());
-        all.into_iter().find(|head| head.serial == serial).map(|head| head.id)
-    }
-
-    /// Whether our head stands on a checkpoint at or above a serial.
-    fn is_settled_above(&self, channel: &Channel, serial: Serial) -> bool {
-        let Some(trust) = self.trust() else { return false };
-        let settled = self.known(channel).and_then(|known| known.settled);
-        matches!(trust.checkpoint(channel), Settled::At(head) if head.serial >= serial && settled == Some(head))
-    }
-
-    /// The checkpoint that the channel has still to be read from.
-    pub fn restart(&self, channel: &Channel) -> Option<Head> {
-        let Settled::At(checkpoint) = self.trust()?.checkpoint(channel) else { return None };
-        let known = self.known(channel)?;
-        (known.newest.is_some() && known.settled != Some(checkpoint)).then_some(checkpoint)
-    }
-
-    /// What the live beat names, if links that were read do not lead there from our head: then the branch of that statement is
-    /// the log. What a checkpoint has settled no beat decides anew, and what lies below the links that are kept says nothing.
-    fn named_elsewhere(&self, channel: &Channel, now: &Now) -> Option<Head> {
-        let (named, _) = self.live(channel, now)?;
-        let (head, links) = (self.head(channel)?, &self.known(channel)?.links);
-        let forgotten = links.len() == CHAIN_LINKS && links.first().is_some_and(|lowest| named.serial < lowest.serial);
-        let linked = self.id_at(channel, named.serial) == Some(named.id);
-        let settled = self.is_settled_above(channel, named.serial);
-        (named.serial <= head.serial && !linked && !forgotten && !settled).then_some(named)
-    }
-
-    /// The serial from which a channel has to be read: after the head, after what was delivered, or from where a checkpoint or a
-    /// live beat decides for another branch; none if nothing is known of the channel.
-    pub fn read_from(&self, channel: &Channel, now: &Now) -> Option<Serial> {
-        let head = self.head(channel)?;
-        let known = self.known(channel)?;
-        let after = |head: Head| head.serial.next().unwrap_or(head.serial);
-        let mut from = after(head);
-        from = from.min(known.delivered.map_or(Serial::FIRST, after));
-        if let Some(checkpoint) = self.restart(channel) {
-            from = from.min(checkpoint.serial);
-        }
-        if let Some(named) = self.named_elsewhere(channel, now) {
-            from = from.min(known.links.first().map_or(head.serial, |lowest| lowest.serial)).min(named.serial);
-        }
-        Some(from)
-    }
-
-    /// Proves consecutive statements of a channel, oldest first, all or nothing, and remembers the withdrawals among them.
-    ///
-    /// # Errors
-    /// Which statement is refused, and why.
-    pub fn judge(&mut self, channel: &Channel, run: Vec<Statement>) -> Result<Run, Refusal> {
-        let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
-        let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
-        self.signature_checks += run.signature_checks as u64;
-        for by in &run.statements {
-            if let Some(new) = Withdrawal::of((**by).clone(), Some(trust.serial())) {
-                self.keep_withdrawal(channel, new);
-            }
-        }
-        Ok(run)
-    }
-
-    /// One for each release; those of the releases with the highest serials stay.
-    fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
-        let kept: &[Withdrawal] = self.known(channel).map_or(&[], |known| &known.withdrawals);
-        let place = |w: &Withdrawal| (w.release.serial, *w.release.id.octets());
-        let at = kept.partition_point(|old| place(old) < place(&new));
-        let same = kept.get(at).filter(|old| old.release == new.release);
-        if same.is_some_and(|old| self.counts(old)) {
-            return;
-        }
-        let replaces = same.is_some();
-        let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
-        if replaces {
-            kept[at] = new;
-        } else {
-            kept.insert(at, new);
-        }
-        if kept.len() > WITHDRAWALS {
-            kept.remove(0);
-        }
-    }
-
-    /// What of a proven run is new, and where it belongs. It changes nothing; [`View::note`] does.
-    ///
-    /// The run begins at [`View::read_from`] or below. It begins later only where nobody who can be asked has anything below: then
-    /// `gap` is accepted, as a signed discontinuity.
-    ///
-    /// # Errors
-    /// A fork, or from where the log must be read instead.
-    pub fn place(&self, channel: &Channel, run: Run, gap: bool, now: &Now) -> Result<News, Refusal> {
-        let trust = self.trust().ok_or(Refusal::NoTrust)?;
-        let run = run.statements;
-        let checkpoint = match trust.checkpoint(channel) {
-            Settled::At(head) => Some(head),
-            _ => None,
-        };
-        let above = |checkpoint: &Head| run.first().is_some_and(|first| first.serial() > checkpoint.serial);
-        let reached = |checkpoint: &Head| run.iter().any(|statement| statement.head() == *checkpoint) || gap && above(checkpoint);
-        let through = checkpoint.filter(reached);
-        let below = match run.iter().position(|statement| Some(statement.head()) == self.head(channel)) {
-            Some(at) => run[..at].iter().map(|statement| statement.head()).collect(),
-            None => Vec::new(),
-        };
-        let news = |statements, settled, other_branch| {
-            Ok(News { channel: channel.clone(), statements, below: below.clone(), settled, other_branch, trust: trust.serial() })
-        };
-        let Some(head) = self.head(channel) else {
-            return match checkpoint.filter(|checkpoint| through.is_none() && above(checkpoint)) {
-                Some(checkpoint) => Err(Refusal::ReadFrom { serial: checkpoint.serial }),
-                None => news(run, through, false),
-            };
-        };
-        let first = run.first().map(|first| first.serial());
-        let last = run.last().map(|last| last.serial());
-        let contradiction = run.iter().position(|statement| self.contradicts(channel, head, statement));
-        if let Some(checkpoint) = self.restart(channel) {
-            let proven = self.newest(channel).is_some();
-            return match through {
-                None if above(&checkpoint) => Err(Refusal::ReadFrom { serial: checkpoint.serial.min(head.serial) }),
-                // Below the checkpoint the log goes on as ever.
-                None if contradiction.is_none() => news(self.undelivered(channel, head, run), None, false),
-                None => news(Vec::new(), None, false),
-                Some(_) if contradiction.is_none() && last >= Some(head.serial) => {
-                    news(self.undelivered(channel, head, run), through, false)
-                }
-                Some(_) if last >= Some(head.serial) || !proven => news(run, through, true),
-                // A broker that is behind says nothing about our head.
-                Some(_) => news(Vec::new(), None, false),
-            };
-        }
-        if let Some(named) = self.named_elsewhere(channel, now).filter(|_| below.is_empty() && !run.is_empty()) {
-            let lowest = self.known(channel).and_then(|known| known.links.first()).map_or(head.serial, |lowest| lowest.serial);
-            let lowest = checkpoint.map_or(lowest, |checkpoint| lowest.min(checkpoint.serial)).min(named.serial);
-            if !gap && first > Some(lowest) {
-                return Err(Refusal::ReadFrom { serial: lowest });
-            }
-            if run.iter().any(|statement| statement.head() == named) {
-                return news(run, through, true);
-            }
-        }
-        let Some(at) = contradiction else {
-            return news(self.undelivered(channel, head, run), through, false);
-        };
-        if self.is_settled_above(channel, run[at].serial()) {
-            return news(Vec::new(), None, false);
-        }
-        match self.known(channel).and_then(|known| known.newest.as_ref()) {
-            Some(newest) => Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..])))),
-            None => news(Vec::new(), None, false),
-        }
-    }
-
-    fn contradicts(&self, channel: &Channel, head: Head, statement: &Statement) -> bool {
-        let other = |there: Head| self.id_at(channel, there.serial).is_some_and(|id| id != there.id);
-        log::place(Some(head), statement) == Place::Fork || other(statement.head())
-    }
-
-    /// What lies above what was delivered; all of it is above the head, or on our chain.
-    fn undelivered(&self, channel: &Channel, head: Head, mut run: Vec<Verified<Statement>>) -> Vec<Verified<Statement>> {
-        let delivered = self.known(channel).and_then(|known| known.delivered);
-        if run.last().is_some_and(|last| last.serial() < head.serial) {
-            // A broker that is behind (attack 24).
-            return Vec::new();
-        }
-        run.retain(|statement| delivered.is_none_or(|delivered| statement.serial() > delivered.serial.min(head.serial)));
-        run
-    }
-
-    /// Takes note of news: the head moves to the last, and whatever was decided is decided.
-    pub fn note(&mut self, news: &News, now: &Now) {
-        let in_force = self.trust().map(Trust::serial) == Some(news.trust);
-        let known = self.channels.entry(news.channel.clone()).or_default();
-        let joins = news.statements.first().and_then(|first| first.predecessor());
-        if known.newest.is_none() {
-            // Where a device begins, what lies below is delivered as far as it is concerned.
-            known.delivered = known.delivered.or(joins);
-        }
-        if news.other_branch {
-            // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
-            let shared = |head: &Head| news.statements.iter().any(|s| s.head() == *head) || joins == Some(*head);
-            let parted = known.links.iter().rposition(shared);
-            known.links.truncate(parted.map_or(0, |at| at + 1));
-            known.delivered = known.delivered.filter(|delivered| known.links.contains(delivered)).or(known.links.last().copied());
-            known.fork = None;
-            known.newest = None;
-        }
-        for statement in &news.statements {
-            let above = known.newest.as_ref().is_none_or(|newest| statement.serial() > newest.serial());
-            if !above {
-                continue;
-            }
-            if let Some(newest) = known.newest.replace((**statement).clone()) {
-                if statement.predecessor() == Some(newest.head()) {
-                    if known.links.last().is_none_or(|last| last.serial < newest.serial()) {
-                        known.links.push(newest.head());
-                    }
-                } else {
-                    known.links.clear();
-                    known.settled = None;
-                }
-            }
-        }
-        if !news.other_branch {
-            let lowest = known.links.first().copied();
-            let lower = news.below.iter().filter(|head| lowest.is_none_or(|lowest| head.serial < lowest.serial)).copied();
-            known.links.splice(0..0, lower);
-        }
-        let surplus = known.links.len().saturating_sub(CHAIN_LINKS);
-        known.links.drain(..surplus);
-        if news.settled.is_some() && in_force {
-            known.settled = news.settled;
-        }
-        self.stand(&news.channel);
-        self.settle_forks(now);
-    }
-
-    /// Takes note that the application has dealt with everything up to a statement of a channel.
-    pub fn note_delivered(&mut self, channel: &Channel, head: Head) {
-        self.channels.entry(channel.clone()).or_default().delivered = Some(head);
-    }
-
-    /// Keeps the evidence of a fork, unless the live beat has decided already (attack 28).
-    pub fn note_fork(&mut self, fork: Fork, now: &Now) {
-        let channel = fork.ours.channel().clone();
-        self.channels.entry(channel).or_default().fork.get_or_insert(fork);
-        self.settle_forks(now);
-    }
-
-    /// A fork is over when the live beat names a statement of our chain at its place or above.
-    fn settle_forks(&mut self, now: &Now) {
-        let over = |channel: &Channel| {
-            let at = self.fork(channel)?.serial();
-            let (named, _) = self.live(channel, now)?;
-            (named.serial >= at && self.id_at(channel, named.serial) == Some(named.id)).then(|| channel.clone())
-        };
-        let over: Vec<Channel> = self.channels.keys().filter_map(over).collect();
-        for channel in over {
-            if let Some(known) = self.channels.get_mut(&channel) {
-                known.fork = None;
-            }
-        }
-    }
-
     /// Takes note of a release that was applied.
     pub fn note_applied(&mut self, statement: &Verified<Statement>) {
         self.channels.entry(statement.channel().clone()).or_default().applied = Some((**statement).clone());
+    }
+
+    /// Takes note of the serial of the release that the machine's image came with.
+    pub fn note_came_with(&mut self, channel: &Channel, serial: Serial) {
+        self.channels.entry(channel.clone()).or_default().came_with = Some(serial);
     }
 }

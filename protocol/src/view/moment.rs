@@ -1,6 +1,6 @@
 //! What time it is for a device: handed in, never read here.
 
-use crate::{Timestamp, limits::FUTURE_SECONDS};
+use crate::Timestamp;
 
 /// What a device's clocks show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +20,13 @@ impl Now {
     }
 }
 
-/// When something was seen first.
+/// When something that has a time was seen first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// The device's time then.
+    /// The signed time then: that of what was seen, or a later one that was running already.
     pub time: Timestamp,
+    /// The clock then, if it counted.
+    pub clock: Option<Timestamp>,
     /// The monotonic clock then.
     pub monotonic: u64,
     /// In which life of the machine.
@@ -32,17 +34,21 @@ pub struct Moment {
 }
 
 impl Moment {
+    pub(super) fn new(time: Timestamp, clock: Option<Timestamp>, now: &Now) -> Self {
+        Self { time, clock, monotonic: now.monotonic, boot: now.boot }
+    }
     /// Seconds that have passed since by the monotonic clock; none after the machine has stopped.
-    pub(super) fn ran(&self, now: &Now) -> u64 {
-        if self.boot == now.boot { now.monotonic.saturating_sub(self.monotonic) } else { 0 }
+    fn ran(&self, now: &Now) -> Option<u64> {
+        (self.boot == now.boot).then(|| now.monotonic.saturating_sub(self.monotonic))
     }
-    /// Seconds that have passed since, at least: by the monotonic clock, or by the device's time.
-    pub(super) fn elapsed(&self, now: &Now, time: Timestamp) -> u64 {
-        self.ran(now).max(time.seconds().saturating_sub(self.time.seconds()))
+    /// The time that it was then, and runs on by the monotonic clock. The clock has no say in it: it may have been wrong then and
+    /// right now, or the other way round, and the difference would stay.
+    pub(super) fn running(&self, now: &Now) -> Timestamp {
+        self.time.plus(self.ran(now).unwrap_or(0))
     }
-}
-
-/// The clock, unless it is so far behind what was signed that it is none.
-pub(super) fn trusted_clock(now: &Now, signed: Timestamp) -> Option<Timestamp> {
-    now.clock.filter(|clock| clock.plus(FUTURE_SECONDS) >= signed)
+    /// Seconds that have passed since: by the monotonic clock, or by the clock after the machine has stopped.
+    pub(super) fn elapsed(&self, now: &Now) -> u64 {
+        let by_clock = || Some(now.clock?.seconds().saturating_sub(self.clock?.seconds()));
+        self.ran(now).or_else(by_clock).unwrap_or(0)
+    }
 }

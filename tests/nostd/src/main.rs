@@ -62,7 +62,7 @@ fn body(vector: &[u8]) -> &[u8] {
 
 fn authentic() -> Option<()> {
     let first = Statement::parse(body(TRUST)).ok()?;
-    let anchor = Anchor { namespace: "vectors".parse().ok()?, id: first.id() };
+    let anchor = Anchor { namespace: "vectors".parse().ok()?, head: first.head() };
     let trust = Trust::first(&anchor, first).ok()?;
     let release = trust.verify(Statement::parse(body(RELEASE)).ok()?).ok()?;
     (release.serial().number() == 2).then_some(())

@@ -2,8 +2,13 @@
 //! real client, with a hostile relay between them where the attacker is on the way.
 #![allow(clippy::unwrap_used)]
 
+mod clocks;
+mod command;
 mod found;
 mod keys;
 mod log;
+mod next;
+mod outbox;
+mod rotation;
 mod stage;
 mod time;

@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, sync::Mutex, time::Duration};
 
-use tidings_client::{Channel, Device, Error, Head, PublishError, Publisher, Serial, Source, Start, State, Statement, Verified};
+use tidings_client::{Channel, Clear, Device, Error, Head, PublishError, Publisher, Serial, Source, Start, State, Statement, Verified};
+use tidings_protocol::Requirement;
 use tidings_tests::{
     Daemon, Fixture,
+    clock::HandClock,
     realm::Realm,
     relay::{self, Act},
 };
@@ -89,15 +91,42 @@ pub(crate) fn device(realm: &Realm, brokers: &[SocketAddr]) -> Device {
     Device::with_state(source(realm, brokers), ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest)
 }
 
+/// The same with clocks of the test's own.
+pub(crate) fn device_at(realm: &Realm, brokers: &[SocketAddr], clock: &HandClock) -> Device {
+    let state = State::ephemeral(&realm.anchor).with_clock(clock.clock());
+    Device::with_state(source(realm, brokers), ["test.os.stable"], state).unwrap().with_start(Start::Oldest)
+}
+
 pub(crate) async fn poll(device: &mut Device) -> Result<Vec<u32>, Error> {
     timeout(PATIENCE, device.poll()).await.expect("the poll takes too long").map(|news| serials(&news))
 }
 
-/// Whether a release may be applied, and if not, why.
-pub(crate) async fn clear(device: &mut Device, number: u32) -> Result<(), String> {
-    match timeout(PATIENCE, device.may_apply(&os(), serial(number))).await.expect("it takes too long") {
-        Ok(()) => Ok(()),
-        Err(error) => Err(tidings_client::explain(&error)),
+/// The requirement that something is refused by, however deep it lies.
+///
+/// # Panics
+/// If it is refused for something else.
+pub(crate) fn requirement(error: &Error) -> Requirement {
+    match error {
+        Error::Unreachable { source, .. } => requirement(source),
+        Error::Verify { source, .. } => source.requirement(),
+        Error::NotNow { reason, .. } => reason.requirement(),
+        Error::Fork(_) => Requirement::Fork,
+        other => panic!("{other}"),
+    }
+}
+
+/// Whether a release is the one to run, and if not, by which requirement.
+pub(crate) async fn clear(device: &mut Device, number: u32) -> Result<(), Requirement> {
+    let cleared = timeout(PATIENCE, device.may_apply(&os(), serial(number))).await.expect("it takes too long");
+    cleared.map(drop).map_err(|error| requirement(&error))
+}
+
+/// The serial of the release to run; none if what was applied is.
+pub(crate) async fn target(device: &mut Device) -> Result<Option<u32>, Requirement> {
+    match timeout(PATIENCE, device.target(&os())).await.expect("it takes too long") {
+        Ok(Clear::Apply(statement)) => Ok(Some(statement.serial().number())),
+        Ok(Clear::Nothing { .. }) => Ok(None),
+        Err(error) => Err(requirement(&error)),
     }
 }
 

@@ -1,13 +1,19 @@
 //! Over an air gap: channels into a file, and out of it into a broker.
 
-use std::{fs, io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use tidings_client::{Channel, Delivered, Delivery, Device, Serial, State, View, limits::BUNDLE_OCTETS};
+use serde_json::json;
+use tidings_client::{Channel, Clock, Delivered, Delivery, Device, Serial, State, View};
 use tidings_protocol::batch;
 
-use super::{From, files::write_new, output};
+use super::{
+    From,
+    exit::Exit,
+    files::{self, write_new},
+    output,
+};
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -36,18 +42,22 @@ impl Export {
         let (mut octets, mut count) = (Vec::new(), 0);
         let others = self.channels.iter().filter(|channel| **channel != log);
         for channel in std::iter::once(&log).chain(others) {
-            ensure!(anchor.namespace.contains(channel), "{channel} is not in the namespace of the anchor");
+            let outside = || Exit::Usage.because(format!("{channel} is not in the namespace of the anchor"));
+            ensure!(anchor.namespace.contains(channel), outside());
             let from = if *channel == log { Serial::FIRST } else { self.from_serial };
             let wanted = |serial: Serial| *channel == log || self.to_serial.is_none_or(|last| serial <= last);
             let statements = device.history(channel, from).await?;
-            ensure!(!statements.is_empty(), "there is nothing in {channel} from {from} on");
+            let nothing = || Exit::Nothing.because(format!("there is nothing in {channel} from {from} on"));
+            ensure!(!statements.is_empty(), nothing());
             for statement in statements.iter().filter(|statement| wanted(statement.serial())) {
                 batch::write(&mut octets, statement, "not-for-mail");
                 count += 1;
             }
         }
         write_new(&self.out, &octets)?;
-        output::note(&format!("{count} statements, {} octets, all of them verified, in {}", octets.len(), self.out.display()));
+        let size = octets.len();
+        let text = || format!("{count} statements, {size} octets, all of them verified, in {}", self.out.display());
+        output::answer(|| json!({"statements": count, "octets": size}), text);
         Ok(())
     }
 }
@@ -66,21 +76,13 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let anchor = self.from.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
+        let anchor = self.from.must_anchor()?;
         let mut statements = Vec::new();
         for path in &self.files {
-            let context = || format!("cannot read {}", path.display());
-            let mut octets = Vec::new();
-            let file = fs::File::open(path).with_context(context)?;
-            file.take(BUNDLE_OCTETS + 1).read_to_end(&mut octets).with_context(context)?;
-            ensure!(
-                octets.len() as u64 <= BUNDLE_OCTETS,
-                "{} is larger than {BUNDLE_OCTETS} octets; export smaller ranges",
-                path.display()
-            );
-            statements.extend(batch::read(&octets).with_context(|| format!("{} is no batch of statements", path.display()))?);
+            statements.extend(batch::read(&files::read(path)?).with_context(|| format!("{} is no batch of statements", path.display()))?);
         }
-        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements).context("nothing was offered to any broker")?;
+        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements, &Clock::system().now())
+            .context("nothing was offered to any broker")?;
         let (count, channels) = delivery.count();
         output::note(&format!("{count} statements of {channels} channels are proven"));
         if self.check {
@@ -89,11 +91,11 @@ impl Import {
         let bar = output::progress(count, "statements offered");
         let Delivered { new, known, waiting } = delivery.deliver(&self.from.source_of(&anchor)?, |some| bar.inc(some as u64)).await?;
         bar.finish_and_clear();
-        output::line(&format!("{new} new, {known} there already"));
+        output::answer(|| json!({"new": new, "known": known}), || format!("{new} new, {known} there already"));
         for (channel, shown) in &waiting {
             output::note(&format!("{channel}: the broker shows it up to {shown}, and keeps the rest until what lies between has come too"));
         }
-        ensure!(waiting.is_empty(), "{} channel(s) have a gap", waiting.len());
+        ensure!(waiting.is_empty(), Exit::Failed.because(format!("{} channel(s) have a gap", waiting.len())));
         Ok(())
     }
 }

@@ -3,45 +3,86 @@
 use std::io::IsTerminal;
 
 use anyhow::{Context, bail, ensure};
-use tidings_client::{Anchor, Publisher, Serial, Statement, Timestamp, View, keys::PublicKey};
+use tidings_client::{Anchor, Publisher, Serial, Statement, Timestamp, keys::PublicKey};
 use tidings_protocol::{
     Namespace,
     statement::{Body, Kind, Role, TrustRules},
     trust::Trust,
+    verify::VerifyError,
 };
 
-use super::output;
+use super::{exit::Exit, output};
 
 /// The fields of a trust statement that are shown as what they mean.
-const KNOWN: &[&str] = &["Tidings", "Channel", "Serial", "Previous", "Time", "Expires", "Key", "Role", "Checkpoint"];
+const KNOWN: &[&str] = &["Tidings", "Channel", "Serial", "Previous", "Time", "Expires", "Key", "Role", "Checkpoint", "Closed"];
 
 /// A trust log as it lies in a file: what is in force, and perhaps a last statement that still needs signatures.
-pub(super) struct Paperwork {
-    pub(super) view: View,
+pub(super) struct TrustLogFile {
+    pub(super) anchor: Anchor,
+    /// From the one that the anchor names up to the one in force.
+    pub(super) history: Vec<Trust>,
+    /// All statements, those below the anchor too.
     pub(super) log: Vec<Statement>,
     pub(super) pending: Option<Statement>,
 }
 
-/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its first statement.
-pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyhow::Result<Paperwork> {
-    let first = statements.first().context("there is no statement in the file")?;
-    let namespace = namespace(first)?;
-    let own = Anchor { namespace, id: first.id() };
-    let mut work = Paperwork { view: View::new(anchor.cloned().unwrap_or(own)), log: vec![], pending: None };
-    let count = statements.len();
-    for (index, statement) in statements.into_iter().enumerate() {
-        match work.view.take_trust([statement.clone()]) {
-            Ok(()) => work.log.push(statement),
+/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its first statement. What lies below
+/// the anchor is proven by its links, and gives no rights.
+pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyhow::Result<TrustLogFile> {
+    let (first, last) = statements.first().zip(statements.last()).context("there is no statement in the file")?;
+    let (from, to) = (first.serial(), last.serial());
+    let own = Anchor { namespace: namespace(first)?, head: first.head() };
+    let anchor = anchor.cloned().unwrap_or(own);
+    let begins = anchor.head.serial;
+    let outside = || {
+        Exit::BadFile.because(format!(
+            "the anchor names trust {begins} of {}, and the log in the file has {from} to {to}; use a newer file (`tidings trust log`), or another anchor",
+            anchor.namespace
+        ))
+    };
+    ensure!((from..=to).contains(&begins), outside());
+    let up_to: Vec<Statement> = statements.iter().filter(|statement| statement.serial() <= begins).cloned().collect();
+    let refused = |serial: Serial, error: VerifyError| {
+        Exit::Refused.because(format!("trust statement {serial} in the file is not accepted: {error}"))
+    };
+    let (below, above): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.serial() < begins);
+    let mut file = TrustLogFile { anchor, history: Vec::new(), log: below, pending: None };
+    for statement in above {
+        let next = match file.history.last() {
+            None => Trust::first(&file.anchor, statement.clone()),
+            Some(trust) => trust.succeed(statement.clone()),
+        };
+        match next {
+            Ok(trust) => {
+                file.history.push(trust);
+                file.log.push(statement);
+            }
             // The last may still be going round; whether it follows the others is checked all the same.
-            Err((_, error)) if index + 1 == count && is_only_unsigned(&error) => work.pending = Some(statement),
-            Err((serial, error)) => bail!("trust statement {serial} in the file is not accepted: {error}"),
+            Err(VerifyError::Threshold { .. }) if statement.serial() == to => file.pending = Some(statement),
+            Err(error) => return Err(refused(statement.serial(), error)),
         }
     }
-    Ok(work)
+    if from < begins {
+        Trust::verify_below(&file.anchor, up_to).map_err(|(serial, error)| refused(serial, error))?;
+    }
+    Ok(file)
 }
 
-fn is_only_unsigned(error: &tidings_protocol::verify::VerifyError) -> bool {
-    matches!(error, tidings_protocol::verify::VerifyError::Threshold { .. })
+impl TrustLogFile {
+    /// The trust in force.
+    pub(super) fn trust(&self) -> Option<&Trust> {
+        self.history.last()
+    }
+
+    /// The newest statement, signed or not yet, and the trust that was in force before it.
+    pub(super) fn newest(&self) -> (Option<&Statement>, Option<&Trust>) {
+        match (&self.pending, &self.history[..]) {
+            (Some(pending), _) => (Some(pending), self.trust()),
+            (None, [.., before, last]) => (Some(last.statement()), Some(before)),
+            (None, [only]) => (Some(only.statement()), None),
+            (None, []) => (None, None),
+        }
+    }
 }
 
 pub(super) fn namespace(statement: &Statement) -> anyhow::Result<Namespace> {
@@ -67,6 +108,7 @@ pub(super) fn difference(old: &TrustRules, new: &TrustRules) -> Vec<String> {
     let mut all = lines(&old.keys, &new.keys, |key| format!("key {} {}", key.name, key.key));
     all.extend(lines(&old.roles, &new.roles, role));
     all.extend(lines(&old.checkpoints, &new.checkpoints, |c| format!("checkpoint {} {}", c.channel, c.head)));
+    all.extend(lines(&old.closed, &new.closed, |closed| format!("closed {closed}")));
     all.extend(lines(&[old.expires], &[new.expires], |time: &Timestamp| format!("expires {time}")));
     all
 }
@@ -80,8 +122,9 @@ pub(super) struct Threshold {
 }
 
 pub(super) fn thresholds(before: Option<&Trust>, statement: &Statement) -> anyhow::Result<Vec<Threshold>> {
+    let namespace = namespace(statement)?;
     let of = |serial: Serial, rules: &TrustRules| {
-        let role = rules.role(Kind::Trust, statement.channel())?;
+        let role = rules.role(Kind::Trust, statement.channel(), &namespace)?;
         let have: Vec<String> = rules.signers(role, statement).into_iter().map(str::to_owned).collect();
         let missing = role.names.iter().filter(|name| !have.contains(name)).cloned().collect();
         Some(Threshold { by: format!("trust {serial}"), needed: role.threshold, have, missing })
@@ -92,8 +135,9 @@ pub(super) fn thresholds(before: Option<&Trust>, statement: &Statement) -> anyho
 
 /// Those keys whose signatures count for neither threshold.
 pub(super) fn strangers(before: Option<&Trust>, statement: &Statement, keys: &[PublicKey]) -> anyhow::Result<Vec<PublicKey>> {
+    let namespace = namespace(statement)?;
     let counts = |rules: &TrustRules, key: &PublicKey| {
-        let role = rules.role(Kind::Trust, statement.channel());
+        let role = rules.role(Kind::Trust, statement.channel(), &namespace);
         role.is_some_and(|role| rules.keys.iter().any(|known| known.key == *key && role.names.contains(&known.name)))
     };
     let new = rules(statement)?;
@@ -106,7 +150,7 @@ pub(super) fn print(before: Option<&Trust>, statement: &Statement) -> anyhow::Re
     output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
     let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
     for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
-        output::line(&output::safe(&format!("  also says, and this version does not know what it means: {line}")));
+        output::line(&format!("  also says, and this version does not know what it means: {line}"));
     }
     if let Some(before) = before {
         difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));
@@ -127,29 +171,37 @@ pub(super) fn print_thresholds(thresholds: Vec<Threshold>) {
     }
 }
 
+/// A statement, and whether enough have signed it.
+pub(super) fn as_json(statement: &Statement, thresholds: Vec<Threshold>) -> serde_json::Value {
+    let mut value = output::json(statement, None);
+    value["enough"] = thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed).into();
+    value["missing"] = thresholds.into_iter().filter(|t| t.have.len() < t.needed).flat_map(|t| t.missing).collect();
+    value
+}
+
 /// Of a trust log in a file, those statements that the broker does not have.
 pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Result<Vec<Statement>> {
     let Some(known) = publisher.trust() else { return Ok(log) };
     if let Some(same) = log.iter().find(|statement| statement.serial() == known.serial()) {
-        ensure!(
-            same.head() == known.head(),
-            "the broker has another trust statement {}: {}, in the file it is {}; one of the two logs is a fork",
-            known.serial(),
-            known.head().id,
-            same.id()
-        );
+        let (serial, theirs, ours) = (known.serial(), known.head().id, same.id());
+        let other = || {
+            format!("the broker has another trust statement {serial}: {theirs}, in the file it is {ours}; one of the two logs is a fork")
+        };
+        ensure!(same.head() == known.head(), Exit::Refused.because(other()));
     }
     Ok(log.into_iter().filter(|statement| statement.serial() > known.serial()).collect())
 }
 
 /// Asks a person who is there; what runs without a terminal has decided already.
 pub(super) fn confirm(question: &str) -> anyhow::Result<()> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(());
-    }
-    eprint!("{question} [y/N] ");
+    if std::io::stdin().is_terminal() { ask(question, "nothing was signed") } else { Ok(()) }
+}
+
+/// Asks, and wants a yes, from a person or from a pipe.
+pub(super) fn ask(question: &str, otherwise: &str) -> anyhow::Result<()> {
+    output::prompt(&format!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    ensure!(matches!(answer.trim(), "y" | "yes"), "nothing was signed");
+    ensure!(matches!(answer.trim(), "y" | "yes"), Exit::Refused.because(otherwise));
     Ok(())
 }

@@ -5,29 +5,32 @@ use std::{collections::BTreeSet, io::IsTerminal, time::Duration};
 use anyhow::ensure;
 use serde_json::json;
 use tidings_client::{Channel, Lookout, Seen, Survey, now};
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{From, output};
+use super::{From, exit::Exit, output};
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Looks once, or again and again.
-pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool, json: bool) -> anyhow::Result<()> {
+pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool) -> anyhow::Result<()> {
     let mut lookout = Lookout::new(&from.source()?);
+    let mut terminate = signal(SignalKind::terminate())?;
     loop {
         let survey = lookout.look(channels).await;
-        if watch && !json && std::io::stdout().is_terminal() {
+        if watch && !output::is_json() && std::io::stdout().is_terminal() {
             // The cursor goes home, and what stood there goes away.
-            output::line("\x1b[H\x1b[2J");
+            output::raw(b"\x1b[H\x1b[2J");
         }
-        let bad = show(&survey, channels, json);
-        output::flush();
+        let bad = show(&survey, channels);
         if !watch {
-            ensure!(bad == 0, "{bad} of {} broker(s) are behind, forked, or cannot be asked", survey.0.len());
+            let some = || Exit::NotCurrent.as_told(format!("{bad} of {} broker(s) are behind, forked, or cannot be asked", survey.0.len()));
+            ensure!(bad == 0, some());
             return Ok(());
         }
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
             () = tokio::time::sleep(EVERY) => {}
         }
     }
@@ -68,38 +71,45 @@ fn cell(survey: &Survey, seen: &Seen, channel: &Channel) -> Cell {
 }
 
 /// Prints the table; how many brokers are not as they should be.
-fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
+fn show(survey: &Survey, channels: &[Channel]) -> usize {
     let found = survey.channels();
     let all: BTreeSet<&Channel> = channels.iter().chain(&found).collect();
     let cells: Vec<Vec<Cell>> = survey.0.iter().map(|seen| all.iter().map(|channel| cell(survey, seen, channel)).collect()).collect();
     let is_good = |cells: &Vec<Cell>| cells.iter().all(|cell| matches!(cell, Cell::Newest(_)));
     let bad = survey.0.iter().zip(&cells).filter(|(seen, cells)| seen.view.is_err() || !is_good(cells)).count();
-    if as_json {
-        let broker = |(seen, cells): (&Seen, &Vec<Cell>)| {
-            let cell = |(channel, cell): (&&Channel, &Cell)| {
-                let (state, serial, statements, seconds) = match cell {
-                    Cell::Newest(serial) => ("newest", Some(*serial), 0, 0),
-                    Cell::Behind { serial, statements, seconds } => ("behind", Some(*serial), *statements, *seconds),
-                    Cell::Nothing => ("nothing", None, 0, 0),
-                    Cell::Wrong => ("wrong", None, 0, 0),
-                    Cell::Forked => ("forked", None, 0, 0),
-                    Cell::Unknown => ("unknown", None, 0, 0),
-                };
-                json!({"channel": channel.as_str(), "state": state, "serial": serial, "statements_behind": statements, "seconds_behind": seconds})
-            };
-            json!({
-                "broker": seen.address.to_string(),
-                "tier": seen.tier,
-                "path": seen.path,
-                "standing": seen.standing,
-                "error": seen.view.as_ref().err().map(ToString::to_string),
-                "channels": all.iter().zip(cells).map(cell).collect::<Vec<_>>(),
-            })
-        };
-        let brokers: Vec<_> = survey.0.iter().zip(&cells).map(broker).collect();
-        output::line(&json!({"time": now().to_string(), "brokers": brokers}).to_string());
-        return bad;
+    match output::is_json() {
+        true => objects(survey, &all, &cells),
+        false => table(survey, &all, &cells),
     }
+    bad
+}
+
+fn objects(survey: &Survey, all: &BTreeSet<&Channel>, cells: &[Vec<Cell>]) {
+    let broker = |(seen, cells): (&Seen, &Vec<Cell>)| {
+        let cell = |(channel, cell): (&&Channel, &Cell)| {
+            let (state, serial, statements, seconds) = match cell {
+                Cell::Newest(serial) => ("newest", Some(*serial), 0, 0),
+                Cell::Behind { serial, statements, seconds } => ("behind", Some(*serial), *statements, *seconds),
+                Cell::Nothing => ("nothing", None, 0, 0),
+                Cell::Wrong => ("wrong", None, 0, 0),
+                Cell::Forked => ("forked", None, 0, 0),
+                Cell::Unknown => ("unknown", None, 0, 0),
+            };
+            json!({"channel": channel.as_str(), "state": state, "serial": serial, "statements_behind": statements, "seconds_behind": seconds})
+        };
+        json!({
+            "broker": seen.address.to_string(),
+            "tier": seen.tier,
+            "path": seen.path,
+            "error": seen.view.as_ref().err().map(ToString::to_string),
+            "channels": all.iter().zip(cells).map(cell).collect::<Vec<_>>(),
+        })
+    };
+    let brokers: Vec<_> = survey.0.iter().zip(cells).map(broker).collect();
+    output::object(&json!({"time": now().to_string(), "brokers": brokers}));
+}
+
+fn table(survey: &Survey, all: &BTreeSet<&Channel>, cells: &[Vec<Cell>]) {
     let row = |(seen, cells): (&Seen, &Vec<Cell>)| {
         let text = |cell: &Cell| match cell {
             Cell::Newest(serial) => serial.to_string(),
@@ -115,21 +125,15 @@ fn show(survey: &Survey, channels: &[Channel], as_json: bool) -> usize {
         row
     };
     let header: Vec<&str> = ["broker", "tier"].into_iter().chain(all.iter().map(|channel| channel.as_str())).collect();
-    let mut rows: Vec<Vec<String>> = survey.0.iter().zip(&cells).map(row).collect();
+    let mut rows: Vec<Vec<String>> = survey.0.iter().zip(cells).map(row).collect();
     if !std::io::stdout().is_terminal() {
         rows.insert(0, header.iter().map(|text| (*text).to_owned()).collect());
     }
     output::table(&header, rows);
-    // All members of a cluster know the same members.
-    let mut members = false;
     for seen in &survey.0 {
-        let said = seen.standing.iter().filter(|line| !members || !line.starts_with("member "));
-        said.for_each(|line| output::note(&format!("{}: {line}", seen.address)));
-        members |= seen.standing.iter().any(|line| line.starts_with("member "));
         if let Err(error) = &seen.view {
             output::note(&format!("{}: {error}", seen.address));
         }
         seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel}: {error}", seen.address)));
     }
-    bad
 }

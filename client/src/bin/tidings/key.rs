@@ -5,12 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Subcommand;
-use tidings_client::keys::{self, PublicKey, SigningKey};
+use serde_json::json;
+pub(super) use tidings_client::keys::SigningKey;
+use tidings_client::keys::{self, PublicKey};
 use zeroize::Zeroizing;
 
-use super::output;
+use super::{exit::Exit, files, output};
 
 /// Where the passphrase of keys is read from, if nobody is to be asked.
 const PASSPHRASE_FILE: &str = "TIDINGS_PASSPHRASE_FILE";
@@ -36,21 +38,26 @@ impl Key {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let public = match self {
             Key::New { file, encrypt } => {
-                ensure!(!file.exists(), "cannot write the key {}: it exists already", file.display());
+                let there = || Exit::BadFile.because(format!("cannot write the key {}: it exists already", file.display()));
+                ensure!(!file.exists(), there());
                 let passphrase = if encrypt { Some(new_passphrase(&file)?) } else { None };
-                let key = keys::generate()?;
-                keys::write_private(&file, &key, passphrase.as_ref().map(|p| p.as_str()))?;
-                let public = PublicKey::of(&key);
-                let mut path = file.into_os_string();
-                path.push(".pub");
-                fs::write(&path, format!("{public}\n")).with_context(|| format!("cannot write {}", Path::new(&path).display()))?;
-                public
+                PublicKey::of(&write_pair(&file, passphrase.as_ref().map(|p| p.as_str()))?)
             }
             Key::Show { file } => public(&file)?,
         };
-        output::line(&public.to_string());
+        output::answer(|| json!({"public": public.to_string()}), || public.to_string());
         Ok(())
     }
+}
+
+/// Makes a key: the private half in one file, the public line in another beside it.
+pub(super) fn write_pair(file: &Path, passphrase: Option<&str>) -> anyhow::Result<SigningKey> {
+    let key = keys::generate()?;
+    keys::write_private(file, &key, passphrase)?;
+    let mut path = file.to_owned().into_os_string();
+    path.push(".pub");
+    files::replace(Path::new(&path), format!("{}\n", PublicKey::of(&key)).as_bytes())?;
+    Ok(key)
 }
 
 /// A private key; asks for its passphrase if it has one.
@@ -77,10 +84,11 @@ fn passphrase(prompt: &str) -> io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 
-fn new_passphrase(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+pub(super) fn new_passphrase(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let first = passphrase(&format!("New passphrase for {}: ", file.display()))?;
-    ensure!(!first.is_empty(), "an empty passphrase protects nothing; leave --encrypt out if that is meant");
+    let empty = || Exit::Usage.because("an empty passphrase protects nothing; leave --encrypt out if that is meant");
+    ensure!(!first.is_empty(), empty());
     let second = passphrase("The same again: ")?;
-    ensure!(first == second, "the two passphrases are not the same; nothing was written");
+    ensure!(first == second, Exit::Usage.because("the two passphrases are not the same; nothing was written"));
     Ok(first)
 }

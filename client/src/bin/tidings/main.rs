@@ -1,29 +1,39 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
-//! `author` makes statements, `trust` those about keys with what a `ceremony` has on paper, `sign` signs and publishes,
-//! `reader` reads and `verify` proves, `agent` acts, `slot` takes turns, `beat` confirms, `fleet` compares brokers, `bench` measures them, `carry` crosses air gaps; `key` has the keys, `files` the statements in files,
-//! `output` shows everything; the rest is arguments.
+//! In the order in which a statement travels: `release`, `withdraw` and `edit` make what `publishing` and `sign` sign and publish;
+//! `reader` reads and `verify` proves, `status` tells how things stand, `apply` acts, `slot` takes turns, `beat` confirms.
 
-mod agent;
-mod author;
+mod apply;
 mod beat;
 mod bench;
 mod carry;
 mod ceremony;
+mod checkpoints;
+mod edit;
+mod evidence;
+mod exit;
 mod files;
 mod fleet;
+mod init;
 mod key;
+mod outbox;
 mod output;
+mod payload;
+mod publishing;
 mod reader;
+mod release;
 mod sign;
 mod slot;
+mod status;
 mod trust;
 mod verify;
+mod withdraw;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use exit::Exit;
 use tidings_client::{Anchor, Source, Tls};
 use tracing_subscriber::{
     Layer,
@@ -37,33 +47,39 @@ use tracing_subscriber::{
 /// Publishers make keys and trust once, then `release --publish` as often as there is news. Devices `fetch` or `watch`.
 /// Every statement that this command shows was verified here, from the anchor on.
 #[derive(Parser)]
-#[command(name = "tidings", version, after_help = EXIT_CODES)]
+#[command(name = "tidings", version, after_help = exit::Exit::help())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Say more on standard error: RUST_LOG as tracing has it, or debug
     #[arg(long, short, global = true)]
     verbose: bool,
+    /// Answers and refusals as JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
 }
-
-const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, was refused, did not verify or is not CURRENT, and the output says what; 2 an option is unknown or missing.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Begin a namespace: keys, trust, an origin's and a device's configuration
+    Init(init::Init),
     /// Make and show keys
     #[command(subcommand)]
     Key(key::Key),
     /// Make, change and show trust: who may say what
     #[command(subcommand)]
     Trust(trust::Trust),
+    Anchor(trust::ShowAnchor),
     /// Make a release: what is new, and where it can be had
-    Release(Box<author::Release>),
+    Release(Box<release::Release>),
     /// Make a withdrawal: call a release back
-    Withdraw(author::Withdraw),
+    Withdraw(Box<withdraw::Withdraw>),
     /// Add a signature to a statement in a file
     Sign(sign::Sign),
     /// Publish a signed statement
     Publish(sign::Publish),
+    /// Show what was signed and is not published yet
+    Outbox(outbox::ShowOutbox),
     /// Ask once what is new
     Fetch(reader::Fetch),
     /// Be told what is new, as it comes
@@ -73,18 +89,20 @@ enum Command {
     /// Verify statements in files, without any network; prove a fork
     Verify(verify::Verify),
     /// Show whether anything is held back: CURRENT, BEHIND, STALE or FORKED; or compare brokers
-    Status(agent::Status),
+    Status(status::Status),
     /// Carry channels over an air gap: verified, into a file
     Export(carry::Export),
     /// Bring what was carried over an air gap to a broker; it is proven here first
     Import(carry::Import),
-    /// Run a command that applies a release, if it may be applied now: the head is looked at again first
-    Apply(agent::Apply),
+    /// Show the release to run on this machine now, if there is one
+    Next(apply::Next),
+    /// Run a command that applies the release to run: the head is looked at again first
+    Apply(apply::Apply),
     /// Take turns going down: take, hold and free slots; list and clear for operators
     #[command(subcommand)]
     Slot(slot::Slot),
     /// Write the evidence of a fork into a file that anybody can verify
-    Evidence(agent::Evidence),
+    Evidence(evidence::Evidence),
     /// Sign the beats of a namespace, every few minutes, for ever
     Beat(beat::Beat),
     /// Measure a running broker: publishing, fan-out, polls, catching up, connections
@@ -108,7 +126,7 @@ struct From {
     /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several (or with commas between) are tried in turn
     #[arg(long = "broker", value_name = "URL", env = "TIDINGS_BROKERS", value_delimiter = ',')]
     brokers: Vec<String>,
-    /// The anchor of the namespace: `NAMESPACE sha256:HEX`
+    /// The anchor of the namespace: `NAMESPACE SERIAL sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
     anchor: Option<String>,
     /// Certificates that TLS trusts instead of the system's, PEM
@@ -129,10 +147,19 @@ struct From {
 }
 
 impl From {
+    /// The brokers that were given; blanks and empty items around commas do not matter.
+    fn urls(&self) -> impl Iterator<Item = &str> {
+        self.brokers.iter().map(|url| url.trim()).filter(|url| !url.is_empty())
+    }
+
     fn source(&self) -> anyhow::Result<Source> {
-        ensure!(!self.brokers.is_empty(), "which broker? give --broker URL, or set TIDINGS_BROKERS");
-        let anchor = self.anchor()?.context("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR")?;
-        self.source_of(&anchor)
+        ensure!(self.urls().next().is_some(), Exit::Usage.because("which broker? give --broker URL, or set TIDINGS_BROKERS"));
+        self.source_of(&self.must_anchor()?)
+    }
+
+    fn must_anchor(&self) -> anyhow::Result<Anchor> {
+        let which = || Exit::Usage.because("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR");
+        self.anchor()?.ok_or_else(which)
     }
 
     fn anchor(&self) -> anyhow::Result<Option<Anchor>> {
@@ -140,7 +167,7 @@ impl From {
     }
 
     fn source_of(&self, anchor: &Anchor) -> anyhow::Result<Source> {
-        let source = Source::new(self.brokers.iter().map(String::as_str), &anchor.to_string())?;
+        let source = Source::new(self.urls(), &anchor.to_string())?;
         let own = self.certificate.as_deref().zip(self.certificate_key.as_deref());
         let source = if self.ca.is_some() || own.is_some() { source.with_tls(Tls::new(self.ca.as_deref(), own)?) } else { source };
         let Some((user, file)) = self.user.as_deref().zip(self.password_file.as_deref()) else { return Ok(source) };
@@ -150,29 +177,44 @@ impl From {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| if arguments.verbose { "debug".into() } else { "warn".into() });
-    let filter = filter.parse::<Targets>().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
-    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry().with(text.with_filter(filter)).init();
+    let matches = without_empty_variables(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    output::wants_json(arguments.json);
+    log_to_stderr(arguments.verbose);
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tidings: {}", tidings_client::explain(error.as_ref()));
-            ExitCode::FAILURE
-        }
+        Ok(()) => (Exit::Done as u8).into(),
+        Err(error) => output::fail(&error).into(),
     }
+}
+
+/// A variable of the environment that is empty is none.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg });
+    command.mut_subcommands(without_empty_variables)
+}
+
+fn log_to_stderr(verbose: bool) {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| if verbose { "debug".into() } else { "warn".into() });
+    let filter = filter.parse::<Targets>().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let colours = std::io::stderr().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let text = tracing_subscriber::fmt::layer().with_writer(output::Log::default).with_ansi(colours).log_internal_errors(false);
+    tracing_subscriber::registry().with(text.with_filter(filter)).init();
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     match command {
+        Command::Init(init) => init.run(),
         Command::Key(key) => key.run(),
         Command::Trust(trust) => runtime.block_on(trust.run()),
+        Command::Anchor(anchor) => runtime.block_on(anchor.run()),
         Command::Release(release) => runtime.block_on(release.run()),
         Command::Withdraw(withdraw) => runtime.block_on(withdraw.run()),
         Command::Sign(sign) => runtime.block_on(sign.run()),
         Command::Publish(publish) => runtime.block_on(publish.run()),
+        Command::Outbox(outbox) => runtime.block_on(outbox.run()),
         Command::Fetch(fetch) => runtime.block_on(fetch.run()),
         Command::Watch(watch) => runtime.block_on(watch.run()),
         Command::Log(log) => runtime.block_on(log.run()),
@@ -180,23 +222,32 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(status) => runtime.block_on(status.run()),
         Command::Export(export) => runtime.block_on(export.run()),
         Command::Import(import) => runtime.block_on(import.run()),
+        Command::Next(next) => runtime.block_on(next.run()),
         Command::Apply(apply) => runtime.block_on(apply.run()),
         Command::Slot(slot) => runtime.block_on(slot.run()),
         Command::Evidence(evidence) => runtime.block_on(evidence.run()),
         Command::Beat(beat) => runtime.block_on(beat.run()),
         Command::Bench(bench) => runtime.block_on(bench.run()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut std::io::stdout());
+            let mut page = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut page);
+            output::raw(&page);
             Ok(())
         }
-        Command::Man { command } => {
-            let mut page = Arguments::command();
-            let mut full = "tidings".to_owned();
-            for name in command {
-                full = format!("{full}-{name}");
-                page = page.find_subcommand(&name).with_context(|| format!("no command {name:?}"))?.clone().name(full.clone());
-            }
-            Ok(clap_mangen::Man::new(page).render(&mut std::io::stdout())?)
-        }
+        Command::Man { command } => manual(&command),
     }
+}
+
+fn manual(command: &[String]) -> anyhow::Result<()> {
+    let mut page = Arguments::command();
+    let mut full = "tidings".to_owned();
+    for name in command {
+        full = format!("{full}-{name}");
+        let none = || Exit::Usage.because(format!("no command {name:?}"));
+        page = page.find_subcommand(name).ok_or_else(none)?.clone().name(full.clone());
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    output::raw(&text);
+    Ok(())
 }

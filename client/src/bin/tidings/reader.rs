@@ -9,7 +9,7 @@ use tidings_client::{Channel, Device, Serial, Start, State};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{From, output};
+use super::{From, exit::Exit, output};
 
 /// What a reading command needs beside its brokers.
 #[derive(Args)]
@@ -19,9 +19,6 @@ pub(super) struct Reading {
     /// Remember here what was seen: the cursor, the trust, the latest signed time
     #[arg(long, value_name = "FILE", env = "TIDINGS_STATE")]
     pub(super) state: Option<PathBuf>,
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 impl Reading {
@@ -32,6 +29,16 @@ impl Reading {
             None => State::ephemeral(source.anchor()),
         };
         Ok(Device::with_state(source, channels.iter().map(Channel::as_str), state)?.with_start(start))
+    }
+
+    /// A device that begins with what the state file has, and writes nothing: another program may be using it.
+    pub(super) fn device_that_looks(&self, channels: &[Channel]) -> anyhow::Result<Device> {
+        let source = self.from.source()?;
+        let state = match &self.state {
+            Some(path) => State::look(path, source.anchor())?,
+            None => State::ephemeral(source.anchor()),
+        };
+        Ok(Device::with_state(source, channels.iter().map(Channel::as_str), state)?)
     }
 }
 
@@ -59,14 +66,13 @@ impl Fetch {
                 break;
             }
             for statement in &news {
-                output::statement(statement, device.state().trust(), self.reading.json);
+                output::statement(statement, device.state().trust());
             }
             // What could not be shown is not lost: it comes again.
-            output::flush();
             device.save()?;
         }
         for channel in self.channels.iter().filter(|c| device.state().head(c).is_none()) {
-            eprintln!("tidings: there is no channel {channel} yet; is its name right?");
+            output::note(&format!("there is no channel {channel} yet; is its name right?"));
         }
         Ok(())
     }
@@ -105,12 +111,11 @@ impl Watch {
                 };
                 match item {
                     Some(Ok(statement)) => {
-                        output::statement(&statement, trust.as_ref(), self.reading.json);
-                        output::flush();
+                        output::statement(&statement, trust.as_ref());
                         left -= 1;
                     }
                     // It goes on by itself; whoever looks should know why it is quiet.
-                    Some(Err(error)) => eprintln!("tidings: {error}; trying again"),
+                    Some(Err(error)) => output::note(&format!("{error}; trying again")),
                     None => break,
                 }
             }
@@ -136,17 +141,16 @@ pub(super) struct Log {
 impl Log {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut device = self.reading.device(&[], Start::Newest)?;
-        ensure!(device.state().anchor().namespace.contains(&self.channel), "{} is not in the namespace of the anchor", self.channel);
+        let outside = || Exit::Usage.because(format!("{} is not in the namespace of the anchor", self.channel));
+        ensure!(device.state().anchor().namespace.contains(&self.channel), outside());
         let statements = device.history(&self.channel, self.from).await?;
         if statements.is_empty() {
-            eprintln!("tidings: there is nothing in {} from {} on; is its name right?", self.channel, self.from);
+            output::note(&format!("there is nothing in {} from {} on; is its name right?", self.channel, self.from));
         }
         let skipped = self.last.map_or(0, |last| statements.len().saturating_sub(last));
         for statement in &statements[skipped..] {
-            match self.reading.json {
-                true => output::statement(statement, device.state().trust(), true),
-                false => output::line(&output::summary(statement, device.state().trust())),
-            }
+            let trust = device.state().trust();
+            output::answer(|| output::json(statement, trust), || output::summary(statement, trust));
         }
         Ok(())
     }

@@ -1,21 +1,22 @@
 //! Signing what others have written, and publishing what is signed.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
-use tidings_client::{Publisher, Serial, Statement, keys::PublicKey, survey};
-use tidings_protocol::statement::Kind;
+use tidings_client::{Head, Serial, Statement, keys::PublicKey};
+use tidings_protocol::{statement::Kind, trust::Trust};
 
 use super::{
     From,
-    author::published,
-    ceremony,
-    files::{read_bundle, sign_all},
-    key, output, trust,
+    ceremony::{self, TrustLogFile},
+    checkpoints,
+    exit::Exit,
+    files::{self, read_bundle},
+    key::{self, SigningKey},
+    output,
+    publishing::{Desk, OutboxArgs, published},
+    trust,
 };
 
 #[derive(Args)]
@@ -25,6 +26,11 @@ pub(super) struct Sign {
     /// The private key
     #[arg(long = "key", value_name = "FILE", required = true)]
     keys: Vec<PathBuf>,
+    /// Sign although this machine has signed another statement for the same place
+    #[arg(long)]
+    another: bool,
+    #[command(flatten)]
+    outbox: OutboxArgs,
     /// Look at the brokers first: a serial of a trust log that one of them has already is not signed again. Without
     /// brokers (on a machine without network) nothing can be asked
     #[command(flatten)]
@@ -33,60 +39,66 @@ pub(super) struct Sign {
 
 impl Sign {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut statements = read_bundle(&self.file)?;
-        let statement = statements.pop().context("there is no statement in the file")?;
-        if statement.kind() != Kind::Trust {
-            ensure!(statements.is_empty(), "{} has several statements; one at a time is signed", self.file.display());
+        let statements = read_bundle(&self.file)?;
+        if statements.iter().any(|statement| statement.kind() == Kind::Trust) {
+            return self.sign_trust(statements).await;
         }
-        let mut before = None;
-        if statement.kind() == Kind::Trust {
-            let all = statements.iter().cloned().chain([statement.clone()]).collect();
-            // Everything below must be in force, and the new one must follow it.
-            let alone = statements.is_empty() && statement.serial() != Serial::FIRST;
-            ensure!(
-                !alone,
-                "{} has this statement alone; sign it together with its trust log, so that it is plain what it changes",
-                self.file.display()
-            );
-            let anchor = self.from.anchor()?;
-            ceremony::walk(all, anchor.as_ref())?;
-            before = if statements.is_empty() { None } else { ceremony::walk(statements.clone(), anchor.as_ref())?.view.trust().cloned() };
-            if !self.from.brokers.is_empty() && self.from.anchor.is_some() {
-                trust::check_serial(&self.from.source()?, &statement).await?;
-            }
+        let several = || Exit::Usage.because(format!("{} has several statements; one at a time is signed", self.file.display()));
+        let [statement] = &statements[..] else { return Err(several()) };
+        if !output::is_json() {
+            String::from_utf8_lossy(statement.signed_part()).lines().for_each(output::line);
         }
-        if statement.kind() == Kind::Trust {
-            ceremony::print(before.as_ref(), &statement)?;
-            ceremony::confirm("Sign this?")?;
-        }
-        if statement.kind() != Kind::Trust {
-            String::from_utf8_lossy(statement.signed_part()).lines().for_each(|line| output::line(&output::safe(line)));
-            ceremony::confirm("Sign this?")?;
-        }
-        let keys = key::privates(&self.keys)?;
-        if statement.kind() == Kind::Trust {
-            let publics: Vec<_> = keys.iter().map(PublicKey::of).collect();
-            ceremony::strangers(before.as_ref(), &statement, &publics)?.iter().for_each(|public| {
-                output::note(&format!("{public} has no trust role before or after this change: its signature counts for nothing"));
-            });
-        }
-        let signed = sign_all(statement, &keys)?;
-        if signed.kind() == Kind::Trust {
-            // A signature that does not hold, of whomever, is better found now.
-            ceremony::walk(statements.iter().cloned().chain([signed.clone()]).collect(), self.from.anchor()?.as_ref())?;
-        }
-        let octets: Vec<u8> = statements.iter().chain([&signed]).flat_map(|s| s.octets().iter().copied()).collect();
-        let directory = self.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let context = || format!("cannot write {}", self.file.display());
-        let mut new = tempfile::NamedTempFile::new_in(directory).with_context(context)?;
-        new.write_all(&octets).with_context(context)?;
-        new.persist(&self.file).with_context(context)?;
-        if signed.kind() == Kind::Trust {
-            return ceremony::thresholds(before.as_ref(), &signed).map(ceremony::print_thresholds);
-        }
-        output::line(&format!("{} has {} signature(s)", signed.id(), signed.signatures().len()));
+        ceremony::confirm("Sign this?")?;
+        let signed = self.outbox.sign(statement.clone(), &key::privates(&self.keys)?, self.another)?;
+        files::replace(&self.file, signed.octets())?;
+        let count = signed.signatures().len();
+        output::answer(|| output::json(&signed, None), || format!("{} has {count} signature(s)", signed.id()));
         Ok(())
     }
+
+    async fn sign_trust(&self, statements: Vec<Statement>) -> anyhow::Result<()> {
+        let anchor = self.from.anchor()?;
+        let (log, evidence): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
+        let alone = || {
+            format!(
+                "{} has this statement alone; sign it together with its trust log, so that it is plain what it changes",
+                self.file.display()
+            )
+        };
+        ensure!(log.len() > 1 || log[0].serial() == Serial::FIRST, Exit::Refused.because(alone()));
+        let file = ceremony::walk(log.clone(), anchor.as_ref())?;
+        let (Some(statement), before) = file.newest() else { return Err(Exit::BadFile.because("there is no statement in the file")) };
+        // Everything is looked at under the trust before, by each who signs (S7).
+        if let Some(before) = before {
+            checkpoints::verify(before, statement, &evidence)?;
+        }
+        if !self.from.brokers.is_empty() && anchor.is_some() {
+            trust::check_serial(&self.from.source()?, statement).await?;
+        }
+        if !output::is_json() {
+            ceremony::print(before, statement)?;
+        }
+        ceremony::confirm("Sign this?")?;
+        let keys = key::privates(&self.keys)?;
+        note_strangers(before, statement, &keys)?;
+        let signed = self.outbox.sign(statement.clone(), &keys, self.another)?;
+        let below = log.iter().filter(|statement| statement.serial() < signed.serial());
+        files::replace(&self.file, &files::bundle(below.chain([&signed]).chain(&evidence)))?;
+        let thresholds = ceremony::thresholds(before, &signed)?;
+        match output::is_json() {
+            true => output::object(&ceremony::as_json(&signed, thresholds)),
+            false => ceremony::print_thresholds(thresholds),
+        }
+        Ok(())
+    }
+}
+
+fn note_strangers(before: Option<&Trust>, statement: &Statement, keys: &[SigningKey]) -> anyhow::Result<()> {
+    let publics: Vec<_> = keys.iter().map(PublicKey::of).collect();
+    ceremony::strangers(before, statement, &publics)?.iter().for_each(|public| {
+        output::note(&format!("{public} has no trust role before or after this change: its signature counts for nothing"));
+    });
+    Ok(())
 }
 
 #[derive(Args)]
@@ -96,74 +108,69 @@ pub(super) struct Publish {
     files: Vec<PathBuf>,
     #[command(flatten)]
     from: From,
+    /// Begin a channel that is not there yet
+    #[arg(long)]
+    new_channel: bool,
     /// Publish trust although it does not prove the newest statement of some channel
     #[arg(long)]
     anyway: bool,
-    /// Print JSON about what was published
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    outbox: OutboxArgs,
 }
 
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         // Everything is read and checked before anything is sent.
-        let mut statements = Vec::new();
+        let (mut statements, mut evidence) = (Vec::new(), Vec::new());
         for file in &self.files {
-            let bundle = read_bundle(file)?;
+            let mut bundle = read_bundle(file)?;
+            if bundle.iter().filter(|statement| statement.kind() == Kind::Trust).count() > 1 {
+                // What goes round with a change of trust is there already.
+                evidence.extend(bundle.extract_if(.., |statement| statement.kind() != Kind::Trust));
+            }
             let unsigned = bundle.iter().any(|statement| statement.signatures().is_empty());
-            ensure!(!unsigned, "{} is not signed; `tidings sign` adds a signature", file.display());
+            ensure!(!unsigned, Exit::Refused.because(format!("{} is not signed; `tidings sign` adds a signature", file.display())));
             statements.extend(bundle);
         }
-        let mut publisher = Publisher::connect(self.from.source()?).await?;
+        files::once(&statements).context("nothing was published")?;
+        let mut desk = Desk::open(&self.from, &self.outbox).await?;
         let (log, others): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
-        let log = if log.len() > 1 { ceremony::missing(&publisher, log)? } else { log };
+        let mut log = if log.len() > 1 { ceremony::missing(&desk.publisher, log)? } else { log };
+        let anchored = self.from.must_anchor()?.head.serial;
+        let below = log.iter().filter(|statement| statement.serial() < anchored).count();
+        if below > 0 && log.len() > below {
+            output::note(&format!("{below} statement(s) below the anchor are not published; `tidings import` brings them"));
+            log.drain(..below);
+        }
         if log.is_empty() && others.is_empty() {
             output::note("the broker has all of it already");
         }
-        if let (Some(newest), false) = (log.last(), self.anyway) {
-            self.check_heads(&publisher, &log, newest).await?;
+        if !log.is_empty() && !self.anyway {
+            checkpoints::check_heads(&self.from, &desk.publisher, &log, &evidence).await?;
         }
         for statement in log.iter().chain(&others) {
-            publisher.publish(statement).await?;
-            published(statement, publisher.trust(), self.json);
+            self.publish(&mut desk, statement).await?;
         }
         Ok(())
+    }
+
+    async fn publish(&self, desk: &mut Desk, statement: &Statement) -> anyhow::Result<()> {
+        let channel = statement.channel();
+        let begun = desk.begin(channel).await?;
+        if begun.published.is_some_and(|settled| settled.id() == statement.id()) {
+            return published(statement, desk.publisher.trust());
+        }
+        if !channel.is_trust() && !channel.is_beat() {
+            let head: Option<Head> = desk.publisher.newest_anywhere(channel).await?.map(|newest| newest.head());
+            desk.may_follow(channel, head, self.new_channel).await?;
+        }
+        desk.publish(statement).await??;
+        published(statement, desk.publisher.trust())
     }
 }
 
-impl Publish {
-    /// Between the making of a change and its end there are hours: what was published meanwhile by a key that goes would
-    /// stop its channel.
-    async fn check_heads(&self, publisher: &Publisher, log: &[Statement], newest: &Statement) -> anyhow::Result<()> {
-        // Signatures are for the broker to judge; here it is about heads.
-        let Some(mut trust) = publisher.trust().cloned() else { return Ok(()) };
-        for statement in log {
-            match trust.succeed(statement.clone()) {
-                Ok(next) => trust = next,
-                Err(_) => return Ok(()),
-            }
-        }
-        let source = self.from.source()?;
-        for checkpoint in &trust.rules().checkpoints {
-            ensure!(
-                trust::find(&source, &checkpoint.channel, checkpoint.head).await,
-                "no broker that was asked has {} {}, which trust {} settles on (has it expired?): devices could not find it. Nothing was published. Begin the change anew with `tidings trust change`, or say --anyway",
-                checkpoint.channel,
-                checkpoint.head,
-                newest.serial()
-            );
-        }
-        let survey = survey(&source, &[]).await;
-        for channel in survey.channels() {
-            let Ok(Some(head)) = survey.newest(&channel) else { continue };
-            if let Err((_, error)) = trust.verify_run(&channel, vec![(**head).clone()]) {
-                let serial = head.serial();
-                bail!(
-                    "{channel} is at {serial} now, which trust {} would not prove: {error}. Nothing was published. Begin the change anew with `tidings trust change`, or say --anyway",
-                    newest.serial()
-                );
-            }
-        }
-        Ok(())
-    }
+/// For those who read a trust log in a file as a bundle: what it is without what goes round with it.
+pub(super) fn trust_log(statements: Vec<Statement>, from: &From) -> anyhow::Result<TrustLogFile> {
+    let log = statements.into_iter().filter(|statement| statement.kind() == Kind::Trust).collect();
+    ceremony::walk(log, from.anchor()?.as_ref())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use serde_json::json;
 use tidings_client::{Serial, Slots};
 use tidings_protocol::slot::SlotName;
 
@@ -76,15 +77,21 @@ impl Slot {
         match self {
             Slot::Take { group, node, serial, wait, from } => {
                 let slot = slots(&from)?.wait_for(&group, &node, serial, Duration::from_secs(wait)).await?;
-                output::line(&slot.token.to_string());
+                output::answer(|| json!({"token": slot.token}), || slot.token.to_string());
             }
             Slot::Hold { group, node, token, from } => drop(slots(&from)?.hold(&group, &node, token).await?),
             Slot::Free { group, node, token, from } => slots(&from)?.free(&group, &node, token).await?,
-            Slot::List { group, from } => slots(&from)?.list(&group).await?.lines().for_each(output::line),
-            Slot::Log { group, from } => slots(&from)?.log(&group).await?.lines().for_each(output::line),
+            Slot::List { group, from } => show(&slots(&from)?.list(&group).await?),
+            Slot::Log { group, from } => show(&slots(&from)?.log(&group).await?),
             Slot::Clear { group, node, from } => slots(&from)?.clear(&group, &node).await?,
         }
         Ok(())
+    }
+}
+
+fn show(lines: &str) {
+    for line in lines.lines() {
+        output::answer(|| json!({"line": line}), || line.to_owned());
     }
 }
 

@@ -1,45 +1,49 @@
-//! The ceremony: who may say what, changed by people who never have to meet on one machine.
+//! Trust: who may say what, made once, looked at, and as files that go round among people who never meet.
 //!
-//! A trust log is a bundle of all its statements; the last of them may still lack signatures. That one file goes round.
+//! A trust log is a bundle of all its statements; the last of them may still lack signatures, and what its checkpoints name may
+//! follow. That one file goes round.
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tidings_client::{Channel, Head, Serial, Source, Statement, Survey, now, survey};
+use tidings_client::{Anchor, Channel, Device, Serial, Source, State, Statement, Survey, survey};
 use tidings_protocol::{
-    Anchor, MessageId, Namespace,
-    limits::STATEMENT_OCTETS,
-    statement::{Body, Checkpoint, Draft, Kind, NamedKey, Role, TrustRules},
+    Namespace,
+    statement::{Body, Draft, Kind, NamedKey, Role, TrustRules},
 };
 
 use super::{
-    From, ceremony,
-    ceremony::{difference, namespace, rules, thresholds, walk},
-    files::{read_bundle, sign_all, write_new},
+    From,
+    ceremony::{self, difference, namespace, rules, thresholds},
+    edit::{Edit, Renew},
+    exit::Exit,
+    files::{self, read_bundle, sign_all, write_new},
     key, output,
+    publishing::time,
+    sign::trust_log,
 };
 
-const DAY: u64 = 86_400;
+pub(super) const DAY: u64 = 86_400;
 
 #[derive(Subcommand)]
 pub(super) enum Trust {
     /// Make the first trust statement of a namespace, and print the anchor line for devices and brokers
     Init(Init),
-    /// Write the trust log of a namespace, from a broker, into a file: what a change begins with
+    /// Write the trust log of a namespace, from a broker, into a file
     Log(Log),
-    /// Add a change of keys, roles or checkpoints to a trust log, for its signers to sign
-    Change(Change),
+    /// Add the next statement to a trust log, as text in an editor, for its signers to sign
+    #[command(alias = "change")]
+    Edit(Box<Edit>),
     /// Add a statement that says the same for longer to a trust log, for its signers to sign
-    Renew(Renew),
+    Renew(Box<Renew>),
     /// Show what the newest trust statement of a file says and changes, who has signed it, and who is missing
     Show {
         /// A trust log, or one statement
         file: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        from: Box<From>,
     },
 }
 
@@ -74,380 +78,178 @@ pub(super) struct Log {
     out: PathBuf,
 }
 
-/// Where a change comes from and goes to.
-#[derive(Args)]
-struct Paper {
-    /// The trust log, from `tidings trust log`, or the file of `tidings trust init`
-    log: PathBuf,
-    /// Where the log with its new statement goes; it must not exist yet
-    #[arg(long, short, value_name = "FILE", required_unless_present = "dry_run")]
-    out: Option<PathBuf>,
-    /// For how many days it holds, from now on
-    #[arg(long, value_name = "DAYS", default_value_t = 365)]
-    expires: u32,
-    /// Show what would change, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    from: From,
-}
-
-#[derive(Args)]
-pub(super) struct Change {
-    #[command(flatten)]
-    paper: Paper,
-    /// A new key and its name; repeatable
-    #[arg(long = "add-key", value_name = "NAME=FILE")]
-    add_keys: Vec<String>,
-    /// The name of a key that goes, from all roles too; repeatable
-    #[arg(long = "remove-key", value_name = "NAME")]
-    remove_keys: Vec<String>,
-    /// A new role, or one that replaces that of the same kind and pattern: `KIND PATTERN THRESHOLD NAME…`; repeatable
-    #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<String>,
-    /// A role that goes: `KIND PATTERN`; repeatable
-    #[arg(long = "remove-role", value_name = "ROLE")]
-    remove_roles: Vec<String>,
-    /// Settle a fork: `CHANNEL SERIAL ID` is part of the log; repeatable. Those that a lost key makes necessary are found by
-    /// asking the brokers
-    #[arg(long = "checkpoint", value_name = "PLACE")]
-    checkpoints: Vec<String>,
-    /// Do not ask brokers; channels whose signers lose a key then cannot be verified by new devices until they have news
-    #[arg(long)]
-    offline: bool,
-}
-
-#[derive(Args)]
-pub(super) struct Renew {
-    #[command(flatten)]
-    paper: Paper,
-}
-
 impl Trust {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match self {
             Trust::Init(init) => init.run(),
             Trust::Log(log) => log.run().await,
-            Trust::Change(change) => change.run().await,
-            Trust::Renew(Renew { paper }) => {
-                let change = Change {
-                    paper,
-                    add_keys: vec![],
-                    remove_keys: vec![],
-                    roles: vec![],
-                    remove_roles: vec![],
-                    checkpoints: vec![],
-                    offline: false,
-                };
-                change.renew().await
-            }
-            Trust::Show { file, json } => show(&read_bundle(&file)?, json),
+            Trust::Edit(edit) => edit.run().await,
+            Trust::Renew(renew) => renew.run().await,
+            Trust::Show { file, from } => show(read_bundle(&file)?, &from),
         }
     }
 }
 
-fn named_key(text: &str) -> anyhow::Result<(NamedKey, PathBuf)> {
+pub(super) fn named_key(text: &str) -> anyhow::Result<(NamedKey, PathBuf)> {
     let (name, file) = text.split_once('=').with_context(|| format!("expected NAME=FILE, found {text:?}"))?;
     Ok((NamedKey { key: key::public(file.as_ref())?, name: name.into() }, file.into()))
 }
 
-fn role(text: &str) -> anyhow::Result<Role> {
-    let wrong = || format!("--role: expected `KIND PATTERN THRESHOLD NAME…`, found {text:?}");
+pub(super) fn role(text: &str) -> anyhow::Result<Role> {
+    let wrong = || Exit::Usage.because(format!("--role: expected `KIND PATTERN THRESHOLD NAME…`, found {text:?}"));
     let words: Vec<&str> = text.split_whitespace().collect();
-    let [kind, pattern, threshold, names @ ..] = &words[..] else { bail!(wrong()) };
-    let kind = Kind::ALL.into_iter().find(|k| k.as_str() == *kind).with_context(wrong)?;
+    let [kind, pattern, threshold, names @ ..] = &words[..] else { return Err(wrong()) };
+    let kind = Kind::ALL.into_iter().find(|k| k.as_str() == *kind).ok_or_else(wrong)?;
     let names = names.iter().map(|n| (*n).to_owned()).collect();
-    Ok(Role { kind, pattern: pattern.parse()?, threshold: threshold.parse().with_context(wrong)?, names })
+    Ok(Role { kind, pattern: pattern.parse()?, threshold: threshold.parse().map_err(|_| wrong())?, names })
+}
+
+/// The first statement of a namespace, signed by those of its keys that are here.
+pub(super) fn first(
+    namespace: &Namespace,
+    keys: Vec<NamedKey>,
+    roles: Vec<Role>,
+    days: u32,
+    signers: &[key::SigningKey],
+) -> anyhow::Result<Statement> {
+    let time = time()?;
+    let rules = TrustRules { expires: time.plus(u64::from(days) * DAY), keys, roles, checkpoints: vec![], closed: vec![] };
+    let draft = Draft { channel: namespace.trust_log(), after: None, time, trust: None, body: Body::Trust(rules) };
+    sign_all(draft.write()?, signers)
 }
 
 impl Init {
     fn run(self) -> anyhow::Result<()> {
-        let time = now();
-        let mut rules = TrustRules { expires: time.plus(u64::from(self.expires) * DAY), keys: vec![], roles: vec![], checkpoints: vec![] };
-        let mut signers = Vec::new();
+        let (mut keys, mut signers) = (Vec::new(), Vec::new());
         for text in &self.keys {
             let (named, file) = named_key(text).context("--key")?;
-            if self.sign && fs::read_to_string(&file).is_ok_and(|text| text.starts_with("-----BEGIN")) {
+            if self.sign && fs::read_to_string(&file).is_ok_and(|text| text.contains("PRIVATE KEY-----")) {
                 signers.push(key::private(&file)?);
             }
-            rules.keys.push(named);
+            keys.push(named);
         }
-        ensure!(!self.sign || !signers.is_empty(), "--sign: none of the keys is a private one; leave it out, and `tidings sign` later");
-        rules.roles = if self.roles.is_empty() {
-            let names: Vec<String> = rules.keys.iter().map(|k| k.name.clone()).collect();
+        let none = || Exit::Usage.because("--sign: none of the keys is a private one; leave it out, and `tidings sign` later");
+        ensure!(!self.sign || !signers.is_empty(), none());
+        let roles = if self.roles.is_empty() {
+            let names: Vec<String> = keys.iter().map(|k| k.name.clone()).collect();
             let every = |kind| Ok(Role { kind, pattern: "*".parse()?, threshold: 1, names: names.clone() });
             Kind::ALL.map(every).into_iter().collect::<anyhow::Result<_>>()?
         } else {
             self.roles.iter().map(|text| role(text)).collect::<anyhow::Result<_>>()?
         };
-        let draft = Draft { channel: self.namespace.trust_log(), after: None, time, trust: None, body: Body::Trust(rules) };
-        let statement = sign_all(draft.write()?, &signers)?;
+        let statement = first(&self.namespace, keys, roles, self.expires, &signers)?;
         write_new(&self.out, statement.octets())?;
-        output::line(&Anchor { namespace: self.namespace, id: statement.id() }.to_string());
+        print_anchor(&Anchor { namespace: self.namespace, head: statement.head() });
         Ok(())
     }
+}
+
+fn print_anchor(anchor: &Anchor) {
+    output::answer(|| json!({"anchor": anchor.to_string()}), || anchor.to_string());
+}
+
+/// Print the anchor line that new devices and brokers get: the newest trust statement of a namespace
+///
+/// Every trust statement can be an anchor; with the newest, keys that were taken away before have no power over a device that begins
+/// with it.
+#[derive(Args)]
+pub(super) struct ShowAnchor {
+    /// A trust log in a file; without it, a broker is asked
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    from: From,
+}
+
+impl ShowAnchor {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        if let Some(path) = &self.file {
+            let log = trust_log(read_bundle(path)?, &self.from)?;
+            let none = || Exit::Refused.because(format!("no trust statement in {} is in force: signatures are missing", path.display()));
+            let head = log.trust().ok_or_else(none)?.head();
+            print_anchor(&Anchor { namespace: log.anchor.namespace, head });
+            return Ok(());
+        }
+        let source = self.from.source()?;
+        let (namespace, state) = (source.anchor().namespace.clone(), State::ephemeral(source.anchor()));
+        let mut device = Device::with_state(source, [], state)?;
+        let head = device.trust().await?.head();
+        print_anchor(&Anchor { namespace, head });
+        Ok(())
+    }
+}
+
+/// The trust log of the namespace, as a broker has it, from its first statement on.
+pub(super) async fn read_log(source: Source) -> anyhow::Result<Vec<Statement>> {
+    let channel = source.anchor().namespace.trust_log();
+    let state = State::ephemeral(source.anchor());
+    let log = Device::with_state(source, [], state)?.history(&channel, Serial::FIRST).await?;
+    Ok(log.into_iter().map(|statement| statement.into_inner()).collect())
 }
 
 impl Log {
     async fn run(self) -> anyhow::Result<()> {
         let source = self.from.source()?;
         let channel = source.anchor().namespace.trust_log();
-        let state = tidings_client::State::ephemeral(source.anchor());
-        let mut device = tidings_client::Device::with_state(source, [], state)?;
-        let log = device.history(&channel, Serial::FIRST).await?;
-        let octets: Vec<u8> = log.iter().flat_map(|statement| statement.octets().iter().copied()).collect();
-        write_new(&self.out, &octets)?;
-        output::line(&format!("{} statement(s) of {channel}", log.len()));
+        let log = read_log(source).await?;
+        write_new(&self.out, &files::bundle(&log))?;
+        let count = log.len();
+        output::answer(|| json!({"channel": channel.as_str(), "statements": count}), || format!("{count} statement(s) of {channel}"));
         Ok(())
     }
-}
-
-impl Change {
-    fn is_empty(&self) -> bool {
-        self.add_keys.is_empty()
-            && self.remove_keys.is_empty()
-            && self.roles.is_empty()
-            && self.remove_roles.is_empty()
-            && self.checkpoints.is_empty()
-    }
-
-    async fn run(self) -> anyhow::Result<()> {
-        ensure!(!self.is_empty(), "nothing would change; `tidings trust renew` makes it hold for longer");
-        self.write().await
-    }
-
-    async fn renew(self) -> anyhow::Result<()> {
-        self.write().await
-    }
-
-    async fn write(self) -> anyhow::Result<()> {
-        let work = walk(read_bundle(&self.paper.log)?, self.paper.from.anchor()?.as_ref())?;
-        ensure!(
-            work.pending.is_none(),
-            "the last statement in {} still needs signatures (`tidings trust show`); a change follows a statement that is in force",
-            self.paper.log.display()
-        );
-        let trust = work.view.trust().context("there is no trust in force in the file")?;
-        let old = trust.rules();
-        let mut new = self.edit(old)?;
-        let survey = self.survey(work.view.anchor()).await?;
-        if let Some(survey) = &survey {
-            not_taken(survey, &trust.statement().channel().clone(), trust.serial().next())?;
-            self.look_up(work.view.anchor(), old).await?;
-            let found = checkpoints(survey, old, &mut new)?;
-            found.iter().for_each(|line| output::note(line));
-            if !found.is_empty() {
-                output::note("a checkpoint vouches for what it names and all below: withdraw first what should not be there");
-            }
-        } else if new.keys.len() < old.keys.len() || !self.remove_keys.is_empty() {
-            output::note("no broker was asked: no checkpoints for channels whose newest statement only a lost key has signed");
-        }
-        for kind in [Kind::Release, Kind::Withdraw, Kind::Beat] {
-            let has = |rules: &TrustRules| rules.roles.iter().any(|role| role.kind == kind);
-            if has(old) && !has(&new) {
-                let what =
-                    if kind == Kind::Beat { "; devices will install without any confirmation that nothing is held back" } else { "" };
-                output::note(&format!("nobody may sign a {kind} any more{what}"));
-            }
-        }
-        let body = Body::Trust(new);
-        let draft = Draft { channel: trust.statement().channel().clone(), after: Some(trust.head()), time: now(), trust: None, body };
-        let statement = draft.write().with_context(|| {
-            format!("the change does not fit into a trust statement of {STATEMENT_OCTETS} octets, or contradicts itself")
-        })?;
-        if let (Some(out), false) = (&self.paper.out, self.paper.dry_run) {
-            let mut octets: Vec<u8> = work.log.iter().flat_map(|statement| statement.octets().iter().copied()).collect();
-            octets.extend_from_slice(statement.octets());
-            write_new(out, &octets)?;
-        }
-        ceremony::print(Some(trust), &statement)?;
-        Ok(())
-    }
-
-    fn edit(&self, old: &TrustRules) -> anyhow::Result<TrustRules> {
-        let mut new = TrustRules { expires: now().plus(u64::from(self.paper.expires) * DAY), ..old.clone() };
-        for name in &self.remove_keys {
-            let before = new.keys.len();
-            new.keys.retain(|key| key.name != *name);
-            ensure!(new.keys.len() < before, "--remove-key: there is no key {name:?}; there are {}", names(old));
-            new.roles.iter_mut().for_each(|role| role.names.retain(|known| known != name));
-        }
-        for text in &self.add_keys {
-            let (named, _) = named_key(text).context("--add-key")?;
-            let same = new.keys.iter().find(|key| key.name == named.name || key.key == named.key);
-            ensure!(same.is_none(), "--add-key: {:?} is there already, as name or as key", named.name);
-            new.keys.push(named);
-        }
-        for text in &self.remove_roles {
-            let words: Vec<&str> = text.split_whitespace().collect();
-            let before = new.roles.len();
-            new.roles.retain(|role| [role.kind.as_str(), &role.pattern.to_string()] != words[..]);
-            ensure!(new.roles.len() < before, "--remove-role: expected `KIND PATTERN` of a role that is there, found {text:?}");
-        }
-        for text in &self.roles {
-            let role = role(text)?;
-            match new.roles.iter_mut().find(|known| known.kind == role.kind && known.pattern == role.pattern) {
-                Some(known) => *known = role,
-                None => new.roles.push(role),
-            }
-        }
-        if let Some(role) = new.roles.iter().find(|role| role.names.len() < role.threshold) {
-            bail!(
-                "the role `{} {}` needs {} signatures and has {} key(s) left; say with --role who signs there now, or --remove-role",
-                role.kind,
-                role.pattern,
-                role.threshold,
-                role.names.len()
-            );
-        }
-        for text in &self.checkpoints {
-            let (channel, head) = checkpoint(text)?;
-            settle(&mut new, channel, head);
-        }
-        Ok(new)
-    }
-
-    async fn survey(&self, anchor: &Anchor) -> anyhow::Result<Option<Survey>> {
-        if self.offline {
-            return Ok(None);
-        }
-        ensure!(
-            !self.paper.from.brokers.is_empty(),
-            "which brokers? their heads tell which checkpoints are needed, and that the serial is free: give --broker URL, or --offline"
-        );
-        let source = self.paper.from.source_of(anchor)?;
-        let survey = survey(&source, &[]).await;
-        usable(&survey)?;
-        Ok(Some(survey))
-    }
-}
-
-impl Change {
-    /// What is called a checkpoint must be there: a wrong one stops its channel for everybody.
-    async fn look_up(&self, anchor: &Anchor, old: &TrustRules) -> anyhow::Result<()> {
-        for text in &self.checkpoints {
-            let (channel, head) = checkpoint(text)?;
-            if let Some(known) = old.checkpoints.iter().find(|known| known.channel == channel && known.head.serial > head.serial) {
-                bail!("--checkpoint: {channel} has one at {} already, and none goes back", known.head.serial);
-            }
-            ensure!(
-                !channel.is_beat() && anchor.namespace.contains(&channel),
-                "--checkpoint: {channel} needs none: it is a beat, or of another namespace"
-            );
-            let source = self.paper.from.source_of(anchor)?;
-            ensure!(
-                find(&source, &channel, head).await,
-                "--checkpoint: no broker that was asked has {channel} {head}; a checkpoint that nobody has stops the channel for everybody"
-            );
-        }
-        Ok(())
-    }
-}
-
-fn checkpoint(text: &str) -> anyhow::Result<(Channel, Head)> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let [channel, serial, id] = &words[..] else { bail!("--checkpoint: expected `CHANNEL SERIAL ID`, found {text:?}") };
-    Ok((channel.parse()?, Head { serial: serial.parse()?, id: id.parse()? }))
-}
-
-/// Whether some broker has the very statement.
-pub(super) async fn find(source: &Source, channel: &Channel, head: Head) -> bool {
-    let id = MessageId { channel: channel.clone(), serial: head.serial, id: head.id }.to_string();
-    for one in source.each() {
-        let asked = async {
-            let mut connection = one.connect().await?;
-            connection.group(channel, Some(head.serial)).await
-        };
-        if let Ok(Some((_, Some(found)))) = asked.await
-            && found == id
-        {
-            return true;
-        }
-    }
-    false
 }
 
 /// Says which brokers could not be asked; fails if none could.
-fn usable(survey: &Survey) -> anyhow::Result<()> {
+pub(super) fn usable(survey: &Survey) -> anyhow::Result<()> {
     for seen in &survey.0 {
         if let Err(error) = &seen.view {
             output::note(&format!("{} could not be asked: {error}", seen.address));
         }
     }
-    ensure!(survey.views().next().is_some(), "no broker could be asked; nothing was signed");
+    ensure!(survey.views().next().is_some(), Exit::NoBroker.because("no broker could be asked; nothing was signed"));
     Ok(())
-}
-
-fn names(rules: &TrustRules) -> String {
-    rules.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-fn settle(rules: &mut TrustRules, channel: Channel, head: Head) {
-    rules.checkpoints.retain(|known| known.channel != channel);
-    rules.checkpoints.push(Checkpoint { channel, head });
 }
 
 /// Refuses to go on if a broker has this serial of a trust log already (attack 30).
-fn not_taken(survey: &Survey, log: &Channel, serial: Option<Serial>) -> anyhow::Result<()> {
+pub(super) fn not_taken(survey: &Survey, log: &Channel, serial: Option<Serial>) -> anyhow::Result<()> {
     let ahead = survey.views().find(|(_, view)| view.trust().is_some_and(|trust| Some(trust.serial()) >= serial));
     if let (Some((address, view)), Some(serial)) = (ahead, serial) {
         let has = view.trust().map_or(serial, |trust| trust.serial());
-        bail!("{address} has {log} {has} already: {serial} must not be signed again; begin with `tidings trust log`");
+        let text = format!("{address} has {log} {has} already: {serial} must not be signed again; begin with `tidings trust log`");
+        return Err(Exit::Refused.because(text));
     }
     Ok(())
 }
 
-/// [4.3-5]: a checkpoint for each channel whose signers lose a key, at the head on which all brokers agree.
-fn checkpoints(survey: &Survey, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for seen in &survey.0 {
-        for (channel, error) in &seen.failed {
-            output::note(&format!(
-                "{}: its newest statement of {channel} is not accepted now already, and vouched for by nobody: {error}",
-                seen.address
-            ));
-        }
-    }
-    for channel in survey.channels() {
-        let explicit = new.checkpoints.iter().any(|c| c.channel == channel && !old.checkpoints.contains(c));
-        // What only an earlier checkpoint proves needs one in every statement to come; those are carried on.
-        if explicit || !new.narrows(old, &channel) {
-            continue;
-        }
-        let Some(newest) = survey.agreed(&channel)? else { continue };
-        settle(new, channel.clone(), newest.head());
-        found.push(format!("checkpoint for {channel}, whose signers lose a key: {}", output::summary(newest, survey.trust())));
-    }
-    Ok(found)
+/// Before a signature is added to a statement of a trust log: whether a broker has its serial already.
+pub(super) async fn check_serial(source: &Source, statement: &Statement) -> anyhow::Result<()> {
+    let survey = survey(source, &[source.anchor().namespace.trust_log()]).await;
+    usable(&survey)?;
+    not_taken(&survey, statement.channel(), Some(statement.serial()))
 }
 
-fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
-    let statement = statements.last().context("there is no statement in the file")?;
-    let rules = rules(statement)?;
+fn show(mut statements: Vec<Statement>, from: &From) -> anyhow::Result<()> {
+    statements.retain(|statement| statement.kind() == Kind::Trust);
+    let statement = statements.last().cloned().context("there is no trust statement in the file")?;
     // A statement alone can be shown, but not what it changes.
-    let work = if statements.len() == 1 { None } else { Some(walk(statements.to_vec(), None)?) };
-    let alone = work.is_none() && statement.serial() != Serial::FIRST;
-    let before = match &work {
-        Some(work) if work.pending.is_some() => work.view.trust().cloned(),
-        Some(work) => walk(work.log[..work.log.len() - 1].to_vec(), None)?.view.trust().cloned(),
-        None => None,
-    };
-    let first = statements.first().filter(|first| first.serial() == Serial::FIRST);
-    let anchor = first.map(|first| Ok::<_, anyhow::Error>(Anchor { namespace: namespace(first)?, id: first.id() })).transpose()?;
-    let thresholds = thresholds(before.as_ref(), statement)?;
+    let log = if statements.len() == 1 { None } else { Some(trust_log(statements, from)?) };
+    let alone = log.is_none() && statement.serial() != Serial::FIRST;
+    let before = log.as_ref().and_then(|log| log.newest().1);
+    let thresholds = thresholds(before, &statement)?;
     let enough = !alone && thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed);
-    if as_json {
-        let mut value = output::json(statement, None);
+    let in_force = log.as_ref().map_or((!alone).then(|| statement.head()), |log| log.trust().map(|trust| trust.head()));
+    let anchor = in_force.map(|head| Ok::<_, anyhow::Error>(Anchor { namespace: namespace(&statement)?, head })).transpose()?;
+    let rules = rules(&statement)?;
+    if output::is_json() {
+        let mut value = ceremony::as_json(&statement, thresholds);
         value["anchor"] = json!(anchor.map(|a| a.to_string()));
         let signed = rules.keys.iter().filter(|key| statement.is_truly_signed_by(&key.key));
         value["signed_by"] = signed.map(|key| key.name.clone()).collect();
         value["enough"] = json!(enough);
-        value["missing"] = thresholds.iter().filter(|t| t.have.len() < t.needed).flat_map(|t| t.missing.clone()).collect();
-        value["changes"] = json!(before.as_ref().map(|before| difference(before.rules(), rules)));
-        output::line(&value.to_string());
+        value["changes"] = json!(before.map(|before| difference(before.rules(), rules)));
+        output::object(&value);
         return Ok(());
     }
-    ceremony::print(before.as_ref(), statement)?;
+    ceremony::print(before, &statement)?;
     let signed = |key: &NamedKey| if statement.is_truly_signed_by(&key.key) { "has signed" } else { "" };
     let keys = rules.keys.iter().map(|key| vec![key.name.clone(), key.key.to_string(), signed(key).into()]);
     output::table(&["key", "", ""], keys.collect());
@@ -463,11 +265,4 @@ fn show(statements: &[Statement], as_json: bool) -> anyhow::Result<()> {
         output::line("not in force: signatures are missing");
     }
     Ok(())
-}
-
-/// Before a signature is added to a statement of a trust log: whether a broker has its serial already.
-pub(super) async fn check_serial(source: &Source, statement: &Statement) -> anyhow::Result<()> {
-    let survey = survey(source, &[source.anchor().namespace.trust_log()]).await;
-    usable(&survey)?;
-    not_taken(&survey, statement.channel(), Some(statement.serial()))
 }

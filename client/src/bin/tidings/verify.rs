@@ -2,20 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 use tidings_client::{Serial, State, Statement, Verified};
-use tidings_protocol::{Anchor, statement::Kind, trust::Trust, verify::VerifyError};
+use tidings_protocol::{
+    Anchor,
+    statement::Kind,
+    trust::{Settled, Trust},
+    verify::VerifyError,
+};
 
-use super::{files, output};
+use super::{ceremony, exit::Exit, files, output};
 
 #[derive(Args)]
 pub(super) struct Verify {
     /// Statements, several to a file if need be; a file that begins with the trust log, as evidence of forks does, proves itself
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// The anchor that the trust begins at: `NAMESPACE sha256:HEX`
+    /// The anchor that the trust begins at: `NAMESPACE SERIAL sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
     anchor: Anchor,
     /// The trust statements from the first to the one in force, in one file or several; repeatable
@@ -24,9 +29,11 @@ pub(super) struct Verify {
     /// A device's state file, whose trust is used instead
     #[arg(long, value_name = "FILE", conflicts_with = "trust")]
     state: Option<PathBuf>,
-    /// Print one JSON object a line
-    #[arg(long)]
-    json: bool,
+}
+
+/// The name of a file as text, whatever octets it has.
+fn name(file: &Path) -> String {
+    file.display().to_string()
 }
 
 /// What can be said of a statement in a file.
@@ -65,7 +72,10 @@ impl Verify {
             let further = |own: &Vec<Trust>| own.last().map(Trust::serial) > given.last().map(Trust::serial);
             let history = own.filter(further).unwrap_or_else(|| given.clone());
             let Some(trust) = history.last() else {
-                bail!("what proves {}? give --trust with the trust statements from the first on, or --state", file.display());
+                return Err(Exit::Usage.because(format!(
+                    "what proves {}? give --trust with the trust statements from the anchor's on, or --state",
+                    file.display()
+                )));
             };
             let verdicts: Vec<Verdict> = runs(statements).into_iter().flat_map(|run| judge(&history, run)).collect();
             for verdict in &verdicts {
@@ -79,15 +89,16 @@ impl Verify {
                 self.report_fork(file, &history, ours, theirs);
             }
         }
-        ensure!(forks == 0, "{forks} fork(s) proven: statements that contradict each other are signed");
-        ensure!(bad == 0, "{bad} of {count} did not verify");
+        let contradict = || Exit::Refused.as_told(format!("{forks} fork(s) proven: statements that contradict each other are signed"));
+        ensure!(forks == 0, contradict());
+        ensure!(bad == 0, Exit::Refused.as_told(format!("{bad} of {count} did not verify")));
         Ok(())
     }
 
     fn report(&self, file: &Path, verdict: &Verdict, trust: Option<&Trust>) {
         let (good, text) = match verdict {
-            Verdict::Good(statement) if self.json => {
-                return output::line(&json!({"file": file, "good": true, "statement": output::json(statement, trust)}).to_string());
+            Verdict::Good(statement) if output::is_json() => {
+                return output::object(&json!({"file": name(file), "good": true, "statement": output::json(statement, trust)}));
             }
             Verdict::Good(statement) => ("good", output::summary(statement, trust)),
             Verdict::Former(statement, serial) => {
@@ -97,10 +108,8 @@ impl Verify {
             }
             Verdict::Bad(error) => ("BAD", error.clone()),
         };
-        match self.json {
-            true => output::line(&json!({"file": file, "good": false, "error": text}).to_string()),
-            false => output::line(&format!("{}: {good}: {text}", file.display())),
-        }
+        let is_good = matches!(verdict, Verdict::Good(_));
+        output::answer(|| json!({"file": name(file), "good": is_good, "error": text}), || format!("{}: {good}: {text}", file.display()));
     }
 
     fn report_fork(&self, file: &Path, history: &[Trust], ours: &Statement, theirs: &Statement) {
@@ -109,15 +118,18 @@ impl Verify {
             output::signers(statement, trust)
         };
         let (channel, serial) = (ours.channel(), theirs.serial());
-        let settled = history.last().and_then(|trust| Some((trust.serial(), trust.checkpoint(channel)?)));
+        let settled = history.last().and_then(|trust| match trust.checkpoint(channel) {
+            Settled::At(head) => Some((trust.serial(), head)),
+            _ => None,
+        });
         let settled = settled.filter(|(_, checkpoint)| checkpoint.serial >= ours.serial().min(serial));
-        if self.json {
+        if output::is_json() {
             let side = |s: &Statement| json!({"serial": s.serial().number(), "id": s.id().to_string(), "signed_by": by(s)});
             let checkpoint =
                 settled.map(|(trust, head)| json!({"trust": trust.number(), "serial": head.serial.number(), "id": head.id.to_string()}));
             let (one, other) = (side(ours), side(theirs));
             let fork = json!({"channel": channel.as_str(), "serial": serial.number(), "one": one, "other": other, "settled": checkpoint});
-            return output::line(&json!({"file": file, "fork": fork}).to_string());
+            return output::object(&json!({"file": name(file), "fork": fork}));
         }
         output::line(&format!(
             "{}: FORK of {channel} at {serial}: {} {} is signed by {}, {} {} by {}",
@@ -140,30 +152,30 @@ impl Verify {
             let state = State::look(path, &self.anchor)?;
             return Ok(vec![state.trust().cloned().with_context(|| format!("{} has no trust yet", path.display()))?]);
         }
-        let mut history: Vec<Trust> = Vec::new();
+        let mut log = Vec::new();
         for file in &self.trust {
-            for statement in files::read_bundle(file)? {
-                let next = match history.last() {
-                    None => Trust::first(&self.anchor, statement),
-                    Some(trust) => trust.succeed(statement),
-                };
-                history.push(next.with_context(|| format!("{} is not accepted", file.display()))?);
-            }
+            log.extend(files::read_bundle(file)?);
         }
-        Ok(history)
+        if log.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = self.trust.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        let log = ceremony::walk(log, Some(&self.anchor)).with_context(|| format!("{names} is not accepted"))?;
+        if let Some(pending) = &log.pending {
+            let why = format!("{names} is not accepted: trust {} in it still needs signatures (`tidings trust show`)", pending.serial());
+            return Err(Exit::Refused.because(why));
+        }
+        Ok(log.history)
     }
 }
 
 /// The trust log that a bundle begins with.
 fn own_history(anchor: &Anchor, statements: &[Statement]) -> Option<Vec<Trust>> {
-    let mut history = vec![Trust::first(anchor, statements.first()?.clone()).ok()?];
-    for statement in &statements[1..] {
-        match history.last()?.succeed(statement.clone()) {
-            Ok(next) => history.push(next),
-            Err(_) => break,
-        }
-    }
-    Some(history)
+    let log: Vec<Statement> = statements.iter().take_while(|statement| statement.kind() == Kind::Trust).cloned().collect();
+    // Two statements for one place are evidence; the log ends before them.
+    let follows = log.windows(2).take_while(|pair| pair[1].predecessor() == Some(pair[0].head())).count();
+    let history = ceremony::walk(log.get(..=follows)?.to_vec(), Some(anchor)).ok()?.history;
+    (!history.is_empty()).then_some(history)
 }
 
 /// Statements that follow each other in one channel belong together: links vouch for some of them.

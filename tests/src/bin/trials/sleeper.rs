@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::Args;
-use tidings_client::{Channel, Device, Publisher, Serial, Source, Start, State, Statement};
+use tidings_client::{Channel, Device, Publisher, Source, Start, State, Statement};
 use tidings_protocol::Digest;
 use tidings_tests::{Fixture, realm::Realm, relay};
 
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let newest = log.last().map(Statement::head);
     let newest = newest.ok_or_else(|| anyhow::anyhow!("no releases"))?;
-    let withdrawal = realm.withdraw(&channel, newest, Serial::FIRST, None, &["stop"]);
+    let withdrawal = realm.withdraw(&channel, newest, log[0].head(), &["stop"]);
     for statement in log.iter().chain([&withdrawal]) {
         publisher.publish(statement).await?;
     }

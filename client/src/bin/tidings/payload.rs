@@ -1,0 +1,78 @@
+//! From `FORMAT FILE URL [KEY=VALUE…]` to the value of a `Payload` field: what is released is measured here.
+
+use std::{fs, io::Read, path::Path};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest as _, Sha256};
+use tidings_protocol::Digest;
+
+use super::exit::Exit;
+
+/// The value of the field. File names may have blanks: the URL is the first word with `://`, and what follows a property up to the
+/// next `KEY=` belongs to it.
+pub(super) fn measure(payload: &str) -> anyhow::Result<String> {
+    let wrong = || Exit::Usage.because(format!("--payload: expected `FORMAT FILE URL [KEY=VALUE…]`, found {payload:?}"));
+    let (format, rest) = payload.trim().split_once(' ').ok_or_else(wrong)?;
+    let words: Vec<&str> = rest.split(' ').collect();
+    let at = words.iter().position(|word| word.contains("://")).filter(|at| *at > 0).ok_or_else(wrong)?;
+    let (size, digest) = hash(Path::new(words[..at].join(" ").trim()))?;
+    let mut value = format!("{format} {size} {digest} {}", words[at]);
+    for property in properties(&words[at + 1..]) {
+        match property.split_once("=@") {
+            Some((key, file)) => value.push_str(&format!(" {key}={}", hash(Path::new(file))?.1)),
+            None => value.push_str(&format!(" {property}")),
+        }
+    }
+    Ok(value)
+}
+
+fn properties(words: &[&str]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for word in words.iter().filter(|word| !word.is_empty()) {
+        match all.last_mut().filter(|last| last.contains("=@") && !word.contains('=')) {
+            Some(last) => last.push_str(&format!(" {word}")),
+            None => all.push((*word).to_owned()),
+        }
+    }
+    all
+}
+
+/// Size and SHA-256 of a file, with a bar on a terminal.
+fn hash(path: &Path) -> anyhow::Result<(u64, Digest)> {
+    let context = || format!("cannot read the payload {}", path.display());
+    let mut file = fs::File::open(path).with_context(context)?;
+    let bar = ProgressBar::new(file.metadata().with_context(context)?.len());
+    bar.set_style(ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")?);
+    bar.set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let mut sum = Sha256::new();
+    let mut size = 0;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer).with_context(context)?;
+        if n == 0 {
+            break;
+        }
+        sum.update(&buffer[..n]);
+        size += n as u64;
+        bar.set_position(size);
+    }
+    bar.finish_and_clear();
+    Ok((size, Digest::from_octets(sum.finalize().into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_may_have_blanks() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, other) = (directory.path().join("my image.raw"), directory.path().join("the old one"));
+        fs::write(&file, "new").unwrap();
+        fs::write(&other, "old").unwrap();
+        let value = measure(&format!("raw {} https://a.b/c base=@{} mem=5", file.display(), other.display())).unwrap();
+        assert_eq!(value, format!("raw 3 {} https://a.b/c base={} mem=5", Digest::of(b"new"), Digest::of(b"old")));
+        assert!(measure("raw file").unwrap_err().to_string().contains("expected `FORMAT FILE URL"));
+    }
+}

@@ -1,0 +1,7 @@
+//! `tidings` against running brokers: what is published, what is refused, and what goes wrong on the way.
+#![allow(clippy::unwrap_used)]
+
+mod apply;
+mod ceremony;
+mod desk;
+mod publish;
