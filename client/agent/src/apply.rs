@@ -256,7 +256,7 @@ impl Applier {
                     Clear::Apply(statement) if statement.head() == case.statement.head() => {}
                     _ => return Err(format!("{serial} is not the release to run")),
                 }
-                let time = self.state.time();
+                let time = self.state.time(channel);
                 let late = case.release.deadline.is_some_and(|deadline| deadline <= time);
                 let opens = self.config.windows.next(time);
                 if opens > time && !late {

@@ -267,7 +267,8 @@ impl Agent {
 
     fn tell(&mut self, channels: Vec<ChannelStatus>) {
         let state = channels.iter().map(|channel| channel.state).max().unwrap_or_default();
-        let time = self.device.state().time().to_string();
+        let first = self.config.channels.first();
+        let time = first.map_or(String::new(), |channel| self.device.state().time(channel).to_string());
         let same = self.status.channels == channels && !self.status.time.is_empty();
         self.status = Status { time, state, channels };
         if same {

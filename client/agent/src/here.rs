@@ -32,7 +32,7 @@ pub(crate) struct Here<'a> {
 
 impl Here<'_> {
     fn until(&mut self, when: Timestamp) {
-        let now = self.agent.device.state().time();
+        let now = self.agent.device.state().time(&self.channel);
         self.wait = Some(Duration::from_secs(when.seconds().saturating_sub(now.seconds()).max(1)));
     }
 
@@ -104,7 +104,7 @@ impl Here<'_> {
 
     async fn may_go(&mut self, task: &Task, statement: &Statement) -> Result<Ready, Ready> {
         self.confirm(statement).await?;
-        let time = self.agent.device.state().time();
+        let time = self.agent.device.state().time(&self.channel);
         let late = release_of(statement).and_then(|release| release.deadline).is_some_and(|deadline| deadline <= time);
         let opens = self.agent.config.windows.next(time);
         if opens > time && !late {
@@ -147,7 +147,7 @@ impl World for Here<'_> {
     async fn fetch(&mut self, statement: &Statement, payload: &Payload) -> Fetched {
         let Body::Release(release) = statement.body() else { return Fetched::Wrong("it is no release".into()) };
         let state = self.agent.device.state();
-        let time = state.time();
+        let time = state.time(&self.channel);
         // A site's uplink is not everybody's at once (attack 89).
         if let Some(spread) = release.rollout.as_ref().and_then(|rollout| rollout.spread)
             && release.deadline.is_none_or(|deadline| time < deadline)
