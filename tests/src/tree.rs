@@ -88,10 +88,24 @@ pub async fn origin(realm: &Realm, more: &str) -> anyhow::Result<(Fixture, Daemo
     let fixture = broker(realm, more)?;
     let daemon = fixture.start()?;
     let mut publisher = Publisher::connect(fixture.source()?).await?;
-    for statement in &realm.log {
-        publisher.publish(statement).await?;
-    }
+    publish_trust(realm, &mut publisher).await?;
     Ok((fixture, daemon, publisher))
+}
+
+/// Publishes the trust log, as soon as the broker has compared itself with others and takes something.
+///
+/// # Errors
+/// If it is refused for something else, or it takes too long.
+pub async fn publish_trust(realm: &Realm, publisher: &mut Publisher) -> anyhow::Result<()> {
+    let began = Instant::now();
+    for statement in &realm.log {
+        while let Err(error) = publisher.publish(statement).await {
+            let waits = error.to_string().contains("this broker looks first whether others have more");
+            anyhow::ensure!(waits && began.elapsed() < PATIENCE, "{error}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
 }
 
 /// Releases that follow a head.

@@ -96,7 +96,11 @@ async fn the_origin_signs_and_a_device_is_current_until_it_stops() {
     .await;
     let status = ["status", "--json"];
     let without = json(&tidings(&fixture.directory, &realm, &[fixture.address], &["status", "test.os.stable", "--json"]).output().unwrap());
-    assert_eq!((without["channels"][0]["state"].as_str(), without["channels"][0]["beats"].as_bool()), (Some("CURRENT"), Some(true)), "{without}");
+    assert_eq!(
+        (without["channels"][0]["state"].as_str(), without["channels"][0]["beats"].as_bool()),
+        (Some("CURRENT"), Some(true)),
+        "{without}"
+    );
     drop(daemon);
     until("STALE", async || matches!(monitor.freshness(&os()), Freshness::Stale { since: Some(_) })).await;
     watching.abort();
@@ -236,7 +240,8 @@ async fn the_daemon_reads_all_brokers_and_a_mirror_that_hides_something_cannot_m
     let wrong = fixture.directory.join("wrong.key");
     keys::write_private(&wrong, &key("mallory"), None).unwrap();
     let with_key = |file: &std::path::Path| {
-        let output = tidings(&fixture.directory, &realm, &[fixture.address], &["beat", "--once", "--key", file.to_str().unwrap()]).output().unwrap();
+        let output =
+            tidings(&fixture.directory, &realm, &[fixture.address], &["beat", "--once", "--key", file.to_str().unwrap()]).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (good, text) = with_key(&wrong);

@@ -371,7 +371,7 @@ fn publishing_is_verified_durable_and_idempotent() {
     // Attacks 1 and 34.
     let stranger = tidings_protocol::SigningKey::from_bytes(&[9; 32]);
     let foreign = release(&channel, Some(next.head()), "6.6", 0, &stranger).unwrap();
-    post(&wire(&foreign), "441 a release in test.os.stable needs 1 signatures of release by trust 1, found 0 (spec 5.2-4)");
+    post(&wire(&foreign), "441 a release in test.os.stable needs 1 signatures of release by trust 1, found 0 that hold (spec 1-15)");
     let text = String::from_utf8(wire(&next)).unwrap();
     post(text.replace("Newsgroups: test.os.stable", "Newsgroups: test.os.testing").as_bytes(), "441 header line 3: Newsgroups: expected …");
     let other: Statement = release(&"other.os.stable".parse().unwrap(), None, "1", 0, &stage.fixture.release).unwrap();
@@ -408,9 +408,15 @@ fn every_limit_has_an_answer() {
     assert!(two.is_closed());
     three.send(format!("GROUP {}\r\n", "a".repeat(limits::COMMAND_OCTETS)).as_bytes());
     three.run("S: 501 a command line has at most 512 octets\nC: POST\nS: 340 …");
-    three.send(&vec![b'x'; limits::DISCARD_OCTETS + 1]);
+    three.send("x: y\r\n".repeat(limits::DISCARD_OCTETS / 5 + 1).as_bytes());
     three.run("S: 501 a block of more than 1048576 octets; good-bye");
     assert!(three.is_closed());
+    // Attack 104: a line without an end is not held for long.
+    let mut endless = Client::connect(&stage);
+    endless.run("S: 200 …\nC: POST\nS: 340 …");
+    endless.send(&vec![b'x'; limits::BLOCK_LINE_OCTETS + 3]);
+    endless.run("S: 501 a line of more than 2048 octets; good-bye");
+    assert!(endless.is_closed());
     // A bare LF, CR or NUL ends nothing and starts nothing.
     let mut five = Client::connect(&stage);
     five.run("S: 200 …");

@@ -101,7 +101,9 @@ async fn beat_channels_have_no_forks_the_highest_proven_serial_counts() {
     let mut stage = Stage::new(&realm).await;
     let all = releases(&realm, None, 2, BOTH);
     stage.publish(&all).await;
-    let beat = |after: Option<&Statement>, life, head: &Statement| realm.beat(after.map(Statement::head), &[(&os(), head.head())], life, &["beat"]);
+    let beat = |after: Option<&Statement>, life, head: &Statement| {
+        realm.beat(after.map(Statement::head), &[(&os(), head.head())], life, &["beat"])
+    };
     let first = beat(None, 600, &all[0]);
     let (seen, anew) = (beat(Some(&first), 600, &all[1]), beat(Some(&first), 601, &all[1]));
     let third = beat(Some(&anew), 600, &all[1]);

@@ -16,7 +16,8 @@ const CEM_AND_DAN: &[&str] = &["trust * 2 root1 root2 root3", "release * 2 cem d
 /// A copy with signatures appended on the way, well formed and worthless: they are over something else.
 fn soiled(realm: &Realm, statement: &Statement, names: &[&str]) -> Statement {
     let other = realm.release(&"test.other".parse().unwrap(), None, "0", names);
-    let lines: String = String::from_utf8_lossy(other.octets()).lines().filter(|l| l.starts_with("Signature: ")).map(|l| format!("{l}\n")).collect();
+    let lines: String =
+        String::from_utf8_lossy(other.octets()).lines().filter(|l| l.starts_with("Signature: ")).map(|l| format!("{l}\n")).collect();
     Statement::parse(&[statement.octets(), lines.as_bytes()].concat()).unwrap()
 }
 

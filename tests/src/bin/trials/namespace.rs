@@ -228,7 +228,8 @@ impl Namespace {
         for name in ["root", "cem"] {
             keys::write_private(&directory.join(format!("{name}.key")), &key(name), None)?;
         }
-        let change = ["trust", "change", "log", "--out", "new", "--remove-key", "ann", "--add-key", "cem=cem.key", "--role", "release * 1 cem"];
+        let change =
+            ["trust", "change", "log", "--out", "new", "--remove-key", "ann", "--add-key", "cem=cem.key", "--role", "release * 1 cem"];
         self.run(&change)?;
         let octets = std::fs::metadata(directory.join("new"))?.len();
         self.run(&["sign", "--key", "root.key", "new"])?;
