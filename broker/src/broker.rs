@@ -1,6 +1,7 @@
 //! A running broker: `bind`, then `shutdown`. The same in the binary and in tests.
 
 use std::{
+    collections::HashSet,
     io,
     net::SocketAddr,
     sync::{
@@ -361,7 +362,10 @@ fn sources(settings: &Settings) -> Result<Vec<Source>, LoginError> {
     let mirrors = settings.mirror.iter().flat_map(|mirror| mirror.upstreams.iter().map(|address| (address, &mirror.login)));
     let mirrors = mirrors.map(|(address, login)| source(address, login, all, false));
     let fed = settings.feeds.iter().map(|feed| source(&feed.to, &feed.login, &feed.channels, false));
-    named.chain(mirrors).chain(fed).collect()
+    let mut sources = named.chain(mirrors).chain(fed).collect::<Result<Vec<Source>, LoginError>>()?;
+    let mut known = HashSet::new();
+    sources.retain(|source| known.insert((source.other.address.to_string(), source.channels.to_string())));
+    Ok(sources)
 }
 
 async fn sweep(shared: Arc<Shared>) {

@@ -4,12 +4,17 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
+
+use crate::limits::{LOGIN_ADDRESSES, LOGIN_WINDOW, LOGINS_OF_ADDRESS};
 
 #[derive(Default)]
 struct Counts {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// Logins that have failed, and since when they are counted.
+    failed: HashMap<IpAddr, (u32, Instant)>,
 }
 
 /// The counter.
@@ -54,6 +59,23 @@ impl Connections {
         Ok(Permit { connections: self.clone(), address })
     }
 
+    /// Whether an address has tried too many passwords, over all of its connections (attack 115).
+    pub(crate) fn is_guessing(&self, address: IpAddr) -> bool {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = counts.failed.get(&payer(address));
+        failed.is_some_and(|(count, since)| *count >= LOGINS_OF_ADDRESS && since.elapsed() < LOGIN_WINDOW)
+    }
+
+    /// Takes note of a login that has failed.
+    pub(crate) fn note_failed_login(&self, address: IpAddr) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.failed.retain(|_, (_, since)| since.elapsed() < LOGIN_WINDOW);
+        if counts.failed.len() >= LOGIN_ADDRESSES {
+            counts.failed.clear();
+        }
+        counts.failed.entry(payer(address)).or_insert_with(|| (0, Instant::now())).0 += 1;
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
     }
@@ -75,6 +97,20 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attack_115_an_address_that_guesses_passwords_is_known_over_all_of_its_connections() {
+        let connections = Connections::new(3, 2);
+        let (guesser, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
+        for _ in 0..LOGINS_OF_ADDRESS {
+            assert!(!connections.is_guessing(guesser));
+            connections.note_failed_login(guesser);
+        }
+        assert!(connections.is_guessing(guesser) && connections.is_guessing("2001:db8::2".parse().unwrap()));
+        assert!(!connections.is_guessing(neighbour));
+        (0..LOGIN_ADDRESSES as u32 + 1).for_each(|n| connections.note_failed_login(std::net::Ipv4Addr::from(n).into()));
+        assert!(connections.counts.lock().unwrap().failed.len() <= LOGIN_ADDRESSES);
+    }
 
     #[test]
     fn connections_are_counted_in_all_and_per_address() {

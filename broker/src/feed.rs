@@ -12,12 +12,14 @@ use tidings_client::{Connection, Error, pauses};
 use tidings_protocol::{
     Channel, Serial,
     nntp::{Code, Response, code},
+    statement::Kind,
 };
 use tokio::time::{sleep, timeout};
 
 use crate::{
     config::Feed,
     limits::{FEED_AGAIN, FEED_AGAIN_LAST, FEED_CURSORS, FEED_IDLE, FEED_PAUSE, FEED_WINDOW},
+    logging::Safe,
     login::Credentials,
     logs::{Entry, Log},
     shared::Shared,
@@ -77,6 +79,10 @@ struct Session<'a> {
     /// In the order in which the peer will answer.
     under_way: VecDeque<Offered>,
     later: &'a mut Later,
+    /// What the peer could not prove from below: it is sent from the newest down, below what vouches for it.
+    down: VecDeque<(usize, u32)>,
+    /// What was sent so.
+    sent_down: HashSet<(usize, u32)>,
     /// When the trust logs were offered again from their beginning.
     trust_again: Option<Instant>,
     counts: Counts,
@@ -126,7 +132,7 @@ pub(crate) async fn run(shared: Arc<Shared>, feed: Feed, credentials: Credential
                 if progress {
                     waits = pauses();
                 }
-                tracing::warn!(feed = feed.name, peer = %feed.to, error = tidings_client::explain(&error), "a feed has failed; it goes on later where it was");
+                tracing::warn!(feed = feed.name, peer = %feed.to, error = %Safe(&tidings_client::explain(&error)), "a feed has failed; it goes on later where it was");
                 waits.next().unwrap_or(FEED_PAUSE).min(FEED_PAUSE)
             }
         };
@@ -173,6 +179,8 @@ async fn once(
         places: HashMap::new(),
         under_way: VecDeque::new(),
         later,
+        down: VecDeque::new(),
+        sent_down: HashSet::new(),
         trust_again: None,
         counts: Counts::default(),
     };
@@ -213,7 +221,7 @@ impl Session<'_> {
             news.mark_unchanged();
             look(self.shared, self.feed, &mut self.progress, &mut self.places)?;
             self.offer().await?;
-            if self.under_way.is_empty() {
+            if self.under_way.is_empty() && self.down.is_empty() {
                 self.save()?;
                 let due = self.later.values().map(|(due, _)| due.saturating_duration_since(Instant::now())).min();
                 let told = timeout(due.unwrap_or(FEED_IDLE).min(FEED_IDLE), news.changed()).await;
@@ -236,6 +244,7 @@ impl Session<'_> {
         let window = if self.streaming { FEED_WINDOW } else { 1 };
         let now = Instant::now();
         let due = |(key, (due, _)): (&(Channel, Serial), &(Instant, Duration))| (*due <= now).then(|| key.clone());
+        self.offer_down(&mut octets)?;
         let room = window.saturating_sub(self.under_way.len());
         let due: Vec<(Channel, Serial)> = self.later.iter().filter_map(due).take(room).collect();
         for (channel, serial) in due {
@@ -285,6 +294,47 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Sends what only later statements prove, from the newest down, and without asking: the peer has it in hand, or waits for it.
+    fn offer_down(&mut self, octets: &mut Vec<u8>) -> Result<(), FeedError> {
+        while self.under_way.len() < FEED_WINDOW {
+            let Some((channel, serial)) = self.down.pop_front() else { break };
+            let log = self.progress[channel].log.clone();
+            let entry = Serial::new(serial).map(|serial| log.entry(serial)).transpose()?.flatten();
+            let Some(entry) = entry else {
+                self.progress[channel].answer(serial);
+                continue;
+            };
+            write_article(octets, &log, &entry);
+            self.under_way.push_back(Offered { channel, entry, sent: true });
+        }
+        Ok(())
+    }
+
+    /// Has a statement that was refused sent once more, below the one that vouches for it, if one does.
+    fn send_down(&mut self, channel: usize, serial: u32) -> Result<bool, StoreError> {
+        let log = self.progress[channel].log.clone();
+        let Some(trust) = self.shared.namespaces.trust(&log.channel).filter(|_| self.streaming) else { return Ok(false) };
+        if log.channel.is_trust() || log.channel.is_beat() || !self.sent_down.insert((channel, serial)) {
+            return Ok(false);
+        }
+        let checkpoint = trust.checkpoint(&log.channel).head().map(|head| head.serial.number());
+        for at in serial..=log.marks().head.serial.number() {
+            let record = Serial::new(at).map(|at| self.shared.store.get(&log.channel, at)).transpose()?.flatten();
+            let Some(statement) = record.map(|record| record.statement) else { return Ok(false) };
+            let proven = trust.check(&statement).is_ok();
+            // It is refused for something else.
+            if at == serial && proven {
+                return Ok(false);
+            }
+            if checkpoint == Some(at) || proven && statement.kind() == Kind::Release {
+                self.sent_down.extend((serial..=at).map(|at| (channel, at)));
+                self.down.extend((serial..=at).rev().map(|at| (channel, at)));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn offer_one(&mut self, channel: usize, serial: u32, octets: &mut Vec<u8>) -> Result<(), FeedError> {
         let one = &mut self.progress[channel];
         let entry = match Serial::new(serial).map(|serial| (serial, one.log.entry(serial))) {
@@ -316,13 +366,13 @@ impl Session<'_> {
             let serial = entry.head.serial.number();
             match response.code {
                 code::WANTED | code::SEND_IT if !sent => {
-                    if self.streaming {
-                        let id = self.progress[channel].log.message_id(entry.head);
-                        octets.extend_from_slice(format!("TAKETHIS {id}\r\n").as_bytes());
+                    match self.streaming {
+                        true => write_article(&mut octets, &self.progress[channel].log, &entry),
+                        false => {
+                            octets.extend_from_slice(entry.article());
+                            octets.extend_from_slice(b".\r\n");
+                        }
                     }
-                    // No line of an article begins with a dot.
-                    octets.extend_from_slice(entry.article());
-                    octets.extend_from_slice(b".\r\n");
                     let offered = Offered { channel, entry, sent: true };
                     if self.streaming { self.under_way.push_back(offered) } else { self.under_way.push_front(offered) }
                 }
@@ -332,6 +382,8 @@ impl Session<'_> {
                     self.put_off(channel, entry.head.serial)?;
                     return Err(FeedError::Unexpected(response));
                 }
+                code::TAKE_REFUSED if self.send_down(channel, serial)? => {}
+                code::TAKE_REFUSED if self.down.iter().any(|waits| *waits == (channel, serial)) => {}
                 Code(235 | 239 | 435 | 437 | 438 | 439) => {
                     match response.code {
                         code::TRANSFERRED | code::TAKEN => self.counts.taken += 1,
@@ -339,7 +391,7 @@ impl Session<'_> {
                         _ => {
                             self.counts.refused += 1;
                             let channel = &self.progress[channel].log.channel;
-                            tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, %response, "a peer has refused a statement");
+                            tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, response = %Safe(&response.to_string()), "a peer has refused a statement");
                         }
                     }
                     self.later.remove(&(self.progress[channel].log.channel.clone(), entry.head.serial));
@@ -389,4 +441,11 @@ impl Session<'_> {
         self.progress.iter_mut().filter(|one| which(one)).for_each(|one| one.saved = one.done);
         Ok(())
     }
+}
+
+/// TAKETHIS; no line of an article begins with a dot.
+fn write_article(octets: &mut Vec<u8>, log: &Log, entry: &Entry) {
+    octets.extend_from_slice(format!("TAKETHIS {}\r\n", log.message_id(entry.head)).as_bytes());
+    octets.extend_from_slice(entry.article());
+    octets.extend_from_slice(b".\r\n");
 }

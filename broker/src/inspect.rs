@@ -131,16 +131,12 @@ pub fn export(directory: &Path, into: &mut impl Write) -> Result<Found, ExportEr
     found.channels = channels.len();
     for channel in &channels {
         for serial in store.serials(channel) {
-            match store.get(channel, serial) {
-                Ok(Some(record)) => {
-                    let mut article = Vec::new();
-                    batch::write(&mut article, &record.statement, &record.path);
-                    into.write_all(&article)?;
-                    found.statements += 1;
-                }
-                // Named in the report already.
-                Ok(None) | Err(_) => {}
-            }
+            // What cannot be read is in the report already.
+            let Ok(Some(record)) = store.get(channel, serial) else { continue };
+            let mut article = Vec::new();
+            batch::write(&mut article, &record.statement, &record.path);
+            into.write_all(&article)?;
+            found.statements += 1;
         }
     }
     into.flush()?;

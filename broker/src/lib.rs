@@ -45,3 +45,5 @@ mod watch;
 pub use append::bench;
 pub use broker::{Broker, StartError};
 pub use config::{Config, Settings};
+#[cfg(feature = "bench")]
+pub use store::bench as store_bench;

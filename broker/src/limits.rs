@@ -50,6 +50,12 @@ pub const FEED_CURSORS: Duration = Duration::from_secs(1);
 pub const FEED_IDLE: Duration = Duration::from_secs(60);
 /// Characters of what others have said that a line of the log has at most.
 pub const LOGGED_CHARACTERS: usize = 300;
+/// Logins from one address that may fail within [`LOGIN_WINDOW`]; then nobody gets in from there by a password.
+pub const LOGINS_OF_ADDRESS: u32 = 20;
+/// For how long failed logins count.
+pub const LOGIN_WINDOW: Duration = Duration::from_secs(600);
+/// Addresses whose failed logins are counted.
+pub const LOGIN_ADDRESSES: usize = 10_000;
 /// Logins of one connection that may fail.
 pub const LOGINS: u32 = 5;
 /// How long the answer to one takes.
@@ -122,7 +128,7 @@ pub const SLOT_WAITERS: usize = 256;
 pub const SLOT_RENEWALS: u32 = 4;
 /// How long the answer to a request that may change a group takes at least.
 pub const SLOT_PAUSE: Duration = Duration::from_millis(20);
-/// HTTP connections to the admin port.
+/// HTTP connections to the admin port; one more ends the oldest.
 pub const ADMIN_CONNECTIONS: usize = 32;
 /// Events of a group that are remembered.
 pub const SLOT_HISTORY: usize = 256;

@@ -1,7 +1,7 @@
 //! The logs as sessions and watches read them: marks in memory, newest statements rendered, the rest in the store.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
@@ -340,12 +340,20 @@ pub(crate) struct Logs {
     news: watch::Sender<()>,
     store: Store,
     tails: Arc<Tails>,
+    /// What is stored above gaps: lowest and highest serials.
+    backfills: RwLock<HashMap<Channel, (Serial, Serial)>>,
 }
 
 impl Logs {
     pub(crate) fn open(store: Store) -> Result<Self, StoreError> {
-        let logs =
-            Self { by_name: RwLock::default(), begun: AtomicUsize::new(0), news: watch::Sender::new(()), store, tails: Arc::default() };
+        let logs = Self {
+            by_name: RwLock::default(),
+            begun: AtomicUsize::new(0),
+            news: watch::Sender::new(()),
+            store,
+            tails: Arc::default(),
+            backfills: RwLock::default(),
+        };
         for (channel, marks) in logs.store.channels()? {
             logs.add(channel, marks);
         }
@@ -432,6 +440,19 @@ impl Logs {
     pub(crate) fn page(&self, after: Option<&Channel>) -> Vec<Arc<Log>> {
         let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.read().range::<Channel, _>((begin, Bound::Unbounded)).take(PAGE_LOGS).map(|(_, log)| log.clone()).collect()
+    }
+
+    /// The lowest and the highest serial of a channel's backfill.
+    pub(crate) fn backfill(&self, channel: &Channel) -> Option<(Serial, Serial)> {
+        self.backfills.read().unwrap_or_else(PoisonError::into_inner).get(channel).copied()
+    }
+    /// Says what it is.
+    pub(crate) fn set_backfill(&self, channel: &Channel, backfill: Option<(Serial, Serial)>) {
+        let mut backfills = self.backfills.write().unwrap_or_else(PoisonError::into_inner);
+        match backfill {
+            Some(backfill) => drop(backfills.insert(channel.clone(), backfill)),
+            None => drop(backfills.remove(channel)),
+        }
     }
 
     /// How many logs there ever were: what is begun from now on has at least this place.

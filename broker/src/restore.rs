@@ -5,17 +5,17 @@
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::future::{BoxFuture, join_all};
 use tidings_client::{Connection, Error};
 use tidings_protocol::{Channel, Serial, Statement, Wildmat, nntp::code, trust::Trust};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     append::{Answer, AppendError},
@@ -30,30 +30,40 @@ use crate::{
 /// An origin that is closed until it has compared itself.
 pub(crate) struct Comparing {
     origin: Arc<dyn Origin>,
-    is_done: AtomicBool,
+    is_done: watch::Sender<bool>,
 }
 
 impl Comparing {
     pub(crate) fn new(origin: Arc<dyn Origin>) -> Self {
-        Self { origin, is_done: AtomicBool::new(false) }
+        Self { origin, is_done: watch::Sender::new(false) }
     }
-    fn is_done(&self) -> bool {
-        self.is_done.load(Ordering::Acquire)
+
+    /// Most often it takes no longer than a round trip: whoever publishes meanwhile waits.
+    async fn open(&self) -> Result<(), AppendError> {
+        let mut news = self.is_done.subscribe();
+        let opened = timeout(RESTORE_PATIENCE, news.wait_for(|is_done| *is_done)).await;
+        opened.is_ok_and(|opened| opened.is_ok()).then_some(()).ok_or(AppendError::Comparing)
     }
 }
 
 impl Origin for Comparing {
     fn append(&self, new: New) -> BoxFuture<'_, Answer> {
-        if self.is_done() { self.origin.append(new) } else { Box::pin(std::future::ready(Err(AppendError::Comparing))) }
+        Box::pin(async move {
+            self.open().await?;
+            self.origin.append(new).await
+        })
     }
     fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer> {
-        if self.is_done() { self.origin.append_trust(statement, path, posted) } else { Box::pin(std::future::ready(Err(AppendError::Comparing))) }
+        Box::pin(async move {
+            self.open().await?;
+            self.origin.append_trust(statement, path, posted).await
+        })
     }
     fn catch_up(&self) -> BoxFuture<'_, bool> {
-        if self.is_done() { self.origin.catch_up() } else { Box::pin(std::future::ready(false)) }
+        Box::pin(async move { self.open().await.is_ok() && self.origin.catch_up().await })
     }
     fn term(&self) -> Option<i32> {
-        self.origin.term().filter(|_| self.is_done())
+        self.origin.term().filter(|_| *self.is_done.borrow())
     }
 }
 
@@ -74,7 +84,7 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: Vec<Source>, origin: Arc<C
         () = shared.stop.cancelled() => return,
     }
     tracing::info!(brokers = sources.len(), "no other broker has more than this one: statements are accepted");
-    origin.is_done.store(true, Ordering::Release);
+    origin.is_done.send_replace(true);
 }
 
 async fn settle(shared: &Arc<Shared>, source: &Source) {

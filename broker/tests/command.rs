@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const ANCHOR: &str = "test sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const ANCHOR: &str = "test 1 sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn tidingsd(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidingsd")).args(arguments).output().unwrap()

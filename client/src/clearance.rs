@@ -169,7 +169,7 @@ impl Device {
                 }
                 Err(error) => {
                     self.connection = None;
-                    failed = Some(Error::Unreachable { address: self.source.address().clone(), source: Box::new(error) });
+                    failed = Some(error.at(self.source.address()));
                 }
             }
             if self.source.brokers.len() > 1 {

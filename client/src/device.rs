@@ -190,7 +190,7 @@ impl Device {
                     self.connection = Some(connection);
                     return self.trusted();
                 }
-                Err(source) => failed = Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) },
+                Err(error) => failed = error.at(self.source.address()),
             }
             self.source.turn();
         }
@@ -214,9 +214,7 @@ impl Device {
             };
             match timeout(ask, one).await.unwrap_or(Err(Error::Silent(ask))) {
                 Ok(()) => result = Ok(()),
-                Err(source) if result.is_err() => {
-                    result = Err(Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) });
-                }
+                Err(error) if result.is_err() => result = Err(error.at(self.source.address())),
                 Err(_) => {}
             }
             if self.channels.iter().all(|channel| self.freshness(channel).is_current()) {
@@ -273,7 +271,7 @@ impl Device {
         for _ in 0..self.source.brokers.len() {
             match timeout(ask, self.read_history(channel, from)).await.unwrap_or(Err(Error::Silent(ask))) {
                 Ok(history) => return Ok(history),
-                Err(source) => failed = Error::Unreachable { address: self.source.address().clone(), source: Box::new(source) },
+                Err(error) => failed = error.at(self.source.address()),
             }
             self.connection = None;
             self.source.turn();

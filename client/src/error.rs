@@ -112,9 +112,31 @@ pub enum Error {
     /// There is no trust log where there must be one.
     #[error("the broker has no trust log {0}; is it provisioned for this namespace?")]
     NoTrustLog(Channel),
+    /// The trust log does not reach the anchor.
+    #[error(
+        "the anchor names trust {anchor}, and the broker has {log} up to {high} only: it is behind, or the anchor is of another log; ask another broker, or take the line that `tidings anchor` prints"
+    )]
+    AnchorAhead {
+        /// The trust log.
+        log: Channel,
+        /// The serial of the anchor.
+        anchor: Serial,
+        /// The last that the broker has.
+        high: u32,
+    },
     /// More is missing than is read at once.
     #[error("{0} is behind by more than can be read at once; start anew from its head")]
     Backlog(Channel),
+}
+
+impl Error {
+    /// The same as the error of one broker; what is wrong on this side stays what it is.
+    pub(crate) fn at(self, address: &Address) -> Self {
+        match self {
+            Self::State(_) | Self::ClearText(_) | Self::Unreachable { .. } => self,
+            source => Self::Unreachable { address: address.clone(), source: Box::new(source) },
+        }
+    }
 }
 
 /// An error and its causes in one line; what a cause adds nothing to is said once.

@@ -4,8 +4,11 @@ use std::{
     fs,
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+/// Symbolic links that are followed at most.
+const LINKS: u32 = 40;
 
 /// Writes a file that must not exist yet, durably; nothing is left of it if that fails.
 ///
@@ -28,11 +31,7 @@ pub fn create(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// If it cannot be written.
 pub fn replace(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
-    let real = match fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_path_buf(),
-        Err(error) => return Err(error),
-    };
+    let real = target(path)?;
     let old = fs::metadata(&real).ok();
     // What is new gets its mode as every file that a program makes, less what the umask takes.
     let mut new = tempfile::Builder::new().permissions(fs::Permissions::from_mode(mode)).tempfile_in(directory(&real))?;
@@ -51,6 +50,18 @@ pub fn replace(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
         Err(error) if matches!(error.error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices) => overwrite(&real, octets),
         Err(error) => Err(error.error),
     }
+}
+
+/// Where symbolic links lead, also if nothing is there yet.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut real = path.to_path_buf();
+    for _ in 0..LINKS {
+        match fs::read_link(&real) {
+            Ok(to) => real = directory(&real).join(to),
+            Err(_) => return Ok(real),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
 }
 
 fn overwrite(path: &Path, octets: &[u8]) -> io::Result<()> {
@@ -88,8 +99,11 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"three");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
-        replace(&directory.path().join("new"), b"four", 0o600).unwrap();
+        let dangling = directory.path().join("dangling");
+        symlink("new", &dangling).unwrap();
+        replace(&dangling, b"four", 0o600).unwrap();
+        assert!(fs::symlink_metadata(&dangling).unwrap().is_symlink());
         assert_eq!(fs::metadata(directory.path().join("new")).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "nothing is left over");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4, "nothing is left over");
     }
 }

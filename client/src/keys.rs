@@ -98,9 +98,9 @@ pub fn read_private(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<Stri
         return Err(KeyFileError::Content { path: path.into(), expected: "private key", reason });
     }
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
-    // What systemd hands to a service is nobody else's: its mode shows the mask of an access list, not a group.
-    let handed = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.starts_with(directory));
-    if mode & if handed { 0o037 } else { 0o077 } != 0 {
+    // With an access list the bits of the group show its mask, and say nothing of a group: as systemd hands out credentials.
+    let exposed = if is_own_by_list(path) { mode & 0o037 } else { mode & 0o077 };
+    if exposed != 0 {
         return Err(KeyFileError::Exposed { path: path.into(), mode });
     }
     if is_encrypted(&pem) {
@@ -114,6 +114,22 @@ pub fn read_private(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<Stri
         expected: "Ed25519 private key as PKCS#8 PEM",
         reason: what_it_is(&pem).map_or_else(|| e.to_string(), str::to_owned),
     })
+}
+
+/// Whether an access list lets its owner and single users read a file, and neither a group nor the rest.
+fn is_own_by_list(path: &Path) -> bool {
+    let mut list = [0; 1024];
+    let length = rustix::fs::getxattr(path, "system.posix_acl_access", &mut list[..]);
+    length.is_ok_and(|length| list.get(..length).is_some_and(no_group_reads))
+}
+
+/// The kernel's form: a version, and entries of a tag, permissions and an id.
+fn no_group_reads(list: &[u8]) -> bool {
+    const VERSION: [u8; 4] = [2, 0, 0, 0];
+    const GROUPS_AND_OTHERS: [u8; 3] = [0x04, 0x08, 0x20];
+    let Some((version, entries)) = list.split_first_chunk() else { return false };
+    let closed = |entry: &[u8]| !GROUPS_AND_OTHERS.contains(&entry[0]) || entry[2] & 0x07 == 0;
+    *version == VERSION && entries.len() % 8 == 0 && entries.chunks_exact(8).all(closed)
 }
 
 /// What a file is that holds no key of ours; none of it is quoted, since it may be secret.
@@ -163,6 +179,19 @@ pub fn read_public(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_access_list_for_one_user_exposes_nothing() {
+        let entry = |tag: u8, permissions: u8, id: u32| [&[tag, 0, permissions, 0][..], &id.to_le_bytes()].concat();
+        let none = u32::MAX;
+        let list = |group: u8, other: u8| {
+            let entries = [entry(1, 4, none), entry(2, 4, 65_534), entry(4, group, none), entry(16, 4, none), entry(32, other, none)];
+            [vec![2, 0, 0, 0], entries.concat()].concat()
+        };
+        assert!(no_group_reads(&list(0, 0)));
+        assert!(!no_group_reads(&list(4, 0)) && !no_group_reads(&list(0, 4)));
+        assert!(!no_group_reads(&list(0, 0)[..7]) && !no_group_reads(b""));
+    }
 
     #[test]
     fn keys_are_private_and_never_overwritten() {

@@ -31,7 +31,13 @@ impl Asked {
     /// What a device will know of a channel when it has taken note of everything so far.
     fn ahead(&self, view: &View, channel: &Channel, now: &Now) -> View {
         let mut ahead = view.of(channel);
-        self.news.iter().filter(|news| news.channel() == channel).for_each(|news| ahead.note(news, now));
+        for news in self.news.iter().filter(|news| news.channel() == channel) {
+            ahead.note(news, now);
+            // What one broker has brought, another need not bring again.
+            if let Some(last) = news.statements().last() {
+                ahead.note_delivered(channel, last.head());
+            }
+        }
         ahead
     }
 
@@ -82,7 +88,7 @@ impl Device {
                     Err(error) => {
                         let address = self.source.address().clone();
                         tracing::debug!(broker = %address, %error, "this broker cannot be used");
-                        asked.unreachable = Some(Error::Unreachable { address, source: Box::new(error) });
+                        asked.unreachable = Some(error.at(&address));
                         self.connection = None;
                     }
                 }
@@ -198,7 +204,7 @@ impl Device {
             Err(error @ (Error::Verify { .. } | Error::Missing { .. } | Error::Backlog(_))) => {
                 if !asked.answered.contains(&channel) {
                     let address = self.source.address().clone();
-                    asked.fail(&channel, Error::Unreachable { address, source: Box::new(error) });
+                    asked.fail(&channel, error.at(&address));
                 }
             }
             Err(error) => return Err(error),
@@ -206,11 +212,12 @@ impl Device {
         Ok(())
     }
 
-    /// Whether no other broker has to be asked for a channel (attack 17).
+    /// Whether no other broker has to be asked for a channel (attack 17): a live beat names its head; or there are no beats, and it
+    /// does not wait for what a checkpoint names.
     fn is_done(&self, asked: &Asked, channel: &Channel) -> bool {
-        let view = self.state.view();
-        let now = self.state.now();
-        !view.promises_beats(channel) || asked.ahead(view, channel, &now).freshness(channel, &now).is_current()
+        let (view, now) = (self.state.view(), self.state.now());
+        let ahead = asked.ahead(view, channel, &now);
+        if view.promises_beats(channel) { ahead.freshness(channel, &now).is_current() } else { ahead.restart(channel).is_none() }
     }
 
     pub(crate) async fn ask_channel(

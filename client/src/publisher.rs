@@ -64,7 +64,7 @@ impl Publisher {
         for _ in 0..source.brokers.len() {
             match timeout(ASK, Self::connect_one(&source)).await.unwrap_or(Err(Error::Silent(ASK))) {
                 Ok((connection, state)) => return Ok(Self { connection, source, state }),
-                Err(error) => failed = Some(Error::Unreachable { address: source.address().clone(), source: Box::new(error) }),
+                Err(error) => failed = Some(error.at(source.address())),
             }
             source.turn();
         }
@@ -75,7 +75,7 @@ impl Publisher {
         let mut connection = source.connect_to_post().await?;
         let mut state = State::ephemeral(source.anchor());
         match walk_trust(&mut connection, &mut state).await {
-            Ok(()) | Err(Error::NoTrustLog(_)) => Ok((connection, state)),
+            Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => Ok((connection, state)),
             Err(error) => Err(error),
         }
     }
@@ -212,16 +212,20 @@ impl Publisher {
     pub async fn publish(&mut self, statement: &Statement) -> Result<Published, PublishError> {
         let trust_log = self.source.anchor().namespace.trust_log();
         if *statement.channel() == trust_log {
-            let head = self.trust().map(Trust::head);
-            if log::place(head, statement) != Place::Next && head != Some(statement.head()) {
-                return Err(PublishError::LostRace(head));
+            // Without one in force, the broker knows what it begins with.
+            let fits = |head| log::place(Some(head), statement) == Place::Next || head == statement.head();
+            if let Some(head) = self.trust().map(Trust::head).filter(|head| !fits(*head)) {
+                return Err(PublishError::LostRace(Some(head)));
             }
         }
         let response = self.connection.post(statement).await?;
         match response.code {
             code::POSTED => {
                 if *statement.channel() == trust_log {
-                    walk_trust(&mut self.connection, &mut self.state).await?;
+                    match walk_trust(&mut self.connection, &mut self.state).await {
+                        Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Ok(Published { response })
             }

@@ -157,7 +157,7 @@ impl Slots {
                     code::NO_SUCH_SLOTS | code::UNKNOWN => SlotError::NoGroup(group.clone()),
                     _ => Error::Refused(response).into(),
                 },
-                Err(error) => error.into(),
+                Err(error) => error.at(self.0.address()).into(),
             };
             self.0.turn();
         }
@@ -173,7 +173,7 @@ impl Slots {
                 Err(Error::Refused(response)) if matches!(response.code, code::NO_SUCH_SLOTS | code::UNKNOWN) => {
                     SlotError::NoGroup(group.clone())
                 }
-                Err(error) => error.into(),
+                Err(error) => error.at(self.0.address()).into(),
             };
             self.0.turn();
         }

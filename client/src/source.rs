@@ -107,7 +107,7 @@ impl Source {
             let one = async { ask(self.connect().await?).await };
             match timeout(each, one).await.unwrap_or(Err(Error::Silent(each))) {
                 Ok(answer) => return Ok(answer),
-                Err(source) => failed = Error::Unreachable { address: self.address().clone(), source: Box::new(source) },
+                Err(error) => failed = error.at(self.address()),
             }
             self.turn();
         }
@@ -198,7 +198,7 @@ async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, hig
         state.change(|view, now| view.take_trust(chunk, now)).map_err(refused)?;
         from = until + 1;
     }
-    state.trust().map(|_| from - first).ok_or_else(|| Error::NoTrustLog(log.clone()))
+    state.trust().map(|_| from - first).ok_or_else(|| Error::AnchorAhead { log: log.clone(), anchor: state.anchor().head.serial, high })
 }
 
 #[cfg(test)]

@@ -375,7 +375,7 @@ impl State {
     }
 
     /// Changes what is known, in memory alone until [`State::save`].
-    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut View, &Now) -> T) -> T {
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut View, &Now) -> T) -> T {
         let result = change(&mut self.view, &self.clock.now());
         self.share();
         result
@@ -387,7 +387,10 @@ impl State {
     }
 
     /// Writes the file, unless it is the same as before: a new one beside the old one, made durable, takes its place.
-    pub(crate) fn save(&mut self) -> Result<(), StateError> {
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&mut self) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
         let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
         let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;

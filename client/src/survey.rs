@@ -89,7 +89,7 @@ pub async fn survey(source: &Source, channels: &[Channel]) -> Survey {
 async fn walk(source: &Source, state: &mut State) -> Result<Connection, Error> {
     let mut connection = source.connect().await?;
     match walk_trust(&mut connection, state).await {
-        Ok(()) | Err(Error::NoTrustLog(_)) => Ok(connection),
+        Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => Ok(connection),
         Err(error) => Err(error),
     }
 }

@@ -307,7 +307,10 @@ fn a_refusal_is_an_object_with_its_code() {
         let last = String::from_utf8(output.stdout).unwrap().lines().last().map(|line| serde_json::from_str(line).unwrap());
         (output.status.code(), last.unwrap_or(serde_json::Value::Null))
     };
-    let (code, refusal) = run(&["--json", "verify", "--anchor", &anchor, "--trust", "acme/trust.1", "r2"]);
+    // What the answer has told is told once.
+    let (code, answer) = run(&["--json", "verify", "--anchor", &anchor, "--trust", "acme/trust.1", "r2"]);
+    assert_eq!((code, answer["good"].as_bool()), (Some(REFUSED), Some(false)));
+    let (code, refusal) = run(&["--json", "sign", "--key", "acme/release.key", "r1"]);
     assert_eq!((code, refusal["exit"].as_str(), refusal["code"].as_i64()), (Some(REFUSED), Some("refused"), Some(3)));
     let (code, refusal) = run(&["key", "show", "missing", "--json"]);
     assert_eq!((code, refusal["exit"].as_str()), (Some(BAD_FILE), Some("bad-file")));

@@ -27,5 +27,5 @@ pub fn request(address: SocketAddr, request: &str) -> anyhow::Result<(u16, Strin
 /// # Errors
 /// If there is no answer.
 pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    request(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    request(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }

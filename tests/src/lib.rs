@@ -44,6 +44,13 @@ pub fn binary(name: &str) -> PathBuf {
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
+/// `tidings`, run in a directory, with an outbox of its own there, so that no test meets what another one has signed.
+pub fn tidings(directory: &Path) -> Command {
+    let mut command = Command::new(binary("tidings"));
+    command.current_dir(directory).env("TIDINGS_OUTBOX", directory.join("outbox"));
+    command
+}
+
 /// A directory with keys, the first trust statement, and a configuration.
 pub struct Fixture {
     /// Where everything is.
@@ -215,6 +222,13 @@ impl Fixture {
     /// The address as the commands want it.
     pub fn url(&self) -> String {
         format!("nntp://{}", self.address)
+    }
+
+    /// `tidings` in its directory, with this broker and its anchor.
+    pub fn tidings(&self) -> Command {
+        let mut command = tidings(&self.directory);
+        command.env("TIDINGS_BROKERS", self.url()).env("TIDINGS_ANCHOR", self.anchor.to_string());
+        command
     }
 
     /// Starts the broker, and does not wait for it.

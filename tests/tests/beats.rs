@@ -1,18 +1,20 @@
-//! Beats from their signers to devices: the origin itself, the small daemon, shards, and what people are shown.
+//! Beats from their signers to devices: the origin itself, the small daemon, and what people are shown.
 #![allow(clippy::unwrap_used)]
 
 use std::{
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use futures_util::StreamExt;
-use tidings_client::{Channel, Device, Freshness, Publisher, Source, State, Statement, keys};
+use tidings_client::{Body, Channel, Device, Freshness, Publisher, Source, State, Statement, keys};
 use tidings_tests::{
-    Daemon, Fixture, binary,
+    Daemon, Fixture,
     realm::{Realm, key},
     relay::substitute,
+    tree::head,
 };
 use tokio::time::{sleep, timeout};
 
@@ -51,15 +53,17 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn tidings(realm: &Realm, brokers: &[SocketAddr], arguments: &[&str]) -> Command {
+fn tidings(directory: &Path, realm: &Realm, brokers: &[SocketAddr], arguments: &[&str]) -> Command {
     let urls: Vec<String> = brokers.iter().map(|address| format!("nntp://{address}")).collect();
-    let mut command = Command::new(binary("tidings"));
+    let mut command = tidings_tests::tidings(directory);
     command.args(arguments).env("TIDINGS_BROKERS", urls.join(",")).env("TIDINGS_ANCHOR", realm.anchor.to_string());
     command
 }
 
 fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+    // What is wrong stands in a line of its own, behind the answer.
+    let answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter().next();
+    answers.unwrap_or_else(|| panic!("nothing: {output:?}")).unwrap_or_else(|e| panic!("{e}: {output:?}"))
 }
 
 #[tokio::test]
@@ -83,61 +87,101 @@ async fn the_origin_signs_and_a_device_is_current_until_it_stops() {
         while watch.next().await.is_some() {}
     });
     // Beats come by push: it stays current for longer than one of them lives.
-    for _ in 0..60 {
-        sleep(Duration::from_millis(100)).await;
+    let beats: Channel = "test.beat".parse().unwrap();
+    let first = head(&fixture, &beats).await.unwrap();
+    until("five more beats", async || {
         assert!(monitor.freshness(&os()).is_current(), "{}", monitor.freshness(&os()));
-    }
+        head(&fixture, &beats).await.unwrap() >= first + 5
+    })
+    .await;
     let status = ["status", "--json"];
-    let without = json(&tidings(&realm, &[fixture.address], &["status", "test.os.stable", "--json"]).output().unwrap());
-    assert_eq!((without["channels"][0]["state"].as_str(), without["beats"].as_bool()), (Some("CURRENT"), Some(true)), "{without}");
+    let without = json(&tidings(&fixture.directory, &realm, &[fixture.address], &["status", "test.os.stable", "--json"]).output().unwrap());
+    assert_eq!((without["channels"][0]["state"].as_str(), without["channels"][0]["beats"].as_bool()), (Some("CURRENT"), Some(true)), "{without}");
     drop(daemon);
     until("STALE", async || matches!(monitor.freshness(&os()), Freshness::Stale { since: Some(_) })).await;
     watching.abort();
     let _ = watching.await;
-    let output = tidings(&realm, &[fixture.address], &status).env("TIDINGS_STATE", &state).output().unwrap();
+    let output = tidings(&fixture.directory, &realm, &[fixture.address], &status).env("TIDINGS_STATE", &state).output().unwrap();
     let value = json(&output);
-    assert_eq!((output.status.code(), value["channels"][0]["state"].as_str()), (Some(1), Some("STALE")), "{value}");
+    assert_eq!((output.status.code(), value["channels"][0]["state"].as_str()), (Some(4), Some("STALE")), "{value}");
     assert_eq!(value["channels"][0]["serial"].as_u64(), Some(1));
-    let table = tidings(&realm, &[fixture.address], &["status"]).env("TIDINGS_STATE", &state).output().unwrap();
+    let table = tidings(&fixture.directory, &realm, &[fixture.address], &["status"]).env("TIDINGS_STATE", &state).output().unwrap();
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(text.contains("test.os.stable\tSTALE since ") && text.contains("trust 1 until "), "{text}");
 }
 
+const TESTING: &[&str] = &["trust * 1 root", "release * 1 ann", "release test.testing.* 1 tess", "withdraw * 1 stop"];
+
+/// What the newest beat of a channel names.
+async fn named(fixture: &Fixture, beats: &Channel) -> Vec<Channel> {
+    let mut publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
+    let beat = publisher.newest(beats).await.unwrap();
+    match beat.as_ref().map(|beat| beat.body()) {
+        Some(Body::Beat(beat)) => beat.heads.iter().map(|(channel, _)| channel.clone()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Channels with names as long as names may be, each begun by a testing key; a beat has room for some three hundred.
+async fn flood(realm: &Realm, publisher: &mut Publisher) -> Vec<Channel> {
+    let name = |n: u32| -> Channel { format!("test.testing.{}{n:03}", "x".repeat(112)).parse().unwrap() };
+    let all: Vec<Channel> = (0..320).map(name).collect();
+    for channel in &all {
+        publisher.publish(&realm.release(channel, None, "1", &["tess"])).await.unwrap();
+    }
+    all
+}
+
 #[tokio::test]
-async fn a_thousand_channels_are_confirmed_through_shards() {
-    let realm = Realm::new(ROLES, &["root"]);
+async fn attack_098_channels_with_ground_names_push_no_other_out_of_a_beat() {
+    let realm = Realm::new(&[TESTING, &["beat * 1 beat"]].concat(), &["root"]);
     let beat = "[[beat]]\nnamespace = \"test\"\nkey_file = \"KEY\"\nevery_seconds = 1\nlife_seconds = 60";
     let (fixture, _daemon, mut publisher) = start(&realm, beat).await;
-    let name = |n: u32| -> Channel { format!("test.product-{n}.of-some-length.stable").parse().unwrap() };
-    for n in 0..1_000 {
-        publisher.publish(&realm.release(&name(n), None, "1", &["ann"])).await.unwrap();
-    }
-    let channels: Vec<String> = [0, 1, 500, 999].map(|n| name(n).to_string()).to_vec();
-    let state = State::ephemeral(&realm.anchor);
-    let mut device = Device::with_state(source(&realm, &[fixture.address]), channels.iter().map(String::as_str), state).unwrap();
-    let all_current = |device: &Device| channels.iter().all(|channel| device.freshness(&channel.parse().unwrap()).is_current());
+    let beats = "test.beat".parse().unwrap();
+    let release = realm.release(&os(), None, "1", &["ann"]);
+    publisher.publish(&release).await.unwrap();
+    until("the first beat", async || named(&fixture, &beats).await.contains(&os())).await;
+    let all = flood(&realm, &mut publisher).await;
+    let full = async || {
+        let named = named(&fixture, &beats).await;
+        named.len() > 290 && named.len() < all.len()
+    };
+    until("a full beat", full).await;
+    let named = named(&fixture, &beats).await;
+    assert_eq!(named[..2], [realm.log[0].channel().clone(), os()], "in the order in which the signer met them");
+    // What came last is not named, and nothing else suffers. A new release of the first channel is named in time.
+    let next = realm.release(&os(), Some(release.head()), "2", &["ann"]);
+    publisher.publish(&next).await.unwrap();
+    let left_out = all.iter().find(|channel| !named.contains(channel)).unwrap();
+    let channels = ["test.os.stable", left_out.as_str()];
+    let mut device = Device::with_state(source(&realm, &[fixture.address]), channels, State::ephemeral(&realm.anchor)).unwrap();
     until("CURRENT", async || {
         device.poll().await.unwrap();
-        all_current(&device)
+        device.freshness(&os()).is_current()
     })
     .await;
-    assert!(device.state().view().channels().any(|channel| channel.as_str().starts_with("test.shard-")), "there are no shards");
-    // A release in one of them: one shard is signed anew, and comes by push with the beat that names it.
-    let first = name(0);
-    let head = device.state().head(&first).unwrap();
-    let monitor = device.monitor();
-    let next = realm.release(&first, Some(head), "2", &["ann"]);
-    let watch = device.watch();
-    futures_util::pin_mut!(watch);
-    let told = timeout(PATIENCE, async {
-        sleep(Duration::from_millis(300)).await;
-        publisher.publish(&next).await.unwrap();
-        sleep(Duration::from_secs(2)).await;
-    });
-    let (told, statement) = tokio::join!(told, timeout(PATIENCE, watch.next()));
-    told.unwrap();
-    assert_eq!(statement.unwrap().unwrap().unwrap().head(), next.head());
-    assert!(monitor.freshness(&first).is_current(), "{}", monitor.freshness(&first));
+    assert_eq!(device.state().head(&os()), Some(next.head()));
+    assert!(matches!(device.freshness(left_out), Freshness::Stale { .. }), "{}", device.freshness(left_out));
+    assert!(fixture.log().contains("a beat has no room for all channels"), "{}", fixture.log());
+}
+
+#[tokio::test]
+async fn attack_098_a_beat_role_of_its_own_keeps_testing_channels_out_of_the_others_beats() {
+    let realm = Realm::new(&[TESTING, &["beat * 1 beat", "beat test.testing.* 1 beat"]].concat(), &["root"]);
+    let beat = "[[beat]]\nnamespace = \"test\"\nkey_file = \"KEY\"\nevery_seconds = 1\nlife_seconds = 60";
+    let (fixture, _daemon, mut publisher) = start(&realm, beat).await;
+    let (wide, narrow) = ("test.beat".parse().unwrap(), "test.testing.beat".parse().unwrap());
+    let all = flood(&realm, &mut publisher).await;
+    publisher.publish(&realm.release(&os(), None, "1", &["ann"])).await.unwrap();
+    until("both beats", async || named(&fixture, &narrow).await.len() > 290 && named(&fixture, &wide).await.contains(&os())).await;
+    assert_eq!(named(&fixture, &wide).await, [realm.log[0].channel().clone(), os()]);
+    let channels = ["test.os.stable", all[0].as_str()];
+    let mut device = Device::with_state(source(&realm, &[fixture.address]), channels, State::ephemeral(&realm.anchor)).unwrap();
+    until("CURRENT", async || {
+        device.poll().await.unwrap();
+        channels.iter().all(|channel| device.freshness(&channel.parse().unwrap()).is_current())
+    })
+    .await;
 }
 
 struct Running(Child);
@@ -161,36 +205,42 @@ async fn the_daemon_reads_all_brokers_and_a_mirror_that_hides_something_cannot_m
     let hiding = substitute(fixture.address, "test.os.stable", std::slice::from_ref(&first)).await;
     let file = fixture.directory.join("beat.key");
     let run = |brokers: &[SocketAddr], more: &[&str]| {
-        let mut command = tidings(&realm, brokers, &["beat", "--key", file.to_str().unwrap()]);
+        let mut command = tidings(&fixture.directory, &realm, brokers, &["beat", "--key", file.to_str().unwrap()]);
         command.args(more).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     };
+    let behind = async || {
+        let mut device = Device::with_state(source(&realm, &[hiding]), ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap();
+        device.poll().await.unwrap();
+        device.freshness(&os())
+    };
+    // An origin that has less than a mirror is not confirmed: it may have been restored from a backup.
     let once = run(&[hiding, fixture.address], &["--once"]).output().unwrap();
-    assert!(once.status.success(), "{once:?}");
+    let text = String::from_utf8_lossy(&once.stderr).into_owned();
+    assert!(once.status.success() && text.contains("test.os.stable is left out: another broker has 2"), "{text}");
+    assert_eq!(behind().await, Freshness::Stale { since: None });
     // The beat names the second release; behind the hiding mirror alone that is to be seen.
-    let mut device = Device::with_state(source(&realm, &[hiding]), ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap();
-    device.poll().await.unwrap();
-    assert_eq!(device.freshness(&os()), Freshness::Behind { head: second.head() });
+    let once = run(&[fixture.address, hiding], &["--once"]).output().unwrap();
+    assert!(once.status.success(), "{once:?}");
+    assert_eq!(behind().await, Freshness::Behind { head: second.head() });
     // As a daemon it goes on; a second signer beside it is noticed; a wrong key is refused.
     let running = Running(run(&[fixture.address], &["--every", "1", "--life", "5"]).spawn().unwrap());
     let mut device = Device::with_state(source(&realm, &[fixture.address]), ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap();
     device.poll().await.unwrap();
-    let before = device.state().head(&"test.beat".parse().unwrap()).unwrap().serial;
-    until("a third beat", async || {
-        device.poll().await.unwrap();
-        device.state().head(&"test.beat".parse().unwrap()).unwrap().serial.number() >= before.number() + 2
-    })
-    .await;
+    let beats: Channel = "test.beat".parse().unwrap();
+    let before = head(&fixture, &beats).await.unwrap();
+    until("three more beats", async || head(&fixture, &beats).await.unwrap() >= before + 3).await;
+    device.poll().await.unwrap();
     assert!(device.freshness(&os()).is_current());
     drop(running);
     let wrong = fixture.directory.join("wrong.key");
     keys::write_private(&wrong, &key("mallory"), None).unwrap();
     let with_key = |file: &std::path::Path| {
-        let output = tidings(&realm, &[fixture.address], &["beat", "--once", "--key", file.to_str().unwrap()]).output().unwrap();
+        let output = tidings(&fixture.directory, &realm, &[fixture.address], &["beat", "--once", "--key", file.to_str().unwrap()]).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (good, text) = with_key(&wrong);
-    assert!(!good && text.contains("needs 1 signatures of beat"), "{text}");
+    assert!(!good && text.contains("has no beat role in trust 1"), "{text}");
     // The key is changed: the new one goes on where the old one has ended, although nothing proves that any more.
     let roles = &["trust * 1 root", "release * 1 ann", "withdraw * 1 stop", "beat * 1 mallory"];
     publisher.publish(&realm.trust(roles, &[], &["root"])).await.unwrap();
@@ -211,7 +261,7 @@ async fn attacks_81_84_a_command_applies_only_what_may_be_applied_and_gets_the_s
     }
     let state = fixture.directory.join("agent.state");
     let run = |arguments: &[&str]| {
-        let mut command = tidings(&realm, &[fixture.address], &["apply", "test.os.stable"]);
+        let mut command = tidings(&fixture.directory, &realm, &[fixture.address], &["apply", "test.os.stable"]);
         command.args(arguments).env("TIDINGS_STATE", &state).current_dir(&fixture.directory).output().unwrap()
     };
     assert!(run(&["1"]).status.success());
@@ -225,7 +275,7 @@ async fn attacks_81_84_a_command_applies_only_what_may_be_applied_and_gets_the_s
     publisher.publish(&withdrawal).await.unwrap();
     let refused = run(&["1", "--", "touch", "never"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && text.contains("it was withdrawn by 2: it does not boot"), "{text}");
+    assert!(refused.status.code() == Some(5) && text.contains("1 was withdrawn by 2: it does not boot"), "{text}");
     assert!(!fixture.directory.join("never").exists());
 }
 

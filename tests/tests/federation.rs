@@ -9,18 +9,17 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
-use tidings_client::{Address, Channel, Connection, Device, Source, State, Tls};
+use tidings_client::{Address, Channel, Connection, Tls};
 use tidings_protocol::nntp::code;
 use tidings_tests::{
-    Fixture, binary, free_address,
+    Fixture, free_address,
     realm::Realm,
-    tree::{broker, connect, head, origin, os, publish, read_all, realm, until, until_head},
+    tree::{broker, connect, head, origin, os, publish, read_all, realm, until_head},
 };
 
 fn tidings(realm: &Realm, brokers: &[&Fixture], arguments: &[&str]) -> Output {
     let urls: Vec<String> = brokers.iter().map(|fixture| fixture.url()).collect();
-    let mut command = Command::new(binary("tidings"));
+    let mut command = tidings_tests::tidings(&std::env::temp_dir());
     if !urls.is_empty() {
         command.env("TIDINGS_BROKERS", urls.join(","));
     }
@@ -218,7 +217,7 @@ async fn one_table_shows_tiers_heads_and_lags() {
     assert_eq!(table, expected);
 
     // The same again and again, until it is interrupted.
-    let mut watch = Command::new(binary("tidings"))
+    let mut watch = tidings_tests::tidings(&std::env::temp_dir())
         .args(&arguments)
         .arg("--watch")
         .env("TIDINGS_ANCHOR", realm.anchor.to_string())

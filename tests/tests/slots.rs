@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use tidings_client::{Publisher, Release, Serial, SlotError, Slots, Source, Tls};
 use tidings_protocol::slot::SlotName;
 use tidings_tests::{
-    Daemon, Fixture, binary,
+    Daemon, Fixture,
     cluster::Site,
     ensemble::Ensemble,
     free_address, http,
@@ -223,12 +223,7 @@ async fn operators_see_how_it_stands() {
 }
 
 fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
-    Command::new(binary("tidings"))
-        .args(arguments)
-        .env("TIDINGS_BROKERS", fixture.url())
-        .env("TIDINGS_ANCHOR", fixture.anchor.to_string())
-        .output()
-        .unwrap()
+    fixture.tidings().args(arguments).output().unwrap()
 }
 
 /// `tidings apply` takes a slot, if the release wants one; `tidings slot` is for everything else.
@@ -294,11 +289,10 @@ async fn what_is_withdrawn_while_a_machine_waits_is_not_applied() {
     let mut others = slots(&fixture);
     let (a, b) = (others.take(&short, &name("a"), serial(1)).await.unwrap(), others.take(&short, &name("b"), serial(1)).await.unwrap());
     let ran = fixture.directory.join("ran");
-    let waiting = Command::new(binary("tidings"))
+    let waiting = fixture
+        .tidings()
         .args(["apply", "test.os.stable", "1", "--node", "me", "--state", fixture.directory.join("state").to_str().unwrap(), "--", "touch"])
         .arg(&ran)
-        .env("TIDINGS_BROKERS", fixture.url())
-        .env("TIDINGS_ANCHOR", fixture.anchor.to_string())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();

@@ -1,6 +1,7 @@
 //! The chores of this repository: `cargo xtask` lists them, `cargo xtask ci` is exactly what CI does.
 #![allow(clippy::print_stdout)]
 
+mod agent;
 mod costs;
 mod interop;
 mod setup;
@@ -44,6 +45,11 @@ enum Task {
         /// nntplib, net-nntp, device, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews, pullnews, nntpget, actsync
         names: Vec<String>,
     },
+    /// The agent's handlers with their real tools, as root; `setup` installs those
+    Agent {
+        /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot; all but setup if none is named
+        names: Vec<String>,
+    },
     /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a network
     Tree {
         /// Repeats a run
@@ -74,6 +80,8 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// What the store costs, beside a bare file on the same disk: speed, octets written, starts, memory; takes some minutes
+    Store,
     /// A device that slept through trust rotations and releases, between a hostile mirror and an honest one
     Sleeper {
         /// How many rotations
@@ -431,10 +439,12 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Readme => readme(),
         Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
         Task::Interop { names } => interop::run(&names),
+        Task::Agent { names } => agent::agent(&names),
         Task::Tree { seed } => tree(seed),
         Task::Cluster { seeds, seed } => cluster(seeds, seed),
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds, seed } => crash(rounds, seed),
+        Task::Store => run(&mut cargo("bench --package tidings-broker --features bench --bench store")),
         Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
         Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
         Task::Instructions { record } => costs::instructions(record),

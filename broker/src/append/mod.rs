@@ -1,11 +1,12 @@
 //! The one writer: everything that is stored takes this path, whether it is posted here or comes from another broker.
 //!
 //! `writer.rs` offers each request to the pure log of its channel and commits many steps at once; `trust.rs` does so for trust
-//! statements, and for what they take away; `window.rs` holds what peers have sent out of order; `retain.rs` removes what is not
+//! statements, and for what they take away; `peers.rs` and `window.rs` hold what peers have sent out of order; `retain.rs` removes what is not
 //! kept any more. Nothing is visible, relayed or acknowledged before it is on the disk.
 
 #[cfg(feature = "bench")]
 pub mod bench;
+mod peers;
 mod pending;
 mod retain;
 #[cfg(test)]
@@ -85,7 +86,17 @@ impl AppendError {
     pub(crate) fn is_passing(&self) -> bool {
         use AppendError::*;
         match self {
-            Channels | Quota(..) | DiskFull(_) | Comparing | Store | Closed | NoTrust(_) | Gap(_) | WindowFull | Future { .. } | AnchorFirst(_) => true,
+            Channels
+            | Quota(..)
+            | DiskFull(_)
+            | Comparing
+            | Store
+            | Closed
+            | NoTrust(_)
+            | Gap(_)
+            | WindowFull
+            | Future { .. }
+            | AnchorFirst(_) => true,
             NoQuorum | Unknown | Behind(_) | Unsound(_) | Refused(_) | OtherSigner | LosesWithdrawal(..) => true,
             Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
             LostRace(_) | NotFirst | Fork(..) | Expired(..) => false,

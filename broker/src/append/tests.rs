@@ -96,7 +96,7 @@ impl Bench {
         let anchors: Vec<Anchor> = [(&trust, "acme"), (&other, "other")]
             .map(|(statement, namespace)| Anchor { namespace: namespace.parse().unwrap(), head: statement.head() })
             .to_vec();
-        let store = Store::open(directory.path(), 8 << 20).unwrap();
+        let store = Store::open(directory.path()).unwrap();
         let logs = Arc::new(Logs::open(store.clone()).unwrap());
         let on_failure: crate::failure::OnFailure = Arc::new(|| panic!("the store has failed"));
         let writer = Writer {
@@ -106,7 +106,6 @@ impl Bench {
             store,
             logs,
             retention,
-            data_dir: directory.path().into(),
             quota,
             gap_patience: Duration::ZERO,
             closed_kept: Duration::ZERO,
@@ -126,7 +125,7 @@ impl Bench {
     fn ask<T>(&mut self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
         let (reply, mut answer) = oneshot::channel();
         let (now, mut pending) = (clock::now(), Pending::default());
-        self.writer.answer(&mut pending, now, request(reply), false);
+        self.writer.answer(&mut pending, now, request(reply), None);
         self.writer.commit(pending, now);
         answer.try_recv().ok()
     }
@@ -162,7 +161,7 @@ impl Bench {
         };
         let (reply, answer) = oneshot::channel();
         let (now, mut pending) = (clock::now(), Pending::default());
-        self.writer.answer(&mut pending, now, Request::Feed { copy, peer: 7, reply }, false);
+        self.writer.answer(&mut pending, now, Request::Feed { copy, peer: 7, reply }, None);
         self.writer.commit(pending, now);
         answer
     }
@@ -246,8 +245,11 @@ fn attack_100_one_namespace_uses_up_its_own_channels_alone() {
 
 #[test]
 fn attack_109_retention_has_turns_and_never_takes_the_head_a_checkpoint_or_what_is_young() {
-    let keep =
-        |count, days: u64| Retention { channels: "acme.*".parse().unwrap(), count: Some(count), age: Some(Duration::from_secs(days * 86_400)) };
+    let keep = |count, days: u64| Retention {
+        channels: "acme.*".parse().unwrap(),
+        count: Some(count),
+        age: Some(Duration::from_secs(days * 86_400)),
+    };
     let count = SWEEP_STATEMENTS as usize + 100;
     let mut bench = Bench::with(None, Quota::default(), vec![keep(10, 0)]);
     let all = releases(&os(), count);

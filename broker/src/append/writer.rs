@@ -10,12 +10,11 @@ use tidings_protocol::{
     Channel, Namespace, Serial, Statement, Timestamp, Verified, Wildmat,
     log::{self, Backfill, Begin, Judge, Offered, Refused, Span, Step},
     trust::Trust,
-    verify::VerifyError,
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Answer, AppendError, Appended, Copied, Copy, Peer, Reply, Request, Run,
+    Answer, AppendError, Appended, Copied, Copy, Request, Run,
     pending::{Draft, Pending},
     window::Window,
 };
@@ -79,6 +78,7 @@ impl Writer {
         for (channel, top, lowest) in known {
             let read = |serial| self.store.get(&channel, serial).ok().flatten().map(|record| record.statement);
             let Some((top, lowest)) = read(top).zip(read(lowest)) else { continue };
+            self.logs.set_backfill(&channel, Some((lowest.serial(), top.serial())));
             self.state.backfills.insert(channel, (Backfill::stored(top.head(), &lowest), Instant::now()));
         }
         for log in self.logs.all() {
@@ -333,108 +333,6 @@ impl Writer {
         Some(Copied::Wants { next: backfill.below?.serial, top: backfill.top.serial })
     }
 
-    /// What a peer has sent: it is taken, or refused, or waits for what lies below it.
-    fn take_from_peer(&mut self, pending: &mut Pending, now: Timestamp, copy: Copy, peer: Peer, reply: Reply<Appended>) {
-        let (channel, head, own) = (copy.statement().channel().clone(), copy.statement().head(), copy.by.is_some());
-        let again = Copy { offered: copy.offered.clone(), by: copy.by, path: copy.path.clone() };
-        let answer = match self.offer(pending, now, &channel, vec![copy], Begin::Nothing) {
-            Ok(true) => Ok(Appended::New),
-            Ok(false) => Ok(Appended::Known),
-            Err(Refusal::Append(error)) => Err(error),
-            Err(Refusal::Log(refused, now)) => {
-                let waits = match &refused {
-                    Refused::Gap { .. } => own || self.state.window.vouches_for(&channel, head),
-                    Refused::Verify(_, VerifyError::Threshold { .. } | VerifyError::NoRole { .. }) => {
-                        self.state.window.vouches_for(&channel, head)
-                    }
-                    _ => false,
-                };
-                if waits {
-                    if let Err(reply) = self.state.window.put(again, own, peer, reply) {
-                        pending.answers.push((reply, Err(AppendError::WindowFull)));
-                    }
-                    return self.drain(pending, now, &channel);
-                }
-                // Above a gap nobody vouches for it: why it is not proven says more than that there is a gap.
-                let refused = match refused {
-                    Refused::Gap { from } => self.unproven(again, from),
-                    refused => refused,
-                };
-                if let Refused::Fork(pair) = &refused {
-                    self.forks.remember(self.namespaces.of(&channel), &pair.0, &pair.1);
-                }
-                Err(explain(&channel, refused, now))
-            }
-        };
-        pending.answers.push((reply, answer));
-        self.drain(pending, now, &channel);
-    }
-
-    fn unproven(&self, copy: Copy, from: Serial) -> Refused {
-        let (channel, serial) = (copy.statement().channel().clone(), copy.statement().serial());
-        let trust = self.namespaces.trust(&channel);
-        let error = trust.and_then(|trust| trust.check(copy.statement()).err());
-        error.map_or(Refused::Gap { from }, |error| Refused::Verify(serial, error))
-    }
-
-    /// Takes what has waited and hangs together with the log now.
-    pub(super) fn drain(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel) {
-        while self.state.window.has(channel) {
-            let log = self.draft(pending, channel).log.clone();
-            let overtaken = log.head().map_or_else(Vec::new, |head| self.state.window.overtaken(channel, head));
-            for waiting in overtaken {
-                self.take_run(pending, now, channel, vec![waiting], Begin::Nothing);
-            }
-            let mut run = self.state.window.above(channel, log.head());
-            if run.is_empty() {
-                run = self.state.window.below(channel, log.backfill().and_then(|backfill| backfill.below));
-            }
-            if run.is_empty() {
-                return;
-            }
-            self.take_run(pending, now, channel, run, Begin::Nothing);
-        }
-    }
-
-    fn take_run(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel, run: Vec<super::window::Waiting>, begin: Begin) {
-        let (mut copies, mut replies) = (Vec::new(), Vec::new());
-        for waiting in run {
-            let (copy, waits) = waiting.split();
-            copies.push(copy);
-            replies.extend(waits);
-        }
-        let answer = match self.offer(pending, now, channel, copies, begin) {
-            Ok(true) => Ok(Appended::New),
-            Ok(false) => Ok(Appended::Known),
-            Err(Refusal::Append(error)) => Err(error),
-            Err(Refusal::Log(refused, now)) => {
-                if let Refused::Fork(pair) = &refused {
-                    self.forks.remember(self.namespaces.of(channel), &pair.0, &pair.1);
-                }
-                Err(explain(channel, refused, now))
-            }
-        };
-        pending.answers.extend(replies.into_iter().map(|reply| (reply, answer.clone())));
-    }
-
-    /// A peer sends no more before it has answers: the highest of what it has sent begins a backfill, if it can.
-    fn resolve_stalled(&mut self, pending: &mut Pending, now: Timestamp, peer: Peer) {
-        for channel in self.state.window.channels(Some(peer)) {
-            if !channel.is_trust() && self.draft(pending, &channel).log.backfill().is_none() {
-                let run = self.state.window.top(&channel);
-                if !run.is_empty() {
-                    self.take_run(pending, now, &channel, run, Begin::Backfill);
-                    self.drain(pending, now, &channel);
-                }
-            }
-            let from = self.draft(pending, &channel).log.head().and_then(|head| head.serial.next()).unwrap_or(Serial::FIRST);
-            for waiting in self.state.window.of_peer(&channel, peer) {
-                let (_, replies) = waiting.split();
-                pending.answers.extend(replies.into_iter().map(|reply| (reply, Err(AppendError::Gap(from)))));
-            }
-        }
-    }
-
     /// Makes everything durable, then visible, then answers.
     pub(super) fn commit(&mut self, mut pending: Pending, now: Timestamp) {
         if let Err(error) = self.make_durable(&mut pending, now) {
@@ -499,9 +397,13 @@ impl Writer {
         match draft.log.backfill() {
             Some(backfill) => {
                 let since = self.state.backfills.get(channel).filter(|(known, _)| known == backfill).map(|(_, since)| *since);
+                self.logs.set_backfill(channel, Some((backfill.lowest, backfill.top.serial)));
                 self.state.backfills.insert(channel.clone(), (*backfill, since.unwrap_or_else(Instant::now)));
             }
-            None if draft.has_backfill => drop(self.state.backfills.remove(channel)),
+            None if draft.has_backfill => {
+                self.logs.set_backfill(channel, None);
+                self.state.backfills.remove(channel);
+            }
             None => {}
         }
         let known = self.logs.get(channel.as_str());

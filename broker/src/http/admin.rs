@@ -1,11 +1,15 @@
 //! For operators: is it alive, is it ready, how does it stand, and the metrics.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::{Request, State},
+    http::{
+        StatusCode,
+        header::{CONTENT_TYPE, HOST},
+    },
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -21,7 +25,26 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .fallback(async || (StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /metrics here\n"))
+        .layer(from_fn_with_state(shared.clone(), right_host))
         .with_state(shared)
+}
+
+/// Whoever is asked under another name than its own is asked by a page that an operator's browser has open (attack 115).
+async fn right_host(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    match is_ours(host, &shared.settings.config.name) {
+        true => next.run(request).await,
+        false => (StatusCode::MISDIRECTED_REQUEST, "ask by address, as localhost, or by the name in the configuration\n").into_response(),
+    }
+}
+
+fn is_ours(host: &str, name: &str) -> bool {
+    let without_port = match host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => host,
+        _ => host,
+    };
+    let bare = without_port.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<IpAddr>().is_ok() || bare.eq_ignore_ascii_case("localhost") || bare.eq_ignore_ascii_case(name)
 }
 
 /// Whether the process works: it is to be started anew otherwise.
@@ -96,4 +119,19 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
     });
     let upstreams = (shared.standings)(&shared.logs);
     Json(json!({"name": shared.settings.config.name, "channels": channels, "cluster": cluster, "standing": upstreams})).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_115_a_name_that_somebody_else_has_made_up_is_not_ours() {
+        for host in ["127.0.0.1:9119", "[::1]:9119", "[::1]", "localhost:9119", "LOCALHOST", "news.example.org:9119"] {
+            assert!(is_ours(host, "news.example.org"), "{host}");
+        }
+        for host in ["", "evil.example", "evil.example:9119", "127.0.0.1.evil.example", "localhost.evil.example:9119"] {
+            assert!(!is_ours(host, "news.example.org"), "{host}");
+        }
+    }
 }

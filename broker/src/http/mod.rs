@@ -4,7 +4,7 @@ mod admin;
 mod fleetlock;
 mod metrics;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
 
 use axum::{Extension, Router, extract::DefaultBodyLimit};
 use hyper::server::conn::http1;
@@ -16,10 +16,10 @@ use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::{ACCEPT_PAUSE, ADMIN_CONNECTIONS, HTTP_BODY_OCTETS, HTTP_CONNECTION, HTTP_HEADERS},
@@ -44,7 +44,7 @@ pub(crate) async fn fleetlock(shared: Arc<Shared>, listener: TcpListener, certif
 pub(crate) async fn admin(shared: Arc<Shared>, listener: TcpListener) {
     let router = admin::router(shared.clone());
     // Operators look when everything is full, too; but they are few.
-    serve(shared, listener, None, router, Some(Arc::new(Semaphore::new(ADMIN_CONNECTIONS)))).await;
+    serve(shared, listener, None, router, Some(VecDeque::new())).await;
 }
 
 async fn serve(
@@ -52,7 +52,7 @@ async fn serve(
     listener: TcpListener,
     certificates: Option<Arc<Certificates>>,
     router: Router,
-    few: Option<Arc<Semaphore>>,
+    mut few: Option<VecDeque<CancellationToken>>,
 ) {
     let router = router.layer(DefaultBodyLimit::max(HTTP_BODY_OCTETS));
     loop {
@@ -68,15 +68,25 @@ async fn serve(
                 continue;
             }
         };
-        let (permit, place) = match &few {
-            None => (shared.connections.admit(address.ip()).ok(), None),
-            Some(few) => (None, few.clone().try_acquire_owned().ok()),
+        let (permit, stop) = match &mut few {
+            None => match shared.connections.admit(address.ip()) {
+                Ok(permit) => (Some(permit), shared.stop.clone()),
+                Err(why) => {
+                    tracing::debug!(%address, why, "an HTTP connection is refused");
+                    continue;
+                }
+            },
+            // Whoever holds all of them idle keeps no operator out: the oldest gives way (attack 115).
+            Some(few) => {
+                few.retain(|stop| !stop.is_cancelled());
+                if few.len() >= ADMIN_CONNECTIONS {
+                    few.pop_front().into_iter().for_each(|oldest| oldest.cancel());
+                }
+                few.push_back(shared.stop.child_token());
+                (None, few.back().cloned().unwrap_or_default())
+            }
         };
-        if permit.is_none() && place.is_none() {
-            tracing::debug!(%address, "an HTTP connection is refused: there are too many");
-            continue;
-        }
-        let (router, certificates, stop) = (router.clone(), certificates.clone(), shared.stop.clone());
+        let (router, certificates) = (router.clone(), certificates.clone());
         shared.tasks.spawn(async move {
             let connection = connection(socket, address, certificates, router);
             let served = tokio::select! {
@@ -86,7 +96,10 @@ async fn serve(
             if let Err(error) = served {
                 tracing::debug!(%address, %error, "an HTTP connection has failed");
             }
-            drop((permit, place));
+            if permit.is_none() {
+                stop.cancel();
+            }
+            drop(permit);
         });
     }
 }

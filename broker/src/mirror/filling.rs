@@ -324,7 +324,7 @@ impl Filling<'_> {
         let last = run.last().map(|copy| copy.offered.statement().serial());
         let run = run.into_iter().map(|copy| (copy.offered.into_statement(), copy.path)).collect();
         match self.shared.appender.copy_trust(run).await {
-            Ok(Appended::New) => self.mirror.trust_has_changed(),
+            Ok(Appended::New) => self.mirror.trust_has_changed(self.shared),
             Ok(Appended::Known) => {}
             // Another upstream was quicker.
             Err(AppendError::LostRace(head)) if last.is_some_and(|last| head.serial > last) => {}

@@ -193,11 +193,17 @@ impl Mirror {
         Some(Claim { mirror: self, channel: channel.clone(), number })
     }
 
-    /// What was wrong under the trust before is looked at anew.
-    fn trust_has_changed(&self) {
+    /// What was wrong under the trust before is looked at anew; and what it has taken away from logs is asked for.
+    fn trust_has_changed(&self, shared: &Shared) {
+        let head = |channel: &Channel| shared.logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
         for upstream in &self.upstreams {
-            let wrong = std::mem::take(&mut upstream.standing().wrong);
-            wrong.keys().for_each(|channel| upstream.ask_for(channel));
+            let due: Vec<Channel> = {
+                let mut standing = upstream.standing();
+                let wrong = std::mem::take(&mut standing.wrong).into_keys();
+                let ahead = standing.marks.iter().filter(|(channel, (_, high))| *high > head(channel)).map(|(channel, _)| channel.clone());
+                wrong.chain(ahead).collect()
+            };
+            due.iter().for_each(|channel| upstream.ask_for(channel));
         }
     }
 

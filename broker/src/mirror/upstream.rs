@@ -76,7 +76,7 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
         let taken = if channel == provisioned.anchor.namespace.trust_log() {
             let taken = shared.appender.append_trust(statement, path).await;
             if matches!(taken, Ok(Appended::New)) {
-                mirror.trust_has_changed();
+                mirror.trust_has_changed(shared);
             }
             taken.map(|_| Copied::New)
         } else {

@@ -36,9 +36,14 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
         return Ok(());
     };
     let shared = session.shared().clone();
-    let tried = name.clone();
+    let (address, tried) = (session.place.peer.ip(), name.clone());
+    if shared.connections.is_guessing(address) {
+        tokio::time::sleep(LOGIN_PAUSE).await;
+        return Err(End::Refused(Response::new(code::UNAVAILABLE, "too many logins have failed from your address; try again later")));
+    }
     // It costs milliseconds of a core, by design.
-    let found = tokio::task::spawn_blocking(move || shared.settings.access.login(&tried, &password)).await.ok().flatten();
+    let access = shared.clone();
+    let found = tokio::task::spawn_blocking(move || access.settings.access.login(&tried, &password)).await.ok().flatten();
     match found {
         Some(index) => {
             if !session.place.known.contains(&index) {
@@ -50,6 +55,7 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
         None => {
             tracing::warn!(peer = %session.place.peer, name = %Safe(&name), "a login has failed");
             session.place.logins += 1;
+            shared.connections.note_failed_login(address);
             // Guessing is slow, also over many commands.
             tokio::time::sleep(LOGIN_PAUSE).await;
             if session.place.logins >= LOGINS {

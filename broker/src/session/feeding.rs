@@ -38,24 +38,53 @@ fn wanted(session: &mut Session, id: &str) -> Wanted {
     if log.as_ref().is_some_and(|log| log.is_settled(serial, id)) && !is_below_trust(&shared, &channel, serial) {
         return Wanted::No(HERE);
     }
-    if channel.is_trust() {
+    let trust_log = provisioned.anchor.namespace.trust_log();
+    if channel == trust_log {
+        // What comes after it on this connection can count on it.
+        session.promised.entry(channel).or_insert(serial.number());
         return Wanted::Yes;
     }
-    if provisioned.trust.load().is_none() {
+    if provisioned.trust.load().is_none() && !session.promised.contains_key(&trust_log) {
         return Wanted::Later("its trust log has to come first");
     }
     if channel.is_beat() {
         return Wanted::Yes;
     }
-    // Further ahead than this, a peer has to offer first what lies below.
-    let Some(head) = log.map(|log| log.marks().head.serial.number()) else { return Wanted::Yes };
-    let promised = session.promised.entry(channel).or_insert(0);
-    let next = (*promised).max(head);
-    if serial.number() > next.saturating_add(FEED_AHEAD) {
-        return Wanted::Later("what lies below comes first");
+    let head = log.map(|log| log.marks().head.serial.number());
+    let backfill = shared.logs.backfill(&channel);
+    let promised = session.promised.get(&channel).copied();
+    match reach(serial.number(), head, backfill, promised) {
+        Reach::Head => {
+            session.promised.insert(channel, serial.number().max(promised.unwrap_or(0)));
+            Wanted::Yes
+        }
+        Reach::Backfill => Wanted::Yes,
+        Reach::Far => Wanted::Later("what lies below comes first"),
     }
-    *promised = next.max(serial.number());
-    Wanted::Yes
+}
+
+/// What an offered statement may soon hang together with.
+#[derive(Debug, PartialEq, Eq)]
+enum Reach {
+    /// The head, or what this peer was promised above it.
+    Head,
+    Backfill,
+    Far,
+}
+
+/// Further ahead than [`FEED_AHEAD`], a peer has to offer first what lies below.
+fn reach(serial: u32, head: Option<u32>, backfill: Option<(Serial, Serial)>, promised: Option<u32>) -> Reach {
+    let next = head.max(promised);
+    let near = |(lowest, top): (Serial, Serial)| {
+        (lowest.number().saturating_sub(FEED_AHEAD)..=top.number().saturating_add(FEED_AHEAD)).contains(&serial)
+    };
+    match (next, backfill) {
+        (Some(next), _) if serial <= next.saturating_add(FEED_AHEAD) => Reach::Head,
+        (_, Some(backfill)) if near(backfill) => Reach::Backfill,
+        (None, None) => Reach::Head,
+        (None, Some(_)) if serial <= FEED_AHEAD => Reach::Head,
+        _ => Reach::Far,
+    }
 }
 
 /// Whether a place of a trust log is below what is here: it is filled from above.
@@ -209,4 +238,33 @@ async fn begin(shared: &Shared, known: &[usize], peer: Peer, article: Result<Vec
     };
     let stored = shared.appender.feed(copy, peer).await;
     Ok(stored.map(Outcome::from).boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_offers_first_what_lies_below() {
+        let at = |number| Serial::new(number).unwrap();
+        let backfill = Some((at(500), at(520)));
+        for (serial, head, backfill, promised, expected) in [
+            (1, None, None, None, Reach::Head),
+            // Perhaps the peer has nothing below.
+            (900, None, None, None, Reach::Head),
+            (965, None, None, Some(900), Reach::Far),
+            (1, None, None, Some(900), Reach::Head),
+            (11, Some(10), None, None, Reach::Head),
+            (74, Some(10), None, None, Reach::Head),
+            (75, Some(10), None, None, Reach::Far),
+            (75, Some(10), None, Some(11), Reach::Head),
+            (436, Some(10), backfill, None, Reach::Backfill),
+            (584, Some(10), backfill, None, Reach::Backfill),
+            (435, Some(10), backfill, None, Reach::Far),
+            (435, None, backfill, None, Reach::Far),
+            (1, None, backfill, None, Reach::Head),
+        ] {
+            assert_eq!(reach(serial, head, backfill, promised), expected, "{serial} {head:?} {promised:?}");
+        }
+    }
 }

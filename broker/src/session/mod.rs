@@ -2,14 +2,16 @@
 
 mod account;
 mod feeding;
+mod listing;
 mod posting;
 mod reading;
 mod slots;
+mod watching;
 
 pub(crate) use slots::{identity as slot_identity, names as certificate_names};
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -18,12 +20,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tidings_protocol::{
     Channel, Serial,
     nntp::{
-        Code, Command, Response, SyntaxError, WatchTarget, code,
+        Code, Command, Response, SyntaxError, code,
         codec::{CodecError, Input, ServerCodec},
     },
 };
@@ -34,12 +36,12 @@ use crate::{
     access::Known,
     append::Peer,
     connections::Permit,
-    limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS, WATCH_CHANNELS, WATCH_TARGETS, WILDMAT_PATTERNS},
+    limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS},
     logging::Safe,
     logs::Log,
     shared::Shared,
     stream::Stream,
-    watch::{Guest, Joining},
+    watch::Guest,
 };
 
 /// What of a session outlives its watch.
@@ -174,7 +176,7 @@ impl Session {
     }
 
     /// Serves until a watch is to begin.
-    async fn serve(&mut self) -> Result<Watch, End> {
+    async fn serve(&mut self) -> Result<watching::Watch, End> {
         let idle = Duration::from_secs(self.shared().settings.config.limits.idle_seconds);
         let mut deadline = Instant::now() + idle;
         loop {
@@ -398,103 +400,9 @@ impl Session {
         Ok(())
     }
 
-    /// What XWATCH asks for, unless it is answered with a refusal.
-    async fn watch(&mut self, targets: Vec<WatchTarget>) -> Result<Option<Watch>, End> {
-        let mut watch = Watch { begun: self.shared().logs.begun(), ..Watch::default() };
-        let many = targets.len() > WATCH_TARGETS;
-        for target in targets.into_iter().filter(|_| !many) {
-            match target {
-                WatchTarget::Live(wildmat) => watch.live.push(wildmat),
-                WatchTarget::After(channel, serial) => {
-                    let serial = serial.map_or(0, Serial::number);
-                    match self.log(channel.as_str()) {
-                        Some(log) => watch.cursors.push((log, serial)),
-                        None => watch.expected.push((channel, serial)),
-                    }
-                }
-            }
-        }
-        if many || watch.live.iter().any(|live| live.patterns() > WILDMAT_PATTERNS) {
-            let limits =
-                format_args!("a watch has at most {WATCH_TARGETS} targets, and each of them {WILDMAT_PATTERNS} patterns").to_string();
-            self.respond(code::WATCH_REFUSED, limits);
-            return Ok(None);
-        }
-        self.find_live(&mut watch).await?;
-        if watch.cursors.len() + watch.expected.len() > WATCH_CHANNELS {
-            self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
-            return Ok(None);
-        }
-        Ok(Some(watch))
-    }
-
-    /// Finds the channels that wildmats mean now, at the cost of this client (attack 102): the loop looks at those alone that begin later.
-    async fn find_live(&mut self, watch: &mut Watch) -> Result<(), End> {
-        if watch.live.is_empty() {
-            return Ok(());
-        }
-        let named: HashSet<usize> = watch.cursors.iter().map(|(log, _)| log.index).collect();
-        let mut after = None;
-        loop {
-            let logs = self.shared().logs.page(after.as_ref());
-            let Some(last) = logs.last() else { return Ok(()) };
-            after = Some(last.channel.clone());
-            for log in logs {
-                let name = log.channel.as_str();
-                self.pay(watch.live.iter().map(|live| live.cost(name)).sum()).await?;
-                let wanted = watch.live.iter().any(|live| live.matches(name)) && self.place.may_read(&log.channel);
-                if wanted && !named.contains(&log.index) && watch.cursors.len() <= WATCH_CHANNELS {
-                    let head = log.marks().head.serial.number();
-                    watch.cursors.push((log, head));
-                }
-            }
-        }
-    }
-
-    /// Gives socket and state to a watch loop; this task ends.
-    fn leave_to_watch(self, watch: Watch) {
-        let Self { place, stream, input, .. } = self;
-        let (watches, peer) = (place.shared.watches.clone(), place.peer);
-        let Some(counted) = watches.reserve() else {
-            // Rare: the refusal is sent by a task of its own.
-            let mut session = Self::resume(place, stream, input);
-            session.respond(code::WATCH_REFUSED, "too many watches, poll instead or try again later");
-            drop(session.shared().tasks.clone().spawn(session.run_boxed()));
-            return;
-        };
-        let greeting = Bytes::from(format!("{} {} watching\r\n", code::WATCHING, watches.heartbeat_seconds()));
-        let input = if input.is_empty() { BytesMut::new() } else { input };
-        match stream.socket.into_std() {
-            Ok(socket) => watches.join(Joining {
-                socket,
-                tls: stream.tls,
-                cursors: watch.cursors,
-                expected: watch.expected,
-                live: watch.live,
-                begun: watch.begun,
-                greeting,
-                input,
-                peer,
-                guest: place,
-                counted,
-            }),
-            Err(error) => tracing::warn!(%peer, %error, "a connection could not be watched"),
-        }
-    }
-
     fn run_boxed(self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(self.run())
     }
-}
-
-/// What a client wants to watch.
-#[derive(Default)]
-struct Watch {
-    cursors: Vec<(Arc<Log>, u32)>,
-    expected: Vec<(Channel, u32)>,
-    live: Vec<tidings_protocol::Wildmat>,
-    /// How many logs there were when it was asked for.
-    begun: usize,
 }
 
 fn fatal(error: &CodecError) -> Response {

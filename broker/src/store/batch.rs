@@ -22,8 +22,8 @@ pub(super) const HEAD_OCTETS: u32 = 40;
 /// Before a statement: its checksum, when it arrived, the octets of its `Path`.
 const VALUE_HEAD: usize = 8 + 8 + 2;
 /// What a disk may lose as a whole.
-const PAGE_OCTETS: usize = 4096;
-pub(super) const WITNESS_OCTETS: u32 = 2 * HEAD_OCTETS + PAGE_OCTETS as u32;
+const PAGE_OCTETS: u32 = 4096;
+pub(super) const WITNESS_OCTETS: u32 = 2 * HEAD_OCTETS + PAGE_OCTETS;
 /// A line of a table that says nothing.
 const PADDING: u8 = 0;
 
@@ -216,7 +216,7 @@ pub(super) fn write_head_of_last(table: &mut Vec<u8>, id: &StatementId) {
 
 /// The tables of two batches that change nothing, and reach into the next page: what lies before them is not the last batch any more,
 /// and if it is not whole, it is damaged, not torn.
-pub(super) const WITNESS: [&[u8]; 2] = [&[PADDING; PAGE_OCTETS], &[]];
+pub(super) const WITNESS: [&[u8]; 2] = [&[PADDING; PAGE_OCTETS as usize], &[]];
 
 /// Where the statements of a channel lie that are not behind this table, but in the segment.
 pub(super) fn write_places(table: &mut Vec<u8>, channel: &str, places: impl Iterator<Item = (u32, Place)>) {

@@ -52,8 +52,10 @@ impl Batch {
         self.entries.push(Entry::Put { key, value });
     }
     pub(crate) fn insert(&mut self, statement: &Statement, arrived: Timestamp, path: &str) {
-        let value = Value { arrived, path, statement: statement.octets() };
-        self.add(statement.channel().as_str(), statement.serial().number(), |values| value.write(values));
+        self.insert_octets(statement.channel(), statement.serial(), arrived, path, statement.octets());
+    }
+    pub(super) fn insert_octets(&mut self, channel: &Channel, serial: Serial, arrived: Timestamp, path: &str, statement: &[u8]) {
+        self.add(channel.as_str(), serial.number(), |values| Value { arrived, path, statement }.write(values));
     }
     fn add(&mut self, channel: &str, serial: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let begin = self.values.len();

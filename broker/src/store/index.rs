@@ -21,6 +21,7 @@ pub(super) struct Place {
 /// What of a table belongs to one statement, about.
 const TABLE_OCTETS: u64 = 44;
 
+type Key = Box<[u8]>;
 /// Consecutive statements from a serial on.
 type Run = (u32, VecDeque<Place>);
 
@@ -110,7 +111,7 @@ pub(super) struct Segment {
 pub(super) struct Index {
     pub(super) channels: HashMap<Box<str>, ChannelIndex>,
     /// Everything else, and the segment in which it stands.
-    pub(super) values: BTreeMap<Box<[u8]>, (Box<[u8]>, u32)>,
+    pub(super) values: BTreeMap<Key, (Box<[u8]>, u32)>,
     pub(super) segments: BTreeMap<u32, Segment>,
 }
 
@@ -208,7 +209,7 @@ mod tests {
             assert!(channel.statements().eq(map.iter().map(|(serial, place)| (*serial, *place))));
             assert!((0..50).all(|serial| channel.get(serial) == map.get(&serial).copied()));
             // Runs do not touch, and none is empty.
-            assert!(channel.runs.windows(2).all(|two| two[0].0 + (two[0].1.len() as u32) < two[1].0));
+            assert!(channel.runs.windows(2).all(|two| (two[0].0 as usize) + two[0].1.len() < two[1].0 as usize));
             assert!(channel.runs.iter().all(|(_, run)| !run.is_empty()));
         }
     }

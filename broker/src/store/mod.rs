@@ -9,6 +9,8 @@
 //! the cursors of feeds. When a batch is committed it survives a loss of power, whole; nothing that is lost goes unsaid.
 
 mod batch;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod changes;
 mod files;
 mod index;

@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+// The whole brokers of `tests/` use the rest of it.
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../../tests/src/forgetting.rs"]
 mod forgetting;
 

@@ -1,129 +1,10 @@
 //! The device: one struct, and the four functions of part 2 of the specification: `judge`, `place`, `freshness` and
-//! `clear`. Everything else here only feeds them. Each rule can be switched off, to see that something then breaks.
+//! `clear`. Everything else here only feeds them.
 
-use crate::facts::{Book, CHANNELS, FUTURE, Id, Ids, Kind, LIFE, LOST, Moment, NONE, Role, Serial, Trust, TrustNo};
-
-/// Rules that can be switched off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rule {
-    /// S1: signatures are counted.
-    Signatures,
-    /// S2: a withdrawal proves only itself.
-    WithdrawalProvesItself,
-    /// The checkpoint settles its place: another statement there is refused.
-    CheckpointSettles,
-    /// What contradicts our chain at the checkpoint or below is no fork.
-    SettledIsNoFork,
-    /// S3: a withdrawal that was met is kept, whatever becomes of its branch.
-    WithdrawalsKept,
-    /// S3: of too many, those of releases that were read are kept first.
-    KeepsWhatWasRead,
-    /// S3: it counts against an id, not against whatever has the serial.
-    WithdrawalById,
-    /// S3: it counts whatever becomes of its key.
-    WithdrawalStays,
-    /// S4: a beat must name the trust in force.
-    BeatNamesTrust,
-    /// S4: the beat must name our head, or what is below it by links.
-    BeatNamesChain,
-    /// S5a: another checkpoint makes the device read from there.
-    Restart,
-    /// S5a: unless links lead down to it from a head that is proven.
-    ChainStands,
-    /// S5a: so does a head that is not proven any more by its own signatures.
-    UnprovenHeadRestarts,
-    /// S5a: the head stays until its serial is reached.
-    HeadStays,
-    /// S5a: unless its own signatures no longer meet their role.
-    UnprovenHeadYields,
-    /// S5a: or the live beat names what was read.
-    BeatEndsRestart,
-    /// S5a: until then nothing is installed.
-    RestartInstallsNothing,
-    /// S5b: the live beat decides between branches.
-    BeatDecides,
-    /// S5b: also where the links that were read do not reach down to what it names.
-    BeatDecidesUnlinked,
-    /// S5: without a live beat evidence of a fork stops.
-    EvidenceStops,
-    /// S7: a beat that a checkpoint names must be at hand.
-    BeatAtHand,
-    /// S7: a line of the channel's own goes before.
-    OwnLineFirst,
-    /// S8: no beat of the future.
-    NoFutureBeats,
-    /// S8: a beat is live for its life from its `Time`.
-    LifeFromTime,
-    /// S8: and for as long from first sight.
-    LifeFromSight,
-    /// S8: without a clock, only if it came since the machine started.
-    SinceStart,
-    /// S8: a clock far behind is none.
-    ClockBehindIsNone,
-    /// S8: time runs on by the monotonic clock.
-    TimeRunsOn,
-    /// S9: nothing is cleared that is not CURRENT, where there are beats.
-    CurrentOnly,
-    /// S9: what the live beat covers.
-    Covered,
-    /// S9: only what is due hides an older one.
-    DueOnly,
-    /// S9: none, if a withdrawal counts against it.
-    NoneIfWithdrawn,
-    /// S9: none, if it has an unknown critical field.
-    NoneIfCritical,
-    /// S9: nothing below applied.
-    NotBelowApplied,
-    /// S9: applied counts while it is proven.
-    AppliedProven,
-    /// S9: the barrier first.
-    BarrierFirst,
-    /// S11: what was signed is offered first, in later runs too.
-    Outbox,
-    /// S4: a signer names only what the origin has stored.
-    NamesStoredOnly,
-    /// S5: above a checkpoint what is no longer proven is filed away.
-    FiledAway,
-    /// S5: a publisher extends only a proven head.
-    ExtendsProven,
-    /// S7: each head of a beat is verified before a checkpoint names the beat.
-    CeremonyVerifies,
-    /// S5: a ceremony that takes a key away puts its checkpoint at the head.
-    CheckpointAtHead,
-    /// S5: a trust statement under which a withdrawal would be lost is refused.
-    WithdrawalsSurvive,
-    /// S5: so is one that is filed away, although it is proven still.
-    FiledIsLost,
-    /// S13: closed channels.
-    Closed,
-}
-
-/// What everybody goes by.
-pub(crate) struct Setting {
-    pub(crate) book: Book,
-    pub(crate) off: u64,
-    /// Whether the device has a clock, and how far it is behind.
-    pub(crate) clock: Option<Moment>,
-    /// `CHAIN_LINKS`.
-    pub(crate) links: Serial,
-    /// `WITHDRAWALS_KEPT`.
-    pub(crate) kept: usize,
-    /// Whether nobody asked has what lies in a hole, so that it is accepted (6-2).
-    pub(crate) holes: bool,
-}
-
-impl Setting {
-    pub(crate) fn new(clock: Option<Moment>) -> Self {
-        Self { book: Book::default(), off: 0, clock, links: 64, kept: 8, holes: false }
-    }
-    #[must_use]
-    pub(crate) fn without(self, rule: Rule) -> Self {
-        Self { off: self.off | 1 << rule as u64, ..self }
-    }
-    pub(crate) fn has(&self, rule: Rule) -> bool {
-        self.off & (1 << rule as u64) == 0
-    }
-}
+use crate::{
+    facts::{CHANNELS, FUTURE, Id, Ids, Kind, LIFE, Moment, NONE, Serial, Trust, TrustNo},
+    rules::{Rule, Setting},
+};
 
 /// What is known of one channel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -146,7 +27,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// S3: those of the releases with the highest serials.
-    fn keep(&mut self, s: &Setting, id: Id, run: &[Id]) {
+    pub(crate) fn keep(&mut self, s: &Setting, id: Id, run: &[Id]) {
         let Kind::Withdraw { release } = s.book.get(id).kind else { return };
         let serial = |id: &Id| match s.book.get(*id).kind {
             Kind::Withdraw { release } => s.book.get(release).serial,
@@ -427,12 +308,12 @@ impl Device {
 
     // ---- what they ask ------------------------------------------------------------------------------------------
 
-    fn trust(&self, s: &Setting) -> Trust {
+    pub(crate) fn trust(&self, s: &Setting) -> Trust {
         s.book.trust(self.trust)
     }
 
     /// The newest proven beat, as it was written.
-    fn beat(&self, s: &Setting) -> Option<Kind> {
+    pub(crate) fn beat(&self, s: &Setting) -> Option<Kind> {
         (self.beat != NONE).then(|| s.book.get(self.beat).kind)
     }
 
@@ -460,7 +341,7 @@ impl Device {
     }
 
     /// A clock more than `FUTURE` behind the other two is none.
-    fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
+    pub(crate) fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
         let clock = now.saturating_sub(s.clock?);
         let trust = self.trust_time + (now - self.trust_seen);
         let beat = if self.beat == NONE { 0 } else { self.beat_time + (now - self.beat_seen) };
@@ -483,12 +364,13 @@ impl Device {
         }
     }
 
-    /// Our chain, as far as its links were read, and what the head's `Previous` names.
+    /// Our chain, as far as its links were read, what the head's `Previous` names, and the checkpoint on which it stands.
     pub(crate) fn ours(&self, s: &Setting, channel: usize, serial: Serial) -> Id {
         let known = &self.channels[channel];
         let head = s.book.get(known.head);
         match () {
             () if serial + 1 == head.serial => head.parent,
+            () if known.standing != NONE && serial == s.book.get(known.standing).serial && serial < known.low => known.standing,
             () if serial < known.low => NONE,
             () => s.book.at(known.head, serial),
         }
@@ -501,17 +383,16 @@ impl Device {
         place != NONE && place != id || before != NONE && before != statement.parent
     }
 
-    /// Whether no links lead from our head down to what a beat names: it is none if it is below the links that are kept, or at or
-    /// below a checkpoint on which we stand.
+    /// Whether no links lead from our head down to what a beat names; what a checkpoint on which we stand has settled, no beat
+    /// decides anew.
     fn is_elsewhere(&self, s: &Setting, channel: usize, named: Id) -> bool {
         let (known, serial) = (&self.channels[channel], s.book.get(named).serial);
         let linked = self.ours(s, channel, serial) == named;
-        let forgotten = s.book.get(known.head).serial + 1 - known.low >= s.links && serial < known.low;
         let settled = known.standing != NONE && serial <= s.book.get(known.standing).serial;
-        !linked && !forgotten && !settled && s.has(Rule::BeatDecides)
+        !linked && !settled && s.has(Rule::BeatDecides)
     }
 
-    fn is_head_proven(&self, s: &Setting, channel: usize) -> bool {
+    pub(crate) fn is_head_proven(&self, s: &Setting, channel: usize) -> bool {
         self.trust(s).meets(&s.book.get(self.channels[channel].head))
     }
 
@@ -537,135 +418,5 @@ impl Device {
             || self.checkpoint(s, channel) == Some(applied)
             || !s.has(Rule::AppliedProven);
         if applied != NONE && proven { statement.serial } else { 0 }
-    }
-
-    // ---- what happens to it -------------------------------------------------------------------------------------
-
-    /// The next trust statement comes into force. (That it is signed as it must be is not modelled: nobody steals roots.)
-    pub(crate) fn take_trust(&mut self, s: &Setting, next: TrustNo, now: Moment) {
-        let line = self.trust(s).beat_line;
-        let running = if self.trust == 0 || !s.has(Rule::TimeRunsOn) { 0 } else { self.trust_time + (now - self.trust_seen) };
-        (self.trust, self.trust_seen, self.trust_time) = (next, now, running.max(s.book.trust(next).time));
-        self.settling &= self.trust(s).beat_line == line;
-        let trust = self.trust(s);
-        if self.beat != NONE && !trust.meets(&s.book.get(self.beat)) {
-            (self.beat, self.beat_time, self.beat_seen, self.beat_came) = (NONE, 0, 0, false);
-        }
-        for channel in 0..CHANNELS {
-            let known = &mut self.channels[channel];
-            for kept in [&mut known.withdrawals, &mut known.unread] {
-                kept.retain(|id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id)));
-            }
-            self.decide(s, channel, now);
-        }
-    }
-
-    /// The beat that the checkpoint names: its id is the proof.
-    pub(crate) fn take_settling(&mut self, s: &Setting, now: Moment) {
-        self.settling = true;
-        for channel in 0..CHANNELS {
-            self.decide(s, channel, now);
-        }
-    }
-
-    /// S6: of a beat channel the highest proven serial counts, linked or not.
-    pub(crate) fn take_beat(&mut self, s: &Setting, id: Id, now: Moment) -> Result<(), Refusal> {
-        let (beat, trust) = (s.book.get(id), self.trust(s));
-        let Kind::Beat { time, .. } = beat.kind else { return Err(Refusal::Channel) };
-        if !trust.meets(&beat) && s.has(Rule::Signatures) {
-            return Err(Refusal::Threshold);
-        }
-        if beat.under > trust.serial {
-            return Err(Refusal::NewerTrust);
-        }
-        if s.has(Rule::NoFutureBeats) && self.clock(s, now).is_some_and(|clock| time > clock + FUTURE) {
-            return Err(Refusal::BeatFuture);
-        }
-        if beat.serial > s.book.get(self.beat).serial {
-            // Time does not fall back: else old beats, shown slowly, would each be live.
-            let running = if self.beat == NONE || !s.has(Rule::TimeRunsOn) { 0 } else { self.beat_time + (now - self.beat_seen) };
-            (self.beat, self.beat_time, self.beat_seen, self.beat_came) = (id, time.max(running), now, true);
-        }
-        for channel in 0..CHANNELS {
-            self.decide(s, channel, now);
-        }
-        Ok(())
-    }
-
-    /// What is seen without reading: on what the chain stands, and that a fork is over.
-    fn decide(&mut self, s: &Setting, channel: usize, now: Moment) {
-        let trust = self.trust(s);
-        let c = self.checkpoint(s, channel).unwrap_or(NONE);
-        let serial = |id: Id| s.book.get(id).serial;
-        let proven = self.is_head_proven(s, channel) || self.channels[channel].head == c;
-        if c != NONE && self.ours(s, channel, serial(c)) == c && proven && s.has(Rule::ChainStands) {
-            self.channels[channel].standing = c;
-        }
-        let [ours, theirs] = self.channels[channel].evidence;
-        let at = serial(ours).min(serial(theirs));
-        let named = self.named(s, channel).filter(|_| self.live(s, now));
-        let by_beat = named.is_some_and(|named| serial(named) >= at && self.ours(s, channel, serial(named)) == named);
-        let by_checkpoint = c != NONE && self.channels[channel].standing == c && at <= serial(c) && s.has(Rule::SettledIsNoFork);
-        let by_trust = !trust.meets(&s.book.get(ours)) || !trust.meets(&s.book.get(theirs));
-        if by_beat || by_checkpoint || by_trust {
-            self.channels[channel].evidence = [NONE; 2];
-        }
-    }
-
-    /// A run that a broker has sent. What is refused has no effect.
-    pub(crate) fn take_run(&mut self, s: &Setting, channel: usize, run: &[Id], now: Moment) -> Result<Place, Refusal> {
-        self.judge(s, channel, run)?;
-        let trust = self.trust(s);
-        let place = self.place(s, channel, run, now);
-        let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
-        let (first, last) = (s.book.get(run[0]).serial, run[run.len() - 1]);
-        let known = &mut self.channels[channel];
-        match place {
-            Place::Append => {
-                let head = s.book.get(known.head).serial;
-                let linked = s.book.at(last, head) == known.head && first <= head + 1;
-                known.low = if linked { known.low.min(first) } else { first };
-                known.head = last;
-            }
-            Place::Replace => {
-                if !s.has(Rule::WithdrawalsKept) {
-                    known.unread = Ids::default();
-                    known.withdrawals = run.iter().copied().filter(|id| s.book.get(*id).kind.role() == Role::Withdraw).collect();
-                }
-                if checkpoint != NONE && (run.contains(&checkpoint) || first > s.book.get(checkpoint).serial) {
-                    known.standing = checkpoint;
-                }
-                // What of our chain it is linked to stays.
-                let joins = known.low < first && s.book.at(known.head, first - 1) == s.book.get(run[0]).parent;
-                known.low = if joins && known.head != NONE { known.low } else { first };
-                let other = known.head != NONE && s.book.at(last, s.book.get(known.head).serial) != known.head;
-                known.head = last;
-                known.evidence = if other { [NONE; 2] } else { known.evidence };
-            }
-            Place::Fork(theirs) if known.evidence == [NONE; 2] => known.evidence = [known.head, theirs],
-            _ => {}
-        }
-        let head = s.book.get(known.head).serial;
-        known.low = known.low.max((head + 1).saturating_sub(s.links));
-        for id in run.iter().filter(|id| matches!(s.book.get(**id).kind, Kind::Withdraw { .. }) && trust.meets(&s.book.get(**id))) {
-            known.keep(s, *id, run);
-        }
-        self.decide(s, channel, now);
-        Ok(place)
-    }
-
-    /// The machine starts again: what has passed since is not known.
-    pub(crate) fn reboot(&mut self, s: &Setting, now: Moment) {
-        (self.trust_seen, self.beat_seen, self.beat_came) = (now, now, false);
-        self.trust_time = self.trust(s).time;
-        self.beat_time = match self.beat(s) {
-            Some(Kind::Beat { time, .. }) => time,
-            _ => 0,
-        };
-    }
-
-    /// Whether something is the head or on its chain.
-    pub(crate) fn stands_on(&self, s: &Setting, channel: usize, id: Id) -> bool {
-        id > LOST && s.book.at(self.channels[channel].head, s.book.get(id).serial) == id
     }
 }

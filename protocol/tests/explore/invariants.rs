@@ -1,8 +1,9 @@
 //! What must hold in every state, and that from every state there is a way back.
 
 use crate::{
-    device::{Freshness, Rule, Setting},
+    device::Freshness,
     facts::{Author, CHANNELS, FUTURE, Id, Kind, LIFE, NONE, PLAIN, Role, Serial, Trust},
+    rules::{Rule, Setting},
     world::{Bounds, Ceremony, UNKNOWN, World},
 };
 
@@ -127,7 +128,8 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
     // Who has the beat key may set time ahead by as much as a beat may be.
     let ahead = if bounds.is_stolen(Role::Beat) { FUTURE } else { 0 };
     let passed = barrier == 0 || applied != NONE && s.book.get(applied).serial >= barrier;
-    if !matches || critical || !passed || s.clock == Some(0) && not_before > world.now + ahead || s.book.trust(device.trust).closed[channel] {
+    if !matches || critical || !passed || s.clock == Some(0) && not_before > world.now + ahead || s.book.trust(device.trust).closed[channel]
+    {
         return Err(Broken::Unfit);
     }
     if applied != NONE && world.is_logged(s, applied) && s.book.get(applied).serial > release.serial {

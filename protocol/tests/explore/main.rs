@@ -19,13 +19,16 @@
 mod device;
 mod facts;
 mod invariants;
+mod learn;
+mod moves;
 mod mutants;
+mod rules;
 mod search;
 mod stories;
 mod world;
 
-use device::Setting;
 use facts::{Kind, PLAIN, Role};
+use rules::Setting;
 use search::{explore, tell};
 use world::{Bounds, Ceremony};
 
@@ -50,7 +53,7 @@ const TERMS: &[Kind] = &[
 ];
 
 /// In small bounds at most so many states of each set of keys: what lies nearest to the beginning.
-const SMALL_STATES: usize = 20_000;
+const SMALL_STATES: usize = 60_000;
 
 /// Explores within the small bounds, or, if asked to, within the wide ones, for each set of keys.
 fn each_set(name: &str, setting: fn() -> Setting, small: &Bounds, wide: &Bounds) {

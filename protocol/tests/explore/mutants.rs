@@ -1,9 +1,9 @@
 //! Each rule, switched off, breaks an invariant: the model can fail.
 
 use crate::{
-    device::{Rule, Setting},
     facts::{Kind, PLAIN, Role},
     invariants::Broken,
+    rules::{Rule, Setting},
     search::{explore, tell},
     world::{Bounds, Ceremony},
 };
@@ -65,7 +65,10 @@ fn all() -> Vec<Mutant> {
         m(Rule::BeatDecides, Broken::Wedged, Bounds { publishers: 2, ..plain(&[]) }),
         m(Rule::BeatDecidesUnlinked, Broken::Stopped, plain(RELEASE)),
         m(Rule::LifeFromTime, Broken::Current, Bounds { time: 4, withdrawals: false, ..plain(&[]) }),
-        Mutant { setting: clockless, ..m(Rule::SinceStart, Broken::Current, Bounds { time: 4, serials: [2, 0], reboots: true, withdrawals: false, ..plain(&[]) }) },
+        Mutant {
+            setting: clockless,
+            ..m(Rule::SinceStart, Broken::Current, Bounds { time: 4, serials: [2, 0], reboots: true, withdrawals: false, ..plain(&[]) })
+        },
         Mutant { setting: clockless, ..m(Rule::TimeRunsOn, Broken::Current, Bounds { time: 5, serials: [2, 0], ..plain(&[]) }) },
         m(Rule::CurrentOnly, Broken::Steered, plain(&[])),
         m(Rule::Covered, Broken::NotOnLog, plain(RELEASE)),
@@ -79,8 +82,6 @@ fn all() -> Vec<Mutant> {
         m(Rule::NamesStoredOnly, Broken::NotOnLog, plain(RELEASE)),
         m(Rule::FiledAway, Broken::Wedged, removed(RELEASE)),
         m(Rule::CeremonyVerifies, Broken::Unsigned, narrow(Bounds { ceremonies: &[Ceremony::RemoveByBeat], heals: false, ..plain(BEAT) })),
-        m(Rule::WithdrawalsSurvive, Broken::Untold, Bounds { time: 0, signs: 1, ..removed(RELEASE) }),
-        m(Rule::FiledIsLost, Broken::Untold, Bounds { time: 0, signs: 1, ..removed(RELEASE) }),
         m(Rule::Closed, Broken::Unfit, Bounds { serials: [0, 1], ceremonies: &[Ceremony::Close], ..plain(&[]) }),
     ]
 }

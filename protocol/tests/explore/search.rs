@@ -7,10 +7,11 @@ use std::{
 };
 
 use crate::{
-    device::Setting,
     facts::Id,
     invariants::{Broken, check, heals},
-    world::{Bounds, Move, World},
+    moves::Move,
+    rules::Setting,
+    world::{Bounds, World},
 };
 
 /// 128 bits for a state: with 100 million states two of them are taken for one with a chance of 1 in 10^22.

@@ -2,11 +2,15 @@
 //! real client, with a hostile relay between them where the attacker is on the way.
 #![allow(clippy::unwrap_used)]
 
+mod branches;
+mod broker;
 mod clocks;
 mod command;
 mod found;
 mod keys;
 mod log;
 mod next;
+mod outbox;
+mod rotation;
 mod stage;
 mod time;

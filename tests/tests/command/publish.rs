@@ -222,3 +222,94 @@ async fn one_program_of_a_machine_publishes_to_a_channel_at_a_time() {
     drop(lock);
     assert!(tokio::task::block_in_place(|| child.wait().unwrap()).success());
 }
+
+/// Of a broker's head, nothing is made that follows what is not proven.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_119_a_publisher_extends_only_a_proven_head() {
+    let mut desk = Desk::new(NO_BEATS).await;
+    let first = desk.releases(&os(), 1).await;
+    let evil = desk.realm.release(&os(), Some(first[0].head()), "evil", &["stop"]);
+    let broker = substitute(desk.fixture.address, "test.os.stable", &[first[0].clone(), evil]).await;
+    let said = desk.run_at(&[broker], &["release", "test.os.stable", "--key", "ann.key", "--publish", "--version", "2"]);
+    said.bad(REFUSED, "a release in test.os.stable needs 1 signatures of ann by trust 1, found 0 that hold");
+    assert_eq!(desk.run(&["outbox"]).text, "", "nothing was signed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_outbox_and_one_of_another_machine_stop_a_publisher_and_are_left() {
+    let mut desk = Desk::new(NO_BEATS).await;
+    let all = desk.releases(&os(), 1).await;
+    let directory = desk.path("state/tidings/outbox/test");
+    let waits = desk.realm.release(&os(), Some(all[0].head()), "2", &["ann"]);
+    let outbox = tidings_client::Outbox::open(&directory, &"test".parse().unwrap()).unwrap();
+    let path = directory.join("test.os.stable.statement");
+    let mut refused = |octets: &[u8], says: &str| {
+        std::fs::write(&path, octets).unwrap();
+        desk.release(&["--version", "3"]).bad(8, says);
+        assert_eq!(std::fs::read(&path).unwrap(), octets);
+        assert_eq!(desk.run(&["log", "test.os.stable"]).text.lines().count(), 1, "nothing was published");
+    };
+    outbox.put(&waits).unwrap();
+    let octets = std::fs::read(&path).unwrap();
+    refused(&octets[..octets.len() - 1], "of the outbox is damaged");
+    let elsewhere = outbox.clone().on_machine("another");
+    std::fs::remove_file(&path).unwrap();
+    elsewhere.put(&waits).unwrap();
+    let octets = std::fs::read(&path).unwrap();
+    refused(&octets, "of the outbox was made on another machine");
+}
+
+/// An anchor that the log of a broker does not reach yet, and one whose log begins there.
+#[tokio::test(flavor = "multi_thread")]
+async fn s10_an_anchor_of_a_serial_that_the_log_does_not_have() {
+    let mut desk = Desk::new(NO_BEATS).await;
+    let next = desk.realm.trust(NO_BEATS, &[], &["root"]);
+    let ahead = format!("test {}", next.head());
+    desk.run(&["--anchor", &ahead, "log", "test.os.stable"]).bad(2, "");
+    let log = ["log", "test.os.stable", "--anchor", &ahead];
+    desk.run(&log).bad(
+        NO_BROKER,
+        "the anchor names trust 2, and the broker has test.trust up to 1 only: it is behind, or the anchor is of another log",
+    );
+    // An origin that is provisioned with it takes the log from there on.
+    let mut fixture = tidings_tests::Fixture::new().unwrap();
+    fixture.anchor = ahead.parse().unwrap();
+    fixture.configure("").unwrap();
+    let _daemon = fixture.start().unwrap();
+    std::fs::write(desk.path("whole"), [desk.realm.log[0].octets(), next.octets()].concat()).unwrap();
+    let said = desk.run_at(&[fixture.address], &["publish", "whole", "--anchor", &ahead]);
+    said.good("1 statement(s) below the anchor are not published; `tidings import` brings them");
+    assert!(said.text.contains("published <2."), "{}", said.text);
+    desk.publish(&[next]).await;
+    desk.run(&log).good("there is nothing in test.os.stable from 1 on");
+}
+
+/// [S4] A new head is named early, and not again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_101_a_beat_comes_early_for_a_new_head_within_bounds() {
+    let mut desk = Desk::new(ROLES).await;
+    let first = desk.releases(&os(), 1).await;
+    let mut command = desk.command(&[desk.fixture.address], &["beat", "--key", "beat.key", "--every", "20", "--life", "60"]);
+    let mut child = command.spawn().unwrap();
+    let began = Instant::now();
+    let beats = async |desk: &mut Desk, count: usize| {
+        loop {
+            let (log, _) = desk.publisher.log(&"test.beat".parse().unwrap(), tidings_client::Serial::FIRST).await.unwrap();
+            if log.len() >= count {
+                return log;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{} beats have come", log.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    beats(&mut desk, 1).await;
+    let second = desk.realm.release(&os(), Some(first[0].head()), "2", &["ann"]);
+    desk.publish(std::slice::from_ref(&second)).await;
+    let log = beats(&mut desk, 2).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let tidings_client::Body::Beat(beat) = log[1].body() else { panic!("no beat") };
+    assert_eq!(beat.head(&os()), Some(second.head()));
+    let between = log[1].time().seconds() - log[0].time().seconds();
+    assert!((1..20).contains(&between), "{between} s after the first");
+}

@@ -9,7 +9,7 @@ use std::{
 use anyhow::ensure;
 use clap::Args;
 use tidings_client::{
-    Body, Channel, Head, Lookout, Publisher, Serial, Survey,
+    Body, Channel, Head, Lookout, Outbox, Publisher, Serial, Source, Survey,
     keys::{PublicKey, SigningKey},
 };
 use tidings_protocol::{
@@ -66,8 +66,9 @@ impl Beat {
         let every = || Exit::Usage.because(format!("--every: expected less than --life, found {}", self.every));
         ensure!(self.every >= 1 && (self.once || self.every < self.life), every());
         let source = self.from.source()?;
+        let (outbox, _temporary) = self.outbox.open_or_temporary(&source.anchor().namespace)?;
         let lookout = Lookout::new(&source);
-        let mut signer = Signer { lookout, key: key::private(&self.key)?, named: BTreeMap::new(), options: &self };
+        let mut signer = Signer { lookout, key: key::private(&self.key)?, named: BTreeMap::new(), options: &self, source, outbox };
         if self.once {
             return signer.round(true).await.map(drop);
         }
@@ -90,7 +91,7 @@ impl Beat {
                     tracing::info!(count, "beats published");
                 }
                 // The next round may go better; until then devices see that no beat comes.
-                Err(error) => output::note(&format!("no beat was published: {error:#}")),
+                Err(error) => output::note(&format!("no beat was published: {}", tidings_client::explain(error.as_ref()))),
             }
         }
     }
@@ -98,6 +99,8 @@ impl Beat {
 
 struct Signer<'a> {
     options: &'a Beat,
+    source: Source,
+    outbox: Outbox,
     lookout: Lookout,
     key: SigningKey,
     /// What was named of each channel: another statement at such a serial is never named.
@@ -108,7 +111,7 @@ impl Signer<'_> {
     /// Signs a beat for each role of the key, if it is due or some head is new; how many.
     async fn round(&mut self, due: bool) -> anyhow::Result<usize> {
         let survey = self.lookout.look(&[]).await;
-        let mut desk = Desk::open(&self.options.from, &self.options.outbox).await?;
+        let mut desk = Desk::with(self.source.clone(), self.outbox.clone()).await?;
         let trust = desk.trust()?.clone();
         let ahead = survey.trust().filter(|other| other.serial() > trust.serial());
         let restored =

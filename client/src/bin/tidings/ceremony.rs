@@ -171,6 +171,14 @@ pub(super) fn print_thresholds(thresholds: Vec<Threshold>) {
     }
 }
 
+/// A statement, and whether enough have signed it.
+pub(super) fn as_json(statement: &Statement, thresholds: Vec<Threshold>) -> serde_json::Value {
+    let mut value = output::json(statement, None);
+    value["enough"] = thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed).into();
+    value["missing"] = thresholds.into_iter().filter(|t| t.have.len() < t.needed).flat_map(|t| t.missing).collect();
+    value
+}
+
 /// Of a trust log in a file, those statements that the broker does not have.
 pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Result<Vec<Statement>> {
     let Some(known) = publisher.trust() else { return Ok(log) };

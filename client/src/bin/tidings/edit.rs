@@ -283,7 +283,7 @@ fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
         match parse(trust, &text) {
             Ok(rules) => return Ok(rules),
             Err(error) => {
-                output::note(&format!("{error:#}"));
+                output::note(&tidings_client::explain(error.as_ref()));
                 ceremony::ask("Edit it again?", "nothing was written")?;
             }
         }

@@ -49,7 +49,12 @@ impl Exit {
 
     /// An error that ends the command in this way.
     pub(super) fn because(self, text: impl Into<String>) -> anyhow::Error {
-        Because { exit: self, text: text.into() }.into()
+        Because { exit: self, text: text.into(), told: false }.into()
+    }
+
+    /// The same where the answer, as JSON, has told it already.
+    pub(super) fn as_told(self, text: impl Into<String>) -> anyhow::Error {
+        Because { exit: self, text: text.into(), told: true }.into()
     }
 }
 
@@ -58,6 +63,7 @@ impl Exit {
 struct Because {
     exit: Exit,
     text: String,
+    told: bool,
 }
 
 impl fmt::Display for Because {
@@ -94,6 +100,11 @@ pub(super) fn code(error: &anyhow::Error) -> (u8, &'static str) {
         }
     }
     (Exit::Failed as u8, Exit::Failed.word())
+}
+
+/// Whether the answer has told it already.
+pub(super) fn is_told(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Because { told: true, .. }))
 }
 
 /// The requirement of the specification that something is refused by.
@@ -148,7 +159,6 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 fn of_client(error: &Error) -> Exit {
     match error {
         Error::Address(_) | Error::Name(_) | Error::Namespace { .. } | Error::Own(_) | Error::ClearText(_) => Exit::Usage,
-        Error::Unreachable { source, .. } if matches!(**source, Error::ClearText(_)) => Exit::Usage,
         Error::State(error) => of_state(error),
         Error::NotNow { reason, .. } => of_reason(reason),
         Error::Fork(_) => Exit::NotCurrent,

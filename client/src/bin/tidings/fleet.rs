@@ -24,7 +24,7 @@ pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool) -> a
         }
         let bad = show(&survey, channels);
         if !watch {
-            let some = || Exit::NotCurrent.because(format!("{bad} of {} broker(s) are behind, forked, or cannot be asked", survey.0.len()));
+            let some = || Exit::NotCurrent.as_told(format!("{bad} of {} broker(s) are behind, forked, or cannot be asked", survey.0.len()));
             ensure!(bad == 0, some());
             return Ok(());
         }

@@ -84,7 +84,7 @@ pub(super) fn fail(error: &anyhow::Error) -> u8 {
     let (code, word) = exit::code(error);
     let text = tidings_client::explain(error.as_ref());
     note(&text);
-    if is_json() {
+    if is_json() && !exit::is_told(error) {
         let requirement = exit::requirement(error).map(|requirement| requirement.number());
         object(&json!({"error": text, "exit": word, "code": code, "requirement": requirement}));
     }

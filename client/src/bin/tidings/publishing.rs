@@ -4,8 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use tempfile::TempDir;
 use tidings_client::{
-    Channel, Head, Outbox, OutboxLock, PublishError, Publisher, Serial, Settled, SignedPlaces, Statement, Timestamp, now,
+    Channel, Head, Outbox, OutboxLock, PublishError, Publisher, Serial, Settled, SignedPlaces, Source, Statement, Timestamp, now,
 };
 use tidings_protocol::{Namespace, statement::Kind, trust::Trust as Rules};
 
@@ -51,6 +52,22 @@ impl OutboxArgs {
 
     pub(super) fn open(&self, namespace: &Namespace) -> anyhow::Result<Outbox> {
         Ok(Outbox::open(self.directory(&format!("outbox/{namespace}"))?, namespace)?)
+    }
+
+    /// For a program that may have no place of its own: beats have no forks, and one that is lost is followed by the next.
+    pub(super) fn open_or_temporary(&self, namespace: &Namespace) -> anyhow::Result<(Outbox, Option<TempDir>)> {
+        match self.open(namespace) {
+            Ok(outbox) => Ok((outbox, None)),
+            Err(error) if self.outbox.is_some() => Err(error),
+            Err(error) => {
+                output::note(&format!(
+                    "{}; beats wait in a temporary place instead; TIDINGS_OUTBOX names one that lasts",
+                    tidings_client::explain(error.as_ref())
+                ));
+                let directory = tempfile::tempdir().context("cannot make a directory for beats that wait")?;
+                Ok((Outbox::open(directory.path(), namespace)?, Some(directory)))
+            }
+        }
     }
 
     fn signed(&self) -> anyhow::Result<SignedPlaces> {
@@ -172,6 +189,10 @@ impl Desk {
     pub(super) async fn open(from: &From, outbox: &OutboxArgs) -> anyhow::Result<Self> {
         let source = from.source()?;
         let outbox = outbox.open(&source.anchor().namespace)?;
+        Self::with(source, outbox).await
+    }
+
+    pub(super) async fn with(source: Source, outbox: Outbox) -> anyhow::Result<Self> {
         Ok(Self { publisher: Publisher::connect(source).await?, outbox })
     }
 

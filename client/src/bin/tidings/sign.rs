@@ -45,11 +45,14 @@ impl Sign {
         }
         let several = || Exit::Usage.because(format!("{} has several statements; one at a time is signed", self.file.display()));
         let [statement] = &statements[..] else { return Err(several()) };
-        String::from_utf8_lossy(statement.signed_part()).lines().for_each(output::line);
+        if !output::is_json() {
+            String::from_utf8_lossy(statement.signed_part()).lines().for_each(output::line);
+        }
         ceremony::confirm("Sign this?")?;
         let signed = self.outbox.sign(statement.clone(), &key::privates(&self.keys)?, self.another)?;
         files::replace(&self.file, signed.octets())?;
-        output::line(&format!("{} has {} signature(s)", signed.id(), signed.signatures().len()));
+        let count = signed.signatures().len();
+        output::answer(|| output::json(&signed, None), || format!("{} has {count} signature(s)", signed.id()));
         Ok(())
     }
 
@@ -72,14 +75,21 @@ impl Sign {
         if !self.from.brokers.is_empty() && anchor.is_some() {
             trust::check_serial(&self.from.source()?, statement).await?;
         }
-        ceremony::print(before, statement)?;
+        if !output::is_json() {
+            ceremony::print(before, statement)?;
+        }
         ceremony::confirm("Sign this?")?;
         let keys = key::privates(&self.keys)?;
         note_strangers(before, statement, &keys)?;
         let signed = self.outbox.sign(statement.clone(), &keys, self.another)?;
         let below = log.iter().filter(|statement| statement.serial() < signed.serial());
         files::replace(&self.file, &files::bundle(below.chain([&signed]).chain(&evidence)))?;
-        ceremony::thresholds(before, &signed).map(ceremony::print_thresholds)
+        let thresholds = ceremony::thresholds(before, &signed)?;
+        match output::is_json() {
+            true => output::object(&ceremony::as_json(&signed, thresholds)),
+            false => ceremony::print_thresholds(thresholds),
+        }
+        Ok(())
     }
 }
 
@@ -125,7 +135,13 @@ impl Publish {
         files::once(&statements).context("nothing was published")?;
         let mut desk = Desk::open(&self.from, &self.outbox).await?;
         let (log, others): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
-        let log = if log.len() > 1 { ceremony::missing(&desk.publisher, log)? } else { log };
+        let mut log = if log.len() > 1 { ceremony::missing(&desk.publisher, log)? } else { log };
+        let anchored = self.from.must_anchor()?.head.serial;
+        let below = log.iter().filter(|statement| statement.serial() < anchored).count();
+        if below > 0 && log.len() > below {
+            output::note(&format!("{below} statement(s) below the anchor are not published; `tidings import` brings them"));
+            log.drain(..below);
+        }
         if log.is_empty() && others.is_empty() {
             output::note("the broker has all of it already");
         }

@@ -60,9 +60,9 @@ impl Status {
             false => print(&device, &states),
         }
         let bad = states.iter().filter(|(_, freshness)| !freshness.is_current()).count();
-        ensure!(bad == 0, Exit::NotCurrent.because(format!("{bad} of {} not CURRENT", states.len())));
+        ensure!(bad == 0, Exit::NotCurrent.as_told(format!("{bad} of {} not CURRENT", states.len())));
         let withdrawn = states.iter().filter(|(channel, _)| recalled(device.state(), channel).is_some()).count();
-        ensure!(withdrawn == 0, Exit::Withdrawn.because(format!("what is applied in {withdrawn} channel(s) was withdrawn")));
+        ensure!(withdrawn == 0, Exit::Withdrawn.as_told(format!("what is applied in {withdrawn} channel(s) was withdrawn")));
         Ok(())
     }
 }

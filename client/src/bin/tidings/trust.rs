@@ -240,12 +240,11 @@ fn show(mut statements: Vec<Statement>, from: &From) -> anyhow::Result<()> {
     let anchor = in_force.map(|head| Ok::<_, anyhow::Error>(Anchor { namespace: namespace(&statement)?, head })).transpose()?;
     let rules = rules(&statement)?;
     if output::is_json() {
-        let mut value = output::json(&statement, None);
+        let mut value = ceremony::as_json(&statement, thresholds);
         value["anchor"] = json!(anchor.map(|a| a.to_string()));
         let signed = rules.keys.iter().filter(|key| statement.is_truly_signed_by(&key.key));
         value["signed_by"] = signed.map(|key| key.name.clone()).collect();
         value["enough"] = json!(enough);
-        value["missing"] = thresholds.iter().filter(|t| t.have.len() < t.needed).flat_map(|t| t.missing.clone()).collect();
         value["changes"] = json!(before.map(|before| difference(before.rules(), rules)));
         output::object(&value);
         return Ok(());

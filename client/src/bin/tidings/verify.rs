@@ -89,9 +89,9 @@ impl Verify {
                 self.report_fork(file, &history, ours, theirs);
             }
         }
-        let contradict = || Exit::Refused.because(format!("{forks} fork(s) proven: statements that contradict each other are signed"));
+        let contradict = || Exit::Refused.as_told(format!("{forks} fork(s) proven: statements that contradict each other are signed"));
         ensure!(forks == 0, contradict());
-        ensure!(bad == 0, Exit::Refused.because(format!("{bad} of {count} did not verify")));
+        ensure!(bad == 0, Exit::Refused.as_told(format!("{bad} of {count} did not verify")));
         Ok(())
     }
 

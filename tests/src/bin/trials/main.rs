@@ -9,6 +9,7 @@ mod fanout;
 mod growth;
 mod inn;
 mod mirrors;
+mod namespace;
 mod peers;
 mod publish;
 mod sleeper;
@@ -30,6 +31,8 @@ enum Trial {
     Inn(inn::Arguments),
     /// What mirrors cost
     Mirrors(mirrors::Arguments),
+    /// Ten thousand channels in one namespace
+    Namespace(namespace::Arguments),
     /// Tidings beside other servers
     Peers(peers::Arguments),
     /// Durable, verified POSTs
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Trial::Growth(arguments) => growth::run(arguments),
         Trial::Inn(arguments) => inn::run(arguments),
         Trial::Mirrors(arguments) => mirrors::run(arguments),
+        Trial::Namespace(arguments) => namespace::run(arguments),
         Trial::Peers(arguments) => peers::run(arguments),
         Trial::Publish(options) => publish::run(options),
         Trial::Sleeper(arguments) => sleeper::run(arguments),

@@ -1,0 +1,71 @@
+# What the handlers of two slots share. `slots.conf` says which slots there are, `loader.conf` which loader.
+no() { echo "$1"; exit 2; }
+failed() { echo "$1"; exit 1; }
+later() { echo "$1"; exit 75; }
+
+[ -r "$T_ETC/slots.conf" ] || no "no $T_ETC/slots.conf: this machine has no two slots"
+. "$T_ETC/slots.conf"
+. "$T_ETC/loader.conf"
+loader() { "$T_LIB/loader.d/$LOADER" "$@"; }
+
+# running: what this life of the machine was booted from; primary: the default; next: what is booted once, or -
+look() {
+    read -r running primary next <<EOF
+$(loader get)
+EOF
+    case $running in
+    A) other=B here=$SLOT_A there=$SLOT_B ;;
+    B) other=A here=$SLOT_B there=$SLOT_A ;;
+    *) failed "the loader $LOADER does not say which slot runs" ;;
+    esac
+    noted=
+    [ ! -e slot ] || read -r noted < slot
+}
+
+size=${T_X_RESULT_SIZE:-$T_SIZE}
+result=${T_RESULT:-$T_DIGEST}
+# is FILE OCTETS DIGEST
+is() { [ "$(head -c "$2" "$1" | sha256sum)" = "$3  -" ]; }
+
+state() {
+    if [ -z "$noted" ]; then
+        if [ -e new ] || [ -e base ] || [ -e writing ]; then echo partial; else echo none; fi
+    elif [ "$noted" = "$running" ]; then
+        if [ "$primary" = "$running" ]; then echo kept; else echo running; fi
+    elif ! is "$there" "$size" "$result"; then echo partial
+    elif [ "$next" = "$noted" ]; then echo armed
+    else echo staged
+    fi
+}
+
+# write FILE: the image into the slot that does not run. What boots by default is what runs, or nothing is written.
+write() {
+    [ "$primary" = "$running" ] || later "slot $running is on trial: slot $other is the way back"
+    [ "$next" = - ] || loader next -
+    : > writing
+    dd if="$1" of="$there" bs=1M conv=notrunc,fsync 2> /dev/null || failed "cannot write slot $other, $there"
+    is "$there" "$size" "$result" || no "what came out is not sha256:$result"
+    echo "$other" > slot.new
+    sync slot.new
+    mv slot.new slot
+    sync .
+    rm -f writing new base
+}
+
+arm() {
+    [ "$noted" = "$other" ] || failed "nothing is staged"
+    is "$there" "$size" "$result" || failed "slot $other has changed"
+    loader next "$other"
+}
+
+keep() {
+    [ "$noted" = "$running" ] || failed "slot $running runs, not what was staged"
+    loader primary "$running"
+}
+
+drop() {
+    [ "$next" = - ] || loader next -
+    [ "$noted" = "$running" ] || rm -f slot
+    rm -f writing new base
+    sync .
+}

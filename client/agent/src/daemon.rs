@@ -1,0 +1,312 @@
+//! The daemon: watches, does what a round wants, tells how things stand.
+
+use std::{collections::BTreeMap, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use tidings_client::{
+    Body, Channel, Clear, Clock, Device, Error, NotNow, Release, Serial, Slots, Source, Statement, Timestamp, Tls, Verified,
+};
+use tokio::time::timeout;
+
+use crate::{
+    apply::boot,
+    config::Config,
+    fetch::Fetcher,
+    here::Here,
+    journal::Journal,
+    round::{Intent, Task},
+    status::{ChannelStatus, Overall, Status},
+    world::{End, go_on},
+};
+
+/// Where nothing is under way the agent is told; it looks up all the same.
+const IDLE: Duration = Duration::from_secs(3_600);
+/// When something is looked at again that may have changed.
+const AGAIN: Duration = Duration::from_secs(60);
+/// The longest pause after failures.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// All that the agent has.
+pub struct Agent {
+    pub(crate) config: Config,
+    pub(crate) file: PathBuf,
+    pub(crate) device: Device,
+    pub(crate) clock: Clock,
+    pub(crate) journal: Journal,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) slots: Slots,
+    pub(crate) boot: String,
+    /// What was handed over to the applier last: trust, beat and head.
+    pub(crate) handed: BTreeMap<Channel, String>,
+    /// Since when the machine is being judged, by the monotonic clock.
+    pub(crate) judged: BTreeMap<Channel, u64>,
+    /// How often in a row a channel has had to wait without anything that came of it.
+    waits: BTreeMap<Channel, u32>,
+    status: Status,
+}
+
+impl Agent {
+    /// One for this machine.
+    ///
+    /// # Errors
+    /// What of its configuration or its files cannot be used.
+    pub fn new(config: Config, file: PathBuf, clock: Clock) -> anyhow::Result<Self> {
+        let own = &config.paths.agent;
+        for directory in [own.clone(), own.join("hand"), config.paths.run.clone()] {
+            std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let tls = config.roots.as_ref().map_or_else(Tls::system, Tls::from_file)?;
+        let source = Source::new(config.brokers.iter().map(String::as_str), &config.anchor.to_string())?.with_tls(tls);
+        let state = tidings_client::State::open(own.join("state"), &config.anchor)?.with_clock(clock.clone());
+        let device = Device::with_state(source.clone(), config.channels.iter().map(Channel::as_str), state)?
+            .with_profile(config.profile()?)
+            .with_quorum(config.quorum.into());
+        Ok(Self {
+            journal: Journal::open(own.join("journal"), Arc::new(|_| {}))?,
+            fetcher: Fetcher::new(&config.fetch, &own.join("payload"))?,
+            boot: boot(&config)?,
+            slots: Slots::new(source),
+            device,
+            clock,
+            file,
+            handed: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            status: Status::default(),
+            config,
+        })
+    }
+
+    /// For ever.
+    ///
+    /// # Errors
+    /// If what is decided cannot be written down.
+    pub async fn run(&mut self) -> anyhow::Result<()> {
+        loop {
+            let wait = self.look().await?;
+            self.wait(wait).await;
+        }
+    }
+
+    /// Until the agent is told something, or for so long.
+    async fn wait(&mut self, wait: Duration) {
+        let mut told = pin!(self.device.watch());
+        match timeout(wait, told.next()).await {
+            Ok(Some(Ok(statement))) => {
+                tracing::info!(channel = %statement.channel(), serial = %statement.serial(), "told of a {}", statement.kind())
+            }
+            Ok(Some(Err(error))) => tracing::warn!("{}", tidings_client::explain(&error)),
+            Ok(None) | Err(_) => {}
+        }
+    }
+
+    /// Does all that can be done now in all channels; when to look again.
+    ///
+    /// # Errors
+    /// If what is decided cannot be written down.
+    pub async fn look(&mut self) -> anyhow::Result<Duration> {
+        let mut soonest = IDLE;
+        let mut rows = Vec::new();
+        for channel in self.config.channels.clone() {
+            let (why, wait) = self.look_at(&channel).await?;
+            soonest = soonest.min(wait);
+            rows.push(self.row(&channel, why));
+        }
+        self.tell(rows);
+        Ok(soonest)
+    }
+
+    /// Why it waits, if it does, and for how long.
+    async fn look_at(&mut self, channel: &Channel) -> anyhow::Result<(String, Duration)> {
+        // What is new counts as delivered: what is to be done about it is asked for now.
+        if let Err(error) = self.device.poll().await {
+            tracing::debug!("{}", tidings_client::explain(&error));
+        }
+        let (wanted, trouble) = match self.device.target(channel).await {
+            Ok(Clear::Apply(statement)) => (Wanted::Release(Box::new(statement)), None),
+            Ok(Clear::Nothing { next: Some((serial, due)), .. }) => self.ahead(channel, serial, due).await,
+            Ok(Clear::Nothing { next: None, .. }) if !self.is_confirmed(channel) => {
+                (Wanted::Nothing, Some("no beat speaks for the newest statement yet".into()))
+            }
+            Ok(Clear::Nothing { next: None, .. }) => (Wanted::Nothing, None),
+            Err(error) => refused(&error),
+        };
+        let Some(mut task) = self.task(channel, wanted)? else {
+            let Some(why) = trouble else {
+                self.waits.remove(channel);
+                return Ok((String::new(), IDLE));
+            };
+            // A beat often comes a moment after what it speaks for.
+            let waits = self.waits.entry(channel.clone()).or_default();
+            *waits = (*waits + 1).min(12);
+            return Ok((why, Duration::from_secs(1 << (*waits - 1)).min(LONGEST / 6)));
+        };
+        let mut here = Here { agent: self, channel: channel.clone(), wait: None };
+        let end = go_on(&mut here, &mut task).await?;
+        let wait = here.wait;
+        self.after(channel, &task, end, wait).await
+    }
+
+    /// Whether a beat names the head: what is above counts for nothing yet.
+    fn is_confirmed(&self, channel: &Channel) -> bool {
+        let view = self.device.state().view();
+        let Some(head) = view.head(channel) else { return true };
+        let names = |beat: &Statement| matches!(beat.body(), Body::Beat(beat) if beat.heads.iter().any(|(of, named)| of == channel && *named == head));
+        !view.promises_beats(channel) || view.beats().any(|beat| names(&beat.statement))
+    }
+
+    /// A release that is known and not due yet is fetched and staged ahead.
+    async fn ahead(&mut self, channel: &Channel, serial: Serial, due: Timestamp) -> (Wanted, Option<String>) {
+        let found = match self.device.history(channel, serial).await {
+            Ok(all) => all.into_iter().find(|statement| statement.serial() == serial),
+            Err(error) => return (Wanted::Unknown, Some(tidings_client::explain(&error))),
+        };
+        let Some(statement) = found else { return (Wanted::Nothing, None) };
+        match self.device.may_finish(&statement).await {
+            Ok(()) => (Wanted::Release(Box::new(statement)), Some(format!("{serial} is due at {due}"))),
+            Err(error) => refused(&error),
+        }
+    }
+
+    /// What is to be worked on, written down.
+    fn task(&mut self, channel: &Channel, wanted: Wanted) -> anyhow::Result<Option<Task>> {
+        let known = self.journal.records.task.get(channel.as_str()).cloned();
+        let of = known.as_ref().and_then(|task| Statement::parse(task.statement.as_bytes()).ok());
+        let leave = match (&known, &of, &wanted) {
+            (Some(task), Some(of), _) if task.is_before_going() => match &wanted {
+                Wanted::Release(statement) if statement.head() != of.head() => Some(format!("{} is to be run instead", statement.serial())),
+                Wanted::Withdrawn(serial) if *serial == of.serial() => Some("it was withdrawn".into()),
+                Wanted::Nothing => Some("it is not the release to run any more".into()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let task = match (known, leave, wanted) {
+            (Some(mut task), Some(why), _) => {
+                task.turn(Intent::Leave, why);
+                task
+            }
+            (Some(task), None, _) if !task.intent.is_end() || task.slot.is_some() && task.intent != Intent::Failed => task,
+            (known, _, Wanted::Release(statement)) => {
+                let same = of.is_some_and(|of| of.head() == statement.head()) && known.is_some_and(|task| task.intent != Intent::Left);
+                if same || self.journal.records.failed.contains(&statement.id().to_string()) {
+                    return Ok(None);
+                }
+                tracing::info!(%channel, serial = %statement.serial(), "begun");
+                Task::new(String::from_utf8_lossy(statement.octets()).into_owned())
+            }
+            _ => return Ok(None),
+        };
+        self.journal.change(|records| drop(records.task.insert(channel.to_string(), task.clone())))?;
+        Ok(Some(task))
+    }
+
+    /// Takes note of an end, and says when to look again.
+    async fn after(&mut self, channel: &Channel, task: &Task, end: End, hint: Option<Duration>) -> anyhow::Result<(String, Duration)> {
+        let statement = Statement::parse(task.statement.as_bytes()).context("the journal has no statement that can be read")?;
+        let why = match end {
+            End::Later(why) => why,
+            End::Gone => {
+                tracing::info!(%channel, serial = %statement.serial(), "the machine goes");
+                self.waits.remove(channel);
+                return Ok(("the machine goes".into(), AGAIN));
+            }
+            End::Rest => {
+                self.waits.remove(channel);
+                self.fetcher.clean(&[])?;
+                let id = statement.id().to_string();
+                if task.intent == Intent::Failed && !self.journal.records.failed.contains(&id) {
+                    self.journal.change(|records| records.failed.push(id))?;
+                }
+                if task.intent == Intent::Kept {
+                    // Until brokers have confirmed it, the one before counts as applied.
+                    if let Err(error) = self.device.note_applied_serial(channel, statement.serial()).await {
+                        return Ok((tidings_client::explain(&error), AGAIN));
+                    }
+                }
+                // What was dropped may have to make room for something newer at once.
+                let wait = if task.intent == Intent::Left { Duration::ZERO } else { IDLE };
+                return Ok((task.why.clone(), wait));
+            }
+        };
+        let waits = self.waits.entry(channel.clone()).or_default();
+        let wait = hint.unwrap_or_else(|| (AGAIN / 2 * 2_u32.saturating_pow(*waits)).min(LONGEST));
+        *waits = if hint.is_some() { 0 } else { (*waits + 1).min(8) };
+        tracing::info!(%channel, serial = %statement.serial(), intent = task.intent.as_str(), "waits {} s: {why}", wait.as_secs());
+        Ok((why, wait))
+    }
+
+    fn row(&self, channel: &Channel, why: String) -> ChannelStatus {
+        let state = self.device.state();
+        let task = self.journal.records.task.get(channel.as_str());
+        let statement = task.and_then(|task| Statement::parse(task.statement.as_bytes()).ok());
+        let release = statement.as_ref().and_then(release_of);
+        let freshness = self.device.freshness(channel);
+        let overall = match task.map(|task| task.intent) {
+            Some(Intent::Failed | Intent::Fail) => Overall::Failed,
+            Some(intent) if !intent.is_end() => Overall::Waiting,
+            _ if !freshness.is_current() && state.view().promises_beats(channel) => Overall::Waiting,
+            _ => Overall::Well,
+        };
+        let payload = task.and_then(|task| release?.payloads.get(task.payload?));
+        ChannelStatus {
+            channel: channel.to_string(),
+            state: overall,
+            freshness: freshness.as_str().to_owned(),
+            head: state.head(channel).map(|head| head.serial.number()),
+            applied: state.view().applied(channel).map(|applied| applied.serial().number()),
+            release: statement.as_ref().map(|statement| statement.serial().number()),
+            version: release.map(|release| release.version.clone()),
+            intent: task.map(|task| task.intent.as_str().to_owned()),
+            format: payload.map(|payload| payload.format.clone()),
+            trials: task.map_or(0, |task| task.trials),
+            why: if why.is_empty() { task.map_or(String::new(), |task| task.why.clone()) } else { why },
+        }
+    }
+
+    fn tell(&mut self, channels: Vec<ChannelStatus>) {
+        let state = channels.iter().map(|channel| channel.state).max().unwrap_or_default();
+        let time = self.device.state().time().to_string();
+        let same = self.status.channels == channels && !self.status.time.is_empty();
+        self.status = Status { time, state, channels };
+        if same {
+            return;
+        }
+        if let Err(error) = self.status.write(&self.config.paths.run, self.config.paths.textfile.as_deref()) {
+            tracing::warn!("the status cannot be written: {error}");
+        }
+    }
+}
+
+/// The release in a statement.
+pub(crate) fn release_of(statement: &Statement) -> Option<&Release> {
+    match statement.body() {
+        Body::Release(release) => Some(release),
+        _ => None,
+    }
+}
+
+/// What follows from an error.
+fn refused(error: &Error) -> (Wanted, Option<String>) {
+    let wanted = match error {
+        Error::NotNow { reason, .. } => match **reason {
+            NotNow::Withdrawn { release, .. } => Wanted::Withdrawn(release),
+            _ => Wanted::Unknown,
+        },
+        _ => Wanted::Unknown,
+    };
+    (wanted, Some(tidings_client::explain(error)))
+}
+
+/// What brokers say is to be run.
+enum Wanted {
+    /// This, at once or later.
+    Release(Box<Verified<Statement>>),
+    /// Not this one any more.
+    Withdrawn(Serial),
+    /// Nothing that is not applied already.
+    Nothing,
+    /// They do not say.
+    Unknown,
+}
