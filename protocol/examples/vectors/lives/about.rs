@@ -35,7 +35,7 @@ const ABOUT: &[(&str, &str)] = &[
     ("targets", "2-27"), ("not-before", "2-27"), ("shown-to-one", "2-25"), ("waves", "2-27 2-30"), ("deadline", "2-27"), ("wave-and-not-before", "2-27"),
     ("barriers", "2-31"), ("barriers-one-after-the-other", "2-31"), ("barrier-passed", "2-31"), ("barrier-withdrawn", "2-33"),
     ("barrier-of-a-withdrawal", "2-31"), ("barrier-not-due", "2-31"), ("barrier-critical", "1-13"),
-    ("applied", "2-32"), ("applied-by-links", "2-32"), ("image", "2-3 2-32"), ("critical", "1-13"), ("critical-elsewhere", "1-13"),
+    ("applied", "2-32"), ("applied-by-links", "2-32"), ("applied-by-a-checkpoint", "2-32"), ("applied-by-a-link", "2-32"), ("image", "2-3 2-32"), ("critical", "1-13"), ("critical-elsewhere", "1-13"),
     ("log-ends", "2-28"), ("begun", "2-26"), ("trust-expires", "2-24"),
 ];
 

@@ -246,7 +246,36 @@ fn applied(start: &Start) {
     life.beat(&beat_at(2).says(&[(LOG, &second), (OS, &riscv)]));
     life.nothing(&[r1, r2, &riscv]);
     life.nothing(&[r2, &riscv]);
-    life.none(LogEnds, &[&riscv]);
+    // The checkpoint proves it, wherever the log at hand ends: nothing below it is run.
+    life.applied(r1);
+    life.run(2, &[r1, r2, &riscv]);
+    life.write();
+
+    let text = String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap() + "Barrier: 2\n";
+    let over = parse(&sign(text, &[CEM]));
+    let mut life = start.life("applied-by-a-checkpoint", "what was applied counts as a checkpoint although the log at hand begins above it");
+    life.read("1,2", &[r1, r2]);
+    life.beat(&start.beat(1, r2));
+    life.run(2, &[r1, r2]);
+    life.applied(r2);
+    life.trust(&second);
+    life.read("3", &[&over]);
+    life.beat(&beat_at(2).says(&[(LOG, &second), (OS, &over)]));
+    life.run(3, &[&over]);
+    life.write();
+
+    // Proven by a link alone.
+    let r3 = release(Some(r2), "Target: arch=riscv64\n", &[ANN]);
+    let third = start.second(&Rules { release: vec![CEM], checkpoints: vec![(OS, r3.head())], ..rules() });
+    let mut life = start.life("applied-by-a-link", "what was applied counts while a link in the log at hand proves it, and no longer");
+    life.read("1,2,3", &[r1, r2, &r3]);
+    life.beat(&start.beat(1, &r3));
+    life.run(2, &[r1, r2, &r3]);
+    life.applied(r2);
+    life.trust(&third);
+    life.beat(&beat_at(2).says(&[(LOG, &third), (OS, &r3)]));
+    life.nothing(&[r1, r2, &r3]);
+    life.none(LogEnds, &[&r3]);
     life.write();
 }
 
