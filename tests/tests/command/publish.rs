@@ -243,7 +243,7 @@ async fn a_damaged_outbox_and_one_of_another_machine_stop_a_publisher_and_are_le
     let waits = desk.realm.release(&os(), Some(all[0].head()), "2", &["ann"]);
     let outbox = tidings_client::Outbox::open(&directory, &"test".parse().unwrap()).unwrap();
     let path = directory.join("test.os.stable.statement");
-    let mut refused = |octets: &[u8], says: &str| {
+    let refused = |octets: &[u8], says: &str| {
         std::fs::write(&path, octets).unwrap();
         desk.release(&["--version", "3"]).bad(8, says);
         assert_eq!(std::fs::read(&path).unwrap(), octets);
