@@ -408,13 +408,13 @@ fn every_limit_has_an_answer() {
     assert!(two.is_closed());
     three.send(format!("GROUP {}\r\n", "a".repeat(limits::COMMAND_OCTETS)).as_bytes());
     three.run("S: 501 a command line has at most 512 octets\nC: POST\nS: 340 …");
-    three.send("x: y\r\n".repeat(limits::DISCARD_OCTETS / 5 + 1).as_bytes());
+    three.send("x: y\r\n".repeat(limits::DISCARD_OCTETS / 6 + 1).as_bytes());
     three.run("S: 501 a block of more than 1048576 octets; good-bye");
     assert!(three.is_closed());
     // Attack 104: a line without an end is not held for long.
     let mut endless = Client::connect(&stage);
     endless.run("S: 200 …\nC: POST\nS: 340 …");
-    endless.send(&vec![b'x'; limits::BLOCK_LINE_OCTETS + 3]);
+    endless.send(&vec![b'x'; limits::BLOCK_LINE_OCTETS + 4]);
     endless.run("S: 501 a line of more than 2048 octets; good-bye");
     assert!(endless.is_closed());
     // A bare LF, CR or NUL ends nothing and starts nothing.

@@ -224,8 +224,8 @@ async fn no_head_is_overlooked() -> anyhow::Result<()> {
     let site = Site::new(&ensemble, realm());
     let admin = tidings_tests::free_address()?;
     let member = site.member("a", "", &format!("[admin]\nlisten = [\"{admin}\"]\n"))?;
-    let id = site.realm.anchor.head;
-    let more: String = (0..NAMESPACES).map(|n| format!("\"n{n} {id}\", ")).collect();
+    let id = site.realm.anchor.head.id;
+    let more: String = (0..NAMESPACES).map(|n| format!("\"n{n} 1 {id}\", ")).collect();
     let text = fs::read_to_string(member.config())?.replace("anchors = [", &format!("anchors = [{more}"));
     fs::write(member.config(), text)?;
     site.init(&member)?;
