@@ -50,6 +50,7 @@ async fn attack_091_a_worthless_signature_by_a_key_that_is_listed_later_is_no_ti
     daemon.kill().unwrap();
     let _daemon = mirror.start().unwrap();
     until_head(&mirror, &realm.log[0].channel().clone(), 2).await;
+    until_head(&mirror, &realm.anchor.namespace.beat(), 2).await;
     assert_eq!(read_all(&mirror, &os()).await.unwrap(), dirty);
     for device in [&mut before, &mut device(&realm, &[on_the_way]), &mut device(&realm, &[mirror.address])] {
         let _ = poll(device).await.unwrap();
