@@ -85,24 +85,35 @@ fn speed() {
 fn retention() {
     let (directory, payload) = (directory(), vec![b'x'; OCTETS]);
     let mut stored = Stored::open(directory.path(), CHANNELS).unwrap();
-    let (mut from, mut took, batch) = (0, vec![], 16);
+    let (mut from, mut took, mut bare_took, batch) = (0, vec![], vec![], 16);
+    let mut bare = fs::File::create(directory.path().join("bare")).unwrap();
+    let all = vec![b'x'; OCTETS * batch];
     let before = written();
     while from < 400_000 {
         let began = Instant::now();
         stored.commit(next(&mut from, batch, &payload), Some(20)).unwrap();
         took.push(began.elapsed().as_secs_f64() * 1e6);
+        let began = Instant::now();
+        bare.write_all(&all).unwrap();
+        bare.sync_data().unwrap();
+        bare_took.push(began.elapsed().as_secs_f64() * 1e6);
     }
-    let octets = (written() - before) as f64 / (from * OCTETS) as f64;
+    let octets = (written() - before) as f64 / (from * OCTETS) as f64 - 1.0;
     let left: u64 = fs::read_dir(directory.path().join("store")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    bare_took.sort_by(f64::total_cmp);
     took.sort_by(f64::total_cmp);
     let at = |permille: usize| took[(took.len() - 1) * permille / 1_000];
+    let bare = |permille: usize| bare_took[(bare_took.len() - 1) * permille / 1_000];
     println!(
-        "With retention (20 of each channel kept, {from} published, {:.0} MiB left on the disk): {octets:.3} octets written for each of payload; a commit of {batch}: median {:.0} µs, p99.9 {:.0} µs ({:.1} times), at most {:.0} µs",
+        "With retention (20 of each channel kept, {from} published, {:.0} MiB left on the disk): {octets:.3} octets written for each of payload; a commit of {batch}: median {:.0} µs, p99.9 {:.0} µs ({:.1} times), at most {:.0} µs; a write and fdatasync of the same octets in turns with it: median {:.0} µs, p99.9 {:.0} µs ({:.1} times)",
         left as f64 / f64::from(1 << 20),
         at(500),
         at(999),
         at(999) / at(500),
-        at(1_000)
+        at(1_000),
+        bare(500),
+        bare(999),
+        bare(999) / bare(500)
     );
 }
 
@@ -149,6 +160,9 @@ fn main() {
         && command == "open"
     {
         return open(&PathBuf::from(directory));
+    }
+    if arguments.iter().any(|argument| argument == "retention") {
+        return retention();
     }
     speed();
     retention();

@@ -18,6 +18,9 @@ use super::{
 /// Octets that a segment has beyond its limit: for what ends it, and for what a start adds.
 pub(super) const SLACK_OCTETS: u32 = 2 * (WITNESS_OCTETS + SEAL_OCTETS);
 
+/// With so many segments it is worth its while to save more of the oldest, which may count for ever and keep what is dead behind it.
+const MANY_SEGMENTS: u64 = 4;
+
 pub(super) struct Log {
     disk: Arc<dyn Disk>,
     limits: Limits,
@@ -195,11 +198,12 @@ impl Log {
     /// Whether it is time for the oldest segment to go: most of it is dead, or most of everything, or the disk is full.
     fn is_due(&self, index: &Index) -> bool {
         let Some(oldest) = index.segments.get(&self.oldest).filter(|_| self.oldest < self.number) else { return false };
-        let sealed = index.segments.range(..self.number).map(|(_, segment)| (segment.used, segment.live));
-        let (used, live) = sealed.fold((0, 0), |(used, live), segment| (used + segment.0, live + segment.1));
+        let sealed = index.segments.range(..self.number).map(|(_, segment)| (1, segment.used, segment.live));
+        let (count, used, live) = sealed.fold((0, 0, 0), |all, one| (all.0 + one.0, all.1 + one.1, all.2 + one.2));
         let dead = used.saturating_sub(live);
         let fits = self.ahead.is_some() || oldest.live < u64::from(self.limits.segment.saturating_sub(self.end));
-        let is_mostly_dead = oldest.live * 4 <= oldest.used || dead * 3 >= used * 2;
+        // What still counts is written once more: it pays to wait until it is little.
+        let is_mostly_dead = oldest.live * 8 <= oldest.used || count >= MANY_SEGMENTS && dead * 3 >= used * 2;
         fits && (is_mostly_dead || self.ahead.is_none() && dead >= oldest.live + u64::from(self.limits.segment))
     }
 
