@@ -108,7 +108,8 @@ fn vectors() -> BTreeMap<String, String> {
             let octets = fs::read(&path).unwrap();
             let text = String::from_utf8_lossy(&octets);
             let name = format!("{kind}/{}", path.file_name().unwrap().to_string_lossy());
-            let mut numbers: Vec<&str> = text.lines().find_map(|line| line.strip_prefix("requirement: ")).unwrap_or_default().split(' ').collect();
+            let mut numbers: Vec<&str> =
+                text.lines().find_map(|line| line.strip_prefix("requirement: ")).unwrap_or_default().split(' ').collect();
             assert!(numbers.iter().all(|number| is_number(number)), "{name} does not say which requirement it is about");
             let outcomes = text.lines().filter_map(|line| line.split_once(" => ")).flat_map(|(_, outcome)| outcome.split(' '));
             numbers.extend(outcomes.filter(|word| kind == "sequences" && is_number(word)));

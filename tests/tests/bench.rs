@@ -1,10 +1,7 @@
 //! `tidings bench`: every measurement against a real broker, small.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    process::Output,
-};
+use std::{fs, process::Output};
 
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;

@@ -53,7 +53,10 @@ fn a_driver_that_says_nothing_or_cannot_is_found_out() {
 fn python() -> String {
     let python = std::env::var("TIDINGS_PYTHON").unwrap_or_else(|_| "python3".into());
     let has = Command::new(&python).args(["-c", "import cryptography"]).status().is_ok_and(|status| status.success());
-    assert!(has, "{python} lacks the package `cryptography`; `cargo xtask spec` makes one that has it, in target/python: set TIDINGS_PYTHON");
+    assert!(
+        has,
+        "{python} lacks the package `cryptography`; `cargo xtask spec` makes one that has it, in target/python: set TIDINGS_PYTHON"
+    );
     python
 }
 
@@ -75,7 +78,11 @@ const RULES: &[(&str, &str, &str)] = &[
     ("1-14 of beats", "if self.beats_of(role) == statement.channel), None)", "if matches(role[1], statement.channel)), None)"),
     ("1-14, below a name", "channel.startswith(pattern[:-1])", "channel.startswith(pattern[:-2])"),
     ("1-15, the threshold", "demand(len(held) >= int(role[2]), \"1-15\", statement)", "demand(held, \"1-15\", statement)"),
-    ("1-15, signatures that hold", "                except InvalidSignature:\n                    pass", "                except InvalidSignature:\n                    held.add(key)"),
+    (
+        "1-15, signatures that hold",
+        "                except InvalidSignature:\n                    pass",
+        "                except InvalidSignature:\n                    held.add(key)",
+    ),
     ("1-15, keys of the role", "if name in role[3:]}", "}"),
     ("1-16", "demand(statement.head == self.anchor, \"1-16\", statement)", "pass"),
     ("1-17", "demand(statement.before == self.trust.head, \"1-17\", statement)", "pass"),

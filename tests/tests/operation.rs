@@ -38,10 +38,7 @@ fn publish_fetch_watch_log_from_the_command_line() {
     let release = ["release", "test.os.stable", "--key", "release.key", "--publish", "--payload", "raw image https://x.example/image"];
     good(&fixture, &[&release[..], &["--version", "1.0", "--new-channel"]].concat());
     good(&fixture, &[&release[..], &["--version", "1.1"]].concat());
-    let published = good(
-        &fixture,
-        &["withdraw", "test.os.stable", "2", "--reason", "bad", "--key", "release.key", "--publish", "--json"],
-    );
+    let published = good(&fixture, &["withdraw", "test.os.stable", "2", "--reason", "bad", "--key", "release.key", "--publish", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&published).unwrap();
     assert_eq!((json["kind"].as_str(), json["serial"].as_u64()), (Some("withdraw"), Some(3)));
 

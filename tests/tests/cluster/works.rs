@@ -8,7 +8,8 @@ async fn what_one_member_takes_all_have_and_the_servers_forget() -> anyhow::Resu
     let site = Site::new(&ensemble, realm());
     let admin = tidings_tests::free_address()?;
     let with_admin = |name| if name == "b" { format!("[admin]\nlisten = [\"{admin}\"]\n") } else { String::new() };
-    let members: Vec<Fixture> = ["a", "b", "c"].map(|name| site.member(name, "", &with_admin(name))).into_iter().collect::<Result<_, _>>()?;
+    let members: Vec<Fixture> =
+        ["a", "b", "c"].map(|name| site.member(name, "", &with_admin(name))).into_iter().collect::<Result<_, _>>()?;
     site.init(&members[0])?;
     let _daemons = members.iter().map(|member| member.start().map(Some)).collect::<Result<Vec<_>, _>>()?;
     site.publish_trust(&members[0]).await?;

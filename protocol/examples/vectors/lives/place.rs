@@ -436,7 +436,10 @@ fn head_without_links(start: &Start) {
 
     let second = start.second(&Rules { checkpoints: vec![(OS, r1.head())], ..rules() });
     let named = |serial, head: &Statement| beat_at(serial).says(&[(LOG, &second), (OS, head)]);
-    let mut life = start.life("checkpoint-below-the-links", "the checkpoint on which the head stands is on the chain, also where no links are kept that lead there");
+    let mut life = start.life(
+        "checkpoint-below-the-links",
+        "the checkpoint on which the head stands is on the chain, also where no links are kept that lead there",
+    );
     life.read("2", &[r2]);
     life.trust(&second);
     life.read("3", &[&start.r3]);

@@ -253,7 +253,8 @@ fn applied(start: &Start) {
 
     let text = String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap() + "Barrier: 2\n";
     let over = parse(&sign(text, &[CEM]));
-    let mut life = start.life("applied-by-a-checkpoint", "what was applied counts as a checkpoint although the log at hand begins above it");
+    let mut life =
+        start.life("applied-by-a-checkpoint", "what was applied counts as a checkpoint although the log at hand begins above it");
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.run(2, &[r1, r2]);

@@ -96,7 +96,8 @@ fn live(driver: &mut Driver, text: &str) -> (String, Outcome) {
 }
 
 pub(crate) fn run(lives: &Path, command: &[String], report: &mut Report) -> anyhow::Result<()> {
-    let entries = fs::read_dir(lives).with_context(|| format!("cannot read the lives in {}; name the directory with --lives", lives.display()))?;
+    let entries =
+        fs::read_dir(lives).with_context(|| format!("cannot read the lives in {}; name the directory with --lives", lives.display()))?;
     let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     paths.sort();
     ensure!(!paths.is_empty(), "there are no lives in {}", lives.display());

@@ -96,7 +96,10 @@ pub(crate) fn beat(serial: u32, under: u32, heads: &[(&str, Head)], signers: &[u
 
 /// The same statement with a line that somebody has appended.
 pub(crate) fn appended(statement: &Statement, by: u8) -> anyhow::Result<Statement> {
-    let other = sign("Tidings: 1 release\nChannel: conformance.x\nSerial: 1\nPrevious: -\nTime: 2026-01-01T00:00:00Z\nTrust: 1\nVersion: 1\n", &[by])?;
+    let other = sign(
+        "Tidings: 1 release\nChannel: conformance.x\nSerial: 1\nPrevious: -\nTime: 2026-01-01T00:00:00Z\nTrust: 1\nVersion: 1\n",
+        &[by],
+    )?;
     let line = std::str::from_utf8(&other.octets()[other.signed_part().len()..])?;
     Ok(Statement::parse(&[statement.octets(), line.as_bytes()].concat())?)
 }

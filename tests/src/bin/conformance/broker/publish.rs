@@ -12,7 +12,9 @@ const FUTURE: u64 = 24 * 60 * 60;
 impl Broker<'_> {
     /// The first trust statement and the first release.
     pub(super) fn begin(&mut self) -> anyhow::Result<()> {
-        self.check("1-26", "a channel that it does not have is 411", |broker| Ok(expect(&broker.wire.ask("GROUP conformance.none")?, &["411"])))?;
+        self.check("1-26", "a channel that it does not have is 411", |broker| {
+            Ok(expect(&broker.wire.ask("GROUP conformance.none")?, &["411"]))
+        })?;
         let early = ns::release(CHANNEL, None, 1, "", &[RELEASE])?;
         self.refuses("1-19", "nothing is taken before there is trust", Ok(early))?;
         let first = ns::first()?;
@@ -55,7 +57,12 @@ impl Broker<'_> {
         })?;
         self.signatures()?;
         self.release("1-13", "a release with an unknown critical field is stored", "Colour: blue\nCritical: Colour\n", &[RELEASE])?;
-        self.release("1-12", "unknown fields may repeat, and text is UTF-8", "Colour: a\nColour: b\u{2028}c\nSummary: .gr\u{f6}\u{df}e\n", &[RELEASE])?;
+        self.release(
+            "1-12",
+            "unknown fields may repeat, and text is UTF-8",
+            "Colour: a\nColour: b\u{2028}c\nSummary: .gr\u{f6}\u{df}e\n",
+            &[RELEASE],
+        )?;
         let withdraw = |by: u8| {
             let text = ns::first_lines("withdraw", CHANNEL, self.head(), ns::now());
             ns::sign(&format!("{text}Trust: 1\nWithdraws: {first}\nReason: for conformance\n"), &[by])

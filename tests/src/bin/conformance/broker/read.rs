@@ -4,17 +4,8 @@ use super::{Broker, CHANNEL, expect, same};
 use crate::{namespace as ns, report::Outcome, wire::Wire};
 
 /// The headers of an article, in their order.
-const HEADERS: [&str; 9] = [
-    "Path",
-    "From",
-    "Newsgroups",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
-];
+const HEADERS: [&str; 9] =
+    ["Path", "From", "Newsgroups", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"];
 
 impl Broker<'_> {
     pub(super) fn reading(&mut self) -> anyhow::Result<()> {
@@ -42,7 +33,9 @@ impl Broker<'_> {
             let rendered = ns::article(&statement)?;
             let agree = |line: &&str| line.starts_with("Path: ") || rendered.lines().any(|ours| ours == *line);
             Ok(match same(&found, &HEADERS.to_vec()) {
-                Outcome::Good => head.lines().find(|line| !agree(line)).map_or(Outcome::Good, |line| Outcome::Wrong(format!("found {line:?}"))),
+                Outcome::Good => {
+                    head.lines().find(|line| !agree(line)).map_or(Outcome::Good, |line| Outcome::Wrong(format!("found {line:?}")))
+                }
                 wrong => wrong,
             })
         })?;
@@ -68,7 +61,9 @@ impl Broker<'_> {
             let mut fresh = Wire::open(broker.address)?;
             Ok(expect(&fresh.ask("ARTICLE 1")?, &["412"]))
         })?;
-        self.check("1-26", "423 for what was never there, and GROUP is as before", |broker| Ok(expect(&broker.wire.ask("STAT 2147483647")?, &["423"])))
+        self.check("1-26", "423 for what was never there, and GROUP is as before", |broker| {
+            Ok(expect(&broker.wire.ask("STAT 2147483647")?, &["423"]))
+        })
     }
 
     /// Lists and overviews, and what is no command.
@@ -126,7 +121,9 @@ impl Broker<'_> {
             ("4-16", &format!("STAT {}", "1".repeat(508)), &["501", "500"]),
         ] {
             let shown: String = command.chars().take(40).collect();
-            self.check(requirement, &format!("{shown:?} is answered {}", codes.join(" or ")), |broker| Ok(expect(&broker.wire.ask(command)?, codes)))?;
+            self.check(requirement, &format!("{shown:?} is answered {}", codes.join(" or ")), |broker| {
+                Ok(expect(&broker.wire.ask(command)?, codes))
+            })?;
         }
         self.check("4-4", "a CR out of place in a command is 501", |broker| {
             broker.wire.send(b"GROUP conf\rormance.os\r\n")?;
