@@ -40,6 +40,7 @@ impl World {
             keys: vec![NamedKey { key: PublicKey::of(&key), name: "all".into() }],
             roles: vec![role(Kind::Trust), role(Kind::Release)],
             checkpoints: vec![],
+            closed: vec![],
         };
         let draft = Draft { channel: "test.trust".parse().unwrap(), after: None, time, trust: None, body: Body::Trust(rules) };
         let first = draft.write().unwrap().sign(&key).unwrap();

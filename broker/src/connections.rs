@@ -108,7 +108,7 @@ mod tests {
         }
         assert!(connections.is_guessing(guesser) && connections.is_guessing("2001:db8::2".parse().unwrap()));
         assert!(!connections.is_guessing(neighbour));
-        (0..LOGIN_ADDRESSES as u32 + 1).for_each(|n| connections.note_failed_login(std::net::Ipv4Addr::from(n).into()));
+        (0..=u32::try_from(LOGIN_ADDRESSES).unwrap()).for_each(|n| connections.note_failed_login(std::net::Ipv4Addr::from(n).into()));
         assert!(connections.counts.lock().unwrap().failed.len() <= LOGIN_ADDRESSES);
     }
 

@@ -262,7 +262,7 @@ impl Log {
         let mut state = self.write();
         let ranges = match before {
             Some((low, high)) if marks.low <= high => {
-                let lower = (marks.low < low).then(|| (marks.low, low));
+                let lower = (marks.low < low).then_some((marks.low, low));
                 let upper = high.next().filter(|next| *next <= marks.head.serial).map(|next| (next, marks.head.serial));
                 [lower, upper]
             }

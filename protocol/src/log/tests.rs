@@ -370,7 +370,7 @@ fn a_withdrawal_of_a_release_that_stays_is_issued_anew_first() {
     let (mut broker, all) = (broker(), releases(None, 3, "1.", "ann"));
     broker.take(&all, Begin::Nothing).unwrap();
     let withdrawal = withdraw(all[2].head(), all[1].head());
-    broker.take(&[withdrawal.clone()], Begin::Nothing).unwrap();
+    broker.take(std::slice::from_ref(&withdrawal), Begin::Nothing).unwrap();
     let lost = |broker: &Broker, next: &Trust| {
         let stored = |serial| Ok(broker.store.get(&serial).cloned());
         broker.log.would_lose(&broker.trust, next, &stored).unwrap()
@@ -406,7 +406,7 @@ fn a_change_of_trust_judges_the_backfill_anew() {
     // Nobody vouches for it any more: it does not grow, and does not join.
     assert!(broker.take(&all[1..5], Begin::Backfill).is_err());
     let by_dora = release(Some(all[6].head()), "2", "dora");
-    broker.take(&[by_dora.clone()], Begin::Backfill).unwrap();
+    broker.take(std::slice::from_ref(&by_dora), Begin::Backfill).unwrap();
     broker.take(&all[1..5], Begin::Backfill).unwrap();
     assert_eq!(broker.serials(), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
@@ -464,7 +464,7 @@ fn a_beat_that_a_checkpoint_names_is_kept_below_the_others() {
     let mut mirror = Broker::new(channel, settled);
     mirror.take(&[beat(10, "beat2")], Begin::Nothing).unwrap();
     assert!(mirror.take(&[beat(4, "beat")], Begin::Nothing).is_err());
-    mirror.take(&[old.clone()], Begin::Nothing).unwrap();
+    mirror.take(std::slice::from_ref(&old), Begin::Nothing).unwrap();
     assert_eq!((mirror.serials(), mirror.log.kept()), (vec![10], Some(old.head())));
 }
 

@@ -150,6 +150,7 @@ impl NotNow {
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "made once for each look, and taken apart at once")]
 pub enum Clear {
     /// This release is to be applied.
     Apply(Verified<Statement>),

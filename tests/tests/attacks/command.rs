@@ -33,7 +33,7 @@ async fn attack_14_after_an_evil_release_was_withdrawn_and_its_key_taken_away_de
         &["sign", "--key", "root1.key", "new"],
         &["publish", "new"],
     ] {
-        let mut command = tidings_tests::tidings(&directory);
+        let mut command = tidings_tests::tidings(directory);
         command
             .args(arguments)
             .current_dir(&directory)

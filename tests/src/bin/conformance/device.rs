@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
     thread,
     time::Duration,
 };
@@ -14,6 +14,8 @@ use anyhow::{Context, ensure};
 
 use crate::report::{Outcome, Report};
 
+/// Lines of answers that are kept before the driver has to wait.
+const ANSWERS: usize = 1024;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -29,7 +31,7 @@ impl Driver {
         let child = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.with_context(|| format!("cannot run {program}"))?;
         let output = child.stdout.take().context("no output")?;
-        let (told, answers) = channel();
+        let (told, answers) = sync_channel(ANSWERS);
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if told.send(line).is_err() {
