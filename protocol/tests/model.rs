@@ -3,7 +3,7 @@
 //! history honest publishers and an honest broker bring the device back.
 //!
 //! `TIDINGS_MODEL_CASES` says how many histories; `TIDINGS_MODEL_SEED` runs one of them alone, and prints it.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout)]
 
 #[allow(dead_code)]
 mod device;

@@ -204,7 +204,8 @@ fn between(address: SocketAddr, change: fn(String) -> String) -> SocketAddr {
 }
 
 /// What a broker may get wrong, one thing each.
-const FAULTS: &[(&str, fn(String) -> String)] = &[
+type Fault = fn(String) -> String;
+const FAULTS: &[(&str, Fault)] = &[
     ("says that a refused statement is stored", |line| if line.starts_with("441 ") { "240 stored\r\n".into() } else { line }),
     ("refuses what it stored", |line| if line.starts_with("240 ") { "441 no\r\n".into() } else { line }),
     ("does not tell its head", |line| if line.starts_with("441 head ") { "441 not the next\r\n".into() } else { line }),

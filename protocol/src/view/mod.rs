@@ -47,13 +47,13 @@ impl Withdrawal {
 pub struct Known {
     /// The statement at the head.
     pub newest: Option<Statement>,
-    /// Statements below it that links have led to, oldest first: at most [`CHAIN_LINKS`].
+    /// Statements below it that links have led to, oldest first: at most [`CHAIN_LINKS`](crate::limits::CHAIN_LINKS).
     pub links: Vec<Head>,
     /// The checkpoint that the head is known to stand on.
     pub settled: Option<Head>,
     /// The evidence of a fork, until a checkpoint or a live beat decides.
     pub fork: Option<Fork>,
-    /// Withdrawals: at most [`WITHDRAWALS`] of releases that were read, and as many others.
+    /// Withdrawals: at most [`WITHDRAWALS`](crate::limits::WITHDRAWALS) of releases that were read, and as many others.
     pub withdrawals: Vec<Withdrawal>,
     /// The release that was applied last.
     pub applied: Option<Statement>,

@@ -33,7 +33,7 @@ async fn attack_14_after_an_evil_release_was_withdrawn_and_its_key_taken_away_de
         &["sign", "--key", "root1.key", "new"],
         &["publish", "new"],
     ] {
-        let mut command = tidings_tests::tidings(directory);
+        let mut command = tidings_tests::tidings(&directory);
         command
             .args(arguments)
             .current_dir(&directory)
@@ -72,7 +72,7 @@ async fn attacks_13_28_verify_calls_nothing_good_that_is_not_now_and_proves_fork
         std::fs::write(directory.join(name), statements.iter().flat_map(|s| s.octets().to_vec()).collect::<Vec<u8>>()).unwrap();
     };
     let verify = |name: &str| {
-        let mut command = tidings_tests::tidings(&directory);
+        let mut command = tidings_tests::tidings(directory);
         let output = command.args(["verify", name]).current_dir(directory).env("TIDINGS_ANCHOR", &anchor).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
