@@ -45,7 +45,7 @@ sub read_all {
         $previous = "sha256:$digest";
     }
     check("newnews", @{ $server->newnews(1767225600, $channel) } == $releases);
-    check("newgroups", keys %{ $server->newgroups(1767225600) } == 2);
+    check("newgroups", (grep { !/[.]beat$/ } keys %{ $server->newgroups(1767225600) }) == 2);
     check("date", $server->date > 1767225600);
     check("nntpstat", $server->nntpstat($first));
     check("next", $server->next);
