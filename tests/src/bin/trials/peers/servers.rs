@@ -76,7 +76,7 @@ impl Drop for Server {
 
 fn endpoint(port: u16, certificate: Option<&Certificate>) -> anyhow::Result<Endpoint> {
     let url = format!("{}://localhost:{port}", if certificate.is_some() { "nntps" } else { "nntp" });
-    let source = Source::new([url.as_str()], &format!("test sha256:{}", "0".repeat(64)))?;
+    let source = Source::new([url.as_str()], &format!("test 1 sha256:{}", "0".repeat(64)))?;
     let source = match certificate {
         Some(certificate) => source.with_tls(Tls::from_file(&certificate.certificate)?),
         None => source,
