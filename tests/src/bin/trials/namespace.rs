@@ -226,13 +226,13 @@ impl Namespace {
         let directory = self.origin.directory.clone();
         std::fs::write(directory.join("log"), self.realm.log[0].octets())?;
         for name in ["root", "cem"] {
-            keys::write_private(&directory.join(format!("{name}.key")), &key(name), None)?;
+            keys::write_private(&directory.join(format!("{name}s.key")), &key(name), None)?;
         }
         let change =
-            ["trust", "change", "log", "--out", "new", "--remove-key", "ann", "--add-key", "cem=cem.key", "--role", "release * 1 cem"];
+            ["trust", "change", "log", "--out", "new", "--remove-key", "ann", "--add-key", "cem=cems.key", "--role", "release * 1 cem"];
         self.run(&change)?;
         let octets = std::fs::metadata(directory.join("new"))?.len();
-        self.run(&["sign", "--key", "root.key", "new"])?;
+        self.run(&["sign", "--key", "roots.key", "new"])?;
         self.run(&["publish", "new"])?;
         let trust: Channel = "test.trust".parse()?;
         self.publisher = Publisher::connect(self.origin.source()?).await?;
