@@ -237,6 +237,8 @@ pub struct State {
     view: View,
     clock: Clock,
     shared: Arc<ArcSwap<View>>,
+    /// Whether a [`Monitor`] may look: then each change costs a copy of all that is known.
+    is_monitored: bool,
 }
 
 /// Tells how fresh a device's channels are while the device itself is busy watching. Cheap to clone.
@@ -261,12 +263,17 @@ impl State {
     fn new(anchor: &Anchor) -> Self {
         let view = View::new(anchor.clone());
         let shared = Arc::new(ArcSwap::from_pointee(view.clone()));
-        Self { path: None, _lock: None, written: None, view, clock: Clock::system(), shared }
+        Self { path: None, _lock: None, written: None, view, clock: Clock::system(), shared, is_monitored: true }
     }
 
     /// A state that ends with the process.
     pub fn ephemeral(anchor: &Anchor) -> Self {
         Self::new(anchor)
+    }
+
+    /// The same where nobody looks while it changes.
+    pub(crate) fn unmonitored(self) -> Self {
+        Self { is_monitored: false, ..self }
     }
 
     /// The same with another clock than the system's.
@@ -371,6 +378,9 @@ impl State {
     }
 
     fn share(&self) {
+        if !self.is_monitored {
+            return;
+        }
         self.shared.store(Arc::new(self.view.clone()));
     }
 

@@ -50,7 +50,7 @@ pub struct Lookout(Vec<(Source, State)>);
 impl Lookout {
     /// One that has seen nothing yet.
     pub fn new(source: &Source) -> Self {
-        Self(source.each().map(|one| (one, State::ephemeral(source.anchor()))).collect())
+        Self(source.each().map(|one| (one, State::ephemeral(source.anchor()).unmonitored())).collect())
     }
 
     /// Asks every broker for the newest statement of these channels; without any, of all channels of the namespace that
