@@ -136,7 +136,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Waits until beats name every head.
+    /// Waits until the beats of every product name the newest trust statement, and every head.
     async fn beats(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
@@ -147,7 +147,10 @@ impl Namespace {
                 let Some(beat) = beat else { continue };
                 octets += beat.octets().len();
                 if let Body::Beat(beat) = beat.body() {
-                    named.extend(beat.heads.iter().cloned());
+                    let under = self.realm.log.last().map(|trust| (trust.channel(), trust.head()));
+                    if under.is_some_and(|(log, head)| beat.head(log) == Some(head)) {
+                        named.extend(beat.heads.iter().cloned());
+                    }
                 }
             }
             let confirmed = self.heads.iter().filter(|(channel, head)| named.get(*channel) == Some(*head)).count();
