@@ -34,19 +34,41 @@ impl World {
     fn new() -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
         let time: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
-        let role = |kind| Role { kind, pattern: "*".parse().unwrap(), threshold: 1, names: vec!["all".into()] };
+        let role = |kind| Role {
+            kind,
+            pattern: "*".parse().unwrap(),
+            threshold: 1,
+            names: vec!["all".into()],
+        };
         let rules = TrustRules {
             expires: time.plus(1 << 30),
-            keys: vec![NamedKey { key: PublicKey::of(&key), name: "all".into() }],
+            keys: vec![NamedKey {
+                key: PublicKey::of(&key),
+                name: "all".into(),
+            }],
             roles: vec![role(Kind::Trust), role(Kind::Release)],
             checkpoints: vec![],
             closed: vec![],
         };
-        let draft = Draft { channel: "test.trust".parse().unwrap(), after: None, time, trust: None, body: Body::Trust(rules) };
+        let draft = Draft {
+            channel: "test.trust".parse().unwrap(),
+            after: None,
+            time,
+            trust: None,
+            body: Body::Trust(rules),
+        };
         let first = draft.write().unwrap().sign(&key).unwrap();
-        let anchor = Anchor { namespace: "test".parse().unwrap(), head: first.head() };
+        let anchor = Anchor {
+            namespace: "test".parse().unwrap(),
+            head: first.head(),
+        };
         let trust = Trust::first(&anchor, first).unwrap();
-        Self { key, anchor, trust, channel: "test.os.stable".parse().unwrap() }
+        Self {
+            key,
+            anchor,
+            trust,
+            channel: "test.os.stable".parse().unwrap(),
+        }
     }
 
     /// Releases of about 1 KiB that follow each other.
@@ -54,10 +76,20 @@ impl World {
         let mut head: Option<Head> = None;
         let one = |number| {
             let summary = Some("x".repeat(600));
-            let release = Release { version: format!("1.{number}"), summary, ..Release::default() };
+            let release = Release {
+                version: format!("1.{number}"),
+                summary,
+                ..Release::default()
+            };
             let time = "2026-11-01T00:00:00Z".parse().unwrap();
             let trust = Some(self.trust.serial());
-            let draft = Draft { channel: self.channel.clone(), after: head, time, trust, body: Body::Release(release) };
+            let draft = Draft {
+                channel: self.channel.clone(),
+                after: head,
+                time,
+                trust,
+                body: Body::Release(release),
+            };
             let statement = draft.write().unwrap().sign(&self.key).unwrap();
             head = Some(statement.head());
             statement
@@ -82,8 +114,19 @@ fn a_loop(name: &str, turns: usize) -> Box<dyn FnMut()> {
     match name {
         "parse" => Box::new(move || drop(black_box(Statement::parse(black_box(&octets)).unwrap()))),
         "verify" => Box::new(move || world.trust.check(black_box(&statement)).unwrap()),
-        "render" => Box::new(move || drop(black_box(article::render(black_box(&statement), "a.invalid!b.invalid")))),
-        "command" => Box::new(|| COMMANDS.iter().for_each(|line| drop(black_box(parse_command(black_box(line.as_bytes())).unwrap())))),
+        "render" => Box::new(move || {
+            drop(black_box(article::render(
+                black_box(&statement),
+                "a.invalid!b.invalid",
+            )))
+        }),
+        "command" => Box::new(|| {
+            COMMANDS.iter().for_each(|line| {
+                drop(black_box(
+                    parse_command(black_box(line.as_bytes())).unwrap(),
+                ))
+            })
+        }),
         "receive" => {
             let mut wire = String::new();
             write!(wire, "TAKETHIS {}\r\n", statement.message_id()).unwrap();
@@ -99,14 +142,22 @@ fn a_loop(name: &str, turns: usize) -> Box<dyn FnMut()> {
         }
         "append" => {
             let directory = tempfile::tempdir().unwrap();
-            let mut appends = Appends::new(directory.path(), &world.anchor, world.trust.clone()).unwrap();
-            let verified = world.releases(COMMIT * turns).into_iter().map(|statement| world.trust.verify(statement).unwrap());
+            let mut appends =
+                Appends::new(directory.path(), &world.anchor, world.trust.clone()).unwrap();
+            let verified = world
+                .releases(COMMIT * turns)
+                .into_iter()
+                .map(|statement| world.trust.verify(statement).unwrap());
             let mut statements = verified.collect::<Vec<_>>().into_iter();
             Box::new(move || {
                 let _ = &directory;
                 let some: Vec<_> = statements.by_ref().take(COMMIT).collect();
                 let count = some.len();
-                assert_eq!(appends.append(some), count, "the statements of this loop are used up, or were refused");
+                assert_eq!(
+                    appends.append(some),
+                    count,
+                    "the statements of this loop are used up, or were refused"
+                );
             })
         }
         _ => panic!("no loop {name:?}"),

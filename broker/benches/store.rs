@@ -25,7 +25,11 @@ fn directory() -> tempfile::TempDir {
 /// Octets that this process has handed to the system for writing.
 fn written() -> u64 {
     let io = fs::read_to_string("/proc/self/io").unwrap();
-    io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+    io.lines()
+        .find_map(|line| line.strip_prefix("wchar: "))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn spread(mut all: Vec<f64>) -> (f64, f64, f64) {
@@ -34,7 +38,11 @@ fn spread(mut all: Vec<f64>) -> (f64, f64, f64) {
 }
 
 /// `(channel, octets)` for the next statements, round the channels.
-fn next<'a>(from: &mut usize, count: usize, octets: &'a [u8]) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+fn next<'a>(
+    from: &mut usize,
+    count: usize,
+    octets: &'a [u8],
+) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
     let begin = *from;
     *from += count;
     (begin..begin + count).map(move |at| (at % CHANNELS, octets))
@@ -54,10 +62,14 @@ fn speed() {
             let mut stored = Stored::open(directory.path(), CHANNELS).unwrap();
             let mut from = 0;
             // Every channel has begun, as in a broker that is in use.
-            stored.commit(next(&mut from, CHANNELS, &payload), None).unwrap();
+            stored
+                .commit(next(&mut from, CHANNELS, &payload), None)
+                .unwrap();
             let (before, began) = (written(), Instant::now());
             for _ in 0..batches {
-                stored.commit(next(&mut from, batch, &payload), None).unwrap();
+                stored
+                    .commit(next(&mut from, batch, &payload), None)
+                    .unwrap();
             }
             let store = began.elapsed();
             octets.push((written() - before) as f64 / (batches * batch * OCTETS) as f64);
@@ -77,7 +89,9 @@ fn speed() {
         }
         let (low, ratio, high) = spread(ratios);
         let (store, file, octets) = (spread(stores).1, spread(files).1, spread(octets).1);
-        println!("| {batch} | {store:.0} | {file:.0} | {ratio:.2} ({low:.2}, {high:.2}) | {octets:.3} |");
+        println!(
+            "| {batch} | {store:.0} | {file:.0} | {ratio:.2} ({low:.2}, {high:.2}) | {octets:.3} |"
+        );
     }
 }
 
@@ -91,7 +105,9 @@ fn retention() {
     let before = written();
     while from < 400_000 {
         let began = Instant::now();
-        stored.commit(next(&mut from, batch, &payload), Some(20)).unwrap();
+        stored
+            .commit(next(&mut from, batch, &payload), Some(20))
+            .unwrap();
         took.push(began.elapsed().as_secs_f64() * 1e6);
         let began = Instant::now();
         bare.write_all(&all).unwrap();
@@ -99,7 +115,10 @@ fn retention() {
         bare_took.push(began.elapsed().as_secs_f64() * 1e6);
     }
     let octets = (written() - before) as f64 / (from * OCTETS) as f64 - 1.0;
-    let left: u64 = fs::read_dir(directory.path().join("store")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let left: u64 = fs::read_dir(directory.path().join("store"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
     bare_took.sort_by(f64::total_cmp);
     took.sort_by(f64::total_cmp);
     let at = |permille: usize| took[(took.len() - 1) * permille / 1_000];
@@ -125,18 +144,39 @@ fn start(channels: usize, statements: usize, octets: usize) {
     while from < statements {
         let begin = from;
         let count = 4_096.min(statements - begin);
-        stored.commit((begin..begin + count).map(|at| (at % channels, &payload[..])), None).unwrap();
+        stored
+            .commit(
+                (begin..begin + count).map(|at| (at % channels, &payload[..])),
+                None,
+            )
+            .unwrap();
         from += count;
     }
     drop(stored);
     let mut lines = vec![];
     for _ in 0..ROUNDS {
-        let output = Command::new(std::env::current_exe().unwrap()).arg("open").arg(directory.path()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(std::env::current_exe().unwrap())
+            .arg("open")
+            .arg(directory.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         lines.push(String::from_utf8(output.stdout).unwrap());
     }
-    let column = |at: usize| spread(lines.iter().map(|line| line.split(' ').nth(at).unwrap().trim().parse().unwrap()).collect());
-    let ((low, time, high), resident, most, count) = (column(0), column(1).1, column(2).1, column(3).1);
+    let column = |at: usize| {
+        spread(
+            lines
+                .iter()
+                .map(|line| line.split(' ').nth(at).unwrap().trim().parse().unwrap())
+                .collect(),
+        )
+    };
+    let ((low, time, high), resident, most, count) =
+        (column(0), column(1).1, column(2).1, column(3).1);
     println!(
         "Start with {count} statements of {octets} octets in {channels} channels: {time:.0} ms ({low:.0} to {high:.0}); {resident:.0} MiB resident after it, {most:.0} MiB at most"
     );
@@ -148,10 +188,24 @@ fn open(directory: &Path) {
     let took = began.elapsed().as_secs_f64() * 1e3;
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mebibytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().split(' ').next().unwrap().parse::<f64>().unwrap() / 1024.0
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        line.trim()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
+            / 1024.0
     };
-    println!("{took} {} {} {}", mebibytes("VmRSS:"), mebibytes("VmHWM:"), stored.count());
+    println!(
+        "{took} {} {} {}",
+        mebibytes("VmRSS:"),
+        mebibytes("VmHWM:"),
+        stored.count()
+    );
 }
 
 fn main() {

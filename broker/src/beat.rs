@@ -60,9 +60,18 @@ pub(crate) fn load(beat: &Beat) -> Result<SigningKey, KeyFileError> {
 /// Signs until the broker shuts down: in its time, and early for a new head.
 pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, key: SigningKey) {
     let stop = shared.stop.clone();
-    let mut looks = interval(BEAT_LOOK.min(beat.every / BEAT_EARLY).max(Duration::from_millis(10)));
+    let mut looks = interval(
+        BEAT_LOOK
+            .min(beat.every / BEAT_EARLY)
+            .max(Duration::from_millis(10)),
+    );
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut signer = Signer { shared, beat, key, said: HashMap::new() };
+    let mut signer = Signer {
+        shared,
+        beat,
+        key,
+        said: HashMap::new(),
+    };
     let mut rests = Instant::now();
     loop {
         tokio::select! {
@@ -86,7 +95,13 @@ impl Signer {
     /// Signs what is due.
     async fn look(&mut self) -> Result<(), BeatError> {
         // Without a trust log there is nobody yet who could be told.
-        let Some(trust) = self.shared.namespaces.trust(&self.beat.namespace.trust_log()) else { return Ok(()) };
+        let Some(trust) = self
+            .shared
+            .namespaces
+            .trust(&self.beat.namespace.trust_log())
+        else {
+            return Ok(());
+        };
         let channels = self.channels(&trust);
         if channels.is_empty() {
             return Err(BeatError::NoRole(trust.serial()));
@@ -95,7 +110,9 @@ impl Signer {
             return Ok(());
         }
         // Another member of the cluster signs, or nobody can; and what has been settled elsewhere is here then.
-        let Some(term) = self.shared.origin.term() else { return Ok(()) };
+        let Some(term) = self.shared.origin.term() else {
+            return Ok(());
+        };
         if !self.shared.origin.catch_up().await {
             return Ok(());
         }
@@ -110,16 +127,24 @@ impl Signer {
     /// The beat channels of the roles that list the key.
     fn channels(&self, trust: &Trust) -> Vec<Channel> {
         let name = trust.name_of(&PublicKey::of(&self.key)).map(str::to_owned);
-        let roles = trust.rules().roles.iter().filter(|role| role.kind == Kind::Beat);
+        let roles = trust
+            .rules()
+            .roles
+            .iter()
+            .filter(|role| role.kind == Kind::Beat);
         let ours = roles.filter(|role| name.as_ref().is_some_and(|name| role.names.contains(name)));
-        ours.filter_map(|role| role.pattern.beat_channel(&self.beat.namespace)).collect()
+        ours.filter_map(|role| role.pattern.beat_channel(&self.beat.namespace))
+            .collect()
     }
 
     /// Whether a beat has to be signed: in its time, or early for something new, at most every tenth of that (attack 101).
     fn is_due(&self, trust: &Trust, channel: &Channel) -> bool {
-        let Some(said) = self.said.get(channel) else { return true };
+        let Some(said) = self.said.get(channel) else {
+            return true;
+        };
         let (elapsed, every) = (said.at.elapsed(), self.beat.every);
-        elapsed >= every || elapsed >= every / BEAT_EARLY && self.plan(trust, channel).0.heads != said.heads
+        elapsed >= every
+            || elapsed >= every / BEAT_EARLY && self.plan(trust, channel).0.heads != said.heads
     }
 
     /// What a beat would say now, and what it must not say.
@@ -129,10 +154,16 @@ impl Signer {
             Some(Body::Beat(beat)) => beat.heads.clone(),
             _ => Vec::new(),
         };
-        let is_older = before.as_ref().and_then(Statement::trust).is_some_and(|by| by < trust.serial());
+        let is_older = before
+            .as_ref()
+            .and_then(Statement::trust)
+            .is_some_and(|by| by < trust.serial());
         let (mut heads, mut contradicted) = (Vec::new(), Vec::new());
         for log in self.logs(trust, channel) {
-            let word = named.iter().find(|(named, _)| *named == log.channel).map(|(_, head)| *head);
+            let word = named
+                .iter()
+                .find(|(named, _)| *named == log.channel)
+                .map(|(_, head)| *head);
             match word.filter(|word| breaks_word(&log, *word, trust, is_older)) {
                 Some(_) => contradicted.push(log.channel.clone()),
                 None => heads.push((log.channel.clone(), log.marks().head)),
@@ -146,13 +177,31 @@ impl Signer {
     fn logs(&self, trust: &Trust, beats: &Channel) -> Vec<Arc<Log>> {
         let shared = &self.shared;
         // Of what is being filled, or cannot be followed, it is not known what is newest: better no word than a wrong one.
-        let known = |channel: &Channel| shared.cluster.as_ref().is_none_or(|cluster| cluster.knows(channel));
-        let ours = |channel: &Channel| {
-            let of_namespace = shared.namespaces.of(channel).is_some_and(|p| p.anchor.namespace == *trust.namespace());
-            of_namespace && !channel.is_beat() && !channel.is_trust() && !trust.rules().is_closed(channel)
+        let known = |channel: &Channel| {
+            shared
+                .cluster
+                .as_ref()
+                .is_none_or(|cluster| cluster.knows(channel))
         };
-        let speaks = |channel: &Channel| ours(channel) && trust.beat_channel(channel).as_ref() == Some(beats) && known(channel);
-        let lost = |log: &Log| trust.checkpoint(&log.channel).head().is_some_and(|checkpoint| log.contradicts(checkpoint));
+        let ours = |channel: &Channel| {
+            let of_namespace = shared
+                .namespaces
+                .of(channel)
+                .is_some_and(|p| p.anchor.namespace == *trust.namespace());
+            of_namespace
+                && !channel.is_beat()
+                && !channel.is_trust()
+                && !trust.rules().is_closed(channel)
+        };
+        let speaks = |channel: &Channel| {
+            ours(channel) && trust.beat_channel(channel).as_ref() == Some(beats) && known(channel)
+        };
+        let lost = |log: &Log| {
+            trust
+                .checkpoint(&log.channel)
+                .head()
+                .is_some_and(|checkpoint| log.contradicts(checkpoint))
+        };
         let mut logs = shared.logs.all();
         logs.retain(|log| speaks(&log.channel) && !lost(log));
         logs.sort_by_key(|log| (log.marks().created, log.index));
@@ -168,15 +217,42 @@ impl Signer {
             );
         }
         self.complain(channel, &plan);
-        let after = self.shared.logs.get(channel.as_str()).map(|log| log.marks().head);
-        let round = Round { channel: channel.clone(), after, time: clock::now(), life: self.beat.life_seconds, trust: trust.serial() };
+        let after = self
+            .shared
+            .logs
+            .get(channel.as_str())
+            .map(|log| log.marks().head);
+        let round = Round {
+            channel: channel.clone(),
+            after,
+            time: clock::now(),
+            life: self.beat.life_seconds,
+            trust: trust.serial(),
+        };
         let statement = beat::sign(round, plan.heads.clone(), &self.key)?;
-        let statement = trust.verify(statement).map_err(|error| BeatError::Verify(channel.clone(), error))?;
+        let statement = trust
+            .verify(statement)
+            .map_err(|error| BeatError::Verify(channel.clone(), error))?;
         let path = format!("{}!not-for-mail", self.shared.settings.config.name);
-        let new = New { statement, trust: trust.serial(), path, term: Some(term) };
-        self.shared.origin.append(new).await.map_err(|error| BeatError::Append(channel.clone(), error))?;
+        let new = New {
+            statement,
+            trust: trust.serial(),
+            path,
+            term: Some(term),
+        };
+        self.shared
+            .origin
+            .append(new)
+            .await
+            .map_err(|error| BeatError::Append(channel.clone(), error))?;
         tracing::debug!(%channel, heads = plan.heads.len(), "a beat is signed");
-        self.said.insert(channel.clone(), Said { at: Instant::now(), heads: plan.heads });
+        self.said.insert(
+            channel.clone(),
+            Said {
+                at: Instant::now(),
+                heads: plan.heads,
+            },
+        );
         Ok(())
     }
 
@@ -204,6 +280,9 @@ fn newest(shared: &Shared, channel: &Channel) -> Option<Statement> {
 
 /// Whether to name the head now would be to name another statement at a serial that was named.
 fn breaks_word(log: &Log, named: Head, trust: &Trust, is_older: bool) -> bool {
-    let settled = trust.checkpoint(&log.channel).head().is_some_and(|checkpoint| checkpoint.serial >= named.serial || is_older);
+    let settled = trust
+        .checkpoint(&log.channel)
+        .head()
+        .is_some_and(|checkpoint| checkpoint.serial >= named.serial || is_older);
     !settled && named.serial <= log.marks().head.serial && log.contradicts(named)
 }

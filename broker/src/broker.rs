@@ -82,7 +82,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// The clock is not set.
-    #[error("the clock says {0}, which is before 2026; set it (is NTP running?) and start again, since times decide what is fresh")]
+    #[error(
+        "the clock says {0}, which is before 2026; set it (is NTP running?) and start again, since times decide what is fresh"
+    )]
     Clock(tidings_protocol::Timestamp),
     /// A thread or a poll could not be made.
     #[error("the operating system refuses what a broker needs: {0}")]
@@ -91,7 +93,9 @@ pub enum StartError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another port in [listen]",
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: stop it, or choose another port in [listen]"
+        }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         _ => "",
@@ -129,10 +133,23 @@ impl Broker {
         // As many connections as the configuration promises, or as many as the system allows.
         let allowed = rlimit::increase_nofile_limit(files)?;
         if allowed < files {
-            tracing::warn!(allowed, wanted = files, "the limit of open files is below limits.connections; raise it (LimitNOFILE)");
+            tracing::warn!(
+                allowed,
+                wanted = files,
+                "the limit of open files is below limits.connections; raise it (LimitNOFILE)"
+            );
         }
-        let certificates = config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
-        let signers = settings.beats.iter().map(|one| Ok((one.clone(), beat::load(one)?))).collect::<Result<Vec<_>, StartError>>()?;
+        let certificates = config
+            .tls
+            .as_ref()
+            .map(Certificates::load)
+            .transpose()?
+            .map(Arc::new);
+        let signers = settings
+            .beats
+            .iter()
+            .map(|one| Ok((one.clone(), beat::load(one)?)))
+            .collect::<Result<Vec<_>, StartError>>()?;
         let store = Store::open(&config.data_dir)?;
         let logs = Arc::new(Logs::open(store.clone())?);
         let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
@@ -140,15 +157,27 @@ impl Broker {
 
         let listen = |addresses: &[SocketAddr]| {
             let bind = |address: &SocketAddr| {
-                let listener = listener::bind(*address).map_err(|source| StartError::Listen { address: *address, source })?;
+                let listener = listener::bind(*address).map_err(|source| StartError::Listen {
+                    address: *address,
+                    source,
+                })?;
                 Ok((listener.local_addr()?, listener))
             };
-            addresses.iter().map(bind).collect::<Result<Vec<_>, StartError>>()
+            addresses
+                .iter()
+                .map(bind)
+                .collect::<Result<Vec<_>, StartError>>()
         };
         let (clear, tls) = (listen(&config.listen.nntp)?, listen(&config.listen.nntps)?);
-        let (fleetlock, admin) = (config.fleetlock.as_ref().map_or(&[][..], |f| &f.listen), &config.admin.listen);
+        let (fleetlock, admin) = (
+            config.fleetlock.as_ref().map_or(&[][..], |f| &f.listen),
+            &config.admin.listen,
+        );
         let (fleetlock, admin) = (listen(fleetlock)?, listen(admin)?);
-        let secure_fleetlock = config.fleetlock.as_ref().is_some_and(|fleetlock| fleetlock.tls);
+        let secure_fleetlock = config
+            .fleetlock
+            .as_ref()
+            .is_some_and(|fleetlock| fleetlock.tls);
 
         let stop = CancellationToken::new();
         let failed = Arc::new(AtomicBool::new(false));
@@ -164,7 +193,11 @@ impl Broker {
         let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
         let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
         let counts = Arc::<Counts>::default();
-        let forks = Forks { directory: config.data_dir.join("forks"), store: store.clone(), quota: config.quota.evidence };
+        let forks = Forks {
+            directory: config.data_dir.join("forks"),
+            store: store.clone(),
+            quota: config.quota.evidence,
+        };
         let (appender, writer) = Appender::start(Writer {
             forks,
             store: store.clone(),
@@ -175,15 +208,26 @@ impl Broker {
             quota: config.quota,
             gap_patience: Duration::from_secs(limits.gap_seconds),
             closed_kept: Duration::from_secs(limits.closed_days * 86_400),
-            mirrored: settings.mirror.as_ref().map(|mirror| mirror.channels.clone()),
+            mirrored: settings
+                .mirror
+                .as_ref()
+                .map(|mirror| mirror.channels.clone()),
             clustered: settings.cluster.is_some(),
             counts: counts.clone(),
             on_failure,
             state: Default::default(),
         })?;
-        let mirror = settings.mirror.as_ref().map(|mirror| Mirror::new(mirror, None)).transpose()?.map(Arc::new);
+        let mirror = settings
+            .mirror
+            .as_ref()
+            .map(|mirror| Mirror::new(mirror, None))
+            .transpose()?
+            .map(Arc::new);
         let cluster = settings.cluster.as_ref().map(|cluster| {
-            let mirrored = settings.mirror.as_ref().map(|mirror| mirror.channels.clone());
+            let mirrored = settings
+                .mirror
+                .as_ref()
+                .map(|mirror| mirror.channels.clone());
             Arc::new(Cluster::new(
                 cluster.clone(),
                 config.name.clone(),
@@ -194,24 +238,34 @@ impl Broker {
                 settings.common(),
             ))
         });
-        let keep = cluster.clone().map_or_else(|| Keep::Local(Local::new(store.clone())), Keep::Cluster);
+        let keep = cluster
+            .clone()
+            .map_or_else(|| Keep::Local(Local::new(store.clone())), Keep::Cluster);
         let slots = Arc::new(Slots::new(settings.slots.clone(), keep));
         let standings = {
             let (mirror, cluster) = (mirror.clone(), cluster.clone());
             Arc::new(move |logs: &Logs| {
                 let upstreams = mirror.iter().flat_map(|mirror| mirror.standings(logs));
-                cluster.iter().flat_map(|cluster| cluster.describe()).chain(upstreams).collect()
+                cluster
+                    .iter()
+                    .flat_map(|cluster| cluster.describe())
+                    .chain(upstreams)
+                    .collect()
             })
         };
         let sources = sources(&settings)?;
         // Members of a cluster have more in ZooKeeper, and from each other.
-        let comparing = (cluster.is_none() && !sources.is_empty()).then(|| Arc::new(Comparing::new(Arc::new(appender.clone()))));
+        let comparing = (cluster.is_none() && !sources.is_empty())
+            .then(|| Arc::new(Comparing::new(Arc::new(appender.clone()))));
         let origin: Arc<dyn Origin> = match (&cluster, &comparing) {
             (Some(cluster), _) => cluster.clone(),
             (None, Some(comparing)) => comparing.clone(),
             (None, None) => Arc::new(appender.clone()),
         };
-        let feeds = settings.feeds.iter().map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
+        let feeds = settings
+            .feeds
+            .iter()
+            .map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
         let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
         let connections = Connections::new(limits.connections, limits.connections_per_address);
         let shared = Arc::new(Shared {
@@ -231,18 +285,31 @@ impl Broker {
             stop,
         });
 
-        let (nntp, nntps) = (clear.iter().map(|l| l.0).collect(), tls.iter().map(|l| l.0).collect());
+        let (nntp, nntps) = (
+            clear.iter().map(|l| l.0).collect(),
+            tls.iter().map(|l| l.0).collect(),
+        );
         for (address, listener) in clear {
             tracing::info!(%address, "listening for NNTP");
-            shared.tasks.spawn(listener::run(shared.clone(), listener, None));
+            shared
+                .tasks
+                .spawn(listener::run(shared.clone(), listener, None));
         }
         for (address, listener) in tls {
             tracing::info!(%address, "listening for NNTP over TLS");
-            shared.tasks.spawn(listener::run(shared.clone(), listener, certificates.clone()));
+            shared.tasks.spawn(listener::run(
+                shared.clone(),
+                listener,
+                certificates.clone(),
+            ));
         }
         for (address, listener) in fleetlock {
             tracing::info!(%address, tls = secure_fleetlock, "listening for FleetLock");
-            shared.tasks.spawn(http::fleetlock(shared.clone(), listener, certificates.clone().filter(|_| secure_fleetlock)));
+            shared.tasks.spawn(http::fleetlock(
+                shared.clone(),
+                listener,
+                certificates.clone().filter(|_| secure_fleetlock),
+            ));
         }
         for (address, listener) in admin {
             if !address.ip().is_loopback() {
@@ -252,14 +319,25 @@ impl Broker {
             shared.tasks.spawn(http::admin(shared.clone(), listener));
         }
         shared.tasks.spawn(sweep(shared.clone()));
-        shared.tasks.spawn(repair::run(shared.clone(), sources.iter().map(|source| source.other.clone()).collect()));
+        shared.tasks.spawn(repair::run(
+            shared.clone(),
+            sources.iter().map(|source| source.other.clone()).collect(),
+        ));
         if let Some(comparing) = comparing {
-            shared.tasks.spawn(restore::run(shared.clone(), sources, comparing));
+            shared
+                .tasks
+                .spawn(restore::run(shared.clone(), sources, comparing));
         }
-        shared.tasks.spawn(slots::sweep(shared.slots.clone(), shared.origin.clone(), shared.stop.clone()));
+        shared.tasks.spawn(slots::sweep(
+            shared.slots.clone(),
+            shared.origin.clone(),
+            shared.stop.clone(),
+        ));
         if let Some(mirror) = &mirror {
             for index in 0..mirror.upstreams.len() {
-                shared.tasks.spawn(mirror::run(shared.clone(), mirror.clone(), index));
+                shared
+                    .tasks
+                    .spawn(mirror::run(shared.clone(), mirror.clone(), index));
             }
         }
         if let Some(cluster) = cluster {
@@ -268,18 +346,36 @@ impl Broker {
             let fill = move |upstreams| {
                 let lacking = lacking.clone();
                 let only = move |channel: &Channel| lacking.lacks(channel);
-                mirror::follow_for_a_while(&filled, &Mirroring { upstreams, ..template.clone() }, Box::new(only))
+                mirror::follow_for_a_while(
+                    &filled,
+                    &Mirroring {
+                        upstreams,
+                        ..template.clone()
+                    },
+                    Box::new(only),
+                )
             };
-            shared.tasks.spawn(cluster::run(cluster, Box::new(fill), shared.stop.clone()));
+            shared
+                .tasks
+                .spawn(cluster::run(cluster, Box::new(fill), shared.stop.clone()));
         }
         for (one, credentials) in feeds {
-            shared.tasks.spawn(feed::run(shared.clone(), one, credentials));
+            shared
+                .tasks
+                .spawn(feed::run(shared.clone(), one, credentials));
         }
         for (one, signer) in signers {
             tracing::info!(namespace = %one.namespace, every = ?one.every, "signing beats");
             shared.tasks.spawn(beat::run(shared.clone(), one, signer));
         }
-        Ok(Self { shared, certificates, writer, failed, nntp, nntps })
+        Ok(Self {
+            shared,
+            certificates,
+            writer,
+            failed,
+            nntp,
+            nntps,
+        })
     }
 
     /// Reads what a configuration points to, and changes nothing.
@@ -287,10 +383,24 @@ impl Broker {
     /// # Errors
     /// If a certificate or a key cannot be used.
     pub fn check(settings: &Settings) -> Result<(), StartError> {
-        settings.config.tls.as_ref().map(Certificates::load).transpose()?;
-        settings.beats.iter().try_for_each(|one| beat::load(one).map(drop))?;
-        let logins = settings.mirror.iter().map(|mirror| &mirror.login).chain(settings.feeds.iter().map(|feed| &feed.login));
-        Ok(logins.map(Credentials::read).try_for_each(|read| read.map(drop))?)
+        settings
+            .config
+            .tls
+            .as_ref()
+            .map(Certificates::load)
+            .transpose()?;
+        settings
+            .beats
+            .iter()
+            .try_for_each(|one| beat::load(one).map(drop))?;
+        let logins = settings
+            .mirror
+            .iter()
+            .map(|mirror| &mirror.login)
+            .chain(settings.feeds.iter().map(|feed| &feed.login));
+        Ok(logins
+            .map(Credentials::read)
+            .try_for_each(|read| read.map(drop))?)
     }
 
     /// Makes an empty tree in ZooKeeper for the cluster of a configuration.
@@ -310,7 +420,10 @@ impl Broker {
     pub async fn set_head(settings: &Settings, channel: &str) -> Result<Head, StartError> {
         let cluster = settings.cluster.as_ref().ok_or(StartError::NoCluster)?;
         let store = Store::open(&settings.config.data_dir)?;
-        let known = store.channels()?.into_iter().find(|(known, _)| known.as_str() == channel);
+        let known = store
+            .channels()?
+            .into_iter()
+            .find(|(known, _)| known.as_str() == channel);
         let (channel, marks) = known.ok_or_else(|| StartError::NoSuchChannel(channel.into()))?;
         cluster::set_head(cluster, &channel, marks.head).await?;
         Ok(marks.head)
@@ -326,7 +439,9 @@ impl Broker {
     /// # Errors
     /// If they cannot be used; the present ones stay in use then.
     pub fn reload_certificates(&self) -> Result<(), TlsError> {
-        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload())
+        self.certificates
+            .as_ref()
+            .map_or(Ok(()), |certificates| certificates.reload())
     }
 
     /// Connections at this moment.
@@ -336,17 +451,33 @@ impl Broker {
 
     /// Stops accepting, lets sessions finish what they are answering, and closes the store; whether all went well.
     pub async fn shutdown(self, deadline: Duration) -> bool {
-        let Self { shared, writer, failed, .. } = self;
+        let Self {
+            shared,
+            writer,
+            failed,
+            ..
+        } = self;
         shared.stop.cancel();
-        shared.watches.stop(&Response::new(code::UNAVAILABLE, "the broker is shutting down"));
+        shared.watches.stop(&Response::new(
+            code::UNAVAILABLE,
+            "the broker is shutting down",
+        ));
         shared.tasks.close();
-        if tokio::time::timeout(deadline, shared.tasks.wait()).await.is_err() {
-            tracing::warn!(left = shared.connections.count(), "some sessions did not end in time and are cut off");
+        if tokio::time::timeout(deadline, shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                left = shared.connections.count(),
+                "some sessions did not end in time and are cut off"
+            );
         }
         // The writer ends when the last letter box is gone.
         drop(shared);
         let done = tokio::task::spawn_blocking(move || writer.join().is_ok());
-        let drained = tokio::time::timeout(deadline, done).await.is_ok_and(|joined| joined.unwrap_or(false));
+        let drained = tokio::time::timeout(deadline, done)
+            .await
+            .is_ok_and(|joined| joined.unwrap_or(false));
         drained && !failed.load(Ordering::Relaxed)
     }
 }
@@ -354,17 +485,48 @@ impl Broker {
 /// Brokers that may have what this one has lost: those that it copies from, those that it feeds, and those that are named for it.
 fn sources(settings: &Settings) -> Result<Vec<Source>, LoginError> {
     let source = |address: &Address, login: &Login, channels: &Wildmat, is_needed| {
-        let other = Other { address: address.clone(), credentials: Credentials::read(login)? };
-        Ok(Source { other, login: login.clone(), channels: channels.clone(), is_needed })
+        let other = Other {
+            address: address.clone(),
+            credentials: Credentials::read(login)?,
+        };
+        Ok(Source {
+            other,
+            login: login.clone(),
+            channels: channels.clone(),
+            is_needed,
+        })
     };
-    let Mirroring { upstreams, channels: all, login: own, .. } = &settings.restore_from;
-    let named = upstreams.iter().map(|address| source(address, own, all, true));
-    let mirrors = settings.mirror.iter().flat_map(|mirror| mirror.upstreams.iter().map(|address| (address, &mirror.login)));
+    let Mirroring {
+        upstreams,
+        channels: all,
+        login: own,
+        ..
+    } = &settings.restore_from;
+    let named = upstreams
+        .iter()
+        .map(|address| source(address, own, all, true));
+    let mirrors = settings.mirror.iter().flat_map(|mirror| {
+        mirror
+            .upstreams
+            .iter()
+            .map(|address| (address, &mirror.login))
+    });
     let mirrors = mirrors.map(|(address, login)| source(address, login, all, false));
-    let fed = settings.feeds.iter().map(|feed| source(&feed.to, &feed.login, &feed.channels, false));
-    let mut sources = named.chain(mirrors).chain(fed).collect::<Result<Vec<Source>, LoginError>>()?;
+    let fed = settings
+        .feeds
+        .iter()
+        .map(|feed| source(&feed.to, &feed.login, &feed.channels, false));
+    let mut sources = named
+        .chain(mirrors)
+        .chain(fed)
+        .collect::<Result<Vec<Source>, LoginError>>()?;
     let mut known = HashSet::new();
-    sources.retain(|source| known.insert((source.other.address.to_string(), source.channels.to_string())));
+    sources.retain(|source| {
+        known.insert((
+            source.other.address.to_string(),
+            source.channels.to_string(),
+        ))
+    });
     Ok(sources)
 }
 

@@ -40,7 +40,11 @@ fn payer(address: IpAddr) -> IpAddr {
 
 impl Connections {
     pub(crate) fn new(most: usize, most_per_address: usize) -> Arc<Self> {
-        Arc::new(Self { counts: Mutex::default(), most, most_per_address })
+        Arc::new(Self {
+            counts: Mutex::default(),
+            most,
+            most_per_address,
+        })
     }
 
     /// Counts a connection, or says why there may be no more.
@@ -56,34 +60,52 @@ impl Connections {
         }
         *ours += 1;
         counts.all += 1;
-        Ok(Permit { connections: self.clone(), address })
+        Ok(Permit {
+            connections: self.clone(),
+            address,
+        })
     }
 
     /// Whether an address has tried too many passwords, over all of its connections (attack 115).
     pub(crate) fn is_guessing(&self, address: IpAddr) -> bool {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = counts.failed.get(&payer(address));
-        failed.is_some_and(|(count, since)| *count >= LOGINS_OF_ADDRESS && since.elapsed() < LOGIN_WINDOW)
+        failed.is_some_and(|(count, since)| {
+            *count >= LOGINS_OF_ADDRESS && since.elapsed() < LOGIN_WINDOW
+        })
     }
 
     /// Takes note of a login that has failed.
     pub(crate) fn note_failed_login(&self, address: IpAddr) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.failed.retain(|_, (_, since)| since.elapsed() < LOGIN_WINDOW);
+        counts
+            .failed
+            .retain(|_, (_, since)| since.elapsed() < LOGIN_WINDOW);
         if counts.failed.len() >= LOGIN_ADDRESSES {
             counts.failed.clear();
         }
-        counts.failed.entry(payer(address)).or_insert_with(|| (0, Instant::now())).0 += 1;
+        counts
+            .failed
+            .entry(payer(address))
+            .or_insert_with(|| (0, Instant::now()))
+            .0 += 1;
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .all
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self.connections.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .connections
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         counts.all -= 1;
         if let Some(ours) = counts.by_address.get_mut(&self.address) {
             *ours -= 1;
@@ -101,14 +123,21 @@ mod tests {
     #[test]
     fn attack_115_an_address_that_guesses_passwords_is_known_over_all_of_its_connections() {
         let connections = Connections::new(3, 2);
-        let (guesser, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
+        let (guesser, neighbour) = (
+            "2001:db8::1".parse().unwrap(),
+            "2001:db8:0:1::1".parse().unwrap(),
+        );
         for _ in 0..LOGINS_OF_ADDRESS {
             assert!(!connections.is_guessing(guesser));
             connections.note_failed_login(guesser);
         }
-        assert!(connections.is_guessing(guesser) && connections.is_guessing("2001:db8::2".parse().unwrap()));
+        assert!(
+            connections.is_guessing(guesser)
+                && connections.is_guessing("2001:db8::2".parse().unwrap())
+        );
         assert!(!connections.is_guessing(neighbour));
-        (0..=u32::try_from(LOGIN_ADDRESSES).unwrap()).for_each(|n| connections.note_failed_login(std::net::Ipv4Addr::from(n).into()));
+        (0..=u32::try_from(LOGIN_ADDRESSES).unwrap())
+            .for_each(|n| connections.note_failed_login(std::net::Ipv4Addr::from(n).into()));
         assert!(connections.counts.lock().unwrap().failed.len() <= LOGIN_ADDRESSES);
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn beat_rooms(&self) -> MutexGuard<'_, BTreeMap<Channel, (usize, usize)>> {
-        self.beat_rooms.lock().unwrap_or_else(PoisonError::into_inner)
+        self.beat_rooms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -156,15 +156,24 @@ async fn once(
     look(shared, feed, &mut progress, &mut HashMap::new())?;
     // Only what is still to be answered for can be put off.
     later.retain(|(channel, serial), _| {
-        let open = |one: &Progress| one.log.channel == *channel && one.done < serial.number() && *serial <= one.log.marks().head.serial;
-        progress.iter().any(|one| open(one) && *serial >= one.log.marks().low)
+        let open = |one: &Progress| {
+            one.log.channel == *channel
+                && one.done < serial.number()
+                && *serial <= one.log.marks().head.serial
+        };
+        progress
+            .iter()
+            .any(|one| open(one) && *serial >= one.log.marks().low)
     });
     let now = Instant::now();
     let waits = |one: &Progress, serial| {
         let key = Serial::new(serial).map(|serial| (one.log.channel.clone(), serial));
-        key.and_then(|key| later.get(&key)).is_some_and(|(due, _)| *due > now)
+        key.and_then(|key| later.get(&key))
+            .is_some_and(|(due, _)| *due > now)
     };
-    let is_idle = |one: &Progress| (one.done + 1..=one.log.marks().head.serial.number()).all(|serial| waits(one, serial));
+    let is_idle = |one: &Progress| {
+        (one.done + 1..=one.log.marks().head.serial.number()).all(|serial| waits(one, serial))
+    };
     if progress.iter().all(is_idle) {
         return Ok(());
     }
@@ -187,7 +196,11 @@ async fn once(
     tracing::info!(feed = feed.name, peer = %feed.to, streaming, "feeding this peer");
     let ended = session.feed_all(&mut news).await;
     session.save()?;
-    let Counts { taken, known, refused } = session.counts;
+    let Counts {
+        taken,
+        known,
+        refused,
+    } = session.counts;
     *has_progressed = taken + known > 0;
     tracing::info!(feed = feed.name, peer = %feed.to, taken, known, refused, "a feed has ended");
     if ended.is_ok() {
@@ -198,24 +211,44 @@ async fn once(
 }
 
 /// Takes up the channels that have come since.
-fn look(shared: &Shared, feed: &Feed, progress: &mut Vec<Progress>, places: &mut HashMap<usize, usize>) -> Result<(), StoreError> {
+fn look(
+    shared: &Shared,
+    feed: &Feed,
+    progress: &mut Vec<Progress>,
+    places: &mut HashMap<usize, usize>,
+) -> Result<(), StoreError> {
     for one in progress.iter_mut() {
-        one.dead = shared.logs.get(one.log.channel.as_str()).is_none_or(|log| !Arc::ptr_eq(&log, &one.log));
+        one.dead = shared
+            .logs
+            .get(one.log.channel.as_str())
+            .is_none_or(|log| !Arc::ptr_eq(&log, &one.log));
     }
     let mut logs = shared.logs.all();
-    logs.retain(|log| feed.channels.matches(log.channel.as_str()) && !places.contains_key(&log.index));
+    logs.retain(|log| {
+        feed.channels.matches(log.channel.as_str()) && !places.contains_key(&log.index)
+    });
     // A peer without trust can take nothing else.
     logs.sort_by_key(|log| !log.channel.is_trust());
     for log in logs {
         let done = shared.store.feed_cursor(&feed.name, &log.channel)?;
         places.insert(log.index, progress.len());
-        progress.push(Progress { log, done, offered: done, answered: BTreeMap::new(), saved: done, dead: false });
+        progress.push(Progress {
+            log,
+            done,
+            offered: done,
+            answered: BTreeMap::new(),
+            saved: done,
+            dead: false,
+        });
     }
     Ok(())
 }
 
 impl Session<'_> {
-    async fn feed_all(&mut self, news: &mut tokio::sync::watch::Receiver<()>) -> Result<(), FeedError> {
+    async fn feed_all(
+        &mut self,
+        news: &mut tokio::sync::watch::Receiver<()>,
+    ) -> Result<(), FeedError> {
         let mut saved = Instant::now();
         loop {
             news.mark_unchanged();
@@ -223,7 +256,11 @@ impl Session<'_> {
             self.offer().await?;
             if self.under_way.is_empty() && self.down.is_empty() {
                 self.save()?;
-                let due = self.later.values().map(|(due, _)| due.saturating_duration_since(Instant::now())).min();
+                let due = self
+                    .later
+                    .values()
+                    .map(|(due, _)| due.saturating_duration_since(Instant::now()))
+                    .min();
                 let told = timeout(due.unwrap_or(FEED_IDLE).min(FEED_IDLE), news.changed()).await;
                 if told.is_err() && due.is_none_or(|due| due > FEED_IDLE) {
                     return Ok(());
@@ -243,12 +280,17 @@ impl Session<'_> {
         let mut octets = Vec::new();
         let window = if self.streaming { FEED_WINDOW } else { 1 };
         let now = Instant::now();
-        let due = |(key, (due, _)): (&(Channel, Serial), &(Instant, Duration))| (*due <= now).then(|| key.clone());
+        let due = |(key, (due, _)): (&(Channel, Serial), &(Instant, Duration))| {
+            (*due <= now).then(|| key.clone())
+        };
         self.offer_down(&mut octets)?;
         let room = window.saturating_sub(self.under_way.len());
         let due: Vec<(Channel, Serial)> = self.later.iter().filter_map(due).take(room).collect();
         for (channel, serial) in due {
-            let place = self.progress.iter().rposition(|one| !one.dead && one.log.channel == channel);
+            let place = self
+                .progress
+                .iter()
+                .rposition(|one| !one.dead && one.log.channel == channel);
             let key = (channel, serial);
             let Some((place, (due, pause))) = place.zip(self.later.get_mut(&key)) else {
                 // Its log is gone.
@@ -262,7 +304,11 @@ impl Session<'_> {
         // A peer that puts off much of a channel gets no more of it meanwhile.
         let stuck: HashSet<Channel> = match self.later.len() < FEED_WINDOW {
             true => HashSet::new(),
-            false => self.later.keys().map(|(channel, _)| channel.clone()).collect(),
+            false => self
+                .later
+                .keys()
+                .map(|(channel, _)| channel.clone())
+                .collect(),
         };
         for channel in 0..self.progress.len() {
             if self.progress[channel].dead || stuck.contains(&self.progress[channel].log.channel) {
@@ -297,15 +343,24 @@ impl Session<'_> {
     /// Sends what only later statements prove, from the newest down, and without asking: the peer has it in hand, or waits for it.
     fn offer_down(&mut self, octets: &mut Vec<u8>) -> Result<(), FeedError> {
         while self.under_way.len() < FEED_WINDOW {
-            let Some((channel, serial)) = self.down.pop_front() else { break };
+            let Some((channel, serial)) = self.down.pop_front() else {
+                break;
+            };
             let log = self.progress[channel].log.clone();
-            let entry = Serial::new(serial).map(|serial| log.entry(serial)).transpose()?.flatten();
+            let entry = Serial::new(serial)
+                .map(|serial| log.entry(serial))
+                .transpose()?
+                .flatten();
             let Some(entry) = entry else {
                 self.progress[channel].answer(serial);
                 continue;
             };
             write_article(octets, &log, &entry);
-            self.under_way.push_back(Offered { channel, entry, sent: true });
+            self.under_way.push_back(Offered {
+                channel,
+                entry,
+                sent: true,
+            });
         }
         Ok(())
     }
@@ -313,14 +368,32 @@ impl Session<'_> {
     /// Has a statement that was refused sent once more, below the one that vouches for it, if one does.
     fn send_down(&mut self, channel: usize, serial: u32) -> Result<bool, StoreError> {
         let log = self.progress[channel].log.clone();
-        let Some(trust) = self.shared.namespaces.trust(&log.channel).filter(|_| self.streaming) else { return Ok(false) };
-        if log.channel.is_trust() || log.channel.is_beat() || !self.sent_down.insert((channel, serial)) {
+        let Some(trust) = self
+            .shared
+            .namespaces
+            .trust(&log.channel)
+            .filter(|_| self.streaming)
+        else {
+            return Ok(false);
+        };
+        if log.channel.is_trust()
+            || log.channel.is_beat()
+            || !self.sent_down.insert((channel, serial))
+        {
             return Ok(false);
         }
-        let checkpoint = trust.checkpoint(&log.channel).head().map(|head| head.serial.number());
+        let checkpoint = trust
+            .checkpoint(&log.channel)
+            .head()
+            .map(|head| head.serial.number());
         for at in serial..=log.marks().head.serial.number() {
-            let record = Serial::new(at).map(|at| self.shared.store.get(&log.channel, at)).transpose()?.flatten();
-            let Some(statement) = record.map(|record| record.statement) else { return Ok(false) };
+            let record = Serial::new(at)
+                .map(|at| self.shared.store.get(&log.channel, at))
+                .transpose()?
+                .flatten();
+            let Some(statement) = record.map(|record| record.statement) else {
+                return Ok(false);
+            };
             let proven = trust.check(&statement).is_ok();
             // It is refused for something else.
             if at == serial && proven {
@@ -328,25 +401,44 @@ impl Session<'_> {
             }
             if checkpoint == Some(at) || proven && statement.kind() == Kind::Release {
                 self.sent_down.extend((serial..=at).map(|at| (channel, at)));
-                self.down.extend((serial..=at).rev().map(|at| (channel, at)));
+                self.down
+                    .extend((serial..=at).rev().map(|at| (channel, at)));
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn offer_one(&mut self, channel: usize, serial: u32, octets: &mut Vec<u8>) -> Result<(), FeedError> {
+    fn offer_one(
+        &mut self,
+        channel: usize,
+        serial: u32,
+        octets: &mut Vec<u8>,
+    ) -> Result<(), FeedError> {
         let one = &mut self.progress[channel];
         let entry = match Serial::new(serial).map(|serial| (serial, one.log.entry(serial))) {
-            Some((serial, Err(StoreError::Damaged(_)))) => return Ok(self.put_off(channel, serial)?),
+            Some((serial, Err(StoreError::Damaged(_)))) => {
+                return Ok(self.put_off(channel, serial)?);
+            }
             read => read.map(|(_, entry)| entry).transpose()?.flatten(),
         };
-        let been_there = |entry: &Entry| self.feed.path.as_ref().is_some_and(|name| entry.has_passed(name));
+        let been_there = |entry: &Entry| {
+            self.feed
+                .path
+                .as_ref()
+                .is_some_and(|name| entry.has_passed(name))
+        };
         match entry {
             Some(entry) if !been_there(&entry) => {
                 let verb = if self.streaming { "CHECK" } else { "IHAVE" };
-                octets.extend_from_slice(format!("{verb} {}\r\n", one.log.message_id(entry.head)).as_bytes());
-                self.under_way.push_back(Offered { channel, entry, sent: false });
+                octets.extend_from_slice(
+                    format!("{verb} {}\r\n", one.log.message_id(entry.head)).as_bytes(),
+                );
+                self.under_way.push_back(Offered {
+                    channel,
+                    entry,
+                    sent: false,
+                });
             }
             _ => {
                 one.answer(serial);
@@ -362,7 +454,14 @@ impl Session<'_> {
         let mut octets = Vec::new();
         let mut response = self.connection.answer().await?;
         loop {
-            let Some(Offered { channel, entry, sent }) = self.under_way.pop_front() else { return Err(FeedError::Unexpected(response)) };
+            let Some(Offered {
+                channel,
+                entry,
+                sent,
+            }) = self.under_way.pop_front()
+            else {
+                return Err(FeedError::Unexpected(response));
+            };
             let serial = entry.head.serial.number();
             match response.code {
                 code::WANTED | code::SEND_IT if !sent => {
@@ -373,17 +472,28 @@ impl Session<'_> {
                             octets.extend_from_slice(b".\r\n");
                         }
                     }
-                    let offered = Offered { channel, entry, sent: true };
-                    if self.streaming { self.under_way.push_back(offered) } else { self.under_way.push_front(offered) }
+                    let offered = Offered {
+                        channel,
+                        entry,
+                        sent: true,
+                    };
+                    if self.streaming {
+                        self.under_way.push_back(offered)
+                    } else {
+                        self.under_way.push_front(offered)
+                    }
                 }
-                code::CHECK_LATER | code::TRANSFER_LATER => self.put_off(channel, entry.head.serial)?,
+                code::CHECK_LATER | code::TRANSFER_LATER => {
+                    self.put_off(channel, entry.head.serial)?
+                }
                 // It ends the connection, and is all that the peer can say to TAKETHIS.
                 code::UNAVAILABLE if sent => {
                     self.put_off(channel, entry.head.serial)?;
                     return Err(FeedError::Unexpected(response));
                 }
                 code::TAKE_REFUSED if self.send_down(channel, serial)? => {}
-                code::TAKE_REFUSED if self.down.iter().any(|waits| *waits == (channel, serial)) => {}
+                code::TAKE_REFUSED if self.down.iter().any(|waits| *waits == (channel, serial)) => {
+                }
                 Code(235 | 239 | 435 | 437 | 438 | 439) => {
                     match response.code {
                         code::TRANSFERRED | code::TAKEN => self.counts.taken += 1,
@@ -394,10 +504,17 @@ impl Session<'_> {
                             tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, response = %Safe(&response.to_string()), "a peer has refused a statement");
                         }
                     }
-                    self.later.remove(&(self.progress[channel].log.channel.clone(), entry.head.serial));
-                    if self.progress[channel].log.channel.is_trust() && matches!(response.code, code::TRANSFERRED | code::TAKEN) {
+                    self.later.remove(&(
+                        self.progress[channel].log.channel.clone(),
+                        entry.head.serial,
+                    ));
+                    if self.progress[channel].log.channel.is_trust()
+                        && matches!(response.code, code::TRANSFERRED | code::TAKEN)
+                    {
                         // What had to wait for it need not wait any longer.
-                        self.later.values_mut().for_each(|one| *one = (Instant::now(), FEED_AGAIN));
+                        self.later
+                            .values_mut()
+                            .for_each(|one| *one = (Instant::now(), FEED_AGAIN));
                     }
                     self.progress[channel].answer(serial);
                 }
@@ -417,12 +534,19 @@ impl Session<'_> {
     /// The peer may take it later: its trust log may have to come first, and is offered from the beginning.
     fn put_off(&mut self, channel: usize, serial: Serial) -> Result<(), StoreError> {
         let channel = self.progress[channel].log.channel.clone();
-        let (due, pause) = self.later.entry((channel.clone(), serial)).or_insert((Instant::now(), FEED_AGAIN));
+        let (due, pause) = self
+            .later
+            .entry((channel.clone(), serial))
+            .or_insert((Instant::now(), FEED_AGAIN));
         *due = Instant::now() + *pause;
         *pause = (*pause * 2).min(FEED_AGAIN_LAST);
         if !channel.is_trust() && self.trust_again.is_none_or(|at| at.elapsed() > FEED_PAUSE) {
             self.trust_again = Some(Instant::now());
-            for one in self.progress.iter_mut().filter(|one| one.log.channel.is_trust()) {
+            for one in self
+                .progress
+                .iter_mut()
+                .filter(|one| one.log.channel.is_trust())
+            {
                 (one.offered, one.done, one.saved) = (0, 0, 0);
                 one.answered.clear();
             }
@@ -436,9 +560,17 @@ impl Session<'_> {
     }
 
     fn save_all(&mut self, which: impl Fn(&Progress) -> bool) -> Result<(), StoreError> {
-        let due = || self.progress.iter().filter(|one| which(one)).map(|one| (&one.log.channel, one.done));
+        let due = || {
+            self.progress
+                .iter()
+                .filter(|one| which(one))
+                .map(|one| (&one.log.channel, one.done))
+        };
         self.shared.store.set_feed_cursors(&self.feed.name, due())?;
-        self.progress.iter_mut().filter(|one| which(one)).for_each(|one| one.saved = one.done);
+        self.progress
+            .iter_mut()
+            .filter(|one| which(one))
+            .for_each(|one| one.saved = one.done);
         Ok(())
     }
 }

@@ -24,11 +24,24 @@ pub(crate) struct Forks {
 impl Forks {
     /// Keeps a pair, once, and says so in the log. If both follow the same statement, one of them has lost a race: a note; any other
     /// pair is an alarm.
-    pub(crate) fn remember(&self, provisioned: Option<&Provisioned>, ours: &Statement, theirs: &Statement) {
-        let (Some(provisioned), channel, serial) = (provisioned, theirs.channel(), theirs.serial()) else { return };
+    pub(crate) fn remember(
+        &self,
+        provisioned: Option<&Provisioned>,
+        ours: &Statement,
+        theirs: &Statement,
+    ) {
+        let (Some(provisioned), channel, serial) = (provisioned, theirs.channel(), theirs.serial())
+        else {
+            return;
+        };
         let is_race = ours.previous() == theirs.previous();
         let extension = if is_race { "race" } else { "fork" };
-        match self.write(provisioned, theirs, extension, [ours.clone(), theirs.clone()].into_iter()) {
+        match self.write(
+            provisioned,
+            theirs,
+            extension,
+            [ours.clone(), theirs.clone()].into_iter(),
+        ) {
             Ok(Some(path)) if is_race => tracing::warn!(
                 %channel, %serial, ours = %ours.id(), theirs = %theirs.id(), evidence = %path.display(),
                 "two statements are signed for one place: the second was refused; unless two publishers raced for it, somebody else signs with their keys"
@@ -40,19 +53,34 @@ impl Forks {
             Ok(None) => {
                 tracing::warn!(%channel, %serial, theirs = %theirs.id(), "a fork again: its evidence is kept already, or the quota of evidence is used up");
             }
-            Err(error) => tracing::error!(%channel, %serial, %error, "the evidence of a fork cannot be kept"),
+            Err(error) => {
+                tracing::error!(%channel, %serial, %error, "the evidence of a fork cannot be kept")
+            }
         }
     }
 
     /// Keeps what a log has lost.
-    pub(crate) fn file(&self, provisioned: Option<&Provisioned>, channel: &Channel, mut lost: impl Iterator<Item = Statement>) {
-        let (Some(provisioned), Some(first)) = (provisioned, lost.next()) else { return };
+    pub(crate) fn file(
+        &self,
+        provisioned: Option<&Provisioned>,
+        channel: &Channel,
+        mut lost: impl Iterator<Item = Statement>,
+    ) {
+        let (Some(provisioned), Some(first)) = (provisioned, lost.next()) else {
+            return;
+        };
         let serial = first.serial();
         let all = std::iter::once(first.clone()).chain(lost);
         match self.write(provisioned, &first, "lost", all) {
-            Ok(Some(path)) => tracing::warn!(%channel, from = %serial, file = %path.display(), "what has lost its place is filed away"),
-            Ok(None) => tracing::warn!(%channel, from = %serial, "what has lost its place is not filed: the quota of evidence is used up"),
-            Err(error) => tracing::error!(%channel, from = %serial, %error, "what has lost its place cannot be filed away"),
+            Ok(Some(path)) => {
+                tracing::warn!(%channel, from = %serial, file = %path.display(), "what has lost its place is filed away")
+            }
+            Ok(None) => {
+                tracing::warn!(%channel, from = %serial, "what has lost its place is not filed: the quota of evidence is used up")
+            }
+            Err(error) => {
+                tracing::error!(%channel, from = %serial, %error, "what has lost its place cannot be filed away")
+            }
         }
     }
 
@@ -65,11 +93,15 @@ impl Forks {
     ) -> io::Result<Option<PathBuf>> {
         fs::create_dir_all(&self.directory)?;
         // Hashes of names, since names that came from outside are never paths (attack 46).
-        let hex = |octets: &[u8]| -> String { octets.iter().map(|octet| format!("{octet:02x}")).collect() };
+        let hex = |octets: &[u8]| -> String {
+            octets.iter().map(|octet| format!("{octet:02x}")).collect()
+        };
         let hash = |name: &str| hex(&StatementId::of(name.as_bytes()).octets()[..4]);
         let namespace = format!("{}-", hash(provisioned.anchor.namespace.as_str()));
         let channel = format!("{namespace}{}-", hash(named.channel().as_str()));
-        let path = self.directory.join(format!("{channel}{}.{extension}", hex(named.id().octets())));
+        let path = self
+            .directory
+            .join(format!("{channel}{}.{extension}", hex(named.id().octets())));
         if path.exists() || !self.has_room(&namespace, &channel)? {
             return Ok(None);
         }
@@ -104,8 +136,15 @@ impl Forks {
         let log = provisioned.anchor.namespace.trust_log();
         let read = |serial| Some(self.store.get(&log, serial).ok()??.statement);
         let anchor = provisioned.anchor.head.serial.number();
-        let mut below: Vec<Statement> = (1..anchor).rev().map_while(Serial::new).map_while(read).collect();
+        let mut below: Vec<Statement> = (1..anchor)
+            .rev()
+            .map_while(Serial::new)
+            .map_while(read)
+            .collect();
         below.reverse();
-        below.into_iter().chain((anchor..).map_while(Serial::new).map_while(read)).collect()
+        below
+            .into_iter()
+            .chain((anchor..).map_while(Serial::new).map_while(read))
+            .collect()
     }
 }

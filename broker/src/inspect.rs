@@ -52,21 +52,32 @@ fn serials(low: Serial, head: Serial) -> impl DoubleEndedIterator<Item = Serial>
 /// If the directory cannot be read as a store.
 pub fn check(directory: &Path, anchors: &[Anchor]) -> Result<Found, StoreError> {
     let (store, report) = Store::inspect(directory)?;
-    let mut found = Found { segments: report.segments, torn: report.torn, ..Found::default() };
-    found.wrong.extend(report.damage.iter().map(ToString::to_string));
+    let mut found = Found {
+        segments: report.segments,
+        torn: report.torn,
+        ..Found::default()
+    };
+    found
+        .wrong
+        .extend(report.damage.iter().map(ToString::to_string));
     let channels: BTreeMap<Channel, Marks> = store.channels()?.into_iter().collect();
     found.channels = channels.len();
     let mut trusts: Vec<Trust> = Vec::new();
     for anchor in anchors {
         let log = anchor.namespace.trust_log();
         match channels.get(&log) {
-            None => found.wrong.push(format!("{log} is not here: nothing of {} can be proven", anchor.namespace)),
+            None => found.wrong.push(format!(
+                "{log} is not here: nothing of {} can be proven",
+                anchor.namespace
+            )),
             Some(marks) => trusts.extend(walk_trust(&store, anchor, &log, marks, &mut found)),
         }
     }
     for (channel, marks) in &channels {
         let namespace = Namespace::longest(trusts.iter().map(Trust::namespace), channel).cloned();
-        let trust = namespace.as_ref().and_then(|namespace| trusts.iter().find(|trust| trust.namespace() == namespace));
+        let trust = namespace
+            .as_ref()
+            .and_then(|namespace| trusts.iter().find(|trust| trust.namespace() == namespace));
         if trust.is_some_and(|trust| trust.namespace().trust_log() == *channel) {
             continue;
         }
@@ -76,7 +87,13 @@ pub fn check(directory: &Path, anchors: &[Anchor]) -> Result<Found, StoreError> 
 }
 
 /// The trust in force, each statement proven by the one before.
-fn walk_trust(store: &Store, anchor: &Anchor, log: &Channel, marks: &Marks, found: &mut Found) -> Option<Trust> {
+fn walk_trust(
+    store: &Store,
+    anchor: &Anchor,
+    log: &Channel,
+    marks: &Marks,
+    found: &mut Found,
+) -> Option<Trust> {
     let mut trust: Option<Trust> = None;
     for serial in serials(marks.low, marks.head.serial) {
         let statement = read(store, log, serial, found)?;
@@ -87,7 +104,9 @@ fn walk_trust(store: &Store, anchor: &Anchor, log: &Channel, marks: &Marks, foun
         match next {
             Ok(next) => trust = Some(next),
             Err(error) => {
-                found.wrong.push(format!("{log} {serial} is not proven: {error}"));
+                found
+                    .wrong
+                    .push(format!("{log} {serial} is not proven: {error}"));
                 return None;
             }
         }
@@ -96,7 +115,13 @@ fn walk_trust(store: &Store, anchor: &Anchor, log: &Channel, marks: &Marks, foun
 }
 
 /// From the head down: each is the one that the one above names, and somebody vouches for it.
-fn check_log(store: &Store, channel: &Channel, marks: &Marks, trust: Option<&Trust>, found: &mut Found) {
+fn check_log(
+    store: &Store,
+    channel: &Channel,
+    marks: &Marks,
+    trust: Option<&Trust>,
+    found: &mut Found,
+) {
     let mut descent = Descent::new(channel.clone());
     let mut expected = Some(marks.head);
     for serial in serials(marks.low, marks.head.serial).rev() {
@@ -106,13 +131,20 @@ fn check_log(store: &Store, channel: &Channel, marks: &Marks, trust: Option<&Tru
             continue;
         };
         if expected.is_some_and(|expected| expected != statement.head()) && !channel.is_beat() {
-            found.wrong.push(format!("{channel} {serial} is not the statement that follows from the one above it"));
+            found.wrong.push(format!(
+                "{channel} {serial} is not the statement that follows from the one above it"
+            ));
         }
         expected = statement.predecessor();
         // Beats prove themselves, under the trust of their time.
         let is_due = !channel.is_beat() || serial == marks.head.serial;
-        if let Some(error) = trust.filter(|_| is_due).and_then(|trust| descent.take(trust, statement).err()) {
-            found.wrong.push(format!("{channel} {serial} is not proven: {error}"));
+        if let Some(error) = trust
+            .filter(|_| is_due)
+            .and_then(|trust| descent.take(trust, statement).err())
+        {
+            found
+                .wrong
+                .push(format!("{channel} {serial} is not proven: {error}"));
             return;
         }
     }
@@ -124,15 +156,23 @@ fn check_log(store: &Store, channel: &Channel, marks: &Marks, trust: Option<&Tru
 /// If the directory cannot be read as a store, or the batch not be written.
 pub fn export(directory: &Path, into: &mut impl Write) -> Result<Found, ExportError> {
     let (store, report) = Store::inspect(directory)?;
-    let mut found = Found { segments: report.segments, torn: report.torn, ..Found::default() };
-    found.wrong.extend(report.damage.iter().map(ToString::to_string));
+    let mut found = Found {
+        segments: report.segments,
+        torn: report.torn,
+        ..Found::default()
+    };
+    found
+        .wrong
+        .extend(report.damage.iter().map(ToString::to_string));
     let mut channels: Vec<Channel> = store.names()?;
     channels.sort_by_key(|channel| (!channel.is_trust(), channel.clone()));
     found.channels = channels.len();
     for channel in &channels {
         for serial in store.serials(channel) {
             // What cannot be read is in the report already.
-            let Ok(Some(record)) = store.get(channel, serial) else { continue };
+            let Ok(Some(record)) = store.get(channel, serial) else {
+                continue;
+            };
             let mut article = Vec::new();
             batch::write(&mut article, &record.statement, &record.path);
             into.write_all(&article)?;

@@ -187,7 +187,8 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the process or the machine has no file descriptor left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After how long of silence TCP asks whether the other end is still there, and how often, and how many times.
-pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(120), Duration::from_secs(30), 4);
+pub const KEEPALIVE: (Duration, Duration, u32) =
+    (Duration::from_secs(120), Duration::from_secs(30), 4);
 /// File descriptors beside those of connections, one for each segment of the store among them.
 pub const SPARE_FILES: u64 = 4096;
 /// The earliest time that a clock can rightly show, 2026-01-01; below, it is not set.

@@ -33,29 +33,57 @@ fn set_up(socket: &TcpStream) -> io::Result<()> {
     let (time, interval, retries) = KEEPALIVE;
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries))
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(time)
+            .with_interval(interval)
+            .with_retries(retries),
+    )
 }
 
-async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, permit: Permit, certificates: Option<Arc<Certificates>>) {
+async fn serve(
+    shared: Arc<Shared>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+    certificates: Option<Arc<Certificates>>,
+) {
     let begin = async {
         set_up(&socket)?;
-        let tls = certificates.as_ref().map(|c| c.accept().map(Box::new)).transpose().map_err(io::Error::other)?;
+        let tls = certificates
+            .as_ref()
+            .map(|c| c.accept().map(Box::new))
+            .transpose()
+            .map_err(io::Error::other)?;
         let mut stream = Stream { socket, tls };
         let limit = Duration::from_secs(shared.settings.config.limits.handshake_seconds);
-        timeout(limit, stream.handshake()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        if certificates.zip(stream.tls.as_ref()).is_some_and(|(certificates, tls)| !certificates.is_good(tls)) {
-            return Err(io::Error::other("the client's certificate has ended, or is not trusted any more"));
+        timeout(limit, stream.handshake())
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if certificates
+            .zip(stream.tls.as_ref())
+            .is_some_and(|(certificates, tls)| !certificates.is_good(tls))
+        {
+            return Err(io::Error::other(
+                "the client's certificate has ended, or is not trusted any more",
+            ));
         }
         Ok::<_, io::Error>(stream)
     };
     match begin.await {
         Ok(stream) => Session::new(shared, stream, peer, permit).greet().await,
-        Err(error) => tracing::debug!(%peer, %error, "no session: the connection failed before its greeting"),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "no session: the connection failed before its greeting")
+        }
     }
 }
 
 /// Accepts until the broker shuts down.
-pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, certificates: Option<Arc<Certificates>>) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -63,11 +91,21 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, certificates
         };
         match accepted {
             Ok((socket, peer)) => match shared.connections.admit(peer.ip()) {
-                Ok(permit) => drop(shared.tasks.spawn(serve(shared.clone(), socket, peer, permit, certificates.clone()))),
+                Ok(permit) => drop(shared.tasks.spawn(serve(
+                    shared.clone(),
+                    socket,
+                    peer,
+                    permit,
+                    certificates.clone(),
+                ))),
                 Err(why) => {
                     tracing::debug!(%peer, why, "connection refused");
                     let tls = certificates.is_some();
-                    drop(shared.tasks.spawn(async move { refuse(socket, why, tls).await }));
+                    drop(
+                        shared
+                            .tasks
+                            .spawn(async move { refuse(socket, why, tls).await }),
+                    );
                 }
             },
             Err(error) => {
@@ -80,7 +118,11 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, certificates
 
 /// A listening socket for an address.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        None,
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

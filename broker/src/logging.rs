@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::Context;
-use tracing_subscriber::{Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 use crate::{config::LogFormat, limits::LOGGED_CHARACTERS};
 
@@ -19,7 +21,9 @@ impl Level {
     /// # Errors
     /// If it is none; the present one stays in use then.
     pub fn set(&self, level: &str) -> anyhow::Result<()> {
-        self.0.reload(filter(level)?).context("cannot change the log level")
+        self.0
+            .reload(filter(level)?)
+            .context("cannot change the log level")
     }
 }
 
@@ -30,13 +34,21 @@ pub(crate) struct Safe<'a>(pub(crate) &'a str);
 impl fmt::Display for Safe<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Besides control characters those that turn the order of what follows.
-        let odd = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        self.0.chars().take(LOGGED_CHARACTERS).try_for_each(|c| f.write_char(if odd(c) { '\u{fffd}' } else { c }))
+        let odd = |c: char| {
+            c.is_control()
+                || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        };
+        self.0
+            .chars()
+            .take(LOGGED_CHARACTERS)
+            .try_for_each(|c| f.write_char(if odd(c) { '\u{fffd}' } else { c }))
     }
 }
 
 fn filter(level: &str) -> anyhow::Result<Targets> {
-    level.parse::<Targets>().with_context(|| format!("log.level: expected error, warn, info, debug or trace, found {level:?}"))
+    level.parse::<Targets>().with_context(|| {
+        format!("log.level: expected error, warn, info, debug or trace, found {level:?}")
+    })
 }
 
 /// Starts logging for this process.
@@ -46,11 +58,15 @@ fn filter(level: &str) -> anyhow::Result<Targets> {
 pub fn start(level: &str, format: LogFormat) -> anyhow::Result<Level> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let registry = tracing_subscriber::registry().with(filter);
-    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let text = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => registry.with(text).init(),
         LogFormat::Json => registry.with(text.json()).init(),
-        LogFormat::Journald => registry.with(tracing_journald::layer().context("log.format: journald cannot be reached")?).init(),
+        LogFormat::Journald => registry
+            .with(tracing_journald::layer().context("log.format: journald cannot be reached")?)
+            .init(),
     }
     Ok(Level(handle))
 }
@@ -62,7 +78,13 @@ mod tests {
     #[test]
     fn attack_112_what_others_say_leads_no_terminal_astray() {
         let said = "481 \x1b]0;owned\x07\r\nERROR forged \u{202e}txt\u{9b}31m";
-        assert_eq!(Safe(said).to_string(), "481 \u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}ERROR forged \u{fffd}txt\u{fffd}31m");
-        assert_eq!(Safe(&"x".repeat(10_000)).to_string().len(), LOGGED_CHARACTERS);
+        assert_eq!(
+            Safe(said).to_string(),
+            "481 \u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}ERROR forged \u{fffd}txt\u{fffd}31m"
+        );
+        assert_eq!(
+            Safe(&"x".repeat(10_000)).to_string().len(),
+            LOGGED_CHARACTERS
+        );
     }
 }

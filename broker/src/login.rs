@@ -41,13 +41,19 @@ impl Credentials {
         };
         let account = match (&login.user, &login.password_file) {
             (Some(user), Some(path)) => {
-                let password = fs::read_to_string(path).map_err(|source| LoginError::Password { path: path.clone(), source })?;
+                let password = fs::read_to_string(path).map_err(|source| LoginError::Password {
+                    path: path.clone(),
+                    source,
+                })?;
                 Some((user.clone(), password.trim_end().to_owned()))
             }
             (None, None) => None,
             _ => return Err(LoginError::Half),
         };
-        Ok(Self { tls: Tls::new(login.ca_file.as_deref(), own)?, account })
+        Ok(Self {
+            tls: Tls::new(login.ca_file.as_deref(), own)?,
+            account,
+        })
     }
 
     /// Connects as whom we are.

@@ -37,11 +37,22 @@ pub(crate) struct Entry {
 impl Entry {
     fn new(statement: &Statement, path: &str) -> Self {
         let rendered = article::render(statement, path);
-        let line = format!("{} {} {}\r\n", statement.serial(), statement.message_id(), rendered.lines);
+        let line = format!(
+            "{} {} {}\r\n",
+            statement.serial(),
+            statement.message_id(),
+            rendered.lines
+        );
         let article = line.len();
         let body_lines = rendered.lines - article::HEADERS.len() - 1;
         let event = Bytes::from([line.into_bytes(), rendered.octets].concat());
-        Self { head: statement.head(), event, article, blank: article + rendered.headers, body_lines }
+        Self {
+            head: statement.head(),
+            event,
+            article,
+            blank: article + rendered.headers,
+            body_lines,
+        }
     }
     /// What a watch sends.
     pub(crate) fn event(&self) -> &Bytes {
@@ -65,13 +76,18 @@ impl Entry {
     }
     /// Whether `Path` says that it has passed a broker of this name; a hint, no more (attack 37).
     pub(crate) fn has_passed(&self, name: &str) -> bool {
-        self.header("Path").is_some_and(|path| path.split('!').any(|hop| hop == name))
+        self.header("Path")
+            .is_some_and(|path| path.split('!').any(|hop| hop == name))
     }
     /// The value of one header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let headers = std::str::from_utf8(self.headers()).ok()?;
-        let mut lines = headers.split_terminator("\r\n").filter_map(|line| line.split_once(": "));
-        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let mut lines = headers
+            .split_terminator("\r\n")
+            .filter_map(|line| line.split_once(": "));
+        lines
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 }
 
@@ -110,8 +126,12 @@ impl Tails {
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         order.push_back(Arc::downgrade(log));
         while self.octets.load(Ordering::Relaxed) > TAILS_OCTETS {
-            let Some(oldest) = order.pop_front() else { break };
-            let Some(log) = oldest.upgrade() else { continue };
+            let Some(oldest) = order.pop_front() else {
+                break;
+            };
+            let Some(log) = oldest.upgrade() else {
+                continue;
+            };
             let (given, more) = {
                 let mut state = log.write();
                 (state.pop(), !state.tail.is_empty())
@@ -138,7 +158,11 @@ impl Log {
         self.read().marks
     }
     pub(crate) fn message_id(&self, head: Head) -> MessageId {
-        MessageId { channel: self.channel.clone(), serial: head.serial, id: head.id }
+        MessageId {
+            channel: self.channel.clone(),
+            serial: head.serial,
+            id: head.id,
+        }
     }
 
     /// Serial and id of a statement, without rendering it, and how many octets were read for that.
@@ -166,22 +190,38 @@ impl Log {
     fn cached(&self, serial: Serial) -> Option<Arc<Entry>> {
         let state = self.read();
         let first = state.tail.front()?.head.serial.number();
-        state.tail.get(serial.number().checked_sub(first)? as usize).filter(|entry| entry.head.serial == serial).cloned()
+        state
+            .tail
+            .get(serial.number().checked_sub(first)? as usize)
+            .filter(|entry| entry.head.serial == serial)
+            .cloned()
     }
 
     /// One statement; none below the low-water mark or above the head.
-    pub(crate) fn entry(self: &Arc<Self>, serial: Serial) -> Result<Option<Arc<Entry>>, StoreError> {
+    pub(crate) fn entry(
+        self: &Arc<Self>,
+        serial: Serial,
+    ) -> Result<Option<Arc<Entry>>, StoreError> {
         if let Some(entry) = self.cached(serial) {
             return Ok(Some(entry));
         }
         let (low, head, kept) = {
             let state = self.read();
-            (state.marks.low, state.marks.head.serial, state.kept.map(|kept| kept.serial))
+            (
+                state.marks.low,
+                state.marks.head.serial,
+                state.kept.map(|kept| kept.serial),
+            )
         };
         if (serial < low || serial > head) && kept != Some(serial) {
             return Ok(None);
         }
-        let Some(Record { statement, path, .. }) = self.store.get(&self.channel, serial)? else { return Ok(None) };
+        let Some(Record {
+            statement, path, ..
+        }) = self.store.get(&self.channel, serial)?
+        else {
+            return Ok(None);
+        };
         let entry = Arc::new(Entry::new(&statement, &path));
         if serial == head {
             // Polls ask for the head: keep it.
@@ -203,7 +243,10 @@ impl Log {
     /// Whether a statement is here, or its place has expired.
     pub(crate) fn is_settled(self: &Arc<Self>, serial: Serial, id: StatementId) -> bool {
         let marks = self.marks();
-        serial < marks.low || self.head_at(serial).is_ok_and(|there| there.is_some_and(|(head, _)| head.id == id))
+        serial < marks.low
+            || self
+                .head_at(serial)
+                .is_ok_and(|there| there.is_some_and(|(head, _)| head.id == id))
     }
 
     /// Whether another statement than this one is in its place.
@@ -211,12 +254,18 @@ impl Log {
         let ours = self.marks().head;
         match ours.serial == head.serial {
             true => ours.id != head.id,
-            false => self.head_at(head.serial).is_ok_and(|there| there.is_some_and(|(ours, _)| ours != head)),
+            false => self
+                .head_at(head.serial)
+                .is_ok_and(|there| there.is_some_and(|(ours, _)| ours != head)),
         }
     }
 
     /// Up to `most` events after a serial, oldest first; what has expired is passed over.
-    pub(crate) fn events_after(self: &Arc<Self>, serial: u32, most: usize) -> Result<Vec<Arc<Entry>>, StoreError> {
+    pub(crate) fn events_after(
+        self: &Arc<Self>,
+        serial: u32,
+        most: usize,
+    ) -> Result<Vec<Arc<Entry>>, StoreError> {
         let marks = self.marks();
         let first = (serial + 1).max(marks.low.number());
         let serials = (first..=marks.head.serial.number()).filter_map(Serial::new);
@@ -230,7 +279,12 @@ impl Log {
 
     /// When a statement became visible, without rendering it: when it arrived, or when the gap below it was filled.
     pub(crate) fn arrived(&self, serial: Serial) -> Result<Option<Timestamp>, StoreError> {
-        let joined = self.read().joined.iter().find(|(low, high, _)| (*low..=*high).contains(&serial)).map(|(.., at)| *at);
+        let joined = self
+            .read()
+            .joined
+            .iter()
+            .find(|(low, high, _)| (*low..=*high).contains(&serial))
+            .map(|(.., at)| *at);
         Ok(self.store.arrived(&self.channel, serial)?.max(joined))
     }
 
@@ -263,17 +317,28 @@ impl Log {
         let ranges = match before {
             Some((low, high)) if marks.low <= high => {
                 let lower = (marks.low < low).then_some((marks.low, low));
-                let upper = high.next().filter(|next| *next <= marks.head.serial).map(|next| (next, marks.head.serial));
+                let upper = high
+                    .next()
+                    .filter(|next| *next <= marks.head.serial)
+                    .map(|next| (next, marks.head.serial));
                 [lower, upper]
             }
             _ => [Some((marks.low, marks.head.serial)), None],
         };
-        state.joined.extend(ranges.into_iter().flatten().map(|(low, high)| (low, high, now)));
+        state.joined.extend(
+            ranges
+                .into_iter()
+                .flatten()
+                .map(|(low, high)| (low, high, now)),
+        );
         while state.joined.len() > JOINED {
             state.joined.pop_front();
         }
         let cut = state.marks.head != marks.head || marks.low < state.marks.low;
-        state.marks = Marks { created: state.marks.created, ..marks };
+        state.marks = Marks {
+            created: state.marks.created,
+            ..marks
+        };
         if cut {
             self.tails.release(state.clear());
         }
@@ -303,7 +368,11 @@ impl State {
     fn push(&mut self, entry: Arc<Entry>) -> usize {
         let mut given = 0;
         // What does not follow the others is not beside them.
-        if self.tail.back().is_some_and(|last| last.head.serial.next() != Some(entry.head.serial)) {
+        if self
+            .tail
+            .back()
+            .is_some_and(|last| last.head.serial.next() != Some(entry.head.serial))
+        {
             given += self.clear();
         }
         self.octets += entry.event.len();
@@ -362,13 +431,27 @@ impl Logs {
 
     /// Finds what checkpoints name below what is kept otherwise.
     pub(crate) fn take_up_kept(&self, namespaces: &Namespaces) -> Result<(), StoreError> {
-        for trust in namespaces.all().filter_map(|provisioned| provisioned.trust.load_full()) {
+        for trust in namespaces
+            .all()
+            .filter_map(|provisioned| provisioned.trust.load_full())
+        {
             for named in &trust.rules().checkpoints {
-                let log = self.get(named.channel.as_str()).filter(|log| named.head.serial < log.marks().low);
-                let there = log.map(|log| Ok::<_, StoreError>((self.store.get(&named.channel, named.head.serial)?, log))).transpose()?;
-                if let Some((_, log)) =
-                    there.filter(|(record, _)| record.as_ref().is_some_and(|record| record.statement.head() == named.head))
-                {
+                let log = self
+                    .get(named.channel.as_str())
+                    .filter(|log| named.head.serial < log.marks().low);
+                let there = log
+                    .map(|log| {
+                        Ok::<_, StoreError>((
+                            self.store.get(&named.channel, named.head.serial)?,
+                            log,
+                        ))
+                    })
+                    .transpose()?;
+                if let Some((_, log)) = there.filter(|(record, _)| {
+                    record
+                        .as_ref()
+                        .is_some_and(|record| record.statement.head() == named.head)
+                }) {
                     log.set_kept(Some(named.head));
                 }
             }
@@ -383,35 +466,80 @@ impl Logs {
     /// A channel that has its first statement.
     pub(crate) fn add(&self, channel: Channel, marks: Marks) -> Arc<Log> {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        let state = RwLock::new(State { marks, tail: VecDeque::new(), octets: 0, joined: VecDeque::new(), kept: None });
+        let state = RwLock::new(State {
+            marks,
+            tail: VecDeque::new(),
+            octets: 0,
+            joined: VecDeque::new(),
+            kept: None,
+        });
         let index = self.begun.fetch_add(1, Ordering::Relaxed);
         let (store, tails) = (self.store.clone(), self.tails.clone());
-        let log = Arc::new(Log { index, channel: channel.clone(), state, store, tails });
+        let log = Arc::new(Log {
+            index,
+            channel: channel.clone(),
+            state,
+            store,
+            tails,
+        });
         by_name.insert(channel, log.clone());
         log
     }
 
     /// A log that is begun anew; whoever still reads it finds what it had.
     pub(crate) fn remove(&self, channel: &Channel) -> Option<Arc<Log>> {
-        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(channel)
+        self.by_name
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(channel)
     }
 
     /// That no withdrawal of a release that stays is lost under the next trust statement.
-    pub(crate) fn keep_withdrawals(&self, in_force: &Trust, next: &Trust, namespaces: &Namespaces) -> Result<(), AppendError> {
+    pub(crate) fn keep_withdrawals(
+        &self,
+        in_force: &Trust,
+        next: &Trust,
+        namespaces: &Namespaces,
+    ) -> Result<(), AppendError> {
         for log in self.all() {
             let channel = &log.channel;
-            let ours = namespaces.of(channel).is_some_and(|provisioned| provisioned.anchor.namespace == *next.namespace());
-            let narrows = || next.rules().narrows(in_force.rules(), channel, next.namespace());
-            if !ours || channel.is_beat() || next.checkpoint(channel) == Settled::Nothing && !narrows() {
+            let ours = namespaces
+                .of(channel)
+                .is_some_and(|provisioned| provisioned.anchor.namespace == *next.namespace());
+            let narrows = || {
+                next.rules()
+                    .narrows(in_force.rules(), channel, next.namespace())
+            };
+            if !ours
+                || channel.is_beat()
+                || next.checkpoint(channel) == Settled::Nothing && !narrows()
+            {
                 continue;
             }
             let marks = log.marks();
-            let pure = log::Log::stored(channel.clone(), Some(Span { low: marks.low, head: marks.head }), None, None);
-            let stored =
-                |serial| self.store.get(channel, serial).map(|record| record.map(|record| record.statement)).map_err(|_| Unreadable);
+            let pure = log::Log::stored(
+                channel.clone(),
+                Some(Span {
+                    low: marks.low,
+                    head: marks.head,
+                }),
+                None,
+                None,
+            );
+            let stored = |serial| {
+                self.store
+                    .get(channel, serial)
+                    .map(|record| record.map(|record| record.statement))
+                    .map_err(|_| Unreadable)
+            };
             match pure.would_lose(in_force, next, &stored) {
                 Ok(None) => {}
-                Ok(Some(withdrawal)) => return Err(AppendError::LosesWithdrawal(channel.clone(), withdrawal.serial)),
+                Ok(Some(withdrawal)) => {
+                    return Err(AppendError::LosesWithdrawal(
+                        channel.clone(),
+                        withdrawal.serial,
+                    ));
+                }
                 Err(Unreadable) => return Err(AppendError::Store),
             }
         }
@@ -439,16 +567,27 @@ impl Logs {
     /// Some channels in the order of their names, those after a name.
     pub(crate) fn page(&self, after: Option<&Channel>) -> Vec<Arc<Log>> {
         let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.read().range::<Channel, _>((begin, Bound::Unbounded)).take(PAGE_LOGS).map(|(_, log)| log.clone()).collect()
+        self.read()
+            .range::<Channel, _>((begin, Bound::Unbounded))
+            .take(PAGE_LOGS)
+            .map(|(_, log)| log.clone())
+            .collect()
     }
 
     /// The lowest and the highest serial of a channel's backfill.
     pub(crate) fn backfill(&self, channel: &Channel) -> Option<(Serial, Serial)> {
-        self.backfills.read().unwrap_or_else(PoisonError::into_inner).get(channel).copied()
+        self.backfills
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(channel)
+            .copied()
     }
     /// Says what it is.
     pub(crate) fn set_backfill(&self, channel: &Channel, backfill: Option<(Serial, Serial)>) {
-        let mut backfills = self.backfills.write().unwrap_or_else(PoisonError::into_inner);
+        let mut backfills = self
+            .backfills
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         match backfill {
             Some(backfill) => drop(backfills.insert(channel.clone(), backfill)),
             None => drop(backfills.remove(channel)),
@@ -465,7 +604,11 @@ impl Logs {
         if self.begun() <= begun {
             return Vec::new();
         }
-        self.read().values().filter(|log| log.index >= begun).cloned().collect()
+        self.read()
+            .values()
+            .filter(|log| log.index >= begun)
+            .cloned()
+            .collect()
     }
 
     /// Octets of statements that are kept in memory.
@@ -475,9 +618,16 @@ impl Logs {
 
     /// Forgets those who have nothing to give up any more.
     pub(crate) fn tidy_tails(&self) {
-        let mut order = self.tails.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut order = self
+            .tails
+            .order
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut seen = std::collections::HashSet::new();
-        order.retain(|log| log.upgrade().is_some_and(|log| !log.read().tail.is_empty() && seen.insert(log.index)));
+        order.retain(|log| {
+            log.upgrade()
+                .is_some_and(|log| !log.read().tail.is_empty() && seen.insert(log.index))
+        });
     }
 
     /// All channels in the order of their names.

@@ -7,7 +7,8 @@ use std::sync::{
 
 use arc_swap::ArcSwapOption;
 use tidings_protocol::{
-    Anchor, Channel, Namespace, PublicKey, Statement, Timestamp, limits::FUTURE_SECONDS, trust::Trust, verify::VerifyError,
+    Anchor, Channel, Namespace, PublicKey, Statement, Timestamp, limits::FUTURE_SECONDS,
+    trust::Trust, verify::VerifyError,
 };
 
 use crate::store::{Store, StoreError};
@@ -16,7 +17,9 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
     /// The store has a trust log that begins otherwise.
-    #[error("the anchor of {0} is not the one whose trust log is stored here; correct the anchor, or use another data directory")]
+    #[error(
+        "the anchor of {0} is not the one whose trust log is stored here; correct the anchor, or use another data directory"
+    )]
     OtherAnchor(Namespace),
     /// The stored trust cannot be taken up.
     #[error("the stored trust of {namespace} cannot be used: {source}")]
@@ -40,8 +43,14 @@ pub(crate) struct Provisioned {
 
 impl Provisioned {
     fn new(anchor: &Anchor, trust: Option<Trust>) -> Self {
-        let signed = trust.as_ref().map_or(0, |trust| trust.statement().time().seconds());
-        Self { anchor: anchor.clone(), trust: ArcSwapOption::from_pointee(trust), signed: AtomicU64::new(signed) }
+        let signed = trust
+            .as_ref()
+            .map_or(0, |trust| trust.statement().time().seconds());
+        Self {
+            anchor: anchor.clone(),
+            trust: ArcSwapOption::from_pointee(trust),
+            signed: AtomicU64::new(signed),
+        }
     }
 
     /// The trust that a statement of the trust log would bring into force.
@@ -56,7 +65,12 @@ impl Provisioned {
     pub(crate) fn with_what_counts(&self, statement: Statement) -> Statement {
         let (in_force, next) = (self.trust.load_full(), self.advance(statement.clone()));
         let Ok(next) = next else { return statement };
-        let counts = |key: &PublicKey| in_force.as_ref().is_some_and(|trust| trust.counts(&statement, key)) || next.counts(&statement, key);
+        let counts = |key: &PublicKey| {
+            in_force
+                .as_ref()
+                .is_some_and(|trust| trust.counts(&statement, key))
+                || next.counts(&statement, key)
+        };
         statement.with_signatures(counts)
     }
 
@@ -88,16 +102,33 @@ impl Namespaces {
             if first.is_none_or(|first| first.statement.head() != anchor.head) {
                 return Err(NamespaceError::OtherAnchor(anchor.namespace.clone()));
             }
-            let newest = store.get(&log, log_marks.head.serial)?.ok_or_else(missing)?;
-            let mut trust = Trust::resume(&anchor.namespace, newest.statement)
-                .map_err(|source| NamespaceError::Trust { namespace: anchor.namespace.clone(), source })?;
-            let named: Vec<_> = trust.missing_beats().map(|(channel, head)| (channel.clone(), head)).collect();
+            let newest = store
+                .get(&log, log_marks.head.serial)?
+                .ok_or_else(missing)?;
+            let mut trust =
+                Trust::resume(&anchor.namespace, newest.statement).map_err(|source| {
+                    NamespaceError::Trust {
+                        namespace: anchor.namespace.clone(),
+                        source,
+                    }
+                })?;
+            let named: Vec<_> = trust
+                .missing_beats()
+                .map(|(channel, head)| (channel.clone(), head))
+                .collect();
             for (channel, head) in named {
-                store.get(&channel, head.serial)?.map(|record| trust.take_settled_beat(record.statement));
+                store
+                    .get(&channel, head.serial)?
+                    .map(|record| trust.take_settled_beat(record.statement));
             }
             let provisioned = Provisioned::new(anchor, Some(trust));
-            for (channel, marks) in marks.iter().filter(|(channel, _)| channel.is_beat() && anchor.namespace.contains(channel)) {
-                store.get(channel, marks.head.serial)?.inspect(|record| provisioned.note_signed(record.statement.time()));
+            for (channel, marks) in marks
+                .iter()
+                .filter(|(channel, _)| channel.is_beat() && anchor.namespace.contains(channel))
+            {
+                store
+                    .get(channel, marks.head.serial)?
+                    .inspect(|record| provisioned.note_signed(record.statement.time()));
             }
             Ok(provisioned)
         };
@@ -117,7 +148,8 @@ impl Namespaces {
 
     /// The namespace of a channel, if it is that namespace's trust log.
     pub(crate) fn of_trust_log(&self, channel: &Channel) -> Option<&Provisioned> {
-        self.of(channel).filter(|p| p.anchor.namespace.trust_log() == *channel)
+        self.of(channel)
+            .filter(|p| p.anchor.namespace.trust_log() == *channel)
     }
 
     /// The trust in force for a channel.

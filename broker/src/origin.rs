@@ -22,7 +22,12 @@ pub(crate) trait Origin: Send + Sync {
     fn append(&self, new: New) -> BoxFuture<'_, Answer>;
 
     /// Verifies and stores the next statement of a trust log; `posted`: of its signatures only those that count are kept.
-    fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer>;
+    fn append_trust(
+        &self,
+        statement: Statement,
+        path: String,
+        posted: bool,
+    ) -> BoxFuture<'_, Answer>;
 
     /// Waits until everything that was settled before is visible here; false if that is not to be had soon.
     fn catch_up(&self) -> BoxFuture<'_, bool>;
@@ -33,10 +38,19 @@ pub(crate) trait Origin: Send + Sync {
 
 impl Origin for Appender {
     fn append(&self, new: New) -> BoxFuture<'_, Answer> {
-        Box::pin(async move { self.hand_over(new.statement, new.trust, new.path).await.await })
+        Box::pin(async move {
+            self.hand_over(new.statement, new.trust, new.path)
+                .await
+                .await
+        })
     }
 
-    fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer> {
+    fn append_trust(
+        &self,
+        statement: Statement,
+        path: String,
+        posted: bool,
+    ) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             match posted {
                 true => self.post_trust(statement, path).await,

@@ -37,8 +37,12 @@ pub(crate) async fn run(shared: Arc<Shared>, others: Vec<Other>) {
             }
             match timeout(REPAIR_PATIENCE, mend(&shared, other, &damaged)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(broker = %other.address, %error, "damaged statements cannot be fetched there"),
-                Err(_) => tracing::warn!(broker = %other.address, "damaged statements are not sent there in time"),
+                Ok(Err(error)) => {
+                    tracing::warn!(broker = %other.address, %error, "damaged statements cannot be fetched there")
+                }
+                Err(_) => {
+                    tracing::warn!(broker = %other.address, "damaged statements are not sent there in time")
+                }
             }
             damaged = shared.store.damaged();
         }
@@ -60,8 +64,13 @@ async fn mend(shared: &Shared, other: &Other, damaged: &[(Channel, Serial)]) -> 
             continue;
         }
         let found = connection.fetch([serial.number()]).await?;
-        let Some(Incoming { statement, path }) = found.into_iter().flatten().next() else { continue };
-        if statement.channel() != channel || statement.serial() != *serial || !is_proven(shared, &statement) {
+        let Some(Incoming { statement, path }) = found.into_iter().flatten().next() else {
+            continue;
+        };
+        if statement.channel() != channel
+            || statement.serial() != *serial
+            || !is_proven(shared, &statement)
+        {
             tracing::warn!(broker = %other.address, %channel, %serial, "another statement is there, or one that nothing proves");
             continue;
         }
@@ -69,10 +78,16 @@ async fn mend(shared: &Shared, other: &Other, damaged: &[(Channel, Serial)]) -> 
         let (store, id) = (shared.store.clone(), statement.id());
         let mended = tokio::task::spawn_blocking(move || store.mend(&statement, &path)).await;
         match mended {
-            Ok(Ok(true)) => tracing::info!(broker = %other.address, %channel, %serial, %id, "a damaged statement is whole again"),
+            Ok(Ok(true)) => {
+                tracing::info!(broker = %other.address, %channel, %serial, %id, "a damaged statement is whole again")
+            }
             Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::error!(%channel, %serial, %error, "a damaged statement cannot be stored again"),
-            Err(error) => tracing::error!(%channel, %serial, %error, "a damaged statement was not stored again"),
+            Ok(Err(error)) => {
+                tracing::error!(%channel, %serial, %error, "a damaged statement cannot be stored again")
+            }
+            Err(error) => {
+                tracing::error!(%channel, %serial, %error, "a damaged statement was not stored again")
+            }
         }
     }
     Ok(())
@@ -81,7 +96,12 @@ async fn mend(shared: &Shared, other: &Other, damaged: &[(Channel, Serial)]) -> 
 /// By its id, which the head or the statement above names; or by its own signatures.
 fn is_proven(shared: &Shared, statement: &Statement) -> bool {
     known_id(shared, statement.channel(), statement.serial()).map_or_else(
-        || shared.namespaces.trust(statement.channel()).is_some_and(|trust| trust.check(statement).is_ok()),
+        || {
+            shared
+                .namespaces
+                .trust(statement.channel())
+                .is_some_and(|trust| trust.check(statement).is_ok())
+        },
         |id| id == statement.id(),
     )
 }
@@ -92,5 +112,9 @@ fn known_id(shared: &Shared, channel: &Channel, serial: Serial) -> Option<Statem
         return Some(marks.head.id);
     }
     let above = shared.store.get(channel, serial.next()?).ok()??;
-    above.statement.predecessor().filter(|below| below.serial == serial).map(|below| below.id)
+    above
+        .statement
+        .predecessor()
+        .filter(|below| below.serial == serial)
+        .map(|below| below.id)
 }

@@ -35,14 +35,20 @@ pub(crate) struct Comparing {
 
 impl Comparing {
     pub(crate) fn new(origin: Arc<dyn Origin>) -> Self {
-        Self { origin, is_done: watch::Sender::new(false) }
+        Self {
+            origin,
+            is_done: watch::Sender::new(false),
+        }
     }
 
     /// Most often it takes no longer than a round trip: whoever publishes meanwhile waits.
     async fn open(&self) -> Result<(), AppendError> {
         let mut news = self.is_done.subscribe();
         let opened = timeout(RESTORE_PATIENCE, news.wait_for(|is_done| *is_done)).await;
-        opened.is_ok_and(|opened| opened.is_ok()).then_some(()).ok_or(AppendError::Comparing)
+        opened
+            .is_ok_and(|opened| opened.is_ok())
+            .then_some(())
+            .ok_or(AppendError::Comparing)
     }
 }
 
@@ -53,7 +59,12 @@ impl Origin for Comparing {
             self.origin.append(new).await
         })
     }
-    fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer> {
+    fn append_trust(
+        &self,
+        statement: Statement,
+        path: String,
+        posted: bool,
+    ) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             self.open().await?;
             self.origin.append_trust(statement, path, posted).await
@@ -83,7 +94,10 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: Vec<Source>, origin: Arc<C
         _ = all => {}
         () = shared.stop.cancelled() => return,
     }
-    tracing::info!(brokers = sources.len(), "no other broker has more than this one: statements are accepted");
+    tracing::info!(
+        brokers = sources.len(),
+        "no other broker has more than this one: statements are accepted"
+    );
     origin.is_done.send_replace(true);
 }
 
@@ -107,24 +121,46 @@ async fn settle(shared: &Arc<Shared>, source: &Source) {
 /// What it has more of, proven: each channel, and its head there.
 async fn look(shared: &Shared, source: &Source) -> Result<Vec<(Channel, u32)>, String> {
     let ask = async {
-        let mut connection = source.other.credentials.connect(&source.other.address).await?;
+        let mut connection = source
+            .other
+            .credentials
+            .connect(&source.other.address)
+            .await?;
         // Others have numbers of their own, which say nothing.
         let listing = match connection.is_capable("XWATCH").await? {
-            true => connection.listing(&format!("LIST ACTIVE {}", source.channels), code::LIST).await?,
+            true => {
+                connection
+                    .listing(&format!("LIST ACTIVE {}", source.channels), code::LIST)
+                    .await?
+            }
             false => String::new(),
         };
         Ok::<_, Error>((connection, listing))
     };
-    let asked = timeout(RESTORE_PATIENCE, ask).await.map_err(|_| format!("no answer in {RESTORE_PATIENCE:?}"))?;
+    let asked = timeout(RESTORE_PATIENCE, ask)
+        .await
+        .map_err(|_| format!("no answer in {RESTORE_PATIENCE:?}"))?;
     let (mut connection, listing) = asked.map_err(|error| tidings_client::explain(&error))?;
     let entry = |line: &str| {
         let mut words = line.split_ascii_whitespace();
-        Some((words.next()?.parse::<Channel>().ok()?, words.next()?.parse::<u32>().ok()?))
+        Some((
+            words.next()?.parse::<Channel>().ok()?,
+            words.next()?.parse::<u32>().ok()?,
+        ))
     };
-    let mirrored = |channel: &Channel| shared.settings.mirror.as_ref().is_some_and(|mirror| mirror.channels.matches(channel.as_str()));
+    let mirrored = |channel: &Channel| {
+        shared
+            .settings
+            .mirror
+            .as_ref()
+            .is_some_and(|mirror| mirror.channels.matches(channel.as_str()))
+    };
     let mut more = Vec::new();
     for (channel, high) in listing.lines().filter_map(entry) {
-        let ours = shared.logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
+        let ours = shared
+            .logs
+            .get(channel.as_str())
+            .map_or(0, |log| log.marks().head.serial.number());
         if high <= ours || mirrored(&channel) || !source.channels.matches(channel.as_str()) {
             continue;
         }
@@ -140,15 +176,33 @@ async fn look(shared: &Shared, source: &Source) -> Result<Vec<(Channel, u32)>, S
 }
 
 /// Whether somebody signed what it has more, who may: any broker can claim a number.
-async fn is_proven(shared: &Shared, connection: &mut Connection, channel: &Channel, ours: u32, high: u32) -> Result<bool, Error> {
-    let Some(provisioned) = shared.namespaces.of(channel) else { return Ok(false) };
-    let (trust, is_trust) = (provisioned.trust.load_full(), provisioned.anchor.namespace.trust_log() == *channel);
+async fn is_proven(
+    shared: &Shared,
+    connection: &mut Connection,
+    channel: &Channel,
+    ours: u32,
+    high: u32,
+) -> Result<bool, Error> {
+    let Some(provisioned) = shared.namespaces.of(channel) else {
+        return Ok(false);
+    };
+    let (trust, is_trust) = (
+        provisioned.trust.load_full(),
+        provisioned.anchor.namespace.trust_log() == *channel,
+    );
     let wanted = if is_trust { ours + 1 } else { high };
     if connection.group(channel, None).await?.is_none() {
         return Ok(false);
     }
-    let found = connection.fetch([wanted]).await?.into_iter().flatten().next();
-    let Some(statement) = found.map(|incoming| incoming.statement) else { return Ok(false) };
+    let found = connection
+        .fetch([wanted])
+        .await?
+        .into_iter()
+        .flatten()
+        .next();
+    let Some(statement) = found.map(|incoming| incoming.statement) else {
+        return Ok(false);
+    };
     if statement.channel() != channel || Some(statement.serial()) != Serial::new(wanted) {
         return Ok(false);
     }
@@ -169,8 +223,17 @@ async fn take(shared: &Arc<Shared>, source: &Source, more: &[(Channel, u32)]) {
     }
     let only: HashSet<Channel> = more.iter().map(|(channel, _)| channel.clone()).collect();
     let (upstreams, channels) = (vec![source.other.address.clone()], source.channels.clone());
-    let settings = Mirroring { upstreams, channels, login: source.login.clone(), ..shared.settings.restore_from.clone() };
-    let stop = match mirror::follow_for_a_while(shared, &settings, Box::new(move |channel| only.contains(channel))) {
+    let settings = Mirroring {
+        upstreams,
+        channels,
+        login: source.login.clone(),
+        ..shared.settings.restore_from.clone()
+    };
+    let stop = match mirror::follow_for_a_while(
+        shared,
+        &settings,
+        Box::new(move |channel| only.contains(channel)),
+    ) {
         Ok(stop) => stop,
         Err(error) => {
             tracing::error!(broker = %source.other.address, %error, "what this broker has more cannot be copied");
@@ -181,9 +244,14 @@ async fn take(shared: &Arc<Shared>, source: &Source, more: &[(Channel, u32)]) {
     let mut since = Instant::now();
     loop {
         let reached = |(channel, high): &&(Channel, u32)| {
-            shared.logs.get(channel.as_str()).is_some_and(|log| log.marks().head.serial.number() >= *high)
+            shared
+                .logs
+                .get(channel.as_str())
+                .is_some_and(|log| log.marks().head.serial.number() >= *high)
         };
-        let Some((channel, high)) = more.iter().find(|one| !reached(one)) else { break };
+        let Some((channel, high)) = more.iter().find(|one| !reached(one)) else {
+            break;
+        };
         match timeout(RESTORE_AGAIN, news.changed()).await {
             Ok(_) => since = Instant::now(),
             Err(_) if since.elapsed() > COMPLAINT => {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts, logs::Logs, namespaces::Namespaces,
-    origin::Origin, slots::Slots, store::Store, watch::Watches,
+    append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts,
+    logs::Logs, namespaces::Namespaces, origin::Origin, slots::Slots, store::Store, watch::Watches,
 };
 
 type Standings = Arc<dyn Fn(&Logs) -> Vec<String> + Send + Sync>;

@@ -42,7 +42,10 @@ fn would_block(error: &io::Error) -> bool {
 }
 
 /// Reads what TLS has decrypted; `None` if there is nothing now, 0 at the end.
-pub(crate) fn read_plain(tls: &mut ServerConnection, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+pub(crate) fn read_plain(
+    tls: &mut ServerConnection,
+    buffer: &mut [u8],
+) -> io::Result<Option<usize>> {
     match tls.reader().read(buffer) {
         Ok(n) => Ok(Some(n)),
         Err(e) if would_block(&e) => Ok(None),
@@ -53,7 +56,9 @@ pub(crate) fn read_plain(tls: &mut ServerConnection, buffer: &mut [u8]) -> io::R
 }
 
 pub(crate) fn process(tls: &mut ServerConnection) -> io::Result<()> {
-    tls.process_new_packets().map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    tls.process_new_packets()
+        .map(drop)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 impl Stream {
@@ -61,7 +66,9 @@ impl Stream {
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
         while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
             self.flush_tls().await?;
-            let Some(tls) = self.tls.as_mut().filter(|tls| tls.is_handshaking()) else { break };
+            let Some(tls) = self.tls.as_mut().filter(|tls| tls.is_handshaking()) else {
+                break;
+            };
             if !receive(&self.socket, tls).await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -116,7 +123,9 @@ impl Stream {
 
     /// Waits until the socket takes octets again; a client that takes none for too long is given up.
     async fn writable(&self) -> io::Result<()> {
-        timeout(WRITE, self.socket.writable()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        timeout(WRITE, self.socket.writable())
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Tells the other end that nothing more will come.

@@ -48,7 +48,10 @@ struct Loaded {
 
 impl Certificates {
     pub(crate) fn load(files: &Tls) -> Result<Self, TlsError> {
-        Ok(Self { files: files.clone(), config: ArcSwap::from_pointee(read(files)?) })
+        Ok(Self {
+            files: files.clone(),
+            config: ArcSwap::from_pointee(read(files)?),
+        })
     }
 
     /// Reads the files again; if they cannot be used, the present certificate stays in use.
@@ -71,9 +74,18 @@ impl Certificates {
     /// Whether the certificate that a client has shown is good now. A session that is resumed brings the one with which it began,
     /// and that may have ended since (attack 107).
     pub(crate) fn is_good(&self, connection: &CommonState) -> bool {
-        let Some((first, others)) = connection.peer_certificates().and_then(|chain| chain.split_first()) else { return true };
+        let Some((first, others)) = connection
+            .peer_certificates()
+            .and_then(|chain| chain.split_first())
+        else {
+            return true;
+        };
         let loaded = self.config.load();
-        loaded.clients.as_ref().is_some_and(|clients| clients.verify_client_cert(first, others, UnixTime::now()).is_ok())
+        loaded.clients.as_ref().is_some_and(|clients| {
+            clients
+                .verify_client_cert(first, others, UnixTime::now())
+                .is_ok()
+        })
     }
 }
 
@@ -83,10 +95,15 @@ fn read(files: &Tls) -> Result<Loaded, TlsError> {
         move |source| TlsError::Pem { what, path, source }
     };
     let error = || pem("the certificate", &files.certificate_file);
-    let chain = CertificateDer::pem_file_iter(&files.certificate_file).map_err(error())?.collect::<Result<Vec<_>, _>>().map_err(error())?;
-    let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem("the key", &files.key_file))?;
+    let chain = CertificateDer::pem_file_iter(&files.certificate_file)
+        .map_err(error())?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(error())?;
+    let key =
+        PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem("the key", &files.key_file))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut clients: Option<Arc<dyn ClientCertVerifier>> = None;
     let builder = match &files.client_ca_file {
         None => builder.with_no_client_auth(),
@@ -96,7 +113,8 @@ fn read(files: &Tls) -> Result<Loaded, TlsError> {
             for root in CertificateDer::pem_file_iter(path).map_err(error())? {
                 roots.add(root.map_err(error())?)?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated();
             let verifier = verifier.build()?;
             clients = Some(verifier.clone());
             builder.with_client_cert_verifier(verifier)
@@ -108,5 +126,8 @@ fn read(files: &Tls) -> Result<Loaded, TlsError> {
     // comes back costs no memory here.
     config.send_tls13_tickets = 1;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
-    Ok(Loaded { config: Arc::new(config), clients })
+    Ok(Loaded {
+        config: Arc::new(config),
+        clients,
+    })
 }

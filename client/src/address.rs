@@ -29,16 +29,31 @@ impl FromStr for Address {
         let (host, port) = match rest.strip_prefix('[') {
             Some(rest) => {
                 let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
-                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or_else(wrong)?) })
+                (
+                    host,
+                    if port.is_empty() {
+                        None
+                    } else {
+                        Some(port.strip_prefix(':').ok_or_else(wrong)?)
+                    },
+                )
             }
-            None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
+            None => rest
+                .split_once(':')
+                .map_or((rest, None), |(host, port)| (host, Some(port))),
         };
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
         if host.is_empty() || !host.chars().all(good) {
             return Err(wrong());
         }
-        let port = port.map_or(Ok(if tls { 563 } else { 119 }), |port| port.parse().map_err(|_| wrong()))?;
-        Ok(Self { tls, host: host.into(), port })
+        let port = port.map_or(Ok(if tls { 563 } else { 119 }), |port| {
+            port.parse().map_err(|_| wrong())
+        })?;
+        Ok(Self {
+            tls,
+            host: host.into(),
+            port,
+        })
     }
 }
 
@@ -69,7 +84,17 @@ mod tests {
             assert_eq!(address.to_string(), full);
             assert_eq!(full.parse(), Ok(address));
         }
-        for text in ["", "a.example", "http://a", "nntp://", "nntp://a:x", "nntp://a:99999", "nntp://a b", "nntp://[::1", "nntp://u@h"] {
+        for text in [
+            "",
+            "a.example",
+            "http://a",
+            "nntp://",
+            "nntp://a:x",
+            "nntp://a:99999",
+            "nntp://a b",
+            "nntp://[::1",
+            "nntp://u@h",
+        ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

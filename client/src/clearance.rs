@@ -79,7 +79,11 @@ impl Device {
         how: impl AsyncFnOnce(&mut Clearance<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let statement = self.may_apply(channel, serial).await?;
-        let result = how(&mut Clearance { device: self, statement: statement.clone() }).await?;
+        let result = how(&mut Clearance {
+            device: self,
+            statement: statement.clone(),
+        })
+        .await?;
         self.note_applied(&statement)?;
         Ok(result)
     }
@@ -88,14 +92,21 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::apply`].
-    pub async fn may_apply(&mut self, channel: &Channel, serial: Serial) -> Result<Verified<Statement>, Error> {
+    pub async fn may_apply(
+        &mut self,
+        channel: &Channel,
+        serial: Serial,
+    ) -> Result<Verified<Statement>, Error> {
         let run = match self.target(channel).await? {
             Clear::Apply(statement) if statement.serial() == serial => return Ok(statement),
             Clear::Apply(statement) => Some(statement.serial()),
             Clear::Nothing { applied, .. } => applied,
         };
         let reason = Box::new(NotNow::Other { asked: serial, run });
-        Err(Error::NotNow { channel: channel.clone(), reason })
+        Err(Error::NotNow {
+            channel: channel.clone(),
+            reason,
+        })
     }
 
     /// Whether what was begun may be finished: nothing withdraws it.
@@ -103,7 +114,9 @@ impl Device {
     /// # Errors
     /// As [`Device::target`].
     pub async fn may_finish(&mut self, statement: &Verified<Statement>) -> Result<(), Error> {
-        self.agree(statement.channel(), Some(statement)).await.map(drop)
+        self.agree(statement.channel(), Some(statement))
+            .await
+            .map(drop)
     }
 
     /// Keeps that a release is applied: after the reboot that it needed, or since the machine came with it.
@@ -120,7 +133,8 @@ impl Device {
     /// # Errors
     /// If the state file cannot be written.
     pub fn note_came_with(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
-        self.state.change(|view, _| view.note_came_with(channel, serial));
+        self.state
+            .change(|view, _| view.note_came_with(channel, serial));
         Ok(self.state.save()?)
     }
 
@@ -128,30 +142,51 @@ impl Device {
     ///
     /// # Errors
     /// If none of them has it, or the state file cannot be written.
-    pub async fn note_applied_serial(&mut self, channel: &Channel, serial: Serial) -> Result<(), Error> {
+    pub async fn note_applied_serial(
+        &mut self,
+        channel: &Channel,
+        serial: Serial,
+    ) -> Result<(), Error> {
         let history = self.history(channel, serial).await?;
-        let missing = || Error::Missing { channel: channel.clone(), serial: serial.number() };
-        let statement = history.into_iter().find(|statement| statement.serial() == serial).ok_or_else(missing)?;
+        let missing = || Error::Missing {
+            channel: channel.clone(),
+            serial: serial.number(),
+        };
+        let statement = history
+            .into_iter()
+            .find(|statement| statement.serial() == serial)
+            .ok_or_else(missing)?;
         self.note_applied(&statement)
     }
 
-    async fn agree(&mut self, channel: &Channel, begun: Option<&Verified<Statement>>) -> Result<Clear, Error> {
+    async fn agree(
+        &mut self,
+        channel: &Channel,
+        begun: Option<&Verified<Statement>>,
+    ) -> Result<Clear, Error> {
         let mut agreed: Vec<Clear> = Vec::new();
         let mut failed = None;
         // One that was kept may be closed by now, after a long installation for one.
         self.connection = None;
         for _ in 0..self.source.brokers.len() {
             let ask = self.pace.ask;
-            match timeout(ask, self.clear_one(channel, begun)).await.unwrap_or(Err(Error::Silent(ask))) {
+            match timeout(ask, self.clear_one(channel, begun))
+                .await
+                .unwrap_or(Err(Error::Silent(ask)))
+            {
                 Ok(clear) => {
                     agreed.push(clear);
-                    let same = agreed.iter().filter(|other| Some(*other) == agreed.last()).count();
+                    let same = agreed
+                        .iter()
+                        .filter(|other| Some(*other) == agreed.last())
+                        .count();
                     if same >= self.quorum {
                         return agreed.pop().ok_or(Error::NoBroker);
                     }
                 }
                 Err(Error::Fork(fork)) => {
-                    self.state.change(|view, now| view.note_fork((*fork).clone(), now));
+                    self.state
+                        .change(|view, now| view.note_fork((*fork).clone(), now));
                     self.state.save()?;
                     // Another broker may have the live beat that decides; without beats nothing but trust does.
                     if !self.state.view().promises_beats(channel) {
@@ -160,7 +195,10 @@ impl Device {
                     failed = Some(Error::Fork(fork));
                 }
                 Err(Error::NotNow { channel, reason }) => {
-                    let final_word = matches!(*reason, NotNow::Withdrawn { .. } | NotNow::Critical { .. } | NotNow::Closed { .. });
+                    let final_word = matches!(
+                        *reason,
+                        NotNow::Withdrawn { .. } | NotNow::Critical { .. } | NotNow::Closed { .. }
+                    );
                     let error = Error::NotNow { channel, reason };
                     if final_word {
                         return Err(error);
@@ -179,39 +217,74 @@ impl Device {
         }
         match failed {
             Some(error) if agreed.is_empty() => Err(error),
-            _ => Err(Error::Quorum { agreed: agreed.len(), wanted: self.quorum }),
+            _ => Err(Error::Quorum {
+                agreed: agreed.len(),
+                wanted: self.quorum,
+            }),
         }
     }
 
     /// Brings trust, beats and the channel up to date at one broker, and reads down to the release to run.
-    async fn clear_one(&mut self, channel: &Channel, begun: Option<&Verified<Statement>>) -> Result<Clear, Error> {
+    async fn clear_one(
+        &mut self,
+        channel: &Channel,
+        begun: Option<&Verified<Statement>>,
+    ) -> Result<Clear, Error> {
         let mut connection = self.connect().await?;
         self.ask_beat(&mut connection).await?;
         self.catch_up(&mut connection, channel).await?;
-        let not_now = |reason| Error::NotNow { channel: channel.clone(), reason: Box::new(reason) };
+        let not_now = |reason| Error::NotNow {
+            channel: channel.clone(),
+            reason: Box::new(reason),
+        };
         let now = self.state.now();
         let Some(head) = self.state.head(channel) else {
             return Err(not_now(NotNow::NotCurrent(self.state.freshness(channel))));
         };
-        let group = connection.group(channel, None).await?.map(|(group, _)| group);
+        let group = connection
+            .group(channel, None)
+            .await?
+            .map(|(group, _)| group);
         let Some(group) = group.filter(|group| group.high >= head.serial.number()) else {
-            return Err(not_now(NotNow::LogEnds { from: head.serial, head: head.serial }));
+            return Err(not_now(NotNow::LogEnds {
+                from: head.serial,
+                head: head.serial,
+            }));
         };
         // What is to be run stands near the head as a rule; if it does not, twice as much is read.
         let mut step = STEP;
-        let lowest = begun.map_or(head.serial.number().saturating_sub(step - 1), |begun| begun.serial().number());
+        let lowest = begun.map_or(head.serial.number().saturating_sub(step - 1), |begun| {
+            begun.serial().number()
+        });
         let mut from = lowest.max(group.low);
         loop {
-            let run = connection.articles(channel, from..=head.serial.number(), BACKLOG_OCTETS).await?;
-            let run = self.state.change(|view, _| view.judge(channel, run)).map_err(|refusal| refused(channel, refusal))?;
+            let run = connection
+                .articles(channel, from..=head.serial.number(), BACKLOG_OCTETS)
+                .await?;
+            let run = self
+                .state
+                .change(|view, _| view.judge(channel, run))
+                .map_err(|refusal| refused(channel, refusal))?;
             let cleared = match begun {
-                Some(begun) => self.state.view().may_finish(begun, &run.statements, &now).map(|()| Clear::Apply(begun.clone())),
-                None => self.state.view().clear(channel, &run.statements, &self.profile, &now),
+                Some(begun) => self
+                    .state
+                    .view()
+                    .may_finish(begun, &run.statements, &now)
+                    .map(|()| Clear::Apply(begun.clone())),
+                None => self
+                    .state
+                    .view()
+                    .clear(channel, &run.statements, &self.profile, &now),
             };
             match cleared {
-                Err(NotNow::LogEnds { from: wanted, .. }) if wanted.number() < from && from > group.low => {
+                Err(NotNow::LogEnds { from: wanted, .. })
+                    if wanted.number() < from && from > group.low =>
+                {
                     step *= 2;
-                    from = from.saturating_sub(step).max(group.low).max(wanted.number());
+                    from = from
+                        .saturating_sub(step)
+                        .max(group.low)
+                        .max(wanted.number());
                 }
                 cleared => {
                     self.state.save()?;
@@ -223,8 +296,15 @@ impl Device {
     }
 
     /// Takes note of what one broker has of a channel; nothing of it is delivered by this.
-    async fn catch_up(&mut self, connection: &mut Connection, channel: &Channel) -> Result<(), Error> {
-        if let Answer::News(news) = self.ask_channel(connection, channel, &Asked::default(), false).await? {
+    async fn catch_up(
+        &mut self,
+        connection: &mut Connection,
+        channel: &Channel,
+    ) -> Result<(), Error> {
+        if let Answer::News(news) = self
+            .ask_channel(connection, channel, &Asked::default(), false)
+            .await?
+        {
             self.state.note([&news]);
         }
         Ok(())

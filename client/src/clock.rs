@@ -12,7 +12,11 @@ use tidings_protocol::{Digest, Timestamp, view::Now};
 /// The one place that reads the clock; 1970 if it stands before that.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Timestamp {
-    Timestamp::from_seconds(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+    Timestamp::from_seconds(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
+    )
 }
 
 /// What tells a device the time; handed in, so that a test can hand in its own.
@@ -23,12 +27,20 @@ impl Clock {
     /// The clocks of this machine.
     pub fn system() -> Self {
         let boot = boot();
-        Self::new(move || Now { clock: Some(now()), monotonic: since_boot(), boot })
+        Self::new(move || Now {
+            clock: Some(now()),
+            monotonic: since_boot(),
+            boot,
+        })
     }
     /// Those of a machine that has no clock which tells the date.
     pub fn without_date() -> Self {
         let boot = boot();
-        Self::new(move || Now { clock: None, monotonic: since_boot(), boot })
+        Self::new(move || Now {
+            clock: None,
+            monotonic: since_boot(),
+            boot,
+        })
     }
     /// Any other.
     pub fn new(now: impl Fn() -> Now + Send + Sync + 'static) -> Self {
@@ -49,5 +61,9 @@ fn since_boot() -> u64 {
 fn boot() -> u64 {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digest = Digest::of(id.trim().as_bytes());
-    digest.octets().iter().take(8).fold(0, |number, octet| number << 8 | u64::from(*octet))
+    digest
+        .octets()
+        .iter()
+        .take(8)
+        .fold(0, |number, octet| number << 8 | u64::from(*octet))
 }

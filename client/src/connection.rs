@@ -15,7 +15,9 @@ use rustls::{
     ClientConfig, RootCertStore,
     crypto::{
         CryptoProvider, aws_lc_rs,
-        aws_lc_rs::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256},
+        aws_lc_rs::cipher_suite::{
+            TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+        },
     },
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
@@ -67,7 +69,9 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// The other side speaks no TLS, or is not the one that was meant.
-    #[error("no TLS with {address}: {source}; is it the port for nntps://, and do its certificate and --ca belong together?")]
+    #[error(
+        "no TLS with {address}: {source}; is it the port for nntps://, and do its certificate and --ca belong together?"
+    )]
     Handshake {
         /// The broker.
         address: Address,
@@ -114,14 +118,24 @@ impl Tls {
         };
         let read = |path: &Path| {
             let certificates = CertificateDer::pem_file_iter(path).map_err(error(path))?;
-            let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(error(path))?;
-            if certificates.is_empty() { Err(TlsError::NoCertificate(path.into())) } else { Ok(certificates) }
+            let certificates = certificates
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(error(path))?;
+            if certificates.is_empty() {
+                Err(TlsError::NoCertificate(path.into()))
+            } else {
+                Ok(certificates)
+            }
         };
         let mut store = RootCertStore::empty();
         match roots {
             // Those that cannot be read are left out, as every other program here does.
-            None => drop(store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-            Some(path) => read(path)?.into_iter().try_for_each(|certificate| store.add(certificate))?,
+            None => drop(
+                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+            ),
+            Some(path) => read(path)?
+                .into_iter()
+                .try_for_each(|certificate| store.add(certificate))?,
         }
         let config = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -130,8 +144,14 @@ impl Tls {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => {
                 let private = PrivateKeyDer::from_pem_file(key).map_err(error(key))?;
-                let pair = |source| TlsError::Pair { certificate: certificate.into(), key: key.into(), source };
-                config.with_client_auth_cert(read(certificate)?, private).map_err(pair)?
+                let pair = |source| TlsError::Pair {
+                    certificate: certificate.into(),
+                    key: key.into(),
+                    source,
+                };
+                config
+                    .with_client_auth_cert(read(certificate)?, private)
+                    .map_err(pair)?
             }
         };
         Ok(Self(Arc::new(config)))
@@ -141,8 +161,15 @@ impl Tls {
 /// AES-128 and SHA-256 first: what is public anyhow needs no more, and a handshake takes a tenth less of everybody's time than
 /// with SHA-384.
 fn provider() -> CryptoProvider {
-    let suites = [TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384];
-    CryptoProvider { cipher_suites: suites.into(), ..aws_lc_rs::default_provider() }
+    let suites = [
+        TLS13_AES_128_GCM_SHA256,
+        TLS13_CHACHA20_POLY1305_SHA256,
+        TLS13_AES_256_GCM_SHA384,
+    ];
+    CryptoProvider {
+        cipher_suites: suites.into(),
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 #[cfg(feature = "bench")]
@@ -183,17 +210,30 @@ impl Connection {
             let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
             socket.set_nodelay(true)?;
             let octets: Box<dyn Octets> = if address.tls {
-                let name = ServerName::try_from(address.host.clone()).map_err(|_| TlsError::Host(address.host.clone()))?;
-                let handshake = TlsConnector::from(tls.0.clone()).connect(name, socket).await;
-                Box::new(handshake.map_err(|source| TlsError::Handshake { address: address.clone(), source })?)
+                let name = ServerName::try_from(address.host.clone())
+                    .map_err(|_| TlsError::Host(address.host.clone()))?;
+                let handshake = TlsConnector::from(tls.0.clone())
+                    .connect(name, socket)
+                    .await;
+                Box::new(handshake.map_err(|source| TlsError::Handshake {
+                    address: address.clone(),
+                    source,
+                })?)
             } else {
                 Box::new(socket)
             };
             Ok::<_, Error>(octets)
         };
-        let octets = timeout(CONNECT, open).await.map_err(|_| Error::Silent(CONNECT))??;
-        let mut connection =
-            Self { address: address.clone(), octets, input: BytesMut::new(), codec: ClientCodec::default(), received: Arc::default() };
+        let octets = timeout(CONNECT, open)
+            .await
+            .map_err(|_| Error::Silent(CONNECT))??;
+        let mut connection = Self {
+            address: address.clone(),
+            octets,
+            input: BytesMut::new(),
+            codec: ClientCodec::default(),
+            received: Arc::default(),
+        };
         let greeting = connection.response().await.map_err(|error| match error {
             Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !address.tls => {
                 let why = "the connection was closed before a greeting; does this port want TLS (nntps://)?";
@@ -238,7 +278,9 @@ impl Connection {
             self.octets.write_all(octets).await?;
             self.octets.flush().await
         };
-        Ok(timeout(SILENCE, write).await.map_err(|_| Error::Silent(SILENCE))??)
+        Ok(timeout(SILENCE, write)
+            .await
+            .map_err(|_| Error::Silent(SILENCE))??)
     }
 
     async fn response(&mut self) -> Result<Response, Error> {
@@ -311,7 +353,9 @@ impl Connection {
     /// If the connection fails.
     pub async fn is_capable(&mut self, label: &str) -> Result<bool, Error> {
         let list = self.listing("CAPABILITIES", code::CAPABILITIES).await?;
-        Ok(list.lines().any(|line| line.split(' ').next() == Some(label)))
+        Ok(list
+            .lines()
+            .any(|line| line.split(' ').next() == Some(label)))
     }
 
     /// Says who we are (RFC 4643). Only over TLS: a password is nobody else's business.
@@ -320,13 +364,20 @@ impl Connection {
     /// If the connection fails, has no TLS, or the broker knows nobody of this name and password.
     pub async fn login(&mut self, user: &str, password: &str) -> Result<(), Error> {
         if !self.address.tls {
-            return Err(Error::Refused(Response::new(code::NEEDS_TLS, "a password is sent over TLS only: use nntps://")));
+            return Err(Error::Refused(Response::new(
+                code::NEEDS_TLS,
+                "a password is sent over TLS only: use nntps://",
+            )));
         }
         let mut answer = self.command(&format!("AUTHINFO USER {user}")).await?;
         if answer.code == code::PASSWORD_DUE {
             answer = self.command(&format!("AUTHINFO PASS {password}")).await?;
         }
-        if answer.code == code::AUTHENTICATED { Ok(()) } else { Err(Error::Refused(answer)) }
+        if answer.code == code::AUTHENTICATED {
+            Ok(())
+        } else {
+            Err(Error::Refused(answer))
+        }
     }
 
     /// Selects a channel, and asks for the id of the article with a known serial in the same round trip.
@@ -335,31 +386,54 @@ impl Connection {
     ///
     /// # Errors
     /// If the connection fails or the broker does not speak the protocol.
-    pub async fn group(&mut self, channel: &Channel, known: Option<Serial>) -> Result<Option<(Group, Option<String>)>, Error> {
+    pub async fn group(
+        &mut self,
+        channel: &Channel,
+        known: Option<Serial>,
+    ) -> Result<Option<(Group, Option<String>)>, Error> {
         let mut commands = format!("GROUP {channel}\r\n");
         if let Some(serial) = known {
             commands.push_str(&format!("STAT {serial}\r\n"));
         }
         self.send(commands.as_bytes()).await?;
         let group = self.response().await?;
-        let stat = if known.is_some() { Some(self.response().await?) } else { None };
+        let stat = if known.is_some() {
+            Some(self.response().await?)
+        } else {
+            None
+        };
         if group.code == code::NO_SUCH_GROUP {
             return Ok(None);
         }
         if group.code != code::GROUP {
             return Err(Error::Refused(group));
         }
-        let numbers: Vec<u32> = group.text.split(' ').take(3).filter_map(|n| n.parse().ok()).collect();
+        let numbers: Vec<u32> = group
+            .text
+            .split(' ')
+            .take(3)
+            .filter_map(|n| n.parse().ok())
+            .collect();
         let marks = match numbers[..] {
-            [_, low, high] if (1..=SERIAL_LAST).contains(&low) && high <= SERIAL_LAST => (low, high),
-            _ => return Err(CodecError::Unexpected { expected: "211 COUNT LOW HIGH CHANNEL", found: group.text }.into()),
+            [_, low, high] if (1..=SERIAL_LAST).contains(&low) && high <= SERIAL_LAST => {
+                (low, high)
+            }
+            _ => {
+                return Err(CodecError::Unexpected {
+                    expected: "211 COUNT LOW HIGH CHANNEL",
+                    found: group.text,
+                }
+                .into());
+            }
         };
         let (low, high) = marks;
         if high < low {
             // Servers that know empty groups say so.
             return Ok(None);
         }
-        let id = stat.filter(|s| s.code == code::STAT).and_then(|s| s.text.split(' ').nth(1).map(str::to_owned));
+        let id = stat
+            .filter(|s| s.code == code::STAT)
+            .and_then(|s| s.text.split(' ').nth(1).map(str::to_owned));
         Ok(Some((Group { low, high }, id)))
     }
 
@@ -379,12 +453,23 @@ impl Connection {
         let serials = due..=(*serials.end()).min(SERIAL_LAST);
         let take = |incoming: Option<Incoming>| {
             // Expired since, or never there: either way its marks have to be looked at anew.
-            let missing = || Error::Missing { channel: channel.clone(), serial: due };
+            let missing = || Error::Missing {
+                channel: channel.clone(),
+                serial: due,
+            };
             let Incoming { statement, .. } = incoming.ok_or_else(missing)?;
             if statement.channel() != channel {
-                let (expected, found, serial) = (channel.clone(), statement.channel().clone(), statement.serial());
+                let (expected, found, serial) = (
+                    channel.clone(),
+                    statement.channel().clone(),
+                    statement.serial(),
+                );
                 let source = VerifyError::Channel { expected, found };
-                return Err(Error::Verify { channel: channel.clone(), serial, source });
+                return Err(Error::Verify {
+                    channel: channel.clone(),
+                    serial,
+                    source,
+                });
             }
             if statement.serial().number() != due {
                 return Err(missing());
@@ -406,7 +491,10 @@ impl Connection {
     ///
     /// # Errors
     /// If the connection fails, or something is no statement.
-    pub async fn fetch(&mut self, which: impl IntoIterator<Item = impl fmt::Display>) -> Result<Vec<Option<Incoming>>, Error> {
+    pub async fn fetch(
+        &mut self,
+        which: impl IntoIterator<Item = impl fmt::Display>,
+    ) -> Result<Vec<Option<Incoming>>, Error> {
         let mut found = Vec::new();
         let take = |incoming| {
             found.push(incoming);
@@ -458,9 +546,16 @@ impl Connection {
         if response.code != code::WATCHING {
             return Err(Error::Refused(response));
         }
-        let seconds = response.text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(tidings_protocol::limits::HEARTBEAT_SECONDS);
+        let seconds = response
+            .text
+            .split(' ')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(tidings_protocol::limits::HEARTBEAT_SECONDS);
         self.codec.expect_events();
-        Ok(Duration::from_secs(seconds.min(tidings_protocol::limits::HEARTBEAT_SECONDS)))
+        Ok(Duration::from_secs(
+            seconds.min(tidings_protocol::limits::HEARTBEAT_SECONDS),
+        ))
     }
 
     /// The next statement of a watch, unproven as everything that a connection brings; none when the broker ends it.
@@ -501,5 +596,9 @@ impl Connection {
 }
 
 fn unexpected(expected: &'static str, found: &Output) -> Error {
-    CodecError::Unexpected { expected, found: format!("{found:?}").chars().take(80).collect() }.into()
+    CodecError::Unexpected {
+        expected,
+        found: format!("{found:?}").chars().take(80).collect(),
+    }
+    .into()
 }

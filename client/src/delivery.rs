@@ -65,25 +65,42 @@ impl Delivery {
     ///
     /// # Errors
     /// The first that is not proven; then there is nothing to deliver.
-    pub fn prove(view: &mut View, statements: impl IntoIterator<Item = Statement>, now: &Now) -> Result<Self, DeliveryError> {
+    pub fn prove(
+        view: &mut View,
+        statements: impl IntoIterator<Item = Statement>,
+        now: &Now,
+    ) -> Result<Self, DeliveryError> {
         let mut channels: BTreeMap<Channel, BTreeMap<Serial, Statement>> = BTreeMap::new();
         for statement in statements {
             let (channel, serial) = (statement.channel().clone(), statement.serial());
-            let before = channels.entry(channel.clone()).or_default().insert(serial, statement.clone());
+            let before = channels
+                .entry(channel.clone())
+                .or_default()
+                .insert(serial, statement.clone());
             if before.is_some_and(|before| before.id() != statement.id()) {
                 return Err(DeliveryError::Twice(channel, serial));
             }
         }
         let log = view.anchor().namespace.trust_log();
-        let trust: Vec<Statement> = channels.remove(&log).unwrap_or_default().into_values().collect();
+        let trust: Vec<Statement> = channels
+            .remove(&log)
+            .unwrap_or_default()
+            .into_values()
+            .collect();
         let anchored = view.anchor().head.serial;
-        let above = trust.iter().filter(|statement| statement.serial() >= anchored).cloned();
-        view.take_trust(above, now).map_err(|(_, source)| DeliveryError::Trust(log.clone(), source))?;
+        let above = trust
+            .iter()
+            .filter(|statement| statement.serial() >= anchored)
+            .cloned();
+        view.take_trust(above, now)
+            .map_err(|(_, source)| DeliveryError::Trust(log.clone(), source))?;
         let in_force = view.trust().ok_or(DeliveryError::NoTrust(log))?;
         let mut runs = BTreeMap::new();
         for (channel, run) in channels {
             let proven = in_force.verify_run(&channel, run.into_values().collect());
-            let proven = proven.map_err(|(serial, source)| DeliveryError::Verify(channel.clone(), serial, source))?;
+            let proven = proven.map_err(|(serial, source)| {
+                DeliveryError::Verify(channel.clone(), serial, source)
+            })?;
             runs.insert(channel, proven.statements.into_iter().rev().collect());
         }
         Ok(Self { trust, runs })
@@ -91,7 +108,10 @@ impl Delivery {
 
     /// How many statements there are, and in how many channels.
     pub fn count(&self) -> (usize, usize) {
-        (self.trust.len() + self.runs.values().map(Vec::len).sum::<usize>(), self.runs.len() + usize::from(!self.trust.is_empty()))
+        (
+            self.trust.len() + self.runs.values().map(Vec::len).sum::<usize>(),
+            self.runs.len() + usize::from(!self.trust.is_empty()),
+        )
     }
 
     /// Brings everything to the broker that is first now: the trust log upwards, all else from the newest down, so that
@@ -99,23 +119,40 @@ impl Delivery {
     ///
     /// # Errors
     /// If the broker cannot be used, or refuses one.
-    pub async fn deliver(&self, source: &Source, mut progress: impl FnMut(usize)) -> Result<Delivered, DeliveryError> {
+    pub async fn deliver(
+        &self,
+        source: &Source,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Delivered, DeliveryError> {
         let mut connection = source.connect().await?;
         let mut delivered = Delivered::default();
         let streaming = connection.command("MODE STREAM").await?;
         if streaming.code != code::STREAMING {
             return Err(DeliveryError::NotAPeer(streaming));
         }
-        for run in std::iter::once(self.trust.iter().collect()).chain(self.runs.values().map(|run| run.iter().map(|s| &**s).collect())) {
+        for run in std::iter::once(self.trust.iter().collect()).chain(
+            self.runs
+                .values()
+                .map(|run| run.iter().map(|s| &**s).collect()),
+        ) {
             let run: Vec<&Statement> = run;
             // Each trust statement decides about the next.
-            let window = if run.first().is_some_and(|first| first.channel().is_trust()) { 1 } else { WINDOW };
+            let window = if run.first().is_some_and(|first| first.channel().is_trust()) {
+                1
+            } else {
+                WINDOW
+            };
             for some in run.chunks(window) {
-                timeout(ASK, offer(&mut connection, some, &mut delivered)).await.unwrap_or(Err(Error::Silent(ASK).into()))?;
+                timeout(ASK, offer(&mut connection, some, &mut delivered))
+                    .await
+                    .unwrap_or(Err(Error::Silent(ASK).into()))?;
                 progress(some.len());
             }
             if let Some(newest) = run.iter().max_by_key(|statement| statement.serial()) {
-                let shown = connection.group(newest.channel(), None).await?.map_or(0, |(group, _)| group.high);
+                let shown = connection
+                    .group(newest.channel(), None)
+                    .await?
+                    .map_or(0, |(group, _)| group.high);
                 if shown < newest.serial().number() {
                     delivered.waiting.push((newest.channel().clone(), shown));
                 }
@@ -128,11 +165,21 @@ impl Delivery {
 /// Whether a broker does not want a statement because it has it, or had it.
 fn is_known(answer: &Response, statement: &Statement) -> bool {
     let id = statement.message_id().to_string();
-    answer.text.strip_prefix(id.as_str()).is_some_and(|why| why.trim_start() == HERE)
+    answer
+        .text
+        .strip_prefix(id.as_str())
+        .is_some_and(|why| why.trim_start() == HERE)
 }
 
-async fn offer(connection: &mut Connection, statements: &[&Statement], delivered: &mut Delivered) -> Result<(), DeliveryError> {
-    let checks: String = statements.iter().map(|statement| format!("CHECK {}\r\n", statement.message_id())).collect();
+async fn offer(
+    connection: &mut Connection,
+    statements: &[&Statement],
+    delivered: &mut Delivered,
+) -> Result<(), DeliveryError> {
+    let checks: String = statements
+        .iter()
+        .map(|statement| format!("CHECK {}\r\n", statement.message_id()))
+        .collect();
     connection.send_raw(checks.as_bytes()).await?;
     let mut wanted = Vec::new();
     for statement in statements {
@@ -140,8 +187,16 @@ async fn offer(connection: &mut Connection, statements: &[&Statement], delivered
         match answer.code {
             code::WANTED => wanted.push(*statement),
             code::CHECK_NOT_WANTED if is_known(&answer, statement) => delivered.known += 1,
-            code::WHO_ARE_YOU | code::NOT_PERMITTED | code::UNKNOWN => return Err(DeliveryError::NotAPeer(answer)),
-            _ => return Err(DeliveryError::Refused(statement.channel().clone(), statement.serial(), answer)),
+            code::WHO_ARE_YOU | code::NOT_PERMITTED | code::UNKNOWN => {
+                return Err(DeliveryError::NotAPeer(answer));
+            }
+            _ => {
+                return Err(DeliveryError::Refused(
+                    statement.channel().clone(),
+                    statement.serial(),
+                    answer,
+                ));
+            }
         }
     }
     let mut octets = Vec::new();
@@ -154,7 +209,11 @@ async fn offer(connection: &mut Connection, statements: &[&Statement], delivered
     for statement in wanted {
         let answer = connection.answer().await?;
         if answer.code != code::TAKEN {
-            return Err(DeliveryError::Refused(statement.channel().clone(), statement.serial(), answer));
+            return Err(DeliveryError::Refused(
+                statement.channel().clone(),
+                statement.serial(),
+                answer,
+            ));
         }
         delivered.new += 1;
     }

@@ -45,7 +45,11 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { poll: POLL, audit: AUDIT, ask: ASK }
+        Self {
+            poll: POLL,
+            audit: AUDIT,
+            ask: ASK,
+        }
     }
 }
 
@@ -69,7 +73,11 @@ impl Device {
     ///
     /// # Errors
     /// If a channel is none or outside the namespace, or the state file cannot be used.
-    pub fn open<'a>(source: Source, channels: impl IntoIterator<Item = &'a str>, state: impl Into<PathBuf>) -> Result<Self, Error> {
+    pub fn open<'a>(
+        source: Source,
+        channels: impl IntoIterator<Item = &'a str>,
+        state: impl Into<PathBuf>,
+    ) -> Result<Self, Error> {
         let state = State::open(state, source.anchor())?;
         Self::with_state(source, channels, state)
     }
@@ -78,11 +86,21 @@ impl Device {
     ///
     /// # Errors
     /// If a channel is none, outside the namespace, or one that every device follows by itself.
-    pub fn with_state<'a>(source: Source, channels: impl IntoIterator<Item = &'a str>, state: State) -> Result<Self, Error> {
-        let channels = channels.into_iter().map(str::parse).collect::<Result<Vec<Channel>, _>>()?;
+    pub fn with_state<'a>(
+        source: Source,
+        channels: impl IntoIterator<Item = &'a str>,
+        state: State,
+    ) -> Result<Self, Error> {
+        let channels = channels
+            .into_iter()
+            .map(str::parse)
+            .collect::<Result<Vec<Channel>, _>>()?;
         let namespace = &source.anchor().namespace;
         if let Some(channel) = channels.iter().find(|c| !namespace.contains(c)) {
-            return Err(Error::Namespace { channel: channel.clone(), namespace: namespace.clone() });
+            return Err(Error::Namespace {
+                channel: channel.clone(),
+                namespace: namespace.clone(),
+            });
         }
         if let Some(channel) = channels.iter().find(|c| c.is_trust() || c.is_beat()) {
             return Err(Error::Own(channel.clone()));
@@ -125,8 +143,17 @@ impl Device {
     /// If their anchor is another.
     pub fn set_source(&mut self, source: Source) -> Result<(), Error> {
         if source.anchor() != self.source.anchor() {
-            let (path, expected, found) = (PathBuf::new(), source.anchor().clone(), self.source.anchor().to_string());
-            return Err(crate::StateError::OtherAnchor { path, expected, found }.into());
+            let (path, expected, found) = (
+                PathBuf::new(),
+                source.anchor().clone(),
+                self.source.anchor().to_string(),
+            );
+            return Err(crate::StateError::OtherAnchor {
+                path,
+                expected,
+                found,
+            }
+            .into());
         }
         (self.source, self.connection) = (source, None);
         Ok(())
@@ -137,13 +164,19 @@ impl Device {
     /// count as two.
     #[must_use]
     pub fn with_quorum(self, brokers: usize) -> Self {
-        Self { quorum: brokers.max(1), ..self }
+        Self {
+            quorum: brokers.max(1),
+            ..self
+        }
     }
 
     /// What [`Device::poll`] returns is delivered when [`Device::save`] is called, and comes again otherwise.
     #[must_use]
     pub fn with_saving_by_hand(self) -> Self {
-        Self { by_hand: true, ..self }
+        Self {
+            by_hand: true,
+            ..self
+        }
     }
 
     /// Notes durably that what was returned has been dealt with.
@@ -152,7 +185,8 @@ impl Device {
     /// If the state file cannot be written.
     pub fn save(&mut self) -> Result<(), Error> {
         for (channel, head) in std::mem::take(&mut self.returned) {
-            self.state.change(|view, _| view.note_delivered(&channel, head));
+            self.state
+                .change(|view, _| view.note_delivered(&channel, head));
         }
         Ok(self.state.save()?)
     }
@@ -185,7 +219,10 @@ impl Device {
         let ask = self.pace.ask;
         let mut failed = Error::NoBroker;
         for _ in 0..self.source.brokers.len() {
-            match timeout(ask, self.connect()).await.unwrap_or(Err(Error::Silent(ask))) {
+            match timeout(ask, self.connect())
+                .await
+                .unwrap_or(Err(Error::Silent(ask)))
+            {
                 Ok(connection) => {
                     self.connection = Some(connection);
                     return self.trusted();
@@ -217,7 +254,11 @@ impl Device {
                 Err(error) if result.is_err() => result = Err(error.at(self.source.address())),
                 Err(_) => {}
             }
-            if self.channels.iter().all(|channel| self.freshness(channel).is_current()) {
+            if self
+                .channels
+                .iter()
+                .all(|channel| self.freshness(channel).is_current())
+            {
                 break;
             }
             self.connection = None;
@@ -237,14 +278,27 @@ impl Device {
         if !self.by_hand && !self.returned.is_empty() {
             self.save()?;
         }
-        let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
+        let Asked {
+            news,
+            failed,
+            unreachable,
+            ..
+        } = self.ask_brokers().await;
         // Nothing is awaited between this and the answer.
         let news = self.take_news(news)?;
-        self.returned.extend(news.iter().map(|statement| (statement.channel().clone(), statement.head())));
+        self.returned.extend(
+            news.iter()
+                .map(|statement| (statement.channel().clone(), statement.head())),
+        );
         if !self.by_hand {
             self.save()?;
         }
-        match failed.into_iter().map(|(_, error)| error).chain(unreachable).next() {
+        match failed
+            .into_iter()
+            .map(|(_, error)| error)
+            .chain(unreachable)
+            .next()
+        {
             Some(error) if news.is_empty() => Err(error),
             _ => Ok(news),
         }
@@ -265,11 +319,18 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::poll`].
-    pub async fn history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
+    pub async fn history(
+        &mut self,
+        channel: &Channel,
+        from: Serial,
+    ) -> Result<Vec<Verified<Statement>>, Error> {
         let ask = self.pace.ask;
         let mut failed = Error::NoBroker;
         for _ in 0..self.source.brokers.len() {
-            match timeout(ask, self.read_history(channel, from)).await.unwrap_or(Err(Error::Silent(ask))) {
+            match timeout(ask, self.read_history(channel, from))
+                .await
+                .unwrap_or(Err(Error::Silent(ask)))
+            {
                 Ok(history) => return Ok(history),
                 Err(error) => failed = error.at(self.source.address()),
             }
@@ -279,24 +340,41 @@ impl Device {
         Err(failed)
     }
 
-    async fn read_history(&mut self, channel: &Channel, from: Serial) -> Result<Vec<Verified<Statement>>, Error> {
+    async fn read_history(
+        &mut self,
+        channel: &Channel,
+        from: Serial,
+    ) -> Result<Vec<Verified<Statement>>, Error> {
         let mut connection = self.connect().await?;
-        let Some((group, _)) = connection.group(channel, None).await? else { return Ok(vec![]) };
+        let Some((group, _)) = connection.group(channel, None).await? else {
+            return Ok(vec![]);
+        };
         let from = from.number().max(group.low);
         let is_trust_log = *channel == self.source.anchor().namespace.trust_log();
         let first = if is_trust_log { group.low } else { from };
-        let run = connection.articles(channel, first..=group.high, BACKLOG_OCTETS).await?;
+        let run = connection
+            .articles(channel, first..=group.high, BACKLOG_OCTETS)
+            .await?;
         self.connection = Some(connection);
         if is_trust_log {
             let all = walk_log(self.source.anchor(), run, &self.state.now())?;
-            return Ok(all.into_iter().filter(|statement| statement.serial().number() >= from).collect());
+            return Ok(all
+                .into_iter()
+                .filter(|statement| statement.serial().number() >= from)
+                .collect());
         }
         let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
-        Ok(self.trusted()?.verify_run(channel, run).map_err(refused)?.statements)
+        Ok(self
+            .trusted()?
+            .verify_run(channel, run)
+            .map_err(refused)?
+            .statements)
     }
 
     pub(crate) fn trusted(&self) -> Result<&Trust, Error> {
-        self.state.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
+        self.state
+            .trust()
+            .ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
     }
 
     /// Is told of what is new, for ever: catches up, then watches, and asks where it cannot be told. The cursor is that
@@ -388,7 +466,10 @@ impl Device {
     }
 
     /// A connection that watches, and the longest silence that its broker promises.
-    async fn begin_watch(&mut self, without: &[Channel]) -> Result<Option<(Connection, Duration)>, Error> {
+    async fn begin_watch(
+        &mut self,
+        without: &[Channel],
+    ) -> Result<Option<(Connection, Duration)>, Error> {
         // While a channel is not current every broker was asked, and none is connected: being told is quicker than asking again.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -399,12 +480,24 @@ impl Device {
             let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];
             for channel in self.beat_channels() {
                 // A beat by a key that was taken away is no cursor.
-                let known = self.state.view().beats().find(|beat| *beat.statement.channel() == channel && beat.is_proven());
-                targets.push(format!("{channel}:{}", known.map_or(0, |beat| beat.statement.serial().number())));
+                let known = self
+                    .state
+                    .view()
+                    .beats()
+                    .find(|beat| *beat.statement.channel() == channel && beat.is_proven());
+                targets.push(format!(
+                    "{channel}:{}",
+                    known.map_or(0, |beat| beat.statement.serial().number())
+                ));
             }
             for channel in self.channels.iter().filter(|c| !without.contains(c)) {
                 // What is unknown is sent from its first statement on, once it begins.
-                targets.push(format!("{channel}:{}", self.state.head(channel).map_or(0, |head| head.serial.number())));
+                targets.push(format!(
+                    "{channel}:{}",
+                    self.state
+                        .head(channel)
+                        .map_or(0, |head| head.serial.number())
+                ));
             }
             match connection.watch(&targets.join(" ")).await {
                 Ok(promised) => return Ok(Some((connection, promised))),
@@ -418,26 +511,46 @@ impl Device {
 
     /// How long the channels are current without a further beat; then other brokers are asked (attacks 17 and 18).
     fn until_stale(&self) -> Duration {
-        let with_beats = self.channels.iter().filter(|channel| self.state.view().promises_beats(channel));
+        let with_beats = self
+            .channels
+            .iter()
+            .filter(|channel| self.state.view().promises_beats(channel));
         let left = with_beats.map(|channel| match self.state.freshness(channel) {
-            Freshness::Current { until } => Duration::from_secs(until.seconds().saturating_sub(self.state.time(channel).seconds())),
+            Freshness::Current { until } => Duration::from_secs(
+                until
+                    .seconds()
+                    .saturating_sub(self.state.time(channel).seconds()),
+            ),
             _ => jitter(self.pace.poll),
         });
         left.min().unwrap_or(self.pace.audit)
     }
 
     /// The next statement of the watch that follows our head; none when it is time to ask instead.
-    async fn told(&mut self, connection: &mut Connection, promised: Duration) -> Result<Option<Told>, Error> {
+    async fn told(
+        &mut self,
+        connection: &mut Connection,
+        promised: Duration,
+    ) -> Result<Option<Told>, Error> {
         loop {
-            let Some(Incoming { statement, .. }) = connection.event(promised).await? else { return Ok(None) };
+            let Some(Incoming { statement, .. }) = connection.event(promised).await? else {
+                return Ok(None);
+            };
             let (channel, serial) = (statement.channel().clone(), statement.serial());
             if channel == self.source.anchor().namespace.trust_log() {
                 if serial > self.trusted()?.serial() {
-                    match self.state.change(|view, now| view.take_trust([statement], now)) {
+                    match self
+                        .state
+                        .change(|view, now| view.take_trust([statement], now))
+                    {
                         Ok(()) => self.state.save()?,
                         // We stay with the trust before.
-                        Err((_, VerifyError::Critical { field })) => warn_of_critical(&channel, serial, &field),
-                        Err((serial, source)) => return Err(refused(&channel, Refusal::Verify { serial, source })),
+                        Err((_, VerifyError::Critical { field })) => {
+                            warn_of_critical(&channel, serial, &field)
+                        }
+                        Err((serial, source)) => {
+                            return Err(refused(&channel, Refusal::Verify { serial, source }));
+                        }
                     }
                 }
                 continue;
@@ -463,11 +576,15 @@ impl Device {
                 // Asking sorts it out.
                 Err(Refusal::ReadFrom { .. }) => return Ok(None),
                 Err(Refusal::Verify {
-                    source: VerifyError::NewerTrust { .. } | VerifyError::Threshold { .. } | VerifyError::NoRole { .. },
+                    source:
+                        VerifyError::NewerTrust { .. }
+                        | VerifyError::Threshold { .. }
+                        | VerifyError::NoRole { .. },
                     ..
                 }) => return Ok(None),
                 Err(Refusal::Fork(fork)) => {
-                    self.state.change(|view, now| view.note_fork((*fork).clone(), now));
+                    self.state
+                        .change(|view, now| view.note_fork((*fork).clone(), now));
                     self.state.save()?;
                     return Err(Error::Fork(fork));
                 }
@@ -482,16 +599,25 @@ impl Device {
     }
 
     fn examine_told(&mut self, channel: &Channel, statement: Statement) -> Result<News, Refusal> {
-        let run = self.state.change(|view, _| view.judge(channel, vec![statement]))?;
-        self.state.view().place(channel, run, false, &self.state.now())
+        let run = self
+            .state
+            .change(|view, _| view.judge(channel, vec![statement]))?;
+        self.state
+            .view()
+            .place(channel, run, false, &self.state.now())
     }
 }
 
 /// A trust log as a broker has it: from the anchor on each step is signed, what lies below is linked.
-fn walk_log(anchor: &Anchor, mut run: Vec<Statement>, now: &Now) -> Result<Vec<Verified<Statement>>, Error> {
+fn walk_log(
+    anchor: &Anchor,
+    mut run: Vec<Statement>,
+    now: &Now,
+) -> Result<Vec<Verified<Statement>>, Error> {
     let log = anchor.namespace.trust_log();
     let refused = |(serial, source)| refused(&log, Refusal::Verify { serial, source });
-    let above = run.split_off(run.partition_point(|statement| statement.serial() <= anchor.head.serial));
+    let above =
+        run.split_off(run.partition_point(|statement| statement.serial() <= anchor.head.serial));
     let mut all = Trust::verify_below(anchor, run).map_err(refused)?;
     // The one that the anchor names is the first that gives rights.
     let above = all.pop().map(Verified::into_inner).into_iter().chain(above);

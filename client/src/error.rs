@@ -23,7 +23,9 @@ pub enum Error {
         source: Box<Error>,
     },
     /// Credentials or a CA were given, and the broker's address is one of clear text.
-    #[error("credentials or a CA were given, so that statements are posted over TLS only; use nntps:// instead of {0}")]
+    #[error(
+        "credentials or a CA were given, so that statements are posted over TLS only; use nntps:// instead of {0}"
+    )]
     ClearText(Address),
     /// No broker is configured.
     #[error("no broker is configured")]
@@ -134,7 +136,10 @@ impl Error {
     pub(crate) fn at(self, address: &Address) -> Self {
         match self {
             Self::State(_) | Self::ClearText(_) | Self::Unreachable { .. } => self,
-            source => Self::Unreachable { address: address.clone(), source: Box::new(source) },
+            source => Self::Unreachable {
+                address: address.clone(),
+                source: Box::new(source),
+            },
         }
     }
 }

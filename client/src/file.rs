@@ -15,7 +15,11 @@ const LINKS: u32 = 40;
 /// # Errors
 /// If there is one, or it cannot be written.
 pub fn create(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     let written = file.write_all(octets).and_then(|()| file.sync_all());
     if written.is_err() {
         // The first error is the one to tell.
@@ -34,20 +38,32 @@ pub fn replace(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
     let real = target(path)?;
     let old = fs::metadata(&real).ok();
     // What is new gets its mode as every file that a program makes, less what the umask takes.
-    let mut new = tempfile::Builder::new().permissions(fs::Permissions::from_mode(mode)).tempfile_in(directory(&real))?;
+    let mut new = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(directory(&real))?;
     new.write_all(octets)?;
     if let Some(old) = &old {
-        new.as_file().set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
+        new.as_file()
+            .set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
         let own = new.as_file().metadata()?;
         let other = (own.uid(), own.gid()) != (old.uid(), old.gid());
-        if other && std::os::unix::fs::fchown(new.as_file(), Some(old.uid()), Some(old.gid())).is_err() {
+        if other
+            && std::os::unix::fs::fchown(new.as_file(), Some(old.uid()), Some(old.gid())).is_err()
+        {
             return overwrite(&real, octets);
         }
     }
     new.as_file().sync_all()?;
     match new.persist(&real) {
         Ok(_) => sync_directory(&real),
-        Err(error) if matches!(error.error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices) => overwrite(&real, octets),
+        Err(error)
+            if matches!(
+                error.error.kind(),
+                io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices
+            ) =>
+        {
+            overwrite(&real, octets)
+        }
         Err(error) => Err(error.error),
     }
 }
@@ -65,19 +81,31 @@ fn target(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn overwrite(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(path)?;
     file.write_all(octets)?;
     file.sync_all()
 }
 
 fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// Makes what was done to a name durable; not every file system can.
 fn sync_directory(path: &Path) -> io::Result<()> {
     match fs::File::open(directory(path)).and_then(|directory| directory.sync_all()) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
         synced => synced,
     }
 }
@@ -92,7 +120,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (file, link) = (directory.path().join("file"), directory.path().join("link"));
         create(&file, b"one", 0o640).unwrap();
-        assert_eq!(create(&file, b"two", 0o640).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            create(&file, b"two", 0o640).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         symlink("file", &link).unwrap();
         replace(&link, b"three", 0o600).unwrap();
@@ -103,7 +134,14 @@ mod tests {
         symlink("new", &dangling).unwrap();
         replace(&dangling, b"four", 0o600).unwrap();
         assert!(fs::symlink_metadata(&dangling).unwrap().is_symlink());
-        assert_eq!(fs::metadata(directory.path().join("new")).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4, "nothing is left over");
+        assert_eq!(
+            fs::metadata(directory.path().join("new")).unwrap().mode() & 0o7777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            4,
+            "nothing is left over"
+        );
     }
 }

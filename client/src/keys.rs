@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes, spki::der::pem::LineEnding};
+use ed25519_dalek::pkcs8::{
+    DecodePrivateKey, EncodePrivateKey, KeypairBytes, spki::der::pem::LineEnding,
+};
 pub use tidings_protocol::{PublicKey, SigningKey};
 use zeroize::Zeroizing;
 
@@ -33,7 +35,9 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// Others may read it.
-    #[error("the private key {path} can be read by others (mode {mode:03o}); `chmod 600` it, or replace it if they may have")]
+    #[error(
+        "the private key {path} can be read by others (mode {mode:03o}); `chmod 600` it, or replace it if they may have"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -74,10 +78,20 @@ pub fn generate() -> io::Result<SigningKey> {
 ///
 /// # Errors
 /// If the file exists already, or cannot be written.
-pub fn write_private(path: &Path, key: &SigningKey, passphrase: Option<&str>) -> Result<(), KeyFileError> {
-    let error = |source| KeyFileError::Write { path: path.into(), source };
+pub fn write_private(
+    path: &Path,
+    key: &SigningKey,
+    passphrase: Option<&str>,
+) -> Result<(), KeyFileError> {
+    let error = |source| KeyFileError::Write {
+        path: path.into(),
+        source,
+    };
     // Without the public half the form is PKCS#8 version 1, which OpenSSL reads too.
-    let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+    let pair = KeypairBytes {
+        secret_key: key.to_bytes(),
+        public_key: None,
+    };
     let pem = match passphrase {
         None => pair.to_pkcs8_pem(LineEnding::LF),
         Some(passphrase) => pair.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
@@ -90,22 +104,43 @@ pub fn write_private(path: &Path, key: &SigningKey, passphrase: Option<&str>) ->
 ///
 /// # Errors
 /// If others may read the file too, the passphrase is another, or it holds no Ed25519 key as PKCS#8 PEM.
-pub fn read_private(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<String>>) -> Result<SigningKey, KeyFileError> {
-    let read = |source| KeyFileError::Read { path: path.into(), source };
+pub fn read_private(
+    path: &Path,
+    ask: impl FnOnce() -> io::Result<Zeroizing<String>>,
+) -> Result<SigningKey, KeyFileError> {
+    let read = |source| KeyFileError::Read {
+        path: path.into(),
+        source,
+    };
     let pem = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
     if !pem.contains("PRIVATE KEY-----") {
         let reason = "it has no PEM block of a private key; is it the public half?".into();
-        return Err(KeyFileError::Content { path: path.into(), expected: "private key", reason });
+        return Err(KeyFileError::Content {
+            path: path.into(),
+            expected: "private key",
+            reason,
+        });
     }
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
     // With an access list the bits of the group show its mask, and say nothing of a group: as systemd hands out credentials.
-    let exposed = if is_own_by_list(path) { mode & 0o037 } else { mode & 0o077 };
+    let exposed = if is_own_by_list(path) {
+        mode & 0o037
+    } else {
+        mode & 0o077
+    };
     if exposed != 0 {
-        return Err(KeyFileError::Exposed { path: path.into(), mode });
+        return Err(KeyFileError::Exposed {
+            path: path.into(),
+            mode,
+        });
     }
     if is_encrypted(&pem) {
-        let passphrase = |reason: String| KeyFileError::Passphrase { path: path.into(), reason };
-        let given = ask().map_err(|e| passphrase(format!("its passphrase cannot be asked for: {e}")))?;
+        let passphrase = |reason: String| KeyFileError::Passphrase {
+            path: path.into(),
+            reason,
+        };
+        let given =
+            ask().map_err(|e| passphrase(format!("its passphrase cannot be asked for: {e}")))?;
         return SigningKey::from_pkcs8_encrypted_pem(&pem, given.as_bytes())
             .map_err(|_| passphrase("this is not its passphrase (or the file is damaged)".into()));
     }
@@ -127,7 +162,9 @@ fn is_own_by_list(path: &Path) -> bool {
 fn no_group_reads(list: &[u8]) -> bool {
     const VERSION: [u8; 4] = [2, 0, 0, 0];
     const GROUPS_AND_OTHERS: [u8; 3] = [0x04, 0x08, 0x20];
-    let Some((version, entries)) = list.split_first_chunk() else { return false };
+    let Some((version, entries)) = list.split_first_chunk() else {
+        return false;
+    };
     let closed = |entry: &[u8]| !GROUPS_AND_OTHERS.contains(&entry[0]) || entry[2] & 0x07 == 0;
     *version == VERSION && entries.len() % 8 == 0 && entries.chunks_exact(8).all(closed)
 }
@@ -139,12 +176,18 @@ fn what_it_is(text: &str) -> Option<&'static str> {
         ("BEGIN RSA PRIVATE KEY", "it is an RSA key"),
         ("BEGIN EC PRIVATE KEY", "it is a key of another curve"),
         ("BEGIN CERTIFICATE", "it is a certificate"),
-        ("BEGIN PUBLIC KEY", "it is a public key as PEM; `tidings key show` of the private half prints the line that is wanted"),
+        (
+            "BEGIN PUBLIC KEY",
+            "it is a public key as PEM; `tidings key show` of the private half prints the line that is wanted",
+        ),
         ("BEGIN PGP", "it is a key of OpenPGP"),
         ("untrusted comment:", "it is a file of minisign or signify"),
         ("ssh-ed25519 ", "it is a public key of OpenSSH"),
     ];
-    known.into_iter().find(|(mark, _)| text.contains(mark)).map(|(_, what)| what)
+    known
+        .into_iter()
+        .find(|(mark, _)| text.contains(mark))
+        .map(|(_, what)| what)
 }
 
 fn is_encrypted(pem: &str) -> bool {
@@ -163,8 +206,16 @@ pub fn no_passphrase() -> io::Result<Zeroizing<String>> {
 ///
 /// # Errors
 /// If the file holds neither.
-pub fn read_public(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<String>>) -> Result<PublicKey, KeyFileError> {
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.into(), source })?);
+pub fn read_public(
+    path: &Path,
+    ask: impl FnOnce() -> io::Result<Zeroizing<String>>,
+) -> Result<PublicKey, KeyFileError> {
+    let text = Zeroizing::new(
+        fs::read_to_string(path).map_err(|source| KeyFileError::Read {
+            path: path.into(),
+            source,
+        })?,
+    );
     if text.contains("PRIVATE KEY-----") {
         return read_private(path, ask).map(|key| PublicKey::of(&key));
     }
@@ -172,7 +223,9 @@ pub fn read_public(path: &Path, ask: impl FnOnce() -> io::Result<Zeroizing<Strin
     line.parse().map_err(|_| KeyFileError::Content {
         path: path.into(),
         expected: "public key",
-        reason: what_it_is(&text).unwrap_or("expected one line, `ed25519:` and 43 characters of unpadded base64url").into(),
+        reason: what_it_is(&text)
+            .unwrap_or("expected one line, `ed25519:` and 43 characters of unpadded base64url")
+            .into(),
     })
 }
 
@@ -182,10 +235,18 @@ mod tests {
 
     #[test]
     fn an_access_list_for_one_user_exposes_nothing() {
-        let entry = |tag: u8, permissions: u8, id: u32| [&[tag, 0, permissions, 0][..], &id.to_le_bytes()].concat();
+        let entry = |tag: u8, permissions: u8, id: u32| {
+            [&[tag, 0, permissions, 0][..], &id.to_le_bytes()].concat()
+        };
         let none = u32::MAX;
         let list = |group: u8, other: u8| {
-            let entries = [entry(1, 4, none), entry(2, 4, 65_534), entry(4, group, none), entry(16, 4, none), entry(32, other, none)];
+            let entries = [
+                entry(1, 4, none),
+                entry(2, 4, 65_534),
+                entry(4, group, none),
+                entry(16, 4, none),
+                entry(32, other, none),
+            ];
             [vec![2, 0, 0, 0], entries.concat()].concat()
         };
         assert!(no_group_reads(&list(0, 0)));
@@ -199,30 +260,65 @@ mod tests {
         let path = dir.path().join("a.key");
         let key = generate().unwrap();
         write_private(&path, &key, None).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(read_private(&path, no_passphrase).unwrap().to_bytes(), key.to_bytes());
-        assert_eq!(read_public(&path, no_passphrase).unwrap(), PublicKey::of(&key));
-        assert!(matches!(write_private(&path, &key, None), Err(KeyFileError::Write { .. })));
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            read_private(&path, no_passphrase).unwrap().to_bytes(),
+            key.to_bytes()
+        );
+        assert_eq!(
+            read_public(&path, no_passphrase).unwrap(),
+            PublicKey::of(&key)
+        );
+        assert!(matches!(
+            write_private(&path, &key, None),
+            Err(KeyFileError::Write { .. })
+        ));
         let secret = dir.path().join("b.key");
         write_private(&secret, &key, Some("correct horse")).unwrap();
         let answer = |text: &str| Ok(Zeroizing::new(text.to_owned()));
-        assert_eq!(read_private(&secret, || answer("correct horse")).unwrap().to_bytes(), key.to_bytes());
-        assert!(matches!(read_private(&secret, || answer("wrong")), Err(KeyFileError::Passphrase { .. })));
-        assert!(matches!(read_private(&secret, no_passphrase), Err(KeyFileError::Passphrase { .. })));
+        assert_eq!(
+            read_private(&secret, || answer("correct horse"))
+                .unwrap()
+                .to_bytes(),
+            key.to_bytes()
+        );
+        assert!(matches!(
+            read_private(&secret, || answer("wrong")),
+            Err(KeyFileError::Passphrase { .. })
+        ));
+        assert!(matches!(
+            read_private(&secret, no_passphrase),
+            Err(KeyFileError::Passphrase { .. })
+        ));
         // What stands before the block, or is something else, is never quoted.
         let odd = dir.path().join("odd.key");
         let pem = fs::read_to_string(&path).unwrap();
         fs::write(&odd, format!("\u{feff}\nBag Attributes\r\n{pem}")).unwrap();
         fs::set_permissions(&odd, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read_public(&odd, no_passphrase).unwrap(), PublicKey::of(&key));
+        assert_eq!(
+            read_public(&odd, no_passphrase).unwrap(),
+            PublicKey::of(&key)
+        );
         let secret = "untrusted comment: minisign encrypted secret key\nRWRTY0IyTheSecret\n";
         fs::write(&odd, secret).unwrap();
         let said = read_public(&odd, no_passphrase).unwrap_err().to_string();
-        assert!(said.contains("it is a file of minisign") && !said.contains("TheSecret"), "{said}");
+        assert!(
+            said.contains("it is a file of minisign") && !said.contains("TheSecret"),
+            "{said}"
+        );
         fs::write(&odd, "RWRTY0IyTheSecret\n").unwrap();
         let said = read_public(&odd, no_passphrase).unwrap_err().to_string();
-        assert!(said.contains("expected one line") && !said.contains("TheSecret"), "{said}");
+        assert!(
+            said.contains("expected one line") && !said.contains("TheSecret"),
+            "{said}"
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(read_private(&path, no_passphrase), Err(KeyFileError::Exposed { mode: 0o644, .. })));
+        assert!(matches!(
+            read_private(&path, no_passphrase),
+            Err(KeyFileError::Exposed { mode: 0o644, .. })
+        ));
     }
 }

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use tidings_protocol::{Channel, Digest, Namespace, Serial, Statement, log, log::Place, trust::Trust};
+use tidings_protocol::{
+    Channel, Digest, Namespace, Serial, Statement, log, log::Place, trust::Trust,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{PublishError, Publisher, file, limits::OUTBOX_LOCK};
@@ -65,7 +67,9 @@ pub enum OutboxError {
         found: Channel,
     },
     /// Something is waiting already.
-    #[error("{0} in the outbox waits to be published; nothing else is signed for {1} before (`tidings outbox` shows it)")]
+    #[error(
+        "{0} in the outbox waits to be published; nothing else is signed for {1} before (`tidings outbox` shows it)"
+    )]
     Waiting(Serial, Channel),
     /// Another program publishes to the channel.
     #[error("another program on this machine publishes to {0} and has not finished")]
@@ -83,7 +87,10 @@ pub enum Settled {
 
 /// Makes a directory that its owner alone may look into.
 pub(crate) fn make(directory: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
 }
 
 /// Held while a program publishes to a channel.
@@ -106,16 +113,27 @@ impl Outbox {
     /// If the directory cannot be made.
     pub fn open(directory: impl Into<PathBuf>, namespace: &Namespace) -> Result<Self, OutboxError> {
         let directory = directory.into();
-        make(&directory).map_err(|source| OutboxError::Io { what: "make", path: directory.clone(), source })?;
+        make(&directory).map_err(|source| OutboxError::Io {
+            what: "make",
+            path: directory.clone(),
+            source,
+        })?;
         let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
         let machine = Digest::of(format!("tidings outbox\n{}", id.trim()).as_bytes()).to_string();
-        Ok(Self { directory, namespace: namespace.clone(), machine })
+        Ok(Self {
+            directory,
+            namespace: namespace.clone(),
+            machine,
+        })
     }
 
     /// The same as if it were on another machine; for tests.
     #[must_use]
     pub fn on_machine(self, machine: &str) -> Self {
-        Self { machine: machine.into(), ..self }
+        Self {
+            machine: machine.into(),
+            ..self
+        }
     }
 
     fn path(&self, channel: &Channel) -> PathBuf {
@@ -128,12 +146,24 @@ impl Outbox {
     /// If another one waits for the same channel, or it cannot be written.
     pub fn put(&self, statement: &Statement) -> Result<(), OutboxError> {
         let channel = statement.channel();
-        if let Some(waiting) = self.waiting(channel)?.filter(|waiting| waiting.id() != statement.id()) {
+        if let Some(waiting) = self
+            .waiting(channel)?
+            .filter(|waiting| waiting.id() != statement.id())
+        {
             return Err(OutboxError::Waiting(waiting.serial(), channel.clone()));
         }
         let path = self.path(channel);
-        let error = |source| OutboxError::Io { what: "write", path: path.clone(), source };
-        let mut octets = format!("{MAGIC} {} {}\n", self.machine, Digest::of(statement.octets())).into_bytes();
+        let error = |source| OutboxError::Io {
+            what: "write",
+            path: path.clone(),
+            source,
+        };
+        let mut octets = format!(
+            "{MAGIC} {} {}\n",
+            self.machine,
+            Digest::of(statement.octets())
+        )
+        .into_bytes();
         octets.extend_from_slice(statement.octets());
         file::replace(&path, &octets, 0o600).map_err(error)
     }
@@ -144,22 +174,40 @@ impl Outbox {
     /// If another one does not finish.
     pub async fn lock(&self, channel: &Channel) -> Result<OutboxLock, OutboxError> {
         let path = self.directory.join(format!("{channel}.lock"));
-        let error = |source| OutboxError::Io { what: "lock", path: path.clone(), source };
-        let lock = fs::File::options().create(true).append(true).open(&path).map_err(error)?;
+        let error = |source| OutboxError::Io {
+            what: "lock",
+            path: path.clone(),
+            source,
+        };
+        let lock = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(error)?;
         let until = Instant::now() + OUTBOX_LOCK;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(OutboxLock { _file: lock }),
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => sleep(LOCK_AGAIN).await,
-                Err(fs::TryLockError::WouldBlock) => return Err(OutboxError::InUse(channel.clone())),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
+                    sleep(LOCK_AGAIN).await
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(OutboxError::InUse(channel.clone()));
+                }
                 Err(fs::TryLockError::Error(source)) => return Err(error(source)),
             }
         }
     }
 
     fn sync(&self, path: &Path) -> Result<(), OutboxError> {
-        let error = |source| OutboxError::Io { what: "write", path: path.into(), source };
-        fs::File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(error)
+        let error = |source| OutboxError::Io {
+            what: "write",
+            path: path.into(),
+            source,
+        };
+        fs::File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(error)
     }
 
     /// The statement that waits for a channel.
@@ -171,16 +219,37 @@ impl Outbox {
         match fs::read(&path) {
             Ok(octets) => self.read(path, &octets, channel).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(OutboxError::Io { what: "read", path, source }),
+            Err(source) => Err(OutboxError::Io {
+                what: "read",
+                path,
+                source,
+            }),
         }
     }
 
-    fn read(&self, path: PathBuf, octets: &[u8], channel: &Channel) -> Result<Statement, OutboxError> {
-        let damaged = |reason: &str| OutboxError::Damaged { path: path.clone(), reason: reason.into() };
-        let end = octets.iter().position(|&octet| octet == b'\n').ok_or_else(|| damaged("it has no first line"))?;
-        let first = str::from_utf8(&octets[..end]).map_err(|_| damaged("its first line is not text"))?;
-        let rest = first.strip_prefix(MAGIC).ok_or_else(|| damaged("its first line is not that of an outbox"))?;
-        let (machine, digest) = rest.trim_start().split_once(' ').ok_or_else(|| damaged("its first line is cut off"))?;
+    fn read(
+        &self,
+        path: PathBuf,
+        octets: &[u8],
+        channel: &Channel,
+    ) -> Result<Statement, OutboxError> {
+        let damaged = |reason: &str| OutboxError::Damaged {
+            path: path.clone(),
+            reason: reason.into(),
+        };
+        let end = octets
+            .iter()
+            .position(|&octet| octet == b'\n')
+            .ok_or_else(|| damaged("it has no first line"))?;
+        let first =
+            str::from_utf8(&octets[..end]).map_err(|_| damaged("its first line is not text"))?;
+        let rest = first
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| damaged("its first line is not that of an outbox"))?;
+        let (machine, digest) = rest
+            .trim_start()
+            .split_once(' ')
+            .ok_or_else(|| damaged("its first line is cut off"))?;
         let text = &octets[end + 1..];
         if Digest::of(text).to_string() != digest {
             return Err(damaged("its SHA-256 is not the one in its first line"));
@@ -190,8 +259,16 @@ impl Outbox {
             return Err(OutboxError::OtherMachine { path });
         }
         if statement.channel() != channel || !self.namespace.contains(channel) {
-            let expected = if self.namespace.contains(statement.channel()) { channel.to_string() } else { self.namespace.to_string() };
-            return Err(OutboxError::OtherNamespace { path, expected, found: statement.channel().clone() });
+            let expected = if self.namespace.contains(statement.channel()) {
+                channel.to_string()
+            } else {
+                self.namespace.to_string()
+            };
+            return Err(OutboxError::OtherNamespace {
+                path,
+                expected,
+                found: statement.channel().clone(),
+            });
         }
         Ok(statement)
     }
@@ -201,11 +278,18 @@ impl Outbox {
     /// # Errors
     /// If the directory cannot be read.
     pub fn channels(&self) -> Result<Vec<Channel>, OutboxError> {
-        let error = |source| OutboxError::Io { what: "read", path: self.directory.clone(), source };
+        let error = |source| OutboxError::Io {
+            what: "read",
+            path: self.directory.clone(),
+            source,
+        };
         let mut channels = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(error)? {
             let name = entry.map_err(error)?.file_name();
-            channels.extend(name.to_str().and_then(|name| name.strip_suffix(".statement")?.parse::<Channel>().ok()));
+            channels.extend(
+                name.to_str()
+                    .and_then(|name| name.strip_suffix(".statement")?.parse::<Channel>().ok()),
+            );
         }
         channels.sort();
         Ok(channels)
@@ -220,7 +304,11 @@ impl Outbox {
         match fs::remove_file(&path) {
             Ok(()) => self.sync(&path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(OutboxError::Io { what: "remove", path, source }),
+            Err(source) => Err(OutboxError::Io {
+                what: "remove",
+                path,
+                source,
+            }),
         }
     }
 }
@@ -230,15 +318,27 @@ impl Publisher {
     ///
     /// # Errors
     /// If it is not known yet what becomes of it: it stays.
-    pub async fn settle(&mut self, outbox: &Outbox, channel: &Channel) -> Result<Option<Settled>, PublishError> {
-        let Some(statement) = outbox.waiting(channel)? else { return Ok(None) };
+    pub async fn settle(
+        &mut self,
+        outbox: &Outbox,
+        channel: &Channel,
+    ) -> Result<Option<Settled>, PublishError> {
+        let Some(statement) = outbox.waiting(channel)? else {
+            return Ok(None);
+        };
         let why = match self.publish(&statement).await {
             Ok(_) => {
                 outbox.remove(channel)?;
                 return Ok(Some(Settled::Published(statement)));
             }
-            Err(PublishError::LostRace(_)) if self.is_overtaken(&statement).await? => "another statement has its place".to_owned(),
-            Err(PublishError::Refused(response)) if self.trust().is_some_and(|trust| trust.check(&statement).is_err()) => {
+            Err(PublishError::LostRace(_)) if self.is_overtaken(&statement).await? => {
+                "another statement has its place".to_owned()
+            }
+            Err(PublishError::Refused(response))
+                if self
+                    .trust()
+                    .is_some_and(|trust| trust.check(&statement).is_err()) =>
+            {
                 response.to_string()
             }
             Err(error) => return Err(error),
@@ -251,13 +351,19 @@ impl Publisher {
     ///
     /// # Errors
     /// As [`Publisher::publish`]. After a failed connection it stays in the outbox and is offered first in the next run.
-    pub async fn publish_by(&mut self, outbox: &Outbox, statement: &Statement) -> Result<crate::Published, PublishError> {
+    pub async fn publish_by(
+        &mut self,
+        outbox: &Outbox,
+        statement: &Statement,
+    ) -> Result<crate::Published, PublishError> {
         outbox.put(statement)?;
         let published = self.publish(statement).await;
         let settled = match &published {
             Ok(_) => true,
             Err(PublishError::LostRace(_)) => self.is_overtaken(statement).await?,
-            Err(PublishError::Refused(_)) => self.trust().is_some_and(|trust| trust.check(statement).is_err()),
+            Err(PublishError::Refused(_)) => self
+                .trust()
+                .is_some_and(|trust| trust.check(statement).is_err()),
             Err(_) => false,
         };
         if settled {
@@ -269,15 +375,23 @@ impl Publisher {
     /// Whether the log has another statement in the place of one, and that one is proven: what a broker says alone empties no outbox.
     async fn is_overtaken(&mut self, statement: &Statement) -> Result<bool, PublishError> {
         if statement.channel().is_trust() {
-            return Ok(self.trust().is_some_and(|trust| log::place(Some(trust.head()), statement) != Place::Next));
+            return Ok(self
+                .trust()
+                .is_some_and(|trust| log::place(Some(trust.head()), statement) != Place::Next));
         }
         let newest = self.newest(statement.channel()).await?;
-        let Some(newest) = newest else { return Ok(false) };
-        let Some(before) = statement.predecessor() else { return Ok(true) };
+        let Some(newest) = newest else {
+            return Ok(false);
+        };
+        let Some(before) = statement.predecessor() else {
+            return Ok(true);
+        };
         // What it follows was filed away under a later trust: its place is free again, and it can never be taken.
         let later_trust = statement.trust() < self.trust().map(Trust::serial);
         let filed_away = newest.serial() < before.serial && later_trust;
-        Ok(newest.serial() >= statement.serial() || newest.serial() == before.serial && newest.id() != before.id || filed_away)
+        Ok(newest.serial() >= statement.serial()
+            || newest.serial() == before.serial && newest.id() != before.id
+            || filed_away)
     }
 }
 
@@ -290,10 +404,26 @@ mod tests {
     };
 
     fn statement(version: &str) -> Statement {
-        let release = Release { version: version.into(), ..Release::default() };
-        let (channel, time) = ("acme.os".parse().unwrap(), Timestamp::from_seconds(1_800_000_000));
-        let draft = Draft { channel, after: None, time, trust: Some(tidings_protocol::Serial::FIRST), body: Body::Release(release) };
-        draft.write().unwrap().sign(&SigningKey::from_bytes(&[1; 32])).unwrap()
+        let release = Release {
+            version: version.into(),
+            ..Release::default()
+        };
+        let (channel, time) = (
+            "acme.os".parse().unwrap(),
+            Timestamp::from_seconds(1_800_000_000),
+        );
+        let draft = Draft {
+            channel,
+            after: None,
+            time,
+            trust: Some(tidings_protocol::Serial::FIRST),
+            body: Body::Release(release),
+        };
+        draft
+            .write()
+            .unwrap()
+            .sign(&SigningKey::from_bytes(&[1; 32]))
+            .unwrap()
     }
 
     #[test]
@@ -306,7 +436,10 @@ mod tests {
         outbox.put(&one).unwrap();
         outbox.put(&one).unwrap();
         assert_eq!(outbox.waiting(&channel).unwrap().as_ref(), Some(&one));
-        assert!(matches!(outbox.put(&statement("2")), Err(OutboxError::Waiting(..))));
+        assert!(matches!(
+            outbox.put(&statement("2")),
+            Err(OutboxError::Waiting(..))
+        ));
         assert_eq!(outbox.channels().unwrap(), std::slice::from_ref(&channel));
         outbox.remove(&channel).unwrap();
         outbox.put(&statement("2")).unwrap();
@@ -315,7 +448,8 @@ mod tests {
     #[test]
     fn what_is_damaged_or_of_others_is_said_and_left() {
         let directory = tempfile::tempdir().unwrap();
-        let (namespace, channel): (Namespace, Channel) = ("acme".parse().unwrap(), "acme.os".parse().unwrap());
+        let (namespace, channel): (Namespace, Channel) =
+            ("acme".parse().unwrap(), "acme.os".parse().unwrap());
         let outbox = Outbox::open(directory.path(), &namespace).unwrap();
         outbox.put(&statement("1")).unwrap();
         let path = directory.path().join("acme.os.statement");
@@ -329,10 +463,19 @@ mod tests {
         }
         fs::write(&path, &good).unwrap();
         let elsewhere = outbox.clone().on_machine("another");
-        assert!(matches!(elsewhere.waiting(&channel), Err(OutboxError::OtherMachine { .. })));
+        assert!(matches!(
+            elsewhere.waiting(&channel),
+            Err(OutboxError::OtherMachine { .. })
+        ));
         let other = Outbox::open(directory.path(), &"other".parse().unwrap()).unwrap();
-        assert!(matches!(other.waiting(&channel), Err(OutboxError::OtherNamespace { .. })));
+        assert!(matches!(
+            other.waiting(&channel),
+            Err(OutboxError::OtherNamespace { .. })
+        ));
         fs::rename(&path, directory.path().join("acme.web.statement")).unwrap();
-        assert!(matches!(outbox.waiting(&"acme.web".parse().unwrap()), Err(OutboxError::OtherNamespace { .. })));
+        assert!(matches!(
+            outbox.waiting(&"acme.web".parse().unwrap()),
+            Err(OutboxError::OtherNamespace { .. })
+        ));
     }
 }

@@ -62,7 +62,10 @@ impl Device {
     /// A channel is done with when a live beat names its head, or, in a namespace without beats, when one broker has
     /// answered. A hole in the log is taken for expired only if no broker can fill it ([2-13]).
     pub(crate) async fn ask_brokers(&mut self) -> Asked {
-        let mut asked = Asked { trust: self.state.trust().map(Trust::serial), ..Asked::default() };
+        let mut asked = Asked {
+            trust: self.state.trust().map(Trust::serial),
+            ..Asked::default()
+        };
         let channels = self.channels.clone();
         self.ask_all(channels, &mut asked, false).await;
         let gaps: Vec<Channel> = std::mem::take(&mut asked.gaps).into_iter().collect();
@@ -77,7 +80,9 @@ impl Device {
             let mut reused = self.connection.is_some();
             loop {
                 let ask = self.pace.ask;
-                let answer = timeout(ask, self.ask_one(&mut waiting, asked, accept_gaps)).await.unwrap_or(Err(Error::Silent(ask)));
+                let answer = timeout(ask, self.ask_one(&mut waiting, asked, accept_gaps))
+                    .await
+                    .unwrap_or(Err(Error::Silent(ask)));
                 match answer {
                     Ok(()) => {}
                     // A connection that was kept may have been closed meanwhile: that says nothing about the broker.
@@ -94,7 +99,10 @@ impl Device {
                 }
                 break;
             }
-            if waiting.iter().all(|channel| asked.answered.contains(channel)) {
+            if waiting
+                .iter()
+                .all(|channel| asked.answered.contains(channel))
+            {
                 asked.unreachable = None;
             }
             if waiting.is_empty() {
@@ -122,26 +130,47 @@ impl Device {
     fn forget_if_trust_changed(&self, waiting: &mut Vec<Channel>, asked: &mut Asked) {
         let trust = self.state.trust().map(Trust::serial);
         if asked.trust != trust {
-            let again: Vec<Channel> = asked.answered.iter().filter(|channel| !waiting.contains(channel)).cloned().collect();
+            let again: Vec<Channel> = asked
+                .answered
+                .iter()
+                .filter(|channel| !waiting.contains(channel))
+                .cloned()
+                .collect();
             waiting.extend(again);
-            *asked = Asked { trust, ..Asked::default() };
+            *asked = Asked {
+                trust,
+                ..Asked::default()
+            };
         }
     }
 
     /// Asks the broker that is first now for the channels that still wait; those that need no other broker wait no more.
-    async fn ask_one(&mut self, waiting: &mut Vec<Channel>, asked: &mut Asked, accept_gaps: bool) -> Result<(), Error> {
+    async fn ask_one(
+        &mut self,
+        waiting: &mut Vec<Channel>,
+        asked: &mut Asked,
+        accept_gaps: bool,
+    ) -> Result<(), Error> {
         let mut connection = self.connect().await?;
         self.forget_if_trust_changed(waiting, asked);
         // Before the channels, so that it does not name what is published in between.
         self.ask_beat(&mut connection).await?;
         let mut due: Vec<Channel> = waiting.iter().rev().cloned().collect();
         while let Some(channel) = due.pop() {
-            let answer = self.ask_channel(&mut connection, &channel, asked, accept_gaps).await;
+            let answer = self
+                .ask_channel(&mut connection, &channel, asked, accept_gaps)
+                .await;
             if answer.is_err() {
                 // Answers to what was asked ahead may still be under way there.
                 connection = self.source.connect().await?;
             }
-            if matches!(&answer, Err(Error::Verify { source: VerifyError::NewerTrust { .. }, .. })) {
+            if matches!(
+                &answer,
+                Err(Error::Verify {
+                    source: VerifyError::NewerTrust { .. },
+                    ..
+                })
+            ) {
                 // It was signed under a trust statement that came after we had walked the log, or so it says.
                 walk_trust(&mut connection, &mut self.state).await?;
                 if asked.trust != self.state.trust().map(Trust::serial) {
@@ -187,7 +216,8 @@ impl Device {
                 }
             }
             Err(Error::Fork(fork)) => {
-                self.state.change(|view, now| view.note_fork((*fork).clone(), now));
+                self.state
+                    .change(|view, now| view.note_fork((*fork).clone(), now));
                 self.state.save()?;
                 asked.answered.insert(channel.clone());
                 // A live beat decides: the one that is known already, or one that this broker is hiding.
@@ -217,7 +247,11 @@ impl Device {
     fn is_done(&self, asked: &Asked, channel: &Channel) -> bool {
         let (view, now) = (self.state.view(), self.state.now());
         let ahead = asked.ahead(view, channel, &now);
-        if view.promises_beats(channel) { ahead.freshness(channel, &now).is_current() } else { ahead.restart(channel).is_none() }
+        if view.promises_beats(channel) {
+            ahead.freshness(channel, &now).is_current()
+        } else {
+            ahead.restart(channel).is_none()
+        }
     }
 
     pub(crate) async fn ask_channel(
@@ -235,13 +269,24 @@ impl Device {
         }
         let known = view.head(channel);
         // A channel that is not there yet, or a mirror that is behind, is no error (attack 24).
-        let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else { return Ok(Answer::Nothing) };
+        let Some((group, id)) = connection.group(channel, known.map(|h| h.serial)).await? else {
+            return Ok(Answer::Nothing);
+        };
         let mut from = match (view.read_from(channel, &now), known) {
             (Some(from), Some(head)) => {
-                let here = MessageId { channel: channel.clone(), serial: head.serial, id: head.id }.to_string();
+                let here = MessageId {
+                    channel: channel.clone(),
+                    serial: head.serial,
+                    id: head.id,
+                }
+                .to_string();
                 // Another statement where ours is the head: a lie, a fork, or the branch that a checkpoint or a beat has chosen.
                 let other = id.is_some_and(|id| id != here);
-                if other { from.min(head.serial).number() } else { from.number() }
+                if other {
+                    from.min(head.serial).number()
+                } else {
+                    from.number()
+                }
             }
             _ if self.start == Start::Newest => {
                 let checkpoint = match view.trust().map(|trust| trust.checkpoint(channel)) {
@@ -261,22 +306,49 @@ impl Device {
                 if !accept_gaps {
                     return Ok(Answer::Gap);
                 }
-                let settled = view.trust().and_then(|trust| trust.checkpoint(channel).head());
-                if let Some(missing) = settled.filter(|settled| view.restart(channel).is_some() && settled.serial.number() < group.low) {
+                let settled = view
+                    .trust()
+                    .and_then(|trust| trust.checkpoint(channel).head());
+                if let Some(missing) = settled.filter(|settled| {
+                    view.restart(channel).is_some() && settled.serial.number() < group.low
+                }) {
                     // A hole above a checkpoint is accepted only with the checkpoint itself.
-                    let id = MessageId { channel: channel.clone(), serial: missing.serial, id: missing.id };
-                    if connection.fetch([id]).await?.into_iter().flatten().all(|found| found.statement.head() != missing) {
+                    let id = MessageId {
+                        channel: channel.clone(),
+                        serial: missing.serial,
+                        id: missing.id,
+                    };
+                    if connection
+                        .fetch([id])
+                        .await?
+                        .into_iter()
+                        .flatten()
+                        .all(|found| found.statement.head() != missing)
+                    {
                         return Ok(Answer::Gap);
                     }
                 }
                 tracing::warn!(%channel, from, low = group.low, "what lies between is not to be had from any broker that could be asked");
                 (from, gap) = (group.low, true);
             }
-            let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
-            let run = self.state.change(|view, _| view.judge(channel, run)).map_err(|refusal| refused(channel, refusal))?;
+            let run = connection
+                .articles(channel, from..=group.high, BACKLOG_OCTETS)
+                .await?;
+            let run = self
+                .state
+                .change(|view, _| view.judge(channel, run))
+                .map_err(|refusal| refused(channel, refusal))?;
             match view.place(channel, run, gap, &now) {
-                Ok(news) => return Ok(if news.is_empty() { Answer::Nothing } else { Answer::News(news) }),
-                Err(Refusal::ReadFrom { serial }) if serial.number() < from && !gap => from = serial.number(),
+                Ok(news) => {
+                    return Ok(if news.is_empty() {
+                        Answer::Nothing
+                    } else {
+                        Answer::News(news)
+                    });
+                }
+                Err(Refusal::ReadFrom { serial }) if serial.number() < from && !gap => {
+                    from = serial.number()
+                }
                 Err(refusal) => return Err(refused(channel, refusal)),
             }
         }
@@ -284,8 +356,14 @@ impl Device {
 
     /// The beat channels that speak for our channels, each once.
     pub(crate) fn beat_channels(&self) -> Vec<Channel> {
-        let Some(trust) = self.state.trust() else { return Vec::new() };
-        let mut channels: Vec<Channel> = self.channels.iter().filter_map(|channel| trust.beat_channel(channel)).collect();
+        let Some(trust) = self.state.trust() else {
+            return Vec::new();
+        };
+        let mut channels: Vec<Channel> = self
+            .channels
+            .iter()
+            .filter_map(|channel| trust.beat_channel(channel))
+            .collect();
         channels.sort();
         channels.dedup();
         channels
@@ -295,26 +373,49 @@ impl Device {
     ///
     /// What is wrong with them makes no channel fail: without a live beat it is stale, and other brokers are asked.
     pub(crate) async fn ask_beat(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        let unsettled = |trust: &Trust, channel: &Channel| matches!(trust.checkpoint(channel), Settled::Missing(_));
+        let unsettled = |trust: &Trust, channel: &Channel| {
+            matches!(trust.checkpoint(channel), Settled::Missing(_))
+        };
         let missing: Vec<_> = match self.state.trust() {
-            Some(trust) if self.channels.iter().any(|channel| unsettled(trust, channel)) => {
-                trust.missing_beats().map(|(channel, head)| (channel.clone(), head)).collect()
+            Some(trust)
+                if self
+                    .channels
+                    .iter()
+                    .any(|channel| unsettled(trust, channel)) =>
+            {
+                trust
+                    .missing_beats()
+                    .map(|(channel, head)| (channel.clone(), head))
+                    .collect()
             }
             _ => Vec::new(),
         };
         for (channel, head) in missing {
-            let id = MessageId { channel, serial: head.serial, id: head.id };
+            let id = MessageId {
+                channel,
+                serial: head.serial,
+                id: head.id,
+            };
             for incoming in connection.fetch([id]).await?.into_iter().flatten() {
-                self.state.change(|view, _| view.take_settled_beat(incoming.statement));
+                self.state
+                    .change(|view, _| view.take_settled_beat(incoming.statement));
             }
         }
         for channel in self.beat_channels() {
-            let known = self.state.view().beats().find(|beat| *beat.statement.channel() == channel);
-            let known = known.filter(|beat| beat.is_proven()).map_or(0, |beat| beat.statement.serial().number());
+            let known = self
+                .state
+                .view()
+                .beats()
+                .find(|beat| *beat.statement.channel() == channel);
+            let known = known
+                .filter(|beat| beat.is_proven())
+                .map_or(0, |beat| beat.statement.serial().number());
             if let Some((group, _)) = connection.group(&channel, None).await?
                 && group.high > known
             {
-                let newest = connection.articles(&channel, group.high..=group.high, BACKLOG_OCTETS).await?;
+                let newest = connection
+                    .articles(&channel, group.high..=group.high, BACKLOG_OCTETS)
+                    .await?;
                 for statement in newest {
                     self.take_beat(statement);
                 }
@@ -326,7 +427,9 @@ impl Device {
 
     /// Whether it was a beat that counts.
     pub(crate) fn take_beat(&mut self, statement: Statement) -> bool {
-        let taken = self.state.change(|view, now| view.take_beat(statement, now));
+        let taken = self
+            .state
+            .change(|view, now| view.take_beat(statement, now));
         if let Err(error) = &taken {
             tracing::warn!(broker = %self.source.address(), %error, "a beat is not accepted");
         }
@@ -337,10 +440,17 @@ impl Device {
 /// A refusal as the error of a device.
 pub(crate) fn refused(channel: &Channel, refusal: Refusal) -> Error {
     match refusal {
-        Refusal::Verify { serial, source } => Error::Verify { channel: channel.clone(), serial, source },
+        Refusal::Verify { serial, source } => Error::Verify {
+            channel: channel.clone(),
+            serial,
+            source,
+        },
         Refusal::Fork(fork) => Error::Fork(fork),
         // Another broker may have everything from there on.
-        Refusal::ReadFrom { serial } => Error::Missing { channel: channel.clone(), serial: serial.number() },
+        Refusal::ReadFrom { serial } => Error::Missing {
+            channel: channel.clone(),
+            serial: serial.number(),
+        },
         Refusal::NoTrust => Error::NoTrustLog(channel.clone()),
     }
 }

@@ -62,8 +62,17 @@ impl Publisher {
     pub async fn connect(mut source: Source) -> Result<Self, Error> {
         let mut failed = None;
         for _ in 0..source.brokers.len() {
-            match timeout(ASK, Self::connect_one(&source)).await.unwrap_or(Err(Error::Silent(ASK))) {
-                Ok((connection, state)) => return Ok(Self { connection, source, state }),
+            match timeout(ASK, Self::connect_one(&source))
+                .await
+                .unwrap_or(Err(Error::Silent(ASK)))
+            {
+                Ok((connection, state)) => {
+                    return Ok(Self {
+                        connection,
+                        source,
+                        state,
+                    });
+                }
                 Err(error) => failed = Some(error.at(source.address())),
             }
             source.turn();
@@ -75,7 +84,9 @@ impl Publisher {
         let mut connection = source.connect_to_post().await?;
         let mut state = State::ephemeral(source.anchor());
         match walk_trust(&mut connection, &mut state).await {
-            Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => Ok((connection, state)),
+            Ok(()) | Err(Error::NoTrustLog(_) | Error::AnchorAhead { .. }) => {
+                Ok((connection, state))
+            }
             Err(error) => Err(error),
         }
     }
@@ -89,16 +100,33 @@ impl Publisher {
     ///
     /// # Errors
     /// If the broker cannot be used, or its head is not signed by those who may.
-    pub async fn newest(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+    pub async fn newest(
+        &mut self,
+        channel: &Channel,
+    ) -> Result<Option<Verified<Statement>>, Error> {
         let namespace = &self.source.anchor().namespace;
         if !namespace.contains(channel) {
-            return Err(Error::Namespace { channel: channel.clone(), namespace: namespace.clone() });
+            return Err(Error::Namespace {
+                channel: channel.clone(),
+                namespace: namespace.clone(),
+            });
         }
-        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
-        let run = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
-        let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
+        let Some((group, _)) = self.connection.group(channel, None).await? else {
+            return Ok(None);
+        };
+        let run = self
+            .connection
+            .articles(channel, group.high..=group.high, BACKLOG_OCTETS)
+            .await?;
+        let trust = self
+            .trust()
+            .ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
         let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
-        Ok(trust.verify_run(channel, run).map_err(refused)?.statements.pop())
+        Ok(trust
+            .verify_run(channel, run)
+            .map_err(refused)?
+            .statements
+            .pop())
     }
 
     /// The broker.
@@ -110,13 +138,27 @@ impl Publisher {
     ///
     /// # Errors
     /// If the broker cannot be used, or its head is not proven.
-    pub async fn log(&mut self, channel: &Channel, from: Serial) -> Result<(Vec<Verified<Statement>>, u32), Error> {
-        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok((Vec::new(), 1)) };
+    pub async fn log(
+        &mut self,
+        channel: &Channel,
+        from: Serial,
+    ) -> Result<(Vec<Verified<Statement>>, u32), Error> {
+        let Some((group, _)) = self.connection.group(channel, None).await? else {
+            return Ok((Vec::new(), 1));
+        };
         let from = from.number().max(group.low);
-        let run = self.connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+        let run = self
+            .connection
+            .articles(channel, from..=group.high, BACKLOG_OCTETS)
+            .await?;
         let refused = |(serial, source)| refused(channel, Refusal::Verify { serial, source });
-        let trust = self.trust().ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
-        Ok((trust.verify_run(channel, run).map_err(refused)?.statements, group.low))
+        let trust = self
+            .trust()
+            .ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))?;
+        Ok((
+            trust.verify_run(channel, run).map_err(refused)?.statements,
+            group.low,
+        ))
     }
 
     /// The lowest serial that the origin has of a channel.
@@ -124,7 +166,11 @@ impl Publisher {
     /// # Errors
     /// If the broker cannot be used.
     pub async fn low(&mut self, channel: &Channel) -> Result<Option<u32>, Error> {
-        Ok(self.connection.group(channel, None).await?.map(|(group, _)| group.low))
+        Ok(self
+            .connection
+            .group(channel, None)
+            .await?
+            .map(|(group, _)| group.low))
     }
 
     /// The channels that the origin has in the namespace.
@@ -132,7 +178,11 @@ impl Publisher {
     /// # Errors
     /// If the broker cannot be used.
     pub async fn channels(&mut self) -> Result<Vec<Channel>, Error> {
-        Ok(list(&mut self.connection, &self.source).await?.into_iter().map(|(channel, _)| channel).collect())
+        Ok(list(&mut self.connection, &self.source)
+            .await?
+            .into_iter()
+            .map(|(channel, _)| channel)
+            .collect())
     }
 
     /// The newest beat of a channel, if the trust in force proves it: the next one names its channels first.
@@ -157,18 +207,33 @@ impl Publisher {
             Err(error @ Error::Verify { .. }) => error,
             Err(error) => return Err(error),
         };
-        let (anchor, known) = (self.source.anchor().clone(), self.trust().map_or(0, |trust| trust.serial().number()));
+        let (anchor, known) = (
+            self.source.anchor().clone(),
+            self.trust().map_or(0, |trust| trust.serial().number()),
+        );
         let log = anchor.namespace.trust_log();
-        let Some((group, _)) = self.connection.group(channel, None).await? else { return Ok(None) };
-        let last = self.connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?;
+        let Some((group, _)) = self.connection.group(channel, None).await? else {
+            return Ok(None);
+        };
+        let last = self
+            .connection
+            .articles(channel, group.high..=group.high, BACKLOG_OCTETS)
+            .await?;
         self.connection.group(&log, None).await?;
-        let statements = self.connection.articles(&log, anchor.head.serial.number()..=known, BACKLOG_OCTETS).await?;
+        let statements = self
+            .connection
+            .articles(&log, anchor.head.serial.number()..=known, BACKLOG_OCTETS)
+            .await?;
         let mut walked = View::new(anchor);
         for statement in statements {
             walked
                 .take_trust([statement], &self.state.now())
                 .map_err(|(serial, source)| refused(&log, Refusal::Verify { serial, source }))?;
-            let proven = last.iter().find(|beat| walked.trust().is_some_and(|trust| trust.check(beat).is_ok()));
+            let proven = last.iter().find(|beat| {
+                walked
+                    .trust()
+                    .is_some_and(|trust| trust.check(beat).is_ok())
+            });
             if let Some(beat) = proven {
                 return Ok(Some(beat.head()));
             }
@@ -181,7 +246,10 @@ impl Publisher {
     ///
     /// # Errors
     /// As [`Publisher::newest`], and if another broker is ahead, or has another statement in that place.
-    pub async fn newest_anywhere(&mut self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
+    pub async fn newest_anywhere(
+        &mut self,
+        channel: &Channel,
+    ) -> Result<Option<Verified<Statement>>, Error> {
         let here = self.newest(channel).await?;
         if self.source.brokers.len() == 1 {
             return Ok(here);
@@ -213,7 +281,8 @@ impl Publisher {
         let trust_log = self.source.anchor().namespace.trust_log();
         if *statement.channel() == trust_log {
             // Without one in force, the broker knows what it begins with.
-            let fits = |head| log::place(Some(head), statement) == Place::Next || head == statement.head();
+            let fits =
+                |head| log::place(Some(head), statement) == Place::Next || head == statement.head();
             if let Some(head) = self.trust().map(Trust::head).filter(|head| !fits(*head)) {
                 return Err(PublishError::LostRace(Some(head)));
             }

@@ -30,7 +30,9 @@ pub enum SignedError {
         line: String,
     },
     /// Another statement was signed for the same place.
-    #[error("this machine has signed another statement for {channel} {serial}: {id}; two signed statements for one place fork the channel")]
+    #[error(
+        "this machine has signed another statement for {channel} {serial}: {id}; two signed statements for one place fork the channel"
+    )]
     Another {
         /// The channel.
         channel: Channel,
@@ -54,7 +56,11 @@ impl SignedPlaces {
     /// If the directory cannot be made.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, SignedError> {
         let directory = directory.into();
-        make(&directory).map_err(|source| SignedError::Io { what: "make", path: directory.clone(), source })?;
+        make(&directory).map_err(|source| SignedError::Io {
+            what: "make",
+            path: directory.clone(),
+            source,
+        })?;
         Ok(Self { directory })
     }
 
@@ -67,13 +73,29 @@ impl SignedPlaces {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(SignedError::Io { what: "read", path, source }),
+            Err(source) => {
+                return Err(SignedError::Io {
+                    what: "read",
+                    path,
+                    source,
+                });
+            }
         };
         let head = |line: &str| {
             let (serial, id) = line.split_once(' ')?;
-            Some(Head { serial: serial.parse().ok()?, id: id.parse().ok()? })
+            Some(Head {
+                serial: serial.parse().ok()?,
+                id: id.parse().ok()?,
+            })
         };
-        text.lines().map(|line| head(line).ok_or_else(|| SignedError::Damaged { path: path.clone(), line: line.into() })).collect()
+        text.lines()
+            .map(|line| {
+                head(line).ok_or_else(|| SignedError::Damaged {
+                    path: path.clone(),
+                    line: line.into(),
+                })
+            })
+            .collect()
     }
 
     /// Whether a statement may be signed here: no other one was signed for its place.
@@ -82,8 +104,17 @@ impl SignedPlaces {
     /// If one was.
     pub fn may_sign(&self, statement: &Statement) -> Result<(), SignedError> {
         let (channel, serial) = (statement.channel().clone(), statement.serial());
-        let other = self.read(&channel)?.into_iter().find(|head| head.serial == serial && head.id != statement.id());
-        other.map_or(Ok(()), |Head { id, .. }| Err(SignedError::Another { channel, serial, id }))
+        let other = self
+            .read(&channel)?
+            .into_iter()
+            .find(|head| head.serial == serial && head.id != statement.id());
+        other.map_or(Ok(()), |Head { id, .. }| {
+            Err(SignedError::Another {
+                channel,
+                serial,
+                id,
+            })
+        })
     }
 
     /// Remembers that a statement is signed here; before it leaves.
@@ -94,8 +125,15 @@ impl SignedPlaces {
         let mut all = self.read(statement.channel())?;
         all.retain(|head| *head != statement.head());
         all.push(statement.head());
-        let text: String = all[all.len().saturating_sub(SIGNED)..].iter().map(|head| format!("{head}\n")).collect();
+        let text: String = all[all.len().saturating_sub(SIGNED)..]
+            .iter()
+            .map(|head| format!("{head}\n"))
+            .collect();
         let path = self.path(statement.channel());
-        file::replace(&path, text.as_bytes(), 0o600).map_err(|source| SignedError::Io { what: "write", path, source })
+        file::replace(&path, text.as_bytes(), 0o600).map_err(|source| SignedError::Io {
+            what: "write",
+            path,
+            source,
+        })
     }
 }

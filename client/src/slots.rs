@@ -61,15 +61,27 @@ impl Slots {
     ///
     /// # Errors
     /// [`SlotError`]; with [`SlotError::Wait`] the node has a place in the queue.
-    pub async fn take(&mut self, group: &SlotName, node: &SlotName, serial: Serial) -> Result<Slot, SlotError> {
-        self.slot(group, &format!("XSLOT TAKE {group} {node} {serial}")).await
+    pub async fn take(
+        &mut self,
+        group: &SlotName,
+        node: &SlotName,
+        serial: Serial,
+    ) -> Result<Slot, SlotError> {
+        self.slot(group, &format!("XSLOT TAKE {group} {node} {serial}"))
+            .await
     }
 
     /// The same, and waits for its turn for as long as `patience`.
     ///
     /// # Errors
     /// As [`Slots::take`].
-    pub async fn wait_for(&mut self, group: &SlotName, node: &SlotName, serial: Serial, patience: Duration) -> Result<Slot, SlotError> {
+    pub async fn wait_for(
+        &mut self,
+        group: &SlotName,
+        node: &SlotName,
+        serial: Serial,
+        patience: Duration,
+    ) -> Result<Slot, SlotError> {
         let until = Instant::now() + patience;
         loop {
             let again = match self.take(group, node, serial).await {
@@ -89,16 +101,29 @@ impl Slots {
     ///
     /// # Errors
     /// [`SlotError`]: do not go down then.
-    pub async fn hold(&mut self, group: &SlotName, node: &SlotName, token: u64) -> Result<Slot, SlotError> {
-        self.slot(group, &format!("XSLOT HOLD {group} {node} {token}")).await
+    pub async fn hold(
+        &mut self,
+        group: &SlotName,
+        node: &SlotName,
+        token: u64,
+    ) -> Result<Slot, SlotError> {
+        self.slot(group, &format!("XSLOT HOLD {group} {node} {token}"))
+            .await
     }
 
     /// The node is back, and well.
     ///
     /// # Errors
     /// [`SlotError::Lost`] if it was late: then it counts as failed.
-    pub async fn free(&mut self, group: &SlotName, node: &SlotName, token: u64) -> Result<(), SlotError> {
-        self.ask(group, &format!("XSLOT FREE {group} {node} {token}")).await.map(drop)
+    pub async fn free(
+        &mut self,
+        group: &SlotName,
+        node: &SlotName,
+        token: u64,
+    ) -> Result<(), SlotError> {
+        self.ask(group, &format!("XSLOT FREE {group} {node} {token}"))
+            .await
+            .map(drop)
     }
 
     /// An operator has looked at a node.
@@ -106,7 +131,9 @@ impl Slots {
     /// # Errors
     /// [`SlotError::Lost`] if nothing is known of it.
     pub async fn clear(&mut self, group: &SlotName, node: &SlotName) -> Result<(), SlotError> {
-        self.ask(group, &format!("XSLOT CLEAR {group} {node}")).await.map(drop)
+        self.ask(group, &format!("XSLOT CLEAR {group} {node}"))
+            .await
+            .map(drop)
     }
 
     /// Who is down, who waits, who has failed: a line each, as spec part 6 has them.
@@ -128,18 +155,33 @@ impl Slots {
     async fn slot(&mut self, group: &SlotName, line: &str) -> Result<Slot, SlotError> {
         let asked = Instant::now();
         let response = self.ask(group, line).await?;
-        let numbers: Vec<u64> = response.text.split(' ').take(2).filter_map(|word| word.parse().ok()).collect();
-        let [token, seconds] = numbers[..] else { return Err(Error::Refused(response).into()) };
-        Ok(Slot { token, until: asked + Duration::from_secs(seconds.min(30 * 86_400)) })
+        let numbers: Vec<u64> = response
+            .text
+            .split(' ')
+            .take(2)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [token, seconds] = numbers[..] else {
+            return Err(Error::Refused(response).into());
+        };
+        Ok(Slot {
+            token,
+            until: asked + Duration::from_secs(seconds.min(30 * 86_400)),
+        })
     }
 
     async fn ask(&mut self, group: &SlotName, line: &str) -> Result<Response, SlotError> {
         let response = self.in_turn(group, line).await?;
-        let numbers: Vec<u64> = response.text.split(' ').map_while(|word| word.parse().ok()).collect();
+        let numbers: Vec<u64> = response
+            .text
+            .split(' ')
+            .map_while(|word| word.parse().ok())
+            .collect();
         match (response.code, &numbers[..]) {
-            (code::SLOT_WAIT, [before, again, ..]) => {
-                Err(SlotError::Wait { before: *before, again: Duration::from_secs((*again).clamp(1, 3_600)) })
-            }
+            (code::SLOT_WAIT, [before, again, ..]) => Err(SlotError::Wait {
+                before: *before,
+                again: Duration::from_secs((*again).clamp(1, 3_600)),
+            }),
             (code::SLOT_STOPPED, _) => Err(SlotError::Stopped(response.text)),
             (code::SLOT_LOST, _) => Err(SlotError::Lost(response.text)),
             _ => Ok(response),
@@ -151,9 +193,16 @@ impl Slots {
         let mut failed = SlotError::NoGroup(group.clone());
         for _ in 0..self.0.brokers.len() {
             let asked = async { self.0.connect().await?.command(line).await };
-            failed = match timeout(LOOK, asked).await.unwrap_or(Err(Error::Silent(LOOK))) {
+            failed = match timeout(LOOK, asked)
+                .await
+                .unwrap_or(Err(Error::Silent(LOOK)))
+            {
                 Ok(response) => match response.code {
-                    code::SLOT | code::SLOT_FREE | code::SLOT_WAIT | code::SLOT_STOPPED | code::SLOT_LOST => return Ok(response),
+                    code::SLOT
+                    | code::SLOT_FREE
+                    | code::SLOT_WAIT
+                    | code::SLOT_STOPPED
+                    | code::SLOT_LOST => return Ok(response),
                     code::NO_SUCH_SLOTS | code::UNKNOWN => SlotError::NoGroup(group.clone()),
                     _ => Error::Refused(response).into(),
                 },
@@ -168,9 +217,14 @@ impl Slots {
         let mut failed = SlotError::NoGroup(group.clone());
         for _ in 0..self.0.brokers.len() {
             let asked = async { self.0.connect().await?.listing(line, code::LIST).await };
-            failed = match timeout(LOOK, asked).await.unwrap_or(Err(Error::Silent(LOOK))) {
+            failed = match timeout(LOOK, asked)
+                .await
+                .unwrap_or(Err(Error::Silent(LOOK)))
+            {
                 Ok(listing) => return Ok(listing),
-                Err(Error::Refused(response)) if matches!(response.code, code::NO_SUCH_SLOTS | code::UNKNOWN) => {
+                Err(Error::Refused(response))
+                    if matches!(response.code, code::NO_SUCH_SLOTS | code::UNKNOWN) =>
+                {
                     SlotError::NoGroup(group.clone())
                 }
                 Err(error) => error.at(self.0.address()).into(),

@@ -35,8 +35,14 @@ impl Source {
     ///
     /// # Errors
     /// If one of them is none.
-    pub fn new<'a>(brokers: impl IntoIterator<Item = &'a str>, anchor: &str) -> Result<Self, Error> {
-        let brokers = brokers.into_iter().map(str::parse).collect::<Result<Vec<Address>, _>>()?;
+    pub fn new<'a>(
+        brokers: impl IntoIterator<Item = &'a str>,
+        anchor: &str,
+    ) -> Result<Self, Error> {
+        let brokers = brokers
+            .into_iter()
+            .map(str::parse)
+            .collect::<Result<Vec<Address>, _>>()?;
         if brokers.is_empty() {
             return Err(Error::NoBroker);
         }
@@ -54,13 +60,21 @@ impl Source {
     /// The same with other roots for TLS.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
-        Self { tls, secured: true, ..self }
+        Self {
+            tls,
+            secured: true,
+            ..self
+        }
     }
 
     /// The same with a name and a password, which brokers get over TLS only: for channels that not everybody may read.
     #[must_use]
     pub fn with_account(self, user: &str, password: &str) -> Self {
-        Self { account: Some((user.into(), password.into())), secured: true, ..self }
+        Self {
+            account: Some((user.into(), password.into())),
+            secured: true,
+            ..self
+        }
     }
 
     #[cfg(feature = "bench")]
@@ -70,7 +84,9 @@ impl Source {
 
     #[cfg(feature = "bench")]
     pub(crate) fn account(&self) -> Option<(&str, &str)> {
-        self.account.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
+        self.account
+            .as_ref()
+            .map(|(user, password)| (user.as_str(), password.as_str()))
     }
 
     /// The anchor.
@@ -101,7 +117,11 @@ impl Source {
     ///
     /// # Errors
     /// The last one's, with its address.
-    pub async fn any<T>(&mut self, each: Duration, ask: impl AsyncFn(Connection) -> Result<T, Error>) -> Result<T, Error> {
+    pub async fn any<T>(
+        &mut self,
+        each: Duration,
+        ask: impl AsyncFn(Connection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut failed = Error::NoBroker;
         for _ in 0..self.brokers.len() {
             let one = async { ask(self.connect().await?).await };
@@ -115,7 +135,9 @@ impl Source {
     }
 
     async fn open(&self, address: &Address) -> Result<Connection, Error> {
-        let mut connection = Connection::open(address, &self.tls).await?.counting(self.received.clone());
+        let mut connection = Connection::open(address, &self.tls)
+            .await?
+            .counting(self.received.clone());
         if let Some((user, password)) = &self.account {
             connection.login(user, password).await?;
         }
@@ -129,7 +151,11 @@ impl Source {
 
     /// The same with one of its brokers alone.
     pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
-        self.brokers.iter().map(|broker| Self { brokers: vec![broker.clone()], first: 0, ..self.clone() })
+        self.brokers.iter().map(|broker| Self {
+            brokers: vec![broker.clone()],
+            first: 0,
+            ..self.clone()
+        })
     }
 
     /// The broker that is first now.
@@ -163,7 +189,10 @@ pub fn pauses() -> impl Iterator<Item = Duration> + Send {
 
 /// Walks the trust log from what is known to its newest statement, each step checked by signature; what was walked stays
 /// walked, also if the broker ends in a lie (attacks 11, 12 and 16).
-pub(crate) async fn walk_trust(connection: &mut Connection, state: &mut State) -> Result<(), Error> {
+pub(crate) async fn walk_trust(
+    connection: &mut Connection,
+    state: &mut State,
+) -> Result<(), Error> {
     let log = state.anchor().namespace.trust_log();
     let Some((group, _)) = connection.group(&log, None).await? else {
         // A broker without the log is no help to a device that has none yet.
@@ -175,7 +204,11 @@ pub(crate) async fn walk_trust(connection: &mut Connection, state: &mut State) -
     }
     match walked {
         // We stay with the trust before.
-        Err(Error::Verify { serial, source: VerifyError::Critical { field }, .. }) if state.trust().is_some() => {
+        Err(Error::Verify {
+            serial,
+            source: VerifyError::Critical { field },
+            ..
+        }) if state.trust().is_some() => {
             warn_of_critical(&log, serial, &field);
             Ok(())
         }
@@ -187,18 +220,40 @@ pub(crate) fn warn_of_critical(log: &Channel, serial: Serial, field: &str) {
     tracing::warn!(%log, %serial, field, "this trust statement needs a newer Tidings; the one before stays in force here");
 }
 
-async fn walk(connection: &mut Connection, state: &mut State, log: &Channel, high: u32) -> Result<u32, Error> {
+async fn walk(
+    connection: &mut Connection,
+    state: &mut State,
+    log: &Channel,
+    high: u32,
+) -> Result<u32, Error> {
     let anchored = state.anchor().head.serial.number();
-    let first = state.trust().map_or(anchored, |trust| trust.serial().number() + 1);
+    let first = state
+        .trust()
+        .map_or(anchored, |trust| trust.serial().number() + 1);
     let mut from = first;
     while from <= high {
         let until = high.min(from + TRUST_CHUNK - 1);
-        let chunk = connection.articles(log, from..=until, BACKLOG_OCTETS).await?;
-        let refused = |(serial, source)| Error::Verify { channel: log.clone(), serial, source };
-        state.change(|view, now| view.take_trust(chunk, now)).map_err(refused)?;
+        let chunk = connection
+            .articles(log, from..=until, BACKLOG_OCTETS)
+            .await?;
+        let refused = |(serial, source)| Error::Verify {
+            channel: log.clone(),
+            serial,
+            source,
+        };
+        state
+            .change(|view, now| view.take_trust(chunk, now))
+            .map_err(refused)?;
         from = until + 1;
     }
-    state.trust().map(|_| from - first).ok_or_else(|| Error::AnchorAhead { log: log.clone(), anchor: state.anchor().head.serial, high })
+    state
+        .trust()
+        .map(|_| from - first)
+        .ok_or_else(|| Error::AnchorAhead {
+            log: log.clone(),
+            anchor: state.anchor().head.serial,
+            high,
+        })
 }
 
 #[cfg(test)]
@@ -211,12 +266,22 @@ mod tests {
         let mut longest = Duration::ZERO;
         for _ in 0..2_000 {
             let pauses: Vec<Duration> = pauses().take(12).collect();
-            let share = (pauses[0].as_secs_f64() - RETRY_FIRST.as_secs_f64() / 2.0) / (RETRY_FIRST.as_secs_f64() / 2.0);
-            let tenth = (0..10).rev().find(|tenth| share * 10.0 >= f64::from(*tenth)).unwrap_or(0);
+            let share = (pauses[0].as_secs_f64() - RETRY_FIRST.as_secs_f64() / 2.0)
+                / (RETRY_FIRST.as_secs_f64() / 2.0);
+            let tenth = (0..10)
+                .rev()
+                .find(|tenth| share * 10.0 >= f64::from(*tenth))
+                .unwrap_or(0);
             first_tenths[usize::try_from(tenth).unwrap()] += 1;
             longest = longest.max(pauses[11]);
         }
-        assert!(first_tenths.iter().all(|n| (100..320).contains(n)), "{first_tenths:?}");
-        assert!(longest > RETRY_LAST / 2 && longest <= RETRY_LAST, "{longest:?}");
+        assert!(
+            first_tenths.iter().all(|n| (100..320).contains(n)),
+            "{first_tenths:?}"
+        );
+        assert!(
+            longest > RETRY_LAST / 2 && longest <= RETRY_LAST,
+            "{longest:?}"
+        );
     }
 }

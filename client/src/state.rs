@@ -61,7 +61,9 @@ pub enum StateError {
     #[error("the state file {0} is in use by another program; each device needs its own")]
     InUse(PathBuf),
     /// It belongs to another anchor.
-    #[error("the state file {path} belongs to the anchor `{found}`, not to `{expected}`; use another file for another namespace")]
+    #[error(
+        "the state file {path} belongs to the anchor `{found}`, not to `{expected}`; use another file for another namespace"
+    )]
     OtherAnchor {
         /// The file.
         path: PathBuf,
@@ -146,14 +148,20 @@ fn read_statement(text: &str) -> Result<Statement, String> {
 fn read_head(text: &str) -> Result<Head, String> {
     let head = || {
         let (serial, id) = text.split_once(' ')?;
-        Some(Head { serial: serial.parse().ok()?, id: id.parse().ok()? })
+        Some(Head {
+            serial: serial.parse().ok()?,
+            id: id.parse().ok()?,
+        })
     };
     head().ok_or_else(|| format!("{text:?} is no serial and id"))
 }
 
 fn write_moment(moment: &Moment) -> String {
     let clock = moment.clock.map_or("-".into(), |clock| clock.to_string());
-    format!("{} {clock} {} {:016x}", moment.time, moment.monotonic, moment.boot)
+    format!(
+        "{} {clock} {} {:016x}",
+        moment.time, moment.monotonic, moment.boot
+    )
 }
 
 fn read_moment(text: &str) -> Result<Moment, String> {
@@ -165,7 +173,12 @@ fn read_moment(text: &str) -> Result<Moment, String> {
             clock => Some(clock.parse().ok()?),
         };
         let (monotonic, boot) = (parts.next()?.parse().ok()?, parts.next()?);
-        Some(Moment { time, clock, monotonic, boot: u64::from_str_radix(boot, 16).ok()? })
+        Some(Moment {
+            time,
+            clock,
+            monotonic,
+            boot: u64::from_str_radix(boot, 16).ok()?,
+        })
     };
     moment().ok_or_else(|| format!("{text:?} is no moment"))
 }
@@ -180,7 +193,10 @@ impl FileChannel {
         };
         Self {
             name: channel.to_string(),
-            head: known.newest.as_ref().map(|statement| statement.head().to_string()),
+            head: known
+                .newest
+                .as_ref()
+                .map(|statement| statement.head().to_string()),
             statement: known.newest.as_ref().map(text),
             links: known.links.iter().map(ToString::to_string).collect(),
             settled: known.settled.map(|head| head.to_string()),
@@ -190,7 +206,10 @@ impl FileChannel {
             withdrawal: known.withdrawals.iter().map(withdrawal).collect(),
             fork: known.fork.as_ref().map(|fork| FileFork {
                 ours: text(&fork.ours),
-                theirs: std::iter::once(&fork.theirs).chain(&fork.above).map(text).collect(),
+                theirs: std::iter::once(&fork.theirs)
+                    .chain(&fork.above)
+                    .map(text)
+                    .collect(),
             }),
         }
     }
@@ -200,27 +219,49 @@ impl FileChannel {
         let newest = self.statement.as_deref().map(read_statement).transpose()?;
         let applied = self.applied.as_deref().map(read_statement).transpose()?;
         let here = |statement: &Statement| *statement.channel() == channel;
-        if newest.as_ref().map(|s| s.head().to_string()) != self.head || !newest.iter().chain(&applied).all(here) {
+        if newest.as_ref().map(|s| s.head().to_string()) != self.head
+            || !newest.iter().chain(&applied).all(here)
+        {
             return Err("its head is not the statement that is kept".into());
         }
         let fork = self.fork.map(|fork| {
             let mut branch = bundle::parse(fork.theirs.as_bytes()).map_err(|e| e.to_string())?;
             let theirs = branch.remove(0);
-            Ok::<_, String>(Fork { ours: read_statement(&fork.ours)?, theirs, above: branch })
+            Ok::<_, String>(Fork {
+                ours: read_statement(&fork.ours)?,
+                theirs,
+                above: branch,
+            })
         });
         let withdrawal = |kept: FileWithdrawal| {
             let by = kept.by.parse::<Serial>().map_err(|e| e.to_string())?;
-            Ok::<_, String>(Withdrawal { release: read_head(&kept.release)?, by, reason: kept.reason, read: kept.read })
+            Ok::<_, String>(Withdrawal {
+                release: read_head(&kept.release)?,
+                by,
+                reason: kept.reason,
+                read: kept.read,
+            })
         };
         let head = |text: Option<String>| text.as_deref().map(read_head).transpose();
         let known = Known {
             newest,
-            links: self.links.iter().map(|text| read_head(text)).collect::<Result<_, _>>()?,
+            links: self
+                .links
+                .iter()
+                .map(|text| read_head(text))
+                .collect::<Result<_, _>>()?,
             settled: head(self.settled)?,
             fork: fork.transpose()?,
-            withdrawals: self.withdrawal.into_iter().map(withdrawal).collect::<Result<_, _>>()?,
+            withdrawals: self
+                .withdrawal
+                .into_iter()
+                .map(withdrawal)
+                .collect::<Result<_, _>>()?,
             applied,
-            came_with: self.came_with.map(|text| text.parse::<Serial>().map_err(|e| e.to_string())).transpose()?,
+            came_with: self
+                .came_with
+                .map(|text| text.parse::<Serial>().map_err(|e| e.to_string()))
+                .transpose()?,
             delivered: head(self.delivered)?,
         };
         Ok((channel, known))
@@ -263,7 +304,15 @@ impl State {
     fn new(anchor: &Anchor) -> Self {
         let view = View::new(anchor.clone());
         let shared = Arc::new(ArcSwap::from_pointee(view.clone()));
-        Self { path: None, _lock: None, written: None, view, clock: Clock::system(), shared, is_monitored: true }
+        Self {
+            path: None,
+            _lock: None,
+            written: None,
+            view,
+            clock: Clock::system(),
+            shared,
+            is_monitored: true,
+        }
     }
 
     /// A state that ends with the process.
@@ -273,7 +322,10 @@ impl State {
 
     /// The same where nobody looks while it changes.
     pub(crate) fn unmonitored(self) -> Self {
-        Self { is_monitored: false, ..self }
+        Self {
+            is_monitored: false,
+            ..self
+        }
     }
 
     /// The same with another clock than the system's.
@@ -290,16 +342,26 @@ impl State {
         let path = path.into();
         let mut name = path.clone().into_os_string();
         name.push(".lock");
-        let error = |source| StateError::Io { what: "lock", path: path.clone(), source };
+        let error = |source| StateError::Io {
+            what: "lock",
+            path: path.clone(),
+            source,
+        };
         let lock = fs::File::options().create(true).append(true).open(&name);
         // Another user may have been here first; a lock needs no more than a file that can be read.
-        let lock = lock.or_else(|first| fs::File::open(&name).map_err(|_| first)).map_err(error)?;
+        let lock = lock
+            .or_else(|first| fs::File::open(&name).map_err(|_| first))
+            .map_err(error)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(StateError::InUse(path)),
             Err(fs::TryLockError::Error(source)) => return Err(error(source)),
         }
-        Ok(Self { _lock: Some(lock), path: Some(path.clone()), ..Self::look(path, anchor)? })
+        Ok(Self {
+            _lock: Some(lock),
+            path: Some(path.clone()),
+            ..Self::look(path, anchor)?
+        })
     }
 
     /// The state in a file as it is now, for a program that only looks: what it learns is not kept.
@@ -310,18 +372,36 @@ impl State {
         let path = path.into();
         let mut state = Self::new(anchor);
         let mut text = String::new();
-        let read = fs::File::open(&path).and_then(|file| file.take(STATE_OCTETS).read_to_string(&mut text));
+        let read = fs::File::open(&path)
+            .and_then(|file| file.take(STATE_OCTETS).read_to_string(&mut text));
         match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(StateError::Damaged { path, reason: "it is not UTF-8".into() });
+                return Err(StateError::Damaged {
+                    path,
+                    reason: "it is not UTF-8".into(),
+                });
             }
-            Err(source) => return Err(StateError::Io { what: "read", path, source }),
+            Err(source) => {
+                return Err(StateError::Io {
+                    what: "read",
+                    path,
+                    source,
+                });
+            }
             Ok(_) => {}
         }
-        let damaged = |reason: &str| StateError::Damaged { path: path.clone(), reason: reason.into() };
-        let (first, rest) = text.split_once('\n').ok_or_else(|| damaged("it has no first line"))?;
-        let Some(sum) = first.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(' ')) else {
+        let damaged = |reason: &str| StateError::Damaged {
+            path: path.clone(),
+            reason: reason.into(),
+        };
+        let (first, rest) = text
+            .split_once('\n')
+            .ok_or_else(|| damaged("it has no first line"))?;
+        let Some(sum) = first
+            .strip_prefix(MAGIC)
+            .and_then(|rest| rest.strip_prefix(' '))
+        else {
             return Err(match () {
                 () if OLDER.iter().any(|older| first.starts_with(older)) => StateError::Older(path),
                 () if first.starts_with("tidings-state ") => StateError::Newer(path),
@@ -333,7 +413,11 @@ impl State {
         }
         let file: File = toml::from_str(rest).map_err(|e| damaged(e.message()))?;
         if file.anchor != anchor.to_string() {
-            return Err(StateError::OtherAnchor { path, expected: anchor.clone(), found: file.anchor });
+            return Err(StateError::OtherAnchor {
+                path,
+                expected: anchor.clone(),
+                found: file.anchor,
+            });
         }
         state.view = file.read(anchor).map_err(|why| damaged(&why))?;
         state.share();
@@ -374,7 +458,10 @@ impl State {
     }
     /// Tells the same from anywhere.
     pub fn monitor(&self) -> Monitor {
-        Monitor { view: self.shared.clone(), clock: self.clock.clone() }
+        Monitor {
+            view: self.shared.clone(),
+            clock: self.clock.clone(),
+        }
     }
 
     fn share(&self) {
@@ -401,14 +488,24 @@ impl State {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&mut self) -> Result<(), StateError> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let error = |what| move |source| StateError::Io { what, path: path.clone(), source };
-        let rest = toml::to_string(&File::write(&self.view)).map_err(|e| error("write")(io::Error::other(e)))?;
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let error = |what| {
+            move |source| StateError::Io {
+                what,
+                path: path.clone(),
+                source,
+            }
+        };
+        let rest = toml::to_string(&File::write(&self.view))
+            .map_err(|e| error("write")(io::Error::other(e)))?;
         let digest = Digest::of(rest.as_bytes());
         if self.written == Some(digest) {
             return Ok(());
         }
-        file::replace(path, format!("{MAGIC} {digest}\n{rest}").as_bytes(), 0o600).map_err(error("write"))?;
+        file::replace(path, format!("{MAGIC} {digest}\n{rest}").as_bytes(), 0o600)
+            .map_err(error("write"))?;
         self.written = Some(digest);
         Ok(())
     }
@@ -416,22 +513,37 @@ impl State {
 
 impl File {
     fn write(view: &View) -> Self {
-        let beat = |beat: &tidings_protocol::view::SeenBeat| FileBeat { statement: text(&beat.statement), seen: write_moment(&beat.seen) };
-        let channels = view.channels().filter_map(|channel| Some(FileChannel::write(channel, view.known(channel)?)));
+        let beat = |beat: &tidings_protocol::view::SeenBeat| FileBeat {
+            statement: text(&beat.statement),
+            seen: write_moment(&beat.seen),
+        };
+        let channels = view
+            .channels()
+            .filter_map(|channel| Some(FileChannel::write(channel, view.known(channel)?)));
         Self {
             anchor: view.anchor().to_string(),
             trust: view.trust().map(|trust| text(trust.statement())),
             trust_seen: view.trust_seen().as_ref().map(write_moment),
             beat: view.beats().map(beat).collect(),
-            settled: view.trust().into_iter().flat_map(Trust::settled_beats).map(text).collect(),
+            settled: view
+                .trust()
+                .into_iter()
+                .flat_map(Trust::settled_beats)
+                .map(text)
+                .collect(),
             channel: channels.collect(),
         }
     }
 
     fn read(self, anchor: &Anchor) -> Result<View, String> {
-        let trust = self.trust.map(|text| Trust::resume(&anchor.namespace, read_statement(&text)?).map_err(|e| e.to_string()));
+        let trust = self.trust.map(|text| {
+            Trust::resume(&anchor.namespace, read_statement(&text)?).map_err(|e| e.to_string())
+        });
         let seen = self.trust_seen.as_deref().map(read_moment).transpose()?;
-        let mut view = View::new(anchor.clone()).resume(trust.transpose().map_err(|why| format!("trust: {why}"))?, seen);
+        let mut view = View::new(anchor.clone()).resume(
+            trust.transpose().map_err(|why| format!("trust: {why}"))?,
+            seen,
+        );
         for text in self.settled {
             view.take_settled_beat(read_statement(&text)?);
         }

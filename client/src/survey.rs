@@ -37,7 +37,14 @@ pub struct Seen {
 impl Seen {
     fn nothing_of(address: &Address) -> Self {
         let (confirmed, failed) = (BTreeSet::new(), Vec::new());
-        Self { address: address.clone(), view: Err(Error::NoBroker), confirmed, failed, path: None, tier: None }
+        Self {
+            address: address.clone(),
+            view: Err(Error::NoBroker),
+            confirmed,
+            failed,
+            path: None,
+            tier: None,
+        }
     }
 }
 
@@ -50,7 +57,12 @@ pub struct Lookout(Vec<(Source, State)>);
 impl Lookout {
     /// One that has seen nothing yet.
     pub fn new(source: &Source) -> Self {
-        Self(source.each().map(|one| (one, State::ephemeral(source.anchor()).unmonitored())).collect())
+        Self(
+            source
+                .each()
+                .map(|one| (one, State::ephemeral(source.anchor()).unmonitored()))
+                .collect(),
+        )
     }
 
     /// Asks every broker for the newest statement of these channels; without any, of all channels of the namespace that
@@ -58,19 +70,36 @@ impl Lookout {
     pub async fn look(&mut self, channels: &[Channel]) -> Survey {
         let mut connections = Vec::new();
         for (source, state) in &mut self.0 {
-            connections.push(timeout(LOOK, walk(source, state)).await.unwrap_or(Err(Error::Silent(LOOK))));
+            connections.push(
+                timeout(LOOK, walk(source, state))
+                    .await
+                    .unwrap_or(Err(Error::Silent(LOOK))),
+            );
         }
         // A broker that shows an old trust log has no say in who may sign.
-        let newest = self.0.iter().filter_map(|(_, state)| state.trust()).max_by_key(|trust| trust.serial()).cloned();
+        let newest = self
+            .0
+            .iter()
+            .filter_map(|(_, state)| state.trust())
+            .max_by_key(|trust| trust.serial())
+            .cloned();
         let mut all = Vec::new();
         for ((source, state), connection) in self.0.iter_mut().zip(connections) {
-            if let Some(newest) = newest.as_ref().filter(|newest| state.trust().map(Trust::serial) < Some(newest.serial())) {
-                state.change(|view, _| *view = View::new(source.anchor().clone()).resume(Some(newest.clone()), view.trust_seen()));
+            if let Some(newest) = newest
+                .as_ref()
+                .filter(|newest| state.trust().map(Trust::serial) < Some(newest.serial()))
+            {
+                state.change(|view, _| {
+                    *view = View::new(source.anchor().clone())
+                        .resume(Some(newest.clone()), view.trust_seen())
+                });
             }
             let mut seen = Seen::nothing_of(source.address());
             let looked = match connection {
                 Ok(connection) => {
-                    timeout(LOOK, look(connection, source, state, channels, &mut seen)).await.unwrap_or(Err(Error::Silent(LOOK)))
+                    timeout(LOOK, look(connection, source, state, channels, &mut seen))
+                        .await
+                        .unwrap_or(Err(Error::Silent(LOOK)))
                 }
                 Err(error) => Err(error),
             };
@@ -94,12 +123,23 @@ async fn walk(source: &Source, state: &mut State) -> Result<Connection, Error> {
     }
 }
 
-async fn look(mut connection: Connection, source: &Source, state: &mut State, channels: &[Channel], seen: &mut Seen) -> Result<(), Error> {
+async fn look(
+    mut connection: Connection,
+    source: &Source,
+    state: &mut State,
+    channels: &[Channel],
+    seen: &mut Seen,
+) -> Result<(), Error> {
     let mut wanted = channels.to_vec();
     if channels.is_empty() {
         for (channel, high) in list(&mut connection, source).await? {
-            match state.head(&channel).map(|head| head.serial.number().cmp(&high)) {
-                Some(Ordering::Equal) if state.newest(&channel).is_some() => drop(seen.confirmed.insert(channel)),
+            match state
+                .head(&channel)
+                .map(|head| head.serial.number().cmp(&high))
+            {
+                Some(Ordering::Equal) if state.newest(&channel).is_some() => {
+                    drop(seen.confirmed.insert(channel))
+                }
                 // It has less than it had.
                 Some(Ordering::Greater) if state.newest(&channel).is_some() => {}
                 _ => wanted.push(channel),
@@ -110,10 +150,16 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
     for channel in wanted {
         match newest(&mut connection, state, &channel).await {
             Ok(news) => {
-                seen.confirmed.extend(news.is_some().then(|| channel.clone()));
+                seen.confirmed
+                    .extend(news.is_some().then(|| channel.clone()));
                 found.extend(news);
             }
-            Err(error @ (Error::Verify { .. } | Error::Fork(_) | Error::Missing { .. } | Error::Backlog(_))) => {
+            Err(
+                error @ (Error::Verify { .. }
+                | Error::Fork(_)
+                | Error::Missing { .. }
+                | Error::Backlog(_)),
+            ) => {
                 seen.failed.push((channel, error));
                 connection = source.connect().await?;
             }
@@ -128,10 +174,18 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
         }
     }
     // Of what was published last: the way that news take now.
-    let channels = state.view().channels().filter_map(|channel| state.newest(channel));
-    if let Some(newest) = channels.filter(|statement| statement.kind() != Kind::Beat).max_by_key(|statement| statement.time()) {
+    let channels = state
+        .view()
+        .channels()
+        .filter_map(|channel| state.newest(channel));
+    if let Some(newest) = channels
+        .filter(|statement| statement.kind() != Kind::Beat)
+        .max_by_key(|statement| statement.time())
+    {
         connection.group(newest.channel(), None).await?;
-        if let Ok(listing) = connection.listing(&format!("HDR Path {}", newest.serial()), code::HDR).await
+        if let Ok(listing) = connection
+            .listing(&format!("HDR Path {}", newest.serial()), code::HDR)
+            .await
             && let Some((_, path)) = listing.lines().next().and_then(|line| line.split_once(' '))
         {
             seen.tier = Some(path.split('!').count().saturating_sub(2));
@@ -142,48 +196,86 @@ async fn look(mut connection: Connection, source: &Source, state: &mut State, ch
 }
 
 /// The newest statement, and what lies between only where a checkpoint wants it.
-async fn newest(connection: &mut Connection, state: &mut State, channel: &Channel) -> Result<Option<News>, Error> {
-    let Some((group, _)) = connection.group(channel, None).await? else { return Ok(None) };
+async fn newest(
+    connection: &mut Connection,
+    state: &mut State,
+    channel: &Channel,
+) -> Result<Option<News>, Error> {
+    let Some((group, _)) = connection.group(channel, None).await? else {
+        return Ok(None);
+    };
     let mut from = group.high;
     loop {
-        let run = connection.articles(channel, from..=group.high, BACKLOG_OCTETS).await?;
+        let run = connection
+            .articles(channel, from..=group.high, BACKLOG_OCTETS)
+            .await?;
         let run = state.change(|view, _| view.judge(channel, run));
         match run.and_then(|run| state.view().place(channel, run, false, &state.now())) {
             Ok(news) => return Ok(Some(news)),
-            Err(Refusal::ReadFrom { serial }) if serial.number() < from && serial.number() >= group.low => from = serial.number(),
-            Err(Refusal::NoTrust) => return Err(Error::NoTrustLog(state.anchor().namespace.trust_log())),
+            Err(Refusal::ReadFrom { serial })
+                if serial.number() < from && serial.number() >= group.low =>
+            {
+                from = serial.number()
+            }
+            Err(Refusal::NoTrust) => {
+                return Err(Error::NoTrustLog(state.anchor().namespace.trust_log()));
+            }
             Err(refusal) => return Err(refused(channel, refusal)),
         }
     }
 }
 
 /// The channels of the namespace that a broker has, but for trust logs and beats, and their last serials.
-pub(crate) async fn list(connection: &mut Connection, source: &Source) -> Result<Vec<(Channel, u32)>, Error> {
+pub(crate) async fn list(
+    connection: &mut Connection,
+    source: &Source,
+) -> Result<Vec<(Channel, u32)>, Error> {
     let namespace = &source.anchor().namespace;
-    let listing = connection.listing(&format!("LIST ACTIVE {namespace}.*"), code::LIST).await?;
+    let listing = connection
+        .listing(&format!("LIST ACTIVE {namespace}.*"), code::LIST)
+        .await?;
     let entry = |line: &str| {
         let (name, rest) = line.split_once(' ')?;
-        Some((name.parse::<Channel>().ok()?, rest.split(' ').next()?.parse().ok()?))
+        Some((
+            name.parse::<Channel>().ok()?,
+            rest.split(' ').next()?.parse().ok()?,
+        ))
     };
     let all = listing.lines().filter_map(entry);
-    Ok(all.filter(|(channel, _)| namespace.contains(channel) && !channel.is_trust() && !channel.is_beat()).collect())
+    Ok(all
+        .filter(|(channel, _)| {
+            namespace.contains(channel) && !channel.is_trust() && !channel.is_beat()
+        })
+        .collect())
 }
 
 impl Survey {
     /// The views of the brokers that could be used.
     pub fn views(&self) -> impl Iterator<Item = (&Address, &View)> {
-        self.0.iter().filter_map(|seen| Some((&seen.address, seen.view.as_ref().ok()?)))
+        self.0
+            .iter()
+            .filter_map(|seen| Some((&seen.address, seen.view.as_ref().ok()?)))
     }
 
     /// The newest trust that any broker has.
     pub fn trust(&self) -> Option<&Trust> {
-        self.views().filter_map(|(_, view)| view.trust()).max_by_key(|trust| trust.serial())
+        self.views()
+            .filter_map(|(_, view)| view.trust())
+            .max_by_key(|trust| trust.serial())
     }
 
     /// All channels that any broker has.
     pub fn channels(&self) -> Vec<Channel> {
-        let failed = self.0.iter().flat_map(|seen| seen.failed.iter().map(|(channel, _)| channel));
-        let mut all: Vec<Channel> = self.views().flat_map(|(_, view)| view.channels()).chain(failed).cloned().collect();
+        let failed = self
+            .0
+            .iter()
+            .flat_map(|seen| seen.failed.iter().map(|(channel, _)| channel));
+        let mut all: Vec<Channel> = self
+            .views()
+            .flat_map(|(_, view)| view.channels())
+            .chain(failed)
+            .cloned()
+            .collect();
         all.sort();
         all.dedup();
         all
@@ -194,16 +286,23 @@ impl Survey {
     /// # Errors
     /// If two brokers have different statements for its place, or one follows another than one that is known: a fork.
     pub fn newest(&self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
-        let forked =
-            self.0.iter().flat_map(|seen| &seen.failed).find(|(failed, error)| failed == channel && matches!(error, Error::Fork(_)));
+        let forked = self
+            .0
+            .iter()
+            .flat_map(|seen| &seen.failed)
+            .find(|(failed, error)| failed == channel && matches!(error, Error::Fork(_)));
         if let Some((_, error)) = forked {
             return Err(Error::Survey(error.to_string()));
         }
         let mut newest: Option<(&Address, Verified<Statement>)> = None;
         for (address, view) in self.views() {
-            let Some(statement) = view.newest(channel) else { continue };
+            let Some(statement) = view.newest(channel) else {
+                continue;
+            };
             match &newest {
-                Some((other, known)) if known.serial() == statement.serial() && known.id() != statement.id() => {
+                Some((other, known))
+                    if known.serial() == statement.serial() && known.id() != statement.id() =>
+                {
                     return Err(Error::Survey(format!(
                         "{channel} {} is forked: {other} has {}, {address} has {}; settle it with a checkpoint (`tidings trust edit`)",
                         known.serial(),
@@ -224,10 +323,14 @@ impl Survey {
     /// If they have not: which has what.
     pub fn agreed(&self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
         let newest = self.newest(channel)?;
-        let other = self.views().find(|(_, view)| view.newest(channel).map(|s| s.head()) != newest.as_ref().map(|s| s.head()));
+        let other = self.views().find(|(_, view)| {
+            view.newest(channel).map(|s| s.head()) != newest.as_ref().map(|s| s.head())
+        });
         match (other, &newest) {
             (Some((address, view)), Some(newest)) => {
-                let has = view.head(channel).map_or("none of it".into(), |head| head.serial.to_string());
+                let has = view
+                    .head(channel)
+                    .map_or("none of it".into(), |head| head.serial.to_string());
                 Err(Error::Survey(format!(
                     "brokers disagree about the head of {channel}: there is {}, and {address} has {has}; wait until all have the same, leave that broker out, or say with --checkpoint what the log is",
                     newest.serial()
@@ -239,6 +342,8 @@ impl Survey {
 
     /// Whether some broker has shown a channel's newest statement this time.
     pub fn is_confirmed(&self, channel: &Channel) -> bool {
-        self.0.iter().any(|seen| seen.view.is_ok() && seen.confirmed.contains(channel))
+        self.0
+            .iter()
+            .any(|seen| seen.view.is_ok() && seen.confirmed.contains(channel))
     }
 }

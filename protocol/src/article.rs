@@ -13,8 +13,17 @@ use crate::{
 };
 
 /// The headers of an article in the order in which they are written; all but `Path` follow from the statement.
-pub const HEADERS: &[&str] =
-    &["Path", "From", "Newsgroups", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"];
+pub const HEADERS: &[&str] = &[
+    "Path",
+    "From",
+    "Newsgroups",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "MIME-Version",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+];
 
 /// The longest `Path` that is passed on; a longer one loses its oldest hops.
 const PATH_OCTETS: usize = 512;
@@ -80,17 +89,34 @@ pub fn from(statement: &Statement) -> String {
 /// A `Date` as RFC 5536 section 3.1.1 has it.
 pub fn date(time: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let c = time.civil();
-    let (day, month) = (DAYS[c.weekday as usize % 7], MONTHS[c.month as usize % 13 - 1]);
-    alloc::format!("{day}, {:02} {month} {:04} {:02}:{:02}:{:02} +0000", c.day, c.year, c.hour, c.minute, c.second)
+    let (day, month) = (
+        DAYS[c.weekday as usize % 7],
+        MONTHS[c.month as usize % 13 - 1],
+    );
+    alloc::format!(
+        "{day}, {:02} {month} {:04} {:02}:{:02}:{:02} +0000",
+        c.day,
+        c.year,
+        c.hour,
+        c.minute,
+        c.second
+    )
 }
 
 /// The `Path` with one hop more in front.
 pub fn prepend_hop(host: &str, path: Option<&str>) -> String {
     let mut path = alloc::format!("{host}!{}", path.unwrap_or("not-for-mail"));
     if path.len() > PATH_OCTETS {
-        path.truncate((0..=PATH_OCTETS).rev().find(|&end| path.is_char_boundary(end)).unwrap_or(0));
+        path.truncate(
+            (0..=PATH_OCTETS)
+                .rev()
+                .find(|&end| path.is_char_boundary(end))
+                .unwrap_or(0),
+        );
         path.truncate(path.rfind('!').unwrap_or(path.len()));
     }
     path
@@ -98,7 +124,9 @@ pub fn prepend_hop(host: &str, path: Option<&str>) -> String {
 
 /// The value of one header; `None` for a header that these articles do not have.
 pub fn header(statement: &Statement, path: &str, name: &str) -> Option<String> {
-    let known = HEADERS.iter().find(|known| known.eq_ignore_ascii_case(name))?;
+    let known = HEADERS
+        .iter()
+        .find(|known| known.eq_ignore_ascii_case(name))?;
     Some(match *known {
         "Path" => path.to_string(),
         "From" => from(statement),
@@ -127,7 +155,11 @@ pub fn render(statement: &Statement, path: &str) -> Rendered {
         octets.extend_from_slice(b"\r\n");
         lines += 1;
     }
-    Rendered { octets, headers, lines }
+    Rendered {
+        octets,
+        headers,
+        lines,
+    }
 }
 
 /// [4-2]: reads an article whose lines end with LF. Headers are not believed: those that name the statement must agree with
@@ -142,20 +174,36 @@ pub fn parse(octets: &[u8]) -> Result<Incoming, ArticleError> {
     };
     let (headers, body) = (&octets[..end], &octets[end + 1..]);
     if headers.len() > HEADER_OCTETS {
-        return Err(ArticleError::Header { line: 1, reason: alloc::format!("expected at most {HEADER_OCTETS} octets of headers") });
+        return Err(ArticleError::Header {
+            line: 1,
+            reason: alloc::format!("expected at most {HEADER_OCTETS} octets of headers"),
+        });
     }
     let named = read_headers(headers)?;
     let statement = Statement::parse(body)?;
     let check = |name: &str, found: &Named, expected: &str| match found {
         Some((line, value)) if value != expected => Err(ArticleError::Header {
             line: *line,
-            reason: alloc::format!("{name}: expected {expected} as in the statement, found {value:?}"),
+            reason: alloc::format!(
+                "{name}: expected {expected} as in the statement, found {value:?}"
+            ),
         }),
         _ => Ok(()),
     };
-    check("Message-ID", &named.message_id, &statement.message_id().to_string())?;
-    check("Newsgroups", &named.newsgroups, statement.channel().as_str())?;
-    Ok(Incoming { statement, path: named.path.map(|(_, value)| value) })
+    check(
+        "Message-ID",
+        &named.message_id,
+        &statement.message_id().to_string(),
+    )?;
+    check(
+        "Newsgroups",
+        &named.newsgroups,
+        statement.channel().as_str(),
+    )?;
+    Ok(Incoming {
+        statement,
+        path: named.path.map(|(_, value)| value),
+    })
 }
 
 type Named = Option<(usize, String)>;
@@ -170,8 +218,15 @@ struct NamedHeaders {
 fn read_headers(octets: &[u8]) -> Result<NamedHeaders, ArticleError> {
     let mut found = NamedHeaders::default();
     let mut read_before = false;
-    for (index, line) in octets.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
-        let wrong = |reason: &str| ArticleError::Header { line: index + 1, reason: reason.into() };
+    for (index, line) in octets
+        .split(|&b| b == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+    {
+        let wrong = |reason: &str| ArticleError::Header {
+            line: index + 1,
+            reason: reason.into(),
+        };
         if matches!(line[0], b' ' | b'\t') {
             // A folded header is read by nobody here, unless it continues one that is.
             if read_before || index == 0 {
@@ -179,7 +234,9 @@ fn read_headers(octets: &[u8]) -> Result<NamedHeaders, ArticleError> {
             }
             continue;
         }
-        let colon = memchr::memchr(b':', line).filter(|&c| c > 0).ok_or_else(|| wrong("expected `Name: value`"))?;
+        let colon = memchr::memchr(b':', line)
+            .filter(|&c| c > 0)
+            .ok_or_else(|| wrong("expected `Name: value`"))?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         let slot = match () {
             () if name.eq_ignore_ascii_case(b"Path") => &mut found.path,
@@ -193,8 +250,15 @@ fn read_headers(octets: &[u8]) -> Result<NamedHeaders, ArticleError> {
         if slot.is_some() {
             return Err(wrong("expected this header once"));
         }
-        let value = core::str::from_utf8(value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_graphic() || b == b' '));
-        *slot = Some((index + 1, value.ok_or_else(|| wrong("expected printable ASCII"))?.into()));
+        let value = core::str::from_utf8(value)
+            .ok()
+            .filter(|v| v.bytes().all(|b| b.is_ascii_graphic() || b == b' '));
+        *slot = Some((
+            index + 1,
+            value
+                .ok_or_else(|| wrong("expected printable ASCII"))?
+                .into(),
+        ));
         read_before = true;
     }
     Ok(found)

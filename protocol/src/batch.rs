@@ -48,10 +48,17 @@ pub fn read(octets: &[u8]) -> Result<Vec<Statement>, BatchError> {
     while at < octets.len() {
         let rest = &octets[at..];
         let end = memchr::memchr(b'\n', rest).ok_or(BatchError::Mark(at))?;
-        let size = rest[..end].strip_prefix(MARK).and_then(|size| core::str::from_utf8(size).ok()?.parse::<usize>().ok());
-        let size = size.filter(|size| *size <= ARTICLE_OCTETS).ok_or(BatchError::Mark(at))?;
-        let article = rest.get(end + 1..end + 1 + size).ok_or(BatchError::Short(at))?;
-        let incoming = article::parse(article).map_err(|source| BatchError::Article { at, source })?;
+        let size = rest[..end]
+            .strip_prefix(MARK)
+            .and_then(|size| core::str::from_utf8(size).ok()?.parse::<usize>().ok());
+        let size = size
+            .filter(|size| *size <= ARTICLE_OCTETS)
+            .ok_or(BatchError::Mark(at))?;
+        let article = rest
+            .get(end + 1..end + 1 + size)
+            .ok_or(BatchError::Short(at))?;
+        let incoming =
+            article::parse(article).map_err(|source| BatchError::Article { at, source })?;
         found.push(incoming.statement);
         at += end + 1 + size;
     }
@@ -65,17 +72,29 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_else_is() {
         let text = "Tidings: 1 beat\nChannel: a.beat\nSerial: 1\nPrevious: -\nTime: 2026-01-01T00:00:00Z\nTrust: 1\nExpires: 2026-01-01T00:05:00Z\n";
-        let statement = Statement::parse_draft(text.as_bytes()).unwrap().sign(&crate::SigningKey::from_bytes(&[1; 32])).unwrap();
+        let statement = Statement::parse_draft(text.as_bytes())
+            .unwrap()
+            .sign(&crate::SigningKey::from_bytes(&[1; 32]))
+            .unwrap();
         let mut batch = Vec::new();
         write(&mut batch, &statement, "a!not-for-mail");
         write(&mut batch, &statement, "a!not-for-mail");
         assert_eq!(read(&batch), Ok(alloc::vec![statement.clone(), statement]));
         let half = batch.len() / 2;
-        assert_eq!(read(&batch[..batch.len() - 1]), Err(BatchError::Short(half)));
-        assert_eq!(read(b"#! rnews 99999999999999999999\n"), Err(BatchError::Mark(0)));
+        assert_eq!(
+            read(&batch[..batch.len() - 1]),
+            Err(BatchError::Short(half))
+        );
+        assert_eq!(
+            read(b"#! rnews 99999999999999999999\n"),
+            Err(BatchError::Mark(0))
+        );
         assert_eq!(read(b"#! rnews -1\n"), Err(BatchError::Mark(0)));
         assert_eq!(read(b"hello"), Err(BatchError::Mark(0)));
-        assert!(matches!(read(b"#! rnews 6\na: b\n\n"), Err(BatchError::Article { at: 0, .. })));
+        assert!(matches!(
+            read(b"#! rnews 6\na: b\n\n"),
+            Err(BatchError::Article { at: 0, .. })
+        ));
         assert_eq!(read(b""), Ok(alloc::vec![]));
     }
 }

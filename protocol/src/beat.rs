@@ -13,7 +13,10 @@ use crate::{
 impl Beat {
     /// The head that this beat names for a channel.
     pub fn head(&self, channel: &Channel) -> Option<Head> {
-        self.heads.iter().find(|(named, _)| named == channel).map(|(_, head)| *head)
+        self.heads
+            .iter()
+            .find(|(named, _)| named == channel)
+            .map(|(_, head)| *head)
     }
 }
 
@@ -30,13 +33,27 @@ pub struct Plan {
 
 /// Chooses what a beat names: the trust log, then the channels of the beat before in its order, then new ones as the signer met
 /// them. What does not fit is not named; nobody displaces anybody (attack 98).
-pub fn plan(trust_log: (Channel, Head), before: &[(Channel, Head)], heads: &[(Channel, Head)]) -> Plan {
+pub fn plan(
+    trust_log: (Channel, Head),
+    before: &[(Channel, Head)],
+    heads: &[(Channel, Head)],
+) -> Plan {
     let now = |channel: &Channel| heads.iter().find(|(named, _)| named == channel);
     let known = before.iter().filter_map(|(channel, _)| now(channel));
-    let new = heads.iter().filter(|(channel, _)| !before.iter().any(|(named, _)| named == channel));
+    let new = heads
+        .iter()
+        .filter(|(channel, _)| !before.iter().any(|(named, _)| named == channel));
     let is_log = |(channel, _): &&(Channel, Head)| *channel == trust_log.0;
-    let wanted: Vec<_> = known.chain(new).filter(|head| !is_log(head)).cloned().collect();
-    let mut plan = Plan { heads: Vec::new(), left_out: Vec::new(), percent: 0 };
+    let wanted: Vec<_> = known
+        .chain(new)
+        .filter(|head| !is_log(head))
+        .cloned()
+        .collect();
+    let mut plan = Plan {
+        heads: Vec::new(),
+        left_out: Vec::new(),
+        percent: 0,
+    };
     let mut octets = 0;
     for (channel, head) in [trust_log].into_iter().chain(wanted) {
         let more = format!("Head: {channel} {head}\n").len();
@@ -70,10 +87,31 @@ pub struct Round {
 ///
 /// # Errors
 /// What the grammar refuses.
-pub fn sign(round: Round, heads: Vec<(Channel, Head)>, key: &SigningKey) -> Result<Statement, StatementError> {
-    let body = Body::Beat(Beat { expires: round.time.plus(round.life), heads });
-    let Round { channel, after, time, trust, .. } = round;
-    Draft { channel, after, time, trust: Some(trust), body }.write()?.sign(key)
+pub fn sign(
+    round: Round,
+    heads: Vec<(Channel, Head)>,
+    key: &SigningKey,
+) -> Result<Statement, StatementError> {
+    let body = Body::Beat(Beat {
+        expires: round.time.plus(round.life),
+        heads,
+    });
+    let Round {
+        channel,
+        after,
+        time,
+        trust,
+        ..
+    } = round;
+    Draft {
+        channel,
+        after,
+        time,
+        trust: Some(trust),
+        body,
+    }
+    .write()?
+    .sign(key)
 }
 
 #[cfg(test)]
@@ -82,8 +120,13 @@ mod tests {
     use crate::StatementId;
 
     fn heads(numbers: core::ops::Range<u32>) -> Vec<(Channel, Head)> {
-        let head = |n: u32| Head { serial: Serial::new(n + 1).unwrap(), id: StatementId::of(&n.to_be_bytes()) };
-        numbers.map(|n| (format!("acme.product-{n}.stable").parse().unwrap(), head(n))).collect()
+        let head = |n: u32| Head {
+            serial: Serial::new(n + 1).unwrap(),
+            id: StatementId::of(&n.to_be_bytes()),
+        };
+        numbers
+            .map(|n| (format!("acme.product-{n}.stable").parse().unwrap(), head(n)))
+            .collect()
     }
 
     #[test]
@@ -110,8 +153,17 @@ mod tests {
         let trust = ("acme.trust".parse::<Channel>().unwrap(), heads(0..1)[0].1);
         let plan = plan(trust, &[], &heads(0..5_000));
         let key = SigningKey::from_bytes(&[1; 32]);
-        let (channel, time) = ("acme.beat".parse().unwrap(), Timestamp::from_seconds(1_800_000_000));
-        let round = Round { channel, after: None, time, life: 900, trust: Serial::FIRST };
+        let (channel, time) = (
+            "acme.beat".parse().unwrap(),
+            Timestamp::from_seconds(1_800_000_000),
+        );
+        let round = Round {
+            channel,
+            after: None,
+            time,
+            life: 900,
+            trust: Serial::FIRST,
+        };
         let count = plan.heads.len();
         let beat = sign(round, plan.heads, &key).unwrap();
         assert!((580..720).contains(&count), "{count}");

@@ -15,7 +15,10 @@ pub fn parse(octets: &[u8]) -> Result<Vec<Statement>, StatementError> {
     let mut found = Vec::new();
     let mut before = 0;
     for part in split(octets) {
-        let statement = Statement::parse_draft(part).map_err(|error| StatementError { line: error.line + before, ..error })?;
+        let statement = Statement::parse_draft(part).map_err(|error| StatementError {
+            line: error.line + before,
+            ..error
+        })?;
         found.push(statement);
         before += part.iter().filter(|&&octet| octet == b'\n').count();
     }
@@ -24,18 +27,27 @@ pub fn parse(octets: &[u8]) -> Result<Vec<Statement>, StatementError> {
 
 /// The parts that begin with a `Tidings` line; all of it where there is none.
 fn split(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut starts: Vec<usize> = memchr::memmem::find_iter(octets, b"\nTidings: ").map(|at| at + 1).collect();
+    let mut starts: Vec<usize> = memchr::memmem::find_iter(octets, b"\nTidings: ")
+        .map(|at| at + 1)
+        .collect();
     starts.insert(0, 0);
-    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([octets.len()]).collect();
-    starts.into_iter().zip(ends).map(|(start, end)| &octets[start..end])
+    let ends: Vec<usize> = starts
+        .iter()
+        .skip(1)
+        .copied()
+        .chain([octets.len()])
+        .collect();
+    starts
+        .into_iter()
+        .zip(ends)
+        .map(|(start, end)| &octets[start..end])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FIRST: &str =
-        "Tidings: 1 beat\nChannel: a.beat\nSerial: 1\nPrevious: -\nTime: 2026-01-01T00:00:00Z\nTrust: 1\nExpires: 2026-01-01T00:05:00Z\n";
+    const FIRST: &str = "Tidings: 1 beat\nChannel: a.beat\nSerial: 1\nPrevious: -\nTime: 2026-01-01T00:00:00Z\nTrust: 1\nExpires: 2026-01-01T00:05:00Z\n";
 
     #[test]
     fn what_stands_one_after_the_other_is_a_bundle() {

@@ -48,7 +48,10 @@ impl FromStr for Serial {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let wrong = || IdError::Serial(text.into());
         let good = !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
-        good.then(|| text.parse().ok()).flatten().and_then(Self::new).ok_or_else(wrong)
+        good.then(|| text.parse().ok())
+            .flatten()
+            .and_then(Self::new)
+            .ok_or_else(wrong)
     }
 }
 
@@ -89,7 +92,9 @@ impl Digest {
 impl FromStr for Digest {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        text.strip_prefix("sha256:").and_then(Self::from_hex).ok_or_else(|| IdError::Id(text.into()))
+        text.strip_prefix("sha256:")
+            .and_then(Self::from_hex)
+            .ok_or_else(|| IdError::Id(text.into()))
     }
 }
 
@@ -176,7 +181,11 @@ impl FromStr for MessageId {
         let parts = || {
             let (left, channel) = text.strip_prefix('<')?.strip_suffix('>')?.split_once('@')?;
             let (serial, hex) = left.split_once('.')?;
-            Some(Self { channel: channel.parse().ok()?, serial: serial.parse().ok()?, id: StatementId(Digest::from_hex(hex)?) })
+            Some(Self {
+                channel: channel.parse().ok()?,
+                serial: serial.parse().ok()?,
+                id: StatementId(Digest::from_hex(hex)?),
+            })
         };
         parts().ok_or_else(|| IdError::MessageId(text.into()))
     }
@@ -197,7 +206,19 @@ mod tests {
 
     #[test]
     fn attack_48_numbers_that_are_no_serials_are_refused() {
-        for text in ["", "0", "01", "-1", "+1", "2147483648", "4294967297", "18446744073709551617", "1 ", "1e3", "\u{661}"] {
+        for text in [
+            "",
+            "0",
+            "01",
+            "-1",
+            "+1",
+            "2147483648",
+            "4294967297",
+            "18446744073709551617",
+            "1 ",
+            "1e3",
+            "\u{661}",
+        ] {
             assert!(text.parse::<Serial>().is_err(), "{text:?}");
         }
         assert_eq!("2147483647".parse::<Serial>().unwrap().next(), None);
@@ -207,7 +228,11 @@ mod tests {
     #[test]
     fn a_message_id_names_channel_serial_and_id() {
         let id = StatementId::of(b"x");
-        let message = MessageId { channel: "a.b".parse().unwrap(), serial: "42".parse().unwrap(), id };
+        let message = MessageId {
+            channel: "a.b".parse().unwrap(),
+            serial: "42".parse().unwrap(),
+            id,
+        };
         let text = message.to_string();
         assert_eq!(text.parse(), Ok(message));
         assert!(text.to_uppercase().parse::<MessageId>().is_err());

@@ -51,14 +51,21 @@ impl PublicKey {
         let weak = || KeyError::Weak(alloc::format!("{self}"));
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| weak())?;
         let canonical = key.to_edwards().compress().to_bytes() == self.0;
-        if canonical && !key.is_weak() { Ok(key) } else { Err(weak()) }
+        if canonical && !key.is_weak() {
+            Ok(key)
+        } else {
+            Err(weak())
+        }
     }
 }
 
 impl FromStr for PublicKey {
     type Err = KeyError;
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        text.strip_prefix("ed25519:").and_then(decode).map(Self).ok_or_else(|| KeyError::Form(text.into()))
+        text.strip_prefix("ed25519:")
+            .and_then(decode)
+            .map(Self)
+            .ok_or_else(|| KeyError::Form(text.into()))
     }
 }
 
@@ -98,7 +105,10 @@ pub struct Signature {
 
 impl Signature {
     pub(crate) fn make(key: &SigningKey, signed_part: &[u8]) -> Self {
-        Self { key: PublicKey::of(key), octets: key.sign(signed_part).to_bytes() }
+        Self {
+            key: PublicKey::of(key),
+            octets: key.sign(signed_part).to_bytes(),
+        }
     }
     /// Whether this signature holds over a signed part, by the strict rules [1-6]. `key` must be that of [`Signature::key`],
     /// and was refused already if it is of small order.
@@ -107,7 +117,13 @@ impl Signature {
     /// that R is canonical, and what it would be taken apart for stands in a table.
     pub(crate) fn holds(&self, key: &VerifyingKey, signed_part: &[u8]) -> bool {
         let small_order = SMALL_ORDER.iter().any(|point| self.octets[..32] == *point);
-        !small_order && key.verify(signed_part, &ed25519_dalek::Signature::from_bytes(&self.octets)).is_ok()
+        !small_order
+            && key
+                .verify(
+                    signed_part,
+                    &ed25519_dalek::Signature::from_bytes(&self.octets),
+                )
+                .is_ok()
     }
 }
 
@@ -117,7 +133,10 @@ impl FromStr for Signature {
         let wrong = || KeyError::Signature(text.into());
         let (key, base64) = text.split_once(' ').ok_or_else(wrong)?;
         let octets = decode(base64).ok_or_else(wrong)?;
-        Ok(Self { key: key.parse()?, octets })
+        Ok(Self {
+            key: key.parse()?,
+            octets,
+        })
     }
 }
 
@@ -145,7 +164,10 @@ mod tests {
         let mut off = [0; 32];
         off[0] = 2;
         for octets in [[0; 32], identity, order2, above_p, off] {
-            assert!(matches!(PublicKey(octets).to_verifying_key(), Err(KeyError::Weak(_))), "{octets:?}");
+            assert!(
+                matches!(PublicKey(octets).to_verifying_key(), Err(KeyError::Weak(_))),
+                "{octets:?}"
+            );
         }
     }
 
@@ -156,12 +178,23 @@ mod tests {
         use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION};
         use ed25519_dalek::hazmat::ExpandedSecretKey;
         use sha2::{Digest, Sha512};
-        assert_eq!(SMALL_ORDER, EIGHT_TORSION.map(|point| point.compress().to_bytes()));
+        assert_eq!(
+            SMALL_ORDER,
+            EIGHT_TORSION.map(|point| point.compress().to_bytes())
+        );
         let signing = SigningKey::from_bytes(&[7; 32]);
-        let (key, secret) = (signing.verifying_key(), ExpandedSecretKey::from(signing.as_bytes()).scalar);
+        let (key, secret) = (
+            signing.verifying_key(),
+            ExpandedSecretKey::from(signing.as_bytes()).scalar,
+        );
         let make = |nonce: Scalar, torsion: EdwardsPoint, text: &[u8]| {
-            let r = (EdwardsPoint::mul_base(&nonce) + torsion).compress().to_bytes();
-            let hash = Sha512::new().chain_update(r).chain_update(key.as_bytes()).chain_update(text);
+            let r = (EdwardsPoint::mul_base(&nonce) + torsion)
+                .compress()
+                .to_bytes();
+            let hash = Sha512::new()
+                .chain_update(r)
+                .chain_update(key.as_bytes())
+                .chain_update(text);
             let s = nonce + Scalar::from_bytes_mod_order_wide(&hash.finalize().into()) * secret;
             let mut octets = [0; 64];
             octets[..32].copy_from_slice(&r);
@@ -176,9 +209,16 @@ mod tests {
                 let crafted = nonces.map(|nonce| make(nonce, torsion, &text));
                 let mut spoilt = signing.sign(&text).to_bytes();
                 spoilt[usize::from(number)] ^= 1;
-                for octets in crafted.into_iter().chain([signing.sign(&text).to_bytes(), spoilt]) {
+                for octets in crafted
+                    .into_iter()
+                    .chain([signing.sign(&text).to_bytes(), spoilt])
+                {
                     let theirs = ed25519_dalek::Signature::from_bytes(&octets);
-                    let holds = Signature { key: PublicKey::of(&signing), octets }.holds(&key, &text);
+                    let holds = Signature {
+                        key: PublicKey::of(&signing),
+                        octets,
+                    }
+                    .holds(&key, &text);
                     assert_eq!(holds, key.verify_strict(&text, &theirs).is_ok());
                     held += u32::from(holds);
                     lenient += u32::from(key.verify(&text, &theirs).is_ok());

@@ -12,7 +12,9 @@ pub enum NameError {
     #[error("a name has 1 to {CHANNEL_OCTETS} octets, this one has {0}")]
     Length(usize),
     /// A part between dots is empty or has a character outside `a-z 0-9 + - _`, or begins with a sign.
-    #[error("{0:?} is no part of a name: parts are a-z, 0-9, '+', '-', '_' and begin with a letter or digit")]
+    #[error(
+        "{0:?} is no part of a name: parts are a-z, 0-9, '+', '-', '_' and begin with a letter or digit"
+    )]
     Component(String),
     /// A part that netnews reserves (RFC 5536 section 3.1.4), or one of digits alone.
     #[error("{0:?} is reserved in netnews or consists of digits alone; choose another part")]
@@ -21,7 +23,9 @@ pub enum NameError {
     #[error("{0:?} has one part only; a channel is NAMESPACE.NAME…")]
     NoNamespace(String),
     /// An anchor that is not `NAMESPACE SERIAL sha256:HEX`.
-    #[error("an anchor is one line, `NAMESPACE SERIAL sha256:` and 64 lower-case hex digits; this is {0:?}")]
+    #[error(
+        "an anchor is one line, `NAMESPACE SERIAL sha256:` and 64 lower-case hex digits; this is {0:?}"
+    )]
     Anchor(String),
     /// A role pattern that is not `*`, `NAME.*` or a channel.
     #[error("a role pattern is `*`, `NAME.*` or a channel; this is {0:?}")]
@@ -35,7 +39,12 @@ fn check(name: &str) -> Result<(), NameError> {
     for (place, part) in name.split('.').enumerate() {
         let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let octets = part.as_bytes();
-        if octets.is_empty() || !good(octets[0]) || !octets.iter().all(|&b| good(b) || matches!(b, b'+' | b'-' | b'_')) {
+        if octets.is_empty()
+            || !good(octets[0])
+            || !octets
+                .iter()
+                .all(|&b| good(b) || matches!(b, b'+' | b'-' | b'_'))
+        {
             return Err(NameError::Component(part.into()));
         }
         let reserved = matches!(part, "all" | "ctl")
@@ -137,13 +146,19 @@ impl Namespace {
         below(&self.0, channel.as_str())
     }
     /// Of several namespaces, the one that a channel belongs to: the longest prefix.
-    pub fn longest<'a>(all: impl IntoIterator<Item = &'a Namespace>, channel: &Channel) -> Option<&'a Namespace> {
-        all.into_iter().filter(|n| n.contains(channel)).max_by_key(|n| n.0.len())
+    pub fn longest<'a>(
+        all: impl IntoIterator<Item = &'a Namespace>,
+        channel: &Channel,
+    ) -> Option<&'a Namespace> {
+        all.into_iter()
+            .filter(|n| n.contains(channel))
+            .max_by_key(|n| n.0.len())
     }
 }
 
 fn below(prefix: &str, name: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The channels that a role covers: `*`, `NAME.*`, or one channel. Nothing else, so that "most specific" has one meaning.
@@ -158,7 +173,11 @@ impl FromStr for Pattern {
             Some(prefix) => check(prefix).is_ok(),
             None => text.parse::<Channel>().is_ok(),
         };
-        if good { Ok(Self(text.into())) } else { Err(NameError::Pattern(text.into())) }
+        if good {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameError::Pattern(text.into()))
+        }
     }
 }
 
@@ -183,13 +202,20 @@ impl Pattern {
         if &*self.0 == "*" {
             return Some(namespace.beat());
         }
-        let prefix = self.0.strip_suffix(".*").filter(|prefix| below(&namespace.0, prefix))?;
+        let prefix = self
+            .0
+            .strip_suffix(".*")
+            .filter(|prefix| below(&namespace.0, prefix))?;
         alloc::format!("{prefix}.beat").parse().ok()
     }
     /// Of two patterns that match one channel, the more specific has the larger value.
     pub fn specificity(&self) -> usize {
         // An exact name is longer than any `NAME.*` above it, counted without the star.
-        if self.0.ends_with('*') { self.0.len() - 1 } else { self.0.len() + 1 }
+        if self.0.ends_with('*') {
+            self.0.len() - 1
+        } else {
+            self.0.len() + 1
+        }
     }
 }
 
@@ -207,11 +233,19 @@ impl FromStr for Anchor {
     fn from_str(line: &str) -> Result<Self, NameError> {
         let wrong = || NameError::Anchor(line.into());
         let mut parts = line.trim_ascii().split(' ');
-        let (Some(namespace), Some(serial), Some(id), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(namespace), Some(serial), Some(id), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(wrong());
         };
-        let head = Head { serial: serial.parse().map_err(|_| wrong())?, id: id.parse().map_err(|_| wrong())? };
-        Ok(Self { namespace: namespace.parse()?, head })
+        let head = Head {
+            serial: serial.parse().map_err(|_| wrong())?,
+            id: id.parse().map_err(|_| wrong())?,
+        };
+        Ok(Self {
+            namespace: namespace.parse()?,
+            head,
+        })
     }
 }
 
@@ -249,7 +283,10 @@ mod tests {
             assert!(name.parse::<Channel>().is_err(), "{name:?}");
         }
         let long = alloc::format!("a.{}", "b".repeat(CHANNEL_OCTETS));
-        assert_eq!(long.parse::<Channel>(), Err(NameError::Length(CHANNEL_OCTETS + 2)));
+        assert_eq!(
+            long.parse::<Channel>(),
+            Err(NameError::Length(CHANNEL_OCTETS + 2))
+        );
         for name in ["a.b", "baserock.os.stable.x86_64", "a.24b", "a.c++"] {
             assert_eq!(name.parse::<Channel>().unwrap().as_str(), name);
         }
@@ -257,10 +294,17 @@ mod tests {
 
     #[test]
     fn a_channel_belongs_to_the_longest_prefix() {
-        let (org, base): (Namespace, Namespace) = ("org".parse().unwrap(), "org.baserock".parse().unwrap());
+        let (org, base): (Namespace, Namespace) =
+            ("org".parse().unwrap(), "org.baserock".parse().unwrap());
         let all = [org.clone(), base.clone()];
-        assert_eq!(Namespace::longest(&all, &"org.baserock.os".parse().unwrap()), Some(&base));
-        assert_eq!(Namespace::longest(&all, &"org.baserocks.os".parse().unwrap()), Some(&org));
+        assert_eq!(
+            Namespace::longest(&all, &"org.baserock.os".parse().unwrap()),
+            Some(&base)
+        );
+        assert_eq!(
+            Namespace::longest(&all, &"org.baserocks.os".parse().unwrap()),
+            Some(&org)
+        );
         assert_eq!(Namespace::longest(&all, &"com.x".parse().unwrap()), None);
     }
 
@@ -273,7 +317,12 @@ mod tests {
             pattern.specificity()
         });
         assert!(values.is_sorted_by(|a, b| a < b), "{values:?}");
-        assert!(!"a.b.*".parse::<Pattern>().unwrap().matches(&"a.bc.d".parse().unwrap()));
+        assert!(
+            !"a.b.*"
+                .parse::<Pattern>()
+                .unwrap()
+                .matches(&"a.bc.d".parse().unwrap())
+        );
         assert!("a*".parse::<Pattern>().is_err());
     }
 }

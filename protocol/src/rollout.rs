@@ -11,12 +11,24 @@ const LABEL: &[u8] = b"tidings rollout 1\n";
 ///
 /// The share is the first 64 bits of SHA-256(label, channel, LF, the *previous* statement's id, LF, identity) over 2^64:
 /// even, new for each release, and fixed before the release was written, so that nobody can be picked (attacks 70 and 71).
-pub fn turn(rollout: &Rollout, channel: &Channel, previous: Option<StatementId>, identity: &str) -> Timestamp {
-    rollout.start.plus(share(channel, previous, identity, rollout.seconds))
+pub fn turn(
+    rollout: &Rollout,
+    channel: &Channel,
+    previous: Option<StatementId>,
+    identity: &str,
+) -> Timestamp {
+    rollout
+        .start
+        .plus(share(channel, previous, identity, rollout.seconds))
 }
 
 /// A device's share of some seconds: from 0 up to, and not including, `seconds`.
-pub fn share(channel: &Channel, previous: Option<StatementId>, identity: &str, seconds: u64) -> u64 {
+pub fn share(
+    channel: &Channel,
+    previous: Option<StatementId>,
+    identity: &str,
+    seconds: u64,
+) -> u64 {
     let mut hash = Sha256::new();
     hash.update(LABEL);
     hash.update(channel.as_str());
@@ -32,7 +44,10 @@ pub fn share(channel: &Channel, previous: Option<StatementId>, identity: &str, s
 
 /// The share that a hash takes of a whole: its first 64 bits over 2^64, so 0 up to, and not including, `whole`.
 pub(crate) fn fraction(hash: &[u8; 32], whole: u64) -> u64 {
-    let first = hash.iter().take(8).fold(0_u64, |n, octet| n << 8 | u64::from(*octet));
+    let first = hash
+        .iter()
+        .take(8)
+        .fold(0_u64, |n, octet| n << 8 | u64::from(*octet));
     let product = u128::from(first) * u128::from(whole);
     u64::try_from(product >> 64).unwrap_or(whole)
 }

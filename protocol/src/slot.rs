@@ -20,8 +20,14 @@ impl FromStr for SlotName {
     type Err = SlotNameError;
     fn from_str(text: &str) -> Result<Self, SlotNameError> {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | '+' | '-');
-        let fits = text.len() <= TOKEN_OCTETS && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(good);
-        if fits { Ok(Self(text.to_owned())) } else { Err(SlotNameError) }
+        let fits = text.len() <= TOKEN_OCTETS
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(good);
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(SlotNameError)
+        }
     }
 }
 
@@ -71,7 +77,11 @@ mod tests {
     #[test]
     fn names_are_words() {
         for good in ["web", "0a7c", "node-1.example.org", "a+b@c_d"] {
-            assert_eq!(good.parse::<SlotName>().map(|name| name.as_str().to_owned()), Ok(good.into()));
+            assert_eq!(
+                good.parse::<SlotName>()
+                    .map(|name| name.as_str().to_owned()),
+                Ok(good.into())
+            );
         }
         for bad in ["", "-a", ".a", "a b", "a/b", "ä", &"a".repeat(129)] {
             assert_eq!(bad.parse::<SlotName>(), Err(SlotNameError), "{bad}");

@@ -54,21 +54,41 @@ impl Timestamp {
         Self::from_seconds(self.0.saturating_add(seconds))
     }
     /// The time of a calendar date, if there is such a date.
-    pub fn from_civil(year: u32, month: u32, day: u32, hour: u32, minute: u32, second: u32) -> Option<Self> {
-        let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    pub fn from_civil(
+        year: u32,
+        month: u32,
+        day: u32,
+        hour: u32,
+        minute: u32,
+        second: u32,
+    ) -> Option<Self> {
+        let leap =
+            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let days = match month {
             2 => 28 + u32::from(leap),
             4 | 6 | 9 | 11 => 30,
             1..=12 => 31,
             _ => return None,
         };
-        if !(1970..=9999).contains(&year) || !(1..=days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        if !(1970..=9999).contains(&year)
+            || !(1..=days).contains(&day)
+            || hour > 23
+            || minute > 59
+            || second > 59
+        {
             return None;
         }
         // Days since 1 March of the year 0, when leap days come last (Richards' algorithm).
-        let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-        let date = u64::from(365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1) - 719_468;
-        Some(Self(date * DAY + u64::from(hour * 3600 + minute * 60 + second)))
+        let (y, m) = if month > 2 {
+            (year, month - 3)
+        } else {
+            (year - 1, month + 9)
+        };
+        let date =
+            u64::from(365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1) - 719_468;
+        Some(Self(
+            date * DAY + u64::from(hour * 3600 + minute * 60 + second),
+        ))
     }
     /// The calendar date of this time.
     #[allow(clippy::cast_possible_truncation)] // LAST bounds every part
@@ -93,13 +113,32 @@ impl Timestamp {
     }
 }
 
-fn digits<'a>(count: usize) -> impl Parser<&'a str, Output = u32, Error = nom::error::Error<&'a str>> {
-    map_res(take_while_m_n(count, count, |c: char| c.is_ascii_digit()), str::parse)
+fn digits<'a>(
+    count: usize,
+) -> impl Parser<&'a str, Output = u32, Error = nom::error::Error<&'a str>> {
+    map_res(
+        take_while_m_n(count, count, |c: char| c.is_ascii_digit()),
+        str::parse,
+    )
 }
 
 fn parts(text: &str) -> IResult<&str, [u32; 6]> {
-    let mut date = (digits(4), tag("-"), digits(2), tag("-"), digits(2), tag("T"));
-    let mut clock = (digits(2), tag(":"), digits(2), tag(":"), digits(2), tag("Z"));
+    let mut date = (
+        digits(4),
+        tag("-"),
+        digits(2),
+        tag("-"),
+        digits(2),
+        tag("T"),
+    );
+    let mut clock = (
+        digits(2),
+        tag(":"),
+        digits(2),
+        tag(":"),
+        digits(2),
+        tag("Z"),
+    );
     let (text, (year, _, month, _, day, _)) = date.parse(text)?;
     let (text, (hour, _, minute, _, second, _)) = clock.parse(text)?;
     Ok((text, [year, month, day, hour, minute, second]))
@@ -110,7 +149,9 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let parsed = all_consuming(parts).parse(text).ok();
         parsed
-            .and_then(|(_, [year, month, day, hour, minute, second])| Self::from_civil(year, month, day, hour, minute, second))
+            .and_then(|(_, [year, month, day, hour, minute, second])| {
+                Self::from_civil(year, month, day, hour, minute, second)
+            })
             .ok_or_else(|| TimeError(text.into()))
     }
 }
@@ -118,7 +159,11 @@ impl FromStr for Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = self.civil();
-        write!(f, "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", c.year, c.month, c.day, c.hour, c.minute, c.second)
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            c.year, c.month, c.day, c.hour, c.minute, c.second
+        )
     }
 }
 

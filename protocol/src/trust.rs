@@ -57,34 +57,62 @@ impl TrustRules {
     pub fn role(&self, kind: Kind, channel: &Channel, namespace: &Namespace) -> Option<&Role> {
         let of_kind = self.roles.iter().filter(|role| role.kind == kind);
         if kind == Kind::Beat {
-            return of_kind.into_iter().find(|role| role.pattern.beat_channel(namespace).as_ref() == Some(channel));
+            return of_kind
+                .into_iter()
+                .find(|role| role.pattern.beat_channel(namespace).as_ref() == Some(channel));
         }
-        of_kind.filter(|role| role.pattern.matches(channel)).max_by_key(|role| role.pattern.specificity())
+        of_kind
+            .filter(|role| role.pattern.matches(channel))
+            .max_by_key(|role| role.pattern.specificity())
     }
     /// The channel of the beats that speak for a channel: that of its most specific beat role.
     pub fn beat_channel(&self, channel: &Channel, namespace: &Namespace) -> Option<Channel> {
-        let matches = |role: &&Role| role.kind == Kind::Beat && role.pattern.matches(channel) && namespace.contains(channel);
+        let matches = |role: &&Role| {
+            role.kind == Kind::Beat && role.pattern.matches(channel) && namespace.contains(channel)
+        };
         let matching = self.roles.iter().filter(matches);
-        matching.max_by_key(|role| role.pattern.specificity())?.pattern.beat_channel(namespace)
+        matching
+            .max_by_key(|role| role.pattern.specificity())?
+            .pattern
+            .beat_channel(namespace)
     }
     /// Whether a channel is closed for good. Trust logs and beats never are.
     pub fn is_closed(&self, channel: &Channel) -> bool {
-        let closes = |line: &crate::statement::Closed| line.pattern.matches(channel) && !line.except.contains(channel);
+        let closes = |line: &crate::statement::Closed| {
+            line.pattern.matches(channel) && !line.except.contains(channel)
+        };
         !channel.is_trust() && !channel.is_beat() && self.closed.iter().any(closes)
     }
     /// The names of a role's keys that have truly signed a statement.
     pub fn signers<'a>(&'a self, role: &'a Role, statement: &Statement) -> Vec<&'a str> {
-        let signed = |name: &&str| self.keys.iter().any(|key| key.name == *name && statement.is_truly_signed_by(&key.key));
-        role.names.iter().map(String::as_str).filter(signed).collect()
+        let signed = |name: &&str| {
+            self.keys
+                .iter()
+                .any(|key| key.name == *name && statement.is_truly_signed_by(&key.key))
+        };
+        role.names
+            .iter()
+            .map(String::as_str)
+            .filter(signed)
+            .collect()
     }
     /// Whether these rules may no longer prove what others have proven in a channel: somebody who may sign there
     /// a release or a withdrawal would not be enough any more.
     pub fn narrows(&self, old: &TrustRules, channel: &Channel, namespace: &Namespace) -> bool {
         [Kind::Release, Kind::Withdraw].into_iter().any(|kind| {
-            let Some(before) = old.role(kind, channel, namespace) else { return false };
-            let Some(after) = self.role(kind, channel, namespace) else { return true };
+            let Some(before) = old.role(kind, channel, namespace) else {
+                return false;
+            };
+            let Some(after) = self.role(kind, channel, namespace) else {
+                return true;
+            };
             let keys = |rules: &TrustRules, role: &Role| -> Vec<PublicKey> {
-                rules.keys.iter().filter(|key| role.names.contains(&key.name)).map(|key| key.key).collect()
+                rules
+                    .keys
+                    .iter()
+                    .filter(|key| role.names.contains(&key.name))
+                    .map(|key| key.key)
+                    .collect()
             };
             let (lost, kept) = (keys(old, before), keys(self, after));
             after.threshold > before.threshold || lost.iter().any(|key| !kept.contains(key))
@@ -117,7 +145,13 @@ pub struct Descent {
 impl Descent {
     /// One that takes any proven statement first.
     pub fn new(channel: Channel) -> Self {
-        Self { channel, vouched: false, begun: false, next: None, signature_checks: 0 }
+        Self {
+            channel,
+            vouched: false,
+            begun: false,
+            next: None,
+            signature_checks: 0,
+        }
     }
 
     /// Goes on below `lowest`, which an earlier life of this program has accepted below `top` and kept where nobody else writes.
@@ -133,7 +167,13 @@ impl Descent {
 
     /// Goes on below a statement that was accepted, whose predecessor is `next`.
     pub(crate) fn below(channel: Channel, next: Option<Head>, vouched: bool) -> Self {
-        Self { channel, vouched, begun: true, next, signature_checks: 0 }
+        Self {
+            channel,
+            vouched,
+            begun: true,
+            next,
+            signature_checks: 0,
+        }
     }
 
     /// Whether what comes below is proven by its link alone.
@@ -150,7 +190,11 @@ impl Descent {
     ///
     /// # Errors
     /// Why it is not accepted; nothing has changed then.
-    pub fn take(&mut self, trust: &Trust, statement: Statement) -> Result<Verified<Statement>, VerifyError> {
+    pub fn take(
+        &mut self,
+        trust: &Trust,
+        statement: Statement,
+    ) -> Result<Verified<Statement>, VerifyError> {
         self.check(trust, &statement)?;
         Ok(Verified::new(statement))
     }
@@ -159,13 +203,21 @@ impl Descent {
     ///
     /// # Errors
     /// As [`Descent::take`].
-    pub(crate) fn take_verified(&mut self, trust: &Trust, statement: Verified<Statement>) -> Result<Verified<Statement>, VerifyError> {
+    pub(crate) fn take_verified(
+        &mut self,
+        trust: &Trust,
+        statement: Verified<Statement>,
+    ) -> Result<Verified<Statement>, VerifyError> {
         self.check_link(trust, &statement)?;
         self.advance(trust, &statement);
         Ok(statement)
     }
 
-    pub(crate) fn check(&mut self, trust: &Trust, statement: &Statement) -> Result<(), VerifyError> {
+    pub(crate) fn check(
+        &mut self,
+        trust: &Trust,
+        statement: &Statement,
+    ) -> Result<(), VerifyError> {
         self.check_link(trust, statement)?;
         if !self.vouched && !self.is_settled(trust, statement) {
             let (role, signers) = trust.count(statement)?;
@@ -189,13 +241,22 @@ impl Descent {
     fn check_link(&self, trust: &Trust, statement: &Statement) -> Result<(), VerifyError> {
         let channel = &self.channel;
         if statement.channel() != channel {
-            return Err(VerifyError::Channel { expected: channel.clone(), found: statement.channel().clone() });
+            return Err(VerifyError::Channel {
+                expected: channel.clone(),
+                found: statement.channel().clone(),
+            });
         }
         trust.check_place(statement)?;
         match self.next {
-            None if self.begun => Err(VerifyError::Beginning { serial: statement.serial() }),
+            None if self.begun => Err(VerifyError::Beginning {
+                serial: statement.serial(),
+            }),
             Some(Head { id: expected, .. }) if expected != statement.id() => {
-                Err(VerifyError::Link { serial: statement.serial(), expected, found: statement.id() })
+                Err(VerifyError::Link {
+                    serial: statement.serial(),
+                    expected,
+                    found: statement.id(),
+                })
             }
             _ => Ok(()),
         }
@@ -210,7 +271,10 @@ impl Trust {
     pub fn first(anchor: &Anchor, statement: Statement) -> Result<Self, VerifyError> {
         let expected = anchor.namespace.trust_log();
         if *statement.channel() != expected {
-            return Err(VerifyError::Channel { expected, found: statement.channel().clone() });
+            return Err(VerifyError::Channel {
+                expected,
+                found: statement.channel().clone(),
+            });
         }
         if statement.head() != anchor.head {
             return Err(VerifyError::Anchor {
@@ -229,14 +293,31 @@ impl Trust {
     ///
     /// # Errors
     /// Which statement is not linked.
-    pub fn verify_below(anchor: &Anchor, run: Vec<Statement>) -> Result<Vec<Verified<Statement>>, (Serial, VerifyError)> {
+    pub fn verify_below(
+        anchor: &Anchor,
+        run: Vec<Statement>,
+    ) -> Result<Vec<Verified<Statement>>, (Serial, VerifyError)> {
         let log = anchor.namespace.trust_log();
-        let mut above = anchor.head.serial.next().map(|serial| (serial, anchor.head.id));
+        let mut above = anchor
+            .head
+            .serial
+            .next()
+            .map(|serial| (serial, anchor.head.id));
         for statement in run.iter().rev() {
             let (serial, found) = (statement.serial(), statement.id());
-            let Some((successor, expected)) = above else { return Err((serial, VerifyError::Beginning { serial })) };
-            if *statement.channel() != log || serial.next() != Some(successor) || found != expected {
-                return Err((serial, VerifyError::Link { serial, expected, found }));
+            let Some((successor, expected)) = above else {
+                return Err((serial, VerifyError::Beginning { serial }));
+            };
+            if *statement.channel() != log || serial.next() != Some(successor) || found != expected
+            {
+                return Err((
+                    serial,
+                    VerifyError::Link {
+                        serial,
+                        expected,
+                        found,
+                    },
+                ));
             }
             above = statement.previous().map(|id| (serial, id));
         }
@@ -250,16 +331,30 @@ impl Trust {
     /// If it is not the next one, one of the two thresholds is not met, or it opens what is closed.
     pub fn succeed(&self, statement: Statement) -> Result<Self, VerifyError> {
         if statement.channel() != self.statement.channel() {
-            return Err(VerifyError::Channel { expected: self.statement.channel().clone(), found: statement.channel().clone() });
+            return Err(VerifyError::Channel {
+                expected: self.statement.channel().clone(),
+                found: statement.channel().clone(),
+            });
         }
         if statement.predecessor() != Some(self.head()) {
-            return Err(VerifyError::TrustOrder { known: self.serial(), found: statement.serial() });
+            return Err(VerifyError::TrustOrder {
+                known: self.serial(),
+                found: statement.serial(),
+            });
         }
         self.check(&statement)?;
         let next = Self::unproven(&self.namespace, statement)?;
         next.check(&next.statement)?;
-        if let Some(line) = self.rules().closed.iter().find(|line| !next.rules().closed.contains(line)) {
-            return Err(VerifyError::StaysClosed { serial: next.serial(), line: line.to_string() });
+        if let Some(line) = self
+            .rules()
+            .closed
+            .iter()
+            .find(|line| !next.rules().closed.contains(line))
+        {
+            return Err(VerifyError::StaysClosed {
+                serial: next.serial(),
+                line: line.to_string(),
+            });
         }
         Ok(next)
     }
@@ -277,18 +372,37 @@ impl Trust {
     fn unproven(namespace: &Namespace, statement: Statement) -> Result<Self, VerifyError> {
         let channel = namespace.trust_log();
         if *statement.channel() != channel {
-            return Err(VerifyError::Channel { expected: channel, found: statement.channel().clone() });
+            return Err(VerifyError::Channel {
+                expected: channel,
+                found: statement.channel().clone(),
+            });
         }
         if let Some(field) = statement.unknown_critical() {
-            return Err(VerifyError::Critical { field: field.into() });
+            return Err(VerifyError::Critical {
+                field: field.into(),
+            });
         }
         let Body::Trust(rules) = statement.body() else {
-            return Err(VerifyError::NoRole { trust: statement.serial(), kind: statement.kind(), channel });
+            return Err(VerifyError::NoRole {
+                trust: statement.serial(),
+                kind: statement.kind(),
+                channel,
+            });
         };
         // The grammar has refused weak keys already, so that this loses none.
-        let keys =
-            rules.keys.iter().filter_map(|k| Some(Key { public: k.key, verifying: k.key.to_verifying_key().ok()?, name: k.name.clone() }));
-        Ok(Self { namespace: namespace.clone(), keys: keys.collect(), statement: Verified::new(statement), beats: BTreeMap::new() })
+        let keys = rules.keys.iter().filter_map(|k| {
+            Some(Key {
+                public: k.key,
+                verifying: k.key.to_verifying_key().ok()?,
+                name: k.name.clone(),
+            })
+        });
+        Ok(Self {
+            namespace: namespace.clone(),
+            keys: keys.collect(),
+            statement: Verified::new(statement),
+            beats: BTreeMap::new(),
+        })
     }
 
     /// The namespace.
@@ -317,14 +431,24 @@ impl Trust {
     /// What it has settled about a channel's log: by a line of the channel's own, or else by what the beat says that a line
     /// names, for the channels that beats of that channel may speak for.
     pub fn checkpoint(&self, channel: &Channel) -> Settled {
-        let line = |channel: &Channel| self.rules().checkpoints.iter().find(|c| c.channel == *channel).map(|c| c.head);
+        let line = |channel: &Channel| {
+            self.rules()
+                .checkpoints
+                .iter()
+                .find(|c| c.channel == *channel)
+                .map(|c| c.head)
+        };
         if channel.is_trust() || channel.is_beat() {
             return Settled::Nothing;
         }
         if let Some(head) = line(channel) {
             return Settled::At(head);
         }
-        let Some((beats, head)) = self.beat_channel(channel).and_then(|beats| Some((line(&beats)?, beats))).map(|(h, b)| (b, h)) else {
+        let Some((beats, head)) = self
+            .beat_channel(channel)
+            .and_then(|beats| Some((line(&beats)?, beats)))
+            .map(|(h, b)| (b, h))
+        else {
             return Settled::Nothing;
         };
         match self.beats.get(&beats).map(Statement::body) {
@@ -335,23 +459,39 @@ impl Trust {
     /// The beats that its checkpoints name and that are not at hand: they are to be read, each at the very serial.
     pub fn missing_beats(&self) -> impl Iterator<Item = (&Channel, Head)> {
         let of_a_role = |channel: &Channel| self.role(Kind::Beat, channel).is_some();
-        let named = self.rules().checkpoints.iter().filter(move |c| c.channel.is_beat() && of_a_role(&c.channel));
-        named.filter(|c| !self.beats.contains_key(&c.channel)).map(|c| (&c.channel, c.head))
+        let named = self
+            .rules()
+            .checkpoints
+            .iter()
+            .filter(move |c| c.channel.is_beat() && of_a_role(&c.channel));
+        named
+            .filter(|c| !self.beats.contains_key(&c.channel))
+            .map(|c| (&c.channel, c.head))
     }
     /// The beat of a beat channel that a checkpoint names.
     pub fn named_beat(&self, channel: &Channel) -> Option<Head> {
-        let named = self.rules().checkpoints.iter().find(|c| c.channel == *channel)?;
+        let named = self
+            .rules()
+            .checkpoints
+            .iter()
+            .find(|c| c.channel == *channel)?;
         (channel.is_beat() && self.role(Kind::Beat, channel).is_some()).then_some(named.head)
     }
     /// Proves a beat that a checkpoint names: its id is the proof.
     pub fn verify_settled_beat(&self, statement: Statement) -> Option<Verified<Statement>> {
-        let named = self.named_beat(statement.channel()) == Some(statement.head()) && statement.kind() == Kind::Beat;
+        let named = self.named_beat(statement.channel()) == Some(statement.head())
+            && statement.kind() == Kind::Beat;
         named.then(|| Verified::new(statement))
     }
     /// Takes a beat that a checkpoint names; its id is the proof, and another one is not taken.
     pub fn take_settled_beat(&mut self, statement: Statement) -> bool {
-        let named = self.rules().checkpoints.iter().any(|c| c.channel == *statement.channel() && c.head == statement.head());
-        let taken = named && statement.kind() == Kind::Beat && statement.unknown_critical().is_none();
+        let named = self
+            .rules()
+            .checkpoints
+            .iter()
+            .any(|c| c.channel == *statement.channel() && c.head == statement.head());
+        let taken =
+            named && statement.kind() == Kind::Beat && statement.unknown_critical().is_none();
         if taken {
             self.beats.insert(statement.channel().clone(), statement);
         }
@@ -363,14 +503,30 @@ impl Trust {
     }
     /// What a beat says, as far as it may: its heads of channels whose most specific beat role is that of its channel, and that
     /// of the trust log.
-    pub fn named<'a>(&'a self, beats: &'a Channel, beat: &'a Beat) -> impl Iterator<Item = (&'a Channel, Head)> {
-        let may = |channel: &Channel| self.beat_channel(channel).as_ref() == Some(beats) || channel == self.statement.channel();
-        beat.heads.iter().filter(move |(channel, _)| may(channel)).map(|(channel, head)| (channel, *head))
+    pub fn named<'a>(
+        &'a self,
+        beats: &'a Channel,
+        beat: &'a Beat,
+    ) -> impl Iterator<Item = (&'a Channel, Head)> {
+        let may = |channel: &Channel| {
+            self.beat_channel(channel).as_ref() == Some(beats)
+                || channel == self.statement.channel()
+        };
+        beat.heads
+            .iter()
+            .filter(move |(channel, _)| may(channel))
+            .map(|(channel, head)| (channel, *head))
     }
     /// How many signatures are checked to judge a statement by itself: those of keys that its role lists.
     pub fn signature_checks(&self, statement: &Statement) -> usize {
-        let Some(role) = self.role(statement.kind(), statement.channel()) else { return 0 };
-        statement.signatures().iter().filter(|signature| self.listed(role, &signature.key).is_some()).count()
+        let Some(role) = self.role(statement.kind(), statement.channel()) else {
+            return 0;
+        };
+        statement
+            .signatures()
+            .iter()
+            .filter(|signature| self.listed(role, &signature.key).is_some())
+            .count()
     }
     /// Whether nothing may be installed under it any more. Reading goes on.
     pub fn is_expired(&self, now: Timestamp) -> bool {
@@ -378,7 +534,10 @@ impl Trust {
     }
     /// The name under which a key is listed.
     pub fn name_of(&self, key: &PublicKey) -> Option<&str> {
-        self.keys.iter().find(|k| k.public == *key).map(|k| k.name.as_str())
+        self.keys
+            .iter()
+            .find(|k| k.public == *key)
+            .map(|k| k.name.as_str())
     }
     /// The role that decides about a kind in a channel.
     pub fn role(&self, kind: Kind, channel: &Channel) -> Option<&Role> {
@@ -390,13 +549,16 @@ impl Trust {
     }
     /// Whether a signature is by a key of the role that decides about a statement, and holds: then it counts.
     pub fn counts(&self, statement: &Statement, key: &PublicKey) -> bool {
-        let Some(role) = self.role(statement.kind(), statement.channel()) else { return false };
+        let Some(role) = self.role(statement.kind(), statement.channel()) else {
+            return false;
+        };
         self.listed(role, key).is_some() && statement.is_truly_signed_by(key)
     }
 
     /// Whether a statement's own signatures meet the role for its kind in its channel, wherever it stands.
     pub fn meets(&self, statement: &Statement) -> bool {
-        self.count(statement).is_ok_and(|(role, found)| found >= role.threshold)
+        self.count(statement)
+            .is_ok_and(|(role, found)| found >= role.threshold)
     }
 
     /// Checks that those who may say such a thing now have signed it.
@@ -412,7 +574,10 @@ impl Trust {
     ///
     /// # Errors
     /// The statement, and why.
-    pub fn verify_or_return(&self, statement: Statement) -> Result<Verified<Statement>, Box<(Statement, VerifyError)>> {
+    pub fn verify_or_return(
+        &self,
+        statement: Statement,
+    ) -> Result<Verified<Statement>, Box<(Statement, VerifyError)>> {
         match self.check(&statement) {
             Ok(()) => Ok(Verified::new(statement)),
             Err(error) => Err(Box::new((statement, error))),
@@ -432,36 +597,69 @@ impl Trust {
     /// Everything but the signatures.
     fn check_place(&self, statement: &Statement) -> Result<(), VerifyError> {
         let channel = statement.channel();
-        let other_trust_log = statement.kind() == Kind::Trust && channel != self.statement.channel();
+        let other_trust_log =
+            statement.kind() == Kind::Trust && channel != self.statement.channel();
         if other_trust_log || !self.namespace.contains(channel) {
-            return Err(VerifyError::Namespace { channel: channel.clone(), namespace: self.namespace.clone() });
+            return Err(VerifyError::Namespace {
+                channel: channel.clone(),
+                namespace: self.namespace.clone(),
+            });
         }
         if self.rules().is_closed(channel) {
-            return Err(VerifyError::Closed { channel: channel.clone(), trust: self.serial() });
+            return Err(VerifyError::Closed {
+                channel: channel.clone(),
+                trust: self.serial(),
+            });
         }
         if let Some(needed) = statement.trust().filter(|needed| *needed > self.serial()) {
-            return Err(VerifyError::NewerTrust { needed, known: self.serial() });
+            return Err(VerifyError::NewerTrust {
+                needed,
+                known: self.serial(),
+            });
         }
-        let Settled::At(checkpoint) = self.checkpoint(channel) else { return Ok(()) };
+        let Settled::At(checkpoint) = self.checkpoint(channel) else {
+            return Ok(());
+        };
         // What follows another statement in that place belongs to a branch that was settled against: it is no fork.
         let places = [Some(statement.head()), statement.predecessor()];
-        match places.into_iter().flatten().find(|head| head.serial == checkpoint.serial && head.id != checkpoint.id) {
-            Some(other) => Err(VerifyError::Checkpoint { serial: other.serial, expected: checkpoint.id, found: other.id }),
+        match places
+            .into_iter()
+            .flatten()
+            .find(|head| head.serial == checkpoint.serial && head.id != checkpoint.id)
+        {
+            Some(other) => Err(VerifyError::Checkpoint {
+                serial: other.serial,
+                expected: checkpoint.id,
+                found: other.id,
+            }),
             None => Ok(()),
         }
     }
 
     fn listed(&self, role: &Role, key: &PublicKey) -> Option<&Key> {
-        self.keys.iter().find(|known| known.public == *key && role.names.contains(&known.name))
+        self.keys
+            .iter()
+            .find(|known| known.public == *key && role.names.contains(&known.name))
     }
 
     /// [S1] The distinct keys of the role whose signatures hold; no other signature has any effect (attacks 2 to 5).
     fn count(&self, statement: &Statement) -> Result<(&Role, usize), VerifyError> {
         let (kind, channel, trust) = (statement.kind(), statement.channel(), self.serial());
-        let role = self.role(kind, channel).ok_or_else(|| VerifyError::NoRole { trust, kind, channel: channel.clone() })?;
+        let role = self
+            .role(kind, channel)
+            .ok_or_else(|| VerifyError::NoRole {
+                trust,
+                kind,
+                channel: channel.clone(),
+            })?;
         // The grammar allows one signature of each key.
-        let holds = |key: &Key, signature: &crate::Signature| signature.holds(&key.verifying, statement.signed_part());
-        let signers = statement.signatures().iter().filter(|s| self.listed(role, &s.key).is_some_and(|key| holds(key, s)));
+        let holds = |key: &Key, signature: &crate::Signature| {
+            signature.holds(&key.verifying, statement.signed_part())
+        };
+        let signers = statement
+            .signatures()
+            .iter()
+            .filter(|s| self.listed(role, &s.key).is_some_and(|key| holds(key, s)));
         Ok((role, signers.take(role.threshold).count()))
     }
 
@@ -471,7 +669,14 @@ impl Trust {
         }
         let (kind, channel, trust) = (statement.kind(), statement.channel().clone(), self.serial());
         let (threshold, names) = (role.threshold, role.names.join(", "));
-        Err(VerifyError::Threshold { trust, kind, channel, threshold, names, found })
+        Err(VerifyError::Threshold {
+            trust,
+            kind,
+            channel,
+            threshold,
+            names,
+            found,
+        })
     }
 
     /// Verifies consecutive statements of one channel, oldest first, with as few signature checks as there can be. Beats prove
@@ -479,7 +684,11 @@ impl Trust {
     ///
     /// # Errors
     /// The serial of the statement that is not accepted, and why. None is accepted then.
-    pub fn verify_run(&self, channel: &Channel, run: Vec<Statement>) -> Result<Run, (Serial, VerifyError)> {
+    pub fn verify_run(
+        &self,
+        channel: &Channel,
+        run: Vec<Statement>,
+    ) -> Result<Run, (Serial, VerifyError)> {
         if channel.is_beat() {
             let mut signature_checks = 0;
             for statement in &run {
@@ -488,21 +697,40 @@ impl Trust {
                     return Err((statement.serial(), VerifyError::Channel { expected, found }));
                 }
                 signature_checks += self.signature_checks(statement);
-                self.check(statement).map_err(|error| (statement.serial(), error))?;
+                self.check(statement)
+                    .map_err(|error| (statement.serial(), error))?;
             }
-            return Ok(Run { statements: run.into_iter().map(Verified::new).collect(), signature_checks });
+            return Ok(Run {
+                statements: run.into_iter().map(Verified::new).collect(),
+                signature_checks,
+            });
         }
         let mut descent = Descent::new(channel.clone());
         for statement in run.iter().rev() {
-            descent.check(self, statement).map_err(|error| (statement.serial(), error))?;
+            descent
+                .check(self, statement)
+                .map_err(|error| (statement.serial(), error))?;
         }
         let signature_checks = descent.signature_checks;
         // Oldest first must also mean consecutive: each names its predecessor, so only the serials are left to check.
-        if let Some(gap) = run.windows(2).find(|pair| pair[0].serial().next() != Some(pair[1].serial())) {
+        if let Some(gap) = run
+            .windows(2)
+            .find(|pair| pair[0].serial().next() != Some(pair[1].serial()))
+        {
             let (serial, found) = (gap[0].serial(), gap[0].id());
             let expected = gap[1].previous().unwrap_or(found);
-            return Err((serial, VerifyError::Link { serial, expected, found }));
+            return Err((
+                serial,
+                VerifyError::Link {
+                    serial,
+                    expected,
+                    found,
+                },
+            ));
         }
-        Ok(Run { statements: run.into_iter().map(Verified::new).collect(), signature_checks })
+        Ok(Run {
+            statements: run.into_iter().map(Verified::new).collect(),
+            signature_checks,
+        })
     }
 }

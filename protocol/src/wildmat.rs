@@ -7,7 +7,9 @@ use crate::limits::WILDMAT_OCTETS;
 
 /// Why a wildmat was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a wildmat has patterns of letters, digits, `.`, `*` and `?`, each perhaps after `!`, between commas; this is {0:?}")]
+#[error(
+    "a wildmat has patterns of letters, digits, `.`, `*` and `?`, each perhaps after `!`, between commas; this is {0:?}"
+)]
 pub struct WildmatError(String);
 
 /// Patterns between commas; the last that matches decides, and `!` makes it a refusal. It is kept as it was written: a watch has many.
@@ -23,7 +25,11 @@ impl FromStr for Wildmat {
             !pattern.is_empty() && pattern.bytes().all(good)
         };
         let right = text.len() <= WILDMAT_OCTETS && text.split(',').all(is_pattern);
-        if right { Ok(Self(text.into())) } else { Err(WildmatError(text.into())) }
+        if right {
+            Ok(Self(text.into()))
+        } else {
+            Err(WildmatError(text.into()))
+        }
     }
 }
 
@@ -77,7 +83,11 @@ mod tests {
     use super::*;
 
     fn check(wildmat: &str, name: &str, expected: bool) {
-        assert_eq!(wildmat.parse::<Wildmat>().unwrap().matches(name), expected, "{wildmat} {name}");
+        assert_eq!(
+            wildmat.parse::<Wildmat>().unwrap().matches(name),
+            expected,
+            "{wildmat} {name}"
+        );
     }
 
     #[test]

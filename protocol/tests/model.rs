@@ -3,7 +3,11 @@
 //! history honest publishers and an honest broker bring the device back.
 //!
 //! `TIDINGS_MODEL_CASES` says how many histories; `TIDINGS_MODEL_SEED` runs one of them alone, and prints it.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout
+)]
 
 #[allow(dead_code)]
 mod device;
@@ -23,7 +27,9 @@ use std::{
 const CASES: u64 = 100_000;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 /// The same numbers for the same seed, everywhere.
@@ -59,7 +65,12 @@ fn attacks_10_to_31_and_91_to_121_no_history_parts_the_library_from_the_model() 
         return;
     }
     let cases = number("TIDINGS_MODEL_CASES").unwrap_or(CASES);
-    let (next, steps, released, healed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (next, steps, released, healed) = (
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+    );
     let workers = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         let work = || {
@@ -69,7 +80,8 @@ fn attacks_10_to_31_and_91_to_121_no_history_parts_the_library_from_the_model() 
                     return;
                 }
                 let mut history = history::History::new(seed, false);
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| history.run()));
+                let outcome =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| history.run()));
                 assert!(outcome.is_ok(), "TIDINGS_MODEL_SEED={seed} goes wrong");
                 steps.fetch_add(history.steps, Ordering::Relaxed);
                 released.fetch_add(history.released, Ordering::Relaxed);
@@ -77,9 +89,16 @@ fn attacks_10_to_31_and_91_to_121_no_history_parts_the_library_from_the_model() 
             }
         };
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        workers
+            .into_iter()
+            .for_each(|worker| worker.join().unwrap());
     });
     let [steps, released, healed] = [steps, released, healed].map(AtomicU64::into_inner);
-    println!("{cases} histories of {steps} steps; {released} releases were to be run, {healed} devices came back");
-    assert!(cases < 1_000 || steps > cases * 8 && released > cases / 4 && healed > cases / 4 * 3, "{steps} {released} {healed}");
+    println!(
+        "{cases} histories of {steps} steps; {released} releases were to be run, {healed} devices came back"
+    );
+    assert!(
+        cases < 1_000 || steps > cases * 8 && released > cases / 4 && healed > cases / 4 * 3,
+        "{steps} {released} {healed}"
+    );
 }

@@ -71,7 +71,13 @@ fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
         release().prop_map(Body::Release),
         withdraw.prop_map(|(serial, id, reason)| {
-            Body::Withdraw(Withdraw { withdraws: Head { serial, id: StatementId::from_octets(id) }, reason })
+            Body::Withdraw(Withdraw {
+                withdraws: Head {
+                    serial,
+                    id: StatementId::from_octets(id),
+                },
+                reason,
+            })
         }),
     ]
 }
@@ -79,7 +85,11 @@ fn body() -> impl Strategy<Value = Body> {
 fn vectors() -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for kind in ["good", "bad"] {
-        for entry in fs::read_dir(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors")).join(kind)).unwrap() {
+        for entry in fs::read_dir(
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors")).join(kind),
+        )
+        .unwrap()
+        {
             let octets = fs::read(entry.unwrap().path()).unwrap();
             let end = octets.windows(2).position(|w| w == b"\n\n").unwrap();
             found.push(octets[end + 2..].to_vec());
@@ -171,25 +181,46 @@ proptest! {
 #[test]
 fn a_run_costs_one_check_below_a_release_and_a_withdraw_key_smuggles_nothing() {
     let good = |name: &str| {
-        let octets = fs::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors/good")).join(name)).unwrap();
+        let octets = fs::read(
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors/good")).join(name),
+        )
+        .unwrap();
         let end = octets.windows(2).position(|w| w == b"\n\n").unwrap();
         Statement::parse(&octets[end + 2..]).unwrap()
     };
     let first = good("trust-1");
-    let anchor = Anchor { namespace: "vectors".parse().unwrap(), head: first.head() };
+    let anchor = Anchor {
+        namespace: "vectors".parse().unwrap(),
+        head: first.head(),
+    };
     let trust = Trust::first(&anchor, first).unwrap();
     let channel = "vectors.os.stable".parse().unwrap();
-    let history: Vec<_> = ["release-1-minimal", "release-2-full", "release-3-unknown", "withdraw-4"].map(good).into();
+    let history: Vec<_> = [
+        "release-1-minimal",
+        "release-2-full",
+        "release-3-unknown",
+        "withdraw-4",
+    ]
+    .map(good)
+    .into();
     let heads: Vec<_> = history.iter().map(Statement::head).collect();
     let run = trust.verify_run(&channel, history.clone()).unwrap();
     // One for the withdrawal, and one for the release below it.
     assert_eq!(run.signature_checks, 2);
-    assert_eq!(run.statements.iter().map(|s| s.head()).collect::<Vec<_>>(), heads);
+    assert_eq!(
+        run.statements.iter().map(|s| s.head()).collect::<Vec<_>>(),
+        heads
+    );
 
     let stranger = SigningKey::from_bytes(&[9; 32]);
     let stop = SigningKey::from_bytes(&[4; 32]);
     // Signed by nobody who may, but below a release that is: the link vouches for it.
-    let resign = |statement: &Statement, key: &SigningKey| Statement::parse_draft(statement.signed_part()).unwrap().sign(key).unwrap();
+    let resign = |statement: &Statement, key: &SigningKey| {
+        Statement::parse_draft(statement.signed_part())
+            .unwrap()
+            .sign(key)
+            .unwrap()
+    };
     let mut retired = history.clone();
     retired[0] = resign(&history[0], &stranger);
     retired[1] = resign(&history[1], &stranger);
@@ -197,43 +228,92 @@ fn a_run_costs_one_check_below_a_release_and_a_withdraw_key_smuggles_nothing() {
     // The same below a withdrawal alone is refused: its key may sign no release.
     let mut smuggled = history.clone();
     smuggled[2] = resign(&history[2], &stranger);
-    assert_eq!(trust.verify_run(&channel, smuggled).unwrap_err().0.number(), 3);
+    assert_eq!(
+        trust.verify_run(&channel, smuggled).unwrap_err().0.number(),
+        3
+    );
     let mut smuggled = history.clone();
     smuggled[2] = resign(&history[2], &stop);
-    assert_eq!(trust.verify_run(&channel, smuggled).unwrap_err().0.number(), 3);
+    assert_eq!(
+        trust.verify_run(&channel, smuggled).unwrap_err().0.number(),
+        3
+    );
     // A hole, an exchange, another channel.
-    assert!(trust.verify_run(&channel, [&history[..1], &history[2..]].concat()).is_err());
-    assert!(trust.verify_run(&channel, vec![history[1].clone(), history[0].clone()]).is_err());
-    assert!(trust.verify_run(&"vectors.os.other".parse().unwrap(), history).is_err());
-    assert!(trust.verify_run(&channel, vec![]).unwrap().statements.is_empty());
+    assert!(
+        trust
+            .verify_run(&channel, [&history[..1], &history[2..]].concat())
+            .is_err()
+    );
+    assert!(
+        trust
+            .verify_run(&channel, vec![history[1].clone(), history[0].clone()])
+            .is_err()
+    );
+    assert!(
+        trust
+            .verify_run(&"vectors.os.other".parse().unwrap(), history)
+            .is_err()
+    );
+    assert!(
+        trust
+            .verify_run(&channel, vec![])
+            .unwrap()
+            .statements
+            .is_empty()
+    );
 }
 
 /// A checkpoint settles its place for one statement and for a run alike (spec 1-24).
 #[test]
 fn attack_28_a_checkpoint_stands_against_every_other_statement_of_its_serial() {
     let read = |name: &str| {
-        let octets = fs::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors/good")).join(name)).unwrap();
+        let octets = fs::read(
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors/good")).join(name),
+        )
+        .unwrap();
         let end = octets.windows(2).position(|w| w == b"\n\n").unwrap();
         octets[end + 2..].to_vec()
     };
-    let (root, ann) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+    let (root, ann) = (
+        SigningKey::from_bytes(&[1; 32]),
+        SigningKey::from_bytes(&[2; 32]),
+    );
     let stranger = SigningKey::from_bytes(&[9; 32]);
     let release = Statement::parse(&read("release-1-minimal")).unwrap();
     let first = Statement::parse(&read("trust-1")).unwrap();
     let settle = |head: Head| {
-        let text = String::from_utf8(first.signed_part().to_vec()).unwrap() + &format!("Checkpoint: vectors.os.stable {head}\n");
-        let statement = Statement::parse_draft(text.as_bytes()).unwrap().sign(&root).unwrap();
-        Trust::first(&Anchor { namespace: "vectors".parse().unwrap(), head: statement.head() }, statement).unwrap()
+        let text = String::from_utf8(first.signed_part().to_vec()).unwrap()
+            + &format!("Checkpoint: vectors.os.stable {head}\n");
+        let statement = Statement::parse_draft(text.as_bytes())
+            .unwrap()
+            .sign(&root)
+            .unwrap();
+        Trust::first(
+            &Anchor {
+                namespace: "vectors".parse().unwrap(),
+                head: statement.head(),
+            },
+            statement,
+        )
+        .unwrap()
     };
     let channel = release.channel().clone();
     let settled = settle(release.head());
     assert!(settled.verify(release.clone()).is_ok());
-    let other = String::from_utf8(release.signed_part().to_vec()).unwrap().replace("1.1", "1.0");
-    let other = Statement::parse_draft(other.as_bytes()).unwrap().sign(&ann).unwrap();
+    let other = String::from_utf8(release.signed_part().to_vec())
+        .unwrap()
+        .replace("1.1", "1.0");
+    let other = Statement::parse_draft(other.as_bytes())
+        .unwrap()
+        .sign(&ann)
+        .unwrap();
     assert!(settled.verify(other.clone()).is_err());
     assert!(settled.verify_run(&channel, vec![other.clone()]).is_err());
     // What the checkpoint names is authentic in a run whoever has signed it.
-    let resigned = Statement::parse_draft(release.signed_part()).unwrap().sign(&stranger).unwrap();
+    let resigned = Statement::parse_draft(release.signed_part())
+        .unwrap()
+        .sign(&stranger)
+        .unwrap();
     assert!(settled.verify_run(&channel, vec![resigned]).is_ok());
     assert!(settle(other.head()).verify(release).is_err());
 }

@@ -57,12 +57,18 @@ const TESTED: &[(&str, &[&str])] = &[
 /// Requirements that nothing here tests, and why.
 const UNTESTED: &[(&str, &str)] = &[
     ("1-1", "it says what a program is"),
-    ("2-1", "what a handler fetches is the agent's, which is to come"),
+    (
+        "2-1",
+        "what a handler fetches is the agent's, which is to come",
+    ),
     ("2-2", "nothing is executed: there is no code that could"),
     ("3-4", "co-signers; no test yet"),
     ("3-5", "POST over verified TLS; no test yet"),
     ("3-6", "a channel begins only when told; no test yet"),
-    ("3-7", "what publishers do; the demonstration goes back by a new release"),
+    (
+        "3-7",
+        "what publishers do; the demonstration goes back by a new release",
+    ),
     ("3-13", "the ceremony; no test yet"),
     ("3-15", "the ceremony; no test yet"),
     ("3-16", "the ceremony; no test yet"),
@@ -81,7 +87,8 @@ fn root() -> PathBuf {
 
 fn is_number(word: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
-    word.split_once('-').is_some_and(|(part, number)| part.len() == 1 && digits(part) && digits(number))
+    word.split_once('-')
+        .is_some_and(|(part, number)| part.len() == 1 && digits(part) && digits(number))
 }
 
 /// What the specification states.
@@ -91,7 +98,11 @@ fn stated() -> BTreeSet<String> {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "md") {
             let text = fs::read_to_string(path).unwrap();
-            let numbers = text.split("**[").skip(1).filter_map(|rest| rest.split_once("]**")).map(|(number, _)| number.to_owned());
+            let numbers = text
+                .split("**[")
+                .skip(1)
+                .filter_map(|rest| rest.split_once("]**"))
+                .map(|(number, _)| number.to_owned());
             found.extend(numbers.filter(|number| is_number(number)));
         }
     }
@@ -108,12 +119,26 @@ fn vectors() -> BTreeMap<String, String> {
             let octets = fs::read(&path).unwrap();
             let text = String::from_utf8_lossy(&octets);
             let name = format!("{kind}/{}", path.file_name().unwrap().to_string_lossy());
-            let mut numbers: Vec<&str> =
-                text.lines().find_map(|line| line.strip_prefix("requirement: ")).unwrap_or_default().split(' ').collect();
-            assert!(numbers.iter().all(|number| is_number(number)), "{name} does not say which requirement it is about");
-            let outcomes = text.lines().filter_map(|line| line.split_once(" => ")).flat_map(|(_, outcome)| outcome.split(' '));
+            let mut numbers: Vec<&str> = text
+                .lines()
+                .find_map(|line| line.strip_prefix("requirement: "))
+                .unwrap_or_default()
+                .split(' ')
+                .collect();
+            assert!(
+                numbers.iter().all(|number| is_number(number)),
+                "{name} does not say which requirement it is about"
+            );
+            let outcomes = text
+                .lines()
+                .filter_map(|line| line.split_once(" => "))
+                .flat_map(|(_, outcome)| outcome.split(' '));
             numbers.extend(outcomes.filter(|word| kind == "sequences" && is_number(word)));
-            found.extend(numbers.into_iter().map(|number| (number.to_owned(), name.clone())));
+            found.extend(
+                numbers
+                    .into_iter()
+                    .map(|number| (number.to_owned(), name.clone())),
+            );
         }
     }
     found
@@ -133,9 +158,15 @@ fn sources(directory: &Path, found: &mut Vec<String>) {
 /// What the conformance runner checks at a broker.
 fn checks() -> BTreeSet<String> {
     let mut runner = Vec::new();
-    sources(&root().join("tests/src/bin/conformance/broker"), &mut runner);
+    sources(
+        &root().join("tests/src/bin/conformance/broker"),
+        &mut runner,
+    );
     let quoted = runner.iter().flat_map(|text| text.split('"'));
-    quoted.filter(|text| is_number(text)).map(str::to_owned).collect()
+    quoted
+        .filter(|text| is_number(text))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -146,26 +177,54 @@ fn every_requirement_has_a_vector_or_a_test() {
     }
     let (stated, vectors, checks) = (stated(), vectors(), checks());
     for (number, name) in &vectors {
-        assert!(stated.contains(number), "{name} is about {number}, which the specification does not have");
+        assert!(
+            stated.contains(number),
+            "{name} is about {number}, which the specification does not have"
+        );
     }
     assert!(checks.len() > 20, "{checks:?}");
     for number in &checks {
-        assert!(stated.contains(number), "the conformance runner names {number}, which the specification does not have");
+        assert!(
+            stated.contains(number),
+            "the conformance runner names {number}, which the specification does not have"
+        );
     }
     for (number, tests) in TESTED {
-        assert!(stated.contains(*number), "{number} is none of the specification's");
+        assert!(
+            stated.contains(*number),
+            "{number} is none of the specification's"
+        );
         for test in *tests {
-            let there = files.iter().any(|text| text.contains(&format!("fn {test}()")) || text.contains(&format!("fn {test}(")));
-            assert!(there, "{number} is said to be tested by {test}, which is not there");
+            let there = files.iter().any(|text| {
+                text.contains(&format!("fn {test}()")) || text.contains(&format!("fn {test}("))
+            });
+            assert!(
+                there,
+                "{number} is said to be tested by {test}, which is not there"
+            );
         }
     }
     let tested = |number: &str| TESTED.iter().any(|(tested, _)| *tested == number);
     for (number, _) in UNTESTED {
-        assert!(stated.contains(*number), "{number} is none of the specification's");
-        assert!(!vectors.contains_key(*number) && !tested(number) && !checks.contains(*number), "{number} is tested: take it off the list");
+        assert!(
+            stated.contains(*number),
+            "{number} is none of the specification's"
+        );
+        assert!(
+            !vectors.contains_key(*number) && !tested(number) && !checks.contains(*number),
+            "{number} is tested: take it off the list"
+        );
     }
     let untested = |number: &str| UNTESTED.iter().any(|(untested, _)| *untested == number);
-    let covered = |number: &&String| vectors.contains_key(*number) || checks.contains(*number) || tested(number) || untested(number);
+    let covered = |number: &&String| {
+        vectors.contains_key(*number)
+            || checks.contains(*number)
+            || tested(number)
+            || untested(number)
+    };
     let missing: Vec<&String> = stated.iter().filter(|number| !covered(number)).collect();
-    assert!(missing.is_empty(), "no vector and no test is about {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "no vector and no test is about {missing:?}"
+    );
 }

@@ -33,11 +33,18 @@ fn page(name: &str) -> String {
 /// The cells of the rows that stand under a head, without the backquotes and escapes of Markdown.
 #[track_caller]
 fn rows(page: &str, head: &str) -> Vec<Vec<String>> {
-    let lines = page.lines().skip_while(|line| *line != head).skip(2).take_while(|line| line.starts_with('|'));
+    let lines = page
+        .lines()
+        .skip_while(|line| *line != head)
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
     let cell = |text: &str| text.trim().trim_matches('`').replace('\u{1}', "|");
     let cells = |line: &str| {
         let line = line.replace("\\|", "\u{1}");
-        line.trim_matches('|').split('|').map(cell).collect::<Vec<_>>()
+        line.trim_matches('|')
+            .split('|')
+            .map(cell)
+            .collect::<Vec<_>>()
     };
     let rows: Vec<_> = lines.map(cells).collect();
     assert!(!rows.is_empty(), "no table has the head {head}");
@@ -47,13 +54,32 @@ fn rows(page: &str, head: &str) -> Vec<Vec<String>> {
 #[test]
 fn the_commands_agree() {
     // Slots are another protocol (part 6): XSLOT is in the code until that has taken its place.
-    let known = || COMMANDS.iter().filter(|entry| !entry.keyword.starts_with("XSLOT"));
-    let own: Vec<_> = known().filter(|entry| entry.source.starts_with("Tidings")).map(|entry| vec![entry.keyword, entry.syntax]).collect();
+    let known = || {
+        COMMANDS
+            .iter()
+            .filter(|entry| !entry.keyword.starts_with("XSLOT"))
+    };
+    let own: Vec<_> = known()
+        .filter(|entry| entry.source.starts_with("Tidings"))
+        .map(|entry| vec![entry.keyword, entry.syntax])
+        .collect();
     let broker = page("4-broker.md");
     assert_eq!(rows(&broker, "| command | arguments |"), own);
-    let list = broker.split_once("commands of the RFCs:\n\n").unwrap().1.split_once("\n\n").unwrap().0;
-    let listed: Vec<String> = list.split(',').map(|name| name.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    let of_rfcs: Vec<_> = known().filter(|entry| entry.source.starts_with("RFC")).map(|entry| entry.keyword).collect();
+    let list = broker
+        .split_once("commands of the RFCs:\n\n")
+        .unwrap()
+        .1
+        .split_once("\n\n")
+        .unwrap()
+        .0;
+    let listed: Vec<String> = list
+        .split(',')
+        .map(|name| name.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let of_rfcs: Vec<_> = known()
+        .filter(|entry| entry.source.starts_with("RFC"))
+        .map(|entry| entry.keyword)
+        .collect();
     assert_eq!(listed, of_rfcs);
 }
 
@@ -61,42 +87,71 @@ fn the_commands_agree() {
 fn the_responses_agree() {
     let rows = rows(&page("4-broker.md"), "| code | meaning |");
     for row in &rows {
-        let meaning = RESPONSES.iter().find(|(code, _)| code.to_string() == row[0]).map(|(_, meaning)| *meaning);
+        let meaning = RESPONSES
+            .iter()
+            .find(|(code, _)| code.to_string() == row[0])
+            .map(|(_, meaning)| *meaning);
         assert_eq!(meaning, Some(row[1].as_str()), "code {}", row[0]);
     }
     for own in ["290", "490"] {
-        assert!(rows.iter().any(|row| row[0] == own), "{own} is a code of Tidings' own");
+        assert!(
+            rows.iter().any(|row| row[0] == own),
+            "{own} is a code of Tidings' own"
+        );
     }
 }
 
 #[test]
 fn the_limits_agree() {
-    let rows = rows(&page("8-limits.md"), "| limit | value | unit | enforced by, on | then |");
-    let code: Vec<_> =
-        limits::ALL.iter().map(|(name, value, unit)| vec![(*name).to_owned(), value.to_string(), (*unit).to_owned()]).collect();
-    assert_eq!(rows.iter().map(|row| row[..3].to_vec()).collect::<Vec<_>>(), code);
+    let rows = rows(
+        &page("8-limits.md"),
+        "| limit | value | unit | enforced by, on | then |",
+    );
+    let code: Vec<_> = limits::ALL
+        .iter()
+        .map(|(name, value, unit)| vec![(*name).to_owned(), value.to_string(), (*unit).to_owned()])
+        .collect();
+    assert_eq!(
+        rows.iter().map(|row| row[..3].to_vec()).collect::<Vec<_>>(),
+        code
+    );
     for row in &rows {
-        assert!(row.len() == 5 && !row[3].is_empty() && !row[4].is_empty(), "who enforces {} on what, and what then?", row[0]);
+        assert!(
+            row.len() == 5 && !row[3].is_empty() && !row[4].is_empty(),
+            "who enforces {} on what, and what then?",
+            row[0]
+        );
     }
 }
 
 /// What stands in brackets and has the form of a requirement's number.
 fn bracketed(text: &str) -> Vec<String> {
-    let parts = text.split('[').skip(1).filter_map(|rest| rest.split_once(']'));
-    parts.map(|(number, _)| number.to_owned()).filter(|number| is_number(number)).collect()
+    let parts = text
+        .split('[')
+        .skip(1)
+        .filter_map(|rest| rest.split_once(']'));
+    parts
+        .map(|(number, _)| number.to_owned())
+        .filter(|number| is_number(number))
+        .collect()
 }
 
 fn is_number(text: &str) -> bool {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-    text.split_once('-').is_some_and(|(part, number)| digits(part) && digits(number))
+    text.split_once('-')
+        .is_some_and(|(part, number)| digits(part) && digits(number))
 }
 
 /// The numbers that the specification states, in their order.
 fn stated() -> Vec<String> {
     let of = |(_, name): &(&str, &str)| {
         let page = page(name);
-        let begins = page.lines().filter_map(|line| line.strip_prefix("**[")?.split_once("]**"));
-        begins.map(|(number, _)| number.to_owned()).collect::<Vec<_>>()
+        let begins = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("**[")?.split_once("]**"));
+        begins
+            .map(|(number, _)| number.to_owned())
+            .collect::<Vec<_>>()
     };
     PARTS.iter().flat_map(of).collect()
 }
@@ -106,7 +161,10 @@ fn requirements_are_numbered_in_order() {
     let stated = stated();
     assert!(stated.len() > 120, "{stated:?}");
     for (part, _) in PARTS {
-        let of_part: Vec<&String> = stated.iter().filter(|number| number.split('-').next() == Some(part)).collect();
+        let of_part: Vec<&String> = stated
+            .iter()
+            .filter(|number| number.split('-').next() == Some(part))
+            .collect();
         let expected: Vec<String> = (1..=of_part.len()).map(|n| format!("{part}-{n}")).collect();
         assert_eq!(of_part, expected.iter().collect::<Vec<_>>());
     }
@@ -118,7 +176,10 @@ fn every_requirement_of_the_code_is_stated() {
     let mut numbers = BTreeSet::new();
     for requirement in Requirement::ALL {
         let number = requirement.number();
-        assert!(stated.contains(number), "{requirement:?} is [{number}], which the specification does not state");
+        assert!(
+            stated.contains(number),
+            "{requirement:?} is [{number}], which the specification does not state"
+        );
         assert!(numbers.insert(number), "[{number}] has two names");
         assert_eq!(requirement.to_string(), format!("spec {number}"));
     }
@@ -132,8 +193,16 @@ fn the_parts_refer_to_what_they_state() {
         for word in page(name).split(|c: char| !c.is_ascii_digit() && c != '-') {
             // Two digits on either side of the hyphen at most: a time has four.
             let short = word.split('-').all(|digits| digits.len() <= 2);
-            if is_number(word) && short && PARTS.iter().any(|(part, _)| word.split('-').next() == Some(part)) {
-                assert!(stated.contains(word), "spec/{name} refers to {word}, which is not stated");
+            if is_number(word)
+                && short
+                && PARTS
+                    .iter()
+                    .any(|(part, _)| word.split('-').next() == Some(part))
+            {
+                assert!(
+                    stated.contains(word),
+                    "spec/{name} refers to {word}, which is not stated"
+                );
             }
         }
     }
@@ -145,7 +214,10 @@ fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+            found.push((
+                path.display().to_string(),
+                fs::read_to_string(&path).unwrap(),
+            ));
         }
     }
 }
@@ -154,32 +226,61 @@ fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
 fn every_citation_exists() {
     let stated: BTreeSet<String> = stated().into_iter().collect();
     let mut files = Vec::new();
-    for member in ["protocol/src", "client/src", "broker/src", "tests/src", "tests/tests"] {
+    for member in [
+        "protocol/src",
+        "client/src",
+        "broker/src",
+        "tests/src",
+        "tests/tests",
+    ] {
         sources(&root().join(member), &mut files);
     }
     let mut cited = 0;
     for (file, text) in &files {
-        let comments: String = text.lines().filter(|l| l.trim_start().starts_with("//")).collect();
+        let comments: String = text
+            .lines()
+            .filter(|l| l.trim_start().starts_with("//"))
+            .collect();
         for number in bracketed(&comments) {
-            assert!(stated.contains(&number), "{file} cites requirement [{number}], which does not exist");
+            assert!(
+                stated.contains(&number),
+                "{file} cites requirement [{number}], which does not exist"
+            );
             cited += 1;
         }
         for (at, _) in comments.match_indices("spec part ") {
             let number = &comments[at + "spec part ".len()..][..1];
-            assert!(PARTS.iter().any(|(part, _)| *part == number), "{file} cites part {number}, which does not exist");
+            assert!(
+                PARTS.iter().any(|(part, _)| *part == number),
+                "{file} cites part {number}, which does not exist"
+            );
             cited += 1;
         }
-        assert!(!comments.contains("spec section"), "{file} cites a section: the specification has parts and numbered requirements");
+        assert!(
+            !comments.contains("spec section"),
+            "{file} cites a section: the specification has parts and numbered requirements"
+        );
     }
-    assert!(cited > 20, "only {cited} citations were found: is this test looking in the right place?");
+    assert!(
+        cited > 20,
+        "only {cited} citations were found: is this test looking in the right place?"
+    );
 }
 
 /// The blocks of the complete example: the anchor, and the statements.
 fn example() -> (Anchor, Vec<Statement>) {
     let page = page("README.md");
-    let mut blocks = page.split("```text\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let mut blocks = page
+        .split("```text\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").unwrap().0);
     let anchor = blocks.next().unwrap().trim_end().parse().unwrap();
-    (anchor, blocks.map(|block| Statement::parse(block.as_bytes()).unwrap()).collect())
+    (
+        anchor,
+        blocks
+            .map(|block| Statement::parse(block.as_bytes()).unwrap())
+            .collect(),
+    )
 }
 
 #[test]
@@ -197,22 +298,42 @@ fn the_example_verifies() {
     assert_eq!(device.freshness(&channel, &eleven).as_str(), "STALE");
     device.take_beat(beat, &eleven).unwrap();
     assert_eq!(device.freshness(&channel, &eleven).as_str(), "CURRENT");
-    assert_eq!(device.freshness(&channel, &at("2026-11-22T12:00:04Z")).as_str(), "CURRENT");
-    assert_eq!(device.freshness(&channel, &at("2026-11-22T12:00:05Z")).as_str(), "STALE");
+    assert_eq!(
+        device
+            .freshness(&channel, &at("2026-11-22T12:00:04Z"))
+            .as_str(),
+        "CURRENT"
+    );
+    assert_eq!(
+        device
+            .freshness(&channel, &at("2026-11-22T12:00:05Z"))
+            .as_str(),
+        "STALE"
+    );
 }
 
 /// The code knows each field of the two tables: it refuses names that differ by case alone, and no others.
 #[test]
 fn the_tables_of_fields_are_known() {
     let page_of = |name| rows(&page(name), "| field | form | rule | meaning |");
-    let fields: Vec<String> =
-        [page_of("1-listener.md"), page_of("2-installer.md")].concat().into_iter().map(|row| row[0].clone()).collect();
-    assert_eq!(fields.len(), fields.iter().collect::<BTreeSet<_>>().len(), "a field has two rows");
+    let fields: Vec<String> = [page_of("1-listener.md"), page_of("2-installer.md")]
+        .concat()
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    assert_eq!(
+        fields.len(),
+        fields.iter().collect::<BTreeSet<_>>().len(),
+        "a field has two rows"
+    );
     let release = example().1.remove(1);
     let text = core::str::from_utf8(release.octets()).unwrap();
     let with = |name: &str| text.replace("Signature: ", &format!("{name}: x\nSignature: "));
     for name in &fields {
-        assert!(Statement::parse(with(&name.to_lowercase()).as_bytes()).is_err(), "{name} is not known");
+        assert!(
+            Statement::parse(with(&name.to_lowercase()).as_bytes()).is_err(),
+            "{name} is not known"
+        );
     }
     assert!(Statement::parse(with("weather").as_bytes()).is_ok());
 }
@@ -222,21 +343,48 @@ fn the_tables_of_fields_are_known() {
 fn the_attacks_have_answers() {
     let mut files = Vec::new();
     for member in ["protocol", "client", "broker", "tests"] {
-        for directory in ["src", "tests", "examples"].map(|directory| root().join(member).join(directory)) {
+        for directory in
+            ["src", "tests", "examples"].map(|directory| root().join(member).join(directory))
+        {
             if directory.exists() {
                 sources(&directory, &mut files);
             }
         }
     }
-    let exists = |name: &str| files.iter().any(|(_, text)| text.contains(&format!("fn {name}")));
+    let exists = |name: &str| {
+        files
+            .iter()
+            .any(|(_, text)| text.contains(&format!("fn {name}")))
+    };
     let mut numbers = Vec::new();
-    for row in rows(&fs::read_to_string(root().join("SECURITY.md")).unwrap(), "| # | attack | answer |") {
-        let of_row: Vec<u32> = row[0].split([',', ' ']).filter_map(|n| n.parse().ok()).collect();
-        numbers.extend(if row[0].contains("to") { (of_row[0]..=of_row[1]).collect() } else { of_row });
-        let missing: Vec<_> = row[2].split('`').filter(|name| name.starts_with("attack") && !exists(name)).collect();
+    for row in rows(
+        &fs::read_to_string(root().join("SECURITY.md")).unwrap(),
+        "| # | attack | answer |",
+    ) {
+        let of_row: Vec<u32> = row[0]
+            .split([',', ' '])
+            .filter_map(|n| n.parse().ok())
+            .collect();
+        numbers.extend(if row[0].contains("to") {
+            (of_row[0]..=of_row[1]).collect()
+        } else {
+            of_row
+        });
+        let missing: Vec<_> = row[2]
+            .split('`')
+            .filter(|name| name.starts_with("attack") && !exists(name))
+            .collect();
         let open = row[2].contains("*open*");
-        assert!(open || missing.is_empty(), "attack {}: there is no test {missing:?}", row[0]);
-        assert!(!open || !missing.is_empty(), "attack {} is not open any more: its tests exist", row[0]);
+        assert!(
+            open || missing.is_empty(),
+            "attack {}: there is no test {missing:?}",
+            row[0]
+        );
+        assert!(
+            !open || !missing.is_empty(),
+            "attack {} is not open any more: its tests exist",
+            row[0]
+        );
     }
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=123).collect::<Vec<_>>());
@@ -244,9 +392,16 @@ fn the_attacks_have_answers() {
 
 #[test]
 fn dependencies_point_one_way() {
-    let manifest = |member: &str| fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+    let manifest =
+        |member: &str| fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
     let uses = |member: &str, other: &str| manifest(member).lines().any(|l| l.starts_with(other));
-    assert!(!uses("protocol", "tidings-"), "protocol depends on no other member");
+    assert!(
+        !uses("protocol", "tidings-"),
+        "protocol depends on no other member"
+    );
     assert!(!uses("client", "tidings-broker"), "nothing uses the broker");
-    assert!(!manifest("protocol").contains("tokio =") && !uses("protocol", "tokio."), "protocol does no I/O");
+    assert!(
+        !manifest("protocol").contains("tokio =") && !uses("protocol", "tokio."),
+        "protocol does no I/O"
+    );
 }

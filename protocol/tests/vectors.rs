@@ -26,7 +26,10 @@ struct Vector {
 
 impl Vector {
     fn of(&self, key: &str) -> Option<&str> {
-        self.head.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+        self.head
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -37,8 +40,19 @@ fn vectors(kind: &str) -> Vec<Vector> {
         let octets = fs::read(&path).unwrap();
         let end = octets.windows(2).position(|w| w == b"\n\n").unwrap();
         let head = String::from_utf8(octets[..end].to_vec()).unwrap();
-        let head = head.lines().map(|l| l.split_once(':').map(|(k, v)| (k.into(), v.trim_start().into())).unwrap()).collect();
-        Vector { name: path.file_name().unwrap().to_string_lossy().into_owned(), head, octets: octets[end + 2..].to_vec() }
+        let head = head
+            .lines()
+            .map(|l| {
+                l.split_once(':')
+                    .map(|(k, v)| (k.into(), v.trim_start().into()))
+                    .unwrap()
+            })
+            .collect();
+        Vector {
+            name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            head,
+            octets: octets[end + 2..].to_vec(),
+        }
     };
     let mut found: Vec<_> = fs::read_dir(directory).unwrap().map(read).collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -46,15 +60,23 @@ fn vectors(kind: &str) -> Vec<Vector> {
 }
 
 fn first_trust() -> Trust {
-    let first = vectors("good").into_iter().find(|v| v.name == "trust-1").unwrap();
+    let first = vectors("good")
+        .into_iter()
+        .find(|v| v.name == "trust-1")
+        .unwrap();
     let statement = Statement::parse(&first.octets).unwrap();
-    let anchor = Anchor { namespace: "vectors".parse().unwrap(), head: statement.head() };
+    let anchor = Anchor {
+        namespace: "vectors".parse().unwrap(),
+        head: statement.head(),
+    };
     Trust::first(&anchor, statement).unwrap()
 }
 
 fn judge(trust: &Trust, statement: Statement) -> Result<Verified<Statement>, VerifyError> {
     match statement.kind() {
-        Kind::Trust if statement.channel().as_str() == "vectors.trust" => trust.succeed(statement).map(|t| t.statement().clone()),
+        Kind::Trust if statement.channel().as_str() == "vectors.trust" => {
+            trust.succeed(statement).map(|t| t.statement().clone())
+        }
         _ => trust.verify(statement),
     }
 }
@@ -65,11 +87,19 @@ fn good_ones_are_accepted_and_given_back_octet_by_octet() {
     let good = vectors("good");
     assert!(good.len() >= 29);
     for vector in good {
-        let statement = Statement::parse(&vector.octets).unwrap_or_else(|e| panic!("{}: {e}", vector.name));
+        let statement =
+            Statement::parse(&vector.octets).unwrap_or_else(|e| panic!("{}: {e}", vector.name));
         assert_eq!(statement.octets(), vector.octets, "{}", vector.name);
         let rendered = article::render(&statement, "x!not-for-mail");
-        let article = String::from_utf8(rendered.octets).unwrap().replace("\r\n", "\n");
-        assert_eq!(article::parse(article.as_bytes()).unwrap().statement, statement, "{}", vector.name);
+        let article = String::from_utf8(rendered.octets)
+            .unwrap()
+            .replace("\r\n", "\n");
+        assert_eq!(
+            article::parse(article.as_bytes()).unwrap().statement,
+            statement,
+            "{}",
+            vector.name
+        );
         if vector.name != "trust-1" {
             judge(&trust, statement).unwrap_or_else(|e| panic!("{}: {e}", vector.name));
         }
@@ -86,34 +116,65 @@ fn attacks_02_04_06_10_11_13_34_40_41_46_48_every_bad_one_is_refused_at_its_laye
         match layer {
             "grammar" | "statement" => {
                 let error = Statement::parse(&vector.octets).expect_err(&vector.name);
-                let expected = (vector.of("line").unwrap().parse().unwrap(), vector.of("field").unwrap());
-                assert_eq!((error.line, error.field.as_str()), expected, "{}: {error}", vector.name);
+                let expected = (
+                    vector.of("line").unwrap().parse().unwrap(),
+                    vector.of("field").unwrap(),
+                );
+                assert_eq!(
+                    (error.line, error.field.as_str()),
+                    expected,
+                    "{}: {error}",
+                    vector.name
+                );
             }
             "envelope" => match article::parse(&vector.octets).expect_err(&vector.name) {
-                ArticleError::Header { line, .. } => assert_eq!(line.to_string(), vector.of("line").unwrap(), "{}", vector.name),
+                ArticleError::Header { line, .. } => assert_eq!(
+                    line.to_string(),
+                    vector.of("line").unwrap(),
+                    "{}",
+                    vector.name
+                ),
                 ArticleError::NoBody => assert_eq!(vector.of("line"), Some("0"), "{}", vector.name),
-                ArticleError::Statement(error) => panic!("{}: refused by another layer: {error}", vector.name),
+                ArticleError::Statement(error) => {
+                    panic!("{}: refused by another layer: {error}", vector.name)
+                }
             },
             "trust" => {
-                let error = judge(&trust, Statement::parse(&vector.octets).unwrap()).expect_err(&vector.name);
+                let error = judge(&trust, Statement::parse(&vector.octets).unwrap())
+                    .expect_err(&vector.name);
                 // What the text says in other words is refused by one of these.
                 let number = match vector.of("requirement").unwrap() {
                     "1-3" => Requirement::Namespace.number(),
                     "1-6" | "1-10" => Requirement::Threshold.number(),
                     number => number,
                 };
-                assert_eq!(error.requirement().number(), number, "{}: {error}", vector.name);
+                assert_eq!(
+                    error.requirement().number(),
+                    number,
+                    "{}: {error}",
+                    vector.name
+                );
             }
             "log" => {
                 let verified = judge(&trust, Statement::parse(&vector.octets).unwrap()).unwrap();
                 let (serial, id) = vector.of("after").unwrap().split_once(' ').unwrap();
-                let head = Head { serial: serial.parse().unwrap(), id: id.parse().unwrap() };
+                let head = Head {
+                    serial: serial.parse().unwrap(),
+                    id: id.parse().unwrap(),
+                };
                 let expected = match vector.name.as_str() {
-                    "gap" => Place::Gap { from: "2".parse().unwrap() },
+                    "gap" => Place::Gap {
+                        from: "2".parse().unwrap(),
+                    },
                     "known" | "old" => Place::Known,
                     _ => Place::Fork,
                 };
-                assert_eq!(log::place(Some(head), &verified), expected, "{}", vector.name);
+                assert_eq!(
+                    log::place(Some(head), &verified),
+                    expected,
+                    "{}",
+                    vector.name
+                );
             }
             other => panic!("{}: unknown layer {other}", vector.name),
         }
@@ -123,23 +184,38 @@ fn attacks_02_04_06_10_11_13_34_40_41_46_48_every_bad_one_is_refused_at_its_laye
 #[test]
 fn an_unknown_critical_field_is_named() {
     let good = vectors("good");
-    let find = |name: &str| Statement::parse(&good.iter().find(|v| v.name == name).unwrap().octets).unwrap();
-    assert_eq!(find("release-3-critical").unknown_critical(), Some("Colour"));
+    let find = |name: &str| {
+        Statement::parse(&good.iter().find(|v| v.name == name).unwrap().octets).unwrap()
+    };
+    assert_eq!(
+        find("release-3-critical").unknown_critical(),
+        Some("Colour")
+    );
     assert_eq!(find("release-3-unknown").unknown_critical(), None);
 }
 
 #[test]
 fn messages_name_line_field_and_what_was_expected() {
-    let error: StatementError = Statement::parse(b"Tidings: 1 release\nChannel: a.b\nSerial: 0\n").unwrap_err();
-    assert_eq!(error.to_string(), "line 3: Serial: expected a number from 1 to 2147483647 without leading zeros, found \"0\"");
+    let error: StatementError =
+        Statement::parse(b"Tidings: 1 release\nChannel: a.b\nSerial: 0\n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "line 3: Serial: expected a number from 1 to 2147483647 without leading zeros, found \"0\""
+    );
 }
 
 /// All lives, and where they go otherwise than they must.
 #[test]
 fn attacks_10_to_31_and_91_to_122_every_life_goes_as_it_must() {
-    let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/vectors/sequences"));
+    let directory = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../spec/vectors/sequences"
+    ));
     let (mut lives, mut count, mut wrong) = (0, 0, String::new());
-    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
     for path in paths {
         let text = fs::read_to_string(&path).unwrap();
@@ -148,7 +224,12 @@ fn attacks_10_to_31_and_91_to_122_every_life_goes_as_it_must() {
             let found = device.answer(step, statements);
             if found != outcome {
                 let name = path.file_name().unwrap().to_string_lossy();
-                writeln!(wrong, "{name}, step {}: {step} => {outcome}, found {found}", number + 1).unwrap();
+                writeln!(
+                    wrong,
+                    "{name}, step {}: {step} => {outcome}, found {found}",
+                    number + 1
+                )
+                .unwrap();
             }
             count += 1;
         }
@@ -165,11 +246,33 @@ fn a_turn_in_a_rollout_is_the_one_of_the_vectors() {
     for vector in vectors {
         let octets = String::from_utf8(vector.octets.clone()).unwrap();
         let mut lines = octets.splitn(4, '\n').skip(1);
-        let (channel, previous, identity) = (lines.next().unwrap(), lines.next().unwrap(), lines.next().unwrap());
+        let (channel, previous, identity) = (
+            lines.next().unwrap(),
+            lines.next().unwrap(),
+            lines.next().unwrap(),
+        );
         let seconds = vector.of("seconds").unwrap().parse().unwrap();
-        let rollout = Rollout { start: vector.of("start").unwrap().parse().unwrap(), seconds, spread: None, cohort: None };
-        let (channel, previous) = (channel.parse().unwrap(), (previous != "-").then(|| previous.parse().unwrap()));
-        assert_eq!(rollout::share(&channel, previous, identity, seconds).to_string(), vector.of("share").unwrap(), "{}", vector.name);
-        assert_eq!(rollout::turn(&rollout, &channel, previous, identity).to_string(), vector.of("comes").unwrap(), "{}", vector.name);
+        let rollout = Rollout {
+            start: vector.of("start").unwrap().parse().unwrap(),
+            seconds,
+            spread: None,
+            cohort: None,
+        };
+        let (channel, previous) = (
+            channel.parse().unwrap(),
+            (previous != "-").then(|| previous.parse().unwrap()),
+        );
+        assert_eq!(
+            rollout::share(&channel, previous, identity, seconds).to_string(),
+            vector.of("share").unwrap(),
+            "{}",
+            vector.name
+        );
+        assert_eq!(
+            rollout::turn(&rollout, &channel, previous, identity).to_string(),
+            vector.of("comes").unwrap(),
+            "{}",
+            vector.name
+        );
     }
 }

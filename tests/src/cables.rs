@@ -12,8 +12,15 @@ use anyhow::{Context, ensure};
 /// If it fails.
 pub fn run(line: &str) -> anyhow::Result<()> {
     let words: Vec<&str> = line.split(' ').collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().with_context(|| format!("cannot run {line}"))?;
-    ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .output()
+        .with_context(|| format!("cannot run {line}"))?;
+    ensure!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
@@ -24,7 +31,11 @@ pub fn address(node: usize) -> IpAddr {
 
 /// What stands before a program that is to run on a node.
 pub fn launcher(node: usize) -> Vec<String> {
-    ["ip", "netns", "exec"].map(String::from).into_iter().chain([format!("n{node}")]).collect()
+    ["ip", "netns", "exec"]
+        .map(String::from)
+        .into_iter()
+        .chain([format!("n{node}")])
+        .collect()
 }
 
 /// A bridge here, at 10.77.0.254, and a namespace for each node.
@@ -32,21 +43,32 @@ pub fn launcher(node: usize) -> Vec<String> {
 /// # Errors
 /// If this process may not make namespaces.
 pub fn lay(nodes: usize) -> anyhow::Result<()> {
-    run("mount -t tmpfs none /run/netns").or_else(|_| run("mkdir -p /run/netns").and_then(|()| run("mount -t tmpfs none /run/netns")))?;
+    run("mount -t tmpfs none /run/netns").or_else(|_| {
+        run("mkdir -p /run/netns").and_then(|()| run("mount -t tmpfs none /run/netns"))
+    })?;
     run("ip link set lo up")?;
     run("ip link add bridge type bridge")?;
     run("ip addr add 10.77.0.254/24 dev bridge")?;
     run("ip link set bridge up")?;
     for node in 0..nodes {
         run(&format!("ip netns add n{node}"))?;
-        run(&format!("ip link add v{node} type veth peer name eth0 netns n{node}"))?;
+        run(&format!(
+            "ip link add v{node} type veth peer name eth0 netns n{node}"
+        ))?;
         run(&format!("ip link set v{node} master bridge up"))?;
-        run(&format!("ip -n n{node} addr add {}/24 dev eth0", address(node)))?;
+        run(&format!(
+            "ip -n n{node} addr add {}/24 dev eth0",
+            address(node)
+        ))?;
         run(&format!("ip -n n{node} link set eth0 up"))?;
         run(&format!("ip -n n{node} link set lo up"))?;
         run(&format!("ip netns exec n{node} nft add table inet faults"))?;
-        run(&format!("ip netns exec n{node} nft add chain inet faults in {{ type filter hook input priority 0; }}"))?;
-        run(&format!("ip netns exec n{node} nft add chain inet faults out {{ type filter hook output priority 0; }}"))?;
+        run(&format!(
+            "ip netns exec n{node} nft add chain inet faults in {{ type filter hook input priority 0; }}"
+        ))?;
+        run(&format!(
+            "ip netns exec n{node} nft add chain inet faults out {{ type filter hook output priority 0; }}"
+        ))?;
     }
     Ok(())
 }
@@ -56,8 +78,14 @@ pub fn lay(nodes: usize) -> anyhow::Result<()> {
 /// # Errors
 /// If nftables refuses.
 pub fn lose(node: usize, direction: &str, percent: u64) -> anyhow::Result<()> {
-    let which = if percent < 100 { format!("numgen random mod 100 < {percent} drop") } else { "drop".into() };
-    run(&format!("ip netns exec n{node} nft add rule inet faults {direction} {which}"))
+    let which = if percent < 100 {
+        format!("numgen random mod 100 < {percent} drop")
+    } else {
+        "drop".into()
+    };
+    run(&format!(
+        "ip netns exec n{node} nft add rule inet faults {direction} {which}"
+    ))
 }
 
 /// A node is cut off from all others.
@@ -77,7 +105,9 @@ pub fn cut_ports(node: usize, ports: &[u16]) -> anyhow::Result<()> {
     for port in ports {
         for (direction, device) in [("in", "iifname"), ("out", "oifname")] {
             for end in ["sport", "dport"] {
-                run(&format!("ip netns exec n{node} nft add rule inet faults {direction} {device} != lo tcp {end} {port} drop"))?;
+                run(&format!(
+                    "ip netns exec n{node} nft add rule inet faults {direction} {device} != lo tcp {end} {port} drop"
+                ))?;
             }
         }
     }
@@ -89,5 +119,7 @@ pub fn cut_ports(node: usize, ports: &[u16]) -> anyhow::Result<()> {
 /// # Errors
 /// If nftables refuses.
 pub fn heal(node: usize) -> anyhow::Result<()> {
-    run(&format!("ip netns exec n{node} nft flush table inet faults"))
+    run(&format!(
+        "ip netns exec n{node} nft flush table inet faults"
+    ))
 }

@@ -11,7 +11,11 @@ pub struct HandClock(Arc<Mutex<Now>>);
 impl HandClock {
     /// A machine that was started a minute ago; its clock, if it has one, shows this.
     pub fn new(clock: Option<Timestamp>) -> Self {
-        Self(Arc::new(Mutex::new(Now { clock, monotonic: 60, boot: 1 })))
+        Self(Arc::new(Mutex::new(Now {
+            clock,
+            monotonic: 60,
+            boot: 1,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {

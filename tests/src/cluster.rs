@@ -31,8 +31,16 @@ impl Site {
     /// A new place.
     pub fn new(ensemble: &Ensemble, realm: Realm) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let root = format!("/test{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { realm, servers: ensemble.servers(), root }
+        let root = format!(
+            "/test{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        Self {
+            realm,
+            servers: ensemble.servers(),
+            root,
+        }
     }
 
     /// What a member's configuration has more than another broker's.
@@ -50,7 +58,11 @@ impl Site {
     /// # Errors
     /// If files cannot be written.
     pub fn member(&self, name: &str, in_cluster: &str, more: &str) -> anyhow::Result<Fixture> {
-        let fixture = Fixture { anchor: self.realm.anchor.clone(), name: name.into(), ..Fixture::new()? };
+        let fixture = Fixture {
+            anchor: self.realm.anchor.clone(),
+            name: name.into(),
+            ..Fixture::new()?
+        };
         fixture.configure(&self.configuration(&fixture, in_cluster, more))?;
         Ok(fixture)
     }
@@ -60,8 +72,16 @@ impl Site {
     /// # Errors
     /// What it said.
     pub fn init(&self, member: &Fixture) -> anyhow::Result<()> {
-        let output = Command::new(binary("tidingsd")).arg("init-cluster").arg("--config").arg(member.config()).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(binary("tidingsd"))
+            .arg("init-cluster")
+            .arg("--config")
+            .arg(member.config())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 
@@ -69,10 +89,21 @@ impl Site {
     ///
     /// # Errors
     /// If one does not start.
-    pub async fn found(&self, names: &[&str], in_cluster: &str, more: &str) -> anyhow::Result<(Vec<Fixture>, Vec<Option<Daemon>>)> {
-        let members: Vec<Fixture> = names.iter().map(|name| self.member(name, in_cluster, more)).collect::<Result<_, _>>()?;
+    pub async fn found(
+        &self,
+        names: &[&str],
+        in_cluster: &str,
+        more: &str,
+    ) -> anyhow::Result<(Vec<Fixture>, Vec<Option<Daemon>>)> {
+        let members: Vec<Fixture> = names
+            .iter()
+            .map(|name| self.member(name, in_cluster, more))
+            .collect::<Result<_, _>>()?;
         self.init(&members[0])?;
-        let daemons = members.iter().map(|member| member.start().map(Some)).collect::<Result<Vec<_>, _>>()?;
+        let daemons = members
+            .iter()
+            .map(|member| member.start().map(Some))
+            .collect::<Result<Vec<_>, _>>()?;
         self.publish_trust(&members[0]).await?;
         Ok((members, daemons))
     }
@@ -84,8 +115,16 @@ impl Site {
     pub async fn publish_trust(&self, member: &Fixture) -> anyhow::Result<()> {
         let began = std::time::Instant::now();
         for statement in &self.realm.log {
-            while let Err(error) = Publisher::connect(member.source()?).await?.publish(statement).await {
-                ensure!(began.elapsed() < crate::tree::PATIENCE, "{error}; its log: {}", member.log());
+            while let Err(error) = Publisher::connect(member.source()?)
+                .await?
+                .publish(statement)
+                .await
+            {
+                ensure!(
+                    began.elapsed() < crate::tree::PATIENCE,
+                    "{error}; its log: {}",
+                    member.log()
+                );
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
         }
@@ -101,6 +140,9 @@ impl Site {
         if !path.exists() {
             keys::write_private(&path, &key("beat"), None)?;
         }
-        Ok(format!("[[beat]]\nnamespace = \"test\"\nkey_file = \"{}\"\nevery_seconds = 1\nlife_seconds = 10\n", path.display()))
+        Ok(format!(
+            "[[beat]]\nnamespace = \"test\"\nkey_file = \"{}\"\nevery_seconds = 1\nlife_seconds = 10\n",
+            path.display()
+        ))
     }
 }

@@ -50,7 +50,13 @@ impl Ensemble {
     /// # Errors
     /// If ZooKeeper is not installed, or does not start.
     pub fn start(count: usize, more: &str) -> anyhow::Result<Self> {
-        let place = |_| Ok(Place { client: free_address()?, peers: (free_address()?, free_address()?), launcher: vec![] });
+        let place = |_| {
+            Ok(Place {
+                client: free_address()?,
+                peers: (free_address()?, free_address()?),
+                launcher: vec![],
+            })
+        };
         let places: anyhow::Result<Vec<Place>> = (0..count).map(place).collect();
         Self::start_at(places?, more)
     }
@@ -60,17 +66,32 @@ impl Ensemble {
     /// # Errors
     /// If ZooKeeper is not installed, or does not start.
     pub fn start_at(places: Vec<Place>, more: &str) -> anyhow::Result<Self> {
-        ensure!(fs::exists(JAR)?, "{JAR} is missing: install Debian's packages `zookeeper` and `default-jre-headless`");
+        ensure!(
+            fs::exists(JAR)?,
+            "{JAR} is missing: install Debian's packages `zookeeper` and `default-jre-headless`"
+        );
         let directory = tempfile::tempdir()?;
         let peers: Vec<String> = (places.iter().enumerate())
-            .map(|(n, place)| format!("server.{}={}:{}:{}\n", n + 1, place.peers.0.ip(), place.peers.0.port(), place.peers.1.port()))
+            .map(|(n, place)| {
+                format!(
+                    "server.{}={}:{}:{}\n",
+                    n + 1,
+                    place.peers.0.ip(),
+                    place.peers.0.port(),
+                    place.peers.1.port()
+                )
+            })
             .collect();
         let mut servers = Vec::new();
         for (n, place) in places.into_iter().enumerate() {
             let directory = directory.path().join(format!("zookeeper{}", n + 1));
             fs::create_dir_all(directory.join("data"))?;
             fs::write(directory.join("data/myid"), (n + 1).to_string())?;
-            let peers = if peers.len() > 1 { peers.concat() } else { String::new() };
+            let peers = if peers.len() > 1 {
+                peers.concat()
+            } else {
+                String::new()
+            };
             let text = format!(
                 "tickTime=400\ninitLimit=20\nsyncLimit=5\nmaxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\n\
                  dataDir={}\nclientPort={}\nclientPortAddress={}\n{peers}{more}\n",
@@ -79,9 +100,17 @@ impl Ensemble {
                 place.client.ip(),
             );
             fs::write(directory.join("zoo.cfg"), text)?;
-            servers.push(Server { directory, address: place.client, launcher: place.launcher, child: None });
+            servers.push(Server {
+                directory,
+                address: place.client,
+                launcher: place.launcher,
+                child: None,
+            });
         }
-        let mut ensemble = Self { servers, _directory: directory };
+        let mut ensemble = Self {
+            servers,
+            _directory: directory,
+        };
         for server in &mut ensemble.servers {
             server.start()?;
         }
@@ -91,7 +120,11 @@ impl Ensemble {
 
     /// As the configuration of a broker wants them.
     pub fn servers(&self) -> String {
-        let quoted: Vec<String> = self.servers.iter().map(|server| format!("\"{}\"", server.address)).collect();
+        let quoted: Vec<String> = self
+            .servers
+            .iter()
+            .map(|server| format!("\"{}\"", server.address))
+            .collect();
         quoted.join(", ")
     }
 
@@ -101,8 +134,17 @@ impl Ensemble {
     /// If they never have.
     pub fn until_serving(&self) -> anyhow::Result<()> {
         let began = Instant::now();
-        while !self.servers.iter().filter(|server| server.child.is_some()).all(Server::serves) {
-            ensure!(began.elapsed() < START, "the ensemble has no leader after {START:?}: {}", self.servers[0].log());
+        while !self
+            .servers
+            .iter()
+            .filter(|server| server.child.is_some())
+            .all(Server::serves)
+        {
+            ensure!(
+                began.elapsed() < START,
+                "the ensemble has no leader after {START:?}: {}",
+                self.servers[0].log()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
@@ -118,15 +160,32 @@ impl Server {
         if self.child.is_some() {
             return Ok(());
         }
-        let log = fs::File::options().create(true).append(true).open(self.directory.join("log"))?;
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("log"))?;
         let mut words: Vec<String> = self.launcher.clone();
         words.extend(
-            ["java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-                .map(String::from),
+            [
+                "java",
+                "-Xmx192m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            ]
+            .map(String::from),
         );
         // What its manifest forgets, and TLS needs.
-        let more = ["slf4j-simple", "netty-codec", "netty-resolver", "netty-transport-native-unix-common"];
-        let more: String = more.iter().map(|name| format!(":/usr/share/java/{name}.jar")).collect();
+        let more = [
+            "slf4j-simple",
+            "netty-codec",
+            "netty-resolver",
+            "netty-transport-native-unix-common",
+        ];
+        let more: String = more
+            .iter()
+            .map(|name| format!(":/usr/share/java/{name}.jar"))
+            .collect();
         words.extend(["-cp".into(), format!("{JAR}{more}")]);
         words.push("org.apache.zookeeper.server.quorum.QuorumPeerMain".into());
         let child = Command::new(&words[0])
@@ -159,8 +218,13 @@ impl Server {
     /// # Errors
     /// If the system refuses.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let Some(child) = &self.child else { return Ok(()) };
-        let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status()?;
+        let Some(child) = &self.child else {
+            return Ok(());
+        };
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(child.id().to_string())
+            .status()?;
         ensure!(status.success(), "kill -{name} failed");
         Ok(())
     }
@@ -171,10 +235,15 @@ impl Server {
     }
 
     fn serves(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect_timeout(&self.address, Duration::from_millis(300)) else { return false };
+        let Ok(mut stream) = TcpStream::connect_timeout(&self.address, Duration::from_millis(300))
+        else {
+            return false;
+        };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
         let mut text = String::new();
-        stream.write_all(b"srvr").is_ok() && stream.read_to_string(&mut text).is_ok() && text.contains("Mode: ")
+        stream.write_all(b"srvr").is_ok()
+            && stream.read_to_string(&mut text).is_ok()
+            && text.contains("Mode: ")
     }
 }
 

@@ -9,9 +9,10 @@ use std::{
 
 use anyhow::Context;
 use fuser::{
-    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyStatfs,
-    ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyStatfs, ReplyWrite,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use crate::{
@@ -41,7 +42,12 @@ pub struct Mounted(Option<BackgroundSession>);
 impl ForgetfulDisk {
     /// An empty disk of so many octets.
     pub fn new(octets: usize) -> Self {
-        Self(Arc::new(Mutex::new(World { disk: Forgetting::new(Model::Posix), left: None, changes: 0, quota: octets })))
+        Self(Arc::new(Mutex::new(World {
+            disk: Forgetting::new(Model::Posix),
+            left: None,
+            changes: 0,
+            quota: octets,
+        })))
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -57,7 +63,9 @@ impl ForgetfulDisk {
         let mut options = Config::default();
         options.mount_options = vec![MountOption::FSName("forgetful".into())];
         let session = fuser::spawn_mount(Mount(self.clone()), at, &options);
-        session.map(|session| Mounted(Some(session))).context("cannot mount a FUSE file system: this needs /dev/fuse, and root")
+        session
+            .map(|session| Mounted(Some(session)))
+            .context("cannot mount a FUSE file system: this needs /dev/fuse, and root")
     }
 
     /// Has the disk fail for good after so many changes more.
@@ -80,7 +88,9 @@ impl ForgetfulDisk {
     pub fn cut(&self, cut: Cut, random: &mut Random) {
         let mut world = self.world();
         world.left = None;
-        world.disk.cut(cut, |bound| usize::try_from(random.below(bound as u64)).unwrap_or(0));
+        world.disk.cut(cut, |bound| {
+            usize::try_from(random.below(bound as u64)).unwrap_or(0)
+        });
     }
 }
 
@@ -101,7 +111,11 @@ impl World {
     fn attributes(&self, node: usize) -> FileAttr {
         let found = &self.disk.seen[node];
         let time = SystemTime::UNIX_EPOCH;
-        let (kind, perm) = if found.names.is_some() { (FileType::Directory, 0o700) } else { (FileType::RegularFile, 0o600) };
+        let (kind, perm) = if found.names.is_some() {
+            (FileType::Directory, 0o700)
+        } else {
+            (FileType::RegularFile, 0o600)
+        };
         let blocks = (found.octets.len().max(found.reserved) / 512) as u64;
         FileAttr {
             ino: INodeNo(node as u64 + 1),
@@ -126,7 +140,9 @@ impl World {
         if self.left == Some(0) {
             return Err(Errno::EIO);
         }
-        self.disk.child(node(parent), &name.to_string_lossy()).map_err(|_| Errno::ENOENT)
+        self.disk
+            .child(node(parent), &name.to_string_lossy())
+            .map_err(|_| Errno::ENOENT)
     }
 
     /// Counts a change; an error if the disk is gone.
@@ -145,31 +161,57 @@ impl World {
     fn need(&self, node: usize, octets: usize) -> Result<(), Errno> {
         let known = &self.disk.seen[node];
         let more = octets.saturating_sub(known.reserved.max(known.octets.len()));
-        if more > 0 && self.disk.used() + more > self.quota { Err(Errno::ENOSPC) } else { Ok(()) }
+        if more > 0 && self.disk.used() + more > self.quota {
+            Err(Errno::ENOSPC)
+        } else {
+            Ok(())
+        }
     }
 
-    fn make(&mut self, parent: INodeNo, name: &OsStr, is_directory: bool) -> Result<FileAttr, Errno> {
+    fn make(
+        &mut self,
+        parent: INodeNo,
+        name: &OsStr,
+        is_directory: bool,
+    ) -> Result<FileAttr, Errno> {
         self.begin()?;
         let made = self.disk.add(is_directory);
-        self.disk.change(Operation::Link { directory: node(parent), name: name.to_string_lossy().into(), node: made });
+        self.disk.change(Operation::Link {
+            directory: node(parent),
+            name: name.to_string_lossy().into(),
+            node: made,
+        });
         Ok(self.attributes(made))
     }
 
     fn remove(&mut self, parent: INodeNo, name: &OsStr) -> Result<(), Errno> {
         let child = self.child(parent, name)?;
-        if self.disk.seen[child].names.as_ref().is_some_and(|names| !names.is_empty()) {
+        if self.disk.seen[child]
+            .names
+            .as_ref()
+            .is_some_and(|names| !names.is_empty())
+        {
             return Err(Errno::ENOTEMPTY);
         }
         self.begin()?;
-        self.disk.change(Operation::Unlink { directory: node(parent), name: name.to_string_lossy().into(), node: child });
+        self.disk.change(Operation::Unlink {
+            directory: node(parent),
+            name: name.to_string_lossy().into(),
+            node: child,
+        });
         Ok(())
     }
 
     fn rename(&mut self, from: (INodeNo, &OsStr), to: (INodeNo, &OsStr)) -> Result<(), Errno> {
         let child = self.child(from.0, from.1)?;
         self.begin()?;
-        let end = |(parent, name): (INodeNo, &OsStr)| (node(parent), name.to_string_lossy().into_owned());
-        self.disk.change(Operation::Rename { from: end(from), to: end(to), node: child });
+        let end =
+            |(parent, name): (INodeNo, &OsStr)| (node(parent), name.to_string_lossy().into_owned());
+        self.disk.change(Operation::Rename {
+            from: end(from),
+            to: end(to),
+            node: child,
+        });
         Ok(())
     }
 
@@ -177,7 +219,11 @@ impl World {
         let (file, at) = (node(file), usize::try_from(at).map_err(|_| Errno::EINVAL)?);
         self.need(file, at + octets.len())?;
         self.begin()?;
-        self.disk.change(Operation::Write { node: file, at, octets: octets.into() });
+        self.disk.change(Operation::Write {
+            node: file,
+            at,
+            octets: octets.into(),
+        });
         u32::try_from(octets.len()).map_err(|_| Errno::EINVAL)
     }
 
@@ -190,7 +236,10 @@ impl World {
     }
 
     fn reserve(&mut self, file: INodeNo, octets: u64) -> Result<(), Errno> {
-        let (file, octets) = (node(file), usize::try_from(octets).map_err(|_| Errno::EINVAL)?);
+        let (file, octets) = (
+            node(file),
+            usize::try_from(octets).map_err(|_| Errno::EINVAL)?,
+        );
         self.need(file, octets)?;
         self.begin()?;
         self.disk.reserve(file, octets);
@@ -215,7 +264,12 @@ fn entry(found: Result<FileAttr, Errno>, reply: ReplyEntry) {
 impl Filesystem for Mount {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let world = self.0.world();
-        entry(world.child(parent, name).map(|child| world.attributes(child)), reply);
+        entry(
+            world
+                .child(parent, name)
+                .map(|child| world.attributes(child)),
+            reply,
+        );
     }
     fn getattr(&self, _: &Request, file: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         reply.attr(&KNOWN, &self.0.world().attributes(node(file)));
@@ -253,10 +307,29 @@ impl Filesystem for Mount {
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         answer(self.0.world().remove(parent, name), reply);
     }
-    fn rename(&self, _: &Request, parent: INodeNo, name: &OsStr, to: INodeNo, new: &OsStr, _: RenameFlags, reply: ReplyEmpty) {
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        new: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
         answer(self.0.world().rename((parent, name), (to, new)), reply);
     }
-    fn read(&self, _: &Request, file: INodeNo, _: FileHandle, at: u64, size: u32, _: OpenFlags, _: Option<LockOwner>, reply: ReplyData) {
+    fn read(
+        &self,
+        _: &Request,
+        file: INodeNo,
+        _: FileHandle,
+        at: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
         let world = self.0.world();
         if world.left == Some(0) {
             return reply.error(Errno::EIO);
@@ -292,10 +365,19 @@ impl Filesystem for Mount {
     }
     fn fsyncdir(&self, _: &Request, directory: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let mut world = self.0.world();
-        let done = world.begin().map(|()| world.disk.sync_directory(node(directory)));
+        let done = world
+            .begin()
+            .map(|()| world.disk.sync_directory(node(directory)));
         answer(done, reply);
     }
-    fn readdir(&self, _: &Request, directory: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        _: &Request,
+        directory: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
         let world = self.0.world();
         let names = world.disk.seen[node(directory)].names.iter().flatten();
         for (place, (name, child)) in names.enumerate().skip(usize::try_from(offset).unwrap_or(0)) {
@@ -308,16 +390,52 @@ impl Filesystem for Mount {
     }
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let world = self.0.world();
-        let (all, free) = (world.quota / BLOCK, world.quota.saturating_sub(world.disk.used()) / BLOCK);
-        reply.statfs(all as u64, free as u64, free as u64, 1 << 20, 1 << 20, 4096, 255, 4096);
+        let (all, free) = (
+            world.quota / BLOCK,
+            world.quota.saturating_sub(world.disk.used()) / BLOCK,
+        );
+        reply.statfs(
+            all as u64,
+            free as u64,
+            free as u64,
+            1 << 20,
+            1 << 20,
+            4096,
+            255,
+            4096,
+        );
     }
-    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+    fn create(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _: u32,
+        _: u32,
+        _: i32,
+        reply: ReplyCreate,
+    ) {
         match self.0.world().make(parent, name, false) {
-            Ok(attributes) => reply.created(&KNOWN, &attributes, Generation(0), FileHandle(0), FopenFlags::empty()),
+            Ok(attributes) => reply.created(
+                &KNOWN,
+                &attributes,
+                Generation(0),
+                FileHandle(0),
+                FopenFlags::empty(),
+            ),
             Err(error) => reply.error(error),
         }
     }
-    fn fallocate(&self, _: &Request, file: INodeNo, _: FileHandle, at: u64, octets: u64, _: i32, reply: ReplyEmpty) {
+    fn fallocate(
+        &self,
+        _: &Request,
+        file: INodeNo,
+        _: FileHandle,
+        at: u64,
+        octets: u64,
+        _: i32,
+        reply: ReplyEmpty,
+    ) {
         answer(self.0.world().reserve(file, at + octets), reply);
     }
 }

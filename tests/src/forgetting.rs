@@ -35,7 +35,13 @@ pub enum Cut {
 /// All models.
 pub const MODELS: [Model; 3] = [Model::Posix, Model::Btrfs, Model::Ext4];
 /// All ways to lose.
-pub const CUTS: [Cut; 5] = [Cut::Everything, Cut::Subset, Cut::Torn(512), Cut::Torn(4096), Cut::AllAfter];
+pub const CUTS: [Cut; 5] = [
+    Cut::Everything,
+    Cut::Subset,
+    Cut::Torn(512),
+    Cut::Torn(4096),
+    Cut::AllAfter,
+];
 
 /// A file, or a directory.
 #[derive(Clone, Default)]
@@ -52,11 +58,30 @@ pub struct Node {
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub enum Operation {
-    Write { node: usize, at: usize, octets: Vec<u8> },
-    Truncate { node: usize, octets: usize },
-    Link { directory: usize, name: String, node: usize },
-    Unlink { directory: usize, name: String, node: usize },
-    Rename { from: (usize, String), to: (usize, String), node: usize },
+    Write {
+        node: usize,
+        at: usize,
+        octets: Vec<u8>,
+    },
+    Truncate {
+        node: usize,
+        octets: usize,
+    },
+    Link {
+        directory: usize,
+        name: String,
+        node: usize,
+    },
+    Unlink {
+        directory: usize,
+        name: String,
+        node: usize,
+    },
+    Rename {
+        from: (usize, String),
+        to: (usize, String),
+        node: usize,
+    },
 }
 
 impl Operation {
@@ -68,8 +93,16 @@ impl Operation {
                 file[*at..at + octets.len()].copy_from_slice(octets);
             }
             Self::Truncate { node, octets } => nodes[*node].octets.resize(*octets, 0),
-            Self::Link { directory, name, node } => drop(names(nodes, *directory).insert(name.clone(), *node)),
-            Self::Unlink { directory, name, node } => {
+            Self::Link {
+                directory,
+                name,
+                node,
+            } => drop(names(nodes, *directory).insert(name.clone(), *node)),
+            Self::Unlink {
+                directory,
+                name,
+                node,
+            } => {
                 let names = names(nodes, *directory);
                 if names.get(name) == Some(node) {
                     names.remove(name);
@@ -92,9 +125,16 @@ impl Operation {
     /// Where it changes names, and the node that has them.
     fn names(&self) -> (Vec<(usize, String)>, Option<usize>) {
         match self {
-            Self::Link { directory, name, node } | Self::Unlink { directory, name, node } => {
-                (vec![(*directory, name.clone())], Some(*node))
+            Self::Link {
+                directory,
+                name,
+                node,
             }
+            | Self::Unlink {
+                directory,
+                name,
+                node,
+            } => (vec![(*directory, name.clone())], Some(*node)),
             Self::Rename { from, to, node } => (vec![from.clone(), to.clone()], Some(*node)),
             Self::Write { .. } | Self::Truncate { .. } => (vec![], None),
         }
@@ -106,11 +146,17 @@ impl Operation {
 
     /// A write, as the sectors that it touches.
     fn sectors(&self, sector: usize) -> Vec<Operation> {
-        let Self::Write { node, at, octets } = self else { return vec![self.clone()] };
+        let Self::Write { node, at, octets } = self else {
+            return vec![self.clone()];
+        };
         let (mut pieces, mut from) = (Vec::new(), 0);
         while from < octets.len() {
             let to = (((at + from) / sector + 1) * sector - at).min(octets.len());
-            pieces.push(Self::Write { node: *node, at: at + from, octets: octets[from..to].to_vec() });
+            pieces.push(Self::Write {
+                node: *node,
+                at: at + from,
+                octets: octets[from..to].to_vec(),
+            });
             from = to;
         }
         pieces
@@ -134,8 +180,16 @@ pub struct Forgetting {
 impl Forgetting {
     /// An empty one.
     pub fn new(model: Model) -> Self {
-        let root = vec![Node { names: Some(BTreeMap::new()), ..Node::default() }];
-        Self { model, seen: root.clone(), durable: root, pending: Vec::new() }
+        let root = vec![Node {
+            names: Some(BTreeMap::new()),
+            ..Node::default()
+        }];
+        Self {
+            model,
+            seen: root.clone(),
+            durable: root,
+            pending: Vec::new(),
+        }
     }
     /// From here on, syncs mean something else.
     pub fn set_model(&mut self, model: Model) {
@@ -143,26 +197,41 @@ impl Forgetting {
     }
     /// The same, all of it durable.
     pub fn settled(&self) -> Self {
-        Self { durable: self.seen.clone(), pending: Vec::new(), ..self.clone() }
+        Self {
+            durable: self.seen.clone(),
+            pending: Vec::new(),
+            ..self.clone()
+        }
     }
     /// What has a name.
     ///
     /// # Errors
     /// As file systems say that there is nothing.
     pub fn find(&self, path: &str) -> io::Result<usize> {
-        path.split('/').filter(|part| !part.is_empty()).try_fold(0, |at, part| self.child(at, part))
+        path.split('/')
+            .filter(|part| !part.is_empty())
+            .try_fold(0, |at, part| self.child(at, part))
     }
     /// What has a name in a directory.
     ///
     /// # Errors
     /// As file systems say that there is nothing.
     pub fn child(&self, directory: usize, name: &str) -> io::Result<usize> {
-        let names = self.seen[directory].names.as_ref().ok_or(io::ErrorKind::NotADirectory)?;
-        names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        let names = self.seen[directory]
+            .names
+            .as_ref()
+            .ok_or(io::ErrorKind::NotADirectory)?;
+        names
+            .get(name)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
     /// A file or directory without a name.
     pub fn add(&mut self, is_directory: bool) -> usize {
-        let node = Node { names: is_directory.then(BTreeMap::new), ..Node::default() };
+        let node = Node {
+            names: is_directory.then(BTreeMap::new),
+            ..Node::default()
+        };
         self.seen.push(node.clone());
         self.durable.push(node);
         self.seen.len() - 1
@@ -180,7 +249,12 @@ impl Forgetting {
     /// Octets that are in use.
     pub fn used(&self) -> usize {
         fn under(nodes: &[Node], at: usize) -> usize {
-            let below = nodes[at].names.iter().flatten().map(|(_, node)| under(nodes, *node)).sum::<usize>();
+            let below = nodes[at]
+                .names
+                .iter()
+                .flatten()
+                .map(|(_, node)| under(nodes, *node))
+                .sum::<usize>();
             below + nodes[at].octets.len().max(nodes[at].reserved)
         }
         under(&self.seen, 0)
@@ -198,7 +272,9 @@ impl Forgetting {
                 later.push(operation);
             }
         }
-        now.iter().rev().for_each(|operation| operation.perform(&mut self.durable));
+        now.iter()
+            .rev()
+            .for_each(|operation| operation.perform(&mut self.durable));
         self.pending = later.into_iter().rev().collect();
     }
 
@@ -217,7 +293,9 @@ impl Forgetting {
     /// A directory is synced.
     pub fn sync_directory(&mut self, directory: usize) {
         let is_all = self.model == Model::Ext4;
-        self.settle(|operation| operation.is_in(directory) || is_all && operation.names().1.is_some());
+        self.settle(|operation| {
+            operation.is_in(directory) || is_all && operation.names().1.is_some()
+        });
     }
     /// The sync of a file has failed: it is never tried again, and everybody sees what is not durable.
     pub fn fail_sync(&mut self, node: usize) {
@@ -242,18 +320,35 @@ impl Forgetting {
                     sectors
                 }
                 Cut::AllAfter => vec![],
-                Cut::Torn(sector) => operation.sectors(sector).into_iter().filter(|_| below(2) == 0).collect(),
-                Cut::Subset => std::iter::once(operation).filter(|_| below(2) == 0).collect(),
+                Cut::Torn(sector) => operation
+                    .sectors(sector)
+                    .into_iter()
+                    .filter(|_| below(2) == 0)
+                    .collect(),
+                Cut::Subset => std::iter::once(operation)
+                    .filter(|_| below(2) == 0)
+                    .collect(),
             };
-            survivors.iter().for_each(|operation| operation.perform(&mut self.durable));
+            survivors
+                .iter()
+                .for_each(|operation| operation.perform(&mut self.durable));
         }
         let mut named = HashSet::from([0]);
         let mut look = vec![0];
         while let Some(directory) = look.pop() {
-            let children = self.durable[directory].names.iter().flatten().map(|(_, node)| *node);
+            let children = self.durable[directory]
+                .names
+                .iter()
+                .flatten()
+                .map(|(_, node)| *node);
             look.extend(children.filter(|child| named.insert(*child)));
         }
-        for (_, gone) in self.durable.iter_mut().enumerate().filter(|(node, _)| !named.contains(node)) {
+        for (_, gone) in self
+            .durable
+            .iter_mut()
+            .enumerate()
+            .filter(|(node, _)| !named.contains(node))
+        {
             // No process has it open any more.
             *gone = Node::default();
         }

@@ -18,8 +18,13 @@ pub fn request(address: SocketAddr, request: &str) -> anyhow::Result<(u16, Strin
     stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").context("no end of the headers")?;
-    Ok((head.split(' ').nth(1).context("no status")?.parse()?, body.into()))
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .context("no end of the headers")?;
+    Ok((
+        head.split(' ').nth(1).context("no status")?.parse()?,
+        body.into(),
+    ))
 }
 
 /// GET.
@@ -27,5 +32,8 @@ pub fn request(address: SocketAddr, request: &str) -> anyhow::Result<(u16, Strin
 /// # Errors
 /// If there is no answer.
 pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    request(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    request(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+    )
 }

@@ -26,14 +26,37 @@ impl Inn {
     ///
     /// # Errors
     /// What the script said.
-    pub fn start(script: &Path, scratch: &Path, name: &str, feed_to: u16, groups: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(
+        script: &Path,
+        scratch: &Path,
+        name: &str,
+        feed_to: u16,
+        groups: &[&str],
+    ) -> anyhow::Result<Self> {
         let unpacked = scratch.join("deb").display().to_string();
-        let inn = Self { script: script.into(), directory: scratch.join(name).display().to_string(), port: free_address()?.port() };
+        let inn = Self {
+            script: script.into(),
+            directory: scratch.join(name).display().to_string(),
+            port: free_address()?.port(),
+        };
         if !Path::new(&unpacked).exists() {
             inn.run(&["fetch", &unpacked])?;
         }
         let (port, feed) = (inn.port.to_string(), feed_to.to_string());
-        inn.run(&[&["setup", &inn.directory, &unpacked, &port, &feed, "far.invalid"], groups].concat())?;
+        inn.run(
+            &[
+                &[
+                    "setup",
+                    &inn.directory,
+                    &unpacked,
+                    &port,
+                    &feed,
+                    "far.invalid",
+                ],
+                groups,
+            ]
+            .concat(),
+        )?;
         inn.run(&["start", &inn.directory])?;
         Ok(inn)
     }
@@ -43,9 +66,18 @@ impl Inn {
     /// # Errors
     /// What it said, if it failed.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("bash").arg(&self.script).args(arguments).env("FEED_GROUPS", "test.*").output()?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{} {arguments:?}: {said}", self.script.display());
+        let output = Command::new("bash")
+            .arg(&self.script)
+            .args(arguments)
+            .env("FEED_GROUPS", "test.*")
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{} {arguments:?}: {said}",
+            self.script.display()
+        );
         Ok(said)
     }
 
@@ -54,7 +86,11 @@ impl Inn {
     /// # Errors
     /// If it cannot be reached.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(&format!("nntp://127.0.0.1:{}", self.port).parse()?, &Tls::system()?).await?)
+        Ok(Connection::open(
+            &format!("nntp://127.0.0.1:{}", self.port).parse()?,
+            &Tls::system()?,
+        )
+        .await?)
     }
 
     /// Offers an article as a peer does.

@@ -40,14 +40,20 @@ pub const NAMESPACE: &str = "test";
 /// If it was not built.
 pub fn binary(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap_or_default();
-    let beside = here.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());
+    let beside = here
+        .ancestors()
+        .skip(1)
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file());
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
 /// `tidings`, run in a directory, with an outbox of its own there, so that no test meets what another one has signed.
 pub fn tidings(directory: &Path) -> Command {
     let mut command = Command::new(binary("tidings"));
-    command.current_dir(directory).env("TIDINGS_OUTBOX", directory.join("outbox"));
+    command
+        .current_dir(directory)
+        .env("TIDINGS_OUTBOX", directory.join("outbox"));
     command
 }
 
@@ -80,7 +86,9 @@ pub struct Fixture {
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..10_000 {
-        let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = std::process::id()
+            .wrapping_mul(61)
+            .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(20_000 + number % 12_000)?));
         if TcpListener::bind(address).is_ok() {
             return Ok(address);
@@ -94,16 +102,36 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
 /// # Errors
 /// Never, unless this crate is broken.
 pub fn trust(root: &SigningKey, release: &SigningKey) -> anyhow::Result<Statement> {
-    let role = |kind, name: &str| anyhow::Ok(Role { kind, pattern: "*".parse()?, threshold: 1, names: vec![name.into()] });
-    let key = |key, name: &str| NamedKey { key: PublicKey::of(key), name: name.into() };
+    let role = |kind, name: &str| {
+        anyhow::Ok(Role {
+            kind,
+            pattern: "*".parse()?,
+            threshold: 1,
+            names: vec![name.into()],
+        })
+    };
+    let key = |key, name: &str| NamedKey {
+        key: PublicKey::of(key),
+        name: name.into(),
+    };
     let rules = TrustRules {
         expires: now().plus(365 * 86_400),
         keys: vec![key(root, "root"), key(release, "release")],
-        roles: vec![role(Kind::Trust, "root")?, role(Kind::Release, "release")?, role(Kind::Withdraw, "release")?],
+        roles: vec![
+            role(Kind::Trust, "root")?,
+            role(Kind::Release, "release")?,
+            role(Kind::Withdraw, "release")?,
+        ],
         checkpoints: vec![],
         closed: vec![],
     };
-    let draft = Draft { channel: format!("{NAMESPACE}.trust").parse()?, after: None, time: now(), trust: None, body: Body::Trust(rules) };
+    let draft = Draft {
+        channel: format!("{NAMESPACE}.trust").parse()?,
+        after: None,
+        time: now(),
+        trust: None,
+        body: Body::Trust(rules),
+    };
     Ok(draft.write()?.sign(root)?)
 }
 
@@ -111,12 +139,27 @@ pub fn trust(root: &SigningKey, release: &SigningKey) -> anyhow::Result<Statemen
 ///
 /// # Errors
 /// If the channel is full.
-pub fn release(channel: &Channel, after: Option<Head>, version: &str, octets: usize, key: &SigningKey) -> anyhow::Result<Statement> {
-    let mut release = Release { version: version.into(), ..Release::default() };
+pub fn release(
+    channel: &Channel,
+    after: Option<Head>,
+    version: &str,
+    octets: usize,
+    key: &SigningKey,
+) -> anyhow::Result<Statement> {
+    let mut release = Release {
+        version: version.into(),
+        ..Release::default()
+    };
     if octets > 500 {
         release.summary = Some("x".repeat((octets - 450).min(800)));
     }
-    let draft = Draft { channel: channel.clone(), after, time: now(), trust: Some(Serial::FIRST), body: Body::Release(release) };
+    let draft = Draft {
+        channel: channel.clone(),
+        after,
+        time: now(),
+        trust: Some(Serial::FIRST),
+        body: Body::Release(release),
+    };
     Ok(draft.write()?.sign(key)?)
 }
 
@@ -128,7 +171,10 @@ impl Fixture {
     pub fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let fixture = Self::in_directory(directory.path())?;
-        Ok(Self { _directory: Some(directory), ..fixture })
+        Ok(Self {
+            _directory: Some(directory),
+            ..fixture
+        })
     }
 
     /// A new one in a given directory.
@@ -138,7 +184,10 @@ impl Fixture {
     pub fn in_directory(directory: &Path) -> anyhow::Result<Self> {
         let (root, release) = (keys::generate()?, keys::generate()?);
         let trust = trust(&root, &release)?;
-        let anchor = Anchor { namespace: NAMESPACE.parse()?, head: trust.head() };
+        let anchor = Anchor {
+            namespace: NAMESPACE.parse()?,
+            head: trust.head(),
+        };
         keys::write_private(&directory.join("root.key"), &root, None)?;
         keys::write_private(&directory.join("release.key"), &release, None)?;
         let fixture = Self {
@@ -184,7 +233,10 @@ impl Fixture {
     pub fn restore_from(&self, other: &Self) -> anyhow::Result<()> {
         self.configure("")?;
         let text = fs::read_to_string(self.config())?;
-        Ok(fs::write(self.config(), format!("restore_from = [\"{}\"]\n{text}", other.url()))?)
+        Ok(fs::write(
+            self.config(),
+            format!("restore_from = [\"{}\"]\n{text}", other.url()),
+        )?)
     }
 
     /// A broker that copies everything from others.
@@ -192,7 +244,10 @@ impl Fixture {
     /// # Errors
     /// If files cannot be written.
     pub fn mirror_of(&self, upstreams: &[SocketAddr], more: &str) -> anyhow::Result<Self> {
-        let mirror = Self { anchor: self.anchor.clone(), ..Self::new()? };
+        let mirror = Self {
+            anchor: self.anchor.clone(),
+            ..Self::new()?
+        };
         mirror.mirror(upstreams, more)?;
         Ok(mirror)
     }
@@ -202,8 +257,14 @@ impl Fixture {
     /// # Errors
     /// If it cannot be written.
     pub fn mirror(&self, upstreams: &[SocketAddr], more: &str) -> anyhow::Result<()> {
-        let upstreams: Vec<String> = upstreams.iter().map(|address| format!("\"nntp://{address}\"")).collect();
-        self.configure(&format!("[mirror]\nupstreams = [{}]\npoll_seconds = 1\n{more}", upstreams.join(", ")))
+        let upstreams: Vec<String> = upstreams
+            .iter()
+            .map(|address| format!("\"nntp://{address}\""))
+            .collect();
+        self.configure(&format!(
+            "[mirror]\nupstreams = [{}]\npoll_seconds = 1\n{more}",
+            upstreams.join(", ")
+        ))
     }
 
     /// What the broker has said so far.
@@ -216,7 +277,10 @@ impl Fixture {
     /// # Errors
     /// Never, unless this crate is broken.
     pub fn source(&self) -> anyhow::Result<Source> {
-        Ok(Source::new([format!("nntp://{}", self.address).as_str()], &self.anchor.to_string())?)
+        Ok(Source::new(
+            [format!("nntp://{}", self.address).as_str()],
+            &self.anchor.to_string(),
+        )?)
     }
 
     /// The address as the commands want it.
@@ -227,7 +291,9 @@ impl Fixture {
     /// `tidings` in its directory, with this broker and its anchor.
     pub fn tidings(&self) -> Command {
         let mut command = tidings(&self.directory);
-        command.env("TIDINGS_BROKERS", self.url()).env("TIDINGS_ANCHOR", self.anchor.to_string());
+        command
+            .env("TIDINGS_BROKERS", self.url())
+            .env("TIDINGS_ANCHOR", self.anchor.to_string());
         command
     }
 
@@ -236,7 +302,10 @@ impl Fixture {
     /// # Errors
     /// If it cannot be started.
     pub fn spawn(&self) -> anyhow::Result<Daemon> {
-        let log = fs::File::options().create(true).append(true).open(self.directory.join("tidingsd.log"))?;
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("tidingsd.log"))?;
         let program = binary("tidingsd").display().to_string();
         let mut words = self.launcher.iter().chain([&program]);
         let child = Command::new(words.next().context("no program")?)
@@ -259,9 +328,15 @@ impl Fixture {
         let began = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             if let Some(status) = daemon.child.try_wait()? {
-                bail!("tidingsd ended with {status}: {}", fs::read_to_string(self.directory.join("tidingsd.log"))?);
+                bail!(
+                    "tidingsd ended with {status}: {}",
+                    fs::read_to_string(self.directory.join("tidingsd.log"))?
+                );
             }
-            ensure!(began.elapsed() < START, "tidingsd does not listen after {START:?}");
+            ensure!(
+                began.elapsed() < START,
+                "tidingsd does not listen after {START:?}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(daemon)
@@ -294,7 +369,10 @@ impl Daemon {
     /// # Errors
     /// If the system refuses.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()?;
         ensure!(status.success(), "kill -{name} failed");
         Ok(())
     }
@@ -309,7 +387,10 @@ impl Daemon {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status.code());
             }
-            ensure!(began.elapsed() < limit, "tidingsd has not ended after {limit:?}");
+            ensure!(
+                began.elapsed() < limit,
+                "tidingsd has not ended after {limit:?}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -328,8 +409,15 @@ impl Daemon {
     /// If the process is gone.
     pub fn memory(&self) -> anyhow::Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
-        let line = text.lines().find(|l| l.starts_with("Pss:")).context("no Pss in smaps_rollup")?;
-        let kibibytes: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("Pss:"))
+            .context("no Pss in smaps_rollup")?;
+        let kibibytes: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("no number")?
+            .parse()?;
         Ok(kibibytes * 1024)
     }
 }
@@ -343,7 +431,10 @@ pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let after = stat.rsplit_once(')').context("no name in stat")?.1;
     let fields: Vec<&str> = after.split_whitespace().collect();
     // utime and stime, in ticks of 10 ms on every Linux that these tests run on.
-    let ticks: f64 = fields[11..13].iter().map(|f| f.parse::<f64>().unwrap_or(0.0)).sum();
+    let ticks: f64 = fields[11..13]
+        .iter()
+        .map(|f| f.parse::<f64>().unwrap_or(0.0))
+        .sum();
     Ok(ticks / 100.0)
 }
 

@@ -3,7 +3,9 @@
 use tidings_client::{Channel, Head, Serial, Statement, Timestamp, now};
 use tidings_protocol::{
     Anchor, PublicKey, SigningKey,
-    statement::{Beat, Body, Checkpoint, Draft, Kind, NamedKey, Release, Role, TrustRules, Withdraw},
+    statement::{
+        Beat, Body, Checkpoint, Draft, Kind, NamedKey, Release, Role, TrustRules, Withdraw,
+    },
 };
 
 use crate::NAMESPACE;
@@ -35,15 +37,46 @@ pub fn rules(roles: &[&str], expires: Timestamp, checkpoints: &[(&Channel, Head)
         let words: Vec<&str> = line.split(' ').collect();
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == words[0]);
         let signers: Vec<String> = words[3..].iter().map(|name| (*name).to_owned()).collect();
-        names.extend(signers.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+        names.extend(
+            signers
+                .iter()
+                .filter(|name| !names.contains(name))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
         let good = kind.zip(words[1].parse().ok()).zip(words[2].parse().ok());
-        let Some(((kind, pattern), threshold)) = good else { panic!("{line:?} is no role") };
-        Role { kind, pattern, threshold, names: signers }
+        let Some(((kind, pattern), threshold)) = good else {
+            panic!("{line:?} is no role")
+        };
+        Role {
+            kind,
+            pattern,
+            threshold,
+            names: signers,
+        }
     };
     let roles = roles.iter().map(read).collect();
-    let keys = names.iter().map(|name| NamedKey { key: PublicKey::of(&key(name)), name: name.clone() }).collect();
-    let checkpoints = checkpoints.iter().map(|(channel, head)| Checkpoint { channel: (*channel).clone(), head: *head }).collect();
-    TrustRules { expires, keys, roles, checkpoints, closed: vec![] }
+    let keys = names
+        .iter()
+        .map(|name| NamedKey {
+            key: PublicKey::of(&key(name)),
+            name: name.clone(),
+        })
+        .collect();
+    let checkpoints = checkpoints
+        .iter()
+        .map(|(channel, head)| Checkpoint {
+            channel: (*channel).clone(),
+            head: *head,
+        })
+        .collect();
+    TrustRules {
+        expires,
+        keys,
+        roles,
+        checkpoints,
+        closed: vec![],
+    }
 }
 
 /// A statement, signed by some.
@@ -52,11 +85,20 @@ pub fn rules(roles: &[&str], expires: Timestamp, checkpoints: &[(&Channel, Head)
 /// If it is none.
 pub fn sign(draft: &Draft, signers: &[&str]) -> Statement {
     let statement = draft.write().unwrap_or_else(|error| panic!("{error}"));
-    signers.iter().fold(statement, |statement, name| statement.sign(&key(name)).unwrap_or_else(|error| panic!("{error}")))
+    signers.iter().fold(statement, |statement, name| {
+        statement
+            .sign(&key(name))
+            .unwrap_or_else(|error| panic!("{error}"))
+    })
 }
 
 /// What most tests want: two keys for each thing that matters, one for each that does not.
-pub const ROLES: &[&str] = &["trust * 2 root1 root2 root3", "release * 2 ann bob", "withdraw * 1 stop", "beat * 1 beat"];
+pub const ROLES: &[&str] = &[
+    "trust * 2 root1 root2 root3",
+    "release * 2 ann bob",
+    "withdraw * 1 stop",
+    "beat * 1 beat",
+];
 
 impl Realm {
     /// A namespace whose first trust statement has these roles and is signed by these.
@@ -80,9 +122,18 @@ impl Realm {
     /// # Panics
     /// As [`Realm::new`].
     pub fn expiring(time: Timestamp, expires: u64, roles: &[&str], signers: &[&str]) -> Self {
-        let namespace: tidings_protocol::Namespace = NAMESPACE.parse().unwrap_or_else(|_| panic!("no namespace"));
-        let head = Head { serial: Serial::FIRST, id: tidings_protocol::StatementId::of(b"") };
-        let mut realm = Self { log: vec![], anchor: Anchor { namespace, head }, time, expires };
+        let namespace: tidings_protocol::Namespace =
+            NAMESPACE.parse().unwrap_or_else(|_| panic!("no namespace"));
+        let head = Head {
+            serial: Serial::FIRST,
+            id: tidings_protocol::StatementId::of(b""),
+        };
+        let mut realm = Self {
+            log: vec![],
+            anchor: Anchor { namespace, head },
+            time,
+            expires,
+        };
         let first = realm.trust(roles, &[], signers);
         realm.anchor.head = first.head();
         realm.log.push(first);
@@ -92,63 +143,146 @@ impl Realm {
     /// The same at another time.
     #[must_use]
     pub fn later(&self, time: Timestamp) -> Self {
-        Self { time, ..Self::clone_of(self) }
+        Self {
+            time,
+            ..Self::clone_of(self)
+        }
     }
 
     /// The same, to go another way from here.
     pub fn clone_of(other: &Self) -> Self {
-        Self { log: other.log.clone(), anchor: other.anchor.clone(), time: other.time, expires: other.expires }
+        Self {
+            log: other.log.clone(),
+            anchor: other.anchor.clone(),
+            time: other.time,
+            expires: other.expires,
+        }
     }
 
     /// A trust statement that would follow the newest, without taking it up.
-    pub fn trust(&self, roles: &[&str], checkpoints: &[(&Channel, Head)], signers: &[&str]) -> Statement {
-        self.trust_of(rules(roles, self.time.plus(self.expires), checkpoints), signers)
+    pub fn trust(
+        &self,
+        roles: &[&str],
+        checkpoints: &[(&Channel, Head)],
+        signers: &[&str],
+    ) -> Statement {
+        self.trust_of(
+            rules(roles, self.time.plus(self.expires), checkpoints),
+            signers,
+        )
     }
 
     /// The same with rules of a test's own.
     pub fn trust_of(&self, rules: TrustRules, signers: &[&str]) -> Statement {
         let (after, body) = (self.log.last().map(Statement::head), Body::Trust(rules));
-        sign(&Draft { channel: self.anchor.namespace.trust_log(), after, time: self.time, trust: None, body }, signers)
+        sign(
+            &Draft {
+                channel: self.anchor.namespace.trust_log(),
+                after,
+                time: self.time,
+                trust: None,
+                body,
+            },
+            signers,
+        )
     }
 
     /// The same, taken up.
-    pub fn rotate(&mut self, roles: &[&str], checkpoints: &[(&Channel, Head)], signers: &[&str]) -> Statement {
+    pub fn rotate(
+        &mut self,
+        roles: &[&str],
+        checkpoints: &[(&Channel, Head)],
+        signers: &[&str],
+    ) -> Statement {
         let next = self.trust(roles, checkpoints, signers);
         self.log.push(next.clone());
         next
     }
 
     fn draft(&self, channel: &Channel, after: Option<Head>, body: Body) -> Draft {
-        Draft { channel: channel.clone(), after, time: self.time, trust: self.log.last().map(Statement::serial), body }
+        Draft {
+            channel: channel.clone(),
+            after,
+            time: self.time,
+            trust: self.log.last().map(Statement::serial),
+            body,
+        }
     }
 
     /// A release.
-    pub fn release(&self, channel: &Channel, after: Option<Head>, version: &str, signers: &[&str]) -> Statement {
-        let release = Release { version: version.into(), ..Release::default() };
+    pub fn release(
+        &self,
+        channel: &Channel,
+        after: Option<Head>,
+        version: &str,
+        signers: &[&str],
+    ) -> Statement {
+        let release = Release {
+            version: version.into(),
+            ..Release::default()
+        };
         sign(&self.draft(channel, after, Body::Release(release)), signers)
     }
 
     /// A release with more to say.
-    pub fn release_with(&self, channel: &Channel, after: Option<Head>, release: Release, signers: &[&str]) -> Statement {
+    pub fn release_with(
+        &self,
+        channel: &Channel,
+        after: Option<Head>,
+        release: Release,
+        signers: &[&str],
+    ) -> Statement {
         sign(&self.draft(channel, after, Body::Release(release)), signers)
     }
 
     /// A withdrawal of a release, which follows a head.
-    pub fn withdraw(&self, channel: &Channel, after: Head, release: Head, signers: &[&str]) -> Statement {
-        let body = Body::Withdraw(Withdraw { withdraws: release, reason: "it does not boot".into() });
+    pub fn withdraw(
+        &self,
+        channel: &Channel,
+        after: Head,
+        release: Head,
+        signers: &[&str],
+    ) -> Statement {
+        let body = Body::Withdraw(Withdraw {
+            withdraws: release,
+            reason: "it does not boot".into(),
+        });
         sign(&self.draft(channel, Some(after), body), signers)
     }
 
     /// A beat of the role `*` that names the trust log's head, and some others.
-    pub fn beat(&self, after: Option<Head>, heads: &[(&Channel, Head)], life: u64, signers: &[&str]) -> Statement {
+    pub fn beat(
+        &self,
+        after: Option<Head>,
+        heads: &[(&Channel, Head)],
+        life: u64,
+        signers: &[&str],
+    ) -> Statement {
         self.beat_in(&self.anchor.namespace.beat(), after, heads, life, signers)
     }
 
     /// The same in the beat channel of another role.
-    pub fn beat_in(&self, beats: &Channel, after: Option<Head>, heads: &[(&Channel, Head)], life: u64, signers: &[&str]) -> Statement {
-        let trust = self.log.last().map(|trust| (trust.channel().clone(), trust.head()));
-        let heads = trust.into_iter().chain(heads.iter().map(|(channel, head)| ((*channel).clone(), *head)));
-        let body = Body::Beat(Beat { expires: self.time.plus(life), heads: heads.collect() });
+    pub fn beat_in(
+        &self,
+        beats: &Channel,
+        after: Option<Head>,
+        heads: &[(&Channel, Head)],
+        life: u64,
+        signers: &[&str],
+    ) -> Statement {
+        let trust = self
+            .log
+            .last()
+            .map(|trust| (trust.channel().clone(), trust.head()));
+        let heads = trust.into_iter().chain(
+            heads
+                .iter()
+                .map(|(channel, head)| ((*channel).clone(), *head)),
+        );
+        let body = Body::Beat(Beat {
+            expires: self.time.plus(life),
+            heads: heads.collect(),
+        });
         sign(&self.draft(beats, after, body), signers)
     }
 }

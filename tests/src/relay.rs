@@ -48,7 +48,10 @@ pub fn honest(_: &str, answer: Vec<u8>) -> Act {
 ///
 /// # Errors
 /// If there is no port.
-pub async fn start(brokers: &[SocketAddr], mischief: impl Fn(&str, Vec<u8>) -> Act + Send + Sync + 'static) -> anyhow::Result<SocketAddr> {
+pub async fn start(
+    brokers: &[SocketAddr],
+    mischief: impl Fn(&str, Vec<u8>) -> Act + Send + Sync + 'static,
+) -> anyhow::Result<SocketAddr> {
     start_at(([127, 0, 0, 1], 0).into(), brokers, mischief).await
 }
 
@@ -86,8 +89,23 @@ impl Broker {
         let mut answer = Vec::new();
         self.lines.read_until(b'\n', &mut answer).await?;
         let code = answer.get(..3).unwrap_or_default();
-        if [&b"100"[..], b"101", b"215", b"220", b"221", b"222", b"224", b"225", b"230", b"231"].contains(&code) {
-            while !answer.ends_with(b"\r\n.\r\n") && self.lines.read_until(b'\n', &mut answer).await? > 0 {}
+        if [
+            &b"100"[..],
+            b"101",
+            b"215",
+            b"220",
+            b"221",
+            b"222",
+            b"224",
+            b"225",
+            b"230",
+            b"231",
+        ]
+        .contains(&code)
+        {
+            while !answer.ends_with(b"\r\n.\r\n")
+                && self.lines.read_until(b'\n', &mut answer).await? > 0
+            {}
         }
         Ok(answer)
     }
@@ -96,7 +114,11 @@ impl Broker {
     async fn event(&mut self) -> std::io::Result<Vec<u8>> {
         let mut event = Vec::new();
         self.lines.read_until(b'\n', &mut event).await?;
-        let count: usize = String::from_utf8_lossy(&event).split_whitespace().nth(2).and_then(|n| n.parse().ok()).unwrap_or(0);
+        let count: usize = String::from_utf8_lossy(&event)
+            .split_whitespace()
+            .nth(2)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
         for _ in 0..count {
             self.lines.read_until(b'\n', &mut event).await?;
         }
@@ -124,7 +146,10 @@ async fn act(device: &mut OwnedWriteHalf, act: Act) -> std::io::Result<bool> {
 
 async fn serve(device: TcpStream, to: SocketAddr, mischief: Arc<Mischief>) -> std::io::Result<()> {
     let (from_broker, out) = TcpStream::connect(to).await?.into_split();
-    let mut broker = Broker { lines: BufReader::new(from_broker), out };
+    let mut broker = Broker {
+        lines: BufReader::new(from_broker),
+        out,
+    };
     let (from_device, mut to_device) = device.into_split();
     let mut commands = BufReader::new(from_device);
     let greeting = broker.answer().await?;
@@ -160,7 +185,9 @@ async fn serve(device: TcpStream, to: SocketAddr, mischief: Arc<Mischief>) -> st
         }
         if posting {
             let mut article = Vec::new();
-            while !article.ends_with(b"\r\n.\r\n") && commands.read_until(b'\n', &mut article).await? > 0 {}
+            while !article.ends_with(b"\r\n.\r\n")
+                && commands.read_until(b'\n', &mut article).await? > 0
+            {}
             broker.out.write_all(&article).await?;
             let answer = broker.answer().await?;
             if !act(&mut to_device, mischief("POST", answer)).await? {
@@ -176,7 +203,10 @@ async fn serve(device: TcpStream, to: SocketAddr, mischief: Arc<Mischief>) -> st
 pub fn statement(answer: &[u8]) -> Option<Statement> {
     let text = String::from_utf8(answer.to_vec()).ok()?;
     let body = text.split_once("\r\n\r\n")?.1;
-    let body = body.strip_suffix(".\r\n").unwrap_or(body).replace("\r\n", "\n");
+    let body = body
+        .strip_suffix(".\r\n")
+        .unwrap_or(body)
+        .replace("\r\n", "\n");
     Statement::parse(body.as_bytes()).ok()
 }
 
@@ -188,13 +218,19 @@ pub fn forge(answer: &[u8], other: &Statement, number: Option<u32>) -> Vec<u8> {
     let text = if answer.starts_with(b"220") {
         format!("220 {number} {}\r\n{article}.\r\n", other.message_id())
     } else {
-        format!("{number} {} {}\r\n{article}", other.message_id(), rendered.lines)
+        format!(
+            "{number} {} {}\r\n{article}",
+            other.message_id(),
+            rendered.lines
+        )
     };
     text.into_bytes()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A relay that answers ARTICLE in a channel with other statements, by their serials, and makes GROUP fit.
@@ -202,12 +238,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// # Panics
 /// If there is no port.
 pub async fn substitute(to: SocketAddr, channel: &str, others: &[Statement]) -> SocketAddr {
-    let others: HashMap<u32, Statement> = others.iter().map(|s| (s.serial().number(), s.clone())).collect();
+    let others: HashMap<u32, Statement> = others
+        .iter()
+        .map(|s| (s.serial().number(), s.clone()))
+        .collect();
     let high = others.keys().max().copied().unwrap_or(0);
     let (name, selected) = (channel.to_owned(), Mutex::new(String::new()));
     let mischief = move |command: &str, answer: Vec<u8>| {
         let mut words = command.split(' ');
-        let (verb, argument) = (words.next().unwrap_or_default(), words.next().unwrap_or_default().to_owned());
+        let (verb, argument) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default().to_owned(),
+        );
         if verb == "GROUP" {
             lock(&selected).clone_from(&argument);
             if argument == name {
@@ -215,11 +257,19 @@ pub async fn substitute(to: SocketAddr, channel: &str, others: &[Statement]) -> 
             }
         }
         let here = *lock(&selected) == name;
-        match argument.parse().ok().and_then(|number: u32| others.get(&number)) {
+        match argument
+            .parse()
+            .ok()
+            .and_then(|number: u32| others.get(&number))
+        {
             Some(other) if here && verb == "ARTICLE" => Act::Send(forge(b"220", other, None)),
-            Some(other) if here && verb == "STAT" => Act::Send(format!("223 {argument} {}\r\n", other.message_id()).into_bytes()),
+            Some(other) if here && verb == "STAT" => {
+                Act::Send(format!("223 {argument} {}\r\n", other.message_id()).into_bytes())
+            }
             _ => Act::Send(answer),
         }
     };
-    start(&[to], mischief).await.unwrap_or_else(|error| panic!("{error}"))
+    start(&[to], mischief)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }

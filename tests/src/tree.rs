@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tidings_client::{Channel, Connection, Device, Head, Publisher, Source, Start, State, Statement, Tls};
+use tidings_client::{
+    Channel, Connection, Device, Head, Publisher, Source, Start, State, Statement, Tls,
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -18,7 +20,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// # Panics
 /// Never.
 pub fn os() -> Channel {
-    "test.os.stable".parse().unwrap_or_else(|_| panic!("no channel"))
+    "test.os.stable"
+        .parse()
+        .unwrap_or_else(|_| panic!("no channel"))
 }
 
 /// The realm of most tests.
@@ -39,7 +43,11 @@ pub async fn connect(fixture: &Fixture) -> anyhow::Result<Connection> {
 /// # Errors
 /// If the broker cannot be asked.
 pub async fn head(fixture: &Fixture, channel: &Channel) -> anyhow::Result<u32> {
-    Ok(connect(fixture).await?.group(channel, None).await?.map_or(0, |(group, _)| group.high))
+    Ok(connect(fixture)
+        .await?
+        .group(channel, None)
+        .await?
+        .map_or(0, |(group, _)| group.high))
 }
 
 /// Waits until something holds.
@@ -65,7 +73,11 @@ pub async fn until_head(fixture: &Fixture, channel: &Channel, serial: u32) {
         if there == serial {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "{channel} {serial} does not come; there is {there}; its log: {}", fixture.log());
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{channel} {serial} does not come; there is {there}; its log: {}",
+            fixture.log()
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -75,7 +87,10 @@ pub async fn until_head(fixture: &Fixture, channel: &Channel, serial: u32) {
 /// # Errors
 /// If files cannot be written.
 pub fn broker(realm: &Realm, more: &str) -> anyhow::Result<Fixture> {
-    let fixture = Fixture { anchor: realm.anchor.clone(), ..Fixture::new()? };
+    let fixture = Fixture {
+        anchor: realm.anchor.clone(),
+        ..Fixture::new()?
+    };
     fixture.configure(more)?;
     Ok(fixture)
 }
@@ -100,7 +115,9 @@ pub async fn publish_trust(realm: &Realm, publisher: &mut Publisher) -> anyhow::
     let began = Instant::now();
     for statement in &realm.log {
         while let Err(error) = publisher.publish(statement).await {
-            let waits = error.to_string().contains("this broker looks first whether others have more");
+            let waits = error
+                .to_string()
+                .contains("this broker looks first whether others have more");
             anyhow::ensure!(waits && began.elapsed() < PATIENCE, "{error}");
             sleep(Duration::from_millis(50)).await;
         }
@@ -109,7 +126,13 @@ pub async fn publish_trust(realm: &Realm, publisher: &mut Publisher) -> anyhow::
 }
 
 /// Releases that follow a head.
-pub fn releases(realm: &Realm, channel: &Channel, after: Option<Head>, count: u32, by: &[&str]) -> Vec<Statement> {
+pub fn releases(
+    realm: &Realm,
+    channel: &Channel,
+    after: Option<Head>,
+    count: u32,
+    by: &[&str],
+) -> Vec<Statement> {
     let mut head = after;
     let next = |_| {
         let version = format!("1.{}", head.map_or(1, |head| head.serial.number() + 1));
@@ -147,6 +170,12 @@ pub async fn publish(
 pub async fn read_all(fixture: &Fixture, channel: &Channel) -> anyhow::Result<Vec<Statement>> {
     let source: Source = fixture.source()?;
     let state = State::ephemeral(source.anchor());
-    let mut device = Device::with_state(source, [channel.as_str()], state)?.with_start(Start::Oldest);
-    Ok(device.poll().await?.into_iter().map(|statement| statement.into_inner()).collect())
+    let mut device =
+        Device::with_state(source, [channel.as_str()], state)?.with_start(Start::Oldest);
+    Ok(device
+        .poll()
+        .await?
+        .into_iter()
+        .map(|statement| statement.into_inner())
+        .collect())
 }

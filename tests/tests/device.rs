@@ -4,7 +4,10 @@
 use std::{fs, net::SocketAddr, time::Duration};
 
 use futures_util::StreamExt;
-use tidings_client::{Channel, Device, Error, Freshness, Head, Pace, PublishError, Publisher, Source, Start, State, StateError, Statement};
+use tidings_client::{
+    Channel, Device, Error, Freshness, Head, Pace, PublishError, Publisher, Source, Start, State,
+    StateError, Statement,
+};
 use tidings_protocol::{SigningKey, verify::VerifyError};
 use tidings_tests::{Fixture, free_address, release};
 use tokio::{
@@ -60,16 +63,38 @@ async fn poll_and_watch_share_one_cursor_and_survive_restarts() {
         let watch = device.watch();
         futures_util::pin_mut!(watch);
         for expected in [4, 5] {
-            assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial().number(), expected);
+            assert_eq!(
+                timeout(PATIENCE, watch.next())
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .unwrap()
+                    .serial()
+                    .number(),
+                expected
+            );
         }
         let head = publish(&fixture, head, 1).await;
-        assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().head(), head.unwrap());
+        assert_eq!(
+            timeout(PATIENCE, watch.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap()
+                .head(),
+            head.unwrap()
+        );
     }
     assert_eq!(serials(&device.poll().await.unwrap()), []);
-    assert_eq!(device.state().newest(&channel()).unwrap().serial().number(), 6);
+    assert_eq!(
+        device.state().newest(&channel()).unwrap().serial().number(),
+        6
+    );
 
     let ephemeral = State::ephemeral(fixture.source().unwrap().anchor());
-    let mut all = Device::with_state(fixture.source().unwrap(), [CHANNEL], ephemeral).unwrap().with_start(Start::Oldest);
+    let mut all = Device::with_state(fixture.source().unwrap(), [CHANNEL], ephemeral)
+        .unwrap()
+        .with_start(Start::Oldest);
     assert_eq!(serials(&all.poll().await.unwrap()), [1, 2, 3, 4, 5, 6]);
     drop(daemon);
 }
@@ -79,19 +104,39 @@ async fn a_watch_survives_the_death_of_its_broker() {
     let fixture = Fixture::new().unwrap();
     let daemon = fixture.start().unwrap();
     let head = publish(&fixture, None, 1).await;
-    let mut device = Device::open(fixture.source().unwrap(), [CHANNEL], fixture.directory.join("state")).unwrap();
+    let mut device = Device::open(
+        fixture.source().unwrap(),
+        [CHANNEL],
+        fixture.directory.join("state"),
+    )
+    .unwrap();
     let watch = device.watch();
     futures_util::pin_mut!(watch);
-    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial().number(), 1);
+    assert_eq!(
+        timeout(PATIENCE, watch.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .serial()
+            .number(),
+        1
+    );
     daemon.kill().unwrap();
     // While it is down the stream says so, and tries again by itself.
-    while !matches!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap(), Err(Error::Unreachable { .. })) {}
+    while !matches!(
+        timeout(PATIENCE, watch.next()).await.unwrap().unwrap(),
+        Err(Error::Unreachable { .. })
+    ) {}
     let _daemon = fixture.start().unwrap();
     publish(&fixture, head, 1).await;
     loop {
         match timeout(PATIENCE, watch.next()).await.unwrap().unwrap() {
             Ok(statement) => break assert_eq!(statement.serial().number(), 2),
-            Err(error) => assert!(matches!(error, Error::Unreachable { .. } | Error::Io(_)), "{error}"),
+            Err(error) => assert!(
+                matches!(error, Error::Unreachable { .. } | Error::Io(_)),
+                "{error}"
+            ),
         }
     }
 }
@@ -105,7 +150,11 @@ async fn another_broker_is_tried_when_the_first_is_dead_or_lies() {
     let liar = relay(fixture.address, Lie::Replace("Version: 1", "Version: 6")).await;
     for first in [dead, liar] {
         let brokers = [format!("nntp://{first}"), fixture.url()];
-        let source = Source::new(brokers.iter().map(String::as_str), &fixture.anchor.to_string()).unwrap();
+        let source = Source::new(
+            brokers.iter().map(String::as_str),
+            &fixture.anchor.to_string(),
+        )
+        .unwrap();
         let state = State::ephemeral(source.anchor());
         let mut device = Device::with_state(source, [CHANNEL], state).unwrap();
         assert_eq!(serials(&device.poll().await.unwrap()), [2], "{first}");
@@ -149,7 +198,9 @@ async fn deceive(device: TcpStream, to: SocketAddr, lie: Lie) -> std::io::Result
             if let Lie::Swap(asked, given) = lie {
                 line = if line == asked { given.into() } else { line };
             }
-            to_broker.write_all(format!("{line}\r\n").as_bytes()).await?;
+            to_broker
+                .write_all(format!("{line}\r\n").as_bytes())
+                .await?;
         }
         Ok::<_, std::io::Error>(())
     });
@@ -191,23 +242,49 @@ async fn attacks_20_26_27_what_is_changed_on_the_way_has_no_effect() {
         Lie::Truncate,
     ] {
         let address = relay(fixture.address, lie).await;
-        let source = Source::new([format!("nntp://{address}").as_str()], &fixture.anchor.to_string()).unwrap();
+        let source = Source::new(
+            [format!("nntp://{address}").as_str()],
+            &fixture.anchor.to_string(),
+        )
+        .unwrap();
         let path = fixture.directory.join(format!("state-{}", address.port()));
-        let mut device = Device::open(source, [CHANNEL], &path).unwrap().with_start(Start::Oldest);
-        let error = timeout(PATIENCE, device.poll()).await.unwrap().expect_err("the lie was believed");
-        assert!(matches!(error, Error::Unreachable { .. }), "{lie:?}: {error}");
+        let mut device = Device::open(source, [CHANNEL], &path)
+            .unwrap()
+            .with_start(Start::Oldest);
+        let error = timeout(PATIENCE, device.poll())
+            .await
+            .unwrap()
+            .expect_err("the lie was believed");
+        assert!(
+            matches!(error, Error::Unreachable { .. }),
+            "{lie:?}: {error}"
+        );
         assert_eq!(device.state().head(&channel()), None, "{lie:?}");
         // The same state goes on with an honest broker as if nothing had been.
         drop(device);
-        let mut device = Device::open(fixture.source().unwrap(), [CHANNEL], &path).unwrap().with_start(Start::Oldest);
-        assert_eq!(serials(&device.poll().await.unwrap()), [1, 2, 3, 4], "{lie:?}");
+        let mut device = Device::open(fixture.source().unwrap(), [CHANNEL], &path)
+            .unwrap()
+            .with_start(Start::Oldest);
+        assert_eq!(
+            serials(&device.poll().await.unwrap()),
+            [1, 2, 3, 4],
+            "{lie:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn what_two_brokers_have_comes_once() {
     // No beat ends the round of questions, since this namespace promises some and has none.
-    let realm = tidings_tests::realm::Realm::new(&["trust * 1 root", "release * 1 ann", "withdraw * 1 ann", "beat * 1 beat"], &["root"]);
+    let realm = tidings_tests::realm::Realm::new(
+        &[
+            "trust * 1 root",
+            "release * 1 ann",
+            "withdraw * 1 ann",
+            "beat * 1 beat",
+        ],
+        &["root"],
+    );
     let (fixture, _daemon, mut publisher) = tidings_tests::tree::origin(&realm, "").await.unwrap();
     let all = tidings_tests::tree::releases(&realm, &channel(), None, 3, &["ann"]);
     for release in &all {
@@ -215,7 +292,9 @@ async fn what_two_brokers_have_comes_once() {
     }
     let urls = [fixture.url(), fixture.url()];
     let source = Source::new(urls.iter().map(String::as_str), &realm.anchor.to_string()).unwrap();
-    let mut device = Device::with_state(source, [CHANNEL], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest);
+    let mut device = Device::with_state(source, [CHANNEL], State::ephemeral(&realm.anchor))
+        .unwrap()
+        .with_start(Start::Oldest);
     assert_eq!(serials(&device.poll().await.unwrap()), [1, 2, 3]);
     assert_eq!(serials(&device.poll().await.unwrap()), []);
 }
@@ -226,15 +305,42 @@ async fn it_asks_where_it_cannot_be_told() {
     let _daemon = fixture.start().unwrap();
     let head = publish(&fixture, None, 1).await;
     let address = relay(fixture.address, Lie::NoWatch).await;
-    let source = Source::new([format!("nntp://{address}").as_str()], &fixture.anchor.to_string()).unwrap();
+    let source = Source::new(
+        [format!("nntp://{address}").as_str()],
+        &fixture.anchor.to_string(),
+    )
+    .unwrap();
     let state = State::ephemeral(source.anchor());
-    let pace = Pace { poll: Duration::from_millis(100), ..Pace::default() };
-    let mut device = Device::with_state(source, [CHANNEL], state).unwrap().with_pace(pace);
+    let pace = Pace {
+        poll: Duration::from_millis(100),
+        ..Pace::default()
+    };
+    let mut device = Device::with_state(source, [CHANNEL], state)
+        .unwrap()
+        .with_pace(pace);
     let watch = device.watch();
     futures_util::pin_mut!(watch);
-    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial().number(), 1);
+    assert_eq!(
+        timeout(PATIENCE, watch.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .serial()
+            .number(),
+        1
+    );
     publish(&fixture, head, 1).await;
-    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial().number(), 2);
+    assert_eq!(
+        timeout(PATIENCE, watch.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .serial()
+            .number(),
+        2
+    );
 }
 
 #[tokio::test]
@@ -250,15 +356,42 @@ async fn attack_18_it_asks_although_it_is_told() {
             tokio::spawn(black_hole(device, to));
         }
     });
-    let source = Source::new([format!("nntp://{address}").as_str()], &fixture.anchor.to_string()).unwrap();
+    let source = Source::new(
+        [format!("nntp://{address}").as_str()],
+        &fixture.anchor.to_string(),
+    )
+    .unwrap();
     let state = State::ephemeral(source.anchor());
-    let pace = Pace { audit: Duration::from_millis(500), ..Pace::default() };
-    let mut device = Device::with_state(source, [CHANNEL], state).unwrap().with_pace(pace);
+    let pace = Pace {
+        audit: Duration::from_millis(500),
+        ..Pace::default()
+    };
+    let mut device = Device::with_state(source, [CHANNEL], state)
+        .unwrap()
+        .with_pace(pace);
     let watch = device.watch();
     futures_util::pin_mut!(watch);
-    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial().number(), 1);
+    assert_eq!(
+        timeout(PATIENCE, watch.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .serial()
+            .number(),
+        1
+    );
     publish(&fixture, head, 1).await;
-    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap().serial().number(), 2);
+    assert_eq!(
+        timeout(PATIENCE, watch.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .serial()
+            .number(),
+        2
+    );
 }
 
 /// Passes everything on, but answers XWATCH itself and then says nothing more.
@@ -297,23 +430,39 @@ async fn attack_28_a_fork_is_kept_as_evidence_and_stops_the_channel() {
     let (_first, _second) = (one.start().unwrap(), two.start().unwrap());
     let state = one.directory.join("state");
     publish(&one, None, 1).await;
-    Device::open(one.source().unwrap(), [CHANNEL], &state).unwrap().poll().await.unwrap();
+    Device::open(one.source().unwrap(), [CHANNEL], &state)
+        .unwrap()
+        .poll()
+        .await
+        .unwrap();
 
     let mut publisher = Publisher::connect(two.source().unwrap()).await.unwrap();
     publisher.publish(&two.trust).await.unwrap();
     let other = release(&channel(), None, "2", 0, &two.release).unwrap();
     publisher.publish(&other).await.unwrap();
-    for extra in [None, Some(release(&channel(), Some(other.head()), "3", 0, &two.release).unwrap())] {
+    for extra in [
+        None,
+        Some(release(&channel(), Some(other.head()), "3", 0, &two.release).unwrap()),
+    ] {
         if let Some(next) = extra {
             publisher.publish(&next).await.unwrap();
         }
         let mut device = Device::open(two.source().unwrap(), [CHANNEL], &state).unwrap();
         match device.poll().await.unwrap_err() {
-            Error::Fork(fork) => assert!(fork.theirs.id() == other.id() && fork.ours.id() != other.id()),
+            Error::Fork(fork) => {
+                assert!(fork.theirs.id() == other.id() && fork.ours.id() != other.id())
+            }
             error => panic!("{error}"),
         }
-        assert_eq!(device.state().head(&channel()).unwrap().id, device.state().view().fork(&channel()).unwrap().ours.id());
-        assert_eq!(device.freshness(&channel()), Freshness::Forked, "it stays so after a restart");
+        assert_eq!(
+            device.state().head(&channel()).unwrap().id,
+            device.state().view().fork(&channel()).unwrap().ours.id()
+        );
+        assert_eq!(
+            device.freshness(&channel()),
+            Freshness::Forked,
+            "it stays so after a restart"
+        );
     }
 }
 
@@ -327,10 +476,20 @@ async fn attack_24_a_broker_that_is_behind_is_no_error_and_no_rollback() {
     publish(&one, None, 2).await;
     let mut publisher = Publisher::connect(two.source().unwrap()).await.unwrap();
     publisher.publish(&two.trust).await.unwrap();
-    let mut ahead = Device::open(one.source().unwrap(), [CHANNEL], one.directory.join("state")).unwrap();
+    let mut ahead = Device::open(
+        one.source().unwrap(),
+        [CHANNEL],
+        one.directory.join("state"),
+    )
+    .unwrap();
     assert_eq!(serials(&ahead.poll().await.unwrap()), [2]);
     drop(ahead);
-    let mut ahead = Device::open(two.source().unwrap(), [CHANNEL], one.directory.join("state")).unwrap();
+    let mut ahead = Device::open(
+        two.source().unwrap(),
+        [CHANNEL],
+        one.directory.join("state"),
+    )
+    .unwrap();
     assert_eq!(serials(&ahead.poll().await.unwrap()), []);
     assert_eq!(ahead.state().head(&channel()).unwrap().serial.number(), 2);
 }
@@ -343,8 +502,19 @@ async fn attacks_01_and_31_another_anchor_believes_nothing() {
     let source = Source::new([fixture.url().as_str()], &other.anchor.to_string()).unwrap();
     let state = State::ephemeral(source.anchor());
     let mut device = Device::with_state(source, [CHANNEL], state).unwrap();
-    let Error::Unreachable { source, .. } = device.poll().await.unwrap_err() else { panic!("another error") };
-    assert!(matches!(*source, Error::Verify { source: VerifyError::Anchor { .. }, .. }), "{source}");
+    let Error::Unreachable { source, .. } = device.poll().await.unwrap_err() else {
+        panic!("another error")
+    };
+    assert!(
+        matches!(
+            *source,
+            Error::Verify {
+                source: VerifyError::Anchor { .. },
+                ..
+            }
+        ),
+        "{source}"
+    );
 }
 
 #[tokio::test]
@@ -353,7 +523,11 @@ async fn attack_87_a_damaged_state_file_is_refused_and_left_alone() {
     let _daemon = fixture.start().unwrap();
     publish(&fixture, None, 1).await;
     let path = fixture.directory.join("state");
-    Device::open(fixture.source().unwrap(), [CHANNEL], &path).unwrap().poll().await.unwrap();
+    Device::open(fixture.source().unwrap(), [CHANNEL], &path)
+        .unwrap()
+        .poll()
+        .await
+        .unwrap();
     let good = fs::read(&path).unwrap();
     let text = String::from_utf8(good.clone()).unwrap();
     let anchor = fixture.source().unwrap().anchor().clone();
@@ -361,7 +535,8 @@ async fn attack_87_a_damaged_state_file_is_refused_and_left_alone() {
         vec![],
         good[..good.len() / 2].to_vec(),
         text.replace("Version: 1", "Version: 2").into_bytes(),
-        text.replacen("tidings-state 3", "tidings-stave 3", 1).into_bytes(),
+        text.replacen("tidings-state 3", "tidings-stave 3", 1)
+            .into_bytes(),
         vec![0xff; 100],
         [good.clone(), b"x".to_vec()].concat(),
     ];
@@ -372,14 +547,39 @@ async fn attack_87_a_damaged_state_file_is_refused_and_left_alone() {
         assert!(error.to_string().contains("not reset by itself"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), damaged);
     }
-    fs::write(&path, text.replacen("tidings-state 3", "tidings-state 4", 1)).unwrap();
-    assert!(matches!(State::open(&path, &anchor), Err(StateError::Newer(_))));
-    fs::write(&path, text.replacen("tidings-state 3", "tidings-state 2", 1)).unwrap();
-    assert!(matches!(State::open(&path, &anchor), Err(StateError::Older(_))));
+    fs::write(
+        &path,
+        text.replacen("tidings-state 3", "tidings-state 4", 1),
+    )
+    .unwrap();
+    assert!(matches!(
+        State::open(&path, &anchor),
+        Err(StateError::Newer(_))
+    ));
+    fs::write(
+        &path,
+        text.replacen("tidings-state 3", "tidings-state 2", 1),
+    )
+    .unwrap();
+    assert!(matches!(
+        State::open(&path, &anchor),
+        Err(StateError::Older(_))
+    ));
     fs::write(&path, &good).unwrap();
     let other = Fixture::new().unwrap();
-    assert!(matches!(State::open(&path, &other.anchor), Err(StateError::OtherAnchor { .. })));
-    assert_eq!(State::open(&path, &anchor).unwrap().head(&channel()).unwrap().serial.number(), 1);
+    assert!(matches!(
+        State::open(&path, &other.anchor),
+        Err(StateError::OtherAnchor { .. })
+    ));
+    assert_eq!(
+        State::open(&path, &anchor)
+            .unwrap()
+            .head(&channel())
+            .unwrap()
+            .serial
+            .number(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -403,13 +603,26 @@ async fn attack_32_of_many_publishers_exactly_one_gets_each_serial() {
             };
         }
     };
-    let tasks: Vec<_> = (0..4).map(|name| tokio::spawn(race(name, fixture.release.clone(), fixture.source().unwrap()))).collect();
+    let tasks: Vec<_> = (0..4)
+        .map(|name| {
+            tokio::spawn(race(
+                name,
+                fixture.release.clone(),
+                fixture.source().unwrap(),
+            ))
+        })
+        .collect();
     for task in tasks {
         task.await.unwrap();
     }
     let state = State::ephemeral(fixture.source().unwrap().anchor());
-    let mut device = Device::with_state(fixture.source().unwrap(), [CHANNEL], state).unwrap().with_start(Start::Oldest);
-    assert_eq!(serials(&device.poll().await.unwrap()), (1..=81).collect::<Vec<_>>());
+    let mut device = Device::with_state(fixture.source().unwrap(), [CHANNEL], state)
+        .unwrap()
+        .with_start(Start::Oldest);
+    assert_eq!(
+        serials(&device.poll().await.unwrap()),
+        (1..=81).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -419,18 +632,37 @@ async fn what_is_wrong_with_one_channel_keeps_nothing_back_from_another() {
     publish(&fixture, None, 2).await;
     let mut publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
     let other: Channel = "test.zz.last".parse().unwrap();
-    publisher.publish(&release(&other, None, "other", 0, &fixture.release).unwrap()).await.unwrap();
-    let liar = relay(fixture.address, Lie::Replace("Version: other", "Version: evil")).await;
+    publisher
+        .publish(&release(&other, None, "other", 0, &fixture.release).unwrap())
+        .await
+        .unwrap();
+    let liar = relay(
+        fixture.address,
+        Lie::Replace("Version: other", "Version: evil"),
+    )
+    .await;
     let open = |brokers: &[String], name: &str| {
-        let source = Source::new(brokers.iter().map(String::as_str), &fixture.anchor.to_string()).unwrap();
-        Device::open(source, [CHANNEL, other.as_str()], fixture.directory.join(name)).unwrap()
+        let source = Source::new(
+            brokers.iter().map(String::as_str),
+            &fixture.anchor.to_string(),
+        )
+        .unwrap();
+        Device::open(
+            source,
+            [CHANNEL, other.as_str()],
+            fixture.directory.join(name),
+        )
+        .unwrap()
     };
     // With an honest broker behind the liar, both arrive; with the liar alone, what is good does, and then the error.
     let mut device = open(&[format!("nntp://{liar}"), fixture.url()], "both");
     assert_eq!(serials(&device.poll().await.unwrap()), [2, 1]);
     let mut device = open(&[format!("nntp://{liar}")], "one");
     assert_eq!(serials(&device.poll().await.unwrap()), [2]);
-    assert!(matches!(device.poll().await, Err(Error::Unreachable { .. })));
+    assert!(matches!(
+        device.poll().await,
+        Err(Error::Unreachable { .. })
+    ));
     assert_eq!(device.state().head(&other), None);
 }
 
@@ -448,10 +680,20 @@ async fn attack_65_a_broker_that_claims_too_much_is_left_for_another() {
     ] {
         let liar = relay(fixture.address, lie).await;
         let brokers = [format!("nntp://{liar}"), fixture.url()];
-        let source = Source::new(brokers.iter().map(String::as_str), &fixture.anchor.to_string()).unwrap();
+        let source = Source::new(
+            brokers.iter().map(String::as_str),
+            &fixture.anchor.to_string(),
+        )
+        .unwrap();
         let state = State::ephemeral(source.anchor());
-        let mut device = Device::with_state(source, [CHANNEL], state).unwrap().with_start(Start::Oldest);
-        assert_eq!(serials(&timeout(PATIENCE, device.poll()).await.unwrap().unwrap()), [1, 2, 3, 4], "{lie:?}");
+        let mut device = Device::with_state(source, [CHANNEL], state)
+            .unwrap()
+            .with_start(Start::Oldest);
+        assert_eq!(
+            serials(&timeout(PATIENCE, device.poll()).await.unwrap().unwrap()),
+            [1, 2, 3, 4],
+            "{lie:?}"
+        );
     }
 }
 
@@ -460,13 +702,25 @@ async fn a_connection_that_was_closed_meanwhile_is_made_anew() {
     let fixture = Fixture::new().unwrap();
     let daemon = fixture.start().unwrap();
     let head = publish(&fixture, None, 1).await;
-    let mut device = Device::open(fixture.source().unwrap(), [CHANNEL], fixture.directory.join("state")).unwrap();
+    let mut device = Device::open(
+        fixture.source().unwrap(),
+        [CHANNEL],
+        fixture.directory.join("state"),
+    )
+    .unwrap();
     assert_eq!(serials(&device.poll().await.unwrap()), [1]);
     daemon.kill().unwrap();
     let _daemon = fixture.start().unwrap();
     publish(&fixture, head, 1).await;
     assert_eq!(serials(&device.poll().await.unwrap()), [2]);
     // Two devices do not share one state.
-    let second = Device::open(fixture.source().unwrap(), [CHANNEL], fixture.directory.join("state"));
-    assert!(matches!(second.err().unwrap(), Error::State(StateError::InUse(_))));
+    let second = Device::open(
+        fixture.source().unwrap(),
+        [CHANNEL],
+        fixture.directory.join("state"),
+    );
+    assert!(matches!(
+        second.err().unwrap(),
+        Error::State(StateError::InUse(_))
+    ));
 }

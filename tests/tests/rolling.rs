@@ -8,7 +8,9 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use tidings_client::{Channel, Clearance, Device, Error, Publisher, Release, SlotError, Slots, Source, Start, State};
+use tidings_client::{
+    Channel, Clearance, Device, Error, Publisher, Release, SlotError, Slots, Source, Start, State,
+};
 use tidings_protocol::slot::SlotName;
 use tidings_tests::{cluster::Site, ensemble::Ensemble, realm::Realm, tree::until};
 use tokio::time::{sleep, timeout};
@@ -44,21 +46,38 @@ enum NodeError {
 async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
     let group = number % GROUPS;
     // Everybody has another broker first.
-    let urls: Vec<&str> = (0..urls.len()).map(|n| urls[(number + n) % urls.len()].as_str()).collect();
+    let urls: Vec<&str> = (0..urls.len())
+        .map(|n| urls[(number + n) % urls.len()].as_str())
+        .collect();
     let source = Source::new(urls, &realm.anchor.to_string()).unwrap();
     let channel: Channel = format!("test.g{group}").parse().unwrap();
-    let mut news =
-        Device::with_state(source.clone(), [channel.as_str()], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest);
-    let mut acts =
-        Device::with_state(source.clone(), [channel.as_str()], State::ephemeral(&realm.anchor)).unwrap().with_start(Start::Oldest);
+    let mut news = Device::with_state(
+        source.clone(),
+        [channel.as_str()],
+        State::ephemeral(&realm.anchor),
+    )
+    .unwrap()
+    .with_start(Start::Oldest);
+    let mut acts = Device::with_state(
+        source.clone(),
+        [channel.as_str()],
+        State::ephemeral(&realm.anchor),
+    )
+    .unwrap()
+    .with_start(Start::Oldest);
     let mut slots = Slots::new(source);
-    let (group_name, name): (SlotName, SlotName) = (format!("g{group}").parse().unwrap(), format!("node{number}").parse().unwrap());
+    let (group_name, name): (SlotName, SlotName) = (
+        format!("g{group}").parse().unwrap(),
+        format!("node{number}").parse().unwrap(),
+    );
     let stream = news.watch();
     futures_util::pin_mut!(stream);
     while let Some(item) = stream.next().await {
         let Ok(statement) = item else { continue };
         let serial = statement.serial();
-        let tidings_client::Body::Release(release) = statement.body() else { continue };
+        let tidings_client::Body::Release(release) = statement.body() else {
+            continue;
+        };
         let version = release.version.clone();
         // Most of the first group come after those that die: in another order they might all be done before.
         while group == 0 && number >= 20 && fleet.lock().unwrap().dead < DEAD.len() {
@@ -68,7 +87,9 @@ async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
             acts.poll().await.ok();
             let applied: Result<(), NodeError> = acts
                 .apply(&channel, serial, async |cleared: &mut Clearance<'_>| {
-                    let slot = slots.wait_for(&group_name, &name, serial, Duration::from_secs(120)).await?;
+                    let slot = slots
+                        .wait_for(&group_name, &name, serial, Duration::from_secs(120))
+                        .await?;
                     cleared.confirm().await?;
                     slots.hold(&group_name, &name, slot.token).await?;
                     {
@@ -103,7 +124,10 @@ async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_update_stops_where_the_budget_says() {
     let ensemble = Ensemble::start(3, "").unwrap();
-    let realm = Realm::new(&["trust * 1 root", "release * 1 ann", "withdraw * 1 ann"], &["root"]);
+    let realm = Realm::new(
+        &["trust * 1 root", "release * 1 ann", "withdraw * 1 ann"],
+        &["root"],
+    );
     let site = Site::new(&ensemble, Realm::clone_of(&realm));
     let mut groups = "[[peer]]\nname = \"ops\"\nnetworks = [\"127.0.0.0/8\"]\n".to_owned();
     for group in 0..GROUPS {
@@ -112,34 +136,103 @@ async fn a_rolling_update_stops_where_the_budget_says() {
     let (members, _daemons) = site.found(&["a", "b", "c"], "", &groups).await.unwrap();
     let fleet = Shared::default();
     let urls: Vec<String> = members.iter().map(|member| member.url()).collect();
-    let nodes: Vec<_> = (0..NODES).map(|number| tokio::spawn(node(number, urls.clone(), Realm::clone_of(&realm), fleet.clone()))).collect();
+    let nodes: Vec<_> = (0..NODES)
+        .map(|number| {
+            tokio::spawn(node(
+                number,
+                urls.clone(),
+                Realm::clone_of(&realm),
+                fleet.clone(),
+            ))
+        })
+        .collect();
     for group in 0..GROUPS {
-        let release = Release { version: "2".into(), slot: Some(format!("g{group}")), ..Release::default() };
+        let release = Release {
+            version: "2".into(),
+            slot: Some(format!("g{group}")),
+            ..Release::default()
+        };
         let channel = format!("test.g{group}").parse().unwrap();
-        let mut publisher = Publisher::connect(members[group % 3].source().unwrap()).await.unwrap();
-        publisher.publish(&realm.release_with(&channel, None, release, &["ann"])).await.unwrap();
+        let mut publisher = Publisher::connect(members[group % 3].source().unwrap())
+            .await
+            .unwrap();
+        publisher
+            .publish(&realm.release_with(&channel, None, release, &["ann"]))
+            .await
+            .unwrap();
     }
-    let updated = |group: usize| fleet.lock().unwrap().version.keys().filter(|node| **node % GROUPS == group).count();
-    let (mut slots, first): (Slots, SlotName) = (Slots::new(members[1].source().unwrap()), "g0".parse().unwrap());
+    let updated = |group: usize| {
+        fleet
+            .lock()
+            .unwrap()
+            .version
+            .keys()
+            .filter(|node| **node % GROUPS == group)
+            .count()
+    };
+    let (mut slots, first): (Slots, SlotName) = (
+        Slots::new(members[1].source().unwrap()),
+        "g0".parse().unwrap(),
+    );
     // The two that die are in one group: it stops, and all others are done.
-    until("the group has two failures", async || slots.list(&first).await.unwrap_or_default().matches("\nfailed ").count() == 2).await;
-    until("the others are done", async || (1..GROUPS).all(|group| updated(group) == NODES / GROUPS)).await;
+    until("the group has two failures", async || {
+        slots
+            .list(&first)
+            .await
+            .unwrap_or_default()
+            .matches("\nfailed ")
+            .count()
+            == 2
+    })
+    .await;
+    until("the others are done", async || {
+        (1..GROUPS).all(|group| updated(group) == NODES / GROUPS)
+    })
+    .await;
     let so_far = updated(0);
     assert!(so_far < NODES / GROUPS - 2, "{so_far}");
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(updated(0), so_far, "the group goes on although it has stopped");
-    let probe = slots.take(&first, &"probe".parse().unwrap(), tidings_client::Serial::FIRST).await;
+    assert_eq!(
+        updated(0),
+        so_far,
+        "the group goes on although it has stopped"
+    );
+    let probe = slots
+        .take(
+            &first,
+            &"probe".parse().unwrap(),
+            tidings_client::Serial::FIRST,
+        )
+        .await;
     assert!(matches!(probe, Err(SlotError::Stopped(_))), "{probe:?}");
     // An operator looks at the two, and it goes on.
     for dead in DEAD {
         fleet.lock().unwrap().down[0] -= 1;
-        slots.clear(&first, &format!("node{dead}").parse().unwrap()).await.unwrap();
+        slots
+            .clear(&first, &format!("node{dead}").parse().unwrap())
+            .await
+            .unwrap();
     }
-    until("the rest is done", async || updated(0) == NODES / GROUPS - DEAD.len()).await;
-    assert!(fleet.lock().unwrap().most_down.iter().all(|most| (1..=MAX).contains(most)), "{:?}", fleet.lock().unwrap().most_down);
+    until("the rest is done", async || {
+        updated(0) == NODES / GROUPS - DEAD.len()
+    })
+    .await;
+    assert!(
+        fleet
+            .lock()
+            .unwrap()
+            .most_down
+            .iter()
+            .all(|most| (1..=MAX).contains(most)),
+        "{:?}",
+        fleet.lock().unwrap().most_down
+    );
     for (number, node) in nodes.into_iter().enumerate() {
         match DEAD.contains(&number) {
-            true => timeout(Duration::from_secs(5), node).await.unwrap().unwrap(),
+            true => timeout(Duration::from_secs(5), node)
+                .await
+                .unwrap()
+                .unwrap(),
             false => node.abort(),
         }
     }

@@ -25,18 +25,32 @@ fn stage(configuration: &str) -> Stage {
     let mut statements = vec![fixture.trust.clone()];
     let mut head = None;
     for number in 1..=3 {
-        let statement = release(&"test.os.stable".parse().unwrap(), head, &format!("1.{number}"), 0, &fixture.release).unwrap();
+        let statement = release(
+            &"test.os.stable".parse().unwrap(),
+            head,
+            &format!("1.{number}"),
+            0,
+            &fixture.release,
+        )
+        .unwrap();
         head = Some(statement.head());
         statements.push(statement);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
         for statement in &statements {
             publisher.publish(statement).await.unwrap();
         }
     });
-    Stage { fixture, daemon, statements }
+    Stage {
+        fixture,
+        daemon,
+        statements,
+    }
 }
 
 struct Client {
@@ -47,8 +61,13 @@ struct Client {
 impl Client {
     fn connect(stage: &Stage) -> Self {
         let socket = TcpStream::connect(stage.fixture.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { reader: BufReader::new(socket), script: String::new() }
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Self {
+            reader: BufReader::new(socket),
+            script: String::new(),
+        }
     }
     fn send(&mut self, octets: &[u8]) {
         self.reader.get_mut().write_all(octets).unwrap();
@@ -56,14 +75,21 @@ impl Client {
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.reader.read_line(&mut line).unwrap();
-        assert!(line.is_empty() || line.ends_with("\r\n"), "{line:?} has no CR LF");
+        assert!(
+            line.is_empty() || line.ends_with("\r\n"),
+            "{line:?} has no CR LF"
+        );
         line.truncate(line.trim_end().len());
         self.script.push_str(&format!("S: {line}\n"));
         line
     }
     #[track_caller]
     fn run(&mut self, script: &str) {
-        for step in script.lines().map(str::trim_start).filter(|l| !l.is_empty()) {
+        for step in script
+            .lines()
+            .map(str::trim_start)
+            .filter(|l| !l.is_empty())
+        {
             match step.split_at(2) {
                 ("C:", line) => {
                     self.script.push_str(&format!("C:{line}\n"));
@@ -71,7 +97,11 @@ impl Client {
                 }
                 ("S:", expected) => {
                     let found = self.line();
-                    assert!(fits(expected.trim_start(), &found), "expected {expected:?}, found {found:?} in\n{}", self.script);
+                    assert!(
+                        fits(expected.trim_start(), &found),
+                        "expected {expected:?}, found {found:?} in\n{}",
+                        self.script
+                    );
                 }
                 _ => panic!("a script has C: and S: lines, this is {step:?}"),
             }
@@ -102,7 +132,11 @@ fn fits(expected: &str, found: &str) -> bool {
 #[test]
 fn a_reader_reads() {
     let stage = stage("");
-    let ids: Vec<String> = stage.statements.iter().map(|s| s.message_id().to_string()).collect();
+    let ids: Vec<String> = stage
+        .statements
+        .iter()
+        .map(|s| s.message_id().to_string())
+        .collect();
     let mut client = Client::connect(&stage);
     client.run(&format!(
         "S: 200 broker.invalid Tidings broker ready
@@ -299,7 +333,9 @@ fn a_reader_reads() {
 fn pipelined_commands_are_answered_in_their_order() {
     let stage = stage("");
     let mut client = Client::connect(&stage);
-    client.send(b"GROUP test.os.stable\r\nSTAT 1\r\nSTAT 2\r\nSTAT 9\r\nBODY 3\r\nDATE\r\nQUIT\r\nDATE\r\n");
+    client.send(
+        b"GROUP test.os.stable\r\nSTAT 1\r\nSTAT 2\r\nSTAT 9\r\nBODY 3\r\nDATE\r\nQUIT\r\nDATE\r\n",
+    );
     client.run("S: 200 …\nS: 211 3 1 3 …\nS: 223 1 …\nS: 223 2 …\nS: 423 …\nS: 222 3 …");
     while client.line() != "." {}
     client.run("S: 111 …\nS: 205 …");
@@ -309,10 +345,15 @@ fn pipelined_commands_are_answered_in_their_order() {
 #[test]
 fn a_watch_begins_where_the_cursor_stands_and_ends_with_any_line() {
     let stage = stage("");
-    let (two, three) = (stage.statements[2].message_id(), stage.statements[3].message_id());
+    let (two, three) = (
+        stage.statements[2].message_id(),
+        stage.statements[3].message_id(),
+    );
     let mut client = Client::connect(&stage);
     client.run("S: 200 …\nC: XWATCH test.nowhere:0\nS: 290 …\nC: DATE\nS: .\nS: 111 …");
-    client.run(&format!("C: XWATCH test.os.stable:1\nS: 290 300 watching\nS: 2 {two} 18"));
+    client.run(&format!(
+        "C: XWATCH test.os.stable:1\nS: 290 300 watching\nS: 2 {two} 18"
+    ));
     let article: Vec<String> = (0..18).map(|_| client.line()).collect();
     assert_eq!(article[9], "", "the empty line");
     client.run(&format!("S: 3 {three} 18"));
@@ -320,8 +361,22 @@ fn a_watch_begins_where_the_cursor_stands_and_ends_with_any_line() {
 
     // A channel of the future, and one that goes on.
     client.run("C: XWATCH test.* test.trust:1\nS: .\nS: 290 300 watching");
-    let next = release(&"test.os.stable".parse().unwrap(), Some(stage.statements[3].head()), "1.4", 0, &stage.fixture.release).unwrap();
-    let new = release(&"test.os.testing".parse().unwrap(), None, "2.0", 0, &stage.fixture.release).unwrap();
+    let next = release(
+        &"test.os.stable".parse().unwrap(),
+        Some(stage.statements[3].head()),
+        "1.4",
+        0,
+        &stage.fixture.release,
+    )
+    .unwrap();
+    let new = release(
+        &"test.os.testing".parse().unwrap(),
+        None,
+        "2.0",
+        0,
+        &stage.fixture.release,
+    )
+    .unwrap();
     let mut other = Client::connect(&stage);
     other.run("S: 200 …");
     for (statement, serial) in [(&next, 4), (&new, 1)] {
@@ -334,7 +389,9 @@ fn a_watch_begins_where_the_cursor_stands_and_ends_with_any_line() {
     // What ends the watch is a command, even when it comes in the same write as the one that began it.
     client.run("C: DATE\nS: .\nS: 111 …");
     client.send(b"XWATCH test.*\r\nDATE\r\nGROUP test.os.testing\r\n");
-    client.run("S: 290 300 watching\nS: .\nS: 111 …\nS: 211 1 1 1 test.os.testing\nC: QUIT\nS: 205 …");
+    client.run(
+        "S: 290 300 watching\nS: .\nS: 111 …\nS: 211 1 1 1 test.os.testing\nC: QUIT\nS: 205 …",
+    );
 }
 
 #[test]
@@ -354,7 +411,14 @@ fn publishing_is_verified_durable_and_idempotent() {
     let channel = "test.os.stable".parse().unwrap();
     let next = release(&channel, Some(head), "1.4", 0, &stage.fixture.release).unwrap();
     let rival = release(&channel, Some(head), "1.4-rival", 0, &stage.fixture.release).unwrap();
-    let ahead = release(&channel, Some(rival.head()), "1.5", 0, &stage.fixture.release).unwrap();
+    let ahead = release(
+        &channel,
+        Some(rival.head()),
+        "1.5",
+        0,
+        &stage.fixture.release,
+    )
+    .unwrap();
     let mut client = Client::connect(&stage);
     client.run("S: 200 …");
     let mut post = |octets: &[u8], expected: &str| {
@@ -364,29 +428,61 @@ fn publishing_is_verified_durable_and_idempotent() {
     };
     let wire = |statement: &Statement| article::render(statement, "x").octets;
     post(&wire(&next), &format!("240 {} stored", next.message_id()));
-    post(&wire(&next), &format!("240 {} was stored already", next.message_id()));
+    post(
+        &wire(&next),
+        &format!("240 {} was stored already", next.message_id()),
+    );
     // Attack 32: a lost race names the head; so does a statement that runs ahead.
     post(&wire(&rival), &format!("441 head {}; …", next.head()));
     post(&wire(&ahead), &format!("441 head {}; …", next.head()));
     // Attacks 1 and 34.
     let stranger = tidings_protocol::SigningKey::from_bytes(&[9; 32]);
     let foreign = release(&channel, Some(next.head()), "6.6", 0, &stranger).unwrap();
-    post(&wire(&foreign), "441 a release in test.os.stable needs 1 signatures of release by trust 1, found 0 that hold (spec 1-15)");
+    post(
+        &wire(&foreign),
+        "441 a release in test.os.stable needs 1 signatures of release by trust 1, found 0 that hold (spec 1-15)",
+    );
     let text = String::from_utf8(wire(&next)).unwrap();
-    post(text.replace("Newsgroups: test.os.stable", "Newsgroups: test.os.testing").as_bytes(), "441 header line 3: Newsgroups: expected …");
-    let other: Statement = release(&"other.os.stable".parse().unwrap(), None, "1", 0, &stage.fixture.release).unwrap();
-    post(&wire(&other), "441 other.os.stable belongs to no namespace of this broker; …");
+    post(
+        text.replace("Newsgroups: test.os.stable", "Newsgroups: test.os.testing")
+            .as_bytes(),
+        "441 header line 3: Newsgroups: expected …",
+    );
+    let other: Statement = release(
+        &"other.os.stable".parse().unwrap(),
+        None,
+        "1",
+        0,
+        &stage.fixture.release,
+    )
+    .unwrap();
+    post(
+        &wire(&other),
+        "441 other.os.stable belongs to no namespace of this broker; …",
+    );
     // Attack 38: control messages are read as any article: their body is what counts.
     post(
         b"Control: rmgroup test.os.stable\r\nNewsgroups: control.rmgroup\r\nFrom: x\r\n\r\nrm\r\n",
         "441 statement line 1: expected `Name: value` …",
     );
-    post(b"no headers at all\r\n", "441 header: expected an empty line …");
+    post(
+        b"no headers at all\r\n",
+        "441 header: expected an empty line …",
+    );
     post(b"a: b\r\n\r\nx\0y\r\n", "441 line 3 has a NUL, …");
-    post(b"a: b\n\r\nx: y\r\n", "441 line 1 has a NUL, or a CR or LF that is not part of a line end");
+    post(
+        b"a: b\n\r\nx: y\r\n",
+        "441 line 1 has a NUL, or a CR or LF that is not part of a line end",
+    );
     // Attack 20: too large, but answered.
-    let large = format!("a: b\r\n\r\n{}", "Filler: x\r\n".repeat(limits::ARTICLE_OCTETS / 10));
-    post(large.as_bytes(), &format!("441 more than {} octets", limits::ARTICLE_OCTETS));
+    let large = format!(
+        "a: b\r\n\r\n{}",
+        "Filler: x\r\n".repeat(limits::ARTICLE_OCTETS / 10)
+    );
+    post(
+        large.as_bytes(),
+        &format!("441 more than {} octets", limits::ARTICLE_OCTETS),
+    );
     client.run("C: GROUP test.os.stable\nS: 211 4 1 4 test.os.stable\nC: QUIT\nS: 205 …");
 }
 
@@ -430,11 +526,17 @@ fn every_limit_has_an_answer() {
 fn retention_raises_the_low_water_mark_and_spares_head_and_trust() {
     // The first sweep comes with the start.
     let stage = stage("[[retention]]\nchannels = \"*\"\ncount = 1");
-    let Stage { fixture, daemon, .. } = stage;
+    let Stage {
+        fixture, daemon, ..
+    } = stage;
     daemon.signal("TERM").unwrap();
     assert_eq!(daemon.wait(Duration::from_secs(20)).unwrap(), Some(0));
     let daemon = fixture.start().unwrap();
-    let stage = Stage { fixture, daemon, statements: vec![] };
+    let stage = Stage {
+        fixture,
+        daemon,
+        statements: vec![],
+    };
     let began = std::time::Instant::now();
     loop {
         let mut client = Client::connect(&stage);
@@ -445,7 +547,10 @@ fn retention_raises_the_low_water_mark_and_spares_head_and_trust() {
             client.run("C: XWATCH test.os.stable:0\nS: 290 …\nS: 3 …");
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "nothing has expired");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "nothing has expired"
+        );
         std::thread::yield_now();
     }
     drop(stage.daemon);

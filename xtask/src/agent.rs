@@ -8,7 +8,11 @@ use anyhow::{Context, bail, ensure};
 const TOOLS: [(&str, &str, &str); 6] = [
     ("rsync-tree", "rsync_tree", "btrfs-progs rsync"),
     ("btrfs-send", "btrfs_send_on_a_parent", "btrfs-progs rsync"),
-    ("btrfs-send+zstd", "btrfs_send_whole_and_compressed", "btrfs-progs rsync zstd"),
+    (
+        "btrfs-send+zstd",
+        "btrfs_send_whole_and_compressed",
+        "btrfs-progs rsync zstd",
+    ),
     ("ostree", "ostree", "ostree"),
     ("grub", "grub_with_block_devices", "grub-common"),
     ("uboot", "uboot_with_block_devices", "libubootenv-tool"),
@@ -19,15 +23,31 @@ const SWEEP: &str = "bsdiff xdelta3 zstd";
 /// Runs those that are named, or all.
 pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
     if names == ["setup"] {
-        let all: Vec<&str> = TOOLS.iter().flat_map(|tool| tool.2.split(' ')).chain(SWEEP.split(' ')).collect();
-        let status = Command::new("apt-get").args(["install", "-y", "-q", "--no-install-recommends"]).args(all).status()?;
+        let all: Vec<&str> = TOOLS
+            .iter()
+            .flat_map(|tool| tool.2.split(' '))
+            .chain(SWEEP.split(' '))
+            .collect();
+        let status = Command::new("apt-get")
+            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(all)
+            .status()?;
         ensure!(status.success(), "apt-get ended with {status}");
         return Ok(());
     }
-    let mut chosen: Vec<_> = TOOLS.iter().filter(|tool| names.is_empty() || names.iter().any(|name| name == tool.0)).collect();
-    if let Some(name) = names.iter().find(|name| name.as_str() != "sweep" && !TOOLS.iter().any(|tool| tool.0 == name.as_str())) {
+    let mut chosen: Vec<_> = TOOLS
+        .iter()
+        .filter(|tool| names.is_empty() || names.iter().any(|name| name == tool.0))
+        .collect();
+    if let Some(name) = names
+        .iter()
+        .find(|name| name.as_str() != "sweep" && !TOOLS.iter().any(|tool| tool.0 == name.as_str()))
+    {
         let known: Vec<&str> = TOOLS.iter().map(|tool| tool.0).collect();
-        bail!("{name:?} is no tool; known are setup, sweep, {}", known.join(", "));
+        bail!(
+            "{name:?} is no tool; known are setup, sweep, {}",
+            known.join(", ")
+        );
     }
     let sweep = names.is_empty() || names.iter().any(|name| name == "sweep");
     if sweep {
@@ -35,15 +55,29 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
     }
     for (name, test_name, packages) in chosen.drain(..) {
         println!("agent: {name}");
-        test("tools", test_name, &["--ignored"])
-            .with_context(|| format!("{name}; it wants root and the packages {packages}: `cargo xtask agent setup`"))?;
+        test("tools", test_name, &["--ignored"]).with_context(|| {
+            format!("{name}; it wants root and the packages {packages}: `cargo xtask agent setup`")
+        })?;
     }
     Ok(())
 }
 
 fn test(file: &str, name: &str, more: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["test", "--quiet", "-p", "tidings-agent", "--test", file, "--", "--exact", name, "--nocapture", "--test-threads", "1"]);
+    command.args([
+        "test",
+        "--quiet",
+        "-p",
+        "tidings-agent",
+        "--test",
+        file,
+        "--",
+        "--exact",
+        name,
+        "--nocapture",
+        "--test-threads",
+        "1",
+    ]);
     let status = command.args(more).status()?;
     ensure!(status.success(), "cargo test ended with {status}");
     Ok(())

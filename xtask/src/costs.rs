@@ -14,31 +14,52 @@ use super::{build, cargo, command, release, root, run, setup};
 /// How much dearer than recorded an inner loop may become, in parts of a hundred.
 const DEARER: u64 = 10;
 /// Loops, and how often they run: the difference of the two runs is what so many turns execute.
-const LOOPS: &[(&str, u64, u64)] =
-    &[("parse", 20, 220), ("verify", 4, 44), ("render", 20, 220), ("command", 20, 220), ("receive", 20, 220), ("append", 4, 24)];
+const LOOPS: &[(&str, u64, u64)] = &[
+    ("parse", 20, 220),
+    ("verify", 4, 44),
+    ("render", 20, 220),
+    ("command", 20, 220),
+    ("receive", 20, 220),
+    ("append", 4, 24),
+];
 
 /// The compiled benches.
 fn benches() -> anyhow::Result<PathBuf> {
     // Of the whole workspace, so that what is below it is compiled with the features that every other build has.
-    let mut cargo = cargo("bench --workspace --features tidings-broker/bench --bench loops --no-run --message-format=json");
+    let mut cargo = cargo(
+        "bench --workspace --features tidings-broker/bench --bench loops --no-run --message-format=json",
+    );
     let output = cargo.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the benches do not build");
     let text = String::from_utf8(output.stdout)?;
-    let found = text.lines().filter(|line| line.contains("\"name\":\"loops\"")).find_map(|line| {
-        let (_, rest) = line.split_once("\"executable\":\"")?;
-        Some(PathBuf::from(rest.split_once('"')?.0))
-    });
+    let found = text
+        .lines()
+        .filter(|line| line.contains("\"name\":\"loops\""))
+        .find_map(|line| {
+            let (_, rest) = line.split_once("\"executable\":\"")?;
+            Some(PathBuf::from(rest.split_once('"')?.0))
+        });
     found.context("cargo did not say where the benches are")
 }
 
 fn executed(benches: &Path, name: &str, turns: u64) -> anyhow::Result<u64> {
     let mut valgrind = command("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(benches).args(["--count", name, &turns.to_string()]);
+    valgrind
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(benches)
+        .args(["--count", name, &turns.to_string()]);
     let output = valgrind.output().context("cannot run valgrind")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "the loop {name} failed under valgrind: {said}");
-    let collected = said.lines().find_map(|line| line.split_once("Collected : "));
-    collected.and_then(|(_, number)| number.trim().parse().ok()).with_context(|| format!("valgrind counted nothing: {said}"))
+    ensure!(
+        output.status.success(),
+        "the loop {name} failed under valgrind: {said}"
+    );
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
+    collected
+        .and_then(|(_, number)| number.trim().parse().ok())
+        .with_context(|| format!("valgrind counted nothing: {said}"))
 }
 
 /// Runs each bench once, and compares the instructions of each loop with what is recorded.
@@ -48,15 +69,24 @@ pub(super) fn instructions(record: bool) -> anyhow::Result<()> {
     run(command(&benches).args(["--bench", "--test"]))?;
     let file = root().join("broker/benches/instructions");
     let recorded = fs::read_to_string(&file).unwrap_or_default();
-    let recorded: BTreeMap<&str, u64> =
-        recorded.lines().filter_map(|line| line.split_once(' ')).filter_map(|(name, count)| Some((name, count.parse().ok()?))).collect();
+    let recorded: BTreeMap<&str, u64> = recorded
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(name, count)| Some((name, count.parse().ok()?)))
+        .collect();
     let (mut text, mut dearer) = (String::new(), Vec::new());
     println!("| inner loop | instructions a turn | recorded | |\n| --- | ---: | ---: | ---: |");
     for (name, few, many) in LOOPS {
-        let each = (executed(&benches, name, *many)? - executed(&benches, name, *few)?) / (many - few);
+        let each =
+            (executed(&benches, name, *many)? - executed(&benches, name, *few)?) / (many - few);
         let before = recorded.get(name).copied();
-        let change = before.map_or(String::new(), |before| format!("{:+.1} %", (each as f64 / before as f64 - 1.0) * 100.0));
-        println!("| {name} | {each} | {} | {change} |", before.map_or("nothing".into(), |before| before.to_string()));
+        let change = before.map_or(String::new(), |before| {
+            format!("{:+.1} %", (each as f64 / before as f64 - 1.0) * 100.0)
+        });
+        println!(
+            "| {name} | {each} | {} | {change} |",
+            before.map_or("nothing".into(), |before| before.to_string())
+        );
         text.push_str(&format!("{name} {each}\n"));
         if before.is_none_or(|before| each * 100 > before * (100 + DEARER)) {
             dearer.push(*name);
@@ -87,16 +117,29 @@ const MIB: u64 = 1 << 20;
 /// A program built for size in a workspace of its own.
 fn small(name: &str, flags: &str) -> anyhow::Result<PathBuf> {
     let manifest = format!("tests/{name}/Cargo.toml");
-    run(cargo(&format!("build --quiet --release --manifest-path {manifest}")).env("RUSTFLAGS", flags))?;
+    run(cargo(&format!(
+        "build --quiet --release --manifest-path {manifest}"
+    ))
+    .env("RUSTFLAGS", flags))?;
     Ok(root().join("tests").join(name).join("target/release"))
 }
 
 /// Octets of a section's code.
 fn code(program: &Path) -> anyhow::Result<u64> {
-    let output = command("size").arg("-A").arg(program).output().context("cannot run size, of binutils")?;
+    let output = command("size")
+        .arg("-A")
+        .arg(program)
+        .output()
+        .context("cannot run size, of binutils")?;
     let text = String::from_utf8(output.stdout)?;
-    let line = text.lines().find(|line| line.starts_with(".text")).context("no .text")?;
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).context("no size of .text")
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(".text"))
+        .context("no .text")?;
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .context("no size of .text")
 }
 
 /// The verifier in a program without the standard library: links only if nothing below it needs that. For processors without
@@ -116,7 +159,11 @@ fn device_memory(program: &Path) -> anyhow::Result<u64> {
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
     }
-    let mut demo = release("tidingsd").args(["demo", "--releases", "3", "--keep"]).arg(&directory).stdout(Stdio::piped()).spawn()?;
+    let mut demo = release("tidingsd")
+        .args(["demo", "--releases", "3", "--keep"])
+        .arg(&directory)
+        .stdout(Stdio::piped())
+        .spawn()?;
     let measured = (|| {
         let mut said = BTreeMap::new();
         for line in BufReader::new(demo.stdout.take().context("no output")?).lines() {
@@ -128,22 +175,47 @@ fn device_memory(program: &Path) -> anyhow::Result<u64> {
                 said.insert(name.to_owned(), value.to_owned());
             }
         }
-        let of = |name: &str| said.get(name).cloned().with_context(|| format!("the demonstration did not say {name}"));
-        let port = of("nntps")?.rsplit_once(':').map(|(_, port)| port.to_owned()).context("no port")?;
+        let of = |name: &str| {
+            said.get(name)
+                .cloned()
+                .with_context(|| format!("the demonstration did not say {name}"))
+        };
+        let port = of("nntps")?
+            .rsplit_once(':')
+            .map(|(_, port)| port.to_owned())
+            .context("no port")?;
         let mut device = command(program)
-            .args([format!("nntps://localhost:{port}"), of("anchor")?, of("ca")?, of("channel")?])
+            .args([
+                format!("nntps://localhost:{port}"),
+                of("anchor")?,
+                of("ca")?,
+                of("channel")?,
+            ])
             .arg(directory.join("small.state"))
             .stdout(Stdio::piped())
             .spawn()?;
-        let first = BufReader::new(device.stdout.take().context("no output")?).lines().next();
+        let first = BufReader::new(device.stdout.take().context("no output")?)
+            .lines()
+            .next();
         let memory = fs::read_to_string(format!("/proc/{}/smaps_rollup", device.id()));
         // It would watch for ever.
         device.kill()?;
         device.wait()?;
-        println!("the device got release {}", first.context("the device got nothing")??);
+        println!(
+            "the device got release {}",
+            first.context("the device got nothing")??
+        );
         let memory = memory?;
-        let kibibytes = memory.lines().find_map(|line| line.strip_prefix("Pss:")).and_then(|line| line.split_whitespace().next());
-        anyhow::Ok(kibibytes.and_then(|n| n.parse::<u64>().ok()).context("no Pss")? * KIB)
+        let kibibytes = memory
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:"))
+            .and_then(|line| line.split_whitespace().next());
+        anyhow::Ok(
+            kibibytes
+                .and_then(|n| n.parse::<u64>().ok())
+                .context("no Pss")?
+                * KIB,
+        )
     })();
     demo.kill()?;
     demo.wait()?;
@@ -155,21 +227,52 @@ pub(super) fn sizes() -> anyhow::Result<()> {
     setup::packages(&["binutils"])?;
     build()?;
     let daemon = root().join("target/tidingsd-stripped");
-    run(command("strip").arg(root().join("target/release/tidingsd")).arg("-o").arg(&daemon))?;
+    run(command("strip")
+        .arg(root().join("target/release/tidingsd"))
+        .arg("-o")
+        .arg(&daemon))?;
     let verifier = verifier()?;
     let device = small("device", "")?.join("device");
     let octets = |path: &Path| fs::metadata(path).map(|file| file.len());
     let all = [
-        Size { what: "tidingsd, stripped", octets: octets(&daemon)?, most: 12 * MIB },
-        Size { what: "a device program: library, TLS, push", octets: octets(&device)?, most: 4 * MIB },
-        Size { what: "its memory while it watches", octets: device_memory(&device)?, most: 6 * MIB },
-        Size { what: "code of the verifier without the standard library", octets: code(&verifier)?, most: 100 * KIB },
+        Size {
+            what: "tidingsd, stripped",
+            octets: octets(&daemon)?,
+            most: 12 * MIB,
+        },
+        Size {
+            what: "a device program: library, TLS, push",
+            octets: octets(&device)?,
+            most: 4 * MIB,
+        },
+        Size {
+            what: "its memory while it watches",
+            octets: device_memory(&device)?,
+            most: 6 * MIB,
+        },
+        Size {
+            what: "code of the verifier without the standard library",
+            octets: code(&verifier)?,
+            most: 100 * KIB,
+        },
     ];
     println!("| what | KiB | at most |\n| --- | ---: | ---: |");
     for Size { what, octets, most } in &all {
-        println!("| {what} | {:.0} | {} |", *octets as f64 / KIB as f64, most / KIB);
+        println!(
+            "| {what} | {:.0} | {} |",
+            *octets as f64 / KIB as f64,
+            most / KIB
+        );
     }
-    let over: Vec<_> = all.iter().filter(|size| size.octets > size.most).map(|size| size.what).collect();
-    ensure!(over.is_empty(), "larger than it may be: {}", over.join(", "));
+    let over: Vec<_> = all
+        .iter()
+        .filter(|size| size.octets > size.most)
+        .map(|size| size.what)
+        .collect();
+    ensure!(
+        over.is_empty(),
+        "larger than it may be: {}",
+        over.join(", ")
+    );
     Ok(())
 }

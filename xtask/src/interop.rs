@@ -13,58 +13,148 @@ use super::{build, command, release, root, run as perform, setup, trial};
 /// Releases that readers find.
 const RELEASES: &str = "12";
 /// The readers of `interop/readers.sh`.
-const READERS: &[&str] = &["slrn", "slrnpull", "suck", "tin", "fetchnews", "pullnews", "nntpget", "actsync"];
+const READERS: &[&str] = &[
+    "slrn",
+    "slrnpull",
+    "suck",
+    "tin",
+    "fetchnews",
+    "pullnews",
+    "nntpget",
+    "actsync",
+];
 /// Everything else.
 const OTHERS: &[&str] = &["nntplib", "net-nntp", "device", "inn"];
 
 /// Runs what is named, or everything.
 pub(super) fn run(names: &[String]) -> anyhow::Result<()> {
-    let unknown = names.iter().find(|name| !READERS.contains(&name.as_str()) && !OTHERS.contains(&name.as_str()));
-    ensure!(unknown.is_none(), "{unknown:?} is none of {}, {}", OTHERS.join(", "), READERS.join(", "));
+    let unknown = names
+        .iter()
+        .find(|name| !READERS.contains(&name.as_str()) && !OTHERS.contains(&name.as_str()));
+    ensure!(
+        unknown.is_none(),
+        "{unknown:?} is none of {}, {}",
+        OTHERS.join(", "),
+        READERS.join(", ")
+    );
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
     build()?;
-    let readers: Vec<&str> = READERS.iter().copied().filter(|reader| wanted(reader)).collect();
+    let readers: Vec<&str> = READERS
+        .iter()
+        .copied()
+        .filter(|reader| wanted(reader))
+        .collect();
     if !readers.is_empty() || OTHERS[..3].iter().any(|name| wanted(name)) {
         with_demonstration(&readers, &wanted)?;
     }
     if wanted("inn") {
-        setup::packages(&["libdb5.3", "libperl5.36", "libpython3.11", "libsasl2-2", "libsqlite3-0"])?;
-        perform(trial("inn").arg("--script").arg(root().join("interop/inn.sh")))?;
+        setup::packages(&[
+            "libdb5.3",
+            "libperl5.36",
+            "libpython3.11",
+            "libsasl2-2",
+            "libsqlite3-0",
+        ])?;
+        perform(
+            trial("inn")
+                .arg("--script")
+                .arg(root().join("interop/inn.sh")),
+        )?;
     }
     Ok(())
 }
 
 fn with_demonstration(readers: &[&str], wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<()> {
-    setup::packages(&["python3", "perl", "libio-socket-ssl-perl", "openssl", "dash"])?;
-    let unpacked = if readers.is_empty() { None } else { Some(programs()?) };
+    setup::packages(&[
+        "python3",
+        "perl",
+        "libio-socket-ssl-perl",
+        "openssl",
+        "dash",
+    ])?;
+    let unpacked = if readers.is_empty() {
+        None
+    } else {
+        Some(programs()?)
+    };
     let directory = root().join("target/interop");
     if directory.exists() {
         std::fs::remove_dir_all(&directory)?;
     }
-    let mut demo = release("tidingsd").args(["demo", "--releases", RELEASES, "--keep"]).arg(&directory).stdout(Stdio::piped()).spawn()?;
+    let mut demo = release("tidingsd")
+        .args(["demo", "--releases", RELEASES, "--keep"])
+        .arg(&directory)
+        .stdout(Stdio::piped())
+        .spawn()?;
     let checked = demo.stdout.take().context("no output").and_then(|output| {
-        let lines = BufReader::new(output).lines().map_while(Result::ok).take_while(|line| line != "ready");
-        let values: Vec<(String, String)> = lines.filter_map(|l| l.split_once('=').map(|(k, v)| (k.into(), v.into()))).collect();
-        let value = |key: &str| values.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone()).with_context(|| format!("no {key}="));
-        let (nntp, nntps, ca, channel, anchor) = (value("nntp")?, value("nntps")?, value("ca")?, value("channel")?, value("anchor")?);
+        let lines = BufReader::new(output)
+            .lines()
+            .map_while(Result::ok)
+            .take_while(|line| line != "ready");
+        let values: Vec<(String, String)> = lines
+            .filter_map(|l| l.split_once('=').map(|(k, v)| (k.into(), v.into())))
+            .collect();
+        let value = |key: &str| {
+            values
+                .iter()
+                .find(|(k, _)| k == key)
+                .map(|(_, v)| v.clone())
+                .with_context(|| format!("no {key}="))
+        };
+        let (nntp, nntps, ca, channel, anchor) = (
+            value("nntp")?,
+            value("nntps")?,
+            value("ca")?,
+            value("channel")?,
+            value("anchor")?,
+        );
         let arguments = [&nntp, &nntps, &ca, &channel, RELEASES];
         if wanted("nntplib") {
-            perform(command(setup::python_with("nntplib")?).arg("interop/nntplib_reader.py").args(arguments))?;
+            perform(
+                command(setup::python_with("nntplib")?)
+                    .arg("interop/nntplib_reader.py")
+                    .args(arguments),
+            )?;
         }
         if wanted("net-nntp") {
-            perform(command("perl").arg("interop/net_nntp_reader.pl").args(arguments))?;
+            perform(
+                command("perl")
+                    .arg("interop/net_nntp_reader.pl")
+                    .args(arguments),
+            )?;
         }
         if wanted("device") {
-            perform(command("dash").arg("interop/device.sh").args([&nntps, &ca, &channel, &anchor]))?;
-            let other = anchor.replace("sha256:", "sha256:0").chars().take(anchor.len()).collect::<String>();
-            let refused = command("dash").arg("interop/device.sh").args([&nntps, &ca, &channel, &other]).output()?;
-            ensure!(!refused.status.success() && refused.stdout.is_empty(), "the shell device believes another anchor");
-            println!("the device in shell refuses another anchor: {}", String::from_utf8_lossy(&refused.stderr).trim());
+            perform(
+                command("dash")
+                    .arg("interop/device.sh")
+                    .args([&nntps, &ca, &channel, &anchor]),
+            )?;
+            let other = anchor
+                .replace("sha256:", "sha256:0")
+                .chars()
+                .take(anchor.len())
+                .collect::<String>();
+            let refused = command("dash")
+                .arg("interop/device.sh")
+                .args([&nntps, &ca, &channel, &other])
+                .output()?;
+            ensure!(
+                !refused.status.success() && refused.stdout.is_empty(),
+                "the shell device believes another anchor"
+            );
+            println!(
+                "the device in shell refuses another anchor: {}",
+                String::from_utf8_lossy(&refused.stderr).trim()
+            );
         }
         if let Some(unpacked) = unpacked {
             let (host, port) = nntp.rsplit_once(':').context("no port")?;
             let mut script = command("bash");
-            script.arg("interop/readers.sh").args([host, port, &channel, RELEASES]).args(readers).env("UNPACKED", unpacked);
+            script
+                .arg("interop/readers.sh")
+                .args([host, port, &channel, RELEASES])
+                .args(readers)
+                .env("UNPACKED", unpacked);
             perform(&mut script)?;
         }
         Ok(())
@@ -78,6 +168,15 @@ fn with_demonstration(readers: &[&str], wanted: &dyn Fn(&str) -> bool) -> anyhow
 
 /// Readers that Debian has; those that exclude each other are unpacked and not installed.
 fn programs() -> anyhow::Result<PathBuf> {
-    setup::packages(&["slrn", "slrnpull", "suck", "tin", "socat", "iproute2", "util-linux", "bsdutils"])?;
+    setup::packages(&[
+        "slrn",
+        "slrnpull",
+        "suck",
+        "tin",
+        "socat",
+        "iproute2",
+        "util-linux",
+        "bsdutils",
+    ])?;
     setup::unpacked(&["inn2", "inn2-inews", "leafnode"])
 }

@@ -149,7 +149,10 @@ enum Task {
 const README_WORDS: usize = 800;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+        .to_path_buf()
 }
 
 /// A command in the root of the repository.
@@ -162,9 +165,13 @@ fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// Runs a command; shows it first.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let text = format!("{command:?}").replace('"', "");
-    let text = text.split_once(" cargo").map_or(text.clone(), |(_, rest)| format!("cargo{rest}"));
+    let text = text
+        .split_once(" cargo")
+        .map_or(text.clone(), |(_, rest)| format!("cargo{rest}"));
     println!("$ {}", text.trim());
-    let status = command.status().with_context(|| format!("cannot run {text}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {text}"))?;
     ensure!(status.success(), "{text} ended with {status}");
     Ok(())
 }
@@ -188,27 +195,37 @@ fn trial(name: &str) -> Command {
 
 fn lint() -> anyhow::Result<()> {
     run(&mut cargo("fmt --all --check"))?;
-    run(&mut cargo("clippy --workspace --all-targets --all-features -- -D warnings"))?;
+    run(&mut cargo(
+        "clippy --workspace --all-targets --all-features -- -D warnings",
+    ))?;
     run(cargo("doc --workspace --lib --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
     nostd()?;
     deny()
 }
 
 fn nostd() -> anyhow::Result<()> {
-    run(&mut cargo("build --quiet --package tidings-protocol --no-default-features"))?;
+    run(&mut cargo(
+        "build --quiet --package tidings-protocol --no-default-features",
+    ))?;
     costs::verifier().map(drop)
 }
 
 /// The advisory database is on another host than the crates; where that cannot be reached, this says so.
 fn deny() -> anyhow::Result<()> {
     setup::cargo_tool("cargo-deny", "0.20.2")?;
-    run(&mut cargo("deny --all-features check bans licenses sources"))?;
-    let output = cargo("deny --all-features check advisories").output().context("cannot run cargo deny")?;
+    run(&mut cargo(
+        "deny --all-features check bans licenses sources",
+    ))?;
+    let output = cargo("deny --all-features check advisories")
+        .output()
+        .context("cannot run cargo deny")?;
     let text = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         println!("advisories ok");
     } else if text.contains("advisory database") && text.contains("fetch") {
-        println!("NOT CHECKED: advisories. The database could not be fetched; run `cargo deny check advisories` where it can.");
+        println!(
+            "NOT CHECKED: advisories. The database could not be fetched; run `cargo deny check advisories` where it can."
+        );
     } else {
         bail!("advisories:\n{text}");
     }
@@ -223,7 +240,9 @@ fn spec() -> anyhow::Result<()> {
     let python = setup::python(PYTHON)?;
     run(command(&python).arg("spec/check.py"))?;
     run(command(&python).arg("interop/life.py"))?;
-    run(&mut cargo("test --quiet --package tidings-protocol --test spec --test vectors"))
+    run(&mut cargo(
+        "test --quiet --package tidings-protocol --test spec --test vectors",
+    ))
 }
 
 fn build() -> anyhow::Result<()> {
@@ -236,14 +255,30 @@ fn readme() -> anyhow::Result<()> {
     build()?;
     let guide = root().join("docs/guide");
     let summary = std::fs::read_to_string(guide.join("SUMMARY.md"))?;
-    let chapters = summary.lines().filter(|line| line.starts_with("* [")).filter_map(|line| line.split_once("](")?.1.strip_suffix(')'));
+    let chapters = summary
+        .lines()
+        .filter(|line| line.starts_with("* ["))
+        .filter_map(|line| line.split_once("](")?.1.strip_suffix(')'));
     let mut text = std::fs::read_to_string(root().join("README.md"))?;
-    ensure!(text.split_whitespace().count() <= README_WORDS, "the README has more than {README_WORDS} words");
+    ensure!(
+        text.split_whitespace().count() <= README_WORDS,
+        "the README has more than {README_WORDS} words"
+    );
     for chapter in chapters {
-        text.push_str(&std::fs::read_to_string(guide.join(chapter)).with_context(|| format!("the guide has no {chapter}"))?);
+        text.push_str(
+            &std::fs::read_to_string(guide.join(chapter))
+                .with_context(|| format!("the guide has no {chapter}"))?,
+        );
     }
-    let blocks: Vec<&str> = text.split("```sh walkthrough\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    ensure!(blocks.len() >= 10, "the README and the guide have lost their walk-through");
+    let blocks: Vec<&str> = text
+        .split("```sh walkthrough\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    ensure!(
+        blocks.len() >= 10,
+        "the README and the guide have lost their walk-through"
+    );
     let directory = root().join("target/readme");
     if directory.exists() {
         std::fs::remove_dir_all(&directory)?;
@@ -254,9 +289,14 @@ fn readme() -> anyhow::Result<()> {
     path.push(setup::path());
     println!("$ the walk-through of the README and the guide");
     let mut shell = Command::new("timeout");
-    shell.args(["300", "bash", "-eux", "-c", &blocks.concat()]).current_dir(&directory).env("PATH", path);
+    shell
+        .args(["300", "bash", "-eux", "-c", &blocks.concat()])
+        .current_dir(&directory)
+        .env("PATH", path);
     // What a person keeps below his home is not this test's.
-    let status = shell.env("XDG_STATE_HOME", directory.join("state")).status()?;
+    let status = shell
+        .env("XDG_STATE_HOME", directory.join("state"))
+        .status()?;
     ensure!(status.success(), "the walk-through ended with {status}");
     Ok(())
 }
@@ -267,7 +307,14 @@ fn in_namespaces(name: &str, seed: Option<u64>) -> anyhow::Result<Command> {
     build()?;
     let mut command = command("unshare");
     command
-        .args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"])
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+        ])
         .arg(root().join("target/release/trials"))
         .arg(name);
     if let Some(seed) = seed {
@@ -299,8 +346,12 @@ fn mirrors(quick: bool) -> anyhow::Result<()> {
     }
     let script = root().join("interop/inn.sh").display().to_string();
     mirrors("latency")?;
-    mirrors(&format!("cold --channels 1000 --statements 100 --inn {script}"))?;
-    mirrors(&format!("cold --channels 10 --statements 100000 --inn {script}"))?;
+    mirrors(&format!(
+        "cold --channels 1000 --statements 100 --inn {script}"
+    ))?;
+    mirrors(&format!(
+        "cold --channels 10 --statements 100000 --inn {script}"
+    ))?;
     mirrors("catch-up")?;
     mirrors("masses")
 }
@@ -318,7 +369,17 @@ fn publish(seconds: u32, cluster: Option<u32>) -> anyhow::Result<()> {
     let mut publish = trial("publish");
     publish.args(["--seconds", &seconds.to_string()]);
     if let Some(rounds) = cluster {
-        publish.args(["--cluster", "--rounds", &rounds.to_string(), "--publishers", "1", "--publishers", "16", "--publishers", "64"]);
+        publish.args([
+            "--cluster",
+            "--rounds",
+            &rounds.to_string(),
+            "--publishers",
+            "1",
+            "--publishers",
+            "16",
+            "--publishers",
+            "64",
+        ]);
     }
     run(&mut publish)
 }
@@ -333,20 +394,40 @@ fn peers(rounds: u32, suites: &[String], page_only: bool) -> anyhow::Result<()> 
         let python = setup::python(&[NATS])?;
         build()?;
         let mut peers = trial("peers");
-        peers.arg("run").arg("--out").arg(&measured).args(["--rounds", &rounds.to_string()]);
-        peers.arg("--nats").arg(python.with_file_name("nats-server")).arg("--inn").arg(root().join("interop/inn.sh"));
+        peers
+            .arg("run")
+            .arg("--out")
+            .arg(&measured)
+            .args(["--rounds", &rounds.to_string()]);
+        peers
+            .arg("--nats")
+            .arg(python.with_file_name("nats-server"))
+            .arg("--inn")
+            .arg(root().join("interop/inn.sh"));
         for suite in suites {
             peers.args(["--suite", suite]);
         }
         run(&mut peers)?;
     }
     let page = root().join("docs/performance.md");
-    run(trial("peers").arg("page").arg("--of").arg(&measured).arg("--into").arg(page).arg("--charts").arg(root().join("docs/charts")))
+    run(trial("peers")
+        .arg("page")
+        .arg("--of")
+        .arg(&measured)
+        .arg("--into")
+        .arg(page)
+        .arg("--charts")
+        .arg(root().join("docs/charts")))
 }
 
 fn sleeper(rotations: u32, releases: u32) -> anyhow::Result<()> {
     build()?;
-    run(trial("sleeper").args(["--rotations", &rotations.to_string(), "--releases", &releases.to_string()]))
+    run(trial("sleeper").args([
+        "--rotations",
+        &rotations.to_string(),
+        "--releases",
+        &releases.to_string(),
+    ]))
 }
 
 fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
@@ -368,7 +449,10 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
         for entry in std::fs::read_dir(root().join("spec/vectors").join(kind))? {
             let path = entry?.path();
             let octets = std::fs::read(&path)?;
-            let body = octets.windows(2).position(|w| w == b"\n\n").map_or(&octets[..], |end| &octets[end + 2..]);
+            let body = octets
+                .windows(2)
+                .position(|w| w == b"\n\n")
+                .map_or(&octets[..], |end| &octets[end + 2..]);
             std::fs::write(seeds.join(path.file_name().context("no name")?), body)?;
         }
     }
@@ -377,7 +461,10 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
         std::fs::create_dir_all(&corpus)?;
         // The sanitizers want a nightly compiler; without them the instrumentation works with every compiler.
         let mut fuzz = cargo(&format!("fuzz run --sanitizer none {target}"));
-        fuzz.arg(corpus).arg(&seeds).args(["--", "-verbosity=0", "-print_final_stats=1"]).arg(format!("-max_total_time={seconds}"));
+        fuzz.arg(corpus)
+            .arg(&seeds)
+            .args(["--", "-verbosity=0", "-print_final_stats=1"])
+            .arg(format!("-max_total_time={seconds}"));
         run(fuzz.env("RUSTC_BOOTSTRAP", "1"))?;
     }
     Ok(())
@@ -402,7 +489,9 @@ fn ci() -> anyhow::Result<()> {
         ("spec", spec),
         ("instructions", || costs::instructions(false)),
         ("sizes", costs::sizes),
-        ("demo", || build().and_then(|()| run(release("tidingsd").arg("demo")))),
+        ("demo", || {
+            build().and_then(|()| run(release("tidingsd").arg("demo")))
+        }),
         ("readme", readme),
         ("interop", || interop::run(&[])),
         ("tree", || tree(None)),
@@ -411,7 +500,9 @@ fn ci() -> anyhow::Result<()> {
         ("crash", || crash(40, 1)),
         ("sleeper", || sleeper(1_000, 10_000)),
         ("fanout", || fanout(10_000, 1)),
-        ("publish", || publish(2, None).and_then(|()| publish(2, Some(1)))),
+        ("publish", || {
+            publish(2, None).and_then(|()| publish(2, Some(1)))
+        }),
         ("fuzz", || fuzz(30)),
     ];
     let mut times = Vec::new();
@@ -443,21 +534,35 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Nostd => nostd(),
         Task::Spec => spec(),
         Task::Readme => readme(),
-        Task::Vectors => run(&mut cargo("run --quiet --package tidings-protocol --example vectors -- spec/vectors")),
+        Task::Vectors => run(&mut cargo(
+            "run --quiet --package tidings-protocol --example vectors -- spec/vectors",
+        )),
         Task::Interop { names } => interop::run(&names),
         Task::Agent { names } => agent::agent(&names),
         Task::Tree { seed } => tree(seed),
         Task::Cluster { seeds, seed } => cluster(seeds, seed),
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds, seed } => crash(rounds, seed),
-        Task::Store => run(&mut cargo("bench --package tidings-broker --features bench --bench store")),
-        Task::Sleeper { rotations, releases } => sleeper(rotations, releases),
-        Task::Fanout { subscribers, rounds } => fanout(subscribers, rounds),
+        Task::Store => run(&mut cargo(
+            "bench --package tidings-broker --features bench --bench store",
+        )),
+        Task::Sleeper {
+            rotations,
+            releases,
+        } => sleeper(rotations, releases),
+        Task::Fanout {
+            subscribers,
+            rounds,
+        } => fanout(subscribers, rounds),
         Task::Instructions { record } => costs::instructions(record),
         Task::Size { keep } => size::print(keep),
         Task::Sizes => costs::sizes(),
         Task::Growth => build().and_then(|()| run(&mut trial("growth"))),
-        Task::Peers { rounds, suites, page } => peers(rounds, &suites, page),
+        Task::Peers {
+            rounds,
+            suites,
+            page,
+        } => peers(rounds, &suites, page),
         Task::Publish { seconds, cluster } => publish(seconds, cluster),
         Task::Fuzz { seconds } => fuzz(seconds),
     }

@@ -20,8 +20,15 @@ pub(super) fn path() -> OsString {
 }
 
 fn answers(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).env("PATH", path()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = Command::new(program)
+        .args(arguments)
+        .env("PATH", path())
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A cargo subcommand of this version.
@@ -30,12 +37,18 @@ pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
     if answers("cargo", &[subcommand, "--version"]).is_some_and(|text| text.contains(version)) {
         return Ok(());
     }
-    run(super::cargo(&format!("install --quiet --locked {name} --version {version} --root")).arg(tools()))
+    run(super::cargo(&format!(
+        "install --quiet --locked {name} --version {version} --root"
+    ))
+    .arg(tools()))
 }
 
 /// Packages of Debian.
 pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
-    let installed = |name: &&&str| answers("dpkg-query", &["-W", "-f=${Status}", name]).is_some_and(|s| s.contains("ok installed"));
+    let installed = |name: &&&str| {
+        answers("dpkg-query", &["-W", "-f=${Status}", name])
+            .is_some_and(|s| s.contains("ok installed"))
+    };
     let missing: Vec<_> = names.iter().filter(|name| !installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -48,7 +61,10 @@ pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
         if !root {
             command.arg("apt-get");
         }
-        command.args(["-qq", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+            .args(["-qq", "-y"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
     run(&mut apt(&["update"])).with_context(hint)?;
@@ -63,8 +79,11 @@ pub(super) fn unpacked(names: &[&str]) -> anyhow::Result<PathBuf> {
         return Ok(directory);
     }
     std::fs::create_dir_all(&directory)?;
-    run(super::command("apt-get").args(["-qq", "download"]).args(names).current_dir(&directory))
-        .with_context(|| format!("cannot download {names:?}; is apt-get update due?"))?;
+    run(super::command("apt-get")
+        .args(["-qq", "download"])
+        .args(names)
+        .current_dir(&directory))
+    .with_context(|| format!("cannot download {names:?}; is apt-get update due?"))?;
     for entry in std::fs::read_dir(&directory)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {
@@ -81,16 +100,33 @@ pub(super) fn python(needs: &[&str]) -> anyhow::Result<PathBuf> {
     let python = directory.join("bin/python");
     if !python.exists() {
         packages(&["python3", "python3-venv"])?;
-        run(super::command("python3").args(["-m", "venv"]).arg(&directory))?;
+        run(super::command("python3")
+            .args(["-m", "venv"])
+            .arg(&directory))?;
     }
-    run(super::command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(needs))?;
+    run(super::command(&python)
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ])
+        .args(needs))?;
     Ok(python)
 }
 
 /// A Python that has a module of older standard libraries.
 pub(super) fn python_with(module: &str) -> anyhow::Result<&'static str> {
-    let has = |python: &&&str| answers(python, &["-W", "ignore", "-c", &format!("import {module}")]).is_some();
-    let found = ["python3", "/usr/bin/python3", "python3.12", "python3.11"].iter().find(has);
-    ensure!(found.is_some(), "no Python with {module} is here; Debian 12's python3 has it (the standard library lost it in 3.13)");
+    let has = |python: &&&str| {
+        answers(python, &["-W", "ignore", "-c", &format!("import {module}")]).is_some()
+    };
+    let found = ["python3", "/usr/bin/python3", "python3.12", "python3.11"]
+        .iter()
+        .find(has);
+    ensure!(
+        found.is_some(),
+        "no Python with {module} is here; Debian 12's python3 has it (the standard library lost it in 3.13)"
+    );
     Ok(found.copied().unwrap_or("python3"))
 }

@@ -29,31 +29,52 @@ fn words(page: &str) -> usize {
         fenced ^= fence;
         !fence && !fenced
     });
-    outside.flat_map(str::split_whitespace).filter(|word| word.chars().any(char::is_alphanumeric)).count()
+    outside
+        .flat_map(str::split_whitespace)
+        .filter(|word| word.chars().any(char::is_alphanumeric))
+        .count()
 }
 
 /// Counts, shows, and fails above the budgets.
 pub(super) fn count() -> anyhow::Result<()> {
     let directory = root().join("spec");
-    let mut pages: Vec<_> = std::fs::read_dir(&directory)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
-    pages.retain(|name| std::path::Path::new(name).extension().is_some_and(|extension| extension == "md"));
-    ensure!(pages.len() == BUDGETS.len(), "spec/ has the pages {pages:?}; xtask/src/words.rs has budgets for {}", BUDGETS.len());
+    let mut pages: Vec<_> = std::fs::read_dir(&directory)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()?;
+    pages.retain(|name| {
+        std::path::Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "md")
+    });
+    ensure!(
+        pages.len() == BUDGETS.len(),
+        "spec/ has the pages {pages:?}; xtask/src/words.rs has budgets for {}",
+        BUDGETS.len()
+    );
     let mut total = 0;
     let mut above = Vec::new();
     for (name, budget) in BUDGETS {
         let path = directory.join(name);
-        let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        ensure!(page.matches("\n```").count().is_multiple_of(2), "a fenced block of spec/{name} has no end");
+        let page = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(
+            page.matches("\n```").count().is_multiple_of(2),
+            "a fenced block of spec/{name} has no end"
+        );
         let count = words(&page);
         println!("{count:6} of {budget:5} words  spec/{name}");
         total += count;
         if count > *budget {
-            above.push(format!("spec/{name} has {count} words, and may have {budget}"));
+            above.push(format!(
+                "spec/{name} has {count} words, and may have {budget}"
+            ));
         }
     }
     println!("{total:6} of {TOTAL:5} words  together");
     if total >= TOTAL {
-        above.push(format!("the specification has {total} words, and must have fewer than {TOTAL}"));
+        above.push(format!(
+            "the specification has {total} words, and must have fewer than {TOTAL}"
+        ));
     }
     ensure!(above.is_empty(), "too many words: {}", above.join("; "));
     Ok(())
@@ -65,7 +86,10 @@ mod tests {
 
     #[test]
     fn tables_count_and_fences_do_not() {
-        assert_eq!(words("# One\n\ntwo, three-four — 5\n\n| a | `b c` |\n| --- | --- |\n"), 7);
+        assert_eq!(
+            words("# One\n\ntwo, three-four — 5\n\n| a | `b c` |\n| --- | --- |\n"),
+            7
+        );
         assert_eq!(words("one\n```text\nnot this\n```\ntwo\n"), 2);
     }
 }

@@ -5,7 +5,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tidings_protocol::{Anchor, Statement, Verified, trust::Trust};
 
 use super::{Copy, pending::Pending, writer::Writer};
-use crate::{clock, forks::Forks, logs::Logs, namespaces::Namespaces, store::Store, watch::Watches};
+use crate::{
+    clock, forks::Forks, logs::Logs, namespaces::Namespaces, store::Store, watch::Watches,
+};
 
 /// A writer on a fresh store.
 pub struct Appends(Writer);
@@ -24,7 +26,11 @@ impl Appends {
         }
         let on_failure: crate::failure::OnFailure = Arc::new(|| ());
         let watches = Watches::start(0, 0, Duration::from_secs(60), &logs, &on_failure)?;
-        let forks = Forks { directory: directory.join("forks"), store: store.clone(), quota: 16 };
+        let forks = Forks {
+            directory: directory.join("forks"),
+            store: store.clone(),
+            quota: 16,
+        };
         Ok(Self(Writer {
             forks,
             store,

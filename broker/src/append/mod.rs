@@ -37,21 +37,34 @@ pub(crate) enum AppendError {
     LostRace(Head),
     #[error("the channel has no statement yet; its first has serial 1")]
     NotFirst,
-    #[error("the trust log begins here with the statement that the anchor names, serial {0}; it comes first")]
+    #[error(
+        "the trust log begins here with the statement that the anchor names, serial {0}; it comes first"
+    )]
     AnchorFirst(Serial),
     #[error("{0}")]
     Verify(#[from] VerifyError),
     #[error("Time: {time} is more than {hours} hours after this broker's clock, {clock}", hours = FUTURE_SECONDS / 3600)]
     Future { time: Timestamp, clock: Timestamp },
-    #[error("this broker keeps {} channels and takes no more", crate::limits::CHANNELS)]
+    #[error(
+        "this broker keeps {} channels and takes no more",
+        crate::limits::CHANNELS
+    )]
     Channels,
-    #[error("this broker keeps {1} channels of {0} and takes no more; its operator can raise quota.channels")]
+    #[error(
+        "this broker keeps {1} channels of {0} and takes no more; its operator can raise quota.channels"
+    )]
     Quota(Namespace, usize),
-    #[error("the withdrawal {1} of {0} would be lost under this trust statement: issue it anew first, or put the checkpoint at the head")]
+    #[error(
+        "the withdrawal {1} of {0} would be lost under this trust statement: issue it anew first, or put the checkpoint at the head"
+    )]
     LosesWithdrawal(Channel, Serial),
-    #[error("the broker's disk is full, {0} octets are missing; nothing was stored, try again later")]
+    #[error(
+        "the broker's disk is full, {0} octets are missing; nothing was stored, try again later"
+    )]
     DiskFull(u64),
-    #[error("this broker looks first whether others have more than itself; nothing was stored, try again later")]
+    #[error(
+        "this broker looks first whether others have more than itself; nothing was stored, try again later"
+    )]
     Comparing,
     #[error("the broker's store failed; nothing was acknowledged, try again later")]
     Store,
@@ -65,13 +78,21 @@ pub(crate) enum AppendError {
     WindowFull,
     #[error("{0} {1} has expired here")]
     Expired(Channel, Serial),
-    #[error("this broker does not reach the majority of its cluster; nothing was stored, try again later or at another member")]
+    #[error(
+        "this broker does not reach the majority of its cluster; nothing was stored, try again later or at another member"
+    )]
     NoQuorum,
-    #[error("the cluster did not answer in time, and it is not known whether the statement was stored: publish the same one again")]
+    #[error(
+        "the cluster did not answer in time, and it is not known whether the statement was stored: publish the same one again"
+    )]
     Unknown,
-    #[error("this broker has not yet got all of {0} that its cluster has; nothing was stored, try again later or at another member")]
+    #[error(
+        "this broker has not yet got all of {0} that its cluster has; nothing was stored, try again later or at another member"
+    )]
     Behind(Channel),
-    #[error("what the cluster's servers hold of {0} does not verify here; nothing was stored, and the operator has to look at it")]
+    #[error(
+        "what the cluster's servers hold of {0} does not verify here; nothing was stored, and the operator has to look at it"
+    )]
     Unsound(Channel),
     #[error("the cluster's servers refuse: {0}; nothing was stored")]
     Refused(String),
@@ -97,8 +118,12 @@ impl AppendError {
             | WindowFull
             | Future { .. }
             | AnchorFirst(_) => true,
-            NoQuorum | Unknown | Behind(_) | Unsound(_) | Refused(_) | OtherSigner | LosesWithdrawal(..) => true,
-            Verify(error) => matches!(error, VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }),
+            NoQuorum | Unknown | Behind(_) | Unsound(_) | Refused(_) | OtherSigner
+            | LosesWithdrawal(..) => true,
+            Verify(error) => matches!(
+                error,
+                VerifyError::NewerTrust { .. } | VerifyError::TrustOrder { .. }
+            ),
             LostRace(_) | NotFirst | Fork(..) | Expired(..) => false,
         }
     }
@@ -126,11 +151,19 @@ pub(crate) struct Copy {
 impl Copy {
     /// Perhaps one that only what follows it vouches for.
     pub(crate) fn unproven(statement: Statement, path: String) -> Self {
-        Self { offered: Offered::Unproven(statement), by: None, path }
+        Self {
+            offered: Offered::Unproven(statement),
+            by: None,
+            path,
+        }
     }
     /// Verified by its own signatures, by the trust with this serial.
     pub(crate) fn proven(statement: Verified<Statement>, by: Serial, path: String) -> Self {
-        Self { offered: Offered::Proven(statement), by: Some(by), path }
+        Self {
+            offered: Offered::Proven(statement),
+            by: Some(by),
+            path,
+        }
     }
     fn statement(&self) -> &Statement {
         self.offered.statement()
@@ -205,13 +238,20 @@ impl Appender {
     pub(crate) fn start(mut writer: Writer) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         writer.take_up();
         let (sender, requests) = mpsc::channel(APPEND_QUEUE);
-        let thread = thread::Builder::new().name("append".into()).spawn(move || writer.run(requests))?;
+        let thread = thread::Builder::new()
+            .name("append".into())
+            .spawn(move || writer.run(requests))?;
         Ok((Self(sender), thread))
     }
 
     /// Stores a statement that the trust with this serial has verified, in two steps: when the first is done, what is handed
     /// over after it comes after it; when the second is done, it is durable.
-    pub(crate) async fn hand_over(&self, statement: Verified<Statement>, trust: Serial, path: String) -> BoxFuture<'static, Answer> {
+    pub(crate) async fn hand_over(
+        &self,
+        statement: Verified<Statement>,
+        trust: Serial,
+        path: String,
+    ) -> BoxFuture<'static, Answer> {
         let copy = Copy::proven(statement, trust, path);
         self.put(|reply| Request::Statement { copy, reply }).await
     }
@@ -223,12 +263,24 @@ impl Appender {
 
     /// The same for a statement that its publisher has posted here.
     pub(crate) async fn post_trust(&self, statement: Statement, path: String) -> Answer {
-        self.put(|reply| Request::Trust { run: vec![(statement, path)], posted: true, reply }).await.await
+        self.put(|reply| Request::Trust {
+            run: vec![(statement, path)],
+            posted: true,
+            reply,
+        })
+        .await
+        .await
     }
 
     /// The same for consecutive ones, oldest first.
     pub(crate) async fn copy_trust(&self, run: Vec<(Statement, String)>) -> Answer {
-        self.put(|reply| Request::Trust { run, posted: false, reply }).await.await
+        self.put(|reply| Request::Trust {
+            run,
+            posted: false,
+            reply,
+        })
+        .await
+        .await
     }
 
     /// The answer to a statement, verified or of a trust log, that is not what comes next; none if it is what comes next. Nothing is stored.
@@ -250,7 +302,8 @@ impl Appender {
 
     /// Takes what a peer has sent; the answer comes when it is stored, or is not to be.
     pub(crate) async fn feed(&self, copy: Copy, peer: Peer) -> BoxFuture<'static, Answer> {
-        self.put(move |reply| Request::Feed { copy, peer, reply }).await
+        self.put(move |reply| Request::Feed { copy, peer, reply })
+            .await
     }
 
     /// Nothing more comes from a peer before it has answers: what it has sent begins a backfill, or has to be sent again.
@@ -268,10 +321,15 @@ impl Appender {
         self.send(Request::Sweep).await;
     }
 
-    async fn put<T: Send + 'static>(&self, request: impl FnOnce(Reply<T>) -> Request) -> BoxFuture<'static, Result<T, AppendError>> {
+    async fn put<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> BoxFuture<'static, Result<T, AppendError>> {
         let (reply, answer) = oneshot::channel();
         self.send(request(reply)).await;
-        answer.map(|answer| answer.unwrap_or(Err(AppendError::Closed))).boxed()
+        answer
+            .map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+            .boxed()
     }
 
     async fn send(&self, request: Request) {

@@ -15,9 +15,24 @@ use super::{
 
 impl Writer {
     /// What a peer has sent: it is taken, or refused, or waits for what lies below it.
-    pub(super) fn take_from_peer(&mut self, pending: &mut Pending, now: Timestamp, copy: Copy, peer: Peer, reply: Reply<Appended>) {
-        let (channel, head, own) = (copy.statement().channel().clone(), copy.statement().head(), copy.by.is_some());
-        let again = Copy { offered: copy.offered.clone(), by: copy.by, path: copy.path.clone() };
+    pub(super) fn take_from_peer(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        copy: Copy,
+        peer: Peer,
+        reply: Reply<Appended>,
+    ) {
+        let (channel, head, own) = (
+            copy.statement().channel().clone(),
+            copy.statement().head(),
+            copy.by.is_some(),
+        );
+        let again = Copy {
+            offered: copy.offered.clone(),
+            by: copy.by,
+            path: copy.path.clone(),
+        };
         let answer = match self.offer(pending, now, &channel, vec![copy], Begin::Nothing) {
             Ok(true) => Ok(Appended::New),
             Ok(false) => Ok(Appended::Known),
@@ -25,9 +40,10 @@ impl Writer {
             Err(Refusal::Log(refused, now)) => {
                 let waits = match &refused {
                     Refused::Gap { .. } => own || self.state.window.vouches_for(&channel, head),
-                    Refused::Verify(_, VerifyError::Threshold { .. } | VerifyError::NoRole { .. }) => {
-                        self.state.window.vouches_for(&channel, head)
-                    }
+                    Refused::Verify(
+                        _,
+                        VerifyError::Threshold { .. } | VerifyError::NoRole { .. },
+                    ) => self.state.window.vouches_for(&channel, head),
                     _ => false,
                 };
                 if waits {
@@ -42,7 +58,8 @@ impl Writer {
                     refused => refused,
                 };
                 if let Refused::Fork(pair) = &refused {
-                    self.forks.remember(self.namespaces.of(&channel), &pair.0, &pair.1);
+                    self.forks
+                        .remember(self.namespaces.of(&channel), &pair.0, &pair.1);
                 }
                 Err(explain(&channel, refused, now))
             }
@@ -52,23 +69,33 @@ impl Writer {
     }
 
     fn unproven(&self, copy: Copy, from: Serial) -> Refused {
-        let (channel, serial) = (copy.statement().channel().clone(), copy.statement().serial());
+        let (channel, serial) = (
+            copy.statement().channel().clone(),
+            copy.statement().serial(),
+        );
         let trust = self.namespaces.trust(&channel);
         let error = trust.and_then(|trust| trust.check(copy.statement()).err());
-        error.map_or(Refused::Gap { from }, |error| Refused::Verify(serial, error))
+        error.map_or(Refused::Gap { from }, |error| {
+            Refused::Verify(serial, error)
+        })
     }
 
     /// Takes what has waited and hangs together with the log now.
     pub(super) fn drain(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel) {
         while self.state.window.has(channel) {
             let log = self.draft(pending, channel).log.clone();
-            let overtaken = log.head().map_or_else(Vec::new, |head| self.state.window.overtaken(channel, head));
+            let overtaken = log
+                .head()
+                .map_or_else(Vec::new, |head| self.state.window.overtaken(channel, head));
             for waiting in overtaken {
                 self.take_run(pending, now, channel, vec![waiting], Begin::Nothing);
             }
             let mut run = self.state.window.above(channel, log.head());
             if run.is_empty() {
-                run = self.state.window.below(channel, log.backfill().and_then(|backfill| backfill.below));
+                run = self
+                    .state
+                    .window
+                    .below(channel, log.backfill().and_then(|backfill| backfill.below));
             }
             if run.is_empty() {
                 return;
@@ -77,7 +104,14 @@ impl Writer {
         }
     }
 
-    fn take_run(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel, run: Vec<Waiting>, begin: Begin) {
+    fn take_run(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        channel: &Channel,
+        run: Vec<Waiting>,
+        begin: Begin,
+    ) {
         let (mut copies, mut replies) = (Vec::new(), Vec::new());
         for waiting in run {
             let (copy, waits) = waiting.split();
@@ -90,12 +124,15 @@ impl Writer {
             Err(Refusal::Append(error)) => Err(error),
             Err(Refusal::Log(refused, now)) => {
                 if let Refused::Fork(pair) = &refused {
-                    self.forks.remember(self.namespaces.of(channel), &pair.0, &pair.1);
+                    self.forks
+                        .remember(self.namespaces.of(channel), &pair.0, &pair.1);
                 }
                 Err(explain(channel, refused, now))
             }
         };
-        pending.answers.extend(replies.into_iter().map(|reply| (reply, answer.clone())));
+        pending
+            .answers
+            .extend(replies.into_iter().map(|reply| (reply, answer.clone())));
     }
 
     /// A peer sends no more before it has answers: the highest of what it has sent begins a backfill, if it can.
@@ -108,10 +145,19 @@ impl Writer {
                     self.drain(pending, now, &channel);
                 }
             }
-            let from = self.draft(pending, &channel).log.head().and_then(|head| head.serial.next()).unwrap_or(Serial::FIRST);
+            let from = self
+                .draft(pending, &channel)
+                .log
+                .head()
+                .and_then(|head| head.serial.next())
+                .unwrap_or(Serial::FIRST);
             for waiting in self.state.window.of_peer(&channel, peer) {
                 let (_, replies) = waiting.split();
-                pending.answers.extend(replies.into_iter().map(|reply| (reply, Err(AppendError::Gap(from)))));
+                pending.answers.extend(
+                    replies
+                        .into_iter()
+                        .map(|reply| (reply, Err(AppendError::Gap(from)))),
+                );
             }
         }
     }

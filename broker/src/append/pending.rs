@@ -47,17 +47,38 @@ impl Pending {
         if !self.drafts.contains_key(channel) {
             let log = read();
             let has_backfill = log.backfill().is_some();
-            let draft = Draft { before: log.span(), log, inserted: Vec::new(), grows: true, left: false, has_backfill };
+            let draft = Draft {
+                before: log.span(),
+                log,
+                inserted: Vec::new(),
+                grows: true,
+                left: false,
+                has_backfill,
+            };
             self.drafts.insert(channel.clone(), draft);
         }
         // It was put there a moment ago.
-        self.drafts.entry(channel.clone()).or_insert_with(|| unreachable!("there is a draft"))
+        self.drafts
+            .entry(channel.clone())
+            .or_insert_with(|| unreachable!("there is a draft"))
     }
 
     /// The statement in a place as it will be.
-    pub(super) fn stored(&self, store: &Store, channel: &Channel, serial: Serial) -> Result<Option<Statement>, Unreadable> {
-        let inserted = self.drafts.get(channel).map_or(&[][..], |draft| &draft.inserted);
-        let found = inserted.iter().rev().map(|at| &self.inserted[*at].0).find(|statement| statement.serial() == serial);
+    pub(super) fn stored(
+        &self,
+        store: &Store,
+        channel: &Channel,
+        serial: Serial,
+    ) -> Result<Option<Statement>, Unreadable> {
+        let inserted = self
+            .drafts
+            .get(channel)
+            .map_or(&[][..], |draft| &draft.inserted);
+        let found = inserted
+            .iter()
+            .rev()
+            .map(|at| &self.inserted[*at].0)
+            .find(|statement| statement.serial() == serial);
         if let Some(statement) = found {
             return Ok(Some((**statement).clone()));
         }
@@ -69,24 +90,43 @@ impl Pending {
     }
 
     /// Takes a step into the commit.
-    pub(super) fn take(&mut self, channel: &Channel, step: Step, now: tidings_protocol::Timestamp, mut path: impl FnMut(Serial) -> String) {
-        let Some(draft) = self.drafts.get_mut(channel) else { return };
+    pub(super) fn take(
+        &mut self,
+        channel: &Channel,
+        step: Step,
+        now: tidings_protocol::Timestamp,
+        mut path: impl FnMut(Serial) -> String,
+    ) {
+        let Some(draft) = self.drafts.get_mut(channel) else {
+            return;
+        };
         let before = draft.log.clone();
         if step.is_nothing(&before) {
             return;
         }
         self.changed = true;
         let first = step.insert.first().map(|statement| statement.serial());
-        let follows = first.zip(before.head()).is_none_or(|(first, head)| first > head.serial);
-        let same_low = before.span().is_none_or(|span| step.after().span().is_some_and(|after| after.low == span.low));
-        draft.grows &= follows && same_low && step.drop.is_empty() && before.backfill() == step.after().backfill();
+        let follows = first
+            .zip(before.head())
+            .is_none_or(|(first, head)| first > head.serial);
+        let same_low = before.span().is_none_or(|span| {
+            step.after()
+                .span()
+                .is_some_and(|after| after.low == span.low)
+        });
+        draft.grows &= follows
+            && same_low
+            && step.drop.is_empty()
+            && before.backfill() == step.after().backfill();
         draft.left |= step.filed.is_some();
         for (from, to) in &step.drop {
             for serial in (from.number()..=to.number()).filter_map(Serial::new) {
                 self.batch.remove(channel, serial);
             }
             let inserted = &self.inserted;
-            draft.inserted.retain(|at| !(*from..=*to).contains(&inserted[*at].0.serial()));
+            draft
+                .inserted
+                .retain(|at| !(*from..=*to).contains(&inserted[*at].0.serial()));
         }
         draft.log.apply(&step);
         for statement in step.insert {

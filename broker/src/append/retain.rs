@@ -37,7 +37,13 @@ impl Writer {
         let due: Vec<Channel> = self.state.backfills.iter().filter_map(due).collect();
         for channel in due {
             // It is judged by the trust in force before it is shown.
-            let _ = self.offer(pending, now, &channel, Vec::new(), tidings_protocol::log::Begin::Nothing);
+            let _ = self.offer(
+                pending,
+                now,
+                &channel,
+                Vec::new(),
+                tidings_protocol::log::Begin::Nothing,
+            );
             if let Some(step) = self.draft(pending, &channel).log.begin_with_backfill() {
                 tracing::warn!(%channel, "what lies below has not come: the log begins here");
                 pending.take(&channel, step, now, |_| String::new());
@@ -49,7 +55,9 @@ impl Writer {
     pub(super) fn sweep_some(&mut self, now: Timestamp) {
         let (mut pending, mut budget) = (Pending::default(), SWEEP_STATEMENTS);
         for _ in 0..SWEEP_LOGS {
-            let Some(log) = self.state.to_sweep.pop_front() else { break };
+            let Some(log) = self.state.to_sweep.pop_front() else {
+                break;
+            };
             log.shorten_tail();
             match self.sweep_log(&mut pending, &log, now, &mut budget) {
                 Ok(true) => {}
@@ -75,14 +83,26 @@ impl Writer {
         budget: &mut u32,
     ) -> Result<bool, StoreError> {
         let channel = &log.channel;
-        if channel.is_trust() || self.logs.get(channel.as_str()).is_none_or(|known| !std::sync::Arc::ptr_eq(&known, log)) {
+        if channel.is_trust()
+            || self
+                .logs
+                .get(channel.as_str())
+                .is_none_or(|known| !std::sync::Arc::ptr_eq(&known, log))
+        {
             return Ok(true);
         }
         if self.is_closed_for_long(channel, now)? {
             self.drop_closed(pending, log, now, budget);
             return Ok(*budget > 0);
         }
-        let Some(retention) = self.retention.iter().find(|r| r.channels.matches(channel.as_str())).cloned() else { return Ok(true) };
+        let Some(retention) = self
+            .retention
+            .iter()
+            .find(|r| r.channels.matches(channel.as_str()))
+            .cloned()
+        else {
+            return Ok(true);
+        };
         let low = self.lowest_kept(log, &retention, now, budget)?;
         if low > log.marks().low {
             let settled = self.settled(channel);
@@ -100,18 +120,36 @@ impl Writer {
     /// What a checkpoint names in a channel.
     fn settled(&self, channel: &Channel) -> Option<Head> {
         let trust = self.namespaces.trust(channel)?;
-        if channel.is_beat() { trust.named_beat(channel) } else { trust.checkpoint(channel).head() }
+        if channel.is_beat() {
+            trust.named_beat(channel)
+        } else {
+            trust.checkpoint(channel).head()
+        }
     }
 
     /// Down to where a log is kept: everything that is nearer the head, or younger, than the operator says.
-    fn lowest_kept(&self, log: &Log, retention: &Retention, now: Timestamp, budget: &mut u32) -> Result<Serial, StoreError> {
+    fn lowest_kept(
+        &self,
+        log: &Log,
+        retention: &Retention,
+        now: Timestamp,
+        budget: &mut u32,
+    ) -> Result<Serial, StoreError> {
         let marks = log.marks();
-        let by_count = retention.count.map(|count| (marks.head.serial.number() + 1).saturating_sub(count));
-        let oldest = retention.age.map(|age| now.seconds().saturating_sub(age.as_secs()));
+        let by_count = retention
+            .count
+            .map(|count| (marks.head.serial.number() + 1).saturating_sub(count));
+        let oldest = retention
+            .age
+            .map(|age| now.seconds().saturating_sub(age.as_secs()));
         let mut low = marks.low;
         while low < marks.head.serial && *budget > 0 {
             let near = by_count.is_some_and(|first| low.number() >= first);
-            let young = || Ok::<_, StoreError>(oldest.is_some() && log.arrived(low)?.map(Timestamp::seconds) >= oldest);
+            let young = || {
+                Ok::<_, StoreError>(
+                    oldest.is_some() && log.arrived(low)?.map(Timestamp::seconds) >= oldest,
+                )
+            };
             if near || young()? {
                 break;
             }
@@ -123,14 +161,29 @@ impl Writer {
 
     /// Whether a channel is closed for good, and has been for as long as it is kept.
     fn is_closed_for_long(&self, channel: &Channel, now: Timestamp) -> Result<bool, StoreError> {
-        let Some(trust) = self.namespaces.trust(channel).filter(|trust| trust.rules().is_closed(channel)) else { return Ok(false) };
+        let Some(trust) = self
+            .namespaces
+            .trust(channel)
+            .filter(|trust| trust.rules().is_closed(channel))
+        else {
+            return Ok(false);
+        };
         let trust_log = trust.statement().channel();
-        let Some(log) = self.logs.get(trust_log.as_str()) else { return Ok(false) };
+        let Some(log) = self.logs.get(trust_log.as_str()) else {
+            return Ok(false);
+        };
         // Since the first trust statement that closes it.
         let mut since = log.arrived(trust.serial())?;
-        for serial in (log.marks().low.number()..trust.serial().number()).rev().filter_map(Serial::new) {
-            let Some(record) = self.store.get(trust_log, serial)? else { break };
-            let tidings_protocol::statement::Body::Trust(rules) = record.statement.body() else { break };
+        for serial in (log.marks().low.number()..trust.serial().number())
+            .rev()
+            .filter_map(Serial::new)
+        {
+            let Some(record) = self.store.get(trust_log, serial)? else {
+                break;
+            };
+            let tidings_protocol::statement::Body::Trust(rules) = record.statement.body() else {
+                break;
+            };
             if !rules.is_closed(channel) {
                 break;
             }
@@ -140,7 +193,13 @@ impl Writer {
         Ok(since.is_some_and(|since| since.plus(kept.as_secs()) <= now))
     }
 
-    fn drop_closed(&mut self, pending: &mut Pending, log: &std::sync::Arc<Log>, now: Timestamp, budget: &mut u32) {
+    fn drop_closed(
+        &mut self,
+        pending: &mut Pending,
+        log: &std::sync::Arc<Log>,
+        now: Timestamp,
+        budget: &mut u32,
+    ) {
         let (channel, marks) = (&log.channel, log.marks());
         let count = marks.head.serial.number() - marks.low.number() + 1;
         let step = match count > *budget {

@@ -26,7 +26,12 @@ impl Writer {
         posted: bool,
         answer: impl FnOnce(&mut Pending, Answer),
     ) {
-        let Some(channel) = run.first().map(|(statement, _)| statement.channel().clone()) else { return };
+        let Some(channel) = run
+            .first()
+            .map(|(statement, _)| statement.channel().clone())
+        else {
+            return;
+        };
         // What was verified under the old trust is settled before the new one begins.
         if !pending.is_scratch {
             self.commit(std::mem::take(pending), now);
@@ -47,25 +52,45 @@ impl Writer {
         posted: bool,
     ) -> Answer {
         let namespaces = self.namespaces.clone();
-        let provisioned = namespaces.of_trust_log(channel).ok_or(AppendError::NotFirst)?;
+        let provisioned = namespaces
+            .of_trust_log(channel)
+            .ok_or(AppendError::NotFirst)?;
         let in_force = provisioned.trust.load_full();
         let (mut statements, mut paths): (Vec<Statement>, Vec<_>) = (Vec::new(), Vec::new());
         for (statement, path) in run {
             paths.push((statement.serial(), path));
-            statements.push(if posted { provisioned.with_what_counts(statement) } else { statement });
+            statements.push(if posted {
+                provisioned.with_what_counts(statement)
+            } else {
+                statement
+            });
         }
         let log = self.draft(pending, channel).log.clone();
-        let first_new = log.head().map_or(provisioned.anchor.head.serial, |head| head.serial);
-        let new = statements.iter().filter(|statement| statement.serial() >= first_new).map(Statement::time).max();
-        if let Some(time) = new.filter(|time| provisioned.until(now).is_some_and(|until| *time > until)) {
+        let first_new = log
+            .head()
+            .map_or(provisioned.anchor.head.serial, |head| head.serial);
+        let new = statements
+            .iter()
+            .filter(|statement| statement.serial() >= first_new)
+            .map(Statement::time)
+            .max();
+        if let Some(time) =
+            new.filter(|time| provisioned.until(now).is_some_and(|until| *time > until))
+        {
             return Err(AppendError::Future { time, clock: now });
         }
         let last = statements.last().cloned();
         let offered = {
             let stored = |serial| pending.stored(&self.store, channel, serial);
-            log.offer_trust(&provisioned.anchor, in_force.as_deref(), statements, &stored)
+            log.offer_trust(
+                &provisioned.anchor,
+                in_force.as_deref(),
+                statements,
+                &stored,
+            )
         };
-        let TrustStep { step, trust } = offered.map_err(|refused| self.refuse_trust(provisioned, &log, refused, last, now))?;
+        let TrustStep { step, trust } =
+            offered.map_err(|refused| self.refuse_trust(provisioned, &log, refused, last, now))?;
         if step.is_nothing(&log) {
             return Ok(Appended::Known);
         }
@@ -73,19 +98,39 @@ impl Writer {
             self.prepare_force(pending, now, in_force.as_deref(), trust)?;
         }
         pending.take(channel, step, now, |serial| {
-            paths.iter_mut().find(|(known, _)| *known == serial).map(|(_, path)| std::mem::take(path)).unwrap_or_default()
+            paths
+                .iter_mut()
+                .find(|(known, _)| *known == serial)
+                .map(|(_, path)| std::mem::take(path))
+                .unwrap_or_default()
         });
         Ok(Appended::New)
     }
 
     /// A trust statement that a peer has sent; one that hangs together with nothing here waits.
-    pub(super) fn feed_trust(&mut self, pending: &mut Pending, now: Timestamp, copy: Copy, peer: Peer, reply: Reply<Appended>) {
+    pub(super) fn feed_trust(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        copy: Copy,
+        peer: Peer,
+        reply: Reply<Appended>,
+    ) {
         self.commit(std::mem::take(pending), now);
-        let (channel, serial) = (copy.statement().channel().clone(), copy.statement().serial());
-        let anchor = self.namespaces.of_trust_log(&channel).map(|provisioned| provisioned.anchor.head.serial);
+        let (channel, serial) = (
+            copy.statement().channel().clone(),
+            copy.statement().serial(),
+        );
+        let anchor = self
+            .namespaces
+            .of_trust_log(&channel)
+            .map(|provisioned| provisioned.anchor.head.serial);
         let waits = match self.logs.get(channel.as_str()).map(|log| log.marks()) {
             None => anchor.is_some_and(|anchor| anchor != serial),
-            Some(marks) => marks.head.serial.next().is_some_and(|next| serial > next) || serial.next().is_some_and(|next| next < marks.low),
+            Some(marks) => {
+                marks.head.serial.next().is_some_and(|next| serial > next)
+                    || serial.next().is_some_and(|next| next < marks.low)
+            }
         };
         if waits {
             if let Err(reply) = self.state.window.put(copy, true, peer, reply) {
@@ -103,8 +148,15 @@ impl Writer {
     /// Takes trust statements that have waited and hang together with the log now.
     pub(super) fn drain_trust(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel) {
         while self.state.window.has(channel) {
-            let Some(marks) = self.logs.get(channel.as_str()).map(|log| log.marks()) else { return };
-            let below = self.store.get(channel, marks.low).ok().flatten().and_then(|record| record.statement.predecessor());
+            let Some(marks) = self.logs.get(channel.as_str()).map(|log| log.marks()) else {
+                return;
+            };
+            let below = self
+                .store
+                .get(channel, marks.low)
+                .ok()
+                .flatten()
+                .and_then(|record| record.statement.predecessor());
             let mut run = self.state.window.above(channel, Some(marks.head));
             if run.is_empty() {
                 run = self.state.window.below(channel, below);
@@ -119,26 +171,46 @@ impl Writer {
                 replies.extend(waits);
             }
             let said = self.offer_trust(pending, now, channel, statements, false);
-            pending.answers.extend(replies.into_iter().map(|reply| (reply, said.clone())));
+            pending
+                .answers
+                .extend(replies.into_iter().map(|reply| (reply, said.clone())));
             self.commit(std::mem::take(pending), now);
         }
     }
 
-    fn refuse_trust(&self, provisioned: &Provisioned, log: &Log, refused: Refused, last: Option<Statement>, now: Timestamp) -> AppendError {
-        let lost = |head: Option<_>| head.map_or(AppendError::AnchorFirst(provisioned.anchor.head.serial), AppendError::LostRace);
+    fn refuse_trust(
+        &self,
+        provisioned: &Provisioned,
+        log: &Log,
+        refused: Refused,
+        last: Option<Statement>,
+        now: Timestamp,
+    ) -> AppendError {
+        let lost = |head: Option<_>| {
+            head.map_or(
+                AppendError::AnchorFirst(provisioned.anchor.head.serial),
+                AppendError::LostRace,
+            )
+        };
         match refused {
             Refused::Fork(pair) => {
                 let (ours, theirs) = *pair;
                 // Two successors of one trust statement, both signed by the thresholds: worse than any other fork.
-                let before = theirs.predecessor().and_then(|before| self.store.get(log.channel(), before.serial).ok()?);
-                let before = before.and_then(|before| Trust::resume(&provisioned.anchor.namespace, before.statement).ok());
+                let before = theirs
+                    .predecessor()
+                    .and_then(|before| self.store.get(log.channel(), before.serial).ok()?);
+                let before = before.and_then(|before| {
+                    Trust::resume(&provisioned.anchor.namespace, before.statement).ok()
+                });
                 if before.is_some_and(|before| before.succeed(theirs.clone()).is_ok()) {
                     self.forks.remember(Some(provisioned), &ours, &theirs);
                 }
                 lost(log.head())
             }
             Refused::Gap { .. } => lost(log.head()),
-            Refused::Verify(_, VerifyError::TrustOrder { .. } | VerifyError::Link { .. }) if last.is_some() && log.head().is_some() => {
+            Refused::Verify(_, VerifyError::TrustOrder { .. } | VerifyError::Link { .. })
+                if last.is_some() && log.head().is_some() =>
+            {
                 lost(log.head())
             }
             refused => explain(log.channel(), refused, now),
@@ -153,14 +225,19 @@ impl Writer {
         in_force: Option<&Trust>,
         mut trust: Trust,
     ) -> Result<(), AppendError> {
-        let named: Vec<_> = trust.missing_beats().map(|(channel, head)| (channel.clone(), head)).collect();
+        let named: Vec<_> = trust
+            .missing_beats()
+            .map(|(channel, head)| (channel.clone(), head))
+            .collect();
         for (channel, head) in named {
             if let Ok(Some(record)) = self.store.get(&channel, head.serial) {
                 trust.take_settled_beat(record.statement);
             }
         }
-        if let Some(in_force) = in_force.filter(|_| !self.is_mirrored(trust.statement().channel())) {
-            self.logs.keep_withdrawals(in_force, &trust, &self.namespaces)?;
+        if let Some(in_force) = in_force.filter(|_| !self.is_mirrored(trust.statement().channel()))
+        {
+            self.logs
+                .keep_withdrawals(in_force, &trust, &self.namespaces)?;
         }
         self.settle_all(pending, now, &trust);
         pending.trust = Some(trust);
@@ -168,14 +245,18 @@ impl Writer {
     }
 
     fn is_of(&self, channel: &Channel, namespace: &Namespace) -> bool {
-        self.namespaces.of(channel).is_some_and(|provisioned| provisioned.anchor.namespace == *namespace)
+        self.namespaces
+            .of(channel)
+            .is_some_and(|provisioned| provisioned.anchor.namespace == *namespace)
     }
 
     /// What a trust statement takes away from the logs of its namespace.
     pub(super) fn settle_all(&mut self, pending: &mut Pending, now: Timestamp, trust: &Trust) {
         for log in self.logs.all() {
             let channel = &log.channel;
-            if !self.is_of(channel, trust.namespace()) || !(channel.is_beat() || trust.checkpoint(channel).head().is_some()) {
+            if !self.is_of(channel, trust.namespace())
+                || !(channel.is_beat() || trust.checkpoint(channel).head().is_some())
+            {
                 continue;
             }
             let log = self.draft(pending, channel).log.clone();
@@ -193,7 +274,9 @@ impl Writer {
                     self.note_evidence(pending, channel, &step);
                     pending.take(channel, step, now, |_| String::new());
                 }
-                Err(_) => tracing::error!(%channel, "what trust takes away from this log cannot be read"),
+                Err(_) => {
+                    tracing::error!(%channel, "what trust takes away from this log cannot be read")
+                }
             }
         }
     }
@@ -214,7 +297,9 @@ impl Writer {
 
     /// What waits in the windows of peers is judged by the trust that is in force now.
     pub(super) fn judge_window(&mut self, now: Timestamp, namespace: &Namespace) {
-        let Some(trust) = self.namespaces.trust(&namespace.trust_log()) else { return };
+        let Some(trust) = self.namespaces.trust(&namespace.trust_log()) else {
+            return;
+        };
         let mut pending = Pending::default();
         for channel in self.state.window.channels(None) {
             if self.is_of(&channel, namespace) && !channel.is_trust() {

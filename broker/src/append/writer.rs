@@ -76,14 +76,30 @@ impl Writer {
             Vec::new()
         });
         for (channel, top, lowest) in known {
-            let read = |serial| self.store.get(&channel, serial).ok().flatten().map(|record| record.statement);
-            let Some((top, lowest)) = read(top).zip(read(lowest)) else { continue };
-            self.logs.set_backfill(&channel, Some((lowest.serial(), top.serial())));
-            self.state.backfills.insert(channel, (Backfill::stored(top.head(), &lowest), Instant::now()));
+            let read = |serial| {
+                self.store
+                    .get(&channel, serial)
+                    .ok()
+                    .flatten()
+                    .map(|record| record.statement)
+            };
+            let Some((top, lowest)) = read(top).zip(read(lowest)) else {
+                continue;
+            };
+            self.logs
+                .set_backfill(&channel, Some((lowest.serial(), top.serial())));
+            self.state.backfills.insert(
+                channel,
+                (Backfill::stored(top.head(), &lowest), Instant::now()),
+            );
         }
         for log in self.logs.all() {
             if let Some(provisioned) = self.namespaces.of(&log.channel) {
-                *self.state.channels.entry(provisioned.anchor.namespace.clone()).or_default() += 1;
+                *self
+                    .state
+                    .channels
+                    .entry(provisioned.anchor.namespace.clone())
+                    .or_default() += 1;
             }
         }
     }
@@ -103,23 +119,43 @@ impl Writer {
             let Some(first) = first else { return };
             let now = clock::now();
             let mut pending = Pending::default();
-            let full = if first.is_some() { self.missing_octets() } else { None };
+            let full = if first.is_some() {
+                self.missing_octets()
+            } else {
+                None
+            };
             let mut request = first;
             while let Some(next) = request {
                 self.answer(&mut pending, now, next, full);
-                request = if pending.inserted.len() < APPEND_BATCH { requests.try_recv().ok() } else { None };
+                request = if pending.inserted.len() < APPEND_BATCH {
+                    requests.try_recv().ok()
+                } else {
+                    None
+                };
             }
             self.commit(pending, now);
             self.sweep_some(now);
         }
     }
 
-    pub(super) fn answer(&mut self, pending: &mut Pending, now: Timestamp, request: Request, full: Option<u64>) {
+    pub(super) fn answer(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        request: Request,
+        full: Option<u64>,
+    ) {
         match request {
-            Request::Statement { reply, .. } | Request::Trust { reply, .. } | Request::Feed { reply, .. } if full.is_some() => {
+            Request::Statement { reply, .. }
+            | Request::Trust { reply, .. }
+            | Request::Feed { reply, .. }
+                if full.is_some() =>
+            {
                 drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))));
             }
-            Request::Copies { reply, .. } if full.is_some() => drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0))))),
+            Request::Copies { reply, .. } if full.is_some() => {
+                drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))))
+            }
             Request::Statement { copy, reply } => {
                 let channel = copy.statement().channel().clone();
                 let answer = self.append(pending, now, &channel, copy);
@@ -127,8 +163,12 @@ impl Writer {
                 self.drain(pending, now, &channel);
             }
             Request::Trust { run, posted, reply } => {
-                let channel = run.first().map(|(statement, _)| statement.channel().clone());
-                self.take_trust(pending, now, run, posted, |pending, answer| pending.answers.push((reply, answer)));
+                let channel = run
+                    .first()
+                    .map(|(statement, _)| statement.channel().clone());
+                self.take_trust(pending, now, run, posted, |pending, answer| {
+                    pending.answers.push((reply, answer))
+                });
                 if let Some(channel) = channel {
                     self.drain_trust(pending, now, &channel);
                 }
@@ -144,10 +184,17 @@ impl Writer {
                 pending.copied.push((reply, answer));
                 self.drain(pending, now, &channel);
             }
-            Request::Feed { copy, peer, reply } if self.namespaces.of_trust_log(copy.statement().channel()).is_some() => {
+            Request::Feed { copy, peer, reply }
+                if self
+                    .namespaces
+                    .of_trust_log(copy.statement().channel())
+                    .is_some() =>
+            {
                 self.feed_trust(pending, now, copy, peer, reply);
             }
-            Request::Feed { copy, peer, reply } => self.take_from_peer(pending, now, copy, peer, reply),
+            Request::Feed { copy, peer, reply } => {
+                self.take_from_peer(pending, now, copy, peer, reply)
+            }
             Request::Stalled(peer) => self.resolve_stalled(pending, now, peer),
             Request::GiveUp(channel) => {
                 if let Some(step) = self.draft(pending, &channel).log.give_up() {
@@ -167,22 +214,34 @@ impl Writer {
             None
         });
         if let Some(missing) = missing {
-            tracing::error!(missing, "the disk is full: publishing is refused until there is room");
+            tracing::error!(
+                missing,
+                "the disk is full: publishing is refused until there is room"
+            );
         }
         missing
     }
 
     pub(super) fn is_mirrored(&self, channel: &Channel) -> bool {
-        self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str()))
+        self.mirrored
+            .as_ref()
+            .is_some_and(|mirrored| mirrored.matches(channel.as_str()))
     }
 
     /// The log of a channel as it will be after the commit.
     pub(super) fn draft<'a>(&self, pending: &'a mut Pending, channel: &Channel) -> &'a mut Draft {
         pending.draft(channel, || {
             let log = self.logs.get(channel.as_str());
-            let span = log.as_ref().map(|log| log.marks()).map(|marks| Span { low: marks.low, head: marks.head });
+            let span = log.as_ref().map(|log| log.marks()).map(|marks| Span {
+                low: marks.low,
+                head: marks.head,
+            });
             let kept = log.as_ref().and_then(|log| log.kept());
-            let backfill = self.state.backfills.get(channel).map(|(backfill, _)| *backfill);
+            let backfill = self
+                .state
+                .backfills
+                .get(channel)
+                .map(|(backfill, _)| *backfill);
             log::Log::stored(channel.clone(), span, backfill, kept)
         })
     }
@@ -197,16 +256,34 @@ impl Writer {
         begin: Begin,
     ) -> Result<bool, Refusal> {
         let namespaces = self.namespaces.clone();
-        let Some(provisioned) = namespaces.of(channel) else { return Err(AppendError::NoTrust(channel.clone()).into()) };
-        let trust = provisioned.trust.load_full().ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
-        let live = if self.is_mirrored(channel) { self.state.live.named(&self.logs, &self.store, &trust, channel, now) } else { None };
-        let judge = Judge { trust: &trust, live, until: provisioned.until(now) };
-        let (mut paths, mut offered) = (Vec::with_capacity(run.len()), Vec::with_capacity(run.len()));
+        let Some(provisioned) = namespaces.of(channel) else {
+            return Err(AppendError::NoTrust(channel.clone()).into());
+        };
+        let trust = provisioned
+            .trust
+            .load_full()
+            .ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
+        let live = if self.is_mirrored(channel) {
+            self.state
+                .live
+                .named(&self.logs, &self.store, &trust, channel, now)
+        } else {
+            None
+        };
+        let judge = Judge {
+            trust: &trust,
+            live,
+            until: provisioned.until(now),
+        };
+        let (mut paths, mut offered) =
+            (Vec::with_capacity(run.len()), Vec::with_capacity(run.len()));
         for copy in run {
             paths.push((copy.statement().serial(), copy.path));
             // What another trust has verified is judged anew.
             offered.push(match copy.offered {
-                Offered::Proven(statement) if copy.by != Some(trust.serial()) => Offered::Unproven(statement.into_inner()),
+                Offered::Proven(statement) if copy.by != Some(trust.serial()) => {
+                    Offered::Unproven(statement.into_inner())
+                }
                 offered => offered,
             });
         }
@@ -229,23 +306,37 @@ impl Writer {
             self.note_beats(pending, now, provisioned, &trust, &step);
         }
         pending.take(channel, step, now, |serial| {
-            paths.iter_mut().find(|(known, _)| *known == serial).map(|(_, path)| std::mem::take(path)).unwrap_or_default()
+            paths
+                .iter_mut()
+                .find(|(known, _)| *known == serial)
+                .map(|(_, path)| std::mem::take(path))
+                .unwrap_or_default()
         });
         Ok(news)
     }
 
     /// Whether one channel more may begin.
-    fn has_room(&self, pending: &Pending, log: &log::Log, provisioned: &Provisioned) -> Result<(), AppendError> {
+    fn has_room(
+        &self,
+        pending: &Pending,
+        log: &log::Log,
+        provisioned: &Provisioned,
+    ) -> Result<(), AppendError> {
         if log.span().is_some() || log.backfill().is_some() {
             return Ok(());
         }
-        let begun = pending.drafts.values().filter(|draft| draft.before.is_none() && !draft.has_backfill && draft.log.span().is_some());
+        let begun = pending.drafts.values().filter(|draft| {
+            draft.before.is_none() && !draft.has_backfill && draft.log.span().is_some()
+        });
         let begun: Vec<&Draft> = begun.collect();
         if self.logs.count() + begun.len() >= crate::limits::CHANNELS {
             return Err(AppendError::Channels);
         }
         let namespace = &provisioned.anchor.namespace;
-        let ours = begun.iter().filter(|draft| namespace.contains(draft.log.channel())).count();
+        let ours = begun
+            .iter()
+            .filter(|draft| namespace.contains(draft.log.channel()))
+            .count();
         let there = self.state.channels.get(namespace).copied().unwrap_or(0);
         let reserved = log.channel().is_trust() || log.channel().is_beat();
         match there + ours >= self.quota.channels && !reserved {
@@ -257,21 +348,37 @@ impl Writer {
     /// Keeps what has lost, and the proof of forks.
     pub(super) fn note_evidence(&self, pending: &Pending, channel: &Channel, step: &Step) {
         if let Some(pair) = &step.evidence {
-            self.forks.remember(self.namespaces.of(channel), &pair.0, &pair.1);
+            self.forks
+                .remember(self.namespaces.of(channel), &pair.0, &pair.1);
         }
         if let Some((from, to)) = step.filed {
             let serials = (from.number()..=to.number()).filter_map(Serial::new);
-            let lost = serials.filter_map(|serial| pending.stored(&self.store, channel, serial).ok()?);
+            let lost =
+                serials.filter_map(|serial| pending.stored(&self.store, channel, serial).ok()?);
             self.forks.file(self.namespaces.of(channel), channel, lost);
         }
     }
 
     /// A beat that a checkpoint names may decide about logs; and any tells the time.
-    fn note_beats(&mut self, pending: &mut Pending, now: Timestamp, provisioned: &Provisioned, trust: &Trust, step: &Step) {
+    fn note_beats(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        provisioned: &Provisioned,
+        trust: &Trust,
+        step: &Step,
+    ) {
         for beat in &step.insert {
             provisioned.note_signed(beat.time());
-            if trust.missing_beats().any(|(channel, head)| channel == beat.channel() && head == beat.head()) {
-                let mut trust = pending.trust.take().filter(|newer| newer.head() == trust.head()).unwrap_or_else(|| trust.clone());
+            if trust
+                .missing_beats()
+                .any(|(channel, head)| channel == beat.channel() && head == beat.head())
+            {
+                let mut trust = pending
+                    .trust
+                    .take()
+                    .filter(|newer| newer.head() == trust.head())
+                    .unwrap_or_else(|| trust.clone());
                 trust.take_settled_beat((**beat).clone());
                 self.settle_all(pending, now, &trust);
                 pending.trust = Some(trust);
@@ -280,7 +387,13 @@ impl Writer {
     }
 
     /// What is posted here, or was settled in the cluster.
-    pub(super) fn append(&mut self, pending: &mut Pending, now: Timestamp, channel: &Channel, copy: Copy) -> Answer {
+    pub(super) fn append(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        channel: &Channel,
+        copy: Copy,
+    ) -> Answer {
         match self.offer(pending, now, channel, vec![copy], Begin::Nothing) {
             Ok(true) => Ok(Appended::New),
             Ok(false) => Ok(Appended::Known),
@@ -289,10 +402,13 @@ impl Writer {
                 let head = self.draft(pending, channel).log.head();
                 match (refused, head) {
                     (Refused::Fork(pair), head) => {
-                        self.forks.remember(self.namespaces.of(channel), &pair.0, &pair.1);
+                        self.forks
+                            .remember(self.namespaces.of(channel), &pair.0, &pair.1);
                         Err(head.map_or(AppendError::NotFirst, AppendError::LostRace))
                     }
-                    (Refused::Gap { .. } | Refused::Expired(_), Some(head)) => Err(AppendError::LostRace(head)),
+                    (Refused::Gap { .. } | Refused::Expired(_), Some(head)) => {
+                        Err(AppendError::LostRace(head))
+                    }
                     (Refused::Gap { .. } | Refused::Expired(_), None) => Err(AppendError::NotFirst),
                     (refused, _) => Err(explain(channel, refused, now)),
                 }
@@ -302,55 +418,106 @@ impl Writer {
 
     /// The answer to a statement that is not what comes next.
     fn judge(&mut self, now: Timestamp, statement: Statement) -> Option<Answer> {
-        let (mut scratch, channel) = (Pending { is_scratch: true, ..Pending::default() }, statement.channel().clone());
+        let (mut scratch, channel) = (
+            Pending {
+                is_scratch: true,
+                ..Pending::default()
+            },
+            statement.channel().clone(),
+        );
         if channel.is_trust() {
             let mut said = None;
-            self.take_trust(&mut scratch, now, vec![(statement, String::new())], false, |_, answer| said = Some(answer));
+            self.take_trust(
+                &mut scratch,
+                now,
+                vec![(statement, String::new())],
+                false,
+                |_, answer| said = Some(answer),
+            );
             return said.filter(|answer| !matches!(answer, Ok(Appended::New)));
         }
-        let answer = self.append(&mut scratch, now, &channel, Copy::unproven(statement, String::new()));
+        let answer = self.append(
+            &mut scratch,
+            now,
+            &channel,
+            Copy::unproven(statement, String::new()),
+        );
         Some(answer).filter(|answer| !matches!(answer, Ok(Appended::New)))
     }
 
-    fn take_copies(&mut self, pending: &mut Pending, now: Timestamp, run: Run) -> Result<Copied, AppendError> {
-        let Run { channel, copies, begin } = run;
+    fn take_copies(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        run: Run,
+    ) -> Result<Copied, AppendError> {
+        let Run {
+            channel,
+            copies,
+            begin,
+        } = run;
         let news = match self.offer(pending, now, &channel, copies, begin) {
             Ok(news) => news,
             Err(Refusal::Append(error)) => return Err(error),
             Err(Refusal::Log(Refused::Fork(pair), now)) => {
-                self.forks.remember(self.namespaces.of(&channel), &pair.0, &pair.1);
+                self.forks
+                    .remember(self.namespaces.of(&channel), &pair.0, &pair.1);
                 return Err(explain(&channel, Refused::Fork(pair), now));
             }
             // What there is says what it wants.
-            Err(Refusal::Log(Refused::Gap { from }, _)) => return self.wants(pending, &channel).ok_or(AppendError::Gap(from)),
+            Err(Refusal::Log(Refused::Gap { from }, _)) => {
+                return self.wants(pending, &channel).ok_or(AppendError::Gap(from));
+            }
             Err(Refusal::Log(refused, now)) => return Err(explain(&channel, refused, now)),
         };
-        Ok(self.wants(pending, &channel).unwrap_or(if news { Copied::New } else { Copied::Known }))
+        Ok(self
+            .wants(pending, &channel)
+            .unwrap_or(if news { Copied::New } else { Copied::Known }))
     }
 
     fn wants(&self, pending: &mut Pending, channel: &Channel) -> Option<Copied> {
         let backfill = self.draft(pending, channel).log.backfill().copied()?;
-        Some(Copied::Wants { next: backfill.below?.serial, top: backfill.top.serial })
+        Some(Copied::Wants {
+            next: backfill.below?.serial,
+            top: backfill.top.serial,
+        })
     }
 
     /// Makes everything durable, then visible, then answers.
     pub(super) fn commit(&mut self, mut pending: Pending, now: Timestamp) {
         if let Err(error) = self.make_durable(&mut pending, now) {
             self.fail(&error);
-            pending.answers.into_iter().for_each(|(reply, _)| drop(reply.send(Err(AppendError::Store))));
-            pending.copied.into_iter().for_each(|(reply, _)| drop(reply.send(Err(AppendError::Store))));
+            pending
+                .answers
+                .into_iter()
+                .for_each(|(reply, _)| drop(reply.send(Err(AppendError::Store))));
+            pending
+                .copied
+                .into_iter()
+                .for_each(|(reply, _)| drop(reply.send(Err(AppendError::Store))));
             return;
         }
         self.counts.stored.add(pending.inserted.len());
-        let Pending { drafts, inserted, answers, copied, trust, .. } = pending;
+        let Pending {
+            drafts,
+            inserted,
+            answers,
+            copied,
+            trust,
+            ..
+        } = pending;
         let mut touched = Vec::new();
         for (channel, draft) in drafts {
             touched.extend(self.show(&channel, draft, &inserted, now));
         }
         let new_trust = trust.map(|trust| self.bring_into_force(trust));
         // Whoever asked may be gone; what is stored is stored.
-        answers.into_iter().for_each(|(reply, said)| drop(reply.send(said)));
-        copied.into_iter().for_each(|(reply, said)| drop(reply.send(said)));
+        answers
+            .into_iter()
+            .for_each(|(reply, said)| drop(reply.send(said)));
+        copied
+            .into_iter()
+            .for_each(|(reply, said)| drop(reply.send(said)));
         let any = !touched.is_empty();
         for (log, new) in touched {
             self.watches.notify(&log, new);
@@ -369,7 +536,10 @@ impl Writer {
         }
         let mut batch = std::mem::take(&mut pending.batch);
         for (channel, draft) in &pending.drafts {
-            let created = self.logs.get(channel.as_str()).map_or(now, |log| log.marks().created);
+            let created = self
+                .logs
+                .get(channel.as_str())
+                .map_or(now, |log| log.marks().created);
             match draft.log.span() {
                 span if span == draft.before => {}
                 Some(Span { low, head }) => batch.set_marks(channel, &Marks { low, head, created }),
@@ -380,7 +550,10 @@ impl Writer {
             }
             let backfill = draft.log.backfill();
             if draft.has_backfill || backfill.is_some() {
-                batch.set_backfill(channel, backfill.map(|backfill| (backfill.top.serial, backfill.lowest)));
+                batch.set_backfill(
+                    channel,
+                    backfill.map(|backfill| (backfill.top.serial, backfill.lowest)),
+                );
             }
         }
         self.store.commit(batch)
@@ -396,9 +569,18 @@ impl Writer {
     ) -> Option<(Arc<Log>, bool)> {
         match draft.log.backfill() {
             Some(backfill) => {
-                let since = self.state.backfills.get(channel).filter(|(known, _)| known == backfill).map(|(_, since)| *since);
-                self.logs.set_backfill(channel, Some((backfill.lowest, backfill.top.serial)));
-                self.state.backfills.insert(channel.clone(), (*backfill, since.unwrap_or_else(Instant::now)));
+                let since = self
+                    .state
+                    .backfills
+                    .get(channel)
+                    .filter(|(known, _)| known == backfill)
+                    .map(|(_, since)| *since);
+                self.logs
+                    .set_backfill(channel, Some((backfill.lowest, backfill.top.serial)));
+                self.state.backfills.insert(
+                    channel.clone(),
+                    (*backfill, since.unwrap_or_else(Instant::now)),
+                );
             }
             None if draft.has_backfill => {
                 self.logs.set_backfill(channel, None);
@@ -408,7 +590,10 @@ impl Writer {
         }
         let known = self.logs.get(channel.as_str());
         let created = known.as_ref().map_or(now, |log| log.marks().created);
-        if let Some(log) = known.as_ref().filter(|_| draft.left || draft.log.span().is_none()) {
+        if let Some(log) = known
+            .as_ref()
+            .filter(|_| draft.left || draft.log.span().is_none())
+        {
             self.forget(log);
         }
         let Span { low, head } = draft.log.span()?;
@@ -416,8 +601,20 @@ impl Writer {
         let known = known.filter(|_| !draft.left);
         let new = known.is_none();
         // Readers see it grow from its first statement on.
-        let first = draft.inserted().first().filter(|_| draft.grows).map_or(head, |at| inserted[*at].0.head());
-        let log = known.unwrap_or_else(|| self.begin(channel, Marks { head: first, ..marks }));
+        let first = draft
+            .inserted()
+            .first()
+            .filter(|_| draft.grows)
+            .map_or(head, |at| inserted[*at].0.head());
+        let log = known.unwrap_or_else(|| {
+            self.begin(
+                channel,
+                Marks {
+                    head: first,
+                    ..marks
+                },
+            )
+        });
         log.set_kept(draft.log.kept());
         if draft.before == draft.log.span() {
             return None;
@@ -429,7 +626,14 @@ impl Writer {
                 tracing::debug!(%channel, serial = %statement.serial(), id = %statement.id(), "stored");
             }
         } else {
-            log.jump(marks, draft.before.filter(|_| !draft.left).map(|span| (span.low, span.head.serial)), now);
+            log.jump(
+                marks,
+                draft
+                    .before
+                    .filter(|_| !draft.left)
+                    .map(|span| (span.low, span.head.serial)),
+                now,
+            );
             tracing::debug!(%channel, low = %marks.low, head = %marks.head.serial, "filled in");
         }
         Some((log, new))
@@ -437,7 +641,11 @@ impl Writer {
 
     fn begin(&mut self, channel: &Channel, marks: Marks) -> Arc<Log> {
         if let Some(provisioned) = self.namespaces.of(channel) {
-            *self.state.channels.entry(provisioned.anchor.namespace.clone()).or_default() += 1;
+            *self
+                .state
+                .channels
+                .entry(provisioned.anchor.namespace.clone())
+                .or_default() += 1;
         }
         self.logs.add(channel.clone(), marks)
     }
@@ -448,8 +656,12 @@ impl Writer {
             return;
         }
         self.watches.drop_log(log);
-        let namespace = self.namespaces.of(&log.channel).map(|provisioned| &provisioned.anchor.namespace);
-        if let Some(count) = namespace.and_then(|namespace| self.state.channels.get_mut(namespace)) {
+        let namespace = self
+            .namespaces
+            .of(&log.channel)
+            .map(|provisioned| &provisioned.anchor.namespace);
+        if let Some(count) = namespace.and_then(|namespace| self.state.channels.get_mut(namespace))
+        {
             *count = count.saturating_sub(1);
         }
     }

@@ -19,7 +19,11 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(name = "tidingsd", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/tidings/tidingsd.toml"
+    )]
     config: PathBuf,
     /// Read the configuration, say what is wrong with it, and exit
     #[arg(long)]
@@ -37,7 +41,11 @@ enum Command {
     /// Make an empty place for a cluster in ZooKeeper, where [cluster] of the configuration says
     InitCluster {
         /// The configuration
-        #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "/etc/tidings/tidingsd.toml"
+        )]
         config: PathBuf,
     },
     /// Set the head of a channel in the cluster to what the store of this broker, which is stopped, has; when brokers say that it cannot be followed
@@ -45,7 +53,11 @@ enum Command {
         /// The channel
         channel: String,
         /// The configuration
-        #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "/etc/tidings/tidingsd.toml"
+        )]
         config: PathBuf,
     },
     /// Read the whole store of a broker that is stopped, or a copy of it, verify it with the anchors, and say what is damaged
@@ -56,7 +68,11 @@ enum Command {
         #[arg(long = "anchor", value_name = "ANCHOR")]
         anchors: Vec<String>,
         /// The configuration
-        #[arg(long, value_name = "FILE", default_value = "/etc/tidings/tidingsd.toml")]
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "/etc/tidings/tidingsd.toml"
+        )]
         config: PathBuf,
     },
     /// Write all statements that can be read in a store, as a batch of articles for `tidings import`
@@ -92,26 +108,45 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::InitCluster { config }) => {
             let settings = Settings::read(&config)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start a runtime")?;
             runtime.block_on(Broker::init_cluster(&settings))?;
             eprintln!("tidingsd: the place for the cluster is made; start its brokers");
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::SetHead { channel, config }) => {
             let settings = Settings::read(&config)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start a runtime")?;
             let head = runtime.block_on(Broker::set_head(&settings, &channel))?;
-            eprintln!("tidingsd: the head of {channel} in the cluster is {head} now; start this broker, and look at the others");
+            eprintln!(
+                "tidingsd: the head of {channel} in the cluster is {head} now; start this broker, and look at the others"
+            );
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Check { directory, anchors, config }) => check(&directory, &anchors, &config),
+        Some(Command::Check {
+            directory,
+            anchors,
+            config,
+        }) => check(&directory, &anchors, &config),
         Some(Command::Export { directory, output }) => export(&directory, output.as_deref()),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Arguments::command(), "tidingsd", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "tidingsd",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Man) => {
-            clap_mangen::Man::new(Arguments::command()).section("8").render(&mut std::io::stdout())?;
+            clap_mangen::Man::new(Arguments::command())
+                .section("8")
+                .render(&mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         None => {
@@ -124,7 +159,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 eprintln!("tidingsd: {} is good", arguments.config.display());
                 return Ok(ExitCode::SUCCESS);
             }
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("cannot start threads")?;
             runtime.block_on(serve(settings))
         }
     }
@@ -135,20 +173,34 @@ const DAMAGED: u8 = 3;
 
 fn check(directory: &Path, anchors: &[String], config: &Path) -> anyhow::Result<ExitCode> {
     let anchors = match anchors.is_empty() {
-        true => Settings::read(config).context("no --anchor was given, and without anchors nothing can be proven")?.anchors,
-        false => anchors.iter().map(|anchor| anchor.parse().with_context(|| format!("--anchor {anchor}"))).collect::<Result<_, _>>()?,
+        true => {
+            Settings::read(config)
+                .context("no --anchor was given, and without anchors nothing can be proven")?
+                .anchors
+        }
+        false => anchors
+            .iter()
+            .map(|anchor| anchor.parse().with_context(|| format!("--anchor {anchor}")))
+            .collect::<Result<_, _>>()?,
     };
-    report(&inspect::check(directory, &anchors)?, directory, "whole and proven")
+    report(
+        &inspect::check(directory, &anchors)?,
+        directory,
+        "whole and proven",
+    )
 }
 
 fn export(directory: &Path, output: Option<&Path>) -> anyhow::Result<ExitCode> {
     let found = match output {
         None => inspect::export(directory, &mut BufWriter::new(std::io::stdout().lock()))?,
         Some(path) => {
-            let file = std::fs::File::create_new(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let file = std::fs::File::create_new(path)
+                .with_context(|| format!("cannot write {}", path.display()))?;
             let mut file = BufWriter::new(file);
             let found = inspect::export(directory, &mut file)?;
-            file.get_ref().sync_all().with_context(|| format!("cannot write {}", path.display()))?;
+            file.get_ref()
+                .sync_all()
+                .with_context(|| format!("cannot write {}", path.display()))?;
             found
         }
     };
@@ -171,7 +223,11 @@ fn report(found: &inspect::Found, directory: &Path, what: &str) -> anyhow::Resul
         eprintln!("tidingsd: {}: {counts}: {what}", directory.display());
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("tidingsd: {}: {counts} could be read; {} things are wrong", directory.display(), found.wrong.len());
+    eprintln!(
+        "tidingsd: {}: {counts} could be read; {} things are wrong",
+        directory.display(),
+        found.wrong.len()
+    );
     Ok(DAMAGED.into())
 }
 
@@ -180,8 +236,11 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     let level = logging::start(&log.level, log.format)?;
     let file = settings.file.clone();
     // Before anything is open, so that no signal finds the process without an answer.
-    let (mut hangup, mut terminate, mut interrupt) =
-        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut hangup, mut terminate, mut interrupt) = (
+        signal(SignalKind::hangup())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let broker = Broker::bind(settings)?;
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -196,7 +255,11 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     tracing::info!("shutting down");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let clean = broker.shutdown(limits::DRAIN).await;
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// SIGHUP: certificates and the log level; what cannot be used leaves the present one in use.
@@ -205,9 +268,14 @@ fn reload(broker: &Broker, file: &std::path::Path, level: &logging::Level) {
         Ok(()) => tracing::info!("certificates read again"),
         Err(error) => tracing::error!(%error, "the present certificate stays in use"),
     }
-    let set = Settings::read(file).map_err(anyhow::Error::from).and_then(|settings| level.set(&settings.config.log.level));
+    let set = Settings::read(file)
+        .map_err(anyhow::Error::from)
+        .and_then(|settings| level.set(&settings.config.log.level));
     match set {
         Ok(()) => tracing::info!("log level read again"),
-        Err(error) => tracing::error!(error = format!("{error:#}"), "the present log level stays in use"),
+        Err(error) => tracing::error!(
+            error = format!("{error:#}"),
+            "the present log level stays in use"
+        ),
     }
 }

@@ -14,7 +14,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Cluster, lock, tree};
 use crate::{
     append::{Answer, AppendError, Appended},
-    limits::{CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_FOLLOW, CLUSTER_PATIENCE, CLUSTER_RAISE, CLUSTER_RETRY, CLUSTER_ROUND},
+    limits::{
+        CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_FOLLOW, CLUSTER_PATIENCE,
+        CLUSTER_RAISE, CLUSTER_RETRY, CLUSTER_ROUND,
+    },
     origin::{New, Origin},
 };
 
@@ -48,9 +51,19 @@ impl Origin for Cluster {
         Box::pin(self.settle(Draft::New(new)))
     }
 
-    fn append_trust(&self, statement: Statement, path: String, posted: bool) -> BoxFuture<'_, Answer> {
-        let counted = self.namespaces.of_trust_log(statement.channel()).filter(|_| posted);
-        let statement = counted.map_or(statement.clone(), |provisioned| provisioned.with_what_counts(statement));
+    fn append_trust(
+        &self,
+        statement: Statement,
+        path: String,
+        posted: bool,
+    ) -> BoxFuture<'_, Answer> {
+        let counted = self
+            .namespaces
+            .of_trust_log(statement.channel())
+            .filter(|_| posted);
+        let statement = counted.map_or(statement.clone(), |provisioned| {
+            provisioned.with_what_counts(statement)
+        });
         Box::pin(self.settle(Draft::Trust(statement, path)))
     }
 
@@ -67,26 +80,37 @@ impl Origin for Cluster {
                 }
                 (*rounds.borrow() > 2).then_some(())
             };
-            timeout(CLUSTER_PATIENCE, caught_up).await.ok().flatten().is_some()
+            timeout(CLUSTER_PATIENCE, caught_up)
+                .await
+                .ok()
+                .flatten()
+                .is_some()
         })
     }
 
     fn term(&self) -> Option<i32> {
         let live = self.tree.load().as_ref().is_some_and(|tree| tree.is_live());
         let right = self.standing().clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs();
-        i32::try_from(self.term.load(Ordering::Relaxed)).ok().filter(|term| *term >= 0 && live && right)
+        i32::try_from(self.term.load(Ordering::Relaxed))
+            .ok()
+            .filter(|term| *term >= 0 && live && right)
     }
 }
 
 impl Cluster {
     async fn settle(&self, draft: Draft) -> Answer {
-        let (channel, serial) = (draft.statement().channel().clone(), draft.statement().serial());
+        let (channel, serial) = (
+            draft.statement().channel().clone(),
+            draft.statement().serial(),
+        );
         let deadline = Instant::now() + CLUSTER_PATIENCE;
         let mut unknown = false;
         loop {
             let mut rounds = self.rounds.subscribe();
             rounds.mark_unchanged();
-            let attempt = timeout_at(deadline, self.attempt(&draft)).await.unwrap_or(Ok(Attempt::Unknown));
+            let attempt = timeout_at(deadline, self.attempt(&draft))
+                .await
+                .unwrap_or(Ok(Attempt::Unknown));
             let why = match attempt {
                 Ok(Attempt::Settled) => {
                     self.look_at(&channel);
@@ -113,7 +137,9 @@ impl Cluster {
                 return Err(if unknown { AppendError::Unknown } else { why });
             }
             self.look_at(&channel);
-            self.namespaces.of(&channel).inspect(|p| self.look_at(&p.anchor.namespace.trust_log()));
+            self.namespaces
+                .of(&channel)
+                .inspect(|p| self.look_at(&p.anchor.namespace.trust_log()));
             // A round that was under way may have read what was before; the next one is soon there.
             let _ = timeout(CLUSTER_ROUND, rounds.changed()).await;
             // Where rounds alone do not help, as after a head was set, the servers are not asked without end.
@@ -125,7 +151,11 @@ impl Cluster {
         let statement = draft.statement();
         let channel = statement.channel();
         // Whoever offers what is here already, as everybody can, gets the answer without the servers.
-        if self.logs.get(channel.as_str()).is_some_and(|log| log.is_settled(statement.serial(), statement.id())) {
+        if self
+            .logs
+            .get(channel.as_str())
+            .is_some_and(|log| log.is_settled(statement.serial(), statement.id()))
+        {
             return Ok(Attempt::NotNext);
         }
         let tree = self.tree()?;
@@ -141,11 +171,16 @@ impl Cluster {
         }
         // What decides here is what is verified and stored here; the tree has to say the same.
         let caught_up = |channel: &Channel| {
-            let (seen, ours) = (lock(&self.seen).get(channel).copied(), self.local_head(channel));
+            let (seen, ours) = (
+                lock(&self.seen).get(channel).copied(),
+                self.local_head(channel),
+            );
             match seen.map(|seen| seen.head) == ours {
                 true => Ok(seen),
                 // It comes from another member, which takes a while.
-                false if self.standing().gaps.contains_key(channel) => Err(Err(AppendError::Behind(channel.clone()))),
+                false if self.standing().gaps.contains_key(channel) => {
+                    Err(Err(AppendError::Behind(channel.clone())))
+                }
                 false => Err(Ok(Attempt::Again(AppendError::Behind(channel.clone())))),
             }
         };
@@ -156,19 +191,31 @@ impl Cluster {
         let (path, trust, term) = match draft {
             Draft::Trust(statement, path) => {
                 // It is visible a moment before it is in force.
-                if provisioned.trust.load().as_ref().map(|trust| trust.serial()) != after.map(|seen| seen.head.serial) {
+                if provisioned
+                    .trust
+                    .load()
+                    .as_ref()
+                    .map(|trust| trust.serial())
+                    != after.map(|seen| seen.head.serial)
+                {
                     return Ok(Attempt::Again(AppendError::Behind(trust_log)));
                 }
-                if log::place(after.map(|seen| seen.head), statement) == Place::Next || after.is_none() {
+                if log::place(after.map(|seen| seen.head), statement) == Place::Next
+                    || after.is_none()
+                {
                     let next = provisioned.advance(statement.clone())?;
                     if let Some(in_force) = provisioned.trust.load_full() {
-                        self.logs.keep_withdrawals(&in_force, &next, &self.namespaces)?;
+                        self.logs
+                            .keep_withdrawals(&in_force, &next, &self.namespaces)?;
                     }
                 }
                 (path, None, None)
             }
             Draft::New(new) => {
-                let in_force = provisioned.trust.load_full().ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
+                let in_force = provisioned
+                    .trust
+                    .load_full()
+                    .ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
                 if in_force.serial() != new.trust {
                     in_force.check(&new.statement)?;
                 }
@@ -181,7 +228,9 @@ impl Cluster {
             }
         };
         // A trust log begins with what the anchor names.
-        let begins = after.is_none() && matches!(draft, Draft::Trust(..)) && statement.head() == provisioned.anchor.head;
+        let begins = after.is_none()
+            && matches!(draft, Draft::Trust(..))
+            && statement.head() == provisioned.anchor.head;
         if !begins && log::place(after.map(|seen| seen.head), statement) != Place::Next {
             // Perhaps it follows what we have not heard of yet; the servers are asked, but not by everybody who asks us.
             let ahead = after.is_none_or(|seen| statement.serial() > seen.head.serial);
@@ -202,15 +251,29 @@ impl Cluster {
                 None => return Err(AppendError::NoQuorum),
             });
         }
-        if lock(&self.raised).get(channel).is_some_and(|at| at.elapsed() < CLUSTER_RAISE) {
+        if lock(&self.raised)
+            .get(channel)
+            .is_some_and(|at| at.elapsed() < CLUSTER_RAISE)
+        {
             return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
         }
         if after.is_none() && lock(&self.seen).len() >= CLUSTER_CHANNELS {
             return Err(AppendError::Channels);
         }
-        match tree.append(tree::Append { statement, path, after, trust, term }).await {
+        match tree
+            .append(tree::Append {
+                statement,
+                path,
+                after,
+                trust,
+                term,
+            })
+            .await
+        {
             Ok(()) => Ok(Attempt::Settled),
-            Err(tree::NotAppended::Race) => Ok(Attempt::Again(AppendError::Behind(channel.clone()))),
+            Err(tree::NotAppended::Race) => {
+                Ok(Attempt::Again(AppendError::Behind(channel.clone())))
+            }
             Err(tree::NotAppended::Damaged(node)) => {
                 tracing::error!(%channel, node, "the servers hold a node where none can be, or have lost one: somebody has written there; `tidingsd set-head` mends it");
                 Err(AppendError::Unsound(channel.clone()))
@@ -240,7 +303,10 @@ impl Cluster {
     /// Waits until a settled statement is visible here too; a publisher finds it where it has published.
     async fn until_visible(&self, channel: &Channel, serial: Serial) {
         let mut news = self.logs.news();
-        let visible = || self.local_head(channel).is_some_and(|head| head.serial >= serial);
+        let visible = || {
+            self.local_head(channel)
+                .is_some_and(|head| head.serial >= serial)
+        };
         let wait = async { while !visible() && news.changed().await.is_ok() {} };
         if timeout(CLUSTER_FOLLOW, wait).await.is_err() {
             tracing::warn!(%channel, %serial, "a statement is settled, and not yet in the store of this broker");

@@ -35,7 +35,10 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
     // The servers may count from another beginning now.
     cluster.held.store(0, Ordering::Relaxed);
     let mut everything = true;
-    let (mut again, mut soon) = (Instant::now() + CLUSTER_AGAIN, Instant::now() + CLUSTER_SOON);
+    let (mut again, mut soon) = (
+        Instant::now() + CLUSTER_AGAIN,
+        Instant::now() + CLUSTER_SOON,
+    );
     // The highest zxid that was read before this round.
     let mut read = 0;
     let mut backfill = Backfill::default();
@@ -56,18 +59,46 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
                 batch.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));
             }
             batch.retain(|channel| cluster.settles(channel));
-            let mut round = Round { cluster, tree, gaps: BTreeSet::new(), unsound: BTreeMap::new(), read: 0 };
+            let mut round = Round {
+                cluster,
+                tree,
+                gaps: BTreeSet::new(),
+                unsound: BTreeMap::new(),
+                read: 0,
+            };
             // Trust is read first, then the events again: what was settled before it is in the same round, and judged before it.
-            let trust = round.read_heads(&batch.iter().filter(|channel| channel.is_trust()).cloned().collect::<Vec<_>>()).await?;
+            let trust = round
+                .read_heads(
+                    &batch
+                        .iter()
+                        .filter(|channel| channel.is_trust())
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                )
+                .await?;
             match take_events(cluster, &mut events) {
                 Session::Ended => return Err(TreeError::Ended),
                 Session::WasBroken => return Err(zookeeper_client::Error::ConnectionLoss.into()),
                 Session::Goes => {}
             }
             // Trust that has come since is for the next round.
-            batch.extend(lock(&cluster.dirty).extract_if(|channel| !channel.is_trust()).filter(|channel| cluster.settles(channel)));
-            let others = round.read_heads(&batch.iter().filter(|channel| !channel.is_trust()).cloned().collect::<Vec<_>>()).await?;
-            round.make(&batch, trust.into_iter().chain(others).collect()).await
+            batch.extend(
+                lock(&cluster.dirty)
+                    .extract_if(|channel| !channel.is_trust())
+                    .filter(|channel| cluster.settles(channel)),
+            );
+            let others = round
+                .read_heads(
+                    &batch
+                        .iter()
+                        .filter(|channel| !channel.is_trust())
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                )
+                .await?;
+            round
+                .make(&batch, trust.into_iter().chain(others).collect())
+                .await
         };
         match done.await {
             Ok(highest) => {
@@ -88,12 +119,16 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
         backfill.adjust(cluster, fill);
         if Instant::now() >= again {
             let standing = cluster.standing();
-            lock(&cluster.dirty).extend(standing.unsound.keys().chain(standing.gaps.keys()).cloned());
+            lock(&cluster.dirty)
+                .extend(standing.unsound.keys().chain(standing.gaps.keys()).cloned());
             again = Instant::now() + CLUSTER_AGAIN;
         } else if Instant::now() >= soon {
             // What has been filled meanwhile.
             let standing = cluster.standing();
-            let filled = standing.gaps.iter().filter(|(channel, gap)| cluster.local_head(channel) != gap.head);
+            let filled = standing
+                .gaps
+                .iter()
+                .filter(|(channel, gap)| cluster.local_head(channel) != gap.head);
             lock(&cluster.dirty).extend(filled.map(|(channel, _)| channel.clone()));
             soon = Instant::now() + CLUSTER_SOON;
         }
@@ -132,13 +167,19 @@ fn note_event(cluster: &Cluster, event: &WatchedEvent) -> Session {
                 Session::WasBroken
             }
             SessionState::Disconnected | SessionState::ConnectedReadOnly => {
-                tracing::warn!("the cluster's servers do not answer: publishing is refused here until they do");
+                tracing::warn!(
+                    "the cluster's servers do not answer: publishing is refused here until they do"
+                );
                 Session::Goes
             }
             _ => Session::Ended,
         };
     }
-    if let Some(channel) = event.path.strip_prefix("/heads/").and_then(|name| name.parse().ok()) {
+    if let Some(channel) = event
+        .path
+        .strip_prefix("/heads/")
+        .and_then(|name| name.parse().ok())
+    {
         lock(&cluster.dirty).insert(channel);
     }
     Session::Goes
@@ -154,25 +195,42 @@ struct Round<'a> {
     read: i64,
 }
 
-type Pending = Vec<(Channel, Serial, futures_util::future::BoxFuture<'static, Result<crate::append::Appended, AppendError>>)>;
+type Pending = Vec<(
+    Channel,
+    Serial,
+    futures_util::future::BoxFuture<'static, Result<crate::append::Appended, AppendError>>,
+)>;
 
 impl Round<'_> {
     /// The heads of some channels, where they are not ours.
-    async fn read_heads(&mut self, channels: &[Channel]) -> Result<Vec<(Channel, Seen)>, TreeError> {
+    async fn read_heads(
+        &mut self,
+        channels: &[Channel],
+    ) -> Result<Vec<(Channel, Seen)>, TreeError> {
         let mut missing = Vec::new();
         for (channel, seen) in channels.iter().zip(self.tree.heads(channels).await?) {
             match seen {
-                Ok(seen) => missing.extend(self.compare(channel, seen).await?.map(|seen| (channel.clone(), seen))),
+                Ok(seen) => missing.extend(
+                    self.compare(channel, seen)
+                        .await?
+                        .map(|seen| (channel.clone(), seen)),
+                ),
                 Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
             }
         }
         Ok(missing)
     }
 
-    async fn make(mut self, batch: &BTreeSet<Channel>, missing: Vec<(Channel, Seen)>) -> Result<i64, TreeError> {
+    async fn make(
+        mut self,
+        batch: &BTreeSet<Channel>,
+        missing: Vec<(Channel, Seen)>,
+    ) -> Result<i64, TreeError> {
         let mut found = Vec::new();
         // Many at once: each waits for its answers, and not for those of the others.
-        let reads = missing.into_iter().map(|(channel, seen)| read_missing(self.cluster, self.tree, channel, seen));
+        let reads = missing
+            .into_iter()
+            .map(|(channel, seen)| read_missing(self.cluster, self.tree, channel, seen));
         let mut reads = stream::iter(reads).buffer_unordered(CLUSTER_ABREAST);
         while let Some((channel, read)) = reads.next().await {
             match read? {
@@ -207,13 +265,24 @@ impl Round<'_> {
         }
         for channel in self.gaps {
             let head = self.cluster.local_head(&channel);
-            standing.gaps.entry(channel).or_insert_with(|| Gap { since: std::time::Instant::now(), head }).head = head;
+            standing
+                .gaps
+                .entry(channel)
+                .or_insert_with(|| Gap {
+                    since: std::time::Instant::now(),
+                    head,
+                })
+                .head = head;
         }
         Ok(self.read)
     }
 
     /// What the tree has above our head; and the head goes up where we have more.
-    async fn compare(&mut self, channel: &Channel, seen: Option<Seen>) -> Result<Option<Seen>, TreeError> {
+    async fn compare(
+        &mut self,
+        channel: &Channel,
+        seen: Option<Seen>,
+    ) -> Result<Option<Seen>, TreeError> {
         let ours = self.cluster.local_head(channel);
         let Some(seen) = seen else {
             if let Some(ours) = ours {
@@ -231,15 +300,27 @@ impl Round<'_> {
         };
         self.read = self.read.max(seen.zxid);
         lock(&self.cluster.seen).insert(channel.clone(), seen);
-        let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else { return Ok(Some(seen)) };
+        let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else {
+            return Ok(Some(seen));
+        };
         let log = self.cluster.logs.get(channel.as_str());
-        let same = log.and_then(|log| log.entry(seen.head.serial).ok()?).map(|entry| entry.head == seen.head);
+        let same = log
+            .and_then(|log| log.entry(seen.head.serial).ok()?)
+            .map(|entry| entry.head == seen.head);
         if same != Some(true) {
             let why = match same {
-                Some(_) => "this broker something else: a fork, of which one is to be decided for (`tidingsd set-head`)",
+                Some(_) => {
+                    "this broker something else: a fork, of which one is to be decided for (`tidingsd set-head`)"
+                }
                 None => "this broker has removed by retention what it has had there",
             };
-            self.unsound.insert(channel.clone(), format!("at {} the cluster has {}, and {why}", seen.head.serial, seen.head.id));
+            self.unsound.insert(
+                channel.clone(),
+                format!(
+                    "at {} the cluster has {}, and {why}",
+                    seen.head.serial, seen.head.id
+                ),
+            );
         } else if ours != seen.head {
             // If it is only that another member has brought it, the head is another one by now, and nothing is set.
             if self.tree.set_head(channel, ours, Some(seen)).await? {
@@ -256,36 +337,62 @@ impl Round<'_> {
         // What does not follow our head, or not by its own signatures: newest last.
         let mut above: HashMap<Channel, Vec<Copy>> = HashMap::new();
         let cluster = self.cluster;
-        for Found { statement, path, zxid, octets } in found {
+        for Found {
+            statement,
+            path,
+            zxid,
+            octets,
+        } in found
+        {
             let channel = statement.channel().clone();
             let node = format!("/entries/{channel}/{:010}", statement.serial().number());
             lock(&cluster.added).push((zxid, node, octets));
-            let Some(provisioned) = cluster.namespaces.of(&channel) else { continue };
+            let Some(provisioned) = cluster.namespaces.of(&channel) else {
+                continue;
+            };
             if provisioned.anchor.namespace.trust_log() == channel {
                 self.settle(&mut pending).await;
                 match cluster.local.append_trust(statement, path).await {
                     Ok(_) => {}
                     // The walk from below is under way.
-                    Err(AppendError::LostRace(_) | AppendError::AnchorFirst(_)) if self.gaps.contains(&channel) => {}
+                    Err(AppendError::LostRace(_) | AppendError::AnchorFirst(_))
+                        if self.gaps.contains(&channel) => {}
                     Err(error) => self.note(&channel, &error),
                 }
                 continue;
             }
             let trust = provisioned.trust.load_full();
             let waits = self.gaps.contains(&channel) || above.contains_key(&channel);
-            let verified = trust.as_ref().filter(|_| !waits).and_then(|trust| trust.verify(statement.clone()).ok());
+            let verified = trust
+                .as_ref()
+                .filter(|_| !waits)
+                .and_then(|trust| trust.verify(statement.clone()).ok());
             match verified.zip(trust) {
                 Some((verified, trust)) => {
                     let serial = verified.serial();
-                    let stored = cluster.local.hand_over(verified, trust.serial(), path).await;
+                    let stored = cluster
+                        .local
+                        .hand_over(verified, trust.serial(), path)
+                        .await;
                     pending.push((channel, serial, stored.boxed()));
                 }
-                None => above.entry(channel).or_default().push(Copy::unproven(statement, path)),
+                None => above
+                    .entry(channel)
+                    .or_default()
+                    .push(Copy::unproven(statement, path)),
             }
         }
         self.settle(&mut pending).await;
         for (channel, copies) in above {
-            match cluster.local.copy(Run { channel: channel.clone(), copies, begin: Begin::Backfill }).await {
+            match cluster
+                .local
+                .copy(Run {
+                    channel: channel.clone(),
+                    copies,
+                    begin: Begin::Backfill,
+                })
+                .await
+            {
                 Ok(Copied::Wants { .. }) => drop(self.gaps.insert(channel)),
                 Ok(Copied::New | Copied::Known) => {}
                 Err(error) => self.note(&channel, &error),
@@ -306,7 +413,11 @@ impl Round<'_> {
 
     /// What passes is tried again; what does not verify is an alarm.
     fn note(&mut self, channel: &Channel, error: &AppendError) {
-        let trust_log = self.cluster.namespaces.of(channel).map(|p| p.anchor.namespace.trust_log());
+        let trust_log = self
+            .cluster
+            .namespaces
+            .of(channel)
+            .map(|p| p.anchor.namespace.trust_log());
         let passes = match error {
             // Trust that was read earlier in this round; or that nobody has.
             AppendError::Verify(VerifyError::NewerTrust { .. }) => true,
@@ -333,8 +444,18 @@ enum Missing {
 }
 
 /// The entries above our head, oldest first: the servers forget from below.
-async fn read_missing(cluster: &Cluster, tree: &Tree, channel: Channel, seen: Seen) -> (Channel, Result<Missing, TreeError>) {
-    let (floor, top) = (cluster.local_head(&channel).map_or(0, |head| head.serial.number()), seen.head.serial.number());
+async fn read_missing(
+    cluster: &Cluster,
+    tree: &Tree,
+    channel: Channel,
+    seen: Seen,
+) -> (Channel, Result<Missing, TreeError>) {
+    let (floor, top) = (
+        cluster
+            .local_head(&channel)
+            .map_or(0, |head| head.serial.number()),
+        seen.head.serial.number(),
+    );
     let read = async {
         // The next one alone, which is all in most cases; then more and more.
         let (mut next, mut many, mut all) = (floor + 1, 1, Vec::new());
@@ -371,11 +492,17 @@ impl Backfill {
     fn adjust(&mut self, cluster: &Cluster, fill: &Fill) {
         let (from, channels): (Vec<String>, BTreeSet<Channel>) = {
             let standing = cluster.standing();
-            let others = standing.members.iter().filter(|member| !member.ours).map(|member| member.address.clone());
+            let others = standing
+                .members
+                .iter()
+                .filter(|member| !member.ours)
+                .map(|member| member.address.clone());
             (others.collect(), standing.gaps.keys().cloned().collect())
         };
         let wanted = !from.is_empty() && !channels.is_empty();
-        let goes_on = self.0.as_ref().is_some_and(|filling| wanted && filling.from == from && channels.is_subset(&filling.channels));
+        let goes_on = self.0.as_ref().is_some_and(|filling| {
+            wanted && filling.from == from && channels.is_subset(&filling.channels)
+        });
         if goes_on || (!wanted && self.0.is_none()) {
             return;
         }
@@ -391,9 +518,21 @@ impl Backfill {
             from = from.join(" "),
             "the servers have forgotten what this broker has not: it comes from other members"
         );
-        match fill(from.iter().filter_map(|address| address.parse().ok()).collect()) {
-            Ok(stop) => self.0 = Some(Filling { from, channels, stop }),
-            Err(error) => tracing::error!(%error, "cluster.login cannot be used: nothing can be had from other members"),
+        match fill(
+            from.iter()
+                .filter_map(|address| address.parse().ok())
+                .collect(),
+        ) {
+            Ok(stop) => {
+                self.0 = Some(Filling {
+                    from,
+                    channels,
+                    stop,
+                })
+            }
+            Err(error) => {
+                tracing::error!(%error, "cluster.login cannot be used: nothing can be had from other members")
+            }
         }
     }
 }

@@ -188,11 +188,17 @@ impl Cluster {
     pub(crate) fn state(&self) -> State {
         let state = self.standing().state.clone();
         let lost = self.tree.load().as_ref().is_none_or(|tree| !tree.is_live());
-        if lost && state == State::Member { State::Suspended } else { state }
+        if lost && state == State::Member {
+            State::Suspended
+        } else {
+            state
+        }
     }
 
     fn set_term(&self, term: Option<i32>) {
-        let before = self.term.swap(term.map_or(-1, i64::from), Ordering::Relaxed);
+        let before = self
+            .term
+            .swap(term.map_or(-1, i64::from), Ordering::Relaxed);
         match (before >= 0, term.is_some()) {
             (false, true) => tracing::info!("this member signs beats and trims from now on"),
             (true, false) => tracing::info!("this member does not sign beats and trim any more"),
@@ -202,13 +208,19 @@ impl Cluster {
 
     /// Whether a channel is settled in the cluster.
     pub(crate) fn settles(&self, channel: &Channel) -> bool {
-        let mirrored = self.mirrored.as_ref().is_some_and(|mirrored| mirrored.matches(channel.as_str()));
+        let mirrored = self
+            .mirrored
+            .as_ref()
+            .is_some_and(|mirrored| mirrored.matches(channel.as_str()));
         !mirrored && self.namespaces.of(channel).is_some()
     }
 
     /// The tree, if a majority of the servers can be asked now.
     fn tree(&self) -> Result<Arc<Tree>, AppendError> {
-        self.tree.load_full().filter(|tree| tree.is_live()).ok_or(AppendError::NoQuorum)
+        self.tree
+            .load_full()
+            .filter(|tree| tree.is_live())
+            .ok_or(AppendError::NoQuorum)
     }
 
     fn local_head(&self, channel: &Channel) -> Option<Head> {
@@ -217,7 +229,12 @@ impl Cluster {
 
     /// Members whose configuration differs from ours where all have the same.
     pub(crate) fn strangers(&self) -> Vec<String> {
-        self.standing().members.iter().filter(|member| member.common != self.common).map(|member| member.name.clone()).collect()
+        self.standing()
+            .members
+            .iter()
+            .filter(|member| member.common != self.common)
+            .map(|member| member.name.clone())
+            .collect()
     }
 
     /// Whether a channel is filled from other members now.
@@ -241,10 +258,13 @@ impl Cluster {
     pub(crate) fn lag(&self) -> (u64, u64) {
         let seen = lock(&self.seen);
         let lags = seen.iter().map(|(channel, seen)| {
-            let ours = self.local_head(channel).map_or(0, |head| head.serial.number());
+            let ours = self
+                .local_head(channel)
+                .map_or(0, |head| head.serial.number());
             u64::from(seen.head.serial.number().saturating_sub(ours))
         });
-        lags.filter(|lag| *lag > 0).fold((0, 0), |(sum, channels), lag| (sum + lag, channels + 1))
+        lags.filter(|lag| *lag > 0)
+            .fold((0, 0), |(sum, channels), lag| (sum + lag, channels + 1))
     }
 
     /// The servers' time, which all members share; only a member knows it.
@@ -259,11 +279,20 @@ impl Cluster {
     }
 
     /// Replaces it, if its version is still this one; whether it was.
-    pub(crate) async fn set_slots(&self, group: &str, data: &[u8], after: Option<i32>) -> Result<bool, AppendError> {
-        self.within(async |tree| tree.set_slots(group, data, after).await).await
+    pub(crate) async fn set_slots(
+        &self,
+        group: &str,
+        data: &[u8],
+        after: Option<i32>,
+    ) -> Result<bool, AppendError> {
+        self.within(async |tree| tree.set_slots(group, data, after).await)
+            .await
     }
 
-    async fn within<T>(&self, ask: impl AsyncFnOnce(&Tree) -> Result<T, zookeeper_client::Error>) -> Result<T, AppendError> {
+    async fn within<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Tree) -> Result<T, zookeeper_client::Error>,
+    ) -> Result<T, AppendError> {
         let tree = self.tree()?;
         let answer = tokio::time::timeout(crate::limits::CLUSTER_PATIENCE, ask(&tree)).await;
         answer.map_err(|_| AppendError::Unknown)?.map_err(|error| {
@@ -276,9 +305,13 @@ impl Cluster {
     pub(crate) fn describe(&self) -> Vec<String> {
         let state = match self.state() {
             State::Connecting(why) => format!("is not connected: {why}"),
-            State::Suspended => "does not reach a majority of the servers: nothing can be published here".into(),
+            State::Suspended => {
+                "does not reach a majority of the servers: nothing can be published here".into()
+            }
             State::Member => "is a member".into(),
-            State::NameTaken(address) => format!("is no member: another broker, {address}, has the same name"),
+            State::NameTaken(address) => {
+                format!("is no member: another broker, {address}, has the same name")
+            }
         };
         let (statements, channels) = self.lag();
         let standing = self.standing();
@@ -291,18 +324,38 @@ impl Cluster {
         )];
         lines.extend(standing.members.iter().map(|member| {
             let us = if member.ours { ", this broker" } else { "" };
-            format!("member {} at {}, holds everything up to zxid {:#x}{us}", member.name, member.address, member.held)
+            format!(
+                "member {} at {}, holds everything up to zxid {:#x}{us}",
+                member.name, member.address, member.held
+            )
         }));
-        let others = standing.members.iter().filter(|member| standing.members.iter().any(|us| us.ours && us.common != member.common));
+        let others = standing.members.iter().filter(|member| {
+            standing
+                .members
+                .iter()
+                .any(|us| us.ours && us.common != member.common)
+        });
         lines.extend(others.map(|member| {
             format!(
                 "member {} has other anchors, or other groups of slots, than this broker: correct the configuration of one of them",
                 member.name
             )
         }));
-        let late = standing.gaps.iter().filter(|(_, gap)| gap.since.elapsed() > CLUSTER_GAP);
-        lines.extend(late.map(|(channel, _)| format!("{channel} waits for statements that no live member has")));
-        lines.extend(standing.unsound.iter().map(|(channel, why)| format!("{channel} cannot be followed: {why}")));
+        let late = standing
+            .gaps
+            .iter()
+            .filter(|(_, gap)| gap.since.elapsed() > CLUSTER_GAP);
+        lines.extend(
+            late.map(|(channel, _)| {
+                format!("{channel} waits for statements that no live member has")
+            }),
+        );
+        lines.extend(
+            standing
+                .unsound
+                .iter()
+                .map(|(channel, why)| format!("{channel} cannot be followed: {why}")),
+        );
         lines
     }
 }
@@ -328,7 +381,10 @@ pub(crate) async fn run(cluster: Arc<Cluster>, fill: Box<Fill>, stop: Cancellati
             let mut standing = cluster.standing();
             let state = State::Connecting(why.clone());
             if standing.state != state {
-                tracing::error!(why, "this broker is not in its cluster: it serves what it has, and nothing can be published here");
+                tracing::error!(
+                    why,
+                    "this broker is not in its cluster: it serves what it has, and nothing can be published here"
+                );
             }
             if standing.state == State::Member {
                 standing.sessions_lost += 1;
@@ -346,7 +402,11 @@ pub(crate) async fn run(cluster: Arc<Cluster>, fill: Box<Fill>, stop: Cancellati
 async fn session(cluster: &Cluster, fill: &Fill) -> Result<(), TreeError> {
     let tree = Arc::new(Tree::open(&cluster.settings).await?);
     cluster.tree.store(Some(tree.clone()));
-    tracing::info!(servers = cluster.settings.servers, root = cluster.settings.root, "connected to the cluster's servers");
+    tracing::info!(
+        servers = cluster.settings.servers,
+        root = cluster.settings.root,
+        "connected to the cluster's servers"
+    );
     tokio::select! {
         ended = follow::follow(cluster, &tree, fill) => ended,
         ended = members::take_part(cluster, &tree) => ended,

@@ -25,7 +25,9 @@ const LAYOUT: &[u8] = b"tidings 1";
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
     /// No server answers.
-    #[error("none of the ZooKeeper servers {servers} answers, or no majority of them is up: {source}")]
+    #[error(
+        "none of the ZooKeeper servers {servers} answers, or no majority of them is up: {source}"
+    )]
     Connect {
         /// Which.
         servers: String,
@@ -44,7 +46,9 @@ pub enum TreeError {
     #[error("cluster.tls cannot be used: {0}")]
     Tls(zk::Error),
     /// Nothing is there.
-    #[error("there is no cluster at {0} of these ZooKeeper servers; if this is the right place, `tidingsd init-cluster` makes one")]
+    #[error(
+        "there is no cluster at {0} of these ZooKeeper servers; if this is the right place, `tidingsd init-cluster` makes one"
+    )]
     Nothing(String),
     /// It is there already.
     #[error("there is a cluster already at {0} of these ZooKeeper servers; start its brokers")]
@@ -60,13 +64,19 @@ pub enum TreeError {
         found: String,
     },
     /// The servers do not let us.
-    #[error("ZooKeeper does not let us use {0}: cluster.user and its password are not those that made the tree, or its ACLs were changed")]
+    #[error(
+        "ZooKeeper does not let us use {0}: cluster.user and its password are not those that made the tree, or its ACLs were changed"
+    )]
     Permission(String),
     /// Somebody has written into the tree by hand.
-    #[error("the node {0} does not hold what it should; somebody has written into the tree by hand")]
+    #[error(
+        "the node {0} does not hold what it should; somebody has written into the tree by hand"
+    )]
     Damaged(String),
     /// The session ended.
-    #[error("the session with the ZooKeeper servers has ended: they did not hear of this broker for too long")]
+    #[error(
+        "the session with the ZooKeeper servers has ended: they did not hear of this broker for too long"
+    )]
     Ended,
     /// The connection broke, or the servers refuse.
     #[error("ZooKeeper: {0}")]
@@ -169,35 +179,61 @@ fn write_head(head: Head) -> Vec<u8> {
 }
 fn read_head(octets: &[u8]) -> Option<Head> {
     let (serial, id) = std::str::from_utf8(octets).ok()?.split_once(' ')?;
-    Some(Head { serial: serial.parse().ok()?, id: id.parse().ok()? })
+    Some(Head {
+        serial: serial.parse().ok()?,
+        id: id.parse().ok()?,
+    })
 }
 
 async fn connect(settings: &Clustering) -> Result<(zk::Client, Acls<'static>), TreeError> {
-    let read = |path: &PathBuf| fs::read_to_string(path).map_err(|source| TreeError::File { path: path.clone(), source });
+    let read = |path: &PathBuf| {
+        fs::read_to_string(path).map_err(|source| TreeError::File {
+            path: path.clone(),
+            source,
+        })
+    };
     let mut connector = zk::Client::connector().with_session_timeout(settings.session);
     let mut acls = Acls::anyone_all();
     if let Some((user, file)) = &settings.user {
-        connector = connector.with_auth("digest", format!("{user}:{}", read(file)?.trim_end()).as_bytes());
+        connector = connector.with_auth(
+            "digest",
+            format!("{user}:{}", read(file)?.trim_end()).as_bytes(),
+        );
         acls = Acls::creator_all();
     }
     let connecting = async {
         match &settings.tls {
             None => connector.connect(&settings.servers).await,
             Some(tls) => {
-                let mut options = zk::TlsOptions::new().with_pem_ca(&read(&tls.ca_file)?).map_err(TreeError::Tls)?;
+                let mut options = zk::TlsOptions::new()
+                    .with_pem_ca(&read(&tls.ca_file)?)
+                    .map_err(TreeError::Tls)?;
                 if let (Some(certificate), Some(key)) = (&tls.certificate_file, &tls.key_file) {
-                    options = options.with_pem_identity(&read(certificate)?, &read(key)?).map_err(TreeError::Tls)?;
+                    options = options
+                        .with_pem_identity(&read(certificate)?, &read(key)?)
+                        .map_err(TreeError::Tls)?;
                 }
-                connector.with_tls(options).secure_connect(&settings.servers).await
+                connector
+                    .with_tls(options)
+                    .secure_connect(&settings.servers)
+                    .await
             }
         }
         .map_err(|source| match source {
             zk::Error::AuthFailed => TreeError::Permission(settings.root.clone()),
-            source => TreeError::Connect { servers: settings.servers.clone(), source },
+            source => TreeError::Connect {
+                servers: settings.servers.clone(),
+                source,
+            },
         })
     };
     let client = tokio::time::timeout(settings.session * 2, connecting).await;
-    let client = client.unwrap_or_else(|_| Err(TreeError::Connect { servers: settings.servers.clone(), source: zk::Error::Timeout }))?;
+    let client = client.unwrap_or_else(|_| {
+        Err(TreeError::Connect {
+            servers: settings.servers.clone(),
+            source: zk::Error::Timeout,
+        })
+    })?;
     Ok((client, acls))
 }
 
@@ -205,7 +241,11 @@ async fn connect(settings: &Clustering) -> Result<(zk::Client, Acls<'static>), T
 ///
 /// # Errors
 /// If the tree cannot be used.
-pub(crate) async fn set_head(settings: &Clustering, channel: &Channel, head: Head) -> Result<(), TreeError> {
+pub(crate) async fn set_head(
+    settings: &Clustering,
+    channel: &Channel,
+    head: Head,
+) -> Result<(), TreeError> {
     Tree::open(settings).await?.force_head(channel, head).await
 }
 
@@ -220,8 +260,13 @@ pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
         zk::Error::NoAuth => TreeError::Permission(settings.root.clone()),
         error => TreeError::Session(error),
     };
-    client.mkdir(&settings.root, &options).await.map_err(explain)?;
-    let root = client.chroot(settings.root.as_str()).map_err(|_| TreeError::Nothing(settings.root.clone()))?;
+    client
+        .mkdir(&settings.root, &options)
+        .await
+        .map_err(explain)?;
+    let root = client
+        .chroot(settings.root.as_str())
+        .map_err(|_| TreeError::Nothing(settings.root.clone()))?;
     let mut writer = root.new_multi_writer();
     writer.add_create("/layout", LAYOUT, &options)?;
     for node in ["/heads", "/entries", "/members", "/held", "/slots"] {
@@ -230,7 +275,10 @@ pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
     writer.add_create("/term", b"-", &options)?;
     match writer.commit().await {
         Ok(_) => Ok(()),
-        Err(zk::MultiWriteError::OperationFailed { source: zk::Error::NodeExists, .. }) => Err(TreeError::Exists(settings.root.clone())),
+        Err(zk::MultiWriteError::OperationFailed {
+            source: zk::Error::NodeExists,
+            ..
+        }) => Err(TreeError::Exists(settings.root.clone())),
         Err(error) => Err(explain(error.into())),
     }
 }
@@ -240,15 +288,28 @@ impl Tree {
     pub(super) async fn open(settings: &Clustering) -> Result<Self, TreeError> {
         let ((client, acls), (appending, _)) = (connect(settings).await?, connect(settings).await?);
         let root = settings.root.clone();
-        let at_root = |client: zk::Client| client.chroot(root.clone()).map_err(|_| TreeError::Nothing(root.clone()));
-        let tree = Self { client: at_root(client)?, appending: at_root(appending)?, root: root.clone(), acls };
+        let at_root = |client: zk::Client| {
+            client
+                .chroot(root.clone())
+                .map_err(|_| TreeError::Nothing(root.clone()))
+        };
+        let tree = Self {
+            client: at_root(client)?,
+            appending: at_root(appending)?,
+            root: root.clone(),
+            acls,
+        };
         match tree.client.get_data("/layout").await {
             Ok((data, _)) if data == LAYOUT => Ok(tree),
-            Ok((data, _)) => Err(TreeError::Foreign { root: tree.root, found: format!("{:?}", String::from_utf8_lossy(&data)) }),
+            Ok((data, _)) => Err(TreeError::Foreign {
+                root: tree.root,
+                found: format!("{:?}", String::from_utf8_lossy(&data)),
+            }),
             Err(zk::Error::NoNode) => match tree.client.list_children("/").await {
-                Ok(children) if !children.is_empty() => {
-                    Err(TreeError::Foreign { root: tree.root, found: format!("{} and no layout", children.join(", ")) })
-                }
+                Ok(children) if !children.is_empty() => Err(TreeError::Foreign {
+                    root: tree.root,
+                    found: format!("{} and no layout", children.join(", ")),
+                }),
                 Ok(_) | Err(zk::Error::NoNode) => Err(TreeError::Nothing(tree.root)),
                 Err(error) => Err(tree.explain(error)),
             },
@@ -265,12 +326,16 @@ impl Tree {
 
     /// Whether a server with a majority behind it answers, as far as is known now.
     pub(super) fn is_live(&self) -> bool {
-        [&self.client, &self.appending].iter().all(|client| client.state() == SessionState::SyncConnected)
+        [&self.client, &self.appending]
+            .iter()
+            .all(|client| client.state() == SessionState::SyncConnected)
     }
 
     /// Whether it can only be begun anew.
     pub(super) fn has_ended(&self) -> bool {
-        [&self.client, &self.appending].iter().any(|client| client.state().is_terminated())
+        [&self.client, &self.appending]
+            .iter()
+            .any(|client| client.state().is_terminated())
     }
 
     /// What has been settled by others is seen by the next reads.
@@ -280,7 +345,10 @@ impl Tree {
 
     /// Tells of every head that is set from now on, and how the session stands.
     pub(super) async fn watch_heads(&self) -> Result<PersistentWatcher, TreeError> {
-        self.client.watch("/heads", AddWatchMode::PersistentRecursive).await.map_err(|error| self.explain(error))
+        self.client
+            .watch("/heads", AddWatchMode::PersistentRecursive)
+            .await
+            .map_err(|error| self.explain(error))
     }
 
     /// All channels that there are.
@@ -291,15 +359,24 @@ impl Tree {
     }
 
     /// The heads of channels; none for those that are not there.
-    pub(super) async fn heads(&self, channels: &[Channel]) -> Result<Vec<Result<Option<Seen>, TreeError>>, TreeError> {
+    pub(super) async fn heads(
+        &self,
+        channels: &[Channel],
+    ) -> Result<Vec<Result<Option<Seen>, TreeError>>, TreeError> {
         let mut all = Vec::with_capacity(channels.len());
         for some in channels.chunks(CHUNK) {
-            let reads = some.iter().map(|channel| (channel, self.client.get_data(&head_path(channel))));
+            let reads = some
+                .iter()
+                .map(|channel| (channel, self.client.get_data(&head_path(channel))));
             let reads: Vec<_> = reads.collect();
             for (channel, read) in reads {
                 all.push(match read.await {
                     Ok((data, stat)) => match read_head(&data) {
-                        Some(head) => Ok(Some(Seen { head, version: stat.version, zxid: stat.mzxid })),
+                        Some(head) => Ok(Some(Seen {
+                            head,
+                            version: stat.version,
+                            zxid: stat.mzxid,
+                        })),
                         None => Err(TreeError::Damaged(head_path(channel))),
                     },
                     Err(zk::Error::NoNode) => Ok(None),
@@ -313,14 +390,23 @@ impl Tree {
     }
 
     /// The entries with these serials; none for those that are not there any more.
-    pub(super) async fn entries(&self, channel: &Channel, serials: &[Serial]) -> Result<Vec<Option<Result<Found, TreeError>>>, TreeError> {
-        let reads: Vec<_> = serials.iter().map(|serial| self.client.get_data(&entry_path(channel, *serial))).collect();
+    pub(super) async fn entries(
+        &self,
+        channel: &Channel,
+        serials: &[Serial],
+    ) -> Result<Vec<Option<Result<Found, TreeError>>>, TreeError> {
+        let reads: Vec<_> = serials
+            .iter()
+            .map(|serial| self.client.get_data(&entry_path(channel, *serial)))
+            .collect();
         let mut all = Vec::with_capacity(reads.len());
         for (serial, read) in serials.iter().zip(join_all(reads).await) {
             all.push(match read {
                 Ok((data, stat)) => Some(read_entry(&data, channel, *serial, stat.czxid)),
                 Err(zk::Error::NoNode) => None,
-                Err(zk::Error::NoAuth) => Some(Err(TreeError::Damaged(entry_path(channel, *serial)))),
+                Err(zk::Error::NoAuth) => {
+                    Some(Err(TreeError::Damaged(entry_path(channel, *serial))))
+                }
                 Err(error) => return Err(self.explain(error)),
             });
         }
@@ -331,16 +417,27 @@ impl Tree {
     pub(super) async fn kept(&self) -> Result<Vec<(i64, String, usize)>, TreeError> {
         let mut all = Vec::new();
         for channel in self.client.list_children("/entries").await? {
-            let paths = match self.client.list_children(&format!("/entries/{channel}")).await {
+            let paths = match self
+                .client
+                .list_children(&format!("/entries/{channel}"))
+                .await
+            {
                 Err(zk::Error::NoAuth | zk::Error::NoNode) => continue,
                 paths => paths?,
             };
-            let paths: Vec<String> = paths.iter().map(|serial| format!("/entries/{channel}/{serial}")).collect();
+            let paths: Vec<String> = paths
+                .iter()
+                .map(|serial| format!("/entries/{channel}/{serial}"))
+                .collect();
             for some in paths.chunks(CHUNK) {
                 let stats = join_all(some.iter().map(|path| self.client.check_stat(path))).await;
                 for (path, stat) in some.iter().zip(stats) {
                     if let Some(stat) = stat? {
-                        all.push((stat.czxid, path.clone(), usize::try_from(stat.data_length).unwrap_or(0)));
+                        all.push((
+                            stat.czxid,
+                            path.clone(),
+                            usize::try_from(stat.data_length).unwrap_or(0),
+                        ));
                     }
                 }
             }
@@ -362,7 +459,13 @@ impl Tree {
     /// One multi-operation: the trust is still the one that has verified the statement, the head still the one that it
     /// follows; then the entry is created and the head set.
     pub(super) async fn append(&self, append: Append<'_>) -> Result<(), NotAppended> {
-        let Append { statement, path, after, trust, term } = append;
+        let Append {
+            statement,
+            path,
+            after,
+            trust,
+            term,
+        } = append;
         let (channel, head) = (statement.channel(), statement.head());
         let options = CreateMode::Persistent.with_acls(self.acls);
         let data = [path.as_bytes(), b"\n", statement.octets()].concat();
@@ -375,7 +478,11 @@ impl Tree {
                 writer.add_check_version(&head_path(log), version)?;
             }
             match after {
-                Some(seen) => writer.add_set_data(&head_path(channel), &write_head(head), Some(seen.version))?,
+                Some(seen) => writer.add_set_data(
+                    &head_path(channel),
+                    &write_head(head),
+                    Some(seen.version),
+                )?,
                 None => {
                     writer.add_create(&head_path(channel), &write_head(head), &options)?;
                     writer.add_create(&format!("/entries/{channel}"), b"", &options)?;
@@ -384,24 +491,50 @@ impl Tree {
             writer.add_create(&entry_path(channel, head.serial), &data, &options)
         };
         prepare().map_err(NotAppended::Refused)?;
-        let (first, entry) = (usize::from(term.is_some()) + usize::from(trust.is_some()), entry_path(channel, head.serial));
-        use zk::Error::{BadArguments, BadVersion, InvalidAcl, MarshallingError, NoAuth, NoNode, NodeExists, NotReadOnly, QuotaExceeded};
+        let (first, entry) = (
+            usize::from(term.is_some()) + usize::from(trust.is_some()),
+            entry_path(channel, head.serial),
+        );
+        use zk::Error::{
+            BadArguments, BadVersion, InvalidAcl, MarshallingError, NoAuth, NoNode, NodeExists,
+            NotReadOnly, QuotaExceeded,
+        };
         match writer.commit().await {
             Ok(_) => Ok(()),
-            Err(zk::MultiWriteError::OperationFailed { index: 0, source: BadVersion }) if term.is_some() => Err(NotAppended::Term),
-            Err(zk::MultiWriteError::OperationFailed { index, source: NodeExists | NoNode }) if index > first => {
+            Err(zk::MultiWriteError::OperationFailed {
+                index: 0,
+                source: BadVersion,
+            }) if term.is_some() => Err(NotAppended::Term),
+            Err(zk::MultiWriteError::OperationFailed {
+                index,
+                source: NodeExists | NoNode,
+            }) if index > first => {
                 // The head was as it should be, so it is no race. What is only missing, or left over from another time, is put right.
                 match after {
-                    Some(_) if self.appending.create(&format!("/entries/{channel}"), b"", &options).await.is_ok() => Err(NotAppended::Race),
-                    None if self.appending.delete(&format!("/entries/{channel}"), None).await.is_ok() => Err(NotAppended::Race),
+                    Some(_)
+                        if self
+                            .appending
+                            .create(&format!("/entries/{channel}"), b"", &options)
+                            .await
+                            .is_ok() =>
+                    {
+                        Err(NotAppended::Race)
+                    }
+                    None if self
+                        .appending
+                        .delete(&format!("/entries/{channel}"), None)
+                        .await
+                        .is_ok() =>
+                    {
+                        Err(NotAppended::Race)
+                    }
                     _ => Err(NotAppended::Damaged(entry)),
                 }
             }
             Err(error) => match zk::Error::from(error) {
                 BadVersion | NodeExists | NoNode => Err(NotAppended::Race),
-                error @ (NoAuth | InvalidAcl | QuotaExceeded | MarshallingError | NotReadOnly | BadArguments(_)) => {
-                    Err(NotAppended::Refused(error))
-                }
+                error @ (NoAuth | InvalidAcl | QuotaExceeded | MarshallingError | NotReadOnly
+                | BadArguments(_)) => Err(NotAppended::Refused(error)),
                 // Everything else may have happened after it was made.
                 error => Err(NotAppended::Unknown(error)),
             },
@@ -410,11 +543,18 @@ impl Tree {
 
     /// Sets a head without an entry: what a member has had before there was a cluster, or has kept when the servers forgot it.
     /// False if another member was quicker.
-    pub(super) async fn set_head(&self, channel: &Channel, head: Head, after: Option<Seen>) -> Result<bool, TreeError> {
+    pub(super) async fn set_head(
+        &self,
+        channel: &Channel,
+        head: Head,
+        after: Option<Seen>,
+    ) -> Result<bool, TreeError> {
         let options = CreateMode::Persistent.with_acls(self.acls);
         let mut writer = self.client.new_multi_writer();
         match after {
-            Some(seen) => writer.add_set_data(&head_path(channel), &write_head(head), Some(seen.version))?,
+            Some(seen) => {
+                writer.add_set_data(&head_path(channel), &write_head(head), Some(seen.version))?
+            }
             None => {
                 writer.add_create(&head_path(channel), &write_head(head), &options)?;
                 writer.add_create(&format!("/entries/{channel}"), b"", &options)?;
@@ -423,8 +563,14 @@ impl Tree {
         match writer.commit().await {
             Ok(_) => Ok(true),
             // Entries are left of a head that somebody has removed.
-            Err(zk::MultiWriteError::OperationFailed { index: 1, source: zk::Error::NodeExists }) => {
-                let set = self.client.create(&head_path(channel), &write_head(head), &options).await;
+            Err(zk::MultiWriteError::OperationFailed {
+                index: 1,
+                source: zk::Error::NodeExists,
+            }) => {
+                let set = self
+                    .client
+                    .create(&head_path(channel), &write_head(head), &options)
+                    .await;
                 Ok(set.is_ok())
             }
             Err(error) => match zk::Error::from(error) {
@@ -438,27 +584,53 @@ impl Tree {
     pub(super) async fn force_head(&self, channel: &Channel, head: Head) -> Result<(), TreeError> {
         self.sync().await?;
         let seen = self.heads(std::slice::from_ref(channel)).await?.pop();
-        let entries = match self.client.list_children(&format!("/entries/{channel}")).await {
+        let entries = match self
+            .client
+            .list_children(&format!("/entries/{channel}"))
+            .await
+        {
             Err(zk::Error::NoNode) => Vec::new(),
             entries => entries?,
         };
-        let above = entries.iter().filter(|name| name.parse().is_ok_and(|serial: u32| serial > head.serial.number()));
-        let above: Vec<String> = above.map(|name| format!("/entries/{channel}/{name}")).collect();
+        let above = entries.iter().filter(|name| {
+            name.parse()
+                .is_ok_and(|serial: u32| serial > head.serial.number())
+        });
+        let above: Vec<String> = above
+            .map(|name| format!("/entries/{channel}/{name}"))
+            .collect();
         match seen {
             Some(Ok(None)) => match self.set_head(channel, head, None).await? {
                 true => {}
                 false => return Err(TreeError::Session(zk::Error::BadVersion)),
             },
             // Whatever it holds.
-            _ => drop(self.client.set_data(&head_path(channel), &write_head(head), None).await?),
+            _ => drop(
+                self.client
+                    .set_data(&head_path(channel), &write_head(head), None)
+                    .await?,
+            ),
         }
         self.forget(&above).await
     }
 
     /// Becomes a member; whether the name was free.
-    pub(super) async fn join(&self, name: &str, address: &str, common: &str) -> Result<bool, TreeError> {
+    pub(super) async fn join(
+        &self,
+        name: &str,
+        address: &str,
+        common: &str,
+    ) -> Result<bool, TreeError> {
         let options = CreateMode::Ephemeral.with_acls(self.acls);
-        match self.client.create(&format!("/members/{name}"), format!("{address} {common}").as_bytes(), &options).await {
+        match self
+            .client
+            .create(
+                &format!("/members/{name}"),
+                format!("{address} {common}").as_bytes(),
+                &options,
+            )
+            .await
+        {
             Ok(_) => Ok(true),
             Err(zk::Error::NodeExists) => Ok(false),
             Err(error) => Err(self.explain(error)),
@@ -466,13 +638,32 @@ impl Tree {
     }
 
     /// Says up to where this member holds everything, but for some channels; the servers' time then.
-    pub(super) async fn hold(&self, name: &str, zxid: i64, lacks: &[String]) -> Result<Duration, TreeError> {
-        let (path, data) = (format!("/held/{name}"), format!("{zxid} {}", lacks.join(" ")));
+    pub(super) async fn hold(
+        &self,
+        name: &str,
+        zxid: i64,
+        lacks: &[String],
+    ) -> Result<Duration, TreeError> {
+        let (path, data) = (
+            format!("/held/{name}"),
+            format!("{zxid} {}", lacks.join(" ")),
+        );
         let stat = match self.client.set_data(&path, data.as_bytes(), None).await {
-            Err(zk::Error::NoNode) => self.client.create(&path, data.as_bytes(), &CreateMode::Ephemeral.with_acls(self.acls)).await?.0,
+            Err(zk::Error::NoNode) => {
+                self.client
+                    .create(
+                        &path,
+                        data.as_bytes(),
+                        &CreateMode::Ephemeral.with_acls(self.acls),
+                    )
+                    .await?
+                    .0
+            }
             set => set.map_err(|error| self.explain(error))?,
         };
-        Ok(Duration::from_millis(u64::try_from(stat.mtime).unwrap_or(0)))
+        Ok(Duration::from_millis(
+            u64::try_from(stat.mtime).unwrap_or(0),
+        ))
     }
 
     /// The live members, those who have been it for longest first.
@@ -492,7 +683,9 @@ impl Tree {
                 held => Some(held?),
             };
             let held = held.filter(|(_, held)| held.ephemeral_owner == stat.ephemeral_owner);
-            let held = held.map(|(data, _)| String::from_utf8_lossy(&data).into_owned()).unwrap_or_default();
+            let held = held
+                .map(|(data, _)| String::from_utf8_lossy(&data).into_owned())
+                .unwrap_or_default();
             let (zxid, lacks) = held.split_once(' ').unwrap_or((&held, ""));
             let lacks = lacks.split_ascii_whitespace().map(String::from).collect();
             let address = String::from_utf8_lossy(&address).into_owned();
@@ -514,21 +707,38 @@ impl Tree {
 
     /// Who signs and trims.
     pub(super) async fn term(&self) -> Result<Term, TreeError> {
-        let (data, stat) = self.client.get_data("/term").await.map_err(|error| self.explain(error))?;
+        let (data, stat) = self
+            .client
+            .get_data("/term")
+            .await
+            .map_err(|error| self.explain(error))?;
         let text = String::from_utf8_lossy(&data).into_owned();
         let mut words = text.split(' ');
         let name = words.next().unwrap_or_default().into();
         let zxid = words.next().and_then(|zxid| zxid.parse().ok()).unwrap_or(0);
-        Ok(Term { name, zxid, weak: words.next() == Some("weak"), term: stat.version })
+        Ok(Term {
+            name,
+            zxid,
+            weak: words.next() == Some("weak"),
+            term: stat.version,
+        })
     }
 
     /// Begins a new term after another one, perhaps a weak one, or ends ours: the new term, unless somebody was quicker.
-    pub(super) async fn begin_term(&self, member: Option<(&Member, bool)>, after: i32) -> Result<Option<i32>, TreeError> {
+    pub(super) async fn begin_term(
+        &self,
+        member: Option<(&Member, bool)>,
+        after: i32,
+    ) -> Result<Option<i32>, TreeError> {
         let data = member.map_or("-".into(), |(member, weak)| {
             let weak = if weak { " weak" } else { "" };
             format!("{} {}{weak}", member.name, member.zxid)
         });
-        match self.client.set_data("/term", data.as_bytes(), Some(after)).await {
+        match self
+            .client
+            .set_data("/term", data.as_bytes(), Some(after))
+            .await
+        {
             Ok(stat) => Ok(Some(stat.version)),
             Err(zk::Error::BadVersion) => Ok(None),
             Err(error) => Err(self.explain(error)),
@@ -547,11 +757,24 @@ impl Tree {
     }
 
     /// Replaces it, if its version is still this one; whether it was.
-    pub(super) async fn set_slots(&self, group: &str, data: &[u8], after: Option<i32>) -> Result<bool, zk::Error> {
+    pub(super) async fn set_slots(
+        &self,
+        group: &str,
+        data: &[u8],
+        after: Option<i32>,
+    ) -> Result<bool, zk::Error> {
         let path = format!("/slots/{group}");
         let set = match after {
-            Some(version) => self.client.set_data(&path, data, Some(version)).await.map(drop),
-            None => self.client.create(&path, data, &CreateMode::Persistent.with_acls(self.acls)).await.map(drop),
+            Some(version) => self
+                .client
+                .set_data(&path, data, Some(version))
+                .await
+                .map(drop),
+            None => self
+                .client
+                .create(&path, data, &CreateMode::Persistent.with_acls(self.acls))
+                .await
+                .map(drop),
         };
         match set {
             Ok(()) => Ok(true),
@@ -563,13 +786,26 @@ impl Tree {
 
 const CHUNK: usize = crate::limits::CLUSTER_ABREAST;
 
-fn read_entry(data: &[u8], channel: &Channel, serial: Serial, zxid: i64) -> Result<Found, TreeError> {
+fn read_entry(
+    data: &[u8],
+    channel: &Channel,
+    serial: Serial,
+    zxid: i64,
+) -> Result<Found, TreeError> {
     let damaged = || TreeError::Damaged(entry_path(channel, serial));
-    let end = data.iter().position(|octet| *octet == b'\n').ok_or_else(damaged)?;
+    let end = data
+        .iter()
+        .position(|octet| *octet == b'\n')
+        .ok_or_else(damaged)?;
     let path = String::from_utf8(data[..end].into()).map_err(|_| damaged())?;
     let statement = Statement::parse(&data[end + 1..]).map_err(|_| damaged())?;
     if statement.channel() != channel || statement.serial() != serial {
         return Err(damaged());
     }
-    Ok(Found { statement, path, zxid, octets: data.len() })
+    Ok(Found {
+        statement,
+        path,
+        zxid,
+        octets: data.len(),
+    })
 }

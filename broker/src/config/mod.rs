@@ -189,15 +189,26 @@ impl Settings {
     /// # Errors
     /// Names the file, the line or key, what was expected, and for an unknown key the nearest known one.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let config = toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.into(), reason: explain(&text, &error) })?;
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
+        let config = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.into(),
+            reason: explain(&text, &error),
+        })?;
         Self::check(config, path)
     }
 
     /// A digest of what is the same for all members of a cluster: anchors, and groups of slots.
     pub(crate) fn common(&self) -> String {
         let mut lines: Vec<String> = self.anchors.iter().map(ToString::to_string).collect();
-        let group = |group: &SlotGroup| format!("{} {} {} {}", group.name, group.rules.max, group.rules.lease, group.rules.failures);
+        let group = |group: &SlotGroup| {
+            format!(
+                "{} {} {} {}",
+                group.name, group.rules.max, group.rules.lease, group.rules.failures
+            )
+        };
         lines.extend(self.slots.iter().map(group));
         lines.sort();
         StatementId::of(lines.join("\n").as_bytes()).to_string()
@@ -208,74 +219,147 @@ impl Settings {
     /// # Errors
     /// Names the key and what was expected.
     pub fn check(config: Config, file: &Path) -> Result<Self, ConfigError> {
-        let wrong = |key: String, reason: &dyn fmt::Display| ConfigError::Value { path: file.into(), key, reason: reason.to_string() };
+        let wrong = |key: String, reason: &dyn fmt::Display| ConfigError::Value {
+            path: file.into(),
+            key,
+            reason: reason.to_string(),
+        };
         let good_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
-        if config.name.is_empty() || config.name.len() > 128 || !config.name.bytes().all(good_name) {
-            return Err(wrong("name".into(), &"expected a host name: letters, digits, `.`, `-`, `_`"));
+        if config.name.is_empty() || config.name.len() > 128 || !config.name.bytes().all(good_name)
+        {
+            return Err(wrong(
+                "name".into(),
+                &"expected a host name: letters, digits, `.`, `-`, `_`",
+            ));
         }
         let mut anchors: Vec<Anchor> = Vec::new();
         for (index, line) in config.anchors.iter().enumerate() {
-            let anchor: Anchor = line.parse().map_err(|e: tidings_protocol::NameError| wrong(format!("anchors[{index}]"), &e))?;
-            if anchors.iter().any(|known| known.namespace == anchor.namespace) {
-                return Err(wrong(format!("anchors[{index}]"), &format!("{} has an anchor already", anchor.namespace)));
+            let anchor: Anchor = line
+                .parse()
+                .map_err(|e: tidings_protocol::NameError| wrong(format!("anchors[{index}]"), &e))?;
+            if anchors
+                .iter()
+                .any(|known| known.namespace == anchor.namespace)
+            {
+                return Err(wrong(
+                    format!("anchors[{index}]"),
+                    &format!("{} has an anchor already", anchor.namespace),
+                ));
             }
             anchors.push(anchor);
         }
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
-        let level = config.log.level.split(',').find(|part| !part.contains('=') && !levels.contains(part));
+        let level = config
+            .log
+            .level
+            .split(',')
+            .find(|part| !part.contains('=') && !levels.contains(part));
         if let Some(unknown) = level {
-            return Err(wrong("log.level".into(), &format!("expected error, warn, info, debug or trace, found {unknown:?}")));
+            return Err(wrong(
+                "log.level".into(),
+                &format!("expected error, warn, info, debug or trace, found {unknown:?}"),
+            ));
         }
         if config.listen.nntp.is_empty() && config.listen.nntps.is_empty() {
-            return Err(wrong("listen".into(), &"expected at least one address in nntp or nntps"));
+            return Err(wrong(
+                "listen".into(),
+                &"expected at least one address in nntp or nntps",
+            ));
         }
         if !config.listen.nntps.is_empty() && config.tls.is_none() {
-            return Err(wrong("listen.nntps".into(), &"needs [tls] with certificate_file and key_file"));
+            return Err(wrong(
+                "listen.nntps".into(),
+                &"needs [tls] with certificate_file and key_file",
+            ));
         }
         let limits = &config.limits;
         let ranges = [
             ("connections", limits.connections as u64, 1, 1_000_000),
-            ("connections_per_address", limits.connections_per_address as u64, 1, 1_000_000),
+            (
+                "connections_per_address",
+                limits.connections_per_address as u64,
+                1,
+                1_000_000,
+            ),
             ("watches", limits.watches as u64, 0, 1_000_000),
             // RFC 3977 section 3.1 asks for three minutes at least.
             ("idle_seconds", limits.idle_seconds, 180, 86_400),
             ("handshake_seconds", limits.handshake_seconds, 1, 600),
-            ("heartbeat_seconds", limits.heartbeat_seconds, 2, HEARTBEAT_SECONDS),
+            (
+                "heartbeat_seconds",
+                limits.heartbeat_seconds,
+                2,
+                HEARTBEAT_SECONDS,
+            ),
             ("gap_seconds", limits.gap_seconds, 1, 30 * 86_400),
             ("closed_days", limits.closed_days, 0, 10_000),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
-                return Err(wrong(format!("limits.{key}"), &format!("expected {low} to {high}, found {value}")));
+                return Err(wrong(
+                    format!("limits.{key}"),
+                    &format!("expected {low} to {high}, found {value}"),
+                ));
             }
         }
-        for (key, value, most) in
-            [("channels", config.quota.channels, crate::limits::CHANNELS), ("evidence", config.quota.evidence, 100_000)]
-        {
+        for (key, value, most) in [
+            ("channels", config.quota.channels, crate::limits::CHANNELS),
+            ("evidence", config.quota.evidence, 100_000),
+        ] {
             if !(1..=most).contains(&value) {
-                return Err(wrong(format!("quota.{key}"), &format!("expected 1 to {most}, found {value}")));
+                return Err(wrong(
+                    format!("quota.{key}"),
+                    &format!("expected 1 to {most}, found {value}"),
+                ));
             }
         }
         let mirror = config.mirror.as_ref().map(|mirror| {
-            let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("mirror.{key}"), reason);
-            let upstreams: Result<Vec<Address>, _> = mirror.upstreams.iter().map(|address| address.parse()).collect();
+            let wrong =
+                |key: &str, reason: &dyn fmt::Display| wrong(format!("mirror.{key}"), reason);
+            let upstreams: Result<Vec<Address>, _> = mirror
+                .upstreams
+                .iter()
+                .map(|address| address.parse())
+                .collect();
             let upstreams = upstreams.map_err(|e| wrong("upstreams", &e))?;
             if upstreams.is_empty() {
                 return Err(wrong("upstreams", &"expected at least one broker"));
             }
             if !(1..=86_400).contains(&mirror.poll_seconds) {
-                return Err(wrong("poll_seconds", &format!("expected 1 to 86400, found {}", mirror.poll_seconds)));
+                return Err(wrong(
+                    "poll_seconds",
+                    &format!("expected 1 to 86400, found {}", mirror.poll_seconds),
+                ));
             }
-            let channels = with_trust_and_beats(&mirror.channels, &anchors).parse().map_err(|e| wrong("channels", &e))?;
-            Ok(Mirroring { upstreams, channels, login: mirror.login.clone(), poll: Duration::from_secs(mirror.poll_seconds) })
+            let channels = with_trust_and_beats(&mirror.channels, &anchors)
+                .parse()
+                .map_err(|e| wrong("channels", &e))?;
+            Ok(Mirroring {
+                upstreams,
+                channels,
+                login: mirror.login.clone(),
+                poll: Duration::from_secs(mirror.poll_seconds),
+            })
         });
         let mirror = mirror.transpose()?;
-        let cluster = config.cluster.as_ref().map(|cluster| clustering(cluster, &wrong)).transpose()?;
+        let cluster = config
+            .cluster
+            .as_ref()
+            .map(|cluster| clustering(cluster, &wrong))
+            .transpose()?;
         let mut feeds: Vec<Feed> = Vec::new();
         for (index, feed) in config.feed.iter().enumerate() {
-            let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("feed[{index}].{key}"), reason);
-            if feed.name.is_empty() || !feed.name.bytes().all(good_name) || feeds.iter().any(|other| other.name == feed.name) {
-                return Err(wrong("name", &"expected a name of its own: letters, digits, `.`, `-`, `_`"));
+            let wrong = |key: &str, reason: &dyn fmt::Display| {
+                wrong(format!("feed[{index}].{key}"), reason)
+            };
+            if feed.name.is_empty()
+                || !feed.name.bytes().all(good_name)
+                || feeds.iter().any(|other| other.name == feed.name)
+            {
+                return Err(wrong(
+                    "name",
+                    &"expected a name of its own: letters, digits, `.`, `-`, `_`",
+                ));
             }
             feeds.push(Feed {
                 name: feed.name.clone(),
@@ -289,10 +373,16 @@ impl Settings {
             .restore_from
             .iter()
             .enumerate()
-            .map(|(index, address)| address.parse::<Address>().map_err(|error| wrong(format!("restore_from[{index}]"), &error)));
+            .map(|(index, address)| {
+                address
+                    .parse::<Address>()
+                    .map_err(|error| wrong(format!("restore_from[{index}]"), &error))
+            });
         let restore_from = Mirroring {
             upstreams: restore_from.collect::<Result<_, _>>()?,
-            channels: "*".parse().map_err(|error| wrong("restore_from".into(), &error))?,
+            channels: "*"
+                .parse()
+                .map_err(|error| wrong("restore_from".into(), &error))?,
             login: Login::default(),
             poll: crate::limits::RESTORE_AGAIN,
         };
@@ -300,66 +390,149 @@ impl Settings {
         let slots = slots(&config, &access, &wrong)?;
         let mut beats: Vec<Beat> = Vec::new();
         for (index, beat) in config.beat.iter().enumerate() {
-            let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("beat[{index}].{key}"), reason);
-            let Some(anchor) = anchors.iter().find(|anchor| anchor.namespace.as_str() == beat.namespace) else {
-                return Err(wrong("namespace", &format!("{} has no anchor in anchors", beat.namespace)));
+            let wrong = |key: &str, reason: &dyn fmt::Display| {
+                wrong(format!("beat[{index}].{key}"), reason)
+            };
+            let Some(anchor) = anchors
+                .iter()
+                .find(|anchor| anchor.namespace.as_str() == beat.namespace)
+            else {
+                return Err(wrong(
+                    "namespace",
+                    &format!("{} has no anchor in anchors", beat.namespace),
+                ));
             };
             let namespace = anchor.namespace.clone();
-            if beats.iter().any(|other| other.namespace == namespace && other.key_file == beat.key_file) {
-                return Err(wrong("key_file", &format!("{namespace} has a signer with this key already")));
+            if beats
+                .iter()
+                .any(|other| other.namespace == namespace && other.key_file == beat.key_file)
+            {
+                return Err(wrong(
+                    "key_file",
+                    &format!("{namespace} has a signer with this key already"),
+                ));
             }
-            if mirror.as_ref().is_some_and(|mirror| mirror.channels.matches(namespace.beat().as_str())) {
-                return Err(wrong("namespace", &format!("the beats of {namespace} are copied by [mirror]; they are signed at the origin")));
+            if mirror
+                .as_ref()
+                .is_some_and(|mirror| mirror.channels.matches(namespace.beat().as_str()))
+            {
+                return Err(wrong(
+                    "namespace",
+                    &format!(
+                        "the beats of {namespace} are copied by [mirror]; they are signed at the origin"
+                    ),
+                ));
             }
             let most = BEAT_LIFE_SECONDS;
             if !(1..most).contains(&beat.every_seconds) {
-                return Err(wrong("every_seconds", &format!("expected 1 to {}, found {}", most - 1, beat.every_seconds)));
+                return Err(wrong(
+                    "every_seconds",
+                    &format!("expected 1 to {}, found {}", most - 1, beat.every_seconds),
+                ));
             }
             if !(beat.every_seconds + 1..=most).contains(&beat.life_seconds) {
-                let expected = format!("expected more than every_seconds and at most {most}, found {}", beat.life_seconds);
+                let expected = format!(
+                    "expected more than every_seconds and at most {most}, found {}",
+                    beat.life_seconds
+                );
                 return Err(wrong("life_seconds", &expected));
             }
-            let (key_file, every) = (beat.key_file.clone(), Duration::from_secs(beat.every_seconds));
-            beats.push(Beat { namespace, key_file, every, life_seconds: beat.life_seconds });
+            let (key_file, every) = (
+                beat.key_file.clone(),
+                Duration::from_secs(beat.every_seconds),
+            );
+            beats.push(Beat {
+                namespace,
+                key_file,
+                every,
+                life_seconds: beat.life_seconds,
+            });
         }
         let mut retention = Vec::new();
         for (index, entry) in config.retention.iter().enumerate() {
-            let channels = entry.channels.parse().map_err(|e| wrong(format!("retention[{index}].channels"), &e))?;
+            let channels = entry
+                .channels
+                .parse()
+                .map_err(|e| wrong(format!("retention[{index}].channels"), &e))?;
             if entry.count == Some(0) || (entry.count.is_none() && entry.age_days.is_none()) {
-                return Err(wrong(format!("retention[{index}]"), &"expected count (1 or more), age_days, or both"));
+                return Err(wrong(
+                    format!("retention[{index}]"),
+                    &"expected count (1 or more), age_days, or both",
+                ));
             }
             retention.push(Retention {
                 channels,
                 count: entry.count,
-                age: entry.age_days.map(|days| Duration::from_secs(u64::from(days) * 86_400)),
+                age: entry
+                    .age_days
+                    .map(|days| Duration::from_secs(u64::from(days) * 86_400)),
             });
         }
-        let every_beat = "*.beat".parse().map_err(|e| wrong("retention".into(), &e))?;
-        retention.push(Retention { channels: every_beat, count: Some(16), age: None });
-        Ok(Self { config, file: file.into(), anchors, mirror, cluster, restore_from, feeds, access, slots, beats, retention })
+        let every_beat = "*.beat"
+            .parse()
+            .map_err(|e| wrong("retention".into(), &e))?;
+        retention.push(Retention {
+            channels: every_beat,
+            count: Some(16),
+            age: None,
+        });
+        Ok(Self {
+            config,
+            file: file.into(),
+            anchors,
+            mirror,
+            cluster,
+            restore_from,
+            feeds,
+            access,
+            slots,
+            beats,
+            retention,
+        })
     }
 }
 
-fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError) -> Result<Clustering, ConfigError> {
+fn clustering(
+    cluster: &ClusterConfig,
+    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
+) -> Result<Clustering, ConfigError> {
     let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("cluster.{key}"), reason);
     let host_and_port = |server: &&String| {
         server.rsplit_once(':').is_some_and(|(host, port)| {
             port.parse::<u16>().is_ok_and(|port| port > 0)
                 && !host.is_empty()
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'[' | b']' | b':'))
+                && host.bytes().all(|b| {
+                    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'[' | b']' | b':')
+                })
         })
     };
     if cluster.servers.is_empty() {
-        return Err(wrong("servers", &"expected at least one ZooKeeper server, three for a cluster that survives the loss of one"));
+        return Err(wrong(
+            "servers",
+            &"expected at least one ZooKeeper server, three for a cluster that survives the loss of one",
+        ));
     }
     if let Some(server) = cluster.servers.iter().find(|server| !host_and_port(server)) {
-        return Err(wrong("servers", &format!("expected HOST:PORT, found {server:?}")));
+        return Err(wrong(
+            "servers",
+            &format!("expected HOST:PORT, found {server:?}"),
+        ));
     }
     let good_node = |node: &str| {
-        !matches!(node, "" | "." | ".." | "zookeeper") && node.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        !matches!(node, "" | "." | ".." | "zookeeper")
+            && node
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
     };
-    if !cluster.root.strip_prefix('/').is_some_and(|path| path.split('/').all(good_node)) {
-        return Err(wrong("root", &format!("expected a node such as /tidings, found {:?}", cluster.root)));
+    if !cluster
+        .root
+        .strip_prefix('/')
+        .is_some_and(|path| path.split('/').all(good_node))
+    {
+        return Err(wrong(
+            "root",
+            &format!("expected a node such as /tidings, found {:?}", cluster.root),
+        ));
     }
     let ranges = [
         ("session_seconds", cluster.session_seconds, 1, 60),
@@ -368,7 +541,10 @@ fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display)
     ];
     for (key, value, low, high) in ranges {
         if !(low..=high).contains(&value) {
-            return Err(wrong(key, &format!("expected {low} to {high}, found {value}")));
+            return Err(wrong(
+                key,
+                &format!("expected {low} to {high}, found {value}"),
+            ));
         }
     }
     let user = match (&cluster.user, &cluster.password_file) {
@@ -376,7 +552,11 @@ fn clustering(cluster: &ClusterConfig, wrong: &dyn Fn(String, &dyn fmt::Display)
         (None, None) => None,
         _ => return Err(wrong("user", &"user and password_file go together")),
     };
-    if cluster.tls.as_ref().is_some_and(|tls| tls.certificate_file.is_some() != tls.key_file.is_some()) {
+    if cluster
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.certificate_file.is_some() != tls.key_file.is_some())
+    {
         return Err(wrong("tls", &"certificate_file and key_file go together"));
     }
     Ok(Clustering {
@@ -404,7 +584,8 @@ fn slots(
 ) -> Result<Vec<SlotGroup>, ConfigError> {
     let mut groups: Vec<SlotGroup> = Vec::new();
     for (index, slot) in config.slot.iter().enumerate() {
-        let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("slot[{index}].{key}"), reason);
+        let wrong =
+            |key: &str, reason: &dyn fmt::Display| wrong(format!("slot[{index}].{key}"), reason);
         let name: SlotName = slot.group.parse().map_err(|e| wrong("group", &e))?;
         if groups.iter().any(|known| known.name == name) {
             return Err(wrong("group", &format!("{name} is there already")));
@@ -416,7 +597,10 @@ fn slots(
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
-                return Err(wrong(key, &format!("expected {low} to {high}, found {value}")));
+                return Err(wrong(
+                    key,
+                    &format!("expected {low} to {high}, found {value}"),
+                ));
             }
         }
         let peer = |key: &'static str| {
@@ -425,76 +609,154 @@ fn slots(
                 found.ok_or_else(|| wrong(key, &format!("{name} is none of the peers")))
             }
         };
-        if slot.certificate && config.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none()) {
+        if slot.certificate
+            && config
+                .tls
+                .as_ref()
+                .is_none_or(|tls| tls.client_ca_file.is_none())
+        {
             return Err(wrong("certificate", &"needs tls.client_ca_file"));
         }
         groups.push(SlotGroup {
             name,
-            rules: Rules { max: slot.max as usize, lease: slot.lease_seconds, failures: slot.failures as usize },
-            takers: slot.takers.as_ref().map(|takers| takers.iter().map(peer("takers")).collect()).transpose()?,
-            operators: slot.operators.iter().map(peer("operators")).collect::<Result<_, _>>()?,
+            rules: Rules {
+                max: slot.max as usize,
+                lease: slot.lease_seconds,
+                failures: slot.failures as usize,
+            },
+            takers: slot
+                .takers
+                .as_ref()
+                .map(|takers| takers.iter().map(peer("takers")).collect())
+                .transpose()?,
+            operators: slot
+                .operators
+                .iter()
+                .map(peer("operators"))
+                .collect::<Result<_, _>>()?,
             certificate: slot.certificate,
         });
     }
-    if config.fleetlock.as_ref().is_some_and(|fleetlock| fleetlock.tls) && config.tls.is_none() {
-        return Err(wrong("fleetlock.tls".into(), &"needs [tls] with certificate_file and key_file"));
+    if config
+        .fleetlock
+        .as_ref()
+        .is_some_and(|fleetlock| fleetlock.tls)
+        && config.tls.is_none()
+    {
+        return Err(wrong(
+            "fleetlock.tls".into(),
+            &"needs [tls] with certificate_file and key_file",
+        ));
     }
     Ok(groups)
 }
 
 /// Who is known, and may read and offer what.
-fn access(config: &Config, wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError) -> Result<Access, ConfigError> {
+fn access(
+    config: &Config,
+    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
+) -> Result<Access, ConfigError> {
     let mut peers: Vec<Peer> = Vec::new();
     for (index, peer) in config.peer.iter().enumerate() {
-        let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("peer[{index}].{key}"), reason);
-        if peer.name.is_empty() || peer.name.contains(char::is_whitespace) || peers.iter().any(|other| other.name == peer.name) {
+        let wrong =
+            |key: &str, reason: &dyn fmt::Display| wrong(format!("peer[{index}].{key}"), reason);
+        if peer.name.is_empty()
+            || peer.name.contains(char::is_whitespace)
+            || peers.iter().any(|other| other.name == peer.name)
+        {
             return Err(wrong("name", &"expected a name of its own, without spaces"));
         }
-        let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|e| wrong("networks", &e));
+        let network = |text: &String| {
+            text.parse()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|e| wrong("networks", &e))
+        };
         let fingerprint = |text: &String| {
             let digits = text.trim_start_matches("sha256:").replace(':', "");
-            fingerprint(&digits).ok_or_else(|| wrong("certificates", &"expected 64 hexadecimal digits"))
+            fingerprint(&digits)
+                .ok_or_else(|| wrong("certificates", &"expected 64 hexadecimal digits"))
         };
         let sha_crypt = |hash: &&String| hash.starts_with("$6$") || hash.starts_with("$5$");
         if peer.password.is_some() && peer.password.as_ref().filter(sha_crypt).is_none() {
-            return Err(wrong("password", &"expected a hash as `openssl passwd -6` prints it"));
+            return Err(wrong(
+                "password",
+                &"expected a hash as `openssl passwd -6` prints it",
+            ));
         }
         peers.push(Peer {
             name: peer.name.clone(),
-            networks: peer.networks.iter().map(network).collect::<Result<_, _>>()?,
-            certificates: peer.certificates.iter().map(fingerprint).collect::<Result<_, _>>()?,
+            networks: peer
+                .networks
+                .iter()
+                .map(network)
+                .collect::<Result<_, _>>()?,
+            certificates: peer
+                .certificates
+                .iter()
+                .map(fingerprint)
+                .collect::<Result<_, _>>()?,
             password: peer.password.clone(),
-            feeds: peer.feeds.as_ref().map(|feeds| feeds.parse()).transpose().map_err(|e| wrong("feeds", &e))?,
+            feeds: peer
+                .feeds
+                .as_ref()
+                .map(|feeds| feeds.parse())
+                .transpose()
+                .map_err(|e| wrong("feeds", &e))?,
         });
     }
     let mut rules = Vec::new();
     for (index, rule) in config.access.iter().enumerate() {
-        let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("access[{index}].{key}"), reason);
+        let wrong =
+            |key: &str, reason: &dyn fmt::Display| wrong(format!("access[{index}].{key}"), reason);
         let reader = |name: &String| {
             let found = peers.iter().position(|peer| peer.name == *name);
             found.ok_or_else(|| wrong("readers", &format!("{name} is none of the peers")))
         };
         let channels = rule.channels.parse().map_err(|e| wrong("channels", &e))?;
-        rules.push(Rule { channels, readers: rule.readers.iter().map(reader).collect::<Result<_, _>>()? });
+        rules.push(Rule {
+            channels,
+            readers: rule.readers.iter().map(reader).collect::<Result<_, _>>()?,
+        });
     }
     Ok(Access { peers, rules })
 }
 
 fn fingerprint(digits: &str) -> Option<[u8; 32]> {
-    let octet = |at: usize| digits.get(2 * at..2 * at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
-    let octets: Vec<u8> = (0..digits.len().div_ceil(2)).map(octet).collect::<Option<_>>()?;
+    let octet = |at: usize| {
+        digits
+            .get(2 * at..2 * at + 2)
+            .and_then(|two| u8::from_str_radix(two, 16).ok())
+    };
+    let octets: Vec<u8> = (0..digits.len().div_ceil(2))
+        .map(octet)
+        .collect::<Option<_>>()?;
     octets.try_into().ok()
 }
 
 /// The channels of a mirror, and the trust logs and beats of the namespaces that they are in.
 fn with_trust_and_beats(channels: &str, anchors: &[Anchor]) -> String {
-    let literal = |pattern: &str| pattern.split(['*', '?']).next().unwrap_or_default().to_owned();
-    let wanted: Vec<String> = channels.split(',').filter(|pattern| !pattern.starts_with('!')).map(literal).collect();
+    let literal = |pattern: &str| {
+        pattern
+            .split(['*', '?'])
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let wanted: Vec<String> = channels
+        .split(',')
+        .filter(|pattern| !pattern.starts_with('!'))
+        .map(literal)
+        .collect();
     let mut all = channels.to_owned();
     for Anchor { namespace, .. } in anchors {
         let within = format!("{namespace}.");
-        if wanted.iter().any(|literal| literal.starts_with(&within) || within.starts_with(literal.as_str())) {
-            all.push_str(&format!(",{namespace}.trust,{namespace}.beat,{namespace}.*.beat"));
+        if wanted
+            .iter()
+            .any(|literal| literal.starts_with(&within) || within.starts_with(literal.as_str()))
+        {
+            all.push_str(&format!(
+                ",{namespace}.trust,{namespace}.beat,{namespace}.*.beat"
+            ));
         }
     }
     all
@@ -502,15 +764,31 @@ fn with_trust_and_beats(channels: &str, anchors: &[Anchor]) -> String {
 
 /// The line, the reason, and for an unknown key the nearest known one.
 fn explain(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let line = error.span().map_or(0, |span| {
+        text[..span.start.min(text.len())].matches('\n').count() + 1
+    });
     let message = error.message();
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let nearest = quoted.next().filter(|_| message.starts_with("unknown")).and_then(|unknown| {
-        let known = quoted.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))?;
-        let what = if message.starts_with("unknown variant") { "value" } else { "key" };
-        Some(format!("unknown {what} `{unknown}`; did you mean `{known}`?"))
-    });
-    format!("line {line}: {}", nearest.as_deref().unwrap_or(message.trim_end()))
+    let nearest = quoted
+        .next()
+        .filter(|_| message.starts_with("unknown"))
+        .and_then(|unknown| {
+            let known = quoted.max_by(|a, b| {
+                strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown))
+            })?;
+            let what = if message.starts_with("unknown variant") {
+                "value"
+            } else {
+                "key"
+            };
+            Some(format!(
+                "unknown {what} `{unknown}`; did you mean `{known}`?"
+            ))
+        });
+    format!(
+        "line {line}: {}",
+        nearest.as_deref().unwrap_or(message.trim_end())
+    )
 }
 
 #[cfg(test)]
@@ -530,23 +808,38 @@ mod tests {
     #[test]
     fn a_configuration_says_what_is_wrong_and_where() {
         assert_eq!(check("data_dir = 'x'"), "good");
-        assert_eq!(check("data_dir = 'x'\ndatadir = 'y'"), "FILE: line 2: unknown key `datadir`; did you mean `data_dir`?");
+        assert_eq!(
+            check("data_dir = 'x'\ndatadir = 'y'"),
+            "FILE: line 2: unknown key `datadir`; did you mean `data_dir`?"
+        );
         assert_eq!(
             check("data_dir = 'x'\n[limits]\nidle_second = 3"),
             "FILE: line 3: unknown key `idle_second`; did you mean `idle_seconds`?"
         );
-        assert_eq!(check("data_dir = 'x'\n[limits]\nidle_seconds = 3"), "FILE: limits.idle_seconds: expected 180 to 86400, found 3");
-        assert_eq!(check("data_dir = 'x'\n[log]\nformat = 'jsn'"), "FILE: line 3: unknown value `jsn`; did you mean `json`?");
+        assert_eq!(
+            check("data_dir = 'x'\n[limits]\nidle_seconds = 3"),
+            "FILE: limits.idle_seconds: expected 180 to 86400, found 3"
+        );
+        assert_eq!(
+            check("data_dir = 'x'\n[log]\nformat = 'jsn'"),
+            "FILE: line 3: unknown value `jsn`; did you mean `json`?"
+        );
         assert_eq!(
             check("data_dir = 'x'\n[log]\nlevel = 'loud'"),
             "FILE: log.level: expected error, warn, info, debug or trace, found \"loud\""
         );
-        assert_eq!(check("data_dir = 3"), "FILE: line 1: invalid type: integer `3`, expected path string");
+        assert_eq!(
+            check("data_dir = 3"),
+            "FILE: line 1: invalid type: integer `3`, expected path string"
+        );
         assert_eq!(
             check("data_dir = 'x'\n[[beat]]\nnamespace = 'a'\nkey_file = 'k'"),
             "FILE: beat[0].namespace: a has no anchor in anchors"
         );
-        assert!(check("data_dir = 'x'\nanchors = ['a b']").starts_with("FILE: anchors[0]: an anchor is one line"));
+        assert!(
+            check("data_dir = 'x'\nanchors = ['a b']")
+                .starts_with("FILE: anchors[0]: an anchor is one line")
+        );
         assert_eq!(
             check("data_dir = 'x'\n[listen]\nnntps = ['[::1]:563']"),
             "FILE: listen.nntps: needs [tls] with certificate_file and key_file"

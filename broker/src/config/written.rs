@@ -378,7 +378,10 @@ pub enum LogFormat {
 }
 
 fn default_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn yes() -> bool {
@@ -387,7 +390,10 @@ fn yes() -> bool {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { nntp: vec![SocketAddr::from(([127, 0, 0, 1], 119))], nntps: vec![] }
+        Self {
+            nntp: vec![SocketAddr::from(([127, 0, 0, 1], 119))],
+            nntps: vec![],
+        }
     }
 }
 
@@ -408,12 +414,18 @@ impl Default for Limits {
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { channels: 20_000, evidence: 256 }
+        Self {
+            channels: 20_000,
+            evidence: 256,
+        }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::default() }
+        Self {
+            level: "info".into(),
+            format: LogFormat::default(),
+        }
     }
 }

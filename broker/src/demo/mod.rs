@@ -40,7 +40,10 @@ pub struct Options {
 /// # Errors
 /// If something cannot be set up; what is shown and does not happen as it should ends with exit code 1.
 pub fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
     match options.keep {
         Some(directory) => runtime.block_on(keep(directory, options.releases)),
         None => runtime.block_on(show()),
@@ -54,12 +57,26 @@ fn say(line: impl std::fmt::Display) {
 
 async fn keep(directory: PathBuf, releases: u32) -> anyhow::Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let empty = std::fs::read_dir(&directory).map_or(true, |mut entries| entries.next().is_none());
-    ensure!(empty, "{} is not empty; the demonstration makes everything anew, name a new directory", directory.display());
+    ensure!(
+        empty,
+        "{} is not empty; the demonstration makes everything anew, name a new directory",
+        directory.display()
+    );
     let mut stage = Stage::set_up(&directory).await?;
     for number in 1..=releases {
-        stage.release(&format!("1.{number}"), "a release of the demonstration", Urgency::Routine, vec![]).await?;
+        stage
+            .release(
+                &format!("1.{number}"),
+                "a release of the demonstration",
+                Urgency::Routine,
+                vec![],
+            )
+            .await?;
     }
     say(format_args!("nntp={}", stage.broker.nntp[0]));
     say(format_args!("nntps={}", stage.broker.nntps[0]));
@@ -75,9 +92,15 @@ async fn keep(directory: PathBuf, releases: u32) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
         () = stage.broker.failed() => {}
     }
-    let Stage { broker, publisher, .. } = stage;
+    let Stage {
+        broker, publisher, ..
+    } = stage;
     drop(publisher);
-    Ok(if broker.shutdown(DRAIN).await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if broker.shutdown(DRAIN).await {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// A statement that a device has verified, and when.
@@ -91,7 +114,15 @@ async fn poll_for_ever(mut device: Device, arrivals: mpsc::Sender<Arrival>) -> R
     loop {
         for statement in device.poll().await? {
             // Nobody looks any more: the demonstration is over.
-            if arrivals.send(Arrival { by: "poll", at: Instant::now(), statement }).await.is_err() {
+            if arrivals
+                .send(Arrival {
+                    by: "poll",
+                    at: Instant::now(),
+                    statement,
+                })
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
         }
@@ -103,7 +134,15 @@ async fn watch_for_ever(mut device: Device, arrivals: mpsc::Sender<Arrival>) -> 
     let stream = device.watch();
     pin_mut!(stream);
     while let Some(statement) = stream.next().await {
-        if arrivals.send(Arrival { by: "push", at: Instant::now(), statement: statement? }).await.is_err() {
+        if arrivals
+            .send(Arrival {
+                by: "push",
+                at: Instant::now(),
+                statement: statement?,
+            })
+            .await
+            .is_err()
+        {
             break;
         }
     }
@@ -112,21 +151,46 @@ async fn watch_for_ever(mut device: Device, arrivals: mpsc::Sender<Arrival>) -> 
 
 fn describe(statement: &Statement) -> String {
     match statement.body() {
-        Body::Release(r) => format!("release {} ({}, {} payloads)", r.version, r.urgency.as_str(), r.payloads.len()),
+        Body::Release(r) => format!(
+            "release {} ({}, {} payloads)",
+            r.version,
+            r.urgency.as_str(),
+            r.payloads.len()
+        ),
         Body::Withdraw(w) => format!("withdrawal of {} ({})", w.withdraws, w.reason),
         other => other.kind().to_string(),
     }
 }
 
 /// Waits until both devices have a statement; prints each arrival with its delay.
-async fn see(arrivals: &mut mpsc::Receiver<Arrival>, statement: &Statement, since: Instant) -> anyhow::Result<()> {
-    say(format_args!("  published {} {}", statement.serial(), describe(statement)));
+async fn see(
+    arrivals: &mut mpsc::Receiver<Arrival>,
+    statement: &Statement,
+    since: Instant,
+) -> anyhow::Result<()> {
+    say(format_args!(
+        "  published {} {}",
+        statement.serial(),
+        describe(statement)
+    ));
     for _ in 0..2 {
-        let arrival = timeout(PATIENCE, arrivals.recv()).await.context("an announcement did not arrive in time")?;
-        let Arrival { by, at, statement: arrived } = arrival.context("a device has given up")?;
-        ensure!(arrived.id() == statement.id(), "{by} brought another statement");
+        let arrival = timeout(PATIENCE, arrivals.recv())
+            .await
+            .context("an announcement did not arrive in time")?;
+        let Arrival {
+            by,
+            at,
+            statement: arrived,
+        } = arrival.context("a device has given up")?;
+        ensure!(
+            arrived.id() == statement.id(),
+            "{by} brought another statement"
+        );
         let delay = at.duration_since(since).as_secs_f64() * 1000.0;
-        say(format_args!("    {by}: verified, {delay:.1} ms after it was sent, {}", arrived.id()));
+        say(format_args!(
+            "    {by}: verified, {delay:.1} ms after it was sent, {}",
+            arrived.id()
+        ));
     }
     Ok(())
 }
@@ -135,25 +199,52 @@ async fn show() -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let directory = tempfile::tempdir().context("cannot make a directory")?;
     let path = directory.path();
-    say(format_args!("Tidings on this machine, in {}", path.display()));
+    say(format_args!(
+        "Tidings on this machine, in {}",
+        path.display()
+    ));
     let mut stage = Stage::set_up(path).await?;
-    say(format_args!("\n1. A namespace: three keys, one trust statement. Devices and brokers are provisioned with one line:"));
+    say(format_args!(
+        "\n1. A namespace: three keys, one trust statement. Devices and brokers are provisioned with one line:"
+    ));
     say(format_args!("  {}", stage.anchor));
-    say(format_args!("\n2. An origin on its embedded store: nntp://{} and nntps://{}", stage.broker.nntp[0], stage.broker.nntps[0]));
+    say(format_args!(
+        "\n2. An origin on its embedded store: nntp://{} and nntps://{}",
+        stage.broker.nntp[0], stage.broker.nntps[0]
+    ));
 
-    say("\n3. Two devices: one polls over TLS, one is pushed to in clear text. Neither trusts the broker.");
+    say(
+        "\n3. Two devices: one polls over TLS, one is pushed to in clear text. Neither trusts the broker.",
+    );
     let (sender, mut arrivals) = mpsc::channel(16);
-    let polls = Device::open(stage.tls_source()?, [stage::CHANNEL], path.join("poll.state"))?;
+    let polls = Device::open(
+        stage.tls_source()?,
+        [stage::CHANNEL],
+        path.join("poll.state"),
+    )?;
     let pushed = Device::open(stage.source()?, [stage::CHANNEL], path.join("push.state"))?;
-    let tasks = [tokio::spawn(poll_for_ever(polls, sender.clone())), tokio::spawn(watch_for_ever(pushed, sender))];
+    let tasks = [
+        tokio::spawn(poll_for_ever(polls, sender.clone())),
+        tokio::spawn(watch_for_ever(pushed, sender)),
+    ];
 
     say("\n4. Releases of real files: an image, its successor, and the delta between them.");
     let images = image::make(path)?;
     let mut count = 0;
     let mut newest = None;
     for (version, summary, urgency, payloads) in [
-        ("1.0", "the first image", Urgency::Routine, vec![images.first.clone()]),
-        ("1.1", "closes a hole; as an image or as a delta", Urgency::Security, vec![images.second.clone(), images.delta.clone()]),
+        (
+            "1.0",
+            "the first image",
+            Urgency::Routine,
+            vec![images.first.clone()],
+        ),
+        (
+            "1.1",
+            "closes a hole; as an image or as a delta",
+            Urgency::Security,
+            vec![images.second.clone(), images.delta.clone()],
+        ),
     ] {
         let since = Instant::now();
         let statement = stage.release(version, summary, urgency, payloads).await?;
@@ -171,17 +262,28 @@ async fn show() -> anyhow::Result<ExitCode> {
         }
     }
     let size = image::apply(&images)?;
-    say(format_args!("    the delta applied to 1.0 gives 1.1, octet for octet ({size})"));
+    say(format_args!(
+        "    the delta applied to 1.0 gives 1.1, octet for octet ({size})"
+    ));
     let since = Instant::now();
-    let statement = stage.withdraw(newest.context("nothing was released")?, "1.1 does not boot on some machines").await?;
+    let statement = stage
+        .withdraw(
+            newest.context("nothing was released")?,
+            "1.1 does not boot on some machines",
+        )
+        .await?;
     see(&mut arrivals, &statement, since).await?;
     count += 1;
 
     say("\n5. Somebody on the way changes version 1.1 into 6.6 and mends every header and id:");
     let relay = relay::start(stage.broker.nntp[0], "Version: 1.1\n", "Version: 6.6\n").await?;
-    let source = Source::new([format!("nntp://{relay}").as_str()], &stage.anchor.to_string())?;
+    let source = Source::new(
+        [format!("nntp://{relay}").as_str()],
+        &stage.anchor.to_string(),
+    )?;
     let state = State::ephemeral(source.anchor());
-    let mut deceived = Device::with_state(source, [stage::CHANNEL], state)?.with_start(tidings_client::Start::Oldest);
+    let mut deceived = Device::with_state(source, [stage::CHANNEL], state)?
+        .with_start(tidings_client::Start::Oldest);
     let refused = match deceived.poll().await {
         Ok(_) => anyhow::bail!("the device has believed it"),
         Err(error) => error,
@@ -195,16 +297,28 @@ async fn show() -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     }
 
-    say("\n7. A third device asks whether anything is held back, and looks at the head again before it applies anything:");
-    let mut careful = Device::with_state(stage.source()?, [stage::CHANNEL], State::ephemeral(&stage.anchor))?;
+    say(
+        "\n7. A third device asks whether anything is held back, and looks at the head again before it applies anything:",
+    );
+    let mut careful = Device::with_state(
+        stage.source()?,
+        [stage::CHANNEL],
+        State::ephemeral(&stage.anchor),
+    )?;
     let channel = stage::CHANNEL.parse()?;
     let until = Instant::now() + PATIENCE;
     while !careful.freshness(&channel).is_current() {
-        ensure!(Instant::now() < until, "no beat has confirmed the head in time");
+        ensure!(
+            Instant::now() < until,
+            "no beat has confirmed the head in time"
+        );
         careful.poll().await?;
         tokio::time::sleep(POLL).await;
     }
-    say(format_args!("  {channel} is {}", careful.freshness(&channel)));
+    say(format_args!(
+        "  {channel} is {}",
+        careful.freshness(&channel)
+    ));
     match careful.target(&channel).await {
         Err(error @ Error::NotNow { .. }) => say(format_args!("  {error}")),
         Err(error) => return Err(error.into()),
@@ -212,19 +326,32 @@ async fn show() -> anyhow::Result<ExitCode> {
     }
     say("  Going back is a new release with the old payload:");
     let since = Instant::now();
-    let statement = stage.release("1.0+1", "the first image again", Urgency::Security, vec![images.first.clone()]).await?;
+    let statement = stage
+        .release(
+            "1.0+1",
+            "the first image again",
+            Urgency::Security,
+            vec![images.first.clone()],
+        )
+        .await?;
     see(&mut arrivals, &statement, since).await?;
     count += 1;
     let until = Instant::now() + PATIENCE;
     loop {
-        match careful.apply(&channel, statement.serial(), async |_| Ok::<_, Error>(())).await {
+        match careful
+            .apply(&channel, statement.serial(), async |_| Ok::<_, Error>(()))
+            .await
+        {
             Ok(()) => break,
             // The next beat covers it.
             Err(Error::NotNow { .. }) if Instant::now() < until => tokio::time::sleep(POLL).await,
             Err(error) => return Err(error.into()),
         }
     }
-    say(format_args!("  {} is the release to run, and is applied", statement.serial()));
+    say(format_args!(
+        "  {} is the release to run, and is applied",
+        statement.serial()
+    ));
 
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     move_to_a_mirror(stage, path).await?;
@@ -233,7 +360,9 @@ async fn show() -> anyhow::Result<ExitCode> {
         "\n{count} statements were signed, published, relayed by push and by pull, mirrored, and verified everywhere; 2 forgeries were refused; {:.1} s in all.",
         began.elapsed().as_secs_f64()
     ));
-    say("Next: the README shows how to publish, subscribe and operate; `tidingsd demo --keep DIR` leaves all of this running.");
+    say(
+        "Next: the README shows how to publish, subscribe and operate; `tidingsd demo --keep DIR` leaves all of this running.",
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -241,24 +370,46 @@ async fn show() -> anyhow::Result<ExitCode> {
 async fn move_to_a_mirror(mut stage: Stage, path: &std::path::Path) -> anyhow::Result<()> {
     let mirror = stage.mirror(path)?;
     let url = format!("nntp://{}", mirror.nntp[0]);
-    say(format_args!("\n8. A mirror under the origin, {url}: provisioned with the anchor alone, it verifies everything itself."));
+    say(format_args!(
+        "\n8. A mirror under the origin, {url}: provisioned with the anchor alone, it verifies everything itself."
+    ));
     let brokers = [format!("nntp://{}", stage.broker.nntp[0]), url.clone()];
-    let source = Source::new(brokers.iter().map(String::as_str), &stage.anchor.to_string())?;
+    let source = Source::new(
+        brokers.iter().map(String::as_str),
+        &stage.anchor.to_string(),
+    )?;
     let channel = stage::CHANNEL.parse()?;
     let mut moves = Device::with_state(source, [stage::CHANNEL], State::ephemeral(&stage.anchor))?;
     moves.poll().await?;
-    let cursor = moves.state().head(&channel).context("the device has learnt nothing")?.serial;
-    let statement = stage.release("1.2", "mends what 1.1 broke", Urgency::Critical, vec![]).await?;
+    let cursor = moves
+        .state()
+        .head(&channel)
+        .context("the device has learnt nothing")?
+        .serial;
+    let statement = stage
+        .release("1.2", "mends what 1.1 broke", Urgency::Critical, vec![])
+        .await?;
     let only_mirror = Source::new([url.as_str()], &stage.anchor.to_string())?;
-    let mut looks = Device::with_state(only_mirror, [stage::CHANNEL], State::ephemeral(&stage.anchor))?;
+    let mut looks = Device::with_state(
+        only_mirror,
+        [stage::CHANNEL],
+        State::ephemeral(&stage.anchor),
+    )?;
     let until = Instant::now() + PATIENCE;
-    while looks.state().head(&channel) != Some(statement.head()) || !looks.freshness(&channel).is_current() {
-        ensure!(Instant::now() < until, "the mirror did not get everything in time");
+    while looks.state().head(&channel) != Some(statement.head())
+        || !looks.freshness(&channel).is_current()
+    {
+        ensure!(
+            Instant::now() < until,
+            "the mirror did not get everything in time"
+        );
         // It may have nothing yet.
         let _ = looks.poll().await;
         tokio::time::sleep(POLL).await;
     }
-    let Stage { broker, publisher, .. } = stage;
+    let Stage {
+        broker, publisher, ..
+    } = stage;
     drop(publisher);
     ensure!(broker.shutdown(DRAIN).await, "the origin did not end well");
     say(format_args!(
@@ -266,8 +417,15 @@ async fn move_to_a_mirror(mut stage: Stage, path: &std::path::Path) -> anyhow::R
         statement.serial()
     ));
     let news = moves.poll().await?;
-    ensure!(news.len() == 1 && news[0].head() == statement.head(), "the device did not go on where it was");
-    say(format_args!("  the device asks on with the same cursor, at the mirror: {} {}", statement.serial(), describe(&statement)));
+    ensure!(
+        news.len() == 1 && news[0].head() == statement.head(),
+        "the device did not go on where it was"
+    );
+    say(format_args!(
+        "  the device asks on with the same cursor, at the mirror: {} {}",
+        statement.serial(),
+        describe(&statement)
+    ));
     say(format_args!("  {channel} is {}", moves.freshness(&channel)));
     ensure!(mirror.shutdown(DRAIN).await, "the mirror did not end well");
     Ok(())

@@ -8,7 +8,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-pub(super) async fn start(to: SocketAddr, old: &'static str, new: &'static str) -> io::Result<SocketAddr> {
+pub(super) async fn start(
+    to: SocketAddr,
+    old: &'static str,
+    new: &'static str,
+) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
@@ -43,8 +47,16 @@ async fn pass(device: TcpStream, to: SocketAddr, old: &str, new: &str) -> io::Re
 fn forge(answer: &str, old: &str, new: &str) -> Option<String> {
     let (first, rest) = answer.split_once("\r\n")?;
     let number = first.split(' ').nth(1)?;
-    let body = rest.split_once("\r\n\r\n")?.1.strip_suffix(".\r\n")?.replace("\r\n", "\n");
+    let body = rest
+        .split_once("\r\n\r\n")?
+        .1
+        .strip_suffix(".\r\n")?
+        .replace("\r\n", "\n");
     let forged = Statement::parse(body.replace(old, new).as_bytes()).ok()?;
-    let article = String::from_utf8(article::render(&forged, "relay.invalid!not-for-mail").octets).ok()?;
-    Some(format!("220 {number} {}\r\n{article}.\r\n", forged.message_id()))
+    let article =
+        String::from_utf8(article::render(&forged, "relay.invalid!not-for-mail").octets).ok()?;
+    Some(format!(
+        "220 {number} {}\r\n{article}.\r\n",
+        forged.message_id()
+    ))
 }

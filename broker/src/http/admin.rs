@@ -24,33 +24,54 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .fallback(async || (StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /metrics here\n"))
+        .fallback(async || {
+            (
+                StatusCode::NOT_FOUND,
+                "there are /healthz, /readyz, /status and /metrics here\n",
+            )
+        })
         .layer(from_fn_with_state(shared.clone(), right_host))
         .with_state(shared)
 }
 
 /// Whoever is asked under another name than its own is asked by a page that an operator's browser has open (attack 115).
 async fn right_host(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     match is_ours(host, &shared.settings.config.name) {
         true => next.run(request).await,
-        false => (StatusCode::MISDIRECTED_REQUEST, "ask by address, as localhost, or by the name in the configuration\n").into_response(),
+        false => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "ask by address, as localhost, or by the name in the configuration\n",
+        )
+            .into_response(),
     }
 }
 
 fn is_ours(host: &str, name: &str) -> bool {
     let without_port = match host.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => host,
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => {
+            host
+        }
         _ => host,
     };
     let bare = without_port.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>().is_ok() || bare.eq_ignore_ascii_case("localhost") || bare.eq_ignore_ascii_case(name)
+    bare.parse::<IpAddr>().is_ok()
+        || bare.eq_ignore_ascii_case("localhost")
+        || bare.eq_ignore_ascii_case(name)
 }
 
 /// Whether the process works: it is to be started anew otherwise.
 async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stop.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the broker is shutting down\n").into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the broker is shutting down\n",
+        )
+            .into_response();
     }
     "ok\n".into_response()
 }
@@ -67,13 +88,24 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         }
         let strangers = cluster.strangers();
         if !strangers.is_empty() {
-            missing.push(format!("{} have other anchors, or other groups of slots, than this broker", strangers.join(", ")));
+            missing.push(format!(
+                "{} have other anchors, or other groups of slots, than this broker",
+                strangers.join(", ")
+            ));
         }
         let standing = cluster.standing();
         if !standing.gaps.is_empty() {
-            missing.push(format!("{} channels are being filled from other members", standing.gaps.len()));
+            missing.push(format!(
+                "{} channels are being filled from other members",
+                standing.gaps.len()
+            ));
         }
-        missing.extend(standing.unsound.iter().map(|(channel, why)| format!("{channel} cannot be followed: {why}")));
+        missing.extend(
+            standing
+                .unsound
+                .iter()
+                .map(|(channel, why)| format!("{channel} cannot be followed: {why}")),
+        );
     }
     match missing.is_empty() {
         true => "ready\n".into_response(),
@@ -84,7 +116,14 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &metrics::registry(&shared).await) {
-        Ok(()) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Ok(()) => (
+            [(
+                CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -127,10 +166,23 @@ mod tests {
 
     #[test]
     fn attack_115_a_name_that_somebody_else_has_made_up_is_not_ours() {
-        for host in ["127.0.0.1:9119", "[::1]:9119", "[::1]", "localhost:9119", "LOCALHOST", "news.example.org:9119"] {
+        for host in [
+            "127.0.0.1:9119",
+            "[::1]:9119",
+            "[::1]",
+            "localhost:9119",
+            "LOCALHOST",
+            "news.example.org:9119",
+        ] {
             assert!(is_ours(host, "news.example.org"), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:9119", "127.0.0.1.evil.example", "localhost.evil.example:9119"] {
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:9119",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:9119",
+        ] {
             assert!(!is_ours(host, "news.example.org"), "{host}");
         }
     }

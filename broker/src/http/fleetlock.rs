@@ -39,8 +39,20 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/pre-reboot", post(lock))
         .route("/v1/steady-state", post(unlock))
-        .fallback(async || refusal(StatusCode::NOT_FOUND, "unknown_path", "FleetLock has /v1/pre-reboot and /v1/steady-state"))
-        .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "FleetLock is spoken with POST"))
+        .fallback(async || {
+            refusal(
+                StatusCode::NOT_FOUND,
+                "unknown_path",
+                "FleetLock has /v1/pre-reboot and /v1/steady-state",
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "wrong_method",
+                "FleetLock is spoken with POST",
+            )
+        })
         .with_state(shared)
 }
 
@@ -53,7 +65,11 @@ struct Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({"kind": self.kind, "value": self.value}))).into_response()
+        (
+            self.status,
+            Json(json!({"kind": self.kind, "value": self.value})),
+        )
+            .into_response()
     }
 }
 
@@ -67,7 +83,11 @@ impl From<SlotError> for Refusal {
 }
 
 fn refusal(status: StatusCode, kind: &'static str, value: impl std::fmt::Display) -> Refusal {
-    Refusal { status, kind, value: value.to_string() }
+    Refusal {
+        status,
+        kind,
+        value: value.to_string(),
+    }
 }
 
 fn malformed(value: impl std::fmt::Display) -> Refusal {
@@ -83,28 +103,63 @@ struct Request {
 
 impl Request {
     fn asker(&self) -> Asker<'_> {
-        Asker { node: self.node.as_str(), by: &self.by }
+        Asker {
+            node: self.node.as_str(),
+            by: &self.by,
+        }
     }
 }
 
 impl FromRequest<Arc<Shared>> for Request {
     type Rejection = Refusal;
 
-    async fn from_request(request: axum::extract::Request, shared: &Arc<Shared>) -> Result<Self, Refusal> {
-        if request.headers().get("fleet-lock-protocol").is_none_or(|value| value != "true") {
+    async fn from_request(
+        request: axum::extract::Request,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Refusal> {
+        if request
+            .headers()
+            .get("fleet-lock-protocol")
+            .is_none_or(|value| value != "true")
+        {
             return Err(malformed("the header fleet-lock-protocol: true is missing"));
         }
-        let Client { address, certificate } = request.extensions().get().cloned().ok_or_else(|| malformed("nobody asks"))?;
+        let Client {
+            address,
+            certificate,
+        } = request
+            .extensions()
+            .get()
+            .cloned()
+            .ok_or_else(|| malformed("nobody asks"))?;
         let body = Bytes::from_request(request, shared).await;
         let body = body.map_err(|error| refusal(error.status(), "malformed_request", &error))?;
-        let Body { client_params: ClientParams { id, group } } = serde_json::from_slice(&body).map_err(malformed)?;
-        let (node, group): (SlotName, SlotName) = (id.parse().map_err(malformed)?, group.parse().map_err(malformed)?);
+        let Body {
+            client_params: ClientParams { id, group },
+        } = serde_json::from_slice(&body).map_err(malformed)?;
+        let (node, group): (SlotName, SlotName) = (
+            id.parse().map_err(malformed)?,
+            group.parse().map_err(malformed)?,
+        );
         let rules = shared.slots.rules(&group)?;
-        let known = shared.settings.access.who(address.ip(), certificate.as_deref());
-        let taker = rules.takers.as_ref().is_none_or(|takers| takers.iter().any(|taker| known.contains(taker)));
-        let named = !rules.certificate || certificate.as_ref().is_some_and(|der| certificate_names(der, &node));
+        let known = shared
+            .settings
+            .access
+            .who(address.ip(), certificate.as_deref());
+        let taker = rules
+            .takers
+            .as_ref()
+            .is_none_or(|takers| takers.iter().any(|taker| known.contains(taker)));
+        let named = !rules.certificate
+            || certificate
+                .as_ref()
+                .is_some_and(|der| certificate_names(der, &node));
         if !taker || !named {
-            return Err(refusal(StatusCode::FORBIDDEN, "not_allowed", format_args!("{node} may have no slots of {group} from here")));
+            return Err(refusal(
+                StatusCode::FORBIDDEN,
+                "not_allowed",
+                format_args!("{node} may have no slots of {group} from here"),
+            ));
         }
         let by = slot_identity(rules, shared.settings.access.name(&known)).to_owned();
         Ok(Self { node, group, by })
@@ -117,15 +172,25 @@ async fn lock(State(shared): State<Arc<Shared>>, request: Request) -> Result<Sta
     match shared.slots.take(group, request.asker(), None).await? {
         Answer::Yours { .. } | Answer::Free => Ok(StatusCode::OK),
         Answer::Wait { before } => conflict("failed_lock", format!("{before} are before {node}")),
-        Answer::Stopped { failed } => {
-            conflict("group_stopped", format!("{failed} of {group} have failed; an operator has to look at them"))
-        }
-        Answer::Lost(_) => conflict("failed_lock", format!("{node} has a slot that was taken otherwise, or by somebody else")),
+        Answer::Stopped { failed } => conflict(
+            "group_stopped",
+            format!("{failed} of {group} have failed; an operator has to look at them"),
+        ),
+        Answer::Lost(_) => conflict(
+            "failed_lock",
+            format!("{node} has a slot that was taken otherwise, or by somebody else"),
+        ),
     }
 }
 
-async fn unlock(State(shared): State<Arc<Shared>>, request: Request) -> Result<StatusCode, Refusal> {
+async fn unlock(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<StatusCode, Refusal> {
     // Whoever holds nothing has nothing to free, and goes on.
-    shared.slots.free(&request.group, request.asker(), None).await?;
+    shared
+        .slots
+        .free(&request.group, request.asker(), None)
+        .await?;
     Ok(StatusCode::OK)
 }

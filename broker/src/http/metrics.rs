@@ -20,14 +20,34 @@ pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
         registry.register(name, help, gauge);
     };
     let logs = shared.logs.all();
-    let statements = logs.iter().map(|log| log.marks()).map(|marks| u64::from(marks.head.serial.number() - marks.low.number()) + 1).sum();
-    gauge("connections", "Connections, watches and HTTP among them", shared.connections.count() as u64);
-    gauge("watches", "Connections that watch", shared.watches.count() as u64);
+    let statements = logs
+        .iter()
+        .map(|log| log.marks())
+        .map(|marks| u64::from(marks.head.serial.number() - marks.low.number()) + 1)
+        .sum();
+    gauge(
+        "connections",
+        "Connections, watches and HTTP among them",
+        shared.connections.count() as u64,
+    );
+    gauge(
+        "watches",
+        "Connections that watch",
+        shared.watches.count() as u64,
+    );
     gauge("channels", "Channels that are here", logs.len() as u64);
     gauge("statements", "Statements that are visible here", statements);
-    gauge("tail_bytes", "Octets of statements that are kept in memory for the next readers", shared.logs.tail_octets() as u64);
+    gauge(
+        "tail_bytes",
+        "Octets of statements that are kept in memory for the next readers",
+        shared.logs.tail_octets() as u64,
+    );
     if let Some(free) = store::free_octets(&shared.settings.config.data_dir) {
-        gauge("disk_free_bytes", "Octets that are free where the store lives", free);
+        gauge(
+            "disk_free_bytes",
+            "Octets that are free where the store lives",
+            free,
+        );
     }
     counters(shared, &mut registry);
     namespaces(shared, &mut registry);
@@ -38,7 +58,13 @@ pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
     registry
 }
 
-fn family(registry: &mut Registry, name: &str, help: &str, label: &'static str, values: impl IntoIterator<Item = (String, i64)>) {
+fn family(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: impl IntoIterator<Item = (String, i64)>,
+) {
     let family = Family::<Label, Gauge>::default();
     for (value, number) in values {
         family.get_or_create(&[(label, value)]).set(number);
@@ -66,17 +92,51 @@ fn counters(shared: &Shared, registry: &mut Registry) {
 }
 
 fn namespaces(shared: &Shared, registry: &mut Registry) {
-    let seconds = |time: tidings_protocol::Timestamp| i64::try_from(time.seconds()).unwrap_or(i64::MAX);
-    let anchors = || shared.settings.anchors.iter().map(|anchor| &anchor.namespace);
-    let trust = |namespace: &tidings_protocol::Namespace| shared.namespaces.trust(&namespace.trust_log());
-    let expires = anchors().filter_map(|namespace| Some((namespace.to_string(), seconds(trust(namespace)?.rules().expires))));
-    family(registry, "trust_expires_timestamp_seconds", "When the trust in force of a namespace expires", "namespace", expires);
-    let serial = anchors().filter_map(|namespace| Some((namespace.to_string(), i64::from(trust(namespace)?.serial().number()))));
+    let seconds =
+        |time: tidings_protocol::Timestamp| i64::try_from(time.seconds()).unwrap_or(i64::MAX);
+    let anchors = || {
+        shared
+            .settings
+            .anchors
+            .iter()
+            .map(|anchor| &anchor.namespace)
+    };
+    let trust =
+        |namespace: &tidings_protocol::Namespace| shared.namespaces.trust(&namespace.trust_log());
+    let expires = anchors().filter_map(|namespace| {
+        Some((
+            namespace.to_string(),
+            seconds(trust(namespace)?.rules().expires),
+        ))
+    });
+    family(
+        registry,
+        "trust_expires_timestamp_seconds",
+        "When the trust in force of a namespace expires",
+        "namespace",
+        expires,
+    );
+    let serial = anchors().filter_map(|namespace| {
+        Some((
+            namespace.to_string(),
+            i64::from(trust(namespace)?.serial().number()),
+        ))
+    });
     let rooms = shared.counts.beat_rooms().clone();
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-    let taken = rooms.iter().map(|(channel, (percent, _))| (channel.to_string(), number(*percent)));
-    family(registry, "beat_room_percent", "How much of the room for heads the beats that are signed here take", "channel", taken);
-    let left_out = rooms.iter().map(|(channel, (_, left_out))| (channel.to_string(), number(*left_out)));
+    let taken = rooms
+        .iter()
+        .map(|(channel, (percent, _))| (channel.to_string(), number(*percent)));
+    family(
+        registry,
+        "beat_room_percent",
+        "How much of the room for heads the beats that are signed here take",
+        "channel",
+        taken,
+    );
+    let left_out = rooms
+        .iter()
+        .map(|(channel, (_, left_out))| (channel.to_string(), number(*left_out)));
     family(
         registry,
         "beat_left_out_channels",
@@ -84,7 +144,13 @@ fn namespaces(shared: &Shared, registry: &mut Registry) {
         "channel",
         left_out,
     );
-    family(registry, "trust_serial", "Serial of the trust in force of a namespace", "namespace", serial);
+    family(
+        registry,
+        "trust_serial",
+        "Serial of the trust in force of a namespace",
+        "namespace",
+        serial,
+    );
     let beat = anchors().filter_map(|namespace| {
         let log = shared.logs.get(namespace.beat().as_str())?;
         let arrived = log.arrived(log.marks().head.serial).ok()??;
@@ -101,8 +167,16 @@ fn namespaces(shared: &Shared, registry: &mut Registry) {
 
 fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
     let state = cluster.state();
-    let states = cluster::State::ALL.iter().map(|word| ((*word).to_owned(), i64::from(*word == state.as_str())));
-    family(registry, "cluster_state", "1 for how this broker stands to its cluster, 0 for the others", "state", states);
+    let states = cluster::State::ALL
+        .iter()
+        .map(|word| ((*word).to_owned(), i64::from(*word == state.as_str())));
+    family(
+        registry,
+        "cluster_state",
+        "1 for how this broker stands to its cluster, 0 for the others",
+        "state",
+        states,
+    );
     let (statements, channels) = cluster.lag();
     let term = crate::origin::Origin::term(cluster).is_some();
     let standing = cluster.standing();
@@ -112,19 +186,51 @@ fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
         registry.register(name, help, gauge);
     };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    gauge("cluster_members", "Live members, this one among them", number(standing.members.len() as u64));
-    gauge("cluster_signs", "1 on the member that signs beats and trims", i64::from(term));
-    gauge("cluster_lag_statements", "Statements that the cluster has and this broker has not", number(statements));
-    gauge("cluster_lag_channels", "Channels in which there are such", number(channels));
-    gauge("cluster_filling_channels", "Channels that are filled from other members", number(standing.gaps.len() as u64));
+    gauge(
+        "cluster_members",
+        "Live members, this one among them",
+        number(standing.members.len() as u64),
+    );
+    gauge(
+        "cluster_signs",
+        "1 on the member that signs beats and trims",
+        i64::from(term),
+    );
+    gauge(
+        "cluster_lag_statements",
+        "Statements that the cluster has and this broker has not",
+        number(statements),
+    );
+    gauge(
+        "cluster_lag_channels",
+        "Channels in which there are such",
+        number(channels),
+    );
+    gauge(
+        "cluster_filling_channels",
+        "Channels that are filled from other members",
+        number(standing.gaps.len() as u64),
+    );
     gauge(
         "cluster_unsound_channels",
         "Channels of which the servers hold something that does not verify",
         number(standing.unsound.len() as u64),
     );
-    gauge("cluster_clock_ahead_seconds", "How far the clock here is ahead of the servers'", standing.clock_ahead);
-    gauge("cluster_kept_entries", "Statements that the servers keep, known to the one who trims", number(standing.kept.0 as u64));
-    gauge("cluster_kept_bytes", "Octets of those", number(standing.kept.1 as u64));
+    gauge(
+        "cluster_clock_ahead_seconds",
+        "How far the clock here is ahead of the servers'",
+        standing.clock_ahead,
+    );
+    gauge(
+        "cluster_kept_entries",
+        "Statements that the servers keep, known to the one who trims",
+        number(standing.kept.0 as u64),
+    );
+    gauge(
+        "cluster_kept_bytes",
+        "Octets of those",
+        number(standing.kept.1 as u64),
+    );
     registry.register(
         "cluster_sessions_lost",
         "Sessions with the servers that have ended since the start",
@@ -140,17 +246,36 @@ async fn in_groups(shared: &Shared, registry: &mut Registry) {
         if let Ok(state) = shared.slots.read(&group.name).await {
             rows.push((
                 group.name.to_string(),
-                [state.holders.len(), group.rules.max, state.waiting.len(), state.failed.len()].map(number),
+                [
+                    state.holders.len(),
+                    group.rules.max,
+                    state.waiting.len(),
+                    state.failed.len(),
+                ]
+                .map(number),
             ));
         }
     }
     let names = [
-        ("slot_holders", "Nodes of a group that are down, or about to go down"),
+        (
+            "slot_holders",
+            "Nodes of a group that are down, or about to go down",
+        ),
         ("slot_max", "How many may be"),
         ("slot_waiting", "Nodes that wait"),
-        ("slot_failed", "Nodes that have failed, and that no operator has looked at"),
+        (
+            "slot_failed",
+            "Nodes that have failed, and that no operator has looked at",
+        ),
     ];
     for (at, (name, help)) in names.into_iter().enumerate() {
-        family(registry, name, help, "group", rows.iter().map(|(group, values)| (group.clone(), values[at])));
+        family(
+            registry,
+            name,
+            help,
+            "group",
+            rows.iter()
+                .map(|(group, values)| (group.clone(), values[at])),
+        );
     }
 }

@@ -35,7 +35,11 @@ struct Client {
 }
 
 /// FleetLock, until the broker shuts down.
-pub(crate) async fn fleetlock(shared: Arc<Shared>, listener: TcpListener, certificates: Option<Arc<Certificates>>) {
+pub(crate) async fn fleetlock(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+) {
     let router = fleetlock::router(shared.clone());
     serve(shared, listener, certificates, router, None).await;
 }
@@ -80,7 +84,9 @@ async fn serve(
             Some(few) => {
                 few.retain(|stop| !stop.is_cancelled());
                 if few.len() >= ADMIN_CONNECTIONS {
-                    few.pop_front().into_iter().for_each(|oldest| oldest.cancel());
+                    few.pop_front()
+                        .into_iter()
+                        .for_each(|oldest| oldest.cancel());
                 }
                 few.push_back(shared.stop.child_token());
                 (None, few.back().cloned().unwrap_or_default())
@@ -104,25 +110,65 @@ async fn serve(
     }
 }
 
-async fn connection(socket: TcpStream, address: SocketAddr, certificates: Option<Arc<Certificates>>, router: Router) -> io::Result<()> {
+async fn connection(
+    socket: TcpStream,
+    address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+    router: Router,
+) -> io::Result<()> {
     socket.set_nodelay(true)?;
     match certificates {
-        None => http(socket, Client { address, certificate: None }, router).await,
+        None => {
+            http(
+                socket,
+                Client {
+                    address,
+                    certificate: None,
+                },
+                router,
+            )
+            .await
+        }
         Some(certificates) => {
-            let stream = timeout(HTTP_HEADERS, TlsAcceptor::from(certificates.for_http()).accept(socket)).await??;
+            let stream = timeout(
+                HTTP_HEADERS,
+                TlsAcceptor::from(certificates.for_http()).accept(socket),
+            )
+            .await??;
             if !certificates.is_good(stream.get_ref().1) {
-                return Err(io::Error::other("the client's certificate has ended, or is not trusted any more"));
+                return Err(io::Error::other(
+                    "the client's certificate has ended, or is not trusted any more",
+                ));
             }
             let chain = stream.get_ref().1.peer_certificates();
-            let certificate = chain.and_then(|chain| chain.first()).map(|der| der.clone().into_owned());
-            http(stream, Client { address, certificate }, router).await
+            let certificate = chain
+                .and_then(|chain| chain.first())
+                .map(|der| der.clone().into_owned());
+            http(
+                stream,
+                Client {
+                    address,
+                    certificate,
+                },
+                router,
+            )
+            .await
         }
     }
 }
 
-async fn http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, router: Router) -> io::Result<()> {
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
+    router: Router,
+) -> io::Result<()> {
     let service = TowerToHyperService::new(router.layer(Extension(client)));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEADERS);
-    builder.serve_connection(TokioIo::new(stream), service).await.map_err(io::Error::other)
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HTTP_HEADERS);
+    builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .map_err(io::Error::other)
 }

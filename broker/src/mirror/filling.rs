@@ -81,14 +81,20 @@ impl Numbers {
     fn low(&self, serial: u32) -> u32 {
         match self {
             Numbers::Serials { low, .. } => *low,
-            Numbers::Own(ids) => (1..=serial).rev().find(|serial| !ids.contains_key(&(serial - 1))).unwrap_or(1),
+            Numbers::Own(ids) => (1..=serial)
+                .rev()
+                .find(|serial| !ids.contains_key(&(serial - 1)))
+                .unwrap_or(1),
         }
     }
     /// What ARTICLE is asked for.
     fn name(&self, serial: u32) -> String {
         match self {
             Numbers::Serials { .. } => serial.to_string(),
-            Numbers::Own(ids) => ids.get(&serial).cloned().unwrap_or_else(|| "<0@invalid>".into()),
+            Numbers::Own(ids) => ids
+                .get(&serial)
+                .cloned()
+                .unwrap_or_else(|| "<0@invalid>".into()),
         }
     }
 }
@@ -123,21 +129,50 @@ struct Range {
 
 impl Filling<'_> {
     /// Reads what an upstream has more of a channel than we do, and stores it chunk by chunk.
-    pub(super) async fn fill(&self, asking: &mut Connection, numbers_are_serials: bool) -> Result<Filled, FillError> {
-        let Self { shared, mirror, upstream, channel, .. } = *self;
-        let Some(provisioned) = shared.namespaces.of(channel).filter(|_| mirror.takes(channel)) else { return Ok(Filled::Whole) };
-        if provisioned.trust.load().as_ref().is_some_and(|trust| trust.rules().is_closed(channel)) {
+    pub(super) async fn fill(
+        &self,
+        asking: &mut Connection,
+        numbers_are_serials: bool,
+    ) -> Result<Filled, FillError> {
+        let Self {
+            shared,
+            mirror,
+            upstream,
+            channel,
+            ..
+        } = *self;
+        let Some(provisioned) = shared
+            .namespaces
+            .of(channel)
+            .filter(|_| mirror.takes(channel))
+        else {
+            return Ok(Filled::Whole);
+        };
+        if provisioned
+            .trust
+            .load()
+            .as_ref()
+            .is_some_and(|trust| trust.rules().is_closed(channel))
+        {
             return Ok(Filled::Whole);
         }
-        let Some(numbers) = numbers(asking, channel, numbers_are_serials).await? else { return Ok(Filled::Whole) };
+        let Some(numbers) = numbers(asking, channel, numbers_are_serials).await? else {
+            return Ok(Filled::Whole);
+        };
         if numbers_are_serials {
-            lock(&upstream.standing).marks.insert(channel.clone(), (numbers.low(1), numbers.high()));
+            lock(&upstream.standing)
+                .marks
+                .insert(channel.clone(), (numbers.low(1), numbers.high()));
         }
         match () {
-            () if *channel == provisioned.anchor.namespace.trust_log() => {
-                self.walk_trust(asking, &numbers, provisioned.anchor.head.serial.number()).await.map(|()| Filled::Whole)
-            }
-            () if channel.is_beat() => self.fill_beats(asking, &numbers).await.map(|()| Filled::Whole),
+            () if *channel == provisioned.anchor.namespace.trust_log() => self
+                .walk_trust(asking, &numbers, provisioned.anchor.head.serial.number())
+                .await
+                .map(|()| Filled::Whole),
+            () if channel.is_beat() => self
+                .fill_beats(asking, &numbers)
+                .await
+                .map(|()| Filled::Whole),
             () => {
                 let filled = self.fill_above(asking, &numbers).await?;
                 if matches!(filled, Filled::Whole) {
@@ -149,16 +184,29 @@ impl Filling<'_> {
     }
 
     fn head(&self) -> u32 {
-        self.shared.logs.get(self.channel.as_str()).map_or(0, |log| log.marks().head.serial.number())
+        self.shared
+            .logs
+            .get(self.channel.as_str())
+            .map_or(0, |log| log.marks().head.serial.number())
     }
 
     fn run(&self, copies: Vec<Copy>, begin: Begin) -> Run {
-        Run { channel: self.channel.clone(), copies, begin }
+        Run {
+            channel: self.channel.clone(),
+            copies,
+            begin,
+        }
     }
 
     /// What retention does not keep is not wanted; what upstream does not have has to be missing everywhere.
     fn range(&self, numbers: &Numbers, from: u32, top: u32) -> Range {
-        let Self { shared, mirror, upstream, channel, .. } = *self;
+        let Self {
+            shared,
+            mirror,
+            upstream,
+            channel,
+            ..
+        } = *self;
         let high = numbers.high();
         let (own, theirs) = (own_floor(shared, channel, top), numbers.low(high));
         let floor = own.max(theirs);
@@ -171,7 +219,10 @@ impl Filling<'_> {
         let ends = match from {
             _ if aged => true,
             0 => own >= theirs || mirror.may_begin(channel, theirs),
-            _ => floor > from + 1 && (own > from + 1 || mirror.accepts_hole(channel, from + 1, patience)),
+            _ => {
+                floor > from + 1
+                    && (own > from + 1 || mirror.accepts_hole(channel, from + 1, patience))
+            }
         };
         if !ends && theirs > from + 1 {
             // Others may have what this one lacks, once they are asked.
@@ -181,11 +232,22 @@ impl Filling<'_> {
     }
 
     /// What lies above our head, the newest first.
-    async fn fill_above(&self, asking: &mut Connection, numbers: &Numbers) -> Result<Filled, FillError> {
+    async fn fill_above(
+        &self,
+        asking: &mut Connection,
+        numbers: &Numbers,
+    ) -> Result<Filled, FillError> {
         let (high, from) = (numbers.high(), self.head());
         // What is half filled goes on where it was, if this upstream has that.
-        let half_filled = match self.shared.appender.copy(self.run(vec![], Begin::Nothing)).await {
-            Ok(Copied::Wants { next, top }) if next.number() <= high => Some((next.number(), top.number())),
+        let half_filled = match self
+            .shared
+            .appender
+            .copy(self.run(vec![], Begin::Nothing))
+            .await
+        {
+            Ok(Copied::Wants { next, top }) if next.number() <= high => {
+                Some((next.number(), top.number()))
+            }
             Err(AppendError::Closed) => return Err(FillError::Closed),
             _ => None,
         };
@@ -207,7 +269,11 @@ impl Filling<'_> {
             }
             Ok(Some(run)) => Ok(Filled::Offer(run)),
             // What was half filled is whole now; what came since then is the next gap.
-            Ok(None) => Ok(if (from + 1..high).contains(&self.head()) { Filled::More } else { Filled::Whole }),
+            Ok(None) => Ok(if (from + 1..high).contains(&self.head()) {
+                Filled::More
+            } else {
+                Filled::Whole
+            }),
             Err(error) => Err(error),
         }
     }
@@ -222,11 +288,21 @@ impl Filling<'_> {
         resumed: bool,
     ) -> Result<Option<Run>, FillError> {
         let (from, Range { floor, high, ends }) = (self.head(), *range);
-        let begin = |lowest| if ends && lowest == floor { Begin::Anew } else { Begin::Backfill };
+        let begin = |lowest| {
+            if ends && lowest == floor {
+                Begin::Anew
+            } else {
+                Begin::Backfill
+            }
+        };
         let (mut ahead, mut lowest_so_far) = (None, u32::MAX);
         while (floor..=high).contains(&wanted) && wanted < lowest_so_far {
             let lowest = floor.max(wanted.saturating_sub(MIRROR_CHUNK - 1));
-            let lowest = if wanted > self.head() { lowest.max(self.head() + 1) } else { wanted };
+            let lowest = if wanted > self.head() {
+                lowest.max(self.head() + 1)
+            } else {
+                wanted
+            };
             lowest_so_far = lowest;
             let copies = match ahead.take() {
                 Some((from, to, copies)) if (from, to) == (wanted, lowest) => copies,
@@ -239,8 +315,13 @@ impl Filling<'_> {
             let next = lowest.saturating_sub(1);
             let stored = self.shared.appender.copy(self.run(copies, begin(lowest)));
             let copied = if next >= floor && next > from {
-                let below = floor.max(next.saturating_sub(MIRROR_CHUNK - 1)).max(from + 1);
-                let (copied, read) = tokio::join!(stored, chunk(self.shared, asking, self.channel, numbers, next, below));
+                let below = floor
+                    .max(next.saturating_sub(MIRROR_CHUNK - 1))
+                    .max(from + 1);
+                let (copied, read) = tokio::join!(
+                    stored,
+                    chunk(self.shared, asking, self.channel, numbers, next, below)
+                );
                 ahead = Some((next, below, read?));
                 copied?
             } else {
@@ -258,17 +339,29 @@ impl Filling<'_> {
     }
 
     /// What lies below our log, if this upstream has it and we would keep it (attack 111).
-    async fn fill_below(&self, asking: &mut Connection, numbers: &Numbers) -> Result<(), FillError> {
-        let Self { shared, channel, .. } = *self;
+    async fn fill_below(
+        &self,
+        asking: &mut Connection,
+        numbers: &Numbers,
+    ) -> Result<(), FillError> {
+        let Self {
+            shared, channel, ..
+        } = *self;
         while let Some(marks) = shared.logs.get(channel.as_str()).map(|log| log.marks()) {
             let low = marks.low.number();
-            let floor = own_floor(shared, channel, marks.head.serial.number()).max(numbers.low(low.saturating_sub(1)));
+            let floor = own_floor(shared, channel, marks.head.serial.number())
+                .max(numbers.low(low.saturating_sub(1)));
             if has_age(shared, channel) || floor >= low || numbers.high() < low - 1 {
                 break;
             }
             let lowest = floor.max(low.saturating_sub(MIRROR_CHUNK));
             let copies = chunk(shared, asking, channel, numbers, low - 1, lowest).await?;
-            if shared.appender.copy(self.run(copies, Begin::Nothing)).await? == Copied::Known {
+            if shared
+                .appender
+                .copy(self.run(copies, Begin::Nothing))
+                .await?
+                == Copied::Known
+            {
                 break;
             }
             if let Some(claim) = self.claim {
@@ -279,12 +372,29 @@ impl Filling<'_> {
     }
 
     /// The newest beat, and the one that a checkpoint names: the others are of no use to anybody.
-    async fn fill_beats(&self, asking: &mut Connection, numbers: &Numbers) -> Result<(), FillError> {
-        let missing = self.shared.namespaces.trust(self.channel).and_then(|trust| missing_beat(&trust, self.channel));
+    async fn fill_beats(
+        &self,
+        asking: &mut Connection,
+        numbers: &Numbers,
+    ) -> Result<(), FillError> {
+        let missing = self
+            .shared
+            .namespaces
+            .trust(self.channel)
+            .and_then(|trust| missing_beat(&trust, self.channel));
         let newest = Some(numbers.high()).filter(|high| *high > self.head());
-        for serial in missing.map(|head| head.serial.number()).into_iter().chain(newest) {
+        for serial in missing
+            .map(|head| head.serial.number())
+            .into_iter()
+            .chain(newest)
+        {
             match chunk(self.shared, asking, self.channel, numbers, serial, serial).await {
-                Ok(copies) => drop(self.shared.appender.copy(self.run(copies, Begin::Nothing)).await?),
+                Ok(copies) => drop(
+                    self.shared
+                        .appender
+                        .copy(self.run(copies, Begin::Nothing))
+                        .await?,
+                ),
                 Err(FillError::Missing(serial)) if Some(serial.number()) != newest => {
                     tracing::info!(upstream = %self.upstream.address, channel = %self.channel, %serial, "this upstream has not the beat that a checkpoint names");
                 }
@@ -295,10 +405,19 @@ impl Filling<'_> {
     }
 
     /// Trust statements, oldest first, each checked by the one before; and what lies below the anchor.
-    async fn walk_trust(&self, asking: &mut Connection, numbers: &Numbers, anchor: u32) -> Result<(), FillError> {
+    async fn walk_trust(
+        &self,
+        asking: &mut Connection,
+        numbers: &Numbers,
+        anchor: u32,
+    ) -> Result<(), FillError> {
         let (high, lowest) = (numbers.high(), numbers.low(numbers.high()));
         let known = self.head();
-        let mut from = if known > 0 { known + 1 } else { lowest.max(anchor.saturating_sub(MIRROR_CHUNK - 1)) };
+        let mut from = if known > 0 {
+            known + 1
+        } else {
+            lowest.max(anchor.saturating_sub(MIRROR_CHUNK - 1))
+        };
         while from <= high {
             let until = high.min(from.max(if known > 0 { 0 } else { anchor }) + MIRROR_CHUNK - 1);
             let run = chunk(self.shared, asking, self.channel, numbers, until, from).await?;
@@ -310,11 +429,24 @@ impl Filling<'_> {
             let run = chunk(self.shared, asking, self.channel, numbers, known, known).await?;
             self.take_trust(run).await?;
         }
-        while let Some(low) = self.shared.logs.get(self.channel.as_str()).map(|log| log.marks().low.number()) {
+        while let Some(low) = self
+            .shared
+            .logs
+            .get(self.channel.as_str())
+            .map(|log| log.marks().low.number())
+        {
             if lowest >= low {
                 break;
             }
-            let run = chunk(self.shared, asking, self.channel, numbers, low - 1, lowest.max(low.saturating_sub(MIRROR_CHUNK))).await?;
+            let run = chunk(
+                self.shared,
+                asking,
+                self.channel,
+                numbers,
+                low - 1,
+                lowest.max(low.saturating_sub(MIRROR_CHUNK)),
+            )
+            .await?;
             self.take_trust(run).await?;
         }
         Ok(())
@@ -322,7 +454,10 @@ impl Filling<'_> {
 
     async fn take_trust(&self, run: Vec<Copy>) -> Result<(), FillError> {
         let last = run.last().map(|copy| copy.offered.statement().serial());
-        let run = run.into_iter().map(|copy| (copy.offered.into_statement(), copy.path)).collect();
+        let run = run
+            .into_iter()
+            .map(|copy| (copy.offered.into_statement(), copy.path))
+            .collect();
         match self.shared.appender.copy_trust(run).await {
             Ok(Appended::New) => self.mirror.trust_has_changed(self.shared),
             Ok(Appended::Known) => {}
@@ -336,38 +471,73 @@ impl Filling<'_> {
 
 /// The beat of a channel that a checkpoint names, and that is not here.
 pub(super) fn missing_beat(trust: &Trust, channel: &Channel) -> Option<Head> {
-    trust.missing_beats().find(|(missing, _)| *missing == channel).map(|(_, head)| head)
+    trust
+        .missing_beats()
+        .find(|(missing, _)| *missing == channel)
+        .map(|(_, head)| head)
 }
 
 /// Whether our retention removes what has become old.
 pub(super) fn has_age(shared: &Shared, channel: &Channel) -> bool {
-    let retention = shared.settings.retention.iter().find(|r| r.channels.matches(channel.as_str()));
+    let retention = shared
+        .settings
+        .retention
+        .iter()
+        .find(|r| r.channels.matches(channel.as_str()));
     retention.is_some_and(|retention| retention.age.is_some())
 }
 
 /// Below this nothing is wanted: what retention would remove at once.
 pub(super) fn own_floor(shared: &Shared, channel: &Channel, high: u32) -> u32 {
-    let retention = shared.settings.retention.iter().find(|r| r.channels.matches(channel.as_str())).filter(|_| !channel.is_trust());
-    retention.and_then(|retention| retention.count).map_or(1, |count| (high + 1).saturating_sub(count).max(1))
+    let retention = shared
+        .settings
+        .retention
+        .iter()
+        .find(|r| r.channels.matches(channel.as_str()))
+        .filter(|_| !channel.is_trust());
+    retention
+        .and_then(|retention| retention.count)
+        .map_or(1, |count| (high + 1).saturating_sub(count).max(1))
 }
 
-async fn numbers(asking: &mut Connection, channel: &Channel, numbers_are_serials: bool) -> Result<Option<Numbers>, FillError> {
+async fn numbers(
+    asking: &mut Connection,
+    channel: &Channel,
+    numbers_are_serials: bool,
+) -> Result<Option<Numbers>, FillError> {
     if numbers_are_serials {
         let group = asking.group(channel, None).await?;
-        return Ok(group.map(|(group, _)| Numbers::Serials { low: group.low, high: group.high }));
+        return Ok(group.map(|(group, _)| Numbers::Serials {
+            low: group.low,
+            high: group.high,
+        }));
     }
     let response = asking.command(&format!("GROUP {channel}")).await?;
     if response.code != code::GROUP {
         return Ok(None);
     }
-    let marks: Vec<u64> = response.text.split(' ').take(3).filter_map(|n| n.parse().ok()).collect();
-    let [_, low, high] = marks[..] else { return Ok(None) };
+    let marks: Vec<u64> = response
+        .text
+        .split(' ')
+        .take(3)
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    let [_, low, high] = marks[..] else {
+        return Ok(None);
+    };
     if high < low {
         return Ok(None);
     }
-    let listing = asking.listing(&format!("XHDR Message-ID {low}-{high}"), code::HEAD).await?;
-    let ids = listing.lines().filter_map(|line| line.split_once(' ')?.1.trim().parse::<MessageId>().ok());
-    let ids: BTreeMap<u32, String> = ids.filter(|id| id.channel == *channel).map(|id| (id.serial.number(), id.to_string())).collect();
+    let listing = asking
+        .listing(&format!("XHDR Message-ID {low}-{high}"), code::HEAD)
+        .await?;
+    let ids = listing
+        .lines()
+        .filter_map(|line| line.split_once(' ')?.1.trim().parse::<MessageId>().ok());
+    let ids: BTreeMap<u32, String> = ids
+        .filter(|id| id.channel == *channel)
+        .map(|id| (id.serial.number(), id.to_string()))
+        .collect();
     Ok((!ids.is_empty()).then_some(Numbers::Own(ids)))
 }
 
@@ -381,14 +551,22 @@ async fn chunk(
     lowest: u32,
 ) -> Result<Vec<Copy>, FillError> {
     let serials = lowest..=wanted;
-    let found = asking.fetch(serials.clone().map(|serial| numbers.name(serial))).await?;
+    let found = asking
+        .fetch(serials.clone().map(|serial| numbers.name(serial)))
+        .await?;
     let mut copies = Vec::with_capacity(found.len());
     for (serial, incoming) in serials.filter_map(Serial::new).zip(found) {
         let Incoming { statement, path } = incoming.ok_or(FillError::Missing(serial))?;
         if statement.serial() != serial || statement.channel() != channel {
-            return Err(FillError::Other { expected: serial, found: statement.serial() });
+            return Err(FillError::Other {
+                expected: serial,
+                found: statement.serial(),
+            });
         }
-        copies.push(Copy::unproven(statement, prepend_hop(&shared.settings.config.name, path.as_deref())));
+        copies.push(Copy::unproven(
+            statement,
+            prepend_hop(&shared.settings.config.name, path.as_deref()),
+        ));
     }
     Ok(copies)
 }

@@ -84,7 +84,9 @@ pub(crate) struct Standing {
 impl Standing {
     /// What it claims to have of a channel, unless it had that wrong.
     fn claims(&self, channel: &Channel) -> Option<&(u32, u32)> {
-        self.marks.get(channel).filter(|_| !self.wrong.contains_key(channel))
+        self.marks
+            .get(channel)
+            .filter(|_| !self.wrong.contains_key(channel))
     }
 }
 
@@ -98,7 +100,10 @@ struct Claim<'a> {
 impl Claim<'_> {
     /// Something was stored.
     fn renew(&self) {
-        if let Some(holder) = lock(&self.mirror.claims).get_mut(&self.channel).filter(|holder| holder.number == self.number) {
+        if let Some(holder) = lock(&self.mirror.claims)
+            .get_mut(&self.channel)
+            .filter(|holder| holder.number == self.number)
+        {
             holder.since = Instant::now();
         }
     }
@@ -107,13 +112,20 @@ impl Claim<'_> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut claims = lock(&self.mirror.claims);
-        if claims.get(&self.channel).is_none_or(|holder| holder.number != self.number) {
+        if claims
+            .get(&self.channel)
+            .is_none_or(|holder| holder.number != self.number)
+        {
             return;
         }
-        let waiting = claims.remove(&self.channel).map_or(Vec::new(), |holder| holder.waiting);
+        let waiting = claims
+            .remove(&self.channel)
+            .map_or(Vec::new(), |holder| holder.waiting);
         drop(claims);
         // They may have more of it.
-        waiting.into_iter().for_each(|index| self.mirror.upstreams[index].ask_for(&self.channel));
+        waiting
+            .into_iter()
+            .for_each(|index| self.mirror.upstreams[index].ask_for(&self.channel));
     }
 }
 
@@ -132,37 +144,65 @@ impl Mirror {
             due: Mutex::default(),
             wake: Notify::new(),
         };
-        let upstreams = settings.upstreams.iter().enumerate().map(upstream).collect();
-        Ok(Self { settings: settings.clone(), only, upstreams, claims: Mutex::default(), holes: Mutex::default() })
+        let upstreams = settings
+            .upstreams
+            .iter()
+            .enumerate()
+            .map(upstream)
+            .collect();
+        Ok(Self {
+            settings: settings.clone(),
+            only,
+            upstreams,
+            claims: Mutex::default(),
+            holes: Mutex::default(),
+        })
     }
 
     /// Whether a channel is copied now.
     fn takes(&self, channel: &Channel) -> bool {
-        self.settings.channels.matches(channel.as_str()) && self.only.as_ref().is_none_or(|only| only(channel))
+        self.settings.channels.matches(channel.as_str())
+            && self.only.as_ref().is_none_or(|only| only(channel))
     }
 
     /// What an upstream is asked for: if that is more than a wildmat may be, everything, and what is not wanted is passed over.
     fn asks(&self) -> String {
         let channels = &self.settings.channels;
-        if channels.patterns() > WILDMAT_PATTERNS { "*".into() } else { channels.to_string() }
+        if channels.patterns() > WILDMAT_PATTERNS {
+            "*".into()
+        } else {
+            channels.to_string()
+        }
     }
 
     /// How every upstream stands, a line each.
     pub(crate) fn standings(&self, logs: &Logs) -> Vec<String> {
         let lag = |channel: &Channel, high: u32| {
-            let ours = logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
+            let ours = logs
+                .get(channel.as_str())
+                .map_or(0, |log| log.marks().head.serial.number());
             high.saturating_sub(ours)
         };
         let standing = |upstream: &Upstream| {
             let standing = upstream.standing();
-            let lags = standing.marks.iter().map(|(channel, (_, high))| lag(channel, *high)).filter(|lag| *lag > 0);
-            let (channels, statements) = lags.fold((0_u64, 0_u64), |(n, sum), lag| (n + 1, sum + u64::from(lag)));
+            let lags = standing
+                .marks
+                .iter()
+                .map(|(channel, (_, high))| lag(channel, *high))
+                .filter(|lag| *lag > 0);
+            let (channels, statements) = lags.fold((0_u64, 0_u64), |(n, sum), lag| {
+                (n + 1, sum + u64::from(lag))
+            });
             let how = match standing.telling {
                 Some(true) => "tells",
                 Some(false) => "is asked",
                 None => "is not connected",
             };
-            let trouble = standing.trouble.as_ref().filter(|_| standing.telling.is_none()).map_or(String::new(), |why| format!(": {why}"));
+            let trouble = standing
+                .trouble
+                .as_ref()
+                .filter(|_| standing.telling.is_none())
+                .map_or(String::new(), |why| format!(": {why}"));
             let address = &upstream.address;
             format!(
                 "upstream {address} {how}{trouble}; {statements} statements of {channels} channels are still to come from it, {} channels it has not yet, {} it has wrong",
@@ -177,7 +217,11 @@ impl Mirror {
     fn claim(&self, channel: &Channel, upstream: &Upstream) -> Option<Claim<'_>> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let holder = Holder { number, since: Instant::now(), waiting: Vec::new() };
+        let holder = Holder {
+            number,
+            since: Instant::now(),
+            waiting: Vec::new(),
+        };
         match lock(&self.claims).entry(channel.clone()) {
             Entry::Vacant(free) => drop(free.insert(holder)),
             Entry::Occupied(mut stuck) if stuck.get().since.elapsed() >= MIRROR_CLAIM => {
@@ -190,17 +234,30 @@ impl Mirror {
                 return None;
             }
         }
-        Some(Claim { mirror: self, channel: channel.clone(), number })
+        Some(Claim {
+            mirror: self,
+            channel: channel.clone(),
+            number,
+        })
     }
 
     /// What was wrong under the trust before is looked at anew; and what it has taken away from logs is asked for.
     fn trust_has_changed(&self, shared: &Shared) {
-        let head = |channel: &Channel| shared.logs.get(channel.as_str()).map_or(0, |log| log.marks().head.serial.number());
+        let head = |channel: &Channel| {
+            shared
+                .logs
+                .get(channel.as_str())
+                .map_or(0, |log| log.marks().head.serial.number())
+        };
         for upstream in &self.upstreams {
             let due: Vec<Channel> = {
                 let mut standing = upstream.standing();
                 let wrong = std::mem::take(&mut standing.wrong).into_keys();
-                let ahead = standing.marks.iter().filter(|(channel, (_, high))| *high > head(channel)).map(|(channel, _)| channel.clone());
+                let ahead = standing
+                    .marks
+                    .iter()
+                    .filter(|(channel, (_, high))| *high > head(channel))
+                    .map(|(channel, _)| channel.clone());
                 wrong.chain(ahead).collect()
             };
             due.iter().for_each(|channel| upstream.ask_for(channel));
@@ -218,7 +275,10 @@ impl Mirror {
     /// Where a beat that was stored names another statement than ours, its branch is asked for, also of those who had it wrong.
     fn beat_has_come(&self, shared: &Shared, heads: &[(Channel, Head)]) {
         let contradicts = |channel: &Channel, head: Head| {
-            let log = shared.logs.get(channel.as_str()).filter(|log| head.serial <= log.marks().head.serial);
+            let log = shared
+                .logs
+                .get(channel.as_str())
+                .filter(|log| head.serial <= log.marks().head.serial);
             log.is_some_and(|log| log.contradicts(head))
         };
         for (channel, head) in heads {
@@ -238,13 +298,22 @@ impl Mirror {
             return false;
         }
         let has = |(low, high): &(u32, u32)| (*low..=*high).contains(&next);
-        if self.upstreams.iter().any(|upstream| upstream.standing().claims(channel).is_some_and(has)) {
+        if self
+            .upstreams
+            .iter()
+            .any(|upstream| upstream.standing().claims(channel).is_some_and(has))
+        {
             lock(&self.holes).remove(channel);
             return false;
         }
-        let all_known = self.upstreams.iter().all(|upstream| upstream.standing().looked);
+        let all_known = self
+            .upstreams
+            .iter()
+            .all(|upstream| upstream.standing().looked);
         let mut holes = lock(&self.holes);
-        let (at, since) = holes.entry(channel.clone()).or_insert_with(|| (next, Instant::now()));
+        let (at, since) = holes
+            .entry(channel.clone())
+            .or_insert_with(|| (next, Instant::now()));
         if *at != next {
             (*at, *since) = (next, Instant::now());
         }
@@ -258,8 +327,12 @@ impl Mirror {
         }
         self.upstreams.iter().all(|upstream| {
             let standing = upstream.standing();
-            let known = standing.looked || standing.telling == Some(false) || standing.trouble.is_some();
-            known && standing.claims(channel).is_none_or(|(theirs, _)| *theirs >= low)
+            let known =
+                standing.looked || standing.telling == Some(false) || standing.trouble.is_some();
+            known
+                && standing
+                    .claims(channel)
+                    .is_none_or(|(theirs, _)| *theirs >= low)
         })
     }
 }
@@ -277,21 +350,31 @@ impl Upstream {
 
     /// Unless it is asked for sooner.
     fn ask_later(&self, channel: &Channel, pause: Duration) {
-        lock(&self.due).entry(channel.clone()).or_insert_with(|| Instant::now() + pause);
+        lock(&self.due)
+            .entry(channel.clone())
+            .or_insert_with(|| Instant::now() + pause);
         self.wake.notify_one();
     }
 
     /// What is due now, and when the next is.
     fn take_due(&self) -> (Vec<Channel>, Option<Instant>) {
         let (mut due, now) = (lock(&self.due), Instant::now());
-        let ready: Vec<Channel> = due.iter().filter(|(_, at)| **at <= now).map(|(channel, _)| channel.clone()).collect();
+        let ready: Vec<Channel> = due
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(channel, _)| channel.clone())
+            .collect();
         due.retain(|_, at| *at > now);
         (ready, due.values().min().copied())
     }
 }
 
 /// Follows some brokers for a while, until it is told to stop.
-pub(crate) fn follow_for_a_while(shared: &Arc<Shared>, settings: &Mirroring, only: Box<Only>) -> Result<CancellationToken, LoginError> {
+pub(crate) fn follow_for_a_while(
+    shared: &Arc<Shared>,
+    settings: &Mirroring,
+    only: Box<Only>,
+) -> Result<CancellationToken, LoginError> {
     let mirror = Arc::new(Mirror::new(settings, Some(only))?);
     let stop = shared.stop.child_token();
     for index in 0..mirror.upstreams.len() {

@@ -29,14 +29,26 @@ use crate::{
 };
 
 /// One connection to ask on, and one to be told on, until either fails.
-pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream) -> Result<(), Error> {
+pub(super) async fn follow(
+    shared: &Shared,
+    mirror: &Mirror,
+    upstream: &Upstream,
+) -> Result<(), Error> {
     let mut asking = connect(upstream).await?;
     // Servers without CAPABILITIES, and those that number articles by themselves, are asked in another way.
     let tells = asking.is_capable("XWATCH").await.unwrap_or(false);
     if !tells {
         asking.command("MODE READER").await?;
         upstream.standing().telling = Some(false);
-        return ask(shared, mirror, upstream, &mut asking, mirror.settings.poll, false).await;
+        return ask(
+            shared,
+            mirror,
+            upstream,
+            &mut asking,
+            mirror.settings.poll,
+            false,
+        )
+        .await;
     }
     let mut watching = connect(upstream).await?;
     // Before the first look, so that nothing falls between the two.
@@ -53,7 +65,15 @@ pub(super) async fn follow(shared: &Shared, mirror: &Mirror, upstream: &Upstream
             let why = why.to_string();
             tracing::warn!(upstream = %upstream.address, why = %Safe(&why), "this upstream refuses a watch; it is asked instead");
             upstream.standing().telling = Some(false);
-            ask(shared, mirror, upstream, &mut asking, mirror.settings.poll, true).await
+            ask(
+                shared,
+                mirror,
+                upstream,
+                &mut asking,
+                mirror.settings.poll,
+                true,
+            )
+            .await
         }
         Err(error) => Err(error),
     }
@@ -64,10 +84,22 @@ async fn connect(upstream: &Upstream) -> Result<Connection, Error> {
 }
 
 /// Takes what a watch brings; what does not follow our heads is asked for.
-async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching: &mut Connection, promised: Duration) -> Result<(), Error> {
+async fn listen(
+    shared: &Shared,
+    mirror: &Mirror,
+    upstream: &Upstream,
+    watching: &mut Connection,
+    promised: Duration,
+) -> Result<(), Error> {
     while let Some(Incoming { statement, path }) = watching.event(promised).await? {
         let (channel, head) = (statement.channel().clone(), statement.head());
-        let Some(provisioned) = shared.namespaces.of(&channel).filter(|_| mirror.takes(&channel)) else { continue };
+        let Some(provisioned) = shared
+            .namespaces
+            .of(&channel)
+            .filter(|_| mirror.takes(&channel))
+        else {
+            continue;
+        };
         let known = shared.logs.get(channel.as_str()).map(|log| log.marks());
         if known.is_some_and(|marks| marks.head == head) {
             continue;
@@ -89,7 +121,14 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
                 },
                 None => Copy::unproven(statement, path),
             };
-            let taken = shared.appender.copy(Run { channel: channel.clone(), copies: vec![copy], begin: Begin::Nothing }).await;
+            let taken = shared
+                .appender
+                .copy(Run {
+                    channel: channel.clone(),
+                    copies: vec![copy],
+                    begin: Begin::Nothing,
+                })
+                .await;
             if taken.is_ok() {
                 mirror.beat_has_come(shared, &heads);
             }
@@ -97,7 +136,8 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
         };
         match taken {
             Ok(Copied::New | Copied::Known) => {}
-            Ok(Copied::Wants { .. }) | Err(AppendError::AnchorFirst(_) | AppendError::LostRace(_) | AppendError::Gap(_)) => {
+            Ok(Copied::Wants { .. })
+            | Err(AppendError::AnchorFirst(_) | AppendError::LostRace(_) | AppendError::Gap(_)) => {
                 upstream.ask_for(&channel);
             }
             Err(AppendError::Future { .. }) => upstream.ask_later(&channel, MIRROR_AGAIN),
@@ -107,7 +147,9 @@ async fn listen(shared: &Shared, mirror: &Mirror, upstream: &Upstream, watching:
                 upstream.ask_for(&provisioned.anchor.namespace.trust_log());
                 upstream.ask_for(&channel);
             }
-            Err(error) => tracing::warn!(upstream = %upstream.address, %channel, serial = %head.serial, %error, "not stored"),
+            Err(error) => {
+                tracing::warn!(upstream = %upstream.address, %channel, serial = %head.serial, %error, "not stored")
+            }
         }
     }
     Ok(())
@@ -144,7 +186,11 @@ async fn ask(
         };
         let (more, later) = upstream.take_due();
         next = later;
-        let due = if due.is_empty() { more } else { due.into_iter().chain(more).collect() };
+        let due = if due.is_empty() {
+            more
+        } else {
+            due.into_iter().chain(more).collect()
+        };
         fill_all(shared, mirror, upstream, asking, numbers_are_serials, due).await?;
     }
 }
@@ -158,11 +204,17 @@ async fn look(
     numbers_are_serials: bool,
     seen: &mut HashMap<Channel, u32>,
 ) -> Result<Vec<Channel>, Error> {
-    let listing = asking.listing(&format!("LIST ACTIVE {}", mirror.asks()), code::LIST).await?;
+    let listing = asking
+        .listing(&format!("LIST ACTIVE {}", mirror.asks()), code::LIST)
+        .await?;
     let mut nonsense = Vec::new();
     let entry = |line: &str| {
         let mut words = line.split_ascii_whitespace();
-        let (channel, high, low) = (words.next()?.parse::<Channel>().ok()?, words.next()?, words.next()?);
+        let (channel, high, low) = (
+            words.next()?.parse::<Channel>().ok()?,
+            words.next()?,
+            words.next()?,
+        );
         let number = |text: &str| text.parse().ok().filter(|number| *number <= SERIAL_LAST);
         let Some((low, high)) = number(low).zip(number(high)) else {
             nonsense.push((channel, format!("{low} to {high}")));
@@ -170,7 +222,9 @@ async fn look(
         };
         Some((channel, low, high))
     };
-    let wanted = |(channel, ..): &(Channel, u32, u32)| mirror.takes(channel) && shared.namespaces.of(channel).is_some();
+    let wanted = |(channel, ..): &(Channel, u32, u32)| {
+        mirror.takes(channel) && shared.namespaces.of(channel).is_some()
+    };
     let mut marks: Vec<_> = listing.lines().filter_map(entry).filter(wanted).collect();
     for (channel, numbers) in nonsense {
         tracing::warn!(upstream = %upstream.address, %channel, numbers = %Safe(&numbers), "this upstream claims numbers that no log can have");
@@ -189,11 +243,17 @@ async fn look(
         }
         let ours = shared.logs.get(channel.as_str()).map(|log| log.marks());
         let settled = shared.namespaces.trust(channel);
-        let lacks_beat = settled.is_some_and(|trust| filling::missing_beat(&trust, channel).is_some());
+        let lacks_beat =
+            settled.is_some_and(|trust| filling::missing_beat(&trust, channel).is_some());
         // It may have what lies below our log.
-        let lower = ours.filter(|ours| ours.low.number() > *low && *high >= ours.low.number() - 1 && !channel.is_beat());
-        let wants = |ours: Marks| filling::own_floor(shared, channel, ours.head.serial.number()) < ours.low.number();
-        if lacks_beat || lower.is_some_and(|ours| wants(ours) && !filling::has_age(shared, channel)) {
+        let lower = ours.filter(|ours| {
+            ours.low.number() > *low && *high >= ours.low.number() - 1 && !channel.is_beat()
+        });
+        let wants = |ours: Marks| {
+            filling::own_floor(shared, channel, ours.head.serial.number()) < ours.low.number()
+        };
+        if lacks_beat || lower.is_some_and(|ours| wants(ours) && !filling::has_age(shared, channel))
+        {
             due.push(channel.clone());
         }
         match ours.map(|ours| ours.head) {
@@ -205,16 +265,28 @@ async fn look(
     }
     // The same height need not be the same statement.
     for (channel, head) in same {
-        let theirs = asking.group(&channel, Some(head.serial)).await?.and_then(|(_, id)| id);
-        let ours = tidings_protocol::MessageId { channel: channel.clone(), serial: head.serial, id: head.id };
+        let theirs = asking
+            .group(&channel, Some(head.serial))
+            .await?
+            .and_then(|(_, id)| id);
+        let ours = tidings_protocol::MessageId {
+            channel: channel.clone(),
+            serial: head.serial,
+            id: head.id,
+        };
         if theirs.is_some_and(|id| id != ours.to_string()) {
             due.push(channel);
         }
     }
     let mut standing = upstream.standing();
-    standing.wrong.retain(|_, since| since.elapsed() < MIRROR_AVOID);
+    standing
+        .wrong
+        .retain(|_, since| since.elapsed() < MIRROR_AVOID);
     if numbers_are_serials {
-        standing.marks = marks.into_iter().map(|(channel, low, high)| (channel, (low, high))).collect();
+        standing.marks = marks
+            .into_iter()
+            .map(|(channel, low, high)| (channel, (low, high)))
+            .collect();
     }
     standing.behind = behind;
     standing.looked = numbers_are_serials;
@@ -245,7 +317,13 @@ async fn fill_all(
         if claim.is_none() && !channel.is_trust() {
             continue;
         }
-        let filling = Filling { shared, mirror, upstream, channel: &channel, claim: claim.as_ref() };
+        let filling = Filling {
+            shared,
+            mirror,
+            upstream,
+            channel: &channel,
+            claim: claim.as_ref(),
+        };
         let filled = filling.fill(asking, numbers_are_serials).await;
         match filled {
             Ok(Filled::Whole) => {}
@@ -298,5 +376,8 @@ fn avoid(upstream: &Upstream, channel: &Channel, error: &FillError) {
     }
     let error = error.to_string();
     tracing::warn!(upstream = %upstream.address, %channel, error = %Safe(&error), "this upstream has a channel wrong; it is not asked for it for a while");
-    upstream.standing().wrong.insert(channel.clone(), Instant::now());
+    upstream
+        .standing()
+        .wrong
+        .insert(channel.clone(), Instant::now());
 }

@@ -12,8 +12,14 @@ use crate::{
 fn refusal(session: &Session) -> Option<Response> {
     let access = &session.shared().settings.access;
     match () {
-        () if session.stream.tls.is_none() => Some(Response::new(code::NEEDS_TLS, "a password is taken over TLS only")),
-        () if !access.has_passwords() => Some(Response::new(code::NOT_PERMITTED, "nobody has a password here")),
+        () if session.stream.tls.is_none() => Some(Response::new(
+            code::NEEDS_TLS,
+            "a password is taken over TLS only",
+        )),
+        () if !access.has_passwords() => Some(Response::new(
+            code::NOT_PERMITTED,
+            "nobody has a password here",
+        )),
         () => None,
     }
 }
@@ -39,11 +45,18 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
     let (address, tried) = (session.place.peer.ip(), name.clone());
     if shared.connections.is_guessing(address) {
         tokio::time::sleep(LOGIN_PAUSE).await;
-        return Err(End::Refused(Response::new(code::UNAVAILABLE, "too many logins have failed from your address; try again later")));
+        return Err(End::Refused(Response::new(
+            code::UNAVAILABLE,
+            "too many logins have failed from your address; try again later",
+        )));
     }
     // It costs milliseconds of a core, by design.
     let access = shared.clone();
-    let found = tokio::task::spawn_blocking(move || access.settings.access.login(&tried, &password)).await.ok().flatten();
+    let found =
+        tokio::task::spawn_blocking(move || access.settings.access.login(&tried, &password))
+            .await
+            .ok()
+            .flatten();
     match found {
         Some(index) => {
             if !session.place.known.contains(&index) {
@@ -59,9 +72,15 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
             // Guessing is slow, also over many commands.
             tokio::time::sleep(LOGIN_PAUSE).await;
             if session.place.logins >= LOGINS {
-                return Err(End::Refused(Response::new(code::UNAVAILABLE, "too many logins have failed")));
+                return Err(End::Refused(Response::new(
+                    code::UNAVAILABLE,
+                    "too many logins have failed",
+                )));
             }
-            session.respond(code::NOT_AUTHENTICATED, "name and password are not those of anybody here");
+            session.respond(
+                code::NOT_AUTHENTICATED,
+                "name and password are not those of anybody here",
+            );
             Ok(())
         }
     }

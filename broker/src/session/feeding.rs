@@ -27,15 +27,27 @@ enum Wanted {
 }
 
 fn wanted(session: &mut Session, id: &str) -> Wanted {
-    let Ok(MessageId { channel, serial, id }) = id.parse::<MessageId>() else {
+    let Ok(MessageId {
+        channel,
+        serial,
+        id,
+    }) = id.parse::<MessageId>()
+    else {
         return Wanted::No("no message-id of a statement");
     };
     let shared = session.shared().clone();
     // What somebody may not offer is told apart from nothing (attack 113).
-    let allowed = shared.settings.access.may_feed(&session.place.known, &channel);
-    let Some(provisioned) = shared.namespaces.of(&channel).filter(|_| allowed) else { return Wanted::No("not wanted from you") };
+    let allowed = shared
+        .settings
+        .access
+        .may_feed(&session.place.known, &channel);
+    let Some(provisioned) = shared.namespaces.of(&channel).filter(|_| allowed) else {
+        return Wanted::No("not wanted from you");
+    };
     let log = shared.logs.get(channel.as_str());
-    if log.as_ref().is_some_and(|log| log.is_settled(serial, id)) && !is_below_trust(&shared, &channel, serial) {
+    if log.as_ref().is_some_and(|log| log.is_settled(serial, id))
+        && !is_below_trust(&shared, &channel, serial)
+    {
         return Wanted::No(HERE);
     }
     let trust_log = provisioned.anchor.namespace.trust_log();
@@ -55,7 +67,9 @@ fn wanted(session: &mut Session, id: &str) -> Wanted {
     let promised = session.promised.get(&channel).copied();
     match reach(serial.number(), head, backfill, promised) {
         Reach::Head => {
-            session.promised.insert(channel, serial.number().max(promised.unwrap_or(0)));
+            session
+                .promised
+                .insert(channel, serial.number().max(promised.unwrap_or(0)));
             Wanted::Yes
         }
         Reach::Backfill => Wanted::Yes,
@@ -73,10 +87,16 @@ enum Reach {
 }
 
 /// Further ahead than [`FEED_AHEAD`], a peer has to offer first what lies below.
-fn reach(serial: u32, head: Option<u32>, backfill: Option<(Serial, Serial)>, promised: Option<u32>) -> Reach {
+fn reach(
+    serial: u32,
+    head: Option<u32>,
+    backfill: Option<(Serial, Serial)>,
+    promised: Option<u32>,
+) -> Reach {
     let next = head.max(promised);
     let near = |(lowest, top): (Serial, Serial)| {
-        (lowest.number().saturating_sub(FEED_AHEAD)..=top.number().saturating_add(FEED_AHEAD)).contains(&serial)
+        (lowest.number().saturating_sub(FEED_AHEAD)..=top.number().saturating_add(FEED_AHEAD))
+            .contains(&serial)
     };
     match (next, backfill) {
         (Some(next), _) if serial <= next.saturating_add(FEED_AHEAD) => Reach::Head,
@@ -89,13 +109,22 @@ fn reach(serial: u32, head: Option<u32>, backfill: Option<(Serial, Serial)>, pro
 
 /// Whether a place of a trust log is below what is here: it is filled from above.
 fn is_below_trust(shared: &Shared, channel: &tidings_protocol::Channel, serial: Serial) -> bool {
-    channel.is_trust() && shared.logs.get(channel.as_str()).is_some_and(|log| serial < log.marks().low)
+    channel.is_trust()
+        && shared
+            .logs
+            .get(channel.as_str())
+            .is_some_and(|log| serial < log.marks().low)
 }
 
 fn not_a_peer(session: &Session) -> Option<Response> {
     let access = &session.shared().settings.access;
     let known = access.may_feed_something(&session.place.known);
-    (!known).then(|| Response::new(code::WHO_ARE_YOU, "only peers may offer what others have published; publish by POST"))
+    (!known).then(|| {
+        Response::new(
+            code::WHO_ARE_YOU,
+            "only peers may offer what others have published; publish by POST",
+        )
+    })
 }
 
 pub(super) fn check(session: &mut Session, id: &str) -> Result<(), End> {
@@ -148,8 +177,15 @@ impl From<Answer> for Outcome {
 }
 
 /// The article after IHAVE.
-pub(super) async fn transfer(session: &mut Session, article: Result<Vec<u8>, BlockError>) -> Response {
-    let (shared, known, peer) = (session.shared().clone(), session.place.known.clone(), session.place.number);
+pub(super) async fn transfer(
+    session: &mut Session,
+    article: Result<Vec<u8>, BlockError>,
+) -> Response {
+    let (shared, known, peer) = (
+        session.shared().clone(),
+        session.place.known.clone(),
+        session.place.number,
+    );
     let outcome = match begin(&shared, &known, peer, article).await {
         Ok(stored) => {
             // It sends nothing more before it has the answer.
@@ -167,7 +203,11 @@ pub(super) async fn transfer(session: &mut Session, article: Result<Vec<u8>, Blo
 }
 
 /// The article after TAKETHIS; the answer comes when it is stored, and others are read meanwhile.
-pub(super) async fn take_this(session: &mut Session, id: String, article: Result<Vec<u8>, BlockError>) -> Result<(), End> {
+pub(super) async fn take_this(
+    session: &mut Session,
+    id: String,
+    article: Result<Vec<u8>, BlockError>,
+) -> Result<(), End> {
     if let Some(response) = not_a_peer(session) {
         session.settle().await?;
         session.respond(response.code, response.text);
@@ -175,13 +215,21 @@ pub(super) async fn take_this(session: &mut Session, id: String, article: Result
     }
     if session.pending.len() >= FEED_ABREAST {
         // Nothing more is read from it before it has some of its answers.
-        session.shared().appender.stalled(session.place.number).await;
+        session
+            .shared()
+            .appender
+            .stalled(session.place.number)
+            .await;
     }
     while session.pending.len() >= FEED_ABREAST {
         let next = session.pending.next().await;
         next.map_or(Ok(()), |response| session.respond_to_feed(response))?;
     }
-    let (shared, known, peer) = (session.shared().clone(), session.place.known.clone(), session.place.number);
+    let (shared, known, peer) = (
+        session.shared().clone(),
+        session.place.known.clone(),
+        session.place.number,
+    );
     let begun = begin(&shared, &known, peer, article).await;
     let answer = async move {
         let outcome = match begun {
@@ -201,32 +249,67 @@ pub(super) async fn take_this(session: &mut Session, id: String, article: Result
 type Stored = future::BoxFuture<'static, Outcome>;
 
 /// Verifies an article and hands it to the writer. When this returns, what is handed over later comes later.
-async fn begin(shared: &Shared, known: &[usize], peer: Peer, article: Result<Vec<u8>, BlockError>) -> Result<Stored, Outcome> {
+async fn begin(
+    shared: &Shared,
+    known: &[usize],
+    peer: Peer,
+    article: Result<Vec<u8>, BlockError>,
+) -> Result<Stored, Outcome> {
     let octets = article.map_err(|error| Outcome::Never(error.to_string()))?;
-    let Incoming { statement, path } = article::parse(&octets).map_err(|error| Outcome::Never(error.to_string()))?;
+    let Incoming { statement, path } =
+        article::parse(&octets).map_err(|error| Outcome::Never(error.to_string()))?;
     let channel = statement.channel().clone();
-    let provisioned = shared.namespaces.of(&channel).filter(|_| shared.settings.access.may_feed(known, &channel));
+    let provisioned = shared
+        .namespaces
+        .of(&channel)
+        .filter(|_| shared.settings.access.may_feed(known, &channel));
     let provisioned = provisioned.ok_or_else(|| Outcome::Never("not wanted from you".into()))?;
     let path = article::prepend_hop(&shared.settings.config.name, path.as_deref());
-    let clustered = shared.cluster.as_ref().is_some_and(|cluster| cluster.settles(&channel));
+    let clustered = shared
+        .cluster
+        .as_ref()
+        .is_some_and(|cluster| cluster.settles(&channel));
     if statement.kind() == Kind::Trust && channel == provisioned.anchor.namespace.trust_log() {
         // It decides about what comes after it.
         if clustered {
-            let outcome = shared.origin.append_trust(statement, path, false).await.into();
+            let outcome = shared
+                .origin
+                .append_trust(statement, path, false)
+                .await
+                .into();
             return Ok(future::ready(outcome).boxed());
         }
-        let stored = shared.appender.feed(Copy::unproven(statement, path), peer).await;
+        let stored = shared
+            .appender
+            .feed(Copy::unproven(statement, path), peer)
+            .await;
         return Ok(stored.map(Outcome::from).boxed());
     }
     let trust = provisioned.trust.load_full();
-    let trust = trust.ok_or_else(|| Outcome::Later(AppendError::NoTrust(channel.clone()).to_string()))?;
+    let trust =
+        trust.ok_or_else(|| Outcome::Later(AppendError::NoTrust(channel.clone()).to_string()))?;
     if clustered {
         // What comes next is settled with the others; what comes later waits for its turn.
         let serial = statement.serial();
-        let statement = trust.verify(statement).map_err(|error| Outcome::from(Err(AppendError::from(error))))?;
-        let outcome = match shared.origin.append(New { statement, trust: trust.serial(), path, term: None }).await {
-            Err(AppendError::LostRace(head)) if serial > head.serial => Outcome::Later("what lies below comes first".into()),
-            Err(AppendError::NotFirst) => Outcome::Later("the channel's first statement comes first".into()),
+        let statement = trust
+            .verify(statement)
+            .map_err(|error| Outcome::from(Err(AppendError::from(error))))?;
+        let outcome = match shared
+            .origin
+            .append(New {
+                statement,
+                trust: trust.serial(),
+                path,
+                term: None,
+            })
+            .await
+        {
+            Err(AppendError::LostRace(head)) if serial > head.serial => {
+                Outcome::Later("what lies below comes first".into())
+            }
+            Err(AppendError::NotFirst) => {
+                Outcome::Later("the channel's first statement comes first".into())
+            }
             answer => answer.into(),
         };
         return Ok(future::ready(outcome).boxed());
@@ -264,7 +347,11 @@ mod tests {
             (435, None, backfill, None, Reach::Far),
             (1, None, backfill, None, Reach::Head),
         ] {
-            assert_eq!(reach(serial, head, backfill, promised), expected, "{serial} {head:?} {promised:?}");
+            assert_eq!(
+                reach(serial, head, backfill, promised),
+                expected,
+                "{serial} {head:?} {promised:?}"
+            );
         }
     }
 }

@@ -25,12 +25,25 @@ pub(super) async fn list(session: &mut Session, item: ListItem) -> Answer {
     let (wildmat, kind): (Option<Wildmat>, fn(&mut Session, &Log)) = match item {
         ListItem::Active(wildmat) => (wildmat, |session, log| active_line(session, log)),
         ListItem::ActiveTimes(wildmat) => (wildmat, |session, log| {
-            line(session, format_args!("{} {} tidings", log.channel, log.marks().created.seconds()));
+            line(
+                session,
+                format_args!("{} {} tidings", log.channel, log.marks().created.seconds()),
+            );
         }),
         ListItem::Counts(wildmat) => (wildmat, |session, log| {
-            let (marks, status) = (log.marks(), if session.shared().settings.config.posting { 'y' } else { 'n' });
+            let (marks, status) = (
+                log.marks(),
+                if session.shared().settings.config.posting {
+                    'y'
+                } else {
+                    'n'
+                },
+            );
             let (low, high) = (marks.low.number(), marks.head.serial.number());
-            line(session, format_args!("{} {high} {low} {} {status}", log.channel, high - low + 1));
+            line(
+                session,
+                format_args!("{} {high} {low} {} {status}", log.channel, high - low + 1),
+            );
         }),
         // Whoever is new here may want what is announced, and not how it is proven.
         ListItem::Subscriptions(wildmat) => (wildmat, |session, log| {
@@ -38,22 +51,42 @@ pub(super) async fn list(session: &mut Session, item: ListItem) -> Answer {
                 line(session, format_args!("{}", log.channel));
             }
         }),
-        ListItem::Newsgroups(wildmat) => (wildmat, |session, log| line(session, format_args!("{}\t{}", log.channel, description(log)))),
+        ListItem::Newsgroups(wildmat) => (wildmat, |session, log| {
+            line(
+                session,
+                format_args!("{}\t{}", log.channel, description(log)),
+            )
+        }),
         ListItem::Headers => {
             session.respond(code::LIST, "headers and metadata that HDR knows");
-            [":", ":bytes", ":lines"].into_iter().for_each(|name| line(session, format_args!("{name}")));
+            [":", ":bytes", ":lines"]
+                .into_iter()
+                .for_each(|name| line(session, format_args!("{name}")));
             end(session);
             return Ok(());
         }
         ListItem::OverviewFmt => {
             session.respond(code::LIST, "fields of the overview");
             // RFC 3977 section 8.4 allows this older form, and there are readers that know no other.
-            let fields = ["Subject:", "From:", "Date:", "Message-ID:", "References:", "Bytes:", "Lines:", "Xref:full"];
-            fields.into_iter().for_each(|name| line(session, format_args!("{name}")));
+            let fields = [
+                "Subject:",
+                "From:",
+                "Date:",
+                "Message-ID:",
+                "References:",
+                "Bytes:",
+                "Lines:",
+                "Xref:full",
+            ];
+            fields
+                .into_iter()
+                .for_each(|name| line(session, format_args!("{name}")));
             end(session);
             return Ok(());
         }
-        ListItem::NotStored => return Err(Response::new(code::NOT_STORED, "this broker keeps no such list").into()),
+        ListItem::NotStored => {
+            return Err(Response::new(code::NOT_STORED, "this broker keeps no such list").into());
+        }
     };
     few_patterns(wildmat.as_ref())?;
     session.respond(code::LIST, "list follows");
@@ -74,9 +107,12 @@ pub(super) async fn list(session: &mut Session, item: ListItem) -> Answer {
 fn few_patterns(wildmat: Option<&Wildmat>) -> Result<(), Response> {
     match wildmat.map_or(0, Wildmat::patterns) {
         0..=WILDMAT_PATTERNS => Ok(()),
-        many => {
-            Err(Response::new(code::SYNTAX, format_args!("a wildmat has at most {WILDMAT_PATTERNS} patterns here, this one has {many}")))
-        }
+        many => Err(Response::new(
+            code::SYNTAX,
+            format_args!(
+                "a wildmat has at most {WILDMAT_PATTERNS} patterns here, this one has {many}"
+            ),
+        )),
     }
 }
 
@@ -90,17 +126,33 @@ fn page(session: &Session, after: &mut Option<Channel>) -> Option<Vec<Arc<Log>>>
 /// Whether a channel exists for the client, and is meant; the client pays for the look.
 async fn means(session: &mut Session, wildmat: Option<&Wildmat>, log: &Log) -> Result<bool, End> {
     let name = log.channel.as_str();
-    session.pay(name.len() + wildmat.map_or(0, |wildmat| wildmat.cost(name))).await?;
+    session
+        .pay(name.len() + wildmat.map_or(0, |wildmat| wildmat.cost(name)))
+        .await?;
     Ok(wildmat.is_none_or(|wildmat| wildmat.matches(name)) && session.place.may_read(&log.channel))
 }
 
 fn active_line(session: &mut Session, log: &Log) {
-    let (marks, status) = (log.marks(), if session.shared().settings.config.posting { 'y' } else { 'n' });
-    line(session, format_args!("{} {} {} {status}", log.channel, marks.head.serial, marks.low));
+    let (marks, status) = (
+        log.marks(),
+        if session.shared().settings.config.posting {
+            'y'
+        } else {
+            'n'
+        },
+    );
+    line(
+        session,
+        format_args!(
+            "{} {} {} {status}",
+            log.channel, marks.head.serial, marks.low
+        ),
+    );
 }
 
 fn since(date: DateTime) -> Result<Timestamp, Response> {
-    date.resolve(clock::now()).ok_or_else(|| Response::new(code::SYNTAX, "there is no such date"))
+    date.resolve(clock::now())
+        .ok_or_else(|| Response::new(code::SYNTAX, "there is no such date"))
 }
 
 pub(super) async fn new_groups(session: &mut Session, date: DateTime) -> Answer {
@@ -139,7 +191,10 @@ async fn news_of(session: &mut Session, log: &Arc<Log>, since: Timestamp) -> Ans
     // Serials arrive in their order: from the head down to the first that is older.
     let marks = log.marks();
     let mut first = marks.head.serial.number() + 1;
-    for serial in (marks.low.number()..=marks.head.serial.number()).rev().filter_map(Serial::new) {
+    for serial in (marks.low.number()..=marks.head.serial.number())
+        .rev()
+        .filter_map(Serial::new)
+    {
         if log.arrived(serial)?.is_none_or(|at| at < since) {
             break;
         }
@@ -147,7 +202,9 @@ async fn news_of(session: &mut Session, log: &Arc<Log>, since: Timestamp) -> Ans
         session.relieve().await?;
     }
     for serial in (first..=marks.head.serial.number()).filter_map(Serial::new) {
-        let Some((head, octets)) = log.head_at(serial)? else { continue };
+        let Some((head, octets)) = log.head_at(serial)? else {
+            continue;
+        };
         session.pay(octets).await?;
         line(session, format_args!("{}", log.message_id(head)));
         session.relieve().await?;
@@ -160,8 +217,15 @@ pub(super) fn capabilities(session: &mut Session) {
     let (posting, access) = (shared.settings.config.posting, &shared.settings.access);
     session.respond(code::CAPABILITIES, "capabilities follow");
     line(session, format_args!("VERSION 2"));
-    line(session, format_args!("IMPLEMENTATION Tidings {}", env!("CARGO_PKG_VERSION")));
-    let mut known: Vec<&str> = COMMANDS.iter().map(|entry| entry.capability).filter(|c| !c.is_empty()).collect();
+    line(
+        session,
+        format_args!("IMPLEMENTATION Tidings {}", env!("CARGO_PKG_VERSION")),
+    );
+    let mut known: Vec<&str> = COMMANDS
+        .iter()
+        .map(|entry| entry.capability)
+        .filter(|c| !c.is_empty())
+        .collect();
     known.sort_unstable();
     known.dedup();
     let feeds = access.may_feed_something(&session.place.known);
@@ -178,7 +242,12 @@ pub(super) fn capabilities(session: &mut Session) {
                     line(session, format_args!("AUTHINFO USER"));
                 }
             }
-            "LIST" => line(session, format_args!("LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS")),
+            "LIST" => line(
+                session,
+                format_args!(
+                    "LIST ACTIVE ACTIVE.TIMES COUNTS HEADERS NEWSGROUPS OVERVIEW.FMT SUBSCRIPTIONS"
+                ),
+            ),
             "OVER" => line(session, format_args!("OVER MSGID")),
             other => line(session, format_args!("{other}")),
         }
@@ -189,8 +258,17 @@ pub(super) fn capabilities(session: &mut Session) {
 pub(super) fn help(session: &mut Session) {
     session.respond(code::HELP, "commands");
     for entry in COMMANDS {
-        line(session, format_args!("  {:<70} {}", entry.usage(), entry.help));
+        line(
+            session,
+            format_args!("  {:<70} {}", entry.usage(), entry.help),
+        );
     }
-    line(session, format_args!("Every header but Path follows from the signed statement in the body: {}.", article::HEADERS.join(", ")));
+    line(
+        session,
+        format_args!(
+            "Every header but Path follows from the signed statement in the body: {}.",
+            article::HEADERS.join(", ")
+        ),
+    );
     end(session);
 }

@@ -118,14 +118,37 @@ impl From<std::io::Error> for End {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, permit: Permit) -> Self {
-        let certificate = stream.tls.as_ref().and_then(|tls| tls.peer_certificates()).and_then(|chain| chain.first());
-        let known = shared.settings.access.who(peer.ip(), certificate.map(|der| &**der));
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stream: Stream,
+        peer: SocketAddr,
+        permit: Permit,
+    ) -> Self {
+        let certificate = stream
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.peer_certificates())
+            .and_then(|chain| chain.first());
+        let known = shared
+            .settings
+            .access
+            .who(peer.ip(), certificate.map(|der| &**der));
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let (refused, put_off, logins, last_refusal) = (0, 0, 0, None);
-        let place =
-            Place { shared, peer, log: None, current: None, known, refused, put_off, last_refusal, logins, number, _permit: permit };
+        let place = Place {
+            shared,
+            peer,
+            log: None,
+            current: None,
+            known,
+            refused,
+            put_off,
+            last_refusal,
+            logins,
+            number,
+            _permit: permit,
+        };
         Self::resume(Box::new(place), stream, BytesMut::new())
     }
 
@@ -149,7 +172,14 @@ impl Session {
     pub(crate) async fn greet(mut self) {
         let config = &self.shared().settings.config;
         let greeting = format!("{} Tidings broker ready", config.name);
-        self.respond(if config.posting { code::READY } else { code::READY_NO_POSTING }, greeting);
+        self.respond(
+            if config.posting {
+                code::READY
+            } else {
+                code::READY_NO_POSTING
+            },
+            greeting,
+        );
         self.run().await;
     }
 
@@ -193,7 +223,10 @@ impl Session {
                     self.answer(input).await?;
                     // A client that asks much and reads little waits for itself.
                     self.relieve().await?;
-                    deadline = self.article_due.as_ref().map_or_else(|| Instant::now() + idle, |(due, _)| *due);
+                    deadline = self
+                        .article_due
+                        .as_ref()
+                        .map_or_else(|| Instant::now() + idle, |(due, _)| *due);
                 }
                 Ok(None) => {
                     self.flush().await?;
@@ -259,7 +292,10 @@ impl Session {
             return Ok(());
         }
         tracing::warn!(peer = %self.place.peer, name = self.name(), refused = REFUSALS, "a connection is closed that offered too much that was refused");
-        Err(End::Refused(Response::new(code::UNAVAILABLE, "too many articles were refused here; what is wrong with them?")))
+        Err(End::Refused(Response::new(
+            code::UNAVAILABLE,
+            "too many articles were refused here; what is wrong with them?",
+        )))
     }
 
     fn note_put_off(&mut self, response: &Response) {
@@ -269,7 +305,16 @@ impl Session {
 
     /// One line for all that was not taken from a connection: a line for each would be a flood (attack 108).
     fn tell_of_refusals(&self) {
-        let Place { refused, put_off, last_refusal: Some(last), peer, .. } = &*self.place else { return };
+        let Place {
+            refused,
+            put_off,
+            last_refusal: Some(last),
+            peer,
+            ..
+        } = &*self.place
+        else {
+            return;
+        };
         let last = Safe(&last.text);
         tracing::warn!(%peer, name = self.name(), refused, put_off, %last, "of what this connection has sent, so much was not taken");
     }
@@ -281,7 +326,10 @@ impl Session {
 
     /// A channel, if it exists for this client.
     fn log(&self, name: &str) -> Option<Arc<Log>> {
-        self.shared().logs.get(name).filter(|log| self.place.may_read(&log.channel))
+        self.shared()
+            .logs
+            .get(name)
+            .filter(|log| self.place.may_read(&log.channel))
     }
 
     async fn read(&mut self, deadline: Instant) -> Result<(), End> {
@@ -294,7 +342,10 @@ impl Session {
         match read {
             Ok(Ok(0) | Err(_)) => Err(End::Gone),
             Ok(Ok(_)) => Ok(()),
-            Err(_) => Err(End::Refused(Response::new(code::UNAVAILABLE, "you were silent for too long"))),
+            Err(_) => Err(End::Refused(Response::new(
+                code::UNAVAILABLE,
+                "you were silent for too long",
+            ))),
         }
     }
 
@@ -303,7 +354,11 @@ impl Session {
             Input::Command(Ok(command)) => self.command(command).await,
             Input::Command(Err(error)) => {
                 self.settle().await?;
-                let code = if matches!(error, SyntaxError::Unknown(_)) { code::UNKNOWN } else { code::SYNTAX };
+                let code = if matches!(error, SyntaxError::Unknown(_)) {
+                    code::UNKNOWN
+                } else {
+                    code::SYNTAX
+                };
                 self.respond(code, error);
                 Ok(())
             }
@@ -362,7 +417,10 @@ impl Session {
             Command::AuthinfoUser(name) => account::user(self, name),
             Command::AuthinfoPass(password) => account::pass(self, password).await?,
             Command::Xslot(request) => slots::slot(self, request).await?,
-            Command::Post => self.respond(code::POST_REFUSED, "this broker takes no statements; publish at the origin"),
+            Command::Post => self.respond(
+                code::POST_REFUSED,
+                "this broker takes no statements; publish at the origin",
+            ),
             command => reading::answer(self, command).await?,
         }
         Ok(())
@@ -370,7 +428,8 @@ impl Session {
 
     fn respond(&mut self, code: Code, text: impl std::fmt::Display) {
         let response = Response::new(code, text);
-        self.output.extend_from_slice(format!("{response}\r\n").as_bytes());
+        self.output
+            .extend_from_slice(format!("{response}\r\n").as_bytes());
     }
 
     /// Takes note of octets that were looked at for the client; with many, others have their turn first.
@@ -386,7 +445,11 @@ impl Session {
     /// Sends what is gathered when it has become much, and lets other sessions have their turn in long answers.
     async fn relieve(&mut self) -> Result<(), End> {
         tokio::task::coop::consume_budget().await;
-        if self.output.len() >= OUTPUT_OCTETS { self.flush().await } else { Ok(()) }
+        if self.output.len() >= OUTPUT_OCTETS {
+            self.flush().await
+        } else {
+            Ok(())
+        }
     }
 
     async fn flush(&mut self) -> Result<(), End> {

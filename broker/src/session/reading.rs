@@ -33,7 +33,10 @@ impl From<End> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "a statement cannot be read");
-        Refusal::Response(Response::new(code::INTERNAL, "the store cannot be read; the broker's log says why"))
+        Refusal::Response(Response::new(
+            code::INTERNAL,
+            "the store cannot be read; the broker's log says why",
+        ))
     }
 }
 
@@ -59,7 +62,10 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
         }
         Command::Date => {
             let c = clock::now().civil();
-            let text = format!("{:04}{:02}{:02}{:02}{:02}{:02}", c.year, c.month, c.day, c.hour, c.minute, c.second);
+            let text = format!(
+                "{:04}{:02}{:02}{:02}{:02}{:02}",
+                c.year, c.month, c.day, c.hour, c.minute, c.second
+            );
             session.respond(code::DATE, text);
             Ok(())
         }
@@ -68,7 +74,11 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
             session.respond(code::GROUP, group_line(&log));
             Ok(())
         }
-        Command::Hdr { field, selector, legacy } => hdr(session, &field, &selector, legacy).await,
+        Command::Hdr {
+            field,
+            selector,
+            legacy,
+        } => hdr(session, &field, &selector, legacy).await,
         Command::Help => {
             listing::help(session);
             Ok(())
@@ -79,7 +89,14 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
         Command::ListGroup { group, range } => list_group(session, group, range).await,
         Command::ModeReader => {
             let posting = session.shared().settings.config.posting;
-            session.respond(if posting { code::READY } else { code::READY_NO_POSTING }, "reader mode, as always");
+            session.respond(
+                if posting {
+                    code::READY
+                } else {
+                    code::READY_NO_POSTING
+                },
+                "reader mode, as always",
+            );
             Ok(())
         }
         Command::NewGroups(since) => listing::new_groups(session, since).await,
@@ -115,7 +132,10 @@ fn no_such_group(name: &str) -> Response {
 }
 
 fn no_such_number() -> Response {
-    Response::new(code::NO_SUCH_NUMBER, "no such article number in this channel")
+    Response::new(
+        code::NO_SUCH_NUMBER,
+        "no such article number in this channel",
+    )
 }
 
 fn group_line(log: &Log) -> String {
@@ -132,12 +152,19 @@ fn select(session: &mut Session, name: &str) -> Result<Arc<Log>, Response> {
 }
 
 fn selected(session: &Session) -> Result<Arc<Log>, Response> {
-    session.place.log.clone().ok_or_else(|| Response::new(code::NO_GROUP, "no channel selected, use GROUP"))
+    session
+        .place
+        .log
+        .clone()
+        .ok_or_else(|| Response::new(code::NO_GROUP, "no channel selected, use GROUP"))
 }
 
 fn current(session: &Session) -> Result<(Arc<Log>, Serial), Response> {
     let log = selected(session)?;
-    let serial = session.place.current.ok_or_else(|| Response::new(code::NO_CURRENT, "no current article"))?;
+    let serial = session
+        .place
+        .current
+        .ok_or_else(|| Response::new(code::NO_CURRENT, "no current article"))?;
     Ok((log, serial))
 }
 
@@ -158,26 +185,60 @@ fn locate(session: &Session, selector: &Selector) -> Result<Located, Refusal> {
         Selector::Current => {
             let (log, serial) = current(session)?;
             let otherwise = Response::new(code::NO_CURRENT, "the current article has expired");
-            Ok(Located { number: serial.number(), log, serial, id: None, otherwise })
+            Ok(Located {
+                number: serial.number(),
+                log,
+                serial,
+                id: None,
+                otherwise,
+            })
         }
         Selector::Range(range) => {
             let log = selected(session)?;
-            let serial = u32::try_from(range.low).ok().and_then(Serial::new).ok_or_else(no_such_number)?;
-            Ok(Located { number: serial.number(), log, serial, id: None, otherwise: no_such_number() })
+            let serial = u32::try_from(range.low)
+                .ok()
+                .and_then(Serial::new)
+                .ok_or_else(no_such_number)?;
+            Ok(Located {
+                number: serial.number(),
+                log,
+                serial,
+                id: None,
+                otherwise: no_such_number(),
+            })
         }
         Selector::MessageId(text) => {
-            let unknown = || Response::new(code::NO_SUCH_ID, "no article with that message-id here");
+            let unknown =
+                || Response::new(code::NO_SUCH_ID, "no article with that message-id here");
             let id: MessageId = text.parse().map_err(|_| unknown())?;
             let log = session.log(id.channel.as_str()).ok_or_else(unknown)?;
-            Ok(Located { number: 0, log, serial: id.serial, id: Some(id.id), otherwise: unknown() })
+            Ok(Located {
+                number: 0,
+                log,
+                serial: id.serial,
+                id: Some(id.id),
+                otherwise: unknown(),
+            })
         }
     }
 }
 
 /// One article, with the number that the answer shows.
-async fn find(session: &mut Session, selector: &Selector) -> Result<(u32, Arc<Log>, Arc<Entry>), Refusal> {
-    let Located { number, log, serial, id, otherwise } = locate(session, selector)?;
-    let entry = log.entry(serial)?.filter(|entry| id.is_none_or(|id| id == entry.head.id)).ok_or(otherwise)?;
+async fn find(
+    session: &mut Session,
+    selector: &Selector,
+) -> Result<(u32, Arc<Log>, Arc<Entry>), Refusal> {
+    let Located {
+        number,
+        log,
+        serial,
+        id,
+        otherwise,
+    } = locate(session, selector)?;
+    let entry = log
+        .entry(serial)?
+        .filter(|entry| id.is_none_or(|id| id == entry.head.id))
+        .ok_or(otherwise)?;
     session.pay(entry.article().len()).await?;
     Ok((number, log, entry))
 }
@@ -195,7 +256,10 @@ async fn article(session: &mut Session, part: Part, selector: &Selector) -> Answ
         Part::Body => (code::BODY, entry.body()),
         Part::Article | Part::Stat => (code::ARTICLE, entry.article()),
     };
-    session.respond(code, format_args!("{number} {}", log.message_id(entry.head)));
+    session.respond(
+        code,
+        format_args!("{number} {}", log.message_id(entry.head)),
+    );
     session.output.extend_from_slice(octets);
     end(session);
     Ok(())
@@ -203,23 +267,43 @@ async fn article(session: &mut Session, part: Part, selector: &Selector) -> Answ
 
 /// Nothing is rendered or copied to say that something is there (attack 102).
 async fn stat(session: &mut Session, selector: &Selector) -> Answer {
-    let Located { number, log, serial, id, otherwise } = locate(session, selector)?;
-    let (head, octets) = log.head_at(serial)?.filter(|(head, _)| id.is_none_or(|id| id == head.id)).ok_or(otherwise)?;
+    let Located {
+        number,
+        log,
+        serial,
+        id,
+        otherwise,
+    } = locate(session, selector)?;
+    let (head, octets) = log
+        .head_at(serial)?
+        .filter(|(head, _)| id.is_none_or(|id| id == head.id))
+        .ok_or(otherwise)?;
     session.pay(octets).await?;
     if number > 0 {
         session.place.current = Some(serial);
     }
-    session.respond(code::STAT, format_args!("{number} {}", log.message_id(head)));
+    session.respond(
+        code::STAT,
+        format_args!("{number} {}", log.message_id(head)),
+    );
     Ok(())
 }
 
 async fn step(session: &mut Session, forward: bool) -> Answer {
     let (log, serial) = current(session)?;
     let marks = log.marks();
-    let number = if forward { serial.number() + 1 } else { serial.number() - 1 };
+    let number = if forward {
+        serial.number() + 1
+    } else {
+        serial.number() - 1
+    };
     let there = Serial::new(number).filter(|s| (marks.low..=marks.head.serial).contains(s));
     let Some(there) = there else {
-        let (code, text) = if forward { (code::NO_NEXT, "this is the head") } else { (code::NO_PREVIOUS, "this is the oldest here") };
+        let (code, text) = if forward {
+            (code::NO_NEXT, "this is the head")
+        } else {
+            (code::NO_PREVIOUS, "this is the oldest here")
+        };
         return Err(Response::new(code, text).into());
     };
     let (head, octets) = log.head_at(there)?.ok_or_else(no_such_number)?;
@@ -232,18 +316,29 @@ async fn step(session: &mut Session, forward: bool) -> Answer {
 /// The serials of a range that are here.
 fn serials(log: &Log, range: Range) -> std::ops::RangeInclusive<u32> {
     let marks = log.marks();
-    let high = u32::try_from(range.high).unwrap_or(u32::MAX).min(marks.head.serial.number());
-    let low = u32::try_from(range.low).unwrap_or(u32::MAX).max(marks.low.number());
+    let high = u32::try_from(range.high)
+        .unwrap_or(u32::MAX)
+        .min(marks.head.serial.number());
+    let low = u32::try_from(range.low)
+        .unwrap_or(u32::MAX)
+        .max(marks.low.number());
     low..=high
 }
 
 /// The articles that OVER and HDR speak of, each with the number to show.
-async fn several(session: &mut Session, selector: &Selector) -> Result<(Arc<Log>, u32, std::ops::RangeInclusive<u32>), Refusal> {
+async fn several(
+    session: &mut Session,
+    selector: &Selector,
+) -> Result<(Arc<Log>, u32, std::ops::RangeInclusive<u32>), Refusal> {
     match selector {
         Selector::Range(range) => {
             let log = selected(session)?;
             let serials = serials(&log, *range);
-            if serials.is_empty() { Err(no_such_number().into()) } else { Ok((log, 1, serials)) }
+            if serials.is_empty() {
+                Err(no_such_number().into())
+            } else {
+                Ok((log, 1, serials))
+            }
         }
         single => {
             let (number, log, entry) = find(session, single).await?;
@@ -255,7 +350,11 @@ async fn several(session: &mut Session, selector: &Selector) -> Result<(Arc<Log>
 
 /// Where an article stands: its channel is its only group.
 fn xref(session: &Session, log: &Log, serial: Serial) -> String {
-    format!("{} {}:{serial}", session.shared().settings.config.name, log.channel)
+    format!(
+        "{} {}:{serial}",
+        session.shared().settings.config.name,
+        log.channel
+    )
 }
 
 async fn over(session: &mut Session, selector: &Selector) -> Answer {
@@ -263,13 +362,29 @@ async fn over(session: &mut Session, selector: &Selector) -> Answer {
     session.respond(code::OVERVIEW, "overview follows");
     for serial in serials.filter_map(Serial::new) {
         // One that expired meanwhile, or is damaged, is left out, as RFC 3977 section 8.3 allows.
-        let Ok(Some(entry)) = log.entry(serial) else { continue };
+        let Ok(Some(entry)) = log.entry(serial) else {
+            continue;
+        };
         session.pay(entry.article().len()).await?;
         let header = |name| entry.header(name).unwrap_or_default();
-        let (subject, from, date, id) = (header("Subject"), header("From"), header("Date"), header("Message-ID"));
-        let (number, octets, lines) = (serial.number() * shown, entry.article().len(), entry.body_lines());
+        let (subject, from, date, id) = (
+            header("Subject"),
+            header("From"),
+            header("Date"),
+            header("Message-ID"),
+        );
+        let (number, octets, lines) = (
+            serial.number() * shown,
+            entry.article().len(),
+            entry.body_lines(),
+        );
         let xref = xref(session, &log, serial);
-        line(session, format_args!("{number}\t{subject}\t{from}\t{date}\t{id}\t\t{octets}\t{lines}\tXref: {xref}"));
+        line(
+            session,
+            format_args!(
+                "{number}\t{subject}\t{from}\t{date}\t{id}\t\t{octets}\t{lines}\tXref: {xref}"
+            ),
+        );
         session.relieve().await?;
     }
     end(session);
@@ -282,13 +397,19 @@ async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bo
         ":lines" | "lines" => Some(entry.body_lines()),
         _ => None,
     };
-    if field.starts_with(':') && !matches!(field.to_ascii_lowercase().as_str(), ":bytes" | ":lines") {
+    if field.starts_with(':') && !matches!(field.to_ascii_lowercase().as_str(), ":bytes" | ":lines")
+    {
         return Err(Response::new(code::NOT_STORED, "metadata here are :bytes and :lines").into());
     }
     let (log, shown, serials) = several(session, selector).await?;
-    session.respond(if legacy { code::HEAD } else { code::HDR }, "headers follow");
+    session.respond(
+        if legacy { code::HEAD } else { code::HDR },
+        "headers follow",
+    );
     for serial in serials.filter_map(Serial::new) {
-        let Ok(Some(entry)) = log.entry(serial) else { continue };
+        let Ok(Some(entry)) = log.entry(serial) else {
+            continue;
+        };
         let number = serial.number() * shown;
         match metadata(&entry) {
             Some(value) => line(session, format_args!("{number} {value}")),
@@ -296,7 +417,10 @@ async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bo
                 let xref = xref(session, &log, serial);
                 line(session, format_args!("{number} {xref}"));
             }
-            None => line(session, format_args!("{number} {}", entry.header(field).unwrap_or_default())),
+            None => line(
+                session,
+                format_args!("{number} {}", entry.header(field).unwrap_or_default()),
+            ),
         }
         session.relieve().await?;
     }
@@ -313,7 +437,10 @@ async fn list_group(session: &mut Session, group: Option<String>, range: Range) 
             log
         }
     };
-    session.respond(code::GROUP, format_args!("{} list follows", group_line(&log)));
+    session.respond(
+        code::GROUP,
+        format_args!("{} list follows", group_line(&log)),
+    );
     for serial in serials(&log, range) {
         line(session, format_args!("{serial}"));
         session.relieve().await?;

@@ -28,7 +28,10 @@ pub(super) struct Watch {
 impl Session {
     /// What XWATCH asks for, unless it is answered with a refusal.
     pub(super) async fn watch(&mut self, targets: Vec<WatchTarget>) -> Result<Option<Watch>, End> {
-        let mut watch = Watch { begun: self.shared().logs.begun(), ..Watch::default() };
+        let mut watch = Watch {
+            begun: self.shared().logs.begun(),
+            ..Watch::default()
+        };
         let many = targets.len() > WATCH_TARGETS;
         for target in targets.into_iter().filter(|_| !many) {
             match target {
@@ -42,7 +45,12 @@ impl Session {
                 }
             }
         }
-        if many || watch.live.iter().any(|live| live.patterns() > WILDMAT_PATTERNS) {
+        if many
+            || watch
+                .live
+                .iter()
+                .any(|live| live.patterns() > WILDMAT_PATTERNS)
+        {
             let limits =
                 format_args!("a watch has at most {WATCH_TARGETS} targets, and each of them {WILDMAT_PATTERNS} patterns").to_string();
             self.respond(code::WATCH_REFUSED, limits);
@@ -50,7 +58,10 @@ impl Session {
         }
         self.find_live(&mut watch).await?;
         if watch.cursors.len() + watch.expected.len() > WATCH_CHANNELS {
-            self.respond(code::WATCH_REFUSED, format_args!("a watch follows {WATCH_CHANNELS} channels, no more"));
+            self.respond(
+                code::WATCH_REFUSED,
+                format_args!("a watch follows {WATCH_CHANNELS} channels, no more"),
+            );
             return Ok(None);
         }
         Ok(Some(watch))
@@ -65,12 +76,16 @@ impl Session {
         let mut after = None;
         loop {
             let logs = self.shared().logs.page(after.as_ref());
-            let Some(last) = logs.last() else { return Ok(()) };
+            let Some(last) = logs.last() else {
+                return Ok(());
+            };
             after = Some(last.channel.clone());
             for log in logs {
                 let name = log.channel.as_str();
-                self.pay(watch.live.iter().map(|live| live.cost(name)).sum()).await?;
-                let wanted = watch.live.iter().any(|live| live.matches(name)) && self.place.may_read(&log.channel);
+                self.pay(watch.live.iter().map(|live| live.cost(name)).sum())
+                    .await?;
+                let wanted = watch.live.iter().any(|live| live.matches(name))
+                    && self.place.may_read(&log.channel);
                 if wanted && !named.contains(&log.index) && watch.cursors.len() <= WATCH_CHANNELS {
                     let head = log.marks().head.serial.number();
                     watch.cursors.push((log, head));
@@ -81,17 +96,33 @@ impl Session {
 
     /// Gives socket and state to a watch loop; this task ends.
     pub(super) fn leave_to_watch(self, watch: Watch) {
-        let Self { place, stream, input, .. } = self;
+        let Self {
+            place,
+            stream,
+            input,
+            ..
+        } = self;
         let (watches, peer) = (place.shared.watches.clone(), place.peer);
         let Some(counted) = watches.reserve() else {
             // Rare: the refusal is sent by a task of its own.
             let mut session = Self::resume(place, stream, input);
-            session.respond(code::WATCH_REFUSED, "too many watches, poll instead or try again later");
+            session.respond(
+                code::WATCH_REFUSED,
+                "too many watches, poll instead or try again later",
+            );
             drop(session.shared().tasks.clone().spawn(session.run_boxed()));
             return;
         };
-        let greeting = Bytes::from(format!("{} {} watching\r\n", code::WATCHING, watches.heartbeat_seconds()));
-        let input = if input.is_empty() { BytesMut::new() } else { input };
+        let greeting = Bytes::from(format!(
+            "{} {} watching\r\n",
+            code::WATCHING,
+            watches.heartbeat_seconds()
+        ));
+        let input = if input.is_empty() {
+            BytesMut::new()
+        } else {
+            input
+        };
         match stream.socket.into_std() {
             Ok(socket) => watches.join(Joining {
                 socket,

@@ -144,7 +144,12 @@ pub(crate) enum Lost {
 
 impl Group {
     fn note(&mut self, now: u64, what: What, node: &str, token: u64) {
-        self.history.push_back(Event { at: now, what, node: node.into(), token });
+        self.history.push_back(Event {
+            at: now,
+            what,
+            node: node.into(),
+            token,
+        });
         while self.history.len() > SLOT_HISTORY {
             self.history.pop_front();
         }
@@ -154,18 +159,39 @@ impl Group {
     pub(crate) fn advance(&mut self, rules: Rules, now: Timestamp) {
         let now = now.seconds();
         self.waiting.retain(|waiter| waiter.until > now);
-        let (gone, held) = std::mem::take(&mut self.holders).into_iter().partition(|holder| holder.seconds_left(rules, now) == 0);
+        let (gone, held) = std::mem::take(&mut self.holders)
+            .into_iter()
+            .partition(|holder| holder.seconds_left(rules, now) == 0);
         self.holders = held;
-        for Holder { node, by, serial, token, .. } in gone {
+        for Holder {
+            node,
+            by,
+            serial,
+            token,
+            ..
+        } in gone
+        {
             self.note(now, What::Failed, &node, token);
             self.failed.retain(|failure| failure.node != node);
-            self.failed.push(Failure { node, by, serial, token, at: now, returned: None });
+            self.failed.push(Failure {
+                node,
+                by,
+                serial,
+                token,
+                at: now,
+                returned: None,
+            });
         }
     }
 
     /// A failed node is down until it is heard of again, or an operator has looked at it.
     fn down(&self) -> usize {
-        self.holders.len() + self.failed.iter().filter(|failure| failure.returned.is_none()).count()
+        self.holders.len()
+            + self
+                .failed
+                .iter()
+                .filter(|failure| failure.returned.is_none())
+                .count()
     }
 
     /// Greater than every one before, and not to be guessed.
@@ -194,12 +220,21 @@ impl Group {
             let token = self.next_token(nonce);
             self.holders[at].token = token;
             self.note(now, What::Retaken, node, token);
-            return Answer::Yours { token, seconds: self.holders[at].seconds_left(rules, now) };
+            return Answer::Yours {
+                token,
+                seconds: self.holders[at].seconds_left(rules, now),
+            };
         }
-        self.heard_of(now, |failure| failure.node == node && failure.by == asker.by);
+        self.heard_of(now, |failure| {
+            failure.node == node && failure.by == asker.by
+        });
         // One that has failed may fail again and again: it gets none either, until somebody has looked.
-        if self.failed.len() >= rules.failures || self.failed.iter().any(|failure| failure.node == node) {
-            return Answer::Stopped { failed: self.failed.len() };
+        if self.failed.len() >= rules.failures
+            || self.failed.iter().any(|failure| failure.node == node)
+        {
+            return Answer::Stopped {
+                failed: self.failed.len(),
+            };
         }
         let place = self.waiting.iter().position(|waiter| waiter.node == node);
         let before = place.unwrap_or(self.waiting.len());
@@ -207,25 +242,48 @@ impl Group {
             let until = now.saturating_add(patience);
             match place {
                 // Not at every request: what is kept is written anew each time.
-                Some(place) if self.waiting[place].until < now.saturating_add(patience * 2 / 3) => self.waiting[place].until = until,
+                Some(place) if self.waiting[place].until < now.saturating_add(patience * 2 / 3) => {
+                    self.waiting[place].until = until
+                }
                 Some(_) => {}
                 // Beyond what is remembered everybody is the last.
-                None if self.waiting.len() < SLOT_WAITERS => self.waiting.push_back(Waiter { node: node.into(), since: now, until }),
+                None if self.waiting.len() < SLOT_WAITERS => self.waiting.push_back(Waiter {
+                    node: node.into(),
+                    since: now,
+                    until,
+                }),
                 None => {}
             }
-            return Answer::Wait { before: before + self.down().saturating_sub(rules.max.saturating_sub(1)) };
+            return Answer::Wait {
+                before: before + self.down().saturating_sub(rules.max.saturating_sub(1)),
+            };
         }
         self.waiting.retain(|waiter| waiter.node != node);
         let token = self.next_token(nonce);
         let (node, by) = (node.to_owned(), asker.by.to_owned());
         self.note(now, What::Taken, &node, token);
-        self.holders.push(Holder { node, by, serial, token, since: now, renewed: now, held: 0 });
-        Answer::Yours { token, seconds: rules.lease }
+        self.holders.push(Holder {
+            node,
+            by,
+            serial,
+            token,
+            since: now,
+            renewed: now,
+            held: 0,
+        });
+        Answer::Yours {
+            token,
+            seconds: rules.lease,
+        }
     }
 
     /// A node that counts as failed is alive; that it was late is for an operator to judge.
     fn heard_of(&mut self, now: u64, is_it: impl Fn(&Failure) -> bool) {
-        if let Some(failure) = self.failed.iter_mut().find(|failure| is_it(failure) && failure.returned.is_none()) {
+        if let Some(failure) = self
+            .failed
+            .iter_mut()
+            .find(|failure| is_it(failure) && failure.returned.is_none())
+        {
             failure.returned = Some(now);
             let (node, token) = (failure.node.clone(), failure.token);
             self.note(now, What::Returned, &node, token);
@@ -233,44 +291,86 @@ impl Group {
     }
 
     fn lost(&self, node: &str, token: u64) -> Lost {
-        if self.failed.iter().any(|failure| failure.node == node && failure.token == token) {
+        if self
+            .failed
+            .iter()
+            .any(|failure| failure.node == node && failure.token == token)
+        {
             return Lost::Failed;
         }
-        if self.holders.iter().any(|holder| holder.node == node) { Lost::Replaced } else { Lost::Unknown }
+        if self.holders.iter().any(|holder| holder.node == node) {
+            Lost::Replaced
+        } else {
+            Lost::Unknown
+        }
     }
 
     /// Whether a token counts; the lease begins anew, though not for ever.
-    pub(crate) fn hold(&mut self, rules: Rules, now: Timestamp, asker: Asker<'_>, token: u64) -> Answer {
+    pub(crate) fn hold(
+        &mut self,
+        rules: Rules,
+        now: Timestamp,
+        asker: Asker<'_>,
+        token: u64,
+    ) -> Answer {
         self.advance(rules, now);
         let now = now.seconds();
-        if let Some(holder) = self.holders.iter_mut().find(|holder| holder.is(asker) && holder.token == token) {
+        if let Some(holder) = self
+            .holders
+            .iter_mut()
+            .find(|holder| holder.is(asker) && holder.token == token)
+        {
             if holder.held < SLOT_RENEWALS {
                 holder.renewed = now;
             }
             // Something changes each time: only what is written counts as the present state.
             holder.held = holder.held.wrapping_add(1).max(1);
-            return Answer::Yours { token, seconds: holder.seconds_left(rules, now) };
+            return Answer::Yours {
+                token,
+                seconds: holder.seconds_left(rules, now),
+            };
         }
-        self.heard_of(now, |failure| failure.node == asker.node && failure.by == asker.by && failure.token == token);
+        self.heard_of(now, |failure| {
+            failure.node == asker.node && failure.by == asker.by && failure.token == token
+        });
         Answer::Lost(self.lost(asker.node, token))
     }
 
     /// A node is back; without a token, as FleetLock has it, only what was taken that way.
-    pub(crate) fn free(&mut self, rules: Rules, now: Timestamp, asker: Asker<'_>, token: Option<u64>) -> Answer {
+    pub(crate) fn free(
+        &mut self,
+        rules: Rules,
+        now: Timestamp,
+        asker: Asker<'_>,
+        token: Option<u64>,
+    ) -> Answer {
         self.advance(rules, now);
         let (now, node) = (now.seconds(), asker.node);
-        let is_its = |holder: &Holder| holder.is(asker) && token.map_or(holder.serial.is_none(), |token| holder.token == token);
+        let is_its = |holder: &Holder| {
+            holder.is(asker) && token.map_or(holder.serial.is_none(), |token| holder.token == token)
+        };
         if let Some(at) = self.holders.iter().position(is_its) {
             let token = self.holders.remove(at).token;
             self.note(now, What::Freed, node, token);
             return Answer::Free;
         }
-        let by_token = |failure: &Failure| token.map_or(failure.serial.is_none(), |token| failure.token == token);
-        self.heard_of(now, |failure| failure.node == node && failure.by == asker.by && by_token(failure));
-        let Some(token) = token else { return Answer::Free };
+        let by_token = |failure: &Failure| {
+            token.map_or(failure.serial.is_none(), |token| failure.token == token)
+        };
+        self.heard_of(now, |failure| {
+            failure.node == node && failure.by == asker.by && by_token(failure)
+        });
+        let Some(token) = token else {
+            return Answer::Free;
+        };
         // Whoever asks again after a broken connection gets the same answer.
-        let freed = |event: &Event| event.what == What::Freed && event.node == node && event.token == token;
-        if self.history.iter().any(freed) { Answer::Free } else { Answer::Lost(self.lost(node, token)) }
+        let freed =
+            |event: &Event| event.what == What::Freed && event.node == node && event.token == token;
+        if self.history.iter().any(freed) {
+            Answer::Free
+        } else {
+            Answer::Lost(self.lost(node, token))
+        }
     }
 
     /// An operator has looked at a node: it is not down, does not wait and has not failed.
@@ -292,7 +392,11 @@ impl Group {
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules { max: 2, lease: 100, failures: 2 };
+    const RULES: Rules = Rules {
+        max: 2,
+        lease: 100,
+        failures: 2,
+    };
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_seconds(seconds)
@@ -316,7 +420,10 @@ mod tests {
     #[test]
     fn slots_are_given_in_the_order_of_asking() {
         let mut group = Group::default();
-        let (a, b) = (token(take(&mut group, 0, "a")), token(take(&mut group, 0, "b")));
+        let (a, b) = (
+            token(take(&mut group, 0, "a")),
+            token(take(&mut group, 0, "b")),
+        );
         assert!(b > a);
         assert_eq!(take(&mut group, 1, "c"), Answer::Wait { before: 1 });
         assert_eq!(take(&mut group, 2, "d"), Answer::Wait { before: 2 });
@@ -348,10 +455,25 @@ mod tests {
         let after = token(take(&mut group, 99, "a"));
         assert!(after > before && group.holders.len() == 1);
         // A second machine with the same name: the first must not go down.
-        assert_eq!(group.hold(RULES, at(99), asker("a"), before), Answer::Lost(Lost::Replaced));
-        assert_eq!(group.free(RULES, at(99), asker("a"), Some(before)), Answer::Lost(Lost::Replaced));
-        assert_eq!(group.hold(RULES, at(99), asker("a"), after), Answer::Yours { token: after, seconds: 100 });
-        assert_eq!(group.free(RULES, at(198), asker("a"), Some(after)), Answer::Free);
+        assert_eq!(
+            group.hold(RULES, at(99), asker("a"), before),
+            Answer::Lost(Lost::Replaced)
+        );
+        assert_eq!(
+            group.free(RULES, at(99), asker("a"), Some(before)),
+            Answer::Lost(Lost::Replaced)
+        );
+        assert_eq!(
+            group.hold(RULES, at(99), asker("a"), after),
+            Answer::Yours {
+                token: after,
+                seconds: 100
+            }
+        );
+        assert_eq!(
+            group.free(RULES, at(198), asker("a"), Some(after)),
+            Answer::Free
+        );
     }
 
     #[test]
@@ -361,20 +483,33 @@ mod tests {
         take(&mut group, 50, "b");
         // It is down, and not free.
         assert_eq!(take(&mut group, 100, "c"), Answer::Wait { before: 1 });
-        assert_eq!(group.hold(RULES, at(101), asker("a"), a), Answer::Lost(Lost::Failed));
+        assert_eq!(
+            group.hold(RULES, at(101), asker("a"), a),
+            Answer::Lost(Lost::Failed)
+        );
         // It is alive, so another one may go down; that it was late counts all the same.
         let c = token(take(&mut group, 102, "c"));
         assert_eq!(take(&mut group, 150, "d"), Answer::Stopped { failed: 2 });
         // Who is down already may come back.
-        assert_eq!(group.free(RULES, at(151), asker("c"), Some(c)), Answer::Free);
+        assert_eq!(
+            group.free(RULES, at(151), asker("c"), Some(c)),
+            Answer::Free
+        );
         assert_eq!(take(&mut group, 152, "c"), Answer::Stopped { failed: 2 });
         // The limits are those of now, whatever they were, and so is the lease.
-        let larger = Rules { failures: 3, max: 3, ..RULES };
+        let larger = Rules {
+            failures: 3,
+            max: 3,
+            ..RULES
+        };
         assert_eq!(larger.lease, 100);
         token(group.take(larger, at(153), asker("d"), None, 60, 0));
         assert_eq!(take(&mut group, 154, "e"), Answer::Stopped { failed: 2 });
         assert_eq!(group.clear(RULES, at(155), "a"), Answer::Free);
-        assert_eq!(group.clear(RULES, at(155), "a"), Answer::Lost(Lost::Unknown));
+        assert_eq!(
+            group.clear(RULES, at(155), "a"),
+            Answer::Lost(Lost::Unknown)
+        );
         assert_eq!(take(&mut group, 156, "e"), Answer::Wait { before: 1 });
         assert_eq!(group.clear(RULES, at(157), "b"), Answer::Free);
         token(take(&mut group, 158, "e"));
@@ -384,7 +519,13 @@ mod tests {
     fn the_lease_is_that_of_the_present_configuration() {
         let mut group = Group::default();
         take(&mut group, 0, "a");
-        let (longer, shorter) = (Rules { lease: 1_000, ..RULES }, Rules { lease: 10, ..RULES });
+        let (longer, shorter) = (
+            Rules {
+                lease: 1_000,
+                ..RULES
+            },
+            Rules { lease: 10, ..RULES },
+        );
         group.advance(longer, at(500));
         assert_eq!(group.holders.len(), 1);
         group.advance(shorter, at(500));
@@ -407,15 +548,30 @@ mod tests {
     #[test]
     fn what_one_has_taken_another_one_does_not_take_again_or_free() {
         let mut group = Group::default();
-        let mine = Asker { node: "a", by: "mine" };
+        let mine = Asker {
+            node: "a",
+            by: "mine",
+        };
         let token = token(group.take(RULES, at(0), mine, Serial::new(7), 60, 5));
         assert_eq!(take(&mut group, 1, "a"), Answer::Lost(Lost::Other));
-        assert_eq!(group.free(RULES, at(1), asker("a"), Some(token)), Answer::Lost(Lost::Replaced));
+        assert_eq!(
+            group.free(RULES, at(1), asker("a"), Some(token)),
+            Answer::Lost(Lost::Replaced)
+        );
         assert_eq!(group.free(RULES, at(1), asker("a"), None), Answer::Free);
-        assert_eq!(group.hold(RULES, at(1), asker("a"), token), Answer::Lost(Lost::Replaced));
+        assert_eq!(
+            group.hold(RULES, at(1), asker("a"), token),
+            Answer::Lost(Lost::Replaced)
+        );
         // Nor for another serial, nor by FleetLock.
-        assert_eq!(group.take(RULES, at(1), mine, Serial::new(8), 60, 6), Answer::Lost(Lost::Other));
-        assert_eq!(group.take(RULES, at(1), mine, None, 60, 7), Answer::Lost(Lost::Other));
+        assert_eq!(
+            group.take(RULES, at(1), mine, Serial::new(8), 60, 6),
+            Answer::Lost(Lost::Other)
+        );
+        assert_eq!(
+            group.take(RULES, at(1), mine, None, 60, 7),
+            Answer::Lost(Lost::Other)
+        );
         assert_eq!(group.holders.len(), 1);
         // Nor makes one a dead machine of another alive.
         group.advance(RULES, at(200));
@@ -435,8 +591,14 @@ mod tests {
         group.take(RULES, at(2), asker("f"), None, 60, 0);
         assert_eq!(group.free(RULES, at(3), asker("f"), None), Answer::Free);
         assert_eq!(group.holders.len(), 1);
-        assert_eq!(group.free(RULES, at(3), asker("a"), Some(9)), Answer::Lost(Lost::Replaced));
-        assert_eq!(group.free(RULES, at(3), asker("x"), Some(1)), Answer::Lost(Lost::Unknown));
+        assert_eq!(
+            group.free(RULES, at(3), asker("a"), Some(9)),
+            Answer::Lost(Lost::Replaced)
+        );
+        assert_eq!(
+            group.free(RULES, at(3), asker("x"), Some(1)),
+            Answer::Lost(Lost::Unknown)
+        );
     }
 
     #[test]

@@ -22,7 +22,9 @@ pub(crate) use keep::{Keep, Local};
 use crate::{
     append::AppendError,
     config::{Rules, SlotGroup},
-    limits::{SLOT_AGAIN, SLOT_FLEETLOCK_PATIENCE, SLOT_PATIENCE, SLOT_PAUSE, SLOT_RACES, SLOT_SWEEP},
+    limits::{
+        SLOT_AGAIN, SLOT_FLEETLOCK_PATIENCE, SLOT_PATIENCE, SLOT_PAUSE, SLOT_RACES, SLOT_SWEEP,
+    },
     origin::Origin,
 };
 
@@ -31,7 +33,9 @@ use crate::{
 pub(crate) enum SlotError {
     #[error("there is no group {0} here")]
     NoGroup(SlotName),
-    #[error("what is kept of {0} cannot be read; somebody has written there by hand, or a newer version")]
+    #[error(
+        "what is kept of {0} cannot be read; somebody has written there by hand, or a newer version"
+    )]
     Damaged(SlotName),
     #[error("the system has no random numbers")]
     Random,
@@ -50,13 +54,22 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) fn new(groups: Vec<SlotGroup>, keep: Keep) -> Self {
-        for group in groups.iter().filter(|group| group.takers.is_none() && !group.certificate) {
+        for group in groups
+            .iter()
+            .filter(|group| group.takers.is_none() && !group.certificate)
+        {
             tracing::warn!(group = %group.name, "everybody who reaches this broker may take slots of this group: say who, with takers or certificate");
         }
         for group in groups.iter().filter(|group| group.operators.is_empty()) {
             tracing::warn!(group = %group.name, "nobody may clear what fails in this group: say who, with operators");
         }
-        Self { groups: groups.into_iter().map(|group| (group, Mutex::default())).collect(), keep }
+        Self {
+            groups: groups
+                .into_iter()
+                .map(|group| (group, Mutex::default()))
+                .collect(),
+            keep,
+        }
     }
 
     /// What the configuration says of a group.
@@ -65,7 +78,10 @@ impl Slots {
     }
 
     fn find(&self, group: &SlotName) -> Result<&(SlotGroup, Mutex<()>), SlotError> {
-        self.groups.iter().find(|(known, _)| known.name == *group).ok_or_else(|| SlotError::NoGroup(group.clone()))
+        self.groups
+            .iter()
+            .find(|(known, _)| known.name == *group)
+            .ok_or_else(|| SlotError::NoGroup(group.clone()))
     }
 
     /// All groups.
@@ -74,29 +90,62 @@ impl Slots {
     }
 
     /// A slot for a node.
-    pub(crate) async fn take(&self, group: &SlotName, asker: Asker<'_>, serial: Option<Serial>) -> Result<Answer, SlotError> {
-        let patience = if serial.is_some() { SLOT_PATIENCE } else { SLOT_FLEETLOCK_PATIENCE };
+    pub(crate) async fn take(
+        &self,
+        group: &SlotName,
+        asker: Asker<'_>,
+        serial: Option<Serial>,
+    ) -> Result<Answer, SlotError> {
+        let patience = if serial.is_some() {
+            SLOT_PATIENCE
+        } else {
+            SLOT_FLEETLOCK_PATIENCE
+        };
         let nonce = nonce()?;
-        self.ask(group, |state, rules, now| state.take(rules, now, asker, serial, patience.as_secs(), nonce)).await
+        self.ask(group, |state, rules, now| {
+            state.take(rules, now, asker, serial, patience.as_secs(), nonce)
+        })
+        .await
     }
 
     /// Whether a token counts.
-    pub(crate) async fn hold(&self, group: &SlotName, asker: Asker<'_>, token: u64) -> Result<Answer, SlotError> {
-        self.ask(group, |state, rules, now| state.hold(rules, now, asker, token)).await
+    pub(crate) async fn hold(
+        &self,
+        group: &SlotName,
+        asker: Asker<'_>,
+        token: u64,
+    ) -> Result<Answer, SlotError> {
+        self.ask(group, |state, rules, now| {
+            state.hold(rules, now, asker, token)
+        })
+        .await
     }
 
     /// A node is back.
-    pub(crate) async fn free(&self, group: &SlotName, asker: Asker<'_>, token: Option<u64>) -> Result<Answer, SlotError> {
-        self.ask(group, |state, rules, now| state.free(rules, now, asker, token)).await
+    pub(crate) async fn free(
+        &self,
+        group: &SlotName,
+        asker: Asker<'_>,
+        token: Option<u64>,
+    ) -> Result<Answer, SlotError> {
+        self.ask(group, |state, rules, now| {
+            state.free(rules, now, asker, token)
+        })
+        .await
     }
 
     /// An operator has looked at a node.
     pub(crate) async fn clear(&self, group: &SlotName, node: &str) -> Result<Answer, SlotError> {
-        self.ask(group, |state, rules, now| state.clear(rules, now, node)).await
+        self.ask(group, |state, rules, now| state.clear(rules, now, node))
+            .await
     }
 
     /// Each request may be a write; who asks without end, however, waits for himself.
-    async fn ask(&self, name: &SlotName, decide: impl Fn(&mut Group, Rules, Timestamp) -> Answer) -> Result<Answer, SlotError> {
+    async fn ask(
+        &self,
+        name: &SlotName,
+        decide: impl Fn(&mut Group, Rules, Timestamp) -> Answer,
+    ) -> Result<Answer, SlotError> {
         let answer = self.change(name, decide).await;
         tokio::time::sleep(SLOT_PAUSE).await;
         answer
@@ -114,31 +163,47 @@ impl Slots {
     /// How a group was when it was last changed.
     pub(crate) async fn read(&self, name: &SlotName) -> Result<Group, SlotError> {
         match self.keep.read(name).await? {
-            Some((data, _)) => serde_json::from_slice(&data).map_err(|_| SlotError::Damaged(name.clone())),
+            Some((data, _)) => {
+                serde_json::from_slice(&data).map_err(|_| SlotError::Damaged(name.clone()))
+            }
             None => Ok(Group::default()),
         }
     }
 
-    async fn change<T>(&self, name: &SlotName, decide: impl Fn(&mut Group, Rules, Timestamp) -> T) -> Result<T, SlotError> {
+    async fn change<T>(
+        &self,
+        name: &SlotName,
+        decide: impl Fn(&mut Group, Rules, Timestamp) -> T,
+    ) -> Result<T, SlotError> {
         let (group, turn) = self.find(name)?;
         let rules = group.rules;
         let _turn = turn.lock().await;
         for race in 0..SLOT_RACES {
             let kept = self.keep.read(name).await?;
             let mut group = match &kept {
-                Some((data, _)) => serde_json::from_slice(data).map_err(|_| SlotError::Damaged(name.clone()))?,
+                Some((data, _)) => {
+                    serde_json::from_slice(data).map_err(|_| SlotError::Damaged(name.clone()))?
+                }
                 None => Group::default(),
             };
             let before = group.clone();
             let decided = decide(&mut group, rules, self.keep.now()?);
-            for failure in group.failed.iter().filter(|failure| !before.failed.contains(failure) && failure.returned.is_none()) {
+            for failure in group
+                .failed
+                .iter()
+                .filter(|failure| !before.failed.contains(failure) && failure.returned.is_none())
+            {
                 tracing::error!(group = %name, node = failure.node, "a node has not come back within its lease: it counts as failed until an operator has looked at it");
             }
             if group == before {
                 return Ok(decided);
             }
             let data = serde_json::to_vec(&group).map_err(|_| SlotError::Damaged(name.clone()))?;
-            if self.keep.replace(name, &data, kept.map(|(_, version)| version)).await? {
+            if self
+                .keep
+                .replace(name, &data, kept.map(|(_, version)| version))
+                .await?
+            {
                 return Ok(decided);
             }
             // Somebody else was quicker; they take turns sooner if they do not all come back at once.

@@ -48,11 +48,22 @@ impl BatchHead {
         u64::from(HEAD_OCTETS) + u64::from(self.table) + u64::from(self.values)
     }
     /// A whole batch, but for its statements, whose octets follow.
-    pub(super) fn write(oldest: u32, before: u64, (segment, at): (u32, u32), table: &[u8], values: u32, into: &mut Vec<u8>) -> u64 {
+    pub(super) fn write(
+        oldest: u32,
+        before: u64,
+        (segment, at): (u32, u32),
+        table: &[u8],
+        values: u32,
+        into: &mut Vec<u8>,
+    ) -> u64 {
         let begin = into.len();
         into.extend_from_slice(&MAGIC);
         into.push(VERSION);
-        into.numbers(&[u32::try_from(table.len()).unwrap_or(u32::MAX), values, oldest]);
+        into.numbers(&[
+            u32::try_from(table.len()).unwrap_or(u32::MAX),
+            values,
+            oldest,
+        ]);
         into.extend_from_slice(&before.to_le_bytes());
         into.extend_from_slice(&checksum(segment, at, table).to_le_bytes());
         let own = checksum(segment, at, &into[begin..]);
@@ -73,7 +84,9 @@ impl BatchHead {
             table_checksum: from.wide()?,
             own: from.wide()?,
         };
-        let whole = magic[..3] == MAGIC && magic[3] == VERSION && head.own == checksum(segment, at, &octets[..32]);
+        let whole = magic[..3] == MAGIC
+            && magic[3] == VERSION
+            && head.own == checksum(segment, at, &octets[..32]);
         whole.then_some(head)
     }
 }
@@ -89,10 +102,7 @@ pub(super) enum Change<'a> {
         octets: u32,
     },
     /// A statement whose octets were damaged when its segment went.
-    Lost {
-        channel: &'a str,
-        serial: u32,
-    },
+    Lost { channel: &'a str, serial: u32 },
     /// Statements that are gone, the last one included.
     Remove {
         channel: &'a str,
@@ -100,10 +110,7 @@ pub(super) enum Change<'a> {
         to: u32,
     },
     /// The head of a channel whose other marks stay.
-    Head {
-        channel: &'a str,
-        head: Head,
-    },
+    Head { channel: &'a str, head: Head },
     Marks {
         channel: &'a str,
         marks: Option<Marks>,
@@ -130,7 +137,9 @@ impl Write for Vec<u8> {
         self.extend_from_slice(text);
     }
     fn numbers(&mut self, numbers: &[u32]) {
-        numbers.iter().for_each(|number| self.extend_from_slice(&number.to_le_bytes()));
+        numbers
+            .iter()
+            .for_each(|number| self.extend_from_slice(&number.to_le_bytes()));
     }
 }
 
@@ -152,7 +161,10 @@ pub(super) trait Read<'a> {
         std::str::from_utf8(self.text()?).ok()
     }
     fn head(&mut self) -> Option<Head> {
-        Some(Head { serial: Serial::new(self.number()?)?, id: StatementId::from_octets(self.take()?) })
+        Some(Head {
+            serial: Serial::new(self.number()?)?,
+            id: StatementId::from_octets(self.take()?),
+        })
     }
 }
 
@@ -172,7 +184,12 @@ impl<'a> Read<'a> for &'a [u8] {
 impl Change<'_> {
     pub(super) fn write(&self, table: &mut Vec<u8>) {
         match self {
-            Self::Statement { channel, serial, octets, .. } => {
+            Self::Statement {
+                channel,
+                serial,
+                octets,
+                ..
+            } => {
                 table.text(1, channel.as_bytes());
                 table.numbers(&[*serial, *octets]);
             }
@@ -189,15 +206,24 @@ impl Change<'_> {
                 table.numbers(&[head.serial.number()]);
                 table.extend_from_slice(head.id.octets());
             }
-            Self::Marks { channel, marks: Some(marks) } => {
+            Self::Marks {
+                channel,
+                marks: Some(marks),
+            } => {
                 table.text(6, channel.as_bytes());
                 table.numbers(&[marks.head.serial.number()]);
                 table.extend_from_slice(marks.head.id.octets());
                 table.numbers(&[marks.low.number()]);
                 table.extend_from_slice(&marks.created.seconds().to_le_bytes());
             }
-            Self::Marks { channel, marks: None } => table.text(7, channel.as_bytes()),
-            Self::Put { key, value: Some(value) } => {
+            Self::Marks {
+                channel,
+                marks: None,
+            } => table.text(7, channel.as_bytes()),
+            Self::Put {
+                key,
+                value: Some(value),
+            } => {
                 table.text(8, key);
                 table.numbers(&[u32::try_from(value.len()).unwrap_or(u32::MAX)]);
                 table.extend_from_slice(value);
@@ -219,7 +245,11 @@ pub(super) fn write_head_of_last(table: &mut Vec<u8>, id: &StatementId) {
 pub(super) const WITNESS: [&[u8]; 2] = [&[PADDING; PAGE_OCTETS as usize], &[]];
 
 /// Where the statements of a channel lie that are not behind this table, but in the segment.
-pub(super) fn write_places(table: &mut Vec<u8>, channel: &str, places: impl Iterator<Item = (u32, Place)>) {
+pub(super) fn write_places(
+    table: &mut Vec<u8>,
+    channel: &str,
+    places: impl Iterator<Item = (u32, Place)>,
+) {
     table.text(2, channel.as_bytes());
     for (serial, place) in places {
         table.push(12);
@@ -228,14 +258,23 @@ pub(super) fn write_places(table: &mut Vec<u8>, channel: &str, places: impl Iter
 }
 
 /// Reads a table, whose statements begin at a place; none if it is not one.
-pub(super) fn read_table<'a>(mut table: &'a [u8], mut at: u32, mut each: impl FnMut(Change<'a>)) -> Option<()> {
+pub(super) fn read_table<'a>(
+    mut table: &'a [u8],
+    mut at: u32,
+    mut each: impl FnMut(Change<'a>),
+) -> Option<()> {
     let (mut last, mut named) = (None, None);
     while let Some([kind]) = table.take() {
         let change = match kind {
             1 => {
                 let (channel, serial, octets) = (table.name()?, table.number()?, table.number()?);
                 last = Some((channel, serial));
-                let change = Change::Statement { channel, serial, at, octets };
+                let change = Change::Statement {
+                    channel,
+                    serial,
+                    at,
+                    octets,
+                };
                 at = at.checked_add(octets)?;
                 change
             }
@@ -243,25 +282,61 @@ pub(super) fn read_table<'a>(mut table: &'a [u8], mut at: u32, mut each: impl Fn
                 named = Some(table.name()?);
                 continue;
             }
-            12 => Change::Statement { channel: named?, serial: table.number()?, at: table.number()?, octets: table.number()? },
-            3 => Change::Lost { channel: table.name()?, serial: table.number()? },
-            4 => Change::Remove { channel: table.name()?, from: table.number()?, to: table.number()? },
-            5 => Change::Head { channel: table.name()?, head: table.head()? },
+            12 => Change::Statement {
+                channel: named?,
+                serial: table.number()?,
+                at: table.number()?,
+                octets: table.number()?,
+            },
+            3 => Change::Lost {
+                channel: table.name()?,
+                serial: table.number()?,
+            },
+            4 => Change::Remove {
+                channel: table.name()?,
+                from: table.number()?,
+                to: table.number()?,
+            },
+            5 => Change::Head {
+                channel: table.name()?,
+                head: table.head()?,
+            },
             6 => {
                 let (channel, head) = (table.name()?, table.head()?);
-                let (low, created) = (Serial::new(table.number()?)?, Timestamp::from_seconds(table.wide()?));
-                Change::Marks { channel, marks: Some(Marks { low, head, created }) }
+                let (low, created) = (
+                    Serial::new(table.number()?)?,
+                    Timestamp::from_seconds(table.wide()?),
+                );
+                Change::Marks {
+                    channel,
+                    marks: Some(Marks { low, head, created }),
+                }
             }
-            7 => Change::Marks { channel: table.name()?, marks: None },
+            7 => Change::Marks {
+                channel: table.name()?,
+                marks: None,
+            },
             8 => {
                 let (key, octets) = (table.text()?, table.number()?);
-                Change::Put { key, value: Some(table.octets(octets as usize)?) }
+                Change::Put {
+                    key,
+                    value: Some(table.octets(octets as usize)?),
+                }
             }
-            9 => Change::Put { key: table.text()?, value: None },
+            9 => Change::Put {
+                key: table.text()?,
+                value: None,
+            },
             10 => Change::Seal,
             11 => {
                 let (channel, serial) = last?;
-                Change::Head { channel, head: Head { serial: Serial::new(serial)?, id: StatementId::from_octets(table.take()?) } }
+                Change::Head {
+                    channel,
+                    head: Head {
+                        serial: Serial::new(serial)?,
+                        id: StatementId::from_octets(table.take()?),
+                    },
+                }
             }
             PADDING => continue,
             _ => return None,
@@ -296,7 +371,11 @@ impl<'a> Value<'a> {
         let mut from = octets.get(8..)?;
         let arrived = Timestamp::from_seconds(from.wide()?);
         let path = from.name()?;
-        Some(Self { arrived, path, statement: from })
+        Some(Self {
+            arrived,
+            path,
+            statement: from,
+        })
     }
 }
 

@@ -39,10 +39,14 @@ pub enum StoreError {
     #[error("the store in {0} is in use; is another tidingsd running on it?")]
     InUse(PathBuf),
     /// There is none.
-    #[error("there is no store in {0}: it has no directory `store`; name the data directory of a broker")]
+    #[error(
+        "there is no store in {0}: it has no directory `store`; name the data directory of a broker"
+    )]
     Nothing(PathBuf),
     /// It was written by a newer version.
-    #[error("the store has layout {found} ({path}), this tidingsd knows {VERSION}; start the newer one; nothing was changed")]
+    #[error(
+        "the store has layout {found} ({path}), this tidingsd knows {VERSION}; start the newer one; nothing was changed"
+    )]
     Newer {
         /// A file.
         path: PathBuf,
@@ -73,10 +77,14 @@ pub enum StoreError {
     )]
     Damage(Damage),
     /// One statement cannot be read.
-    #[error("the store holds a damaged record for {0}; it is fetched again where an upstream or a peer has it")]
+    #[error(
+        "the store holds a damaged record for {0}; it is fetched again where an upstream or a peer has it"
+    )]
     Damaged(String),
     /// There is no room.
-    #[error("the disk is full: {missing} octets more are needed where the store lives; free them, or let retention remove more")]
+    #[error(
+        "the disk is full: {missing} octets more are needed where the store lives; free them, or let retention remove more"
+    )]
     Full {
         /// How many octets are missing.
         missing: u64,
@@ -91,9 +99,15 @@ pub enum StoreError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => "; the file system is read-only: mount it for writing; nothing was changed",
-        io::ErrorKind::PermissionDenied => "; check the owner and the permissions of the data directory; nothing was changed",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some room, and start again",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; the file system is read-only: mount it for writing; nothing was changed"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; check the owner and the permissions of the data directory; nothing was changed"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some room, and start again"
+        }
         _ => "; look at the kernel's messages for what is wrong with the disk",
     }
 }
@@ -109,19 +123,36 @@ pub struct Damage {
 
 impl Damage {
     pub(super) fn new(segment: u32, at: u32, what: &'static str) -> Self {
-        Self { segment, at: at.into(), what, statement: None }
+        Self {
+            segment,
+            at: at.into(),
+            what,
+            statement: None,
+        }
     }
     pub(super) fn statement(segment: u32, at: u32, channel: &str, serial: u32) -> Self {
         Self {
             statement: Some((channel.into(), serial)),
-            ..Self::new(segment, at, "the octets of this statement are not those that were written")
+            ..Self::new(
+                segment,
+                at,
+                "the octets of this statement are not those that were written",
+            )
         }
     }
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} octet {}: {}", segment::log_name(self.segment), self.at, self.what)?;
-        self.statement.as_ref().map_or(Ok(()), |(channel, serial)| write!(f, " ({channel} {serial})"))
+        write!(
+            f,
+            "{} octet {}: {}",
+            segment::log_name(self.segment),
+            self.at,
+            self.what
+        )?;
+        self.statement.as_ref().map_or(Ok(()), |(channel, serial)| {
+            write!(f, " ({channel} {serial})")
+        })
     }
 }

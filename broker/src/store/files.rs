@@ -63,11 +63,18 @@ impl RealDisk {
     /// Locks a data directory, which is made if it is to be written; none if another process has it locked.
     pub(crate) fn lock(root: PathBuf, access: Access) -> io::Result<Option<Self>> {
         if access == Access::Write {
-            let missing: Vec<_> = root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+            let missing: Vec<_> = root
+                .ancestors()
+                .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+                .collect();
             fs::create_dir_all(&root)?;
             // Whoever made a directory sees to it that it stays: its name lies in the one above.
             for above in missing.iter().filter_map(|path| path.parent()) {
-                let above = if above.as_os_str().is_empty() { ".".as_ref() } else { above };
+                let above = if above.as_os_str().is_empty() {
+                    ".".as_ref()
+                } else {
+                    above
+                };
                 fs::File::open(above)?.sync_all()?;
             }
         }
@@ -77,7 +84,11 @@ impl RealDisk {
             Access::Read => lock.try_lock_shared(),
         };
         match locked {
-            Ok(()) => Ok(Some(Self { root, access, _lock: lock })),
+            Ok(()) => Ok(Some(Self {
+                root,
+                access,
+                _lock: lock,
+            })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -111,19 +122,30 @@ impl File for fs::File {
 
 impl Disk for RealDisk {
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
-        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let name =
+            |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         fs::read_dir(self.root.join(directory))?.map(name).collect()
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = fs::File::options().read(true).write(self.access == Access::Write).open(self.root.join(name))?;
+        let file = fs::File::options()
+            .read(true)
+            .write(self.access == Access::Write)
+            .open(self.root.join(name))?;
         Ok(Arc::new(file))
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(self.root.join(name))?;
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.root.join(name))?;
         Ok(Arc::new(file))
     }
     fn create_directory(&self, name: &str) -> io::Result<()> {
-        fs::DirBuilder::new().mode(0o700).create(self.root.join(name))
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(self.root.join(name))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.root.join(from), self.root.join(to))

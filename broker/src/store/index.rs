@@ -35,14 +35,20 @@ pub(super) struct ChannelIndex {
 
 impl ChannelIndex {
     fn get(&self, serial: u32) -> Option<Place> {
-        let (first, run) = &self.runs[self.runs.partition_point(|(first, _)| *first <= serial).checked_sub(1)?];
+        let (first, run) = &self.runs[self
+            .runs
+            .partition_point(|(first, _)| *first <= serial)
+            .checked_sub(1)?];
         run.get((serial - first) as usize).copied()
     }
 
     /// Gives what was there.
     fn set(&mut self, serial: u32, place: Place) -> Option<Place> {
         let next = self.runs.partition_point(|(first, _)| *first <= serial);
-        let meets_next = self.runs.get(next).is_some_and(|(first, _)| *first == serial + 1);
+        let meets_next = self
+            .runs
+            .get(next)
+            .is_some_and(|(first, _)| *first == serial + 1);
         if let Some((first, run)) = next.checked_sub(1).map(|at| &mut self.runs[at]) {
             let at = (serial - *first) as usize;
             if let Some(here) = run.get_mut(at) {
@@ -71,7 +77,10 @@ impl ChannelIndex {
         let mut kept = Vec::with_capacity(self.runs.len());
         for (first, mut run) in self.runs.drain(..) {
             let end = u64::from(first) + run.len() as u64;
-            let within = |serial: u64| usize::try_from(serial.clamp(first.into(), end) - u64::from(first)).unwrap_or(run.len());
+            let within = |serial: u64| {
+                usize::try_from(serial.clamp(first.into(), end) - u64::from(first))
+                    .unwrap_or(run.len())
+            };
             let (begin, stop) = (within(from.into()), within(u64::from(to) + 1));
             if begin >= stop {
                 kept.push((first, run));
@@ -96,7 +105,9 @@ impl ChannelIndex {
 
     /// All statements with their places.
     pub(super) fn statements(&self) -> impl Iterator<Item = (u32, Place)> {
-        self.runs.iter().flat_map(|(first, run)| (*first..).zip(run.iter().copied()))
+        self.runs
+            .iter()
+            .flat_map(|(first, run)| (*first..).zip(run.iter().copied()))
     }
 }
 
@@ -135,31 +146,69 @@ impl Index {
         let octets = u64::from(place.octets) + name.len() as u64 + TABLE_OCTETS;
         // Of a segment that is gone nothing counts.
         if let Some(segment) = self.segments.get_mut(&place.segment) {
-            segment.live = if is_new { segment.live + octets } else { segment.live.saturating_sub(octets) };
+            segment.live = if is_new {
+                segment.live + octets
+            } else {
+                segment.live.saturating_sub(octets)
+            };
         }
     }
 
     /// Does what a line of a table says that stands in a segment.
     pub(super) fn apply(&mut self, segment: u32, change: &Change<'_>) {
         match *change {
-            Change::Statement { channel, serial, at, octets } => self.set(channel, serial, Place { segment, at, octets }),
-            Change::Lost { channel, serial } => self.set(channel, serial, Place { segment, at: 0, octets: 0 }),
+            Change::Statement {
+                channel,
+                serial,
+                at,
+                octets,
+            } => self.set(
+                channel,
+                serial,
+                Place {
+                    segment,
+                    at,
+                    octets,
+                },
+            ),
+            Change::Lost { channel, serial } => self.set(
+                channel,
+                serial,
+                Place {
+                    segment,
+                    at: 0,
+                    octets: 0,
+                },
+            ),
             Change::Remove { channel, from, to } => {
                 let mut gone = Vec::new();
-                self.channel(channel).remove(from..=to, |place| gone.push(place));
-                gone.into_iter().for_each(|place| self.count(channel, place, false));
+                self.channel(channel)
+                    .remove(from..=to, |place| gone.push(place));
+                gone.into_iter()
+                    .for_each(|place| self.count(channel, place, false));
                 self.forget_if_empty(channel);
             }
             Change::Head { channel, head } => {
                 // They stand in a segment before, or further up in this one.
-                let unknown = Marks { low: head.serial, head, created: Timestamp::from_seconds(0) };
-                self.channel(channel).marks.get_or_insert((unknown, segment)).0.head = head;
+                let unknown = Marks {
+                    low: head.serial,
+                    head,
+                    created: Timestamp::from_seconds(0),
+                };
+                self.channel(channel)
+                    .marks
+                    .get_or_insert((unknown, segment))
+                    .0
+                    .head = head;
             }
             Change::Marks { channel, marks } => {
                 self.channel(channel).marks = marks.map(|marks| (marks, segment));
                 self.forget_if_empty(channel);
             }
-            Change::Put { key, value: Some(value) } => drop(self.values.insert(key.into(), (value.into(), segment))),
+            Change::Put {
+                key,
+                value: Some(value),
+            } => drop(self.values.insert(key.into(), (value.into(), segment))),
             Change::Put { key, value: None } => drop(self.values.remove(key)),
             Change::Seal => {}
         }
@@ -174,7 +223,11 @@ impl Index {
     }
 
     fn forget_if_empty(&mut self, channel: &str) {
-        if self.channels.get(channel).is_some_and(|channel| channel.marks.is_none() && channel.runs.is_empty()) {
+        if self
+            .channels
+            .get(channel)
+            .is_some_and(|channel| channel.marks.is_none() && channel.runs.is_empty())
+        {
             self.channels.remove(channel);
         }
     }
@@ -191,25 +244,42 @@ mod tests {
     fn places_are_those_of_a_map() {
         let (mut seed, mut map, mut channel) = (1_u64, BTreeMap::new(), ChannelIndex::default());
         let mut below = |bound: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             u32::try_from((seed >> 33) % bound).unwrap()
         };
         for step in 0..20_000 {
             let serial = 1 + below(40);
-            let place = Place { segment: 1, at: step, octets: 1 };
+            let place = Place {
+                segment: 1,
+                at: step,
+                octets: 1,
+            };
             if below(4) > 0 {
                 assert_eq!(channel.set(serial, place), map.insert(serial, place));
             } else {
                 let to = serial + below(8);
                 let mut gone = Vec::new();
                 channel.remove(serial..=to, |place| gone.push(place));
-                let expected: Vec<_> = (serial..=to).filter_map(|serial| map.remove(&serial)).collect();
+                let expected: Vec<_> = (serial..=to)
+                    .filter_map(|serial| map.remove(&serial))
+                    .collect();
                 assert_eq!(gone, expected);
             }
-            assert!(channel.statements().eq(map.iter().map(|(serial, place)| (*serial, *place))));
+            assert!(
+                channel
+                    .statements()
+                    .eq(map.iter().map(|(serial, place)| (*serial, *place)))
+            );
             assert!((0..50).all(|serial| channel.get(serial) == map.get(&serial).copied()));
             // Runs do not touch, and none is empty.
-            assert!(channel.runs.windows(2).all(|two| (two[0].0 as usize) + two[0].1.len() < two[1].0 as usize));
+            assert!(
+                channel
+                    .runs
+                    .windows(2)
+                    .all(|two| (two[0].0 as usize) + two[0].1.len() < two[1].0 as usize)
+            );
             assert!(channel.runs.iter().all(|(_, run)| !run.is_empty()));
         }
     }

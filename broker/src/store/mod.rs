@@ -72,7 +72,10 @@ struct Limits {
     slice: usize,
 }
 
-const LIMITS: Limits = Limits { segment: crate::limits::SEGMENT_OCTETS, slice: crate::limits::SAVED_OCTETS };
+const LIMITS: Limits = Limits {
+    segment: crate::limits::SEGMENT_OCTETS,
+    slice: crate::limits::SAVED_OCTETS,
+};
 
 #[derive(Clone)]
 pub(crate) struct Store(Arc<Inner>);
@@ -87,7 +90,11 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.log.as_mut().map(|log| log.get_mut().unwrap_or_else(PoisonError::into_inner).bear_witness()) {
+        if let Some(Err(error)) = self.log.as_mut().map(|log| {
+            log.get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .bear_witness()
+        }) {
             tracing::warn!(%error, "the store could not be closed; everything that was answered for is in it");
         }
     }
@@ -103,7 +110,10 @@ pub(crate) struct Report {
 
 fn failed(disk: &dyn Disk, name: &str) -> impl Fn(io::Error) -> StoreError {
     let path = disk.path(name);
-    move |source| StoreError::Disk { path: path.clone(), source }
+    move |source| StoreError::Disk {
+        path: path.clone(),
+        source,
+    }
 }
 
 fn read_value(index: &Index, place: Place) -> Option<Vec<u8>> {
@@ -122,7 +132,9 @@ fn read_from(file: &dyn files::File, place: Place) -> Option<Vec<u8>> {
 fn check_owner(directory: &Path) -> Result<(), StoreError> {
     let store = directory.join(segment::DIRECTORY);
     let us = rustix::process::geteuid().as_raw();
-    let Ok(names) = std::fs::read_dir(&store) else { return Ok(()) };
+    let Ok(names) = std::fs::read_dir(&store) else {
+        return Ok(());
+    };
     for path in std::iter::once(store).chain(names.filter_map(|entry| Some(entry.ok()?.path()))) {
         let owner = path.symlink_metadata().map_or(us, |known| known.uid());
         if owner != us {
@@ -135,7 +147,10 @@ fn check_owner(directory: &Path) -> Result<(), StoreError> {
 impl Store {
     /// Opens the store, or makes a new one.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
-        let refused = |source| StoreError::Directory { path: directory.into(), source };
+        let refused = |source| StoreError::Directory {
+            path: directory.into(),
+            source,
+        };
         let disk = RealDisk::lock(directory.into(), Access::Write).map_err(refused)?;
         let disk = disk.ok_or_else(|| StoreError::InUse(directory.into()))?;
         check_owner(directory)?;
@@ -144,22 +159,34 @@ impl Store {
 
     fn open_on(disk: Arc<dyn Disk>, limits: Limits) -> Result<Self, StoreError> {
         let room = |error: StoreError| match error {
-            StoreError::Disk { source, .. } if log::is_full(&source) => {
-                StoreError::Full { missing: u64::from(limits.segment + log::SLACK_OCTETS).saturating_sub(disk.free().unwrap_or(0)).max(1) }
-            }
+            StoreError::Disk { source, .. } if log::is_full(&source) => StoreError::Full {
+                missing: u64::from(limits.segment + log::SLACK_OCTETS)
+                    .saturating_sub(disk.free().unwrap_or(0))
+                    .max(1),
+            },
             error => error,
         };
         let recover = || {
             let found = recovery::recover(&*disk, true)?;
-            found.damage.first().map_or(Ok(()), |damage| Err(StoreError::Damage(damage.clone()))).map(|()| found)
+            found
+                .damage
+                .first()
+                .map_or(Ok(()), |damage| Err(StoreError::Damage(damage.clone())))
+                .map(|()| found)
         };
-        let is_there = !disk.list(segment::DIRECTORY).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let is_there = !disk
+            .list(segment::DIRECTORY)
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         let found = if is_there { Some(recover()?) } else { None };
-        let found = found.map(|found| Ok((!recovery::discard_if_new(&*disk, &found)?).then_some(found))).transpose();
+        let found = found
+            .map(|found| Ok((!recovery::discard_if_new(&*disk, &found)?).then_some(found)))
+            .transpose();
         let mut found = match found.map_err(failed(&*disk, segment::DIRECTORY))?.flatten() {
             Some(found) => found,
             None => {
-                recovery::create(&*disk, limits.segment + log::SLACK_OCTETS).map_err(failed(&*disk, segment::DIRECTORY)).map_err(room)?;
+                recovery::create(&*disk, limits.segment + log::SLACK_OCTETS)
+                    .map_err(failed(&*disk, segment::DIRECTORY))
+                    .map_err(room)?;
                 recover()?
             }
         };
@@ -172,7 +199,9 @@ impl Store {
             );
         }
         let file = recovery::write_anew(&*disk, &mut found, limits.segment + log::SLACK_OCTETS);
-        let file = file.map_err(failed(&*disk, &segment::log_name(found.number))).map_err(room)?;
+        let file = file
+            .map_err(failed(&*disk, &segment::log_name(found.number)))
+            .map_err(room)?;
         for name in &found.leftovers {
             disk.remove(name).map_err(failed(&*disk, name))?;
         }
@@ -191,23 +220,44 @@ impl Store {
             segment.file = file.clone();
         }
         let log = Log::new(disk, limits, &found, file)?;
-        Ok(Self(Arc::new(Inner { index: RwLock::new(found.index), log: Some(Mutex::new(log)), damaged: Mutex::new(damaged) })))
+        Ok(Self(Arc::new(Inner {
+            index: RwLock::new(found.index),
+            log: Some(Mutex::new(log)),
+            damaged: Mutex::new(damaged),
+        })))
     }
 
     /// Reads a store whole, and changes nothing.
     pub(crate) fn inspect(directory: &Path) -> Result<(Self, Report), StoreError> {
-        let refused = |source| StoreError::Directory { path: directory.into(), source };
+        let refused = |source| StoreError::Directory {
+            path: directory.into(),
+            source,
+        };
         let disk = RealDisk::lock(directory.into(), Access::Read).map_err(refused)?;
         Self::inspect_on(&disk.ok_or_else(|| StoreError::InUse(directory.into()))?)
     }
 
     fn inspect_on(disk: &dyn Disk) -> Result<(Self, Report), StoreError> {
-        if disk.list(segment::DIRECTORY).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        if disk
+            .list(segment::DIRECTORY)
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
             return Err(StoreError::Nothing(disk.path("")));
         }
         let found = recovery::recover(disk, false)?;
-        let report = Report { damage: [found.damage, found.lost].concat(), torn: found.torn, segments: found.index.segments.len() };
-        Ok((Self(Arc::new(Inner { index: RwLock::new(found.index), log: None, damaged: Mutex::default() })), report))
+        let report = Report {
+            damage: [found.damage, found.lost].concat(),
+            torn: found.torn,
+            segments: found.index.segments.len(),
+        };
+        Ok((
+            Self(Arc::new(Inner {
+                index: RwLock::new(found.index),
+                log: None,
+                damaged: Mutex::default(),
+            })),
+            report,
+        ))
     }
 
     fn index(&self) -> RwLockReadGuard<'_, Index> {
@@ -215,7 +265,13 @@ impl Store {
     }
 
     fn log(&self) -> Result<MutexGuard<'_, Log>, StoreError> {
-        Ok(self.0.log.as_ref().ok_or(StoreError::Failed)?.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(self
+            .0
+            .log
+            .as_ref()
+            .ok_or(StoreError::Failed)?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes a batch durable; when this returns it survives a loss of power.
@@ -239,18 +295,34 @@ impl Store {
     /// All channels with their marks.
     pub(crate) fn channels(&self) -> Result<Vec<(Channel, Marks)>, StoreError> {
         let index = self.index();
-        let marked = index.channels.iter().filter_map(|(name, channel)| Some((name, channel.marks?.0)));
-        marked.map(|(name, marks)| Ok((parse(name)?, marks))).collect()
+        let marked = index
+            .channels
+            .iter()
+            .filter_map(|(name, channel)| Some((name, channel.marks?.0)));
+        marked
+            .map(|(name, marks)| Ok((parse(name)?, marks)))
+            .collect()
     }
 
     /// Every backfill: its channel, its highest and its lowest serial.
     pub(crate) fn backfills(&self) -> Result<Vec<(Channel, Serial, Serial)>, StoreError> {
         let index = self.index();
         let mut all = Vec::new();
-        for (key, (value, _)) in index.values.range(gap_key("")..).take_while(|(key, _)| key.first() == Some(&b'f')) {
+        for (key, (value, _)) in index
+            .values
+            .range(gap_key("")..)
+            .take_while(|(key, _)| key.first() == Some(&b'f'))
+        {
             let channel = parse(&String::from_utf8_lossy(&key[1..]))?;
-            let serial = |at: usize| value.get(at..)?.first_chunk().and_then(|octets| Serial::new(u32::from_be_bytes(*octets)));
-            let (top, lowest) = serial(0).zip(serial(4)).ok_or_else(|| StoreError::Damaged(channel.to_string()))?;
+            let serial = |at: usize| {
+                value
+                    .get(at..)?
+                    .first_chunk()
+                    .and_then(|octets| Serial::new(u32::from_be_bytes(*octets)))
+            };
+            let (top, lowest) = serial(0)
+                .zip(serial(4))
+                .ok_or_else(|| StoreError::Damaged(channel.to_string()))?;
             all.push((channel, top, lowest));
         }
         Ok(all)
@@ -263,13 +335,21 @@ impl Store {
     /// The last serial of a channel that a peer has answered for; 0 if it was offered nothing yet.
     pub(crate) fn feed_cursor(&self, peer: &str, channel: &Channel) -> Result<u32, StoreError> {
         let value = self.value(&feed_key(peer, channel));
-        Ok(value.and_then(|value| value.first_chunk().copied()).map_or(0, u32::from_be_bytes))
+        Ok(value
+            .and_then(|value| value.first_chunk().copied())
+            .map_or(0, u32::from_be_bytes))
     }
 
     /// Moves such cursors, durably; on a full disk not: a peer that is asked again says that it knows.
-    pub(crate) fn set_feed_cursors<'a>(&self, peer: &str, cursors: impl Iterator<Item = (&'a Channel, u32)>) -> Result<(), StoreError> {
+    pub(crate) fn set_feed_cursors<'a>(
+        &self,
+        peer: &str,
+        cursors: impl Iterator<Item = (&'a Channel, u32)>,
+    ) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        cursors.for_each(|(channel, serial)| batch.put(feed_key(peer, channel), Some(serial.to_be_bytes().into())));
+        cursors.for_each(|(channel, serial)| {
+            batch.put(feed_key(peer, channel), Some(serial.to_be_bytes().into()))
+        });
         match batch.is_empty() || self.missing_octets()?.is_some() {
             true => Ok(()),
             false => self.commit(batch),
@@ -277,29 +357,47 @@ impl Store {
     }
 
     /// Has every feed offer a channel from its beginning, from this batch on.
-    pub(crate) fn forget_feed_cursors(&self, batch: &mut Batch, channel: &Channel) -> Result<(), StoreError> {
+    pub(crate) fn forget_feed_cursors(
+        &self,
+        batch: &mut Batch,
+        channel: &Channel,
+    ) -> Result<(), StoreError> {
         let end = [&[0], channel.as_str().as_bytes()].concat();
         let index = self.index();
-        let cursors = index.values.keys().filter(|key| key.first() == Some(&b'p') && key.ends_with(&end));
+        let cursors = index
+            .values
+            .keys()
+            .filter(|key| key.first() == Some(&b'p') && key.ends_with(&end));
         cursors.for_each(|key| batch.put(key.to_vec(), None));
         Ok(())
     }
 
     /// What is kept of a group of slots, and its version.
     pub(crate) fn slots(&self, group: &str) -> Result<Option<(Vec<u8>, i32)>, StoreError> {
-        let Some(value) = self.value(&group_key(group)) else { return Ok(None) };
-        let (version, data) = value.split_first_chunk().ok_or_else(|| StoreError::Damaged(format!("slots of {group}")))?;
+        let Some(value) = self.value(&group_key(group)) else {
+            return Ok(None);
+        };
+        let (version, data) = value
+            .split_first_chunk()
+            .ok_or_else(|| StoreError::Damaged(format!("slots of {group}")))?;
         Ok(Some((data.to_vec(), i32::from_be_bytes(*version))))
     }
 
     /// Replaces that, durably, if it still has the version that was read; whether it had.
-    pub(crate) fn set_slots(&self, group: &str, data: &[u8], after: Option<i32>) -> Result<bool, StoreError> {
+    pub(crate) fn set_slots(
+        &self,
+        group: &str,
+        data: &[u8],
+        after: Option<i32>,
+    ) -> Result<bool, StoreError> {
         // Held from reading to replacing.
         let mut log = self.log()?;
         if self.slots(group)?.map(|(_, version)| version) != after {
             return Ok(false);
         }
-        let next = after.map_or(0, |version| version.wrapping_add(1)).to_be_bytes();
+        let next = after
+            .map_or(0, |version| version.wrapping_add(1))
+            .to_be_bytes();
         let mut batch = Batch::default();
         batch.put(group_key(group), Some([&next, data].concat()));
         log.commit(&self.0.index, &mut batch)?;
@@ -307,31 +405,52 @@ impl Store {
     }
 
     /// One statement.
-    pub(crate) fn get(&self, channel: &Channel, serial: Serial) -> Result<Option<Record>, StoreError> {
+    pub(crate) fn get(
+        &self,
+        channel: &Channel,
+        serial: Serial,
+    ) -> Result<Option<Record>, StoreError> {
         let (place, file) = {
             let index = self.index();
-            let Some(place) = index.place(channel.as_str(), serial.number()) else { return Ok(None) };
-            (place, index.segments.get(&place.segment).map(|segment| segment.file.clone()))
+            let Some(place) = index.place(channel.as_str(), serial.number()) else {
+                return Ok(None);
+            };
+            (
+                place,
+                index
+                    .segments
+                    .get(&place.segment)
+                    .map(|segment| segment.file.clone()),
+            )
         };
         let octets = file.and_then(|file| read_from(&*file, place));
         let read = |octets: &[u8]| {
             let value = Value::read(place.segment, place.at, octets)?;
             let statement = Statement::parse(value.statement).ok()?;
             let is_it = statement.serial() == serial && statement.channel() == channel;
-            is_it.then(|| Record { statement, path: value.path.into(), arrived: value.arrived })
+            is_it.then(|| Record {
+                statement,
+                path: value.path.into(),
+                arrived: value.arrived,
+            })
         };
         if let Some(record) = octets.as_deref().and_then(read) {
             return Ok(Some(record));
         }
         if lock(&self.0.damaged).insert((channel.clone(), serial)) {
-            let damage = Damage::statement(place.segment, place.at, channel.as_str(), serial.number());
+            let damage =
+                Damage::statement(place.segment, place.at, channel.as_str(), serial.number());
             tracing::error!(%damage, "a statement is damaged; it is fetched again where an upstream or a peer has it");
         }
         Err(StoreError::Damaged(format!("{channel} {serial}")))
     }
 
     /// When a statement arrived; one that is damaged came before all others.
-    pub(crate) fn arrived(&self, channel: &Channel, serial: Serial) -> Result<Option<Timestamp>, StoreError> {
+    pub(crate) fn arrived(
+        &self,
+        channel: &Channel,
+        serial: Serial,
+    ) -> Result<Option<Timestamp>, StoreError> {
         match self.get(channel, serial) {
             Err(StoreError::Damaged(_)) => Ok(Some(Timestamp::from_seconds(0))),
             read => Ok(read?.map(|record| record.arrived)),
@@ -342,7 +461,10 @@ impl Store {
     pub(crate) fn mend(&self, statement: &Statement, path: &str) -> Result<bool, StoreError> {
         // Held from looking to writing, so that what is removed meanwhile does not come back.
         let mut log = self.log()?;
-        let is_missing = matches!(self.get(statement.channel(), statement.serial()), Err(StoreError::Damaged(_)));
+        let is_missing = matches!(
+            self.get(statement.channel(), statement.serial()),
+            Err(StoreError::Damaged(_))
+        );
         if is_missing {
             let mut batch = Batch::default();
             batch.insert(statement, statement.time(), path);
@@ -353,20 +475,31 @@ impl Store {
 
     /// All channels of which anything is here, visible or not.
     pub(crate) fn names(&self) -> Result<Vec<Channel>, StoreError> {
-        self.index().channels.keys().map(|name| parse(name)).collect()
+        self.index()
+            .channels
+            .keys()
+            .map(|name| parse(name))
+            .collect()
     }
 
     /// All serials of a channel that are here, visible or not.
     pub(crate) fn serials(&self, channel: &Channel) -> Vec<Serial> {
         let index = self.index();
-        let serials = index.channels.get(channel.as_str()).into_iter().flat_map(index::ChannelIndex::statements);
-        serials.filter_map(|(serial, _)| Serial::new(serial)).collect()
+        let serials = index
+            .channels
+            .get(channel.as_str())
+            .into_iter()
+            .flat_map(index::ChannelIndex::statements);
+        serials
+            .filter_map(|(serial, _)| Serial::new(serial))
+            .collect()
     }
 
     /// Statements that were found damaged, and are not mended yet.
     pub(crate) fn damaged(&self) -> Vec<(Channel, Serial)> {
         let known: Vec<_> = lock(&self.0.damaged).iter().cloned().collect();
-        let is_damaged = |(channel, serial): &(Channel, Serial)| self.get(channel, *serial).is_err();
+        let is_damaged =
+            |(channel, serial): &(Channel, Serial)| self.get(channel, *serial).is_err();
         let (still, mended): (Vec<_>, Vec<_>) = known.into_iter().partition(is_damaged);
         let mut damaged = lock(&self.0.damaged);
         damaged.retain(|one| !mended.contains(one));

@@ -48,21 +48,35 @@ fn names(disk: &dyn Disk) -> Result<Names, StoreError> {
     let has = |name: &str| all.iter().any(|known| known == name);
     let path = || disk.path(DIRECTORY);
     if has("conf") && has("db") {
-        return Err(StoreError::Older { path: path(), found: 1 });
+        return Err(StoreError::Older {
+            path: path(),
+            found: 1,
+        });
     }
     if has("keyspaces") || has("0.jnl") {
-        return Err(StoreError::Older { path: path(), found: 2 });
+        return Err(StoreError::Older {
+            path: path(),
+            found: 2,
+        });
     }
-    let mut names = Names { segments: BTreeSet::new(), indexes: BTreeSet::new() };
+    let mut names = Names {
+        segments: BTreeSet::new(),
+        indexes: BTreeSet::new(),
+    };
     for name in &all {
-        let number = name.get(..8).filter(|number| number.bytes().all(|octet| octet.is_ascii_digit())).and_then(|n| n.parse().ok());
+        let number = name
+            .get(..8)
+            .filter(|number| number.bytes().all(|octet| octet.is_ascii_digit()))
+            .and_then(|n| n.parse().ok());
         let added = match (number, name.get(8..)) {
             (Some(number), Some(".log")) => names.segments.insert(number),
             (Some(number), Some(".idx")) => names.indexes.insert(number),
             _ => false,
         };
         if !added {
-            return Err(StoreError::Foreign(disk.path(&format!("{DIRECTORY}/{name}"))));
+            return Err(StoreError::Foreign(
+                disk.path(&format!("{DIRECTORY}/{name}")),
+            ));
         }
     }
     Ok(names)
@@ -71,8 +85,11 @@ fn names(disk: &dyn Disk) -> Result<Names, StoreError> {
 fn read(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, StoreError> {
     let read = || {
         let file = disk.open(name)?;
-        let count = usize::try_from(file.octets()?).ok().filter(|count| u32::try_from(*count).is_ok());
-        let mut octets = vec![0; count.ok_or_else(|| io::Error::other("it is larger than any segment"))?];
+        let count = usize::try_from(file.octets()?)
+            .ok()
+            .filter(|count| u32::try_from(*count).is_ok());
+        let mut octets =
+            vec![0; count.ok_or_else(|| io::Error::other("it is larger than any segment"))?];
         file.read_at(0, &mut octets)?;
         Ok(octets)
     };
@@ -83,9 +100,10 @@ fn read_scan(disk: &dyn Disk, number: u32, may_be_torn: bool) -> Result<Scan, St
     let octets = read(disk, &log_name(number))?;
     match octets[..] {
         // Everything else of the head may have another form there.
-        [b'T', b'D', b'S', version, ..] if version > super::VERSION => {
-            Err(StoreError::Newer { path: disk.path(&log_name(number)), found: version.into() })
-        }
+        [b'T', b'D', b'S', version, ..] if version > super::VERSION => Err(StoreError::Newer {
+            path: disk.path(&log_name(number)),
+            found: version.into(),
+        }),
         _ => Ok(scan(number, octets, may_be_torn)),
     }
 }
@@ -142,18 +160,34 @@ pub(super) fn recover(disk: &dyn Disk, by_index: bool) -> Result<Found, StoreErr
         damage: Vec::new(),
         lost: Vec::new(),
         torn: 0,
-        above: names.segments.range(number + 2..).map(|number| log_name(*number)).collect(),
-        leftovers: names.segments.range(..oldest).map(|number| log_name(*number)).collect(),
+        above: names
+            .segments
+            .range(number + 2..)
+            .map(|number| log_name(*number))
+            .collect(),
+        leftovers: names
+            .segments
+            .range(..oldest)
+            .map(|number| log_name(*number))
+            .collect(),
         indexes: Vec::new(),
         last: Scan::default(),
     };
-    found.leftovers.extend(names.indexes.iter().filter(|known| **known < oldest || **known >= number).map(|known| index_name(*known)));
+    found.leftovers.extend(
+        names
+            .indexes
+            .iter()
+            .filter(|known| **known < oldest || **known >= number)
+            .map(|known| index_name(*known)),
+    );
     let mut chain = None;
     for known in oldest..number {
         chain = read_sealed(disk, known, by_index, chain, &names, &mut found)?;
     }
     let length = last.octets.len() as u64;
-    let (first, before) = last.ends().map_or((None, None), |(first, head)| (Some(first), Some(head.own)));
+    let (first, before) = last
+        .ends()
+        .map_or((None, None), |(first, head)| (Some(first), Some(head.own)));
     found.follow(number, chain, first);
     found.add(disk, number, last.end.into())?;
     found.removals = last.apply(number, &mut found.index);
@@ -177,18 +211,27 @@ fn read_sealed(
     found: &mut Found,
 ) -> Result<Option<u64>, StoreError> {
     if !names.segments.contains(&number) {
-        found.damage.push(Damage::new(number, 0, "this segment is missing, and the ones around it are there"));
+        found.damage.push(Damage::new(
+            number,
+            0,
+            "this segment is missing, and the ones around it are there",
+        ));
         return Ok(None);
     }
     let octets = summary(disk, number).filter(|_| by_index);
-    if let Some(summary) = octets.as_deref().and_then(|octets| Summary::read(number, octets)) {
+    if let Some(summary) = octets
+        .as_deref()
+        .and_then(|octets| Summary::read(number, octets))
+    {
         found.follow(number, chain, Some(summary.first));
         found.add(disk, number, summary.used.into())?;
         apply(summary.table, 0, number, &mut found.index, &mut Vec::new());
         return Ok(Some(summary.last));
     }
     let scan = read_scan(disk, number, false)?;
-    let (first, head) = scan.ends().map_or((None, None), |(first, head)| (Some(first), Some(head)));
+    let (first, head) = scan
+        .ends()
+        .map_or((None, None), |(first, head)| (Some(first), Some(head)));
     found.follow(number, chain, first);
     if !scan.is_sealed {
         found.damage.push(Damage::new(
@@ -199,9 +242,20 @@ fn read_sealed(
     }
     found.add(disk, number, scan.end.into())?;
     let removals = scan.apply(number, &mut found.index);
-    if let Some((first, head)) = scan.ends().filter(|_| by_index && scan.damage.is_empty() && scan.is_sealed) {
-        let summary = Summary { used: scan.end, oldest: head.oldest, first, last: head.own, table: &removals };
-        found.indexes.push((index_name(number), summary.write(number, &found.index)));
+    if let Some((first, head)) = scan
+        .ends()
+        .filter(|_| by_index && scan.damage.is_empty() && scan.is_sealed)
+    {
+        let summary = Summary {
+            used: scan.end,
+            oldest: head.oldest,
+            first,
+            last: head.own,
+            table: &removals,
+        };
+        found
+            .indexes
+            .push((index_name(number), summary.write(number, &found.index)));
     }
     found.damage.extend(scan.damage);
     found.lost.extend(scan.lost);
@@ -210,15 +264,29 @@ fn read_sealed(
 
 impl Found {
     fn follow(&mut self, number: u32, chain: Option<u64>, first: Option<u64>) {
-        if chain.zip(first).is_some_and(|(chain, first)| chain != first) {
-            self.damage.push(Damage::new(number, 0, "this segment does not follow the one before"));
+        if chain
+            .zip(first)
+            .is_some_and(|(chain, first)| chain != first)
+        {
+            self.damage.push(Damage::new(
+                number,
+                0,
+                "this segment does not follow the one before",
+            ));
         }
     }
 
     fn add(&mut self, disk: &dyn Disk, number: u32, used: u64) -> Result<(), StoreError> {
         let name = log_name(number);
         let file = disk.open(&name).map_err(failed(disk, &name))?;
-        self.index.segments.insert(number, Segment { file, used, live: 0 });
+        self.index.segments.insert(
+            number,
+            Segment {
+                file,
+                used,
+                live: 0,
+            },
+        );
         Ok(())
     }
 
@@ -226,9 +294,14 @@ impl Found {
     fn forget_what_was_mended(&mut self) {
         let index = &self.index;
         self.lost.retain(|lost| {
-            let Some((channel, serial)) = &lost.statement else { return true };
+            let Some((channel, serial)) = &lost.statement else {
+                return true;
+            };
             let place = index.place(channel, *serial);
-            place.is_some_and(|place| place.segment == lost.segment && (place.octets == 0 || u64::from(place.at) == lost.at))
+            place.is_some_and(|place| {
+                place.segment == lost.segment
+                    && (place.octets == 0 || u64::from(place.at) == lost.at)
+            })
         });
     }
 }
@@ -250,7 +323,9 @@ pub(super) fn create(disk: &dyn Disk, segment: u32) -> io::Result<()> {
         Ok(names) => {
             // It may have had the other name: that goes first, whatever of this is lost.
             disk.sync_directory("")?;
-            names.iter().try_for_each(|name| disk.remove(&format!("{NEW}/{name}")))?;
+            names
+                .iter()
+                .try_for_each(|name| disk.remove(&format!("{NEW}/{name}")))?;
             disk.remove_directory(NEW)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -277,11 +352,20 @@ fn add_witness(octets: &mut Vec<u8>, number: u32, oldest: u32, before: &mut u64)
 
 /// Has everything on the disk that was read, since what an earlier process could not sync may be in the system's memory alone: the last
 /// segment is written anew, with one batch more, so that nothing whole is ever taken for torn later. Gives its file.
-pub(super) fn write_anew(disk: &dyn Disk, found: &mut Found, segment: u32) -> io::Result<Arc<dyn File>> {
+pub(super) fn write_anew(
+    disk: &dyn Disk,
+    found: &mut Found,
+    segment: u32,
+) -> io::Result<Arc<dyn File>> {
     let (name, next) = (log_name(found.number), log_name(found.number + 1));
     let octets = &mut found.last.octets;
     octets.truncate(found.last.end as usize);
-    if found.last.batches.last().is_none_or(|(_, head)| head.table > 0) {
+    if found
+        .last
+        .batches
+        .last()
+        .is_none_or(|(_, head)| head.table > 0)
+    {
         add_witness(octets, found.number, found.oldest, &mut found.before);
     }
     for name in &found.above {

@@ -74,7 +74,11 @@ impl World {
         }
     }
     /// Does something, unless this is where a fault is.
-    fn change(&mut self, done: impl FnOnce(&mut Forgetting) -> io::Result<()>, failed: impl FnOnce(&mut Forgetting)) -> io::Result<()> {
+    fn change(
+        &mut self,
+        done: impl FnOnce(&mut Forgetting) -> io::Result<()>,
+        failed: impl FnOnce(&mut Forgetting),
+    ) -> io::Result<()> {
         self.operations += 1;
         if let Some(kind) = self.dead {
             return Err(kind.into());
@@ -117,7 +121,16 @@ impl SimulatedDisk {
     }
     fn of(disk: Forgetting) -> Self {
         let (fault, read_fault, dead) = (None, None, None);
-        Self(Arc::new(Mutex::new(World { disk, life: 0, operations: 0, reads: 0, fault, read_fault, dead, quota: usize::MAX })))
+        Self(Arc::new(Mutex::new(World {
+            disk,
+            life: 0,
+            operations: 0,
+            reads: 0,
+            fault,
+            read_fault,
+            dead,
+            quota: usize::MAX,
+        })))
     }
     fn world(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -156,7 +169,11 @@ impl SimulatedDisk {
     pub(super) fn all(&self) -> BTreeMap<String, Vec<u8>> {
         fn under(nodes: &[Node], at: usize, path: &str, all: &mut BTreeMap<String, Vec<u8>>) {
             for (name, node) in nodes[at].names.iter().flatten() {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}/{name}")
+                };
                 match nodes[*node].names {
                     Some(_) => under(nodes, *node, &path, all),
                     None => drop(all.insert(path, nodes[*node].octets.clone())),
@@ -181,8 +198,16 @@ impl SimulatedDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let node = world.disk.add(is_directory);
-        world.do_it(Operation::Link { directory, name: last, node })?;
-        Ok(Open { disk: self.clone(), node, life: world.life })
+        world.do_it(Operation::Link {
+            directory,
+            name: last,
+            node,
+        })?;
+        Ok(Open {
+            disk: self.clone(),
+            node,
+            life: world.life,
+        })
     }
 }
 
@@ -191,13 +216,23 @@ impl Disk for SimulatedDisk {
         let mut world = self.world();
         world.read()?;
         let node = world.disk.find(directory)?;
-        Ok(world.disk.seen[node].names.as_ref().ok_or(io::ErrorKind::NotADirectory)?.keys().cloned().collect())
+        Ok(world.disk.seen[node]
+            .names
+            .as_ref()
+            .ok_or(io::ErrorKind::NotADirectory)?
+            .keys()
+            .cloned()
+            .collect())
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
         world.read()?;
         let node = world.disk.find(name)?;
-        Ok(Arc::new(Open { disk: self.clone(), node, life: world.life }))
+        Ok(Arc::new(Open {
+            disk: self.clone(),
+            node,
+            life: world.life,
+        }))
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(self.add(name, false)?))
@@ -207,13 +242,21 @@ impl Disk for SimulatedDisk {
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
-        let (node, from, to) = (world.disk.find(from)?, world.parent(from)?, world.parent(to)?);
+        let (node, from, to) = (
+            world.disk.find(from)?,
+            world.parent(from)?,
+            world.parent(to)?,
+        );
         world.do_it(Operation::Rename { from, to, node })
     }
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
         let (node, (directory, last)) = (world.disk.find(name)?, world.parent(name)?);
-        world.do_it(Operation::Unlink { directory, name: last, node })
+        world.do_it(Operation::Unlink {
+            directory,
+            name: last,
+            node,
+        })
     }
     fn remove_directory(&self, name: &str) -> io::Result<()> {
         self.remove(name)
@@ -241,7 +284,11 @@ impl Disk for SimulatedDisk {
 impl Open {
     fn world(&self) -> io::Result<MutexGuard<'_, World>> {
         let world = self.disk.world();
-        if world.life == self.life { Ok(world) } else { Err(io::Error::other("this file was open in another life")) }
+        if world.life == self.life {
+            Ok(world)
+        } else {
+            Err(io::Error::other("this file was open in another life"))
+        }
     }
 }
 
@@ -255,14 +302,21 @@ impl File for Open {
         let mut world = self.world()?;
         world.read()?;
         let at = usize::try_from(at).unwrap();
-        let octets = world.disk.seen[self.node].octets.get(at..at + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let octets = world.disk.seen[self.node]
+            .octets
+            .get(at..at + into.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         into.copy_from_slice(octets);
         Ok(())
     }
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()> {
         let (mut world, node, at) = (self.world()?, self.node, usize::try_from(at).unwrap());
         let is_full = world.is_full(node, at + octets.len());
-        let write = |octets: &[u8]| Operation::Write { node, at, octets: octets.to_vec() };
+        let write = |octets: &[u8]| Operation::Write {
+            node,
+            at,
+            octets: octets.to_vec(),
+        };
         world.change(
             |disk| match is_full {
                 true => Err(io::ErrorKind::StorageFull.into()),
@@ -275,12 +329,14 @@ impl File for Open {
         )
     }
     fn truncate(&self, octets: u64) -> io::Result<()> {
-        let (mut world, node, octets) = (self.world()?, self.node, usize::try_from(octets).unwrap());
+        let (mut world, node, octets) =
+            (self.world()?, self.node, usize::try_from(octets).unwrap());
         world.disk.reserve(node, 0);
         world.do_it(Operation::Truncate { node, octets })
     }
     fn reserve(&self, octets: u64) -> io::Result<()> {
-        let (mut world, node, octets) = (self.world()?, self.node, usize::try_from(octets).unwrap());
+        let (mut world, node, octets) =
+            (self.world()?, self.node, usize::try_from(octets).unwrap());
         let is_full = world.is_full(node, octets);
         world.change(
             |disk| match is_full {

@@ -16,7 +16,10 @@ use super::{
     simulated::{CUTS, Cut, Fault, MODELS, Model, Random, SimulatedDisk},
 };
 
-const SMALL: Limits = Limits { segment: 12 * 1024, slice: 2048 };
+const SMALL: Limits = Limits {
+    segment: 12 * 1024,
+    slice: 2048,
+};
 const CHANNELS: usize = 4;
 const SERIALS: u32 = 60;
 
@@ -36,10 +39,18 @@ fn statement(branch: usize, of: usize, number: u32) -> &'static Statement {
         let log = |at: usize| {
             let mut head: Option<Head> = None;
             let next = |number: u32| {
-                let release = Release { version: format!("{}.{number}", at / CHANNELS), ..Release::default() };
+                let release = Release {
+                    version: format!("{}.{number}", at / CHANNELS),
+                    ..Release::default()
+                };
                 let time = Timestamp::from_seconds(1_800_000_000 + u64::from(number));
-                let draft =
-                    Draft { channel: channel(at % CHANNELS), after: head, time, trust: Some(Serial::FIRST), body: Body::Release(release) };
+                let draft = Draft {
+                    channel: channel(at % CHANNELS),
+                    after: head,
+                    time,
+                    trust: Some(Serial::FIRST),
+                    body: Body::Release(release),
+                };
                 let statement = draft.write().unwrap().sign(&key).unwrap();
                 head = Some(statement.head());
                 statement
@@ -72,13 +83,23 @@ fn read(store: &Store) -> (Content, Vec<(usize, u32)>) {
             let place = index.place(channel(of).as_str(), number.number()).unwrap();
             let octets = super::read_value(&index, place);
             drop(index);
-            match octets.as_deref().and_then(|octets| super::Value::read(place.segment, place.at, octets)) {
+            match octets
+                .as_deref()
+                .and_then(|octets| super::Value::read(place.segment, place.at, octets))
+            {
                 Some(value) => {
-                    let value = (value.statement.to_vec(), value.path.into(), value.arrived.seconds());
+                    let value = (
+                        value.statement.to_vec(),
+                        value.path.into(),
+                        value.arrived.seconds(),
+                    );
                     content.statements.insert((of, number.number()), value);
                 }
                 None => {
-                    assert!(matches!(store.get(&channel(of), number), Err(StoreError::Damaged(_))));
+                    assert!(matches!(
+                        store.get(&channel(of), number),
+                        Err(StoreError::Damaged(_))
+                    ));
                     damaged.push((of, number.number()));
                 }
             }
@@ -88,9 +109,17 @@ fn read(store: &Store) -> (Content, Vec<(usize, u32)>) {
             content.cursors.insert(of, cursor);
         }
     }
-    content.marks = store.channels().unwrap().into_iter().map(|(name, marks)| (at(&name), marks)).collect();
+    content.marks = store
+        .channels()
+        .unwrap()
+        .into_iter()
+        .map(|(name, marks)| (at(&name), marks))
+        .collect();
     let backfills = store.backfills().unwrap();
-    content.backfills = backfills.into_iter().map(|(name, top, low)| (at(&name), (top.number(), low.number()))).collect();
+    content.backfills = backfills
+        .into_iter()
+        .map(|(name, top, low)| (at(&name), (top.number(), low.number())))
+        .collect();
     content.slots = store.slots("group").unwrap();
     (content, damaged)
 }
@@ -105,14 +134,23 @@ struct Life {
 
 impl Life {
     fn new(seed: u64) -> Self {
-        Self { random: Random(seed), content: Content::default(), next: Content::default() }
+        Self {
+            random: Random(seed),
+            content: Content::default(),
+            next: Content::default(),
+        }
     }
 
     fn insert(&mut self, batch: &mut Batch, branch: usize, of: usize, number: u32) {
-        let (statement, path) = (statement(branch, of, number), format!("b{}.invalid", self.random.below(3)));
+        let (statement, path) = (
+            statement(branch, of, number),
+            format!("b{}.invalid", self.random.below(3)),
+        );
         let arrived = 1_800_000_000 + self.random.below(1000) as u64;
         batch.insert(statement, Timestamp::from_seconds(arrived), &path);
-        self.next.statements.insert((of, number), (statement.octets().to_vec(), path, arrived));
+        self.next
+            .statements
+            .insert((of, number), (statement.octets().to_vec(), path, arrived));
     }
 
     fn append(&mut self, batch: &mut Batch) {
@@ -127,17 +165,25 @@ impl Life {
             let branch = self.random.below(2);
             self.insert(batch, branch, of, number);
             let head = statement(branch, of, number).head();
-            let new = Marks { low: head.serial, head, created: Timestamp::from_seconds(1_800_000_000) };
+            let new = Marks {
+                low: head.serial,
+                head,
+                created: Timestamp::from_seconds(1_800_000_000),
+            };
             let after = before.map_or(new, |before| Marks { head, ..before });
             self.next.marks.insert(of, after);
             marks.insert(of, after);
         }
-        marks.iter().for_each(|(of, marks)| batch.set_marks(&channel(*of), marks));
+        marks
+            .iter()
+            .for_each(|(of, marks)| batch.set_marks(&channel(*of), marks));
     }
 
     /// The oldest of a channel go, or all of it.
     fn expire(&mut self, batch: &mut Batch, of: usize) {
-        let Some(marks) = self.next.marks.get(&of).copied() else { return };
+        let Some(marks) = self.next.marks.get(&of).copied() else {
+            return;
+        };
         let (low, head) = (marks.low.number(), marks.head.serial.number());
         let keep = 1 + u32::try_from(self.random.below(4)).unwrap();
         let new = low.max(head.saturating_sub(keep));
@@ -145,7 +191,10 @@ impl Life {
             batch.remove(&channel(of), serial(number));
             self.next.statements.remove(&(of, number));
         }
-        let marks = Marks { low: serial(new), ..marks };
+        let marks = Marks {
+            low: serial(new),
+            ..marks
+        };
         batch.set_marks(&channel(of), &marks);
         self.next.marks.insert(of, marks);
     }
@@ -157,13 +206,22 @@ impl Life {
         self.next.cursors.remove(&of);
         self.insert(batch, 1, of, 1);
         let head = statement(1, of, 1).head();
-        let marks = Marks { low: head.serial, head, created: Timestamp::from_seconds(1_800_000_000) };
+        let marks = Marks {
+            low: head.serial,
+            head,
+            created: Timestamp::from_seconds(1_800_000_000),
+        };
         batch.set_marks(&channel(of), &marks);
         self.next.marks.insert(of, marks);
     }
 
     fn fill(&mut self, batch: &mut Batch, of: usize) {
-        let (top, lowest) = self.next.backfills.get(&of).copied().unwrap_or((SERIALS, SERIALS + 1));
+        let (top, lowest) = self
+            .next
+            .backfills
+            .get(&of)
+            .copied()
+            .unwrap_or((SERIALS, SERIALS + 1));
         if lowest <= SERIALS - 7 || self.random.below(8) == 0 {
             self.next.backfills.remove(&of);
             return batch.set_backfill(&channel(of), None);
@@ -221,12 +279,23 @@ impl Life {
         if found == self.next {
             self.content = self.next.clone();
         }
-        assert!(found == self.content, "{about}: {:?}\n\nshould be {:?}", keys(&found), keys(&self.content));
+        assert!(
+            found == self.content,
+            "{about}: {:?}\n\nshould be {:?}",
+            keys(&found),
+            keys(&self.content)
+        );
     }
 }
 
 fn keys(content: &Content) -> impl std::fmt::Debug {
-    (content.statements.keys().collect::<Vec<_>>(), &content.marks, &content.backfills, &content.cursors, &content.slots)
+    (
+        content.statements.keys().collect::<Vec<_>>(),
+        &content.marks,
+        &content.backfills,
+        &content.cursors,
+        &content.slots,
+    )
 }
 
 fn open(disk: &SimulatedDisk) -> Result<Store, StoreError> {
@@ -268,7 +337,11 @@ fn segments_come_and_go() {
     }
     assert!(seen.len() > 30, "{seen:?}");
     let left = disk.all();
-    assert!(left.len() < 20 && !left.contains_key("store/00000001.log"), "{:?}", left.keys());
+    assert!(
+        left.len() < 20 && !left.contains_key("store/00000001.log"),
+        "{:?}",
+        left.keys()
+    );
 }
 
 /// Before and after each operation of a short history, under every model, in every way.
@@ -282,7 +355,8 @@ fn a_cut_at_any_operation_loses_nothing() {
         for is_done in [false, true] {
             for model in MODELS {
                 for cut in CUTS {
-                    let about = format!("seed {seed}, operation {at}, done {is_done}, {model:?}, {cut:?}");
+                    let about =
+                        format!("seed {seed}, operation {at}, done {is_done}, {model:?}, {cut:?}");
                     let (disk, mut life) = (SimulatedDisk::new(model), Life::new(seed));
                     disk.fail_at(at, Fault::Gone { is_done });
                     live(&mut life, &disk, STEPS);
@@ -306,8 +380,14 @@ fn ten_thousand_cuts_lose_nothing() {
             for round in 0..4 {
                 let cut = CUTS[random.below(5)];
                 let at = disk.operations().0 + 1 + random.below(60);
-                let about = format!("seed {seed}, round {round}, operation {at}, {model:?}, {cut:?}");
-                disk.fail_at(at, Fault::Gone { is_done: random.below(2) == 0 });
+                let about =
+                    format!("seed {seed}, round {round}, operation {at}, {model:?}, {cut:?}");
+                disk.fail_at(
+                    at,
+                    Fault::Gone {
+                        is_done: random.below(2) == 0,
+                    },
+                );
                 live(&mut life, &disk, 40);
                 disk.cut(cut, &mut random);
                 let store = open(&disk).unwrap_or_else(|error| panic!("{about}: {error}"));
@@ -315,7 +395,9 @@ fn ten_thousand_cuts_lose_nothing() {
             }
         }
     };
-    std::thread::scope(|scope| (0..2).for_each(|half| drop(scope.spawn(move || run(half * 1250..(half + 1) * 1250)))));
+    std::thread::scope(|scope| {
+        (0..2).for_each(|half| drop(scope.spawn(move || run(half * 1250..(half + 1) * 1250))))
+    });
 }
 
 /// The n-th operation fails, once or from then on: what was answered for is there after a restart, what is shown then is durable, and
@@ -326,7 +408,11 @@ fn an_error_at_any_operation_loses_nothing() {
     let seed = 5;
     let (count, _) = operations(seed, STEPS);
     for at in 1..=count {
-        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::Other] {
+        for kind in [
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::ReadOnlyFilesystem,
+            io::ErrorKind::Other,
+        ] {
             for for_good in [false, true] {
                 let about = format!("seed {seed}, operation {at}, {kind:?}, for good {for_good}");
                 let (disk, mut life) = (SimulatedDisk::new(MODELS[at % 3]), Life::new(seed));
@@ -340,7 +426,8 @@ fn an_error_at_any_operation_loses_nothing() {
                 let store = open(&disk).unwrap_or_else(|error| panic!("{about}: {error}"));
                 life.check(&store, &about);
                 for _ in 0..3 {
-                    life.step(&store).unwrap_or_else(|error| panic!("{about}: {error}"));
+                    life.step(&store)
+                        .unwrap_or_else(|error| panic!("{about}: {error}"));
                 }
                 drop(store);
                 disk.cut(Cut::Everything, &mut Random(1));
@@ -372,17 +459,28 @@ fn an_error_at_any_read_loses_nothing() {
 /// Publishing ends while there is room for what removes; then it goes on, without a restart.
 #[test]
 fn a_full_disk_keeps_room_for_retention() {
-    let limits = Limits { segment: 32 * 1024, slice: 2048 };
+    let limits = Limits {
+        segment: 32 * 1024,
+        slice: 2048,
+    };
     let whole = limits.segment + super::log::SLACK_OCTETS;
     let disk = SimulatedDisk::new(Model::Posix);
-    let (mut life, store) = (Life::new(9), Store::open_on(Arc::new(disk.clone()), limits).unwrap());
+    let (mut life, store) = (
+        Life::new(9),
+        Store::open_on(Arc::new(disk.clone()), limits).unwrap(),
+    );
     disk.set_quota(6 * whole as usize);
     let (mut fills, mut in_a_row) = (0, 0);
     for _ in 0..2_000 {
         life.next = life.content.clone();
         let mut batch = Batch::default();
         match store.missing_octets().unwrap() {
-            None if life.content.marks.values().any(|marks| marks.head.serial.number() > SERIALS - 10) => {
+            None if life
+                .content
+                .marks
+                .values()
+                .any(|marks| marks.head.serial.number() > SERIALS - 10) =>
+            {
                 // The same once more: nothing is gone from the disk by this alone.
                 (0..CHANNELS).for_each(|of| life.begin_anew(&store, &mut batch, of));
             }
@@ -403,7 +501,10 @@ fn a_full_disk_keeps_room_for_retention() {
     assert!(fills > 3, "{fills}");
     life.check(&store, "full");
     drop(store);
-    life.check(&Store::open_on(Arc::new(disk), limits).unwrap(), "full, after a restart");
+    life.check(
+        &Store::open_on(Arc::new(disk), limits).unwrap(),
+        "full, after a restart",
+    );
 }
 
 /// One segment, or more, with about a hundred statements; closed in order.
@@ -430,14 +531,24 @@ fn check_damaged(disk: &SimulatedDisk, limits: Limits, content: &Content, about:
         Err(error) => {
             let text = error.to_string();
             assert!(text.contains("store/0000000"), "{about}: {text}");
-            assert_eq!(disk.operations().0, before, "{about}: something was changed");
+            assert_eq!(
+                disk.operations().0,
+                before,
+                "{about}: something was changed"
+            );
             0
         }
         Ok(store) => {
             let (found, damaged) = read(&store);
             let mut expected = content.clone();
-            damaged.iter().for_each(|one| drop(expected.statements.remove(one)));
-            assert!(found == expected, "{about}: lost {damaged:?}, and {:?}", keys(&found));
+            damaged
+                .iter()
+                .for_each(|one| drop(expected.statements.remove(one)));
+            assert!(
+                found == expected,
+                "{about}: lost {damaged:?}, and {:?}",
+                keys(&found)
+            );
             assert_eq!(damaged.len(), store.damaged().len(), "{about}");
             damaged.len()
         }
@@ -446,7 +557,10 @@ fn check_damaged(disk: &SimulatedDisk, limits: Limits, content: &Content, about:
 
 #[test]
 fn a_flipped_octet_costs_one_statement_or_is_refused() {
-    let limits = Limits { segment: 1 << 20, slice: 1 << 16 };
+    let limits = Limits {
+        segment: 1 << 20,
+        slice: 1 << 16,
+    };
     let (disk, content) = hundred(limits);
     let octets = disk.all()["store/00000001.log"].len();
     let run = |begin: usize| {
@@ -465,16 +579,30 @@ fn a_flipped_octet_costs_one_statement_or_is_refused() {
 
 #[test]
 fn a_sector_of_nothing_is_refused_or_said() {
-    for (limits, what) in [(Limits { segment: 1 << 20, slice: 1 << 16 }, "one segment"), (SMALL, "several")] {
+    for (limits, what) in [
+        (
+            Limits {
+                segment: 1 << 20,
+                slice: 1 << 16,
+            },
+            "one segment",
+        ),
+        (SMALL, "several"),
+    ] {
         let (disk, content) = hundred(limits);
         for (name, octets) in disk.all() {
             for at in (0..octets.len()).step_by(512) {
                 for indexed in [true, false] {
                     let disk = disk.copy();
                     if !indexed {
-                        super::files::Disk::list(&disk, "store").unwrap().iter().filter(|name| name.ends_with("idx")).for_each(|name| {
-                            super::files::Disk::remove(&disk, &format!("store/{name}")).unwrap();
-                        });
+                        super::files::Disk::list(&disk, "store")
+                            .unwrap()
+                            .iter()
+                            .filter(|name| name.ends_with("idx"))
+                            .for_each(|name| {
+                                super::files::Disk::remove(&disk, &format!("store/{name}"))
+                                    .unwrap();
+                            });
                     }
                     if !disk.all().contains_key(&name) {
                         continue;
@@ -483,7 +611,12 @@ fn a_sector_of_nothing_is_refused_or_said() {
                         let end = (at + 512).min(octets.len());
                         octets[at..end].fill(0);
                     });
-                    check_damaged(&disk, limits, &content, &format!("{what}, {name}, sector at {at}"));
+                    check_damaged(
+                        &disk,
+                        limits,
+                        &content,
+                        &format!("{what}, {name}, sector at {at}"),
+                    );
                 }
             }
         }
@@ -498,7 +631,10 @@ fn flips_in_many_segments_and_their_indexes() {
             let disk = disk.copy();
             disk.rot(&name, |octets| octets[at] ^= 0x40);
             let cost = check_damaged(&disk, SMALL, &content, &format!("{name} octet {at}"));
-            assert!(cost <= 1 && (cost == 0 || name.ends_with("log")), "{name} octet {at}");
+            assert!(
+                cost <= 1 && (cost == 0 || name.ends_with("log")),
+                "{name} octet {at}"
+            );
         }
     }
 }
@@ -523,7 +659,10 @@ fn a_file_that_is_gone_is_missed_if_it_held_anything() {
 #[test]
 fn a_copy_that_is_taken_meanwhile_is_a_prefix() {
     for seed in 0..40 {
-        let (disk, copy) = (SimulatedDisk::new(Model::Posix), SimulatedDisk::new(Model::Posix));
+        let (disk, copy) = (
+            SimulatedDisk::new(Model::Posix),
+            SimulatedDisk::new(Model::Posix),
+        );
         let (mut life, store) = (Life::new(seed), open(&disk).unwrap());
         let mut contents = vec![life.content.clone()];
         let mut step = |life: &mut Life, count: usize| {
@@ -544,9 +683,22 @@ fn a_copy_that_is_taken_meanwhile_is_a_prefix() {
             let octets = disk.all()[&name].clone();
             let file = super::files::Disk::create(&copy, &name).unwrap();
             // The end of the file is where the copy found it, in the middle of a batch perhaps.
-            let cut = if name.ends_with("log") { life.random.below(octets.len().min(400) + 1) } else { 0 };
-            let is_growing = name == *disk.all().keys().rfind(|name| name.ends_with("log") && !disk.all()[*name].is_empty()).unwrap();
-            file.write_at(0, &octets[..octets.len() - if is_growing { cut } else { 0 }]).unwrap();
+            let cut = if name.ends_with("log") {
+                life.random.below(octets.len().min(400) + 1)
+            } else {
+                0
+            };
+            let is_growing = name
+                == *disk
+                    .all()
+                    .keys()
+                    .rfind(|name| name.ends_with("log") && !disk.all()[*name].is_empty())
+                    .unwrap();
+            file.write_at(
+                0,
+                &octets[..octets.len() - if is_growing { cut } else { 0 }],
+            )
+            .unwrap();
             step(&mut life, 1);
         }
         drop(store);
@@ -561,20 +713,32 @@ fn another_layout_a_foreign_file_and_half_a_copy_are_refused() {
     let refused = |names: &[&str], expected: &str| {
         let disk = SimulatedDisk::new(Model::Posix);
         super::files::Disk::create_directory(&disk, "store").unwrap();
-        names.iter().for_each(|name| drop(super::files::Disk::create(&disk, &format!("store/{name}")).unwrap()));
+        names.iter().for_each(|name| {
+            drop(super::files::Disk::create(&disk, &format!("store/{name}")).unwrap())
+        });
         let before = disk.all();
         let error = open(&disk).map(drop).unwrap_err().to_string();
-        assert!(error.contains(expected) && error.contains("nothing was changed"), "{error}");
+        assert!(
+            error.contains(expected) && error.contains("nothing was changed"),
+            "{error}"
+        );
         assert!(disk.all() == before);
     };
     refused(&["conf", "db"], "has layout 1");
     refused(&["0.jnl", "keyspaces", "version"], "has layout 2");
-    refused(&["00000001.log", "notes.txt"], "store/notes.txt is not a file of the store");
+    refused(
+        &["00000001.log", "notes.txt"],
+        "store/notes.txt is not a file of the store",
+    );
     refused(&[], "lacks store/00000001.log");
     refused(&["00000002.log"], "lacks store/00000001.log");
     let (disk, _) = hundred(SMALL);
     disk.rot("store/00000001.log", |octets| octets[3] = 4);
     super::files::Disk::remove(&disk, "store/00000001.idx").unwrap();
     let error = open(&disk).map(drop).unwrap_err().to_string();
-    assert!(error.contains("has layout 4") && error.contains("start the newer one; nothing was changed"), "{error}");
+    assert!(
+        error.contains("has layout 4")
+            && error.contains("start the newer one; nothing was changed"),
+        "{error}"
+    );
 }

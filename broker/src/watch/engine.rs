@@ -64,9 +64,17 @@ enum Next {
 }
 
 impl Engine {
-    pub(super) fn start(index: usize, heartbeat: Duration, logs: Arc<Logs>, on_failure: OnFailure) -> io::Result<Arc<Mailbox>> {
+    pub(super) fn start(
+        index: usize,
+        heartbeat: Duration,
+        logs: Arc<Logs>,
+        on_failure: OnFailure,
+    ) -> io::Result<Arc<Mailbox>> {
         let poll = Poll::new()?;
-        let mailbox = Arc::new(Mailbox { inbox: Default::default(), waker: Waker::new(poll.registry(), WAKE)? });
+        let mailbox = Arc::new(Mailbox {
+            inbox: Default::default(),
+            waker: Waker::new(poll.registry(), WAKE)?,
+        });
         let engine = Self {
             poll,
             mailbox: mailbox.clone(),
@@ -80,7 +88,9 @@ impl Engine {
             started: Instant::now(),
         };
         // Three ticks a heartbeat: the longest silence is two of them, and there is time left to arrive.
-        thread::Builder::new().name(format!("watch-{index}")).spawn(move || engine.run(heartbeat / 3))?;
+        thread::Builder::new()
+            .name(format!("watch-{index}"))
+            .spawn(move || engine.run(heartbeat / 3))?;
         Ok(mailbox)
     }
 
@@ -90,7 +100,11 @@ impl Engine {
         let mut next_tick = self.started + tick;
         loop {
             let wait = next_tick.saturating_duration_since(Instant::now());
-            let wait = if self.turns.is_empty() { wait } else { Duration::ZERO };
+            let wait = if self.turns.is_empty() {
+                wait
+            } else {
+                Duration::ZERO
+            };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     tracing::error!(%error, "a watch loop cannot poll; the broker stops");
@@ -98,8 +112,11 @@ impl Engine {
                 }
                 _ => {}
             }
-            let ready: Vec<_> =
-                events.iter().filter(|e| e.token() != WAKE).map(|e| (key(e.token().0), e.is_readable() || e.is_read_closed())).collect();
+            let ready: Vec<_> = events
+                .iter()
+                .filter(|e| e.token() != WAKE)
+                .map(|e| (key(e.token().0), e.is_readable() || e.is_read_closed()))
+                .collect();
             for (key, readable) in ready {
                 self.ready(key, readable);
             }
@@ -125,8 +142,13 @@ impl Engine {
 
     fn read(&mut self, inbox: Inbox) {
         for log in inbox.dropped {
-            let subscribers = self.channels.get(log.index).map_or(Vec::new(), |channel| channel.subscribers.clone());
-            subscribers.into_iter().for_each(|at| self.settle(at, Next::Close));
+            let subscribers = self
+                .channels
+                .get(log.index)
+                .map_or(Vec::new(), |channel| channel.subscribers.clone());
+            subscribers
+                .into_iter()
+                .for_each(|at| self.settle(at, Next::Close));
         }
         let mut news: Vec<_> = inbox.news.into_values().collect();
         // Channels that are new are made known first, so that those who join find them.
@@ -158,7 +180,9 @@ impl Engine {
 
     fn has_cursor(&self, at: u32, log: &Log) -> bool {
         let index = key(log.index);
-        self.watchers.get(at as usize).is_none_or(|w| w.cursors.iter().any(|c| c.channel == index))
+        self.watchers
+            .get(at as usize)
+            .is_none_or(|w| w.cursors.iter().any(|c| c.channel == index))
     }
 
     /// Gives a watcher a cursor that it does not have yet.
@@ -167,13 +191,20 @@ impl Engine {
         let channel = self.channel(log);
         channel.subscribers.push(at);
         let place = key(channel.subscribers.len() - 1);
-        self.watchers[at as usize].cursors.push(Cursor { channel: index, serial: after, place });
+        self.watchers[at as usize].cursors.push(Cursor {
+            channel: index,
+            serial: after,
+            place,
+        });
     }
 
     /// A new channel for those who watch channels of the future.
     fn offer(&mut self, log: &Arc<Log>) {
-        let wanted: Vec<(u32, u32)> =
-            self.watchers.iter().filter_map(|(at, watcher)| Some((key(at), watcher.wants(&log.channel)?))).collect();
+        let wanted: Vec<(u32, u32)> = self
+            .watchers
+            .iter()
+            .filter_map(|(at, watcher)| Some((key(at), watcher.wants(&log.channel)?)))
+            .collect();
         for (at, after) in wanted {
             if self.has_cursor(at, log) {
                 continue;
@@ -195,9 +226,16 @@ impl Engine {
             channel.log = None;
             return;
         }
-        match log.events_after(channel.head.min(log.marks().head.serial.number().saturating_sub(1)), crate::limits::TAIL_ENTRIES) {
+        match log.events_after(
+            channel
+                .head
+                .min(log.marks().head.serial.number().saturating_sub(1)),
+            crate::limits::TAIL_ENTRIES,
+        ) {
             Ok(fresh) => channel.fresh = fresh,
-            Err(error) => tracing::error!(channel = %log.channel, %error, "cannot read what was just stored"),
+            Err(error) => {
+                tracing::error!(channel = %log.channel, %error, "cannot read what was just stored")
+            }
         }
         channel.head = log.marks().head.serial.number();
         let subscribers = std::mem::take(&mut channel.subscribers);
@@ -218,15 +256,34 @@ impl Engine {
     }
 
     fn join(&mut self, joining: Joining) -> io::Result<()> {
-        let Joining { socket, tls, mut cursors, expected, live, begun, greeting, input, peer, guest, counted } = joining;
+        let Joining {
+            socket,
+            tls,
+            mut cursors,
+            expected,
+            live,
+            begun,
+            greeting,
+            input,
+            peer,
+            guest,
+            counted,
+        } = joining;
         let mut socket = mio::net::TcpStream::from_std(socket);
         let entry = self.watchers.vacant_entry();
         let at = entry.key();
-        self.poll.registry().register(&mut socket, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+        self.poll.registry().register(
+            &mut socket,
+            Token(at),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         self.ahead += usize::from(!live.is_empty() || !expected.is_empty());
         // Those that have come since the client was answered; of all others the mailbox will tell.
         let here = |(channel, after): &(tidings_protocol::Channel, u32)| {
-            let log = self.logs.get(channel.as_str()).filter(|log| guest.may_read(&log.channel))?;
+            let log = self
+                .logs
+                .get(channel.as_str())
+                .filter(|log| guest.may_read(&log.channel))?;
             Some((log, *after))
         };
         cursors.extend(expected.iter().filter_map(here));
@@ -255,8 +312,15 @@ impl Engine {
         if !self.watchers[at as usize].live.is_empty() {
             for log in self.logs.begun_since(begun) {
                 let watcher = &self.watchers[at as usize];
-                let wanted = watcher.live.iter().any(|live| live.matches(log.channel.as_str())) && watcher.guest.may_read(&log.channel);
-                if wanted && !named.contains(&log.index) && self.watchers[at as usize].cursors.len() < WATCH_CHANNELS {
+                let wanted = watcher
+                    .live
+                    .iter()
+                    .any(|live| live.matches(log.channel.as_str()))
+                    && watcher.guest.may_read(&log.channel);
+                if wanted
+                    && !named.contains(&log.index)
+                    && self.watchers[at as usize].cursors.len() < WATCH_CHANNELS
+                {
                     self.subscribe(at, &log, 0);
                 }
             }
@@ -267,7 +331,9 @@ impl Engine {
 
     /// The poll says that a socket can be read or written.
     fn ready(&mut self, at: u32, readable: bool) {
-        let Some(watcher) = self.watchers.get_mut(at as usize) else { return };
+        let Some(watcher) = self.watchers.get_mut(at as usize) else {
+            return;
+        };
         if readable && !watcher.receive().unwrap_or(false) {
             return self.settle(at, Next::Close);
         }
@@ -290,15 +356,26 @@ impl Engine {
 
     /// Sends what a watcher can take now.
     fn pump(&mut self, at: u32) -> Next {
-        let Some(watcher) = self.watchers.get_mut(at as usize) else { return Next::Stay };
+        let Some(watcher) = self.watchers.get_mut(at as usize) else {
+            return Next::Stay;
+        };
         let mut sent = 0;
         loop {
-            let whole = if watcher.is_blocked() { watcher.flush() } else { Ok(true) };
+            let whole = if watcher.is_blocked() {
+                watcher.flush()
+            } else {
+                Ok(true)
+            };
             match whole {
                 Ok(true) => watcher.blocked_since = 0,
                 Ok(false) => {
                     if watcher.blocked_since == 0 {
-                        watcher.blocked_since = 1 + self.started.elapsed().as_secs().try_into().unwrap_or(u32::MAX - 1);
+                        watcher.blocked_since = 1 + self
+                            .started
+                            .elapsed()
+                            .as_secs()
+                            .try_into()
+                            .unwrap_or(u32::MAX - 1);
                     }
                     return Next::Stay;
                 }
@@ -342,8 +419,17 @@ impl Engine {
     }
 
     fn hand_back(&mut self, at: u32) {
-        let Some(watcher) = self.remove(at) else { return };
-        let Watcher { socket, tls, guest, input, peer, .. } = watcher;
+        let Some(watcher) = self.remove(at) else {
+            return;
+        };
+        let Watcher {
+            socket,
+            tls,
+            guest,
+            input,
+            peer,
+            ..
+        } = watcher;
         // The socket finds its way back into tokio's poll here.
         let _runtime = self.runtime.enter();
         match TcpStream::from_std(socket.into()) {
@@ -358,7 +444,9 @@ impl Engine {
         let limit = u32::try_from(WATCH_STALL.as_secs()).unwrap_or(u32::MAX);
         let keys: Vec<u32> = self.watchers.iter().map(|(at, _)| key(at)).collect();
         for at in keys {
-            let Some(watcher) = self.watchers.get_mut(at as usize) else { continue };
+            let Some(watcher) = self.watchers.get_mut(at as usize) else {
+                continue;
+            };
             if watcher.blocked_since > 0 {
                 if now.saturating_sub(watcher.blocked_since) > limit {
                     tracing::info!(peer = %watcher.peer, "a subscriber has taken nothing for too long and is disconnected");
@@ -397,14 +485,24 @@ fn key(index: usize) -> u32 {
 /// Sends the next events of the first channel that has any; how many were begun, none when there are none.
 fn send_some(watcher: &mut Watcher, channels: &[Channel]) -> io::Result<Option<usize>> {
     for index in 0..watcher.cursors.len() {
-        let Cursor { channel, serial, .. } = watcher.cursors[index];
+        let Cursor {
+            channel, serial, ..
+        } = watcher.cursors[index];
         let channel = &channels[channel as usize];
-        let Some(log) = channel.log.as_ref().filter(|_| serial < channel.head) else { continue };
+        let Some(log) = channel.log.as_ref().filter(|_| serial < channel.head) else {
+            continue;
+        };
         let read;
-        let entries = match channel.fresh.iter().position(|e| e.head.serial.number() == serial + 1) {
+        let entries = match channel
+            .fresh
+            .iter()
+            .position(|e| e.head.serial.number() == serial + 1)
+        {
             Some(from) => &channel.fresh[from..],
             None => {
-                read = log.events_after(serial, WATCH_GATHER).map_err(io::Error::other)?;
+                read = log
+                    .events_after(serial, WATCH_GATHER)
+                    .map_err(io::Error::other)?;
                 &read[..]
             }
         };
@@ -433,7 +531,12 @@ fn send_some(watcher: &mut Watcher, channels: &[Channel]) -> io::Result<Option<u
 }
 
 /// Moves a cursor behind what was begun; with nothing begun the socket is full, and will say when it can be written.
-fn advance(watcher: &mut Watcher, index: usize, entries: &[Arc<Entry>], begun: usize) -> Option<usize> {
+fn advance(
+    watcher: &mut Watcher,
+    index: usize,
+    entries: &[Arc<Entry>],
+    begun: usize,
+) -> Option<usize> {
     let last = entries[..begun].last()?;
     watcher.cursors[index].serial = last.head.serial.number();
     Some(begun)

@@ -88,7 +88,10 @@ impl Mailbox {
     }
     fn put_news(&self, log: &Arc<Log>, new: bool) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = inbox.news.entry(log.index).or_insert_with(|| (log.clone(), new));
+        let entry = inbox
+            .news
+            .entry(log.index)
+            .or_insert_with(|| (log.clone(), new));
         entry.1 |= new;
         if !inbox.idle {
             drop(inbox);
@@ -98,7 +101,14 @@ impl Mailbox {
     fn take(&self, watchers: usize) -> Inbox {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let (closed, idle) = (inbox.stop, watchers == 0 && inbox.joining.is_empty());
-        std::mem::replace(&mut *inbox, Inbox { closed, idle, ..Inbox::default() })
+        std::mem::replace(
+            &mut *inbox,
+            Inbox {
+                closed,
+                idle,
+                ..Inbox::default()
+            },
+        )
     }
 }
 
@@ -122,10 +132,22 @@ impl Drop for Counted {
 
 impl Watches {
     /// Starts the loops. Must be called within the runtime that sessions return to.
-    pub(crate) fn start(loops: usize, most: usize, heartbeat: Duration, logs: &Arc<Logs>, on_failure: &OnFailure) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(
+        loops: usize,
+        most: usize,
+        heartbeat: Duration,
+        logs: &Arc<Logs>,
+        on_failure: &OnFailure,
+    ) -> io::Result<Arc<Self>> {
         let start = |index| Engine::start(index, heartbeat, logs.clone(), on_failure.clone());
         let loops = (0..loops).map(start).collect::<io::Result<_>>()?;
-        Ok(Arc::new(Self { loops, next: AtomicUsize::new(0), count: Arc::default(), most, heartbeat }))
+        Ok(Arc::new(Self {
+            loops,
+            next: AtomicUsize::new(0),
+            count: Arc::default(),
+            most,
+            heartbeat,
+        }))
     }
 
     /// A place for one watch more, unless there are too many.
@@ -156,7 +178,9 @@ impl Watches {
 
     /// A channel has statements that were not there before.
     pub(crate) fn notify(&self, log: &Arc<Log>, new: bool) {
-        self.loops.iter().for_each(|mailbox| mailbox.put_news(log, new));
+        self.loops
+            .iter()
+            .for_each(|mailbox| mailbox.put_news(log, new));
     }
 
     /// Closes the connections that watch a log which is begun anew: nothing would come on them any more.

@@ -63,8 +63,17 @@ impl Watcher {
         if !self.guest.may_read(new) {
             return None;
         }
-        let expected = self.expected.iter().find(|(channel, _)| channel == new).map(|(_, serial)| *serial);
-        expected.or_else(|| self.live.iter().any(|live| live.matches(new.as_str())).then_some(0))
+        let expected = self
+            .expected
+            .iter()
+            .find(|(channel, _)| channel == new)
+            .map(|(_, serial)| *serial);
+        expected.or_else(|| {
+            self.live
+                .iter()
+                .any(|live| live.matches(new.as_str()))
+                .then_some(0)
+        })
     }
 
     /// Sends what is begun; whether the socket has taken all of it.
@@ -121,7 +130,8 @@ impl Watcher {
                     for (slice, event) in slices.iter_mut().zip(several) {
                         *slice = IoSlice::new(event);
                     }
-                    self.socket.write_vectored(&slices[..several.len().min(WATCH_GATHER)])
+                    self.socket
+                        .write_vectored(&slices[..several.len().min(WATCH_GATHER)])
                 }
             };
             match written {

@@ -53,7 +53,15 @@ pub enum Verb {
 }
 
 impl Verb {
-    const ALL: [Self; 7] = [Self::Can, Self::State, Self::Stage, Self::Arm, Self::Go, Self::Keep, Self::Drop];
+    const ALL: [Self; 7] = [
+        Self::Can,
+        Self::State,
+        Self::Stage,
+        Self::Arm,
+        Self::Go,
+        Self::Keep,
+        Self::Drop,
+    ];
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
@@ -90,11 +98,22 @@ impl Request {
         let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == word)?;
         let (channel, serial) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let payload = words.next()?.parse::<u16>().ok()?.into();
-        words.next().is_none().then_some(Self { verb, channel, serial, payload })
+        words.next().is_none().then_some(Self {
+            verb,
+            channel,
+            serial,
+            payload,
+        })
     }
     /// As it is sent.
     pub fn write(&self) -> String {
-        format!("{} {} {} {}\n", self.verb.as_str(), self.channel, self.serial, self.payload)
+        format!(
+            "{} {} {} {}\n",
+            self.verb.as_str(),
+            self.channel,
+            self.serial,
+            self.payload
+        )
     }
 }
 
@@ -130,11 +149,23 @@ impl Applier {
     /// If another one is at work, or its own directory cannot be used.
     pub fn new(config: Config, state: State, boot: String, point: Point) -> anyhow::Result<Self> {
         let own = &config.paths.applier;
-        let lock = fs::File::options().create(true).append(true).open(own.join("lock"))?;
-        lock.try_lock().context("another applier, or a handler of it, is still at work")?;
+        let lock = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(own.join("lock"))?;
+        lock.try_lock()
+            .context("another applier, or a handler of it, is still at work")?;
         fcntl_setfd(lock.as_fd(), FdFlags::empty())?;
         let handlers = Handlers::new(&config.paths.etc, &config.paths.lib);
-        Ok(Self { profile: config.profile()?, config, state, handlers, boot, point, _lock: lock })
+        Ok(Self {
+            profile: config.profile()?,
+            config,
+            state,
+            handlers,
+            boot,
+            point,
+            _lock: lock,
+        })
     }
 
     /// The same with another `PATH` for handlers.
@@ -146,18 +177,31 @@ impl Applier {
 
     /// Does what it is asked for, if that was signed and is due.
     pub fn answer(&mut self, line: &str) -> Answer {
-        let Some(request) = Request::read(line) else { return Answer::new(FAILED, "a request is VERB CHANNEL SERIAL N") };
+        let Some(request) = Request::read(line) else {
+            return Answer::new(FAILED, "a request is VERB CHANNEL SERIAL N");
+        };
         self.serve(request).unwrap_or_else(|error| {
-            let full = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull));
+            let full = error.chain().any(|cause| {
+                cause
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
+            });
             Answer::new(if full { LATER } else { FAILED }, format!("{error:#}"))
         })
     }
 
     fn serve(&mut self, request: Request) -> anyhow::Result<Answer> {
-        ensure!(self.config.channels.contains(&request.channel), "{} is none of this machine's channels", request.channel);
+        ensure!(
+            self.config.channels.contains(&request.channel),
+            "{} is none of this machine's channels",
+            request.channel
+        );
         let case = self.case(request)?;
         if let Err(why) = self.permit(&case) {
-            return Ok(Answer::new(LATER, format!("not now: {why}{}", case.trouble)));
+            return Ok(Answer::new(
+                LATER,
+                format!("not now: {why}{}", case.trouble),
+            ));
         }
         match case.request.verb {
             Verb::Stage => self.stage(&case),
@@ -175,7 +219,8 @@ impl Applier {
             }
             Verb::Drop => {
                 let answer = self.format(&case, "drop", None)?;
-                if answer.is_done() && case.place.exists() && self.fact(&case)? == Some(Fact::None) {
+                if answer.is_done() && case.place.exists() && self.fact(&case)? == Some(Fact::None)
+                {
                     fs::remove_dir_all(&case.place)?;
                     (self.point)("its place is gone");
                 }
@@ -193,33 +238,72 @@ impl Applier {
         };
         let of_channel = self.config.paths.applier.join(request.channel.as_str());
         let place = of_channel.join(request.serial.to_string());
-        let begun = fs::read(place.join("statement")).ok().and_then(|octets| Statement::parse(&octets).ok());
-        let listed = log.iter().find(|statement| statement.serial() == request.serial).map(|found| Statement::clone(found));
+        let begun = fs::read(place.join("statement"))
+            .ok()
+            .and_then(|octets| Statement::parse(&octets).ok());
+        let listed = log
+            .iter()
+            .find(|statement| statement.serial() == request.serial)
+            .map(|found| Statement::clone(found));
         // What was begun is what the place is of; a release that another one displaced is still dropped, and nothing else.
-        let statement = begun.or(listed).with_context(|| format!("{} {} is not proven here{trouble}", request.channel, request.serial))?;
-        let Body::Release(release) = statement.body().clone() else { bail!("{} is no release", request.serial) };
-        let payload = release.payloads.get(request.payload).context("it has no such payload")?.clone();
-        Ok(Case { request, statement, release, payload, log, trouble, place })
+        let statement = begun.or(listed).with_context(|| {
+            format!(
+                "{} {} is not proven here{trouble}",
+                request.channel, request.serial
+            )
+        })?;
+        let Body::Release(release) = statement.body().clone() else {
+            bail!("{} is no release", request.serial)
+        };
+        let payload = release
+            .payloads
+            .get(request.payload)
+            .context("it has no such payload")?
+            .clone();
+        Ok(Case {
+            request,
+            statement,
+            release,
+            payload,
+            log,
+            trouble,
+            place,
+        })
     }
 
     /// Reads what the agent has handed over; trust, beats and withdrawals are remembered.
     fn learn(&mut self, channel: &Channel) -> anyhow::Result<Vec<Verified<Statement>>> {
         let path = self.config.paths.agent.join("hand").join(channel.as_str());
         let mut octets = Vec::new();
-        open_theirs(&path)?.take(NEWS_OCTETS).read_to_end(&mut octets)?;
-        let all = bundle::parse(&octets).with_context(|| format!("{} is no bundle", path.display()))?;
+        open_theirs(&path)?
+            .take(NEWS_OCTETS)
+            .read_to_end(&mut octets)?;
+        let all =
+            bundle::parse(&octets).with_context(|| format!("{} is no bundle", path.display()))?;
         let trust_log = self.state.anchor().namespace.trust_log();
-        let (trust, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|statement| *statement.channel() == trust_log);
-        let (beats, run): (Vec<_>, Vec<_>) = rest.into_iter().partition(|statement| statement.channel().is_beat());
+        let (trust, rest): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|statement| *statement.channel() == trust_log);
+        let (beats, run): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .partition(|statement| statement.channel().is_beat());
         let learnt = self.state.change(|view, now| -> anyhow::Result<_> {
             let known = view.trust().map(|trust| trust.serial());
             let first = view.anchor().head.serial;
-            let next = trust.into_iter().filter(|step| known.map_or(step.serial() >= first, |known| step.serial() > known));
-            let stepped = view.take_trust(next, now).map_err(|(serial, error)| anyhow::anyhow!("trust {serial}: {error}"));
+            let next = trust
+                .into_iter()
+                .filter(|step| known.map_or(step.serial() >= first, |known| step.serial() > known));
+            let stepped = view
+                .take_trust(next, now)
+                .map_err(|(serial, error)| anyhow::anyhow!("trust {serial}: {error}"));
             let mut beat_refused = None;
             for beat in beats {
                 if !view.take_settled_beat(beat.clone()) {
-                    beat_refused = view.take_beat(beat, now).err().map(|error| anyhow::anyhow!("a beat: {error}")).or(beat_refused);
+                    beat_refused = view
+                        .take_beat(beat, now)
+                        .err()
+                        .map(|error| anyhow::anyhow!("a beat: {error}"))
+                        .or(beat_refused);
                 }
             }
             let run = view.judge(channel, run)?;
@@ -242,13 +326,26 @@ impl Applier {
     fn permit(&self, case: &Case) -> Result<(), String> {
         let (channel, serial) = (&case.request.channel, case.request.serial);
         let now = self.state.now();
-        let clear = || self.state.view().clear(channel, &case.log, &self.profile, &now).map_err(|error| error.to_string());
-        let finish = || self.state.view().may_finish(&case.statement, &case.log, &now).map_err(|error| error.to_string());
+        let clear = || {
+            self.state
+                .view()
+                .clear(channel, &case.log, &self.profile, &now)
+                .map_err(|error| error.to_string())
+        };
+        let finish = || {
+            self.state
+                .view()
+                .may_finish(&case.statement, &case.log, &now)
+                .map_err(|error| error.to_string())
+        };
         match case.request.verb {
             Verb::State | Verb::Drop => Ok(()),
             Verb::Can | Verb::Stage => match clear()? {
                 Clear::Apply(statement) if statement.head() == case.statement.head() => Ok(()),
-                Clear::Nothing { next: Some((next, _)), .. } if next == serial => finish(),
+                Clear::Nothing {
+                    next: Some((next, _)),
+                    ..
+                } if next == serial => finish(),
                 _ => Err(format!("{serial} is not the release to run")),
             },
             Verb::Arm => {
@@ -257,7 +354,10 @@ impl Applier {
                     _ => return Err(format!("{serial} is not the release to run")),
                 }
                 let time = self.state.time(channel);
-                let late = case.release.deadline.is_some_and(|deadline| deadline <= time);
+                let late = case
+                    .release
+                    .deadline
+                    .is_some_and(|deadline| deadline <= time);
                 let opens = self.config.windows.next(time);
                 if opens > time && !late {
                     return Err(format!("the next window opens at {opens}"));
@@ -268,7 +368,10 @@ impl Applier {
                 // The way back from a trial; there is one boot for each trial, and no more trials than there may be.
                 Ok(Some(Fact::Running)) => Ok(()),
                 Ok(Some(Fact::Armed)) if self.trials_of(case).contains(&self.boot) => finish(),
-                Ok(fact) => Err(format!("it is {}, and was not armed in this life of the machine", fact.map_or("unknown", Fact::as_str))),
+                Ok(fact) => Err(format!(
+                    "it is {}, and was not armed in this life of the machine",
+                    fact.map_or("unknown", Fact::as_str)
+                )),
                 Err(error) => Err(format!("{error:#}")),
             },
             Verb::Keep => match self.trials_of(case).is_empty() {
@@ -282,26 +385,52 @@ impl Applier {
     fn stage(&mut self, case: &Case) -> anyhow::Result<Answer> {
         self.forget_kept(case)?;
         fs::create_dir_all(&case.place)?;
-        replace(&case.place.join("statement"), case.statement.octets(), &self.point)?;
-        let theirs = self.config.paths.agent.join("payload").join(hex(&case.payload.digest));
+        replace(
+            &case.place.join("statement"),
+            case.statement.octets(),
+            &self.point,
+        )?;
+        let theirs = self
+            .config
+            .paths
+            .agent
+            .join("payload")
+            .join(hex(&case.payload.digest));
         let own = case.place.join("payload");
         let copied = self.copy(&theirs, &own, &case.payload);
         let answer = match copied {
             Ok(Some(payload)) => self.format(case, "stage", Some(&payload)),
-            Ok(None) => Ok(Answer::new(UNUSABLE, "the payload is not the one that was signed")),
+            Ok(None) => Ok(Answer::new(
+                UNUSABLE,
+                "the payload is not the one that was signed",
+            )),
             Err(error) => Err(error),
         };
-        fs::remove_file(&own).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+        fs::remove_file(&own).or_else(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })?;
         answer
     }
 
     /// What was kept earlier needs its place no more.
     fn forget_kept(&self, case: &Case) -> anyhow::Result<()> {
-        let applied = self.state.view().applied(&case.request.channel).map(|applied| applied.serial());
-        let Some(of_channel) = case.place.parent().filter(|directory| directory.exists()) else { return Ok(()) };
+        let applied = self
+            .state
+            .view()
+            .applied(&case.request.channel)
+            .map(|applied| applied.serial());
+        let Some(of_channel) = case.place.parent().filter(|directory| directory.exists()) else {
+            return Ok(());
+        };
         for entry in fs::read_dir(of_channel)? {
             let path = entry?.path();
-            let serial = path.file_name().and_then(|name| name.to_str()?.parse::<Serial>().ok());
+            let serial = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse::<Serial>().ok());
             if serial <= applied && path != case.place {
                 fs::remove_dir_all(&path)?;
             }
@@ -310,9 +439,20 @@ impl Applier {
     }
 
     /// A copy that nobody else can change, read through the descriptor that was verified (attack 54); none if it is another.
-    fn copy(&self, theirs: &Path, own: &Path, payload: &Payload) -> anyhow::Result<Option<fs::File>> {
+    fn copy(
+        &self,
+        theirs: &Path,
+        own: &Path,
+        payload: &Payload,
+    ) -> anyhow::Result<Option<fs::File>> {
         let mut from = open_theirs(theirs)?.take(payload.size.saturating_add(1));
-        let mut to = fs::File::options().create(true).truncate(true).read(true).write(true).mode(0o600).open(own)?;
+        let mut to = fs::File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(own)?;
         let (mut hash, mut size, mut buffer) = (Sha256::new(), 0_u64, vec![0; 1 << 18]);
         loop {
             let count = from.read(&mut buffer)?;
@@ -321,12 +461,18 @@ impl Applier {
             }
             hash.update(&buffer[..count]);
             size += count as u64;
-            to.write_all(&buffer[..count])
-                .with_context(|| format!("no room for {} octets in {}", payload.size, self.config.paths.applier.display()))?;
+            to.write_all(&buffer[..count]).with_context(|| {
+                format!(
+                    "no room for {} octets in {}",
+                    payload.size,
+                    self.config.paths.applier.display()
+                )
+            })?;
         }
         (self.point)("the payload is copied");
         to.rewind()?;
-        let same = size == payload.size && Digest::from_octets(hash.finalize().into()) == payload.digest;
+        let same =
+            size == payload.size && Digest::from_octets(hash.finalize().into()) == payload.digest;
         Ok(same.then_some(to))
     }
 
@@ -342,24 +488,45 @@ impl Applier {
         let mut environment = environment(case);
         environment.push(("T_UNITS".into(), units.join(" ")));
         let mut reasons = Vec::new();
-        for way in Way::ALL.into_iter().filter(|way| *way >= wanted && self.config.ways.contains(way)) {
+        for way in Way::ALL
+            .into_iter()
+            .filter(|way| *way >= wanted && self.config.ways.contains(way))
+        {
             let call = |verb| self.call("apply.d", way.as_str(), verb, &environment, case, None);
             let can = call("can")?;
             if can.is_done() {
                 let answer = call("go")?;
-                return Ok(Answer::new(answer.code, format!("{} {}", way.as_str(), answer.line)));
+                return Ok(Answer::new(
+                    answer.code,
+                    format!("{} {}", way.as_str(), answer.line),
+                ));
             }
             reasons.push(format!("{}: {}", way.as_str(), can.line));
         }
-        Ok(Answer::new(LATER, format!("no way is allowed and possible: {}", reasons.join("; "))))
+        Ok(Answer::new(
+            LATER,
+            format!("no way is allowed and possible: {}", reasons.join("; ")),
+        ))
     }
 
     fn fact(&self, case: &Case) -> anyhow::Result<Option<Fact>> {
         Ok(Fact::read(&self.format(case, "state", None)?.line))
     }
 
-    fn format(&self, case: &Case, verb: &str, payload: Option<&fs::File>) -> anyhow::Result<Answer> {
-        self.call("format.d", &case.payload.format, verb, &environment(case), case, payload)
+    fn format(
+        &self,
+        case: &Case,
+        verb: &str,
+        payload: Option<&fs::File>,
+    ) -> anyhow::Result<Answer> {
+        self.call(
+            "format.d",
+            &case.payload.format,
+            verb,
+            &environment(case),
+            case,
+            payload,
+        )
     }
 
     fn call(
@@ -380,9 +547,21 @@ impl Applier {
         if begun {
             fs::create_dir_all(&work)?;
         }
-        let work = if begun { work.as_path() } else { nowhere.path() };
+        let work = if begun {
+            work.as_path()
+        } else {
+            nowhere.path()
+        };
         (self.point)(verb);
-        let answer = self.handlers.call(&Call { folder, name, verb, environment, work, statement: &statement, payload })?;
+        let answer = self.handlers.call(&Call {
+            folder,
+            name,
+            verb,
+            environment,
+            work,
+            statement: &statement,
+            payload,
+        })?;
         (self.point)(verb);
         Ok(answer)
     }
@@ -395,7 +574,11 @@ impl Applier {
     fn trials_of(&self, case: &Case) -> Vec<String> {
         let text = fs::read_to_string(self.trials_file()).unwrap_or_default();
         let id = case.statement.id().to_string();
-        text.lines().filter_map(|line| line.split_once(' ')).filter(|(of, _)| *of == id).map(|(_, boot)| boot.to_owned()).collect()
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(of, _)| *of == id)
+            .map(|(_, boot)| boot.to_owned())
+            .collect()
     }
 
     /// A bad release is not booted more often than that, whoever asks (attack 88).
@@ -404,7 +587,11 @@ impl Applier {
         if trials.contains(&self.boot) {
             return Ok(());
         }
-        ensure!(trials.len() < TRIALS.into(), "{} was tried {TRIALS} times; it is not tried again", case.request.serial);
+        ensure!(
+            trials.len() < TRIALS.into(),
+            "{} was tried {TRIALS} times; it is not tried again",
+            case.request.serial
+        );
         let text = fs::read_to_string(self.trials_file()).unwrap_or_default();
         let mut lines: Vec<&str> = text.lines().collect();
         let line = format!("{} {}", case.statement.id(), self.boot);
@@ -415,8 +602,16 @@ impl Applier {
     }
 
     fn note_applied(&mut self, case: &Case) -> anyhow::Result<()> {
-        let listed = case.log.iter().find(|statement| statement.head() == case.statement.head()).cloned();
-        let own = || self.state.trust().and_then(|trust| trust.verify(case.statement.clone()).ok());
+        let listed = case
+            .log
+            .iter()
+            .find(|statement| statement.head() == case.statement.head())
+            .cloned();
+        let own = || {
+            self.state
+                .trust()
+                .and_then(|trust| trust.verify(case.statement.clone()).ok())
+        };
         // Without it what was applied before counts, until the log is at hand.
         if let Some(proven) = listed.or_else(own) {
             self.state.change(|view, _| view.note_applied(&proven));
@@ -440,10 +635,30 @@ fn environment(case: &Case) -> Vec<(String, String)> {
     ];
     all.extend(payload.from.iter().map(|from| pair("FROM", from.clone())));
     all.extend(payload.base.iter().map(|base| pair("BASE", hex(base))));
-    all.extend(payload.result.iter().map(|result| pair("RESULT", hex(result))));
+    all.extend(
+        payload
+            .result
+            .iter()
+            .map(|result| pair("RESULT", hex(result))),
+    );
     all.extend(payload.mem.iter().map(|mem| pair("MEM", mem.to_string())));
-    let name = |key: &String| key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect::<String>();
-    all.extend(payload.more.iter().map(|(key, value)| pair(&format!("X_{}", name(key)), value.clone())));
+    let name = |key: &String| {
+        key.chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
+            .collect::<String>()
+    };
+    all.extend(
+        payload
+            .more
+            .iter()
+            .map(|(key, value)| pair(&format!("X_{}", name(key)), value.clone())),
+    );
     all
 }
 
@@ -456,7 +671,11 @@ pub fn hex(digest: &Digest) -> String {
 fn open_theirs(path: &Path) -> anyhow::Result<fs::File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let file = fs::File::options().read(true).custom_flags(flags).open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     ensure!(file.metadata()?.is_file(), "{} is no file", path.display());
     Ok(file)
 }
@@ -467,8 +686,14 @@ fn open_theirs(path: &Path) -> anyhow::Result<fs::File> {
 /// If the connection fails.
 pub fn read_request(from: impl Read) -> io::Result<String> {
     let mut line = String::new();
-    io::BufRead::read_line(&mut io::BufReader::new(from.take(REQUEST_OCTETS)), &mut line)?;
-    Ok(line.strip_suffix('\n').unwrap_or("it has no end").to_owned())
+    io::BufRead::read_line(
+        &mut io::BufReader::new(from.take(REQUEST_OCTETS)),
+        &mut line,
+    )?;
+    Ok(line
+        .strip_suffix('\n')
+        .unwrap_or("it has no end")
+        .to_owned())
 }
 
 /// What a handler that is done answers to `can`: octets.
@@ -492,5 +717,8 @@ pub fn open(config: Config, point: Point) -> anyhow::Result<Applier> {
 /// If the kernel does not say.
 pub fn boot(config: &Config) -> anyhow::Result<String> {
     let path = &config.paths.boot_id;
-    Ok(fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?.trim().to_owned())
+    Ok(fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .trim()
+        .to_owned())
 }

@@ -88,7 +88,14 @@ pub enum Way {
 
 impl Way {
     /// The weakest first.
-    pub const ALL: [Self; 6] = [Self::None, Self::Live, Self::Restart, Self::SoftReboot, Self::Kexec, Self::Reboot];
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::Live,
+        Self::Restart,
+        Self::SoftReboot,
+        Self::Kexec,
+        Self::Reboot,
+    ];
 
     /// The name of its handler.
     pub fn as_str(self) -> &'static str {
@@ -119,7 +126,12 @@ pub struct Fetch {
 
 impl Default for Fetch {
     fn default() -> Self {
-        Self { schemes: vec!["https".into(), "http".into()], octets_per_second: 0, proxy: None, roots: None }
+        Self {
+            schemes: vec!["https".into(), "http".into()],
+            octets_per_second: 0,
+            proxy: None,
+            roots: None,
+        }
     }
 }
 
@@ -169,28 +181,46 @@ impl Config {
         let mut files = vec![path.to_owned()];
         let more = path.with_file_name("agent.d");
         if let Ok(entries) = fs::read_dir(&more) {
-            let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            found.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+            let mut found: Vec<PathBuf> = entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect();
+            found.retain(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "toml")
+            });
             found.sort();
             files.extend(found);
         }
         let mut all = toml::Table::new();
         for file in &files {
-            let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            let table: toml::Table = text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
+            let text = fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            let table: toml::Table = text
+                .parse()
+                .with_context(|| format!("{} is no TOML", file.display()))?;
             merge(&mut all, table);
         }
-        let config: Self = all.try_into().with_context(|| format!("{} (with agent.d) cannot be used", path.display()))?;
-        config.check().with_context(|| format!("{} (with agent.d) cannot be used", path.display()))?;
+        let config: Self = all
+            .try_into()
+            .with_context(|| format!("{} (with agent.d) cannot be used", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("{} (with agent.d) cannot be used", path.display()))?;
         Ok(config)
     }
 
     fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.brokers.is_empty(), "brokers: name one at least");
         ensure!(!self.channels.is_empty(), "channels: name one at least");
-        ensure!(self.quorum >= 1 && usize::from(self.quorum) <= self.brokers.len(), "quorum: from 1 to the number of brokers");
+        ensure!(
+            self.quorum >= 1 && usize::from(self.quorum) <= self.brokers.len(),
+            "quorum: from 1 to the number of brokers"
+        );
         let known = |scheme: &String| matches!(scheme.as_str(), "https" | "http" | "file");
-        ensure!(self.fetch.schemes.iter().all(known), "fetch.schemes: https, http and file are known");
+        ensure!(
+            self.fetch.schemes.iter().all(known),
+            "fetch.schemes: https, http and file are known"
+        );
         Ok(())
     }
 
@@ -200,25 +230,38 @@ impl Config {
     /// If a file with a property, or the machine's id, cannot be read.
     pub fn profile(&self) -> anyhow::Result<Profile> {
         let first_line = |path: &Path| -> anyhow::Result<String> {
-            let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
             Ok(text.lines().next().unwrap_or_default().trim().to_owned())
         };
         let identity = match &self.identity {
             Some(identity) => identity.clone(),
             None => first_line(Path::new("/etc/machine-id")).context("set `identity`")?,
         };
-        ensure!(!identity.is_empty(), "this machine has no identity: set `identity`, or give it a machine-id");
+        ensure!(
+            !identity.is_empty(),
+            "this machine has no identity: set `identity`, or give it a machine-id"
+        );
         let property = |(key, property): (&String, &Property)| {
             let value = match property {
                 Property::Value(value) => value.clone(),
-                Property::File(file) => first_line(&file.file).with_context(|| format!("properties.{key}"))?,
+                Property::File(file) => {
+                    first_line(&file.file).with_context(|| format!("properties.{key}"))?
+                }
             };
             Ok((key.clone(), value))
         };
-        let properties = self.properties.iter().map(property).collect::<anyhow::Result<_>>()?;
+        let properties = self
+            .properties
+            .iter()
+            .map(property)
+            .collect::<anyhow::Result<_>>()?;
         // The id of a machine is no secret of ours to give away, not even in a file of ours.
         let identity = Digest::of(format!("tidings identity\n{identity}").as_bytes()).to_string();
-        Ok(Profile { identity, properties })
+        Ok(Profile {
+            identity,
+            properties,
+        })
     }
 }
 
@@ -241,15 +284,27 @@ fn all_ways() -> Vec<Way> {
     Way::ALL.into()
 }
 
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>, E: serde::de::Error>(text: &str) -> Result<T, E> {
-    text.parse().map_err(|error| E::custom(format!("{text:?}: {error}")))
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>, E: serde::de::Error>(
+    text: &str,
+) -> Result<T, E> {
+    text.parse()
+        .map_err(|error| E::custom(format!("{text:?}: {error}")))
 }
-fn parsed<'de, D: serde::Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(from: D) -> Result<T, D::Error> {
+fn parsed<'de, D: serde::Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
+    from: D,
+) -> Result<T, D::Error> {
     parse(&String::deserialize(from)?)
 }
-fn maybe_parsed<'de, D: serde::Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(from: D) -> Result<Option<T>, D::Error> {
+fn maybe_parsed<'de, D: serde::Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
     parsed(from).map(Some)
 }
-fn all_parsed<'de, D: serde::Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(from: D) -> Result<Vec<T>, D::Error> {
-    Vec::<String>::deserialize(from)?.iter().map(|text| parse(text)).collect()
+fn all_parsed<'de, D: serde::Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    Vec::<String>::deserialize(from)?
+        .iter()
+        .map(|text| parse(text))
+        .collect()
 }

@@ -39,7 +39,12 @@ impl Contract {
         let scratch = tempfile::tempdir()?;
         let work = scratch.path().join("work");
         fs::create_dir(&work)?;
-        let test = Test { contract: self, work, statement: scratch.path().join("statement"), environment: self.environment()? };
+        let test = Test {
+            contract: self,
+            work,
+            statement: scratch.path().join("statement"),
+            environment: self.environment()?,
+        };
         fs::write(&test.statement, "")?;
         test.unusable(&mut say)?;
         test.tampered(&mut say)?;
@@ -47,12 +52,34 @@ impl Contract {
     }
 
     fn environment(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let octets = fs::read(&self.payload).with_context(|| format!("cannot read {}", self.payload.display()))?;
-        let digest: String = Sha256::digest(&octets).iter().map(|octet| format!("{octet:02x}")).collect();
-        let name = self.handler.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let own = [("T_FORMAT", name), ("T_SIZE", octets.len().to_string()), ("T_DIGEST", digest)];
-        let fixed = [("T_SERIAL", "7"), ("T_CHANNEL", "check.os"), ("T_VERSION", "check")].map(|(key, value)| (key, value.to_owned()));
-        let mut all: Vec<(String, String)> = own.into_iter().chain(fixed).map(|(key, value)| (key.to_owned(), value)).collect();
+        let octets = fs::read(&self.payload)
+            .with_context(|| format!("cannot read {}", self.payload.display()))?;
+        let digest: String = Sha256::digest(&octets)
+            .iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect();
+        let name = self
+            .handler
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let own = [
+            ("T_FORMAT", name),
+            ("T_SIZE", octets.len().to_string()),
+            ("T_DIGEST", digest),
+        ];
+        let fixed = [
+            ("T_SERIAL", "7"),
+            ("T_CHANNEL", "check.os"),
+            ("T_VERSION", "check"),
+        ]
+        .map(|(key, value)| (key, value.to_owned()));
+        let mut all: Vec<(String, String)> = own
+            .into_iter()
+            .chain(fixed)
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
         all.extend(self.environment.iter().cloned());
         Ok(all)
     }
@@ -66,27 +93,62 @@ struct Test<'a> {
 }
 
 impl Test<'_> {
-    fn call(&self, verb: &str, payload: Option<&Path>, more: &[(&str, &str)]) -> anyhow::Result<Answer> {
+    fn call(
+        &self,
+        verb: &str,
+        payload: Option<&Path>,
+        more: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
         let directory = self.contract.handler.parent().context("it lies nowhere")?;
-        let folder = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        ensure!(folder == "format.d", "put it into a directory format.d, as it is installed");
+        let folder = directory
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        ensure!(
+            folder == "format.d",
+            "put it into a directory format.d, as it is installed"
+        );
         let base = directory.parent().context("format.d lies nowhere")?;
         let mut handlers = Handlers::new(&self.contract.etc, &self.contract.lib);
-        let name = self.contract.handler.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if handlers.find("format.d", &name)?.is_none_or(|found| found != self.contract.handler) {
+        let name = self
+            .contract
+            .handler
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if handlers
+            .find("format.d", &name)?
+            .is_none_or(|found| found != self.contract.handler)
+        {
             handlers.etc = base.into();
         }
         let file = payload.map(fs::File::open).transpose()?;
         let mut environment = self.environment.clone();
-        environment.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        environment.extend(
+            more.iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
         if handlers.etc != self.contract.etc {
             environment.push(("T_ETC".into(), self.contract.etc.display().to_string()));
         }
         let (folder, name) = (folder.as_str(), name.as_str());
-        let call =
-            Call { folder, name, verb, environment: &environment, work: &self.work, statement: &self.statement, payload: file.as_ref() };
+        let call = Call {
+            folder,
+            name,
+            verb,
+            environment: &environment,
+            work: &self.work,
+            statement: &self.statement,
+            payload: file.as_ref(),
+        };
         let answer = handlers.call(&call)?;
-        ensure!([DONE, FAILED, UNUSABLE, LATER].contains(&answer.code), "{verb} ends with {}: 0, 1, 2 or 75 are known", answer.code);
+        ensure!(
+            [DONE, FAILED, UNUSABLE, LATER].contains(&answer.code),
+            "{verb} ends with {}: 0, 1, 2 or 75 are known",
+            answer.code
+        );
         Ok(answer)
     }
 
@@ -94,7 +156,12 @@ impl Test<'_> {
         let payload = (verb == "stage").then_some(self.contract.payload.as_path());
         for time in ["once", "twice"] {
             let answer = self.call(verb, payload, &[])?;
-            ensure!(answer.is_done(), "{verb}, {time}: {} {}", answer.code, answer.line);
+            ensure!(
+                answer.is_done(),
+                "{verb}, {time}: {} {}",
+                answer.code,
+                answer.line
+            );
             let state = self.call("state", None, &[])?;
             let fact = Fact::read(&state.line).filter(|_| state.is_done());
             let known: Vec<&str> = facts.iter().map(|fact| fact.as_str()).collect();
@@ -110,7 +177,11 @@ impl Test<'_> {
 
     fn unusable(&self, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         let answer = self.call("no-such-verb", None, &[])?;
-        ensure!(answer.code == UNUSABLE, "a verb that it does not know ends with {}, not {UNUSABLE}", answer.code);
+        ensure!(
+            answer.code == UNUSABLE,
+            "a verb that it does not know ends with {}, not {UNUSABLE}",
+            answer.code
+        );
         say("an unknown verb is refused");
         let answer = self.call("can", None, &[])?;
         ensure!(
@@ -133,7 +204,12 @@ impl Test<'_> {
         let path = self.work.with_file_name("tampered");
         fs::write(&path, octets)?;
         let answer = self.call("stage", Some(&path), &[])?;
-        ensure!(answer.code == UNUSABLE, "stage of a changed payload ends with {} {:?}, not {UNUSABLE}", answer.code, answer.line);
+        ensure!(
+            answer.code == UNUSABLE,
+            "stage of a changed payload ends with {} {:?}, not {UNUSABLE}",
+            answer.code,
+            answer.line
+        );
         let state = self.call("state", None, &[])?;
         ensure!(
             matches!(Fact::read(&state.line), Some(Fact::None | Fact::Partial)),
@@ -144,7 +220,11 @@ impl Test<'_> {
         let base: String = "0".repeat(64);
         if self.environment.iter().any(|(key, _)| key == "T_BASE") {
             let answer = self.call("can", None, &[("T_BASE", &base)])?;
-            ensure!(answer.code == UNUSABLE, "another base: can ends with {}, not {UNUSABLE}", answer.code);
+            ensure!(
+                answer.code == UNUSABLE,
+                "another base: can ends with {}, not {UNUSABLE}",
+                answer.code
+            );
             say("another base is refused");
         }
         Ok(())

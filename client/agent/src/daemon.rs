@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, pin::pin, sync::Arc, time::Durat
 use anyhow::Context;
 use futures_util::StreamExt;
 use tidings_client::{
-    Body, Channel, Clear, Clock, Device, Error, NotNow, Release, Serial, Slots, Source, Statement, Timestamp, Tls, Verified,
+    Body, Channel, Clear, Clock, Device, Error, NotNow, Release, Serial, Slots, Source, Statement,
+    Timestamp, Tls, Verified,
 };
 use tokio::time::timeout;
 
@@ -54,14 +55,27 @@ impl Agent {
     pub fn new(config: Config, file: PathBuf, clock: Clock) -> anyhow::Result<Self> {
         let own = &config.paths.agent;
         for directory in [own.clone(), own.join("hand"), config.paths.run.clone()] {
-            std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+            std::fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
         }
-        let tls = config.roots.as_ref().map_or_else(Tls::system, Tls::from_file)?;
-        let source = Source::new(config.brokers.iter().map(String::as_str), &config.anchor.to_string())?.with_tls(tls);
-        let state = tidings_client::State::open(own.join("state"), &config.anchor)?.with_clock(clock.clone());
-        let device = Device::with_state(source.clone(), config.channels.iter().map(Channel::as_str), state)?
-            .with_profile(config.profile()?)
-            .with_quorum(config.quorum.into());
+        let tls = config
+            .roots
+            .as_ref()
+            .map_or_else(Tls::system, Tls::from_file)?;
+        let source = Source::new(
+            config.brokers.iter().map(String::as_str),
+            &config.anchor.to_string(),
+        )?
+        .with_tls(tls);
+        let state = tidings_client::State::open(own.join("state"), &config.anchor)?
+            .with_clock(clock.clone());
+        let device = Device::with_state(
+            source.clone(),
+            config.channels.iter().map(Channel::as_str),
+            state,
+        )?
+        .with_profile(config.profile()?)
+        .with_quorum(config.quorum.into());
         Ok(Self {
             journal: Journal::open(own.join("journal"), Arc::new(|_| {}))?,
             fetcher: Fetcher::new(&config.fetch, &own.join("payload"))?,
@@ -125,10 +139,14 @@ impl Agent {
         }
         let (wanted, trouble) = match self.device.target(channel).await {
             Ok(Clear::Apply(statement)) => (Wanted::Release(Box::new(statement)), None),
-            Ok(Clear::Nothing { next: Some((serial, due)), .. }) => self.ahead(channel, serial, due).await,
-            Ok(Clear::Nothing { next: None, .. }) if !self.is_confirmed(channel) => {
-                (Wanted::Nothing, Some("no beat speaks for the newest statement yet".into()))
-            }
+            Ok(Clear::Nothing {
+                next: Some((serial, due)),
+                ..
+            }) => self.ahead(channel, serial, due).await,
+            Ok(Clear::Nothing { next: None, .. }) if !self.is_confirmed(channel) => (
+                Wanted::Nothing,
+                Some("no beat speaks for the newest statement yet".into()),
+            ),
             Ok(Clear::Nothing { next: None, .. }) => (Wanted::Nothing, None),
             Err(error) => refused(&error),
         };
@@ -142,7 +160,11 @@ impl Agent {
             *waits = (*waits + 1).min(12);
             return Ok((why, Duration::from_secs(1 << (*waits - 1)).min(LONGEST / 6)));
         };
-        let mut here = Here { agent: self, channel: channel.clone(), wait: None };
+        let mut here = Here {
+            agent: self,
+            channel: channel.clone(),
+            wait: None,
+        };
         let end = go_on(&mut here, &mut task).await?;
         let wait = here.wait;
         self.after(channel, &task, end, wait).await
@@ -151,20 +173,34 @@ impl Agent {
     /// Whether a beat names the head: what is above counts for nothing yet.
     fn is_confirmed(&self, channel: &Channel) -> bool {
         let view = self.device.state().view();
-        let Some(head) = view.head(channel) else { return true };
+        let Some(head) = view.head(channel) else {
+            return true;
+        };
         let names = |beat: &Statement| matches!(beat.body(), Body::Beat(beat) if beat.heads.iter().any(|(of, named)| of == channel && *named == head));
         !view.promises_beats(channel) || view.beats().any(|beat| names(&beat.statement))
     }
 
     /// A release that is known and not due yet is fetched and staged ahead.
-    async fn ahead(&mut self, channel: &Channel, serial: Serial, due: Timestamp) -> (Wanted, Option<String>) {
+    async fn ahead(
+        &mut self,
+        channel: &Channel,
+        serial: Serial,
+        due: Timestamp,
+    ) -> (Wanted, Option<String>) {
         let found = match self.device.history(channel, serial).await {
-            Ok(all) => all.into_iter().find(|statement| statement.serial() == serial),
+            Ok(all) => all
+                .into_iter()
+                .find(|statement| statement.serial() == serial),
             Err(error) => return (Wanted::Unknown, Some(tidings_client::explain(&error))),
         };
-        let Some(statement) = found else { return (Wanted::Nothing, None) };
+        let Some(statement) = found else {
+            return (Wanted::Nothing, None);
+        };
         match self.device.may_finish(&statement).await {
-            Ok(()) => (Wanted::Release(Box::new(statement)), Some(format!("{serial} is due at {due}"))),
+            Ok(()) => (
+                Wanted::Release(Box::new(statement)),
+                Some(format!("{serial} is due at {due}")),
+            ),
             Err(error) => refused(&error),
         }
     }
@@ -172,11 +208,17 @@ impl Agent {
     /// What is to be worked on, written down.
     fn task(&mut self, channel: &Channel, wanted: Wanted) -> anyhow::Result<Option<Task>> {
         let known = self.journal.records.task.get(channel.as_str()).cloned();
-        let of = known.as_ref().and_then(|task| Statement::parse(task.statement.as_bytes()).ok());
+        let of = known
+            .as_ref()
+            .and_then(|task| Statement::parse(task.statement.as_bytes()).ok());
         let leave = match (&known, &of, &wanted) {
             (Some(task), Some(of), _) if task.is_before_going() => match &wanted {
-                Wanted::Release(statement) if statement.head() != of.head() => Some(format!("{} is to be run instead", statement.serial())),
-                Wanted::Withdrawn(serial) if *serial == of.serial() => Some("it was withdrawn".into()),
+                Wanted::Release(statement) if statement.head() != of.head() => {
+                    Some(format!("{} is to be run instead", statement.serial()))
+                }
+                Wanted::Withdrawn(serial) if *serial == of.serial() => {
+                    Some("it was withdrawn".into())
+                }
                 Wanted::Nothing => Some("it is not the release to run any more".into()),
                 _ => None,
             },
@@ -187,10 +229,22 @@ impl Agent {
                 task.turn(Intent::Leave, why);
                 task
             }
-            (Some(task), None, _) if !task.intent.is_end() || task.slot.is_some() && task.intent != Intent::Failed => task,
+            (Some(task), None, _)
+                if !task.intent.is_end()
+                    || task.slot.is_some() && task.intent != Intent::Failed =>
+            {
+                task
+            }
             (known, _, Wanted::Release(statement)) => {
-                let same = of.is_some_and(|of| of.head() == statement.head()) && known.is_some_and(|task| task.intent != Intent::Left);
-                if same || self.journal.records.failed.contains(&statement.id().to_string()) {
+                let same = of.is_some_and(|of| of.head() == statement.head())
+                    && known.is_some_and(|task| task.intent != Intent::Left);
+                if same
+                    || self
+                        .journal
+                        .records
+                        .failed
+                        .contains(&statement.id().to_string())
+                {
                     return Ok(None);
                 }
                 tracing::info!(%channel, serial = %statement.serial(), "begun");
@@ -198,13 +252,21 @@ impl Agent {
             }
             _ => return Ok(None),
         };
-        self.journal.change(|records| drop(records.task.insert(channel.to_string(), task.clone())))?;
+        self.journal
+            .change(|records| drop(records.task.insert(channel.to_string(), task.clone())))?;
         Ok(Some(task))
     }
 
     /// Takes note of an end, and says when to look again.
-    async fn after(&mut self, channel: &Channel, task: &Task, end: End, hint: Option<Duration>) -> anyhow::Result<(String, Duration)> {
-        let statement = Statement::parse(task.statement.as_bytes()).context("the journal has no statement that can be read")?;
+    async fn after(
+        &mut self,
+        channel: &Channel,
+        task: &Task,
+        end: End,
+        hint: Option<Duration>,
+    ) -> anyhow::Result<(String, Duration)> {
+        let statement = Statement::parse(task.statement.as_bytes())
+            .context("the journal has no statement that can be read")?;
         let why = match end {
             End::Later(why) => why,
             End::Gone => {
@@ -221,18 +283,30 @@ impl Agent {
                 }
                 if task.intent == Intent::Kept {
                     // Until brokers have confirmed it, the one before counts as applied.
-                    if let Err(error) = self.device.note_applied_serial(channel, statement.serial()).await {
+                    if let Err(error) = self
+                        .device
+                        .note_applied_serial(channel, statement.serial())
+                        .await
+                    {
                         return Ok((tidings_client::explain(&error), AGAIN));
                     }
                 }
                 // What was dropped may have to make room for something newer at once.
-                let wait = if task.intent == Intent::Left { Duration::ZERO } else { IDLE };
+                let wait = if task.intent == Intent::Left {
+                    Duration::ZERO
+                } else {
+                    IDLE
+                };
                 return Ok((task.why.clone(), wait));
             }
         };
         let waits = self.waits.entry(channel.clone()).or_default();
         let wait = hint.unwrap_or_else(|| (AGAIN / 2 * 2_u32.saturating_pow(*waits)).min(LONGEST));
-        *waits = if hint.is_some() { 0 } else { (*waits + 1).min(8) };
+        *waits = if hint.is_some() {
+            0
+        } else {
+            (*waits + 1).min(8)
+        };
         tracing::info!(%channel, serial = %statement.serial(), intent = task.intent.as_str(), "waits {} s: {why}", wait.as_secs());
         Ok((why, wait))
     }
@@ -246,7 +320,9 @@ impl Agent {
         let overall = match task.map(|task| task.intent) {
             Some(Intent::Failed | Intent::Fail) => Overall::Failed,
             Some(intent) if !intent.is_end() => Overall::Waiting,
-            _ if !freshness.is_current() && state.view().promises_beats(channel) => Overall::Waiting,
+            _ if !freshness.is_current() && state.view().promises_beats(channel) => {
+                Overall::Waiting
+            }
             _ => Overall::Well,
         };
         let payload = task.and_then(|task| release?.payloads.get(task.payload?));
@@ -255,26 +331,48 @@ impl Agent {
             state: overall,
             freshness: freshness.as_str().to_owned(),
             head: state.head(channel).map(|head| head.serial.number()),
-            applied: state.view().applied(channel).map(|applied| applied.serial().number()),
-            release: statement.as_ref().map(|statement| statement.serial().number()),
+            applied: state
+                .view()
+                .applied(channel)
+                .map(|applied| applied.serial().number()),
+            release: statement
+                .as_ref()
+                .map(|statement| statement.serial().number()),
             version: release.map(|release| release.version.clone()),
             intent: task.map(|task| task.intent.as_str().to_owned()),
             format: payload.map(|payload| payload.format.clone()),
             trials: task.map_or(0, |task| task.trials),
-            why: if why.is_empty() { task.map_or(String::new(), |task| task.why.clone()) } else { why },
+            why: if why.is_empty() {
+                task.map_or(String::new(), |task| task.why.clone())
+            } else {
+                why
+            },
         }
     }
 
     fn tell(&mut self, channels: Vec<ChannelStatus>) {
-        let state = channels.iter().map(|channel| channel.state).max().unwrap_or_default();
+        let state = channels
+            .iter()
+            .map(|channel| channel.state)
+            .max()
+            .unwrap_or_default();
         let first = self.config.channels.first();
-        let time = first.map_or(String::new(), |channel| self.device.state().time(channel).to_string());
+        let time = first.map_or(String::new(), |channel| {
+            self.device.state().time(channel).to_string()
+        });
         let same = self.status.channels == channels && !self.status.time.is_empty();
-        self.status = Status { time, state, channels };
+        self.status = Status {
+            time,
+            state,
+            channels,
+        };
         if same {
             return;
         }
-        if let Err(error) = self.status.write(&self.config.paths.run, self.config.paths.textfile.as_deref()) {
+        if let Err(error) = self.status.write(
+            &self.config.paths.run,
+            self.config.paths.textfile.as_deref(),
+        ) {
             tracing::warn!("the status cannot be written: {error}");
         }
     }

@@ -52,8 +52,16 @@ enum Bad {
 
 impl From<anyhow::Error> for Bad {
     fn from(error: anyhow::Error) -> Self {
-        let full = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull));
-        if full { Self::Room(format!("{error:#}")) } else { Self::Now(error) }
+        let full = error.chain().any(|cause| {
+            cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
+        });
+        if full {
+            Self::Room(format!("{error:#}"))
+        } else {
+            Self::Now(error)
+        }
     }
 }
 
@@ -64,17 +72,23 @@ impl Fetcher {
     /// If the proxy or the roots cannot be used.
     pub fn new(config: &config::Fetch, directory: &Path) -> anyhow::Result<Self> {
         let read = |path: &PathBuf| -> anyhow::Result<Vec<CertificateDer<'static>>> {
-            let all = CertificateDer::pem_file_iter(path).with_context(|| format!("fetch.roots: cannot read {}", path.display()))?;
+            let all = CertificateDer::pem_file_iter(path)
+                .with_context(|| format!("fetch.roots: cannot read {}", path.display()))?;
             Ok(all.collect::<Result<_, _>>()?)
         };
         let roots = match &config.roots {
             Some(path) => read(path)?,
             None => rustls_native_certs::load_native_certs().certs,
         };
-        let roots: Vec<_> = roots.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
+        let roots: Vec<_> = roots
+            .iter()
+            .map(|certificate| Certificate::from_der(certificate).to_owned())
+            .collect();
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&roots))
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .unversioned_rustls_crypto_provider(Arc::new(
+                rustls::crypto::aws_lc_rs::default_provider(),
+            ))
             .build();
         let mut agent = ureq::Agent::config_builder()
             .tls_config(tls)
@@ -87,10 +101,19 @@ impl Fetcher {
             .timeout_recv_response(Some(CONNECT))
             .timeout_per_read(Some(SILENCE));
         if let Some(proxy) = &config.proxy {
-            agent = agent.proxy(Some(ureq::Proxy::new(proxy).with_context(|| format!("fetch.proxy: {proxy:?} is none"))?));
+            agent = agent.proxy(Some(
+                ureq::Proxy::new(proxy)
+                    .with_context(|| format!("fetch.proxy: {proxy:?} is none"))?,
+            ));
         }
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        Ok(Self { agent: agent.build().new_agent(), config: config.clone(), directory: directory.into(), slice: SLICE })
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        Ok(Self {
+            agent: agent.build().new_agent(),
+            config: config.clone(),
+            directory: directory.into(),
+            slice: SLICE,
+        })
     }
 
     /// The same, that looks up after another time.
@@ -116,7 +139,9 @@ impl Fetcher {
                     return Fetched::Later(format!("{have} of {size} octets are fetched"));
                 }
                 Err(Bad::Room(why)) => return Fetched::Later(why),
-                Err(Bad::Now(error)) => reasons.push(format!("{}: {error:#}", printable(url.as_bytes()))),
+                Err(Bad::Now(error)) => {
+                    reasons.push(format!("{}: {error:#}", printable(url.as_bytes())))
+                }
                 Err(Bad::Other(why)) => {
                     others += 1;
                     reasons.push(format!("{}: {why}", printable(url.as_bytes())));
@@ -124,10 +149,21 @@ impl Fetcher {
             }
         }
         let why = reasons.join("; ");
-        if others == urls.len() { Fetched::Wrong(why) } else { Fetched::Later(why) }
+        if others == urls.len() {
+            Fetched::Wrong(why)
+        } else {
+            Fetched::Later(why)
+        }
     }
 
-    fn place(&self, url: &str, part: &Path, whole: &Path, size: u64, digest: &Digest) -> Result<(), Bad> {
+    fn place(
+        &self,
+        url: &str,
+        part: &Path,
+        whole: &Path,
+        size: u64,
+        digest: &Digest,
+    ) -> Result<(), Bad> {
         let resumed = fs::metadata(part).is_ok_and(|about| about.len() > 0);
         self.one(url, part, size)?;
         match self.check(part, whole, digest) {
@@ -141,7 +177,13 @@ impl Fetcher {
     }
 
     fn one(&self, url: &str, part: &Path, size: u64) -> Result<(), Bad> {
-        let mut file = fs::File::options().create(true).truncate(false).read(true).write(true).open(part).context("cannot write")?;
+        let mut file = fs::File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(part)
+            .context("cannot write")?;
         let mut have = file.metadata().context("cannot read")?.len();
         if have > size {
             file.set_len(0).context("cannot write")?;
@@ -150,9 +192,15 @@ impl Fetcher {
         if have == size {
             return Ok(());
         }
-        let room = rustix::fs::statvfs(&self.directory).map(|about| about.f_bavail * about.f_frsize).context("cannot look for room")?;
+        let room = rustix::fs::statvfs(&self.directory)
+            .map(|about| about.f_bavail * about.f_frsize)
+            .context("cannot look for room")?;
         if room < size - have {
-            return Err(Bad::Room(format!("no room in {}: {} octets are wanted, {room} are free", self.directory.display(), size - have)));
+            return Err(Bad::Room(format!(
+                "no room in {}: {} octets are wanted, {room} are free",
+                self.directory.display(),
+                size - have
+            )));
         }
         let (mut from, begins) = self.open(url, have, size)?;
         if begins < have {
@@ -163,32 +211,51 @@ impl Fetcher {
     }
 
     /// Octets come, as fast as they may; at one more than there should be it ends.
-    fn pour(&self, from: &mut dyn Read, file: &mut fs::File, begins: u64, size: u64) -> Result<(), Bad> {
+    fn pour(
+        &self,
+        from: &mut dyn Read,
+        file: &mut fs::File,
+        begins: u64,
+        size: u64,
+    ) -> Result<(), Bad> {
         let (began, mut at, mut buffer) = (Instant::now(), begins, vec![0; 1 << 16]);
         loop {
             let count = from.read(&mut buffer).context("the connection failed")?;
             at += count as u64;
             if at > size {
                 file.set_len(0).context("cannot write")?;
-                return Err(Bad::Other(format!("it has more than the {size} octets that were signed")));
+                return Err(Bad::Other(format!(
+                    "it has more than the {size} octets that were signed"
+                )));
             }
-            file.write_all(&buffer[..count]).with_context(|| format!("no room in {}", self.directory.display()))?;
+            file.write_all(&buffer[..count])
+                .with_context(|| format!("no room in {}", self.directory.display()))?;
             if count == 0 {
                 break;
             }
             let (came, took) = (at - begins, began.elapsed());
             if self.config.octets_per_second > 0 {
-                let due = Duration::from_secs_f64(came as f64 / self.config.octets_per_second as f64);
+                let due =
+                    Duration::from_secs_f64(came as f64 / self.config.octets_per_second as f64);
                 std::thread::sleep(due.saturating_sub(took).min(SILENCE));
             }
             if took > self.slice && at < size {
                 let slow = came < LEAST_OCTETS_PER_SECOND * took.as_secs();
                 file.sync_all().context("cannot write")?;
-                return Err(if slow { Bad::Now(anyhow::anyhow!("too slow: {came} octets in {} s", took.as_secs())) } else { Bad::Slice });
+                return Err(if slow {
+                    Bad::Now(anyhow::anyhow!(
+                        "too slow: {came} octets in {} s",
+                        took.as_secs()
+                    ))
+                } else {
+                    Bad::Slice
+                });
             }
         }
         if at < size {
-            return Err(Bad::Now(anyhow::anyhow!("it ended after {at} of {size} octets")));
+            return Err(Bad::Now(anyhow::anyhow!(
+                "it ended after {at} of {size} octets"
+            )));
         }
         file.sync_all().context("cannot write")?;
         Ok(())
@@ -200,7 +267,8 @@ impl Fetcher {
         for _ in 0..=REDIRECTS {
             let (scheme, rest) = self.allowed(&url)?;
             if scheme == "file" {
-                let mut file = fs::File::open(rest).with_context(|| format!("cannot read {rest}"))?;
+                let mut file =
+                    fs::File::open(rest).with_context(|| format!("cannot read {rest}"))?;
                 let found = file.metadata().context("cannot read")?.len();
                 check_size(found, size)?;
                 file.seek(SeekFrom::Start(have)).context("cannot read")?;
@@ -210,8 +278,16 @@ impl Fetcher {
             if have > 0 {
                 request = request.header("Range", format!("bytes={have}-"));
             }
-            let response = request.call().map_err(|error| Bad::Now(explained(&error)))?;
-            let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let response = request
+                .call()
+                .map_err(|error| Bad::Now(explained(&error)))?;
+            let header = |name: &str| {
+                response
+                    .headers()
+                    .get(name)
+                    .and_then(|value| value.to_str().ok())
+                    .map(str::to_owned)
+            };
             let length = || header("content-length").and_then(|text| text.parse::<u64>().ok());
             match response.status().as_u16() {
                 200 => {
@@ -220,26 +296,39 @@ impl Fetcher {
                 }
                 206 if have > 0 => {
                     let range = header("content-range").unwrap_or_default();
-                    let same = range.strip_prefix(&format!("bytes {have}-")).and_then(|rest| rest.split_once('/'));
-                    let (_, total) = same.ok_or_else(|| Bad::Other("it answers with another range than it was asked for".into()))?;
-                    total.parse().map_or(Ok(()), |found| check_size(found, size))?;
+                    let same = range
+                        .strip_prefix(&format!("bytes {have}-"))
+                        .and_then(|rest| rest.split_once('/'));
+                    let (_, total) = same.ok_or_else(|| {
+                        Bad::Other("it answers with another range than it was asked for".into())
+                    })?;
+                    total
+                        .parse()
+                        .map_or(Ok(()), |found| check_size(found, size))?;
                     return Ok((Box::new(response.into_body().into_reader()), have));
                 }
                 301 | 302 | 303 | 307 | 308 => {
-                    let to = header("location").ok_or_else(|| Bad::Other("it redirects to nowhere".into()))?;
+                    let to = header("location")
+                        .ok_or_else(|| Bad::Other("it redirects to nowhere".into()))?;
                     url = self.redirected(&url, &to)?;
                 }
                 status => return Err(Bad::Now(anyhow::anyhow!("it answers {status}"))),
             }
         }
-        Err(Bad::Other(format!("it redirects more than {REDIRECTS} times")))
+        Err(Bad::Other(format!(
+            "it redirects more than {REDIRECTS} times"
+        )))
     }
 
     fn allowed<'a>(&self, url: &'a str) -> Result<(&'a str, &'a str), Bad> {
         let other = |why: String| Bad::Other(why);
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| other("it is no URL".into()))?;
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| other("it is no URL".into()))?;
         if !self.config.schemes.iter().any(|allowed| allowed == scheme) {
-            return Err(other(format!("{scheme} is not allowed here (fetch.schemes)")));
+            return Err(other(format!(
+                "{scheme} is not allowed here (fetch.schemes)"
+            )));
         }
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if host.contains('@') {
@@ -259,7 +348,9 @@ impl Fetcher {
         match self.allowed(&to)? {
             ("https", _) => Ok(to),
             ("http", _) if scheme == "http" => Ok(to),
-            (weaker, _) => Err(Bad::Other(format!("it redirects from {scheme} to {weaker}"))),
+            (weaker, _) => Err(Bad::Other(format!(
+                "it redirects from {scheme} to {weaker}"
+            ))),
         }
     }
 
@@ -280,7 +371,9 @@ impl Fetcher {
             return Err(Bad::Other("it has the right size and another digest: it was changed on the way, or at its place".into()));
         }
         fs::rename(part, whole).context("cannot write")?;
-        fs::File::open(&self.directory).and_then(|directory| directory.sync_all()).context("cannot write")?;
+        fs::File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .context("cannot write")?;
         Ok(())
     }
 
@@ -292,9 +385,14 @@ impl Fetcher {
         let keep: Vec<String> = wanted.iter().map(hex).collect();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default()
+                .to_owned();
             if !keep.iter().any(|digest| name.starts_with(digest.as_str())) {
-                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                fs::remove_file(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
         Ok(())
@@ -303,7 +401,10 @@ impl Fetcher {
 
 fn check_size(found: u64, size: u64) -> Result<(), Bad> {
     let same = || -> anyhow::Result<()> {
-        ensure!(found == size, "it has {found} octets, {size} were signed: another thing, or somebody in between (a captive portal?)");
+        ensure!(
+            found == size,
+            "it has {found} octets, {size} were signed: another thing, or somebody in between (a captive portal?)"
+        );
         Ok(())
     };
     same().map_err(|error| Bad::Other(format!("{error}")))
@@ -311,8 +412,11 @@ fn check_size(found: u64, size: u64) -> Result<(), Bad> {
 
 fn explained(error: &ureq::Error) -> anyhow::Error {
     let text = tidings_client::explain(error);
-    let advice =
-        if text.contains("certificate") { " (the digest is signed too: `fetch.roots`, or an http:// place, would do)" } else { "" };
+    let advice = if text.contains("certificate") {
+        " (the digest is signed too: `fetch.roots`, or an http:// place, would do)"
+    } else {
+        ""
+    };
     anyhow::anyhow!("{}{advice}", printable(text.as_bytes()))
 }
 
@@ -324,7 +428,9 @@ pub fn places<'a>(
     all: &'a [tidings_protocol::statement::Payload],
     of: &tidings_protocol::statement::Payload,
 ) -> anyhow::Result<Vec<&'a str>> {
-    let same = all.iter().filter(|payload| payload.digest == of.digest && payload.format == of.format);
+    let same = all
+        .iter()
+        .filter(|payload| payload.digest == of.digest && payload.format == of.format);
     let urls: Vec<&str> = same.map(|payload| payload.url.as_str()).collect();
     if urls.is_empty() {
         bail!("the payload has no place");

@@ -53,7 +53,10 @@ pub struct Answer {
 impl Answer {
     /// One with this code.
     pub fn new(code: u8, line: impl Into<String>) -> Self {
-        Self { code, line: printable(line.into().as_bytes()) }
+        Self {
+            code,
+            line: printable(line.into().as_bytes()),
+        }
     }
     /// Whether it is done.
     pub fn is_done(&self) -> bool {
@@ -72,9 +75,14 @@ impl Answer {
 
 /// The first line of what somebody else has written, safe to show (attack 112).
 pub fn printable(octets: &[u8]) -> String {
-    let first = octets.split(|octet| *octet == b'\n').next().unwrap_or_default();
+    let first = octets
+        .split(|octet| *octet == b'\n')
+        .next()
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&first[..first.len().min(LINE_OCTETS)]);
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// Where handlers are, and what they find there.
@@ -111,7 +119,12 @@ pub struct Call<'a> {
 impl Handlers {
     /// Those of this machine, and those that were shipped.
     pub fn new(etc: &Path, lib: &Path) -> Self {
-        Self { etc: etc.into(), lib: lib.into(), path: PATH.into(), limits: [LOOK, WORK] }
+        Self {
+            etc: etc.into(),
+            lib: lib.into(),
+            path: PATH.into(),
+            limits: [LOOK, WORK],
+        }
     }
 
     /// The handler with a name; none means that it cannot be used here.
@@ -135,27 +148,50 @@ impl Handlers {
     /// If it is not there, could be written by others, does not end in time, or prints without end.
     pub fn call(&self, call: &Call<'_>) -> anyhow::Result<Answer> {
         let Some(program) = self.find(call.folder, call.name)? else {
-            return Ok(Answer::new(UNUSABLE, format!("no {}/{} on this machine", call.folder, call.name)));
+            return Ok(Answer::new(
+                UNUSABLE,
+                format!("no {}/{} on this machine", call.folder, call.name),
+            ));
         };
         // In a file and not in a pipe: nobody who holds it open keeps us waiting.
-        let output = tempfile::tempfile().context("cannot make a file for what a handler prints")?;
+        let output =
+            tempfile::tempfile().context("cannot make a file for what a handler prints")?;
         let mut command = match call.payload {
             None => Command::new(&program),
             Some(payload) => {
                 // It stays open over exec, and the shell opens it anew as number 3: what was verified, and from its beginning.
                 fcntl_setfd(payload.as_fd(), FdFlags::empty())?;
                 let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", "exec 3< /proc/self/fd/\"$0\" \"$@\"", &payload.as_raw_fd().to_string()]).arg(&program);
+                shell
+                    .args([
+                        "-c",
+                        "exec 3< /proc/self/fd/\"$0\" \"$@\"",
+                        &payload.as_raw_fd().to_string(),
+                    ])
+                    .arg(&program);
                 shell
             }
         };
-        command.arg(call.verb).current_dir(call.work).env_clear().process_group(0);
-        command.env("PATH", &self.path).env("T_ETC", &self.etc).env("T_LIB", &self.lib);
+        command
+            .arg(call.verb)
+            .current_dir(call.work)
+            .env_clear()
+            .process_group(0);
+        command
+            .env("PATH", &self.path)
+            .env("T_ETC", &self.etc)
+            .env("T_LIB", &self.lib);
         command.envs(call.environment.iter().map(|(key, value)| (key, value)));
-        command.stdin(fs::File::open(call.statement)?).stdout(output.try_clone()?).stderr(Stdio::inherit());
-        let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+        command
+            .stdin(fs::File::open(call.statement)?)
+            .stdout(output.try_clone()?)
+            .stderr(Stdio::inherit());
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
         let limit = self.limits[usize::from(!matches!(call.verb, "can" | "state"))];
-        let code = wait(child, limit, &output).with_context(|| format!("{} {}", program.display(), call.verb))?;
+        let code = wait(child, limit, &output)
+            .with_context(|| format!("{} {}", program.display(), call.verb))?;
         Ok(Answer::new(code, printable(&first_octets(output)?)))
     }
 }
@@ -187,7 +223,10 @@ fn wait(mut child: Child, limit: Duration, output: &fs::File) -> anyhow::Result<
     let _ = kill_process_group(group, Signal::KILL);
     let Some(status) = status else {
         child.wait()?;
-        bail!("ended by the agent: it may take {} s and print {OUTPUT_OCTETS} octets", limit.as_secs());
+        bail!(
+            "ended by the agent: it may take {} s and print {OUTPUT_OCTETS} octets",
+            limit.as_secs()
+        );
     };
     match status.code() {
         Some(code) => Ok(u8::try_from(code).unwrap_or(FAILED)),
@@ -197,7 +236,9 @@ fn wait(mut child: Child, limit: Duration, output: &fs::File) -> anyhow::Result<
 
 /// Whether nobody but root, and who runs this, can write a handler or put another in its place.
 fn check_owner(path: &Path) -> anyhow::Result<()> {
-    let whole = path.canonicalize().with_context(|| format!("cannot use {}", path.display()))?;
+    let whole = path
+        .canonicalize()
+        .with_context(|| format!("cannot use {}", path.display()))?;
     let directories = [path.parent(), whole.parent()];
     for path in directories.into_iter().flatten().chain([whole.as_path()]) {
         let about = fs::metadata(path)?;

@@ -33,15 +33,23 @@ pub(crate) struct Here<'a> {
 impl Here<'_> {
     fn until(&mut self, when: Timestamp) {
         let now = self.agent.device.state().time(&self.channel);
-        self.wait = Some(Duration::from_secs(when.seconds().saturating_sub(now.seconds()).max(1)));
+        self.wait = Some(Duration::from_secs(
+            when.seconds().saturating_sub(now.seconds()).max(1),
+        ));
     }
 
     /// Lets the applier know what we know, if that has changed: trust, the newest beats, and the log.
     async fn hand_over(&mut self) -> Result<(), Error> {
         let agent = &mut *self.agent;
         let state = agent.device.state();
-        let beats =
-            || state.view().beats().map(|beat| &beat.statement).chain(state.trust().into_iter().flat_map(|trust| trust.settled_beats()));
+        let beats = || {
+            state.view().beats().map(|beat| &beat.statement).chain(
+                state
+                    .trust()
+                    .into_iter()
+                    .flat_map(|trust| trust.settled_beats()),
+            )
+        };
         let stamp = format!(
             "{:?} {:?} {:?}",
             state.trust().map(|trust| trust.head()),
@@ -51,15 +59,28 @@ impl Here<'_> {
         if agent.handed.get(&self.channel) == Some(&stamp) {
             return Ok(());
         }
-        let from = state.view().applied(&self.channel).map_or(Serial::FIRST, |applied| applied.serial());
+        let from = state
+            .view()
+            .applied(&self.channel)
+            .map_or(Serial::FIRST, |applied| applied.serial());
         let mut octets: Vec<u8> = beats().flat_map(|beat| beat.octets().to_vec()).collect();
         let trust_log = state.anchor().namespace.trust_log();
         let first = state.anchor().head.serial;
         let trust = agent.device.history(&trust_log, first).await?;
         let log = agent.device.history(&self.channel, from).await?;
-        octets.splice(0..0, trust.iter().flat_map(|statement| statement.octets().to_vec()));
+        octets.splice(
+            0..0,
+            trust
+                .iter()
+                .flat_map(|statement| statement.octets().to_vec()),
+        );
         octets.extend(log.iter().flat_map(|statement| statement.octets().to_vec()));
-        let path = agent.config.paths.agent.join("hand").join(self.channel.as_str());
+        let path = agent
+            .config
+            .paths
+            .agent
+            .join("hand")
+            .join(self.channel.as_str());
         let point: journal::Point = std::sync::Arc::new(|_| {});
         journal::replace(&path, &octets, &point)?;
         agent.handed.insert(self.channel.clone(), stamp);
@@ -70,14 +91,24 @@ impl Here<'_> {
     async fn confirm(&mut self, statement: &Statement) -> Result<(), Ready> {
         match self.agent.device.target(&self.channel).await {
             Ok(Clear::Apply(now)) if now.head() == statement.head() => Ok(()),
-            Ok(Clear::Apply(now)) => Err(Ready::Leave(format!("{} is to be run instead", now.serial()))),
-            Ok(Clear::Nothing { next: Some((serial, due)), .. }) if serial == statement.serial() => {
+            Ok(Clear::Apply(now)) => Err(Ready::Leave(format!(
+                "{} is to be run instead",
+                now.serial()
+            ))),
+            Ok(Clear::Nothing {
+                next: Some((serial, due)),
+                ..
+            }) if serial == statement.serial() => {
                 self.until(due);
                 Err(Ready::Wait(format!("it is due at {due}")))
             }
-            Ok(Clear::Nothing { .. }) => Err(Ready::Leave("it is not the release to run any more".into())),
+            Ok(Clear::Nothing { .. }) => {
+                Err(Ready::Leave("it is not the release to run any more".into()))
+            }
             Err(Error::NotNow { reason, .. }) => match *reason {
-                NotNow::Withdrawn { release, .. } if release == statement.serial() => Err(Ready::Leave(reason.to_string())),
+                NotNow::Withdrawn { release, .. } if release == statement.serial() => {
+                    Err(Ready::Leave(reason.to_string()))
+                }
                 _ => Err(Ready::Wait(reason.to_string())),
             },
             Err(error) => Err(Ready::Wait(tidings_client::explain(&error))),
@@ -85,27 +116,43 @@ impl Here<'_> {
     }
 
     async fn take_slot(&mut self, statement: &Statement) -> Result<Option<u64>, Ready> {
-        let Some(group) = release_of(statement).and_then(|release| release.slot.clone()) else { return Ok(None) };
-        let wait = |why: String| Err(Ready::Wait(why));
-        let Ok(group) = group.parse::<SlotName>() else { return wait(format!("{group:?} is no name of a group")) };
-        let Some(node) = self.agent.config.node.clone() else {
-            return wait(format!("the release wants a slot of {group}: set `node` in agent.toml"));
+        let Some(group) = release_of(statement).and_then(|release| release.slot.clone()) else {
+            return Ok(None);
         };
-        match self.agent.slots.take(&group, &node, statement.serial()).await {
+        let wait = |why: String| Err(Ready::Wait(why));
+        let Ok(group) = group.parse::<SlotName>() else {
+            return wait(format!("{group:?} is no name of a group"));
+        };
+        let Some(node) = self.agent.config.node.clone() else {
+            return wait(format!(
+                "the release wants a slot of {group}: set `node` in agent.toml"
+            ));
+        };
+        match self
+            .agent
+            .slots
+            .take(&group, &node, statement.serial())
+            .await
+        {
             Ok(slot) => Ok(Some(slot.token)),
             Err(error @ SlotError::Wait { again, .. }) => {
                 self.wait = Some(again);
                 wait(error.to_string())
             }
             // Without an answer the machine does not go, whatever the deadline says (attack 78).
-            Err(error) => wait(format!("no slot of {group}: {}", tidings_client::explain(&error))),
+            Err(error) => wait(format!(
+                "no slot of {group}: {}",
+                tidings_client::explain(&error)
+            )),
         }
     }
 
     async fn may_go(&mut self, task: &Task, statement: &Statement) -> Result<Ready, Ready> {
         self.confirm(statement).await?;
         let time = self.agent.device.state().time(&self.channel);
-        let late = release_of(statement).and_then(|release| release.deadline).is_some_and(|deadline| deadline <= time);
+        let late = release_of(statement)
+            .and_then(|release| release.deadline)
+            .is_some_and(|deadline| deadline <= time);
         let opens = self.agent.config.windows.next(time);
         if opens > time && !late {
             self.until(opens);
@@ -145,7 +192,9 @@ impl World for Here<'_> {
     }
 
     async fn fetch(&mut self, statement: &Statement, payload: &Payload) -> Fetched {
-        let Body::Release(release) = statement.body() else { return Fetched::Wrong("it is no release".into()) };
+        let Body::Release(release) = statement.body() else {
+            return Fetched::Wrong("it is no release".into());
+        };
         let state = self.agent.device.state();
         let time = state.time(&self.channel);
         // A site's uplink is not everybody's at once (attack 89).
@@ -153,20 +202,33 @@ impl World for Here<'_> {
             && release.deadline.is_none_or(|deadline| time < deadline)
             && let Ok(profile) = self.agent.config.profile()
         {
-            let share = rollout::share(statement.channel(), statement.previous(), &profile.identity, spread);
+            let share = rollout::share(
+                statement.channel(),
+                statement.previous(),
+                &profile.identity,
+                spread,
+            );
             let turn = statement.time().plus(share);
             if turn > time {
                 self.until(turn);
-                return Fetched::Later(format!("fetching is spread: this machine begins at {turn}"));
+                return Fetched::Later(format!(
+                    "fetching is spread: this machine begins at {turn}"
+                ));
             }
         }
-        let urls: Vec<String> = places(&release.payloads, payload).unwrap_or_default().iter().map(|url| (*url).to_owned()).collect();
+        let urls: Vec<String> = places(&release.payloads, payload)
+            .unwrap_or_default()
+            .iter()
+            .map(|url| (*url).to_owned())
+            .collect();
         let (fetcher, size, digest) = (self.agent.fetcher.clone(), payload.size, payload.digest);
         let fetching = tokio::task::spawn_blocking(move || {
             let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
             fetcher.fetch(&urls, size, &digest)
         });
-        let fetched = fetching.await.unwrap_or_else(|error| Fetched::Later(error.to_string()));
+        let fetched = fetching
+            .await
+            .unwrap_or_else(|error| Fetched::Later(error.to_string()));
         if matches!(&fetched, Fetched::Later(why) if why.ends_with("octets are fetched")) {
             self.wait = Some(Duration::ZERO);
         }
@@ -181,7 +243,10 @@ impl World for Here<'_> {
         let now = self.agent.clock.now().monotonic;
         let since = *self.agent.judged.entry(self.channel.clone()).or_insert(now);
         let failing = health::failing(&self.agent.config.paths.etc).await;
-        let new: Vec<String> = failing.into_iter().filter(|check| !task.ill_before.contains(check)).collect();
+        let new: Vec<String> = failing
+            .into_iter()
+            .filter(|check| !task.ill_before.contains(check))
+            .collect();
         if new.is_empty() {
             self.agent.judged.remove(&self.channel);
             return Health::Well;
@@ -196,8 +261,12 @@ impl World for Here<'_> {
     }
 
     async fn free(&mut self, token: u64, statement: &Statement) -> bool {
-        let group = release_of(statement).and_then(|release| release.slot.clone()).and_then(|group| group.parse::<SlotName>().ok());
-        let (Some(group), Some(node)) = (group, self.agent.config.node.clone()) else { return true };
+        let group = release_of(statement)
+            .and_then(|release| release.slot.clone())
+            .and_then(|group| group.parse::<SlotName>().ok());
+        let (Some(group), Some(node)) = (group, self.agent.config.node.clone()) else {
+            return true;
+        };
         match self.agent.slots.free(&group, &node, token).await {
             Ok(()) => true,
             // Its lease has run out: it counts as failed, and an operator looks.
@@ -213,8 +282,11 @@ impl World for Here<'_> {
     }
 
     fn save(&mut self, task: &Task) -> std::io::Result<()> {
-        let serial = Statement::parse(task.statement.as_bytes()).map_or(0, |statement| statement.serial().number());
+        let serial = Statement::parse(task.statement.as_bytes())
+            .map_or(0, |statement| statement.serial().number());
         tracing::info!(channel = %self.channel, serial, intent = task.intent.as_str(), "{}", task.why);
-        self.agent.journal.change(|records| drop(records.task.insert(self.channel.to_string(), task.clone())))
+        self.agent
+            .journal
+            .change(|records| drop(records.task.insert(self.channel.to_string(), task.clone())))
     }
 }

@@ -50,10 +50,21 @@ impl Journal {
         let path = path.into();
         let records = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Records::default(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-            Ok(text) => read(&text).with_context(|| format!("the journal {} is damaged; move it away to begin anew", path.display()))?,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+            Ok(text) => read(&text).with_context(|| {
+                format!(
+                    "the journal {} is damaged; move it away to begin anew",
+                    path.display()
+                )
+            })?,
         };
-        Ok(Self { path, records, point })
+        Ok(Self {
+            path,
+            records,
+            point,
+        })
     }
 
     /// Changes what stands in it, durably.
@@ -76,8 +87,13 @@ impl Journal {
 
 fn read(text: &str) -> anyhow::Result<Records> {
     let (first, rest) = text.split_once('\n').context("it has no first line")?;
-    let sum = first.strip_prefix(MAGIC).context("its first line is another")?;
-    ensure!(sum == Digest::of(rest.as_bytes()).to_string(), "its SHA-256 is not the one in its first line");
+    let sum = first
+        .strip_prefix(MAGIC)
+        .context("its first line is another")?;
+    ensure!(
+        sum == Digest::of(rest.as_bytes()).to_string(),
+        "its SHA-256 is not the one in its first line"
+    );
     Ok(toml::from_str(rest)?)
 }
 
@@ -86,9 +102,14 @@ fn read(text: &str) -> anyhow::Result<Records> {
 /// # Errors
 /// As the file system has them.
 pub fn replace(path: &Path, octets: &[u8], point: &Point) -> io::Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     point("before a file is replaced");
-    let mut new = tempfile::Builder::new().prefix(".new").tempfile_in(directory)?;
+    let mut new = tempfile::Builder::new()
+        .prefix(".new")
+        .tempfile_in(directory)?;
     new.write_all(octets)?;
     new.as_file().sync_all()?;
     point("its successor is written");

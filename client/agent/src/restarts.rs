@@ -31,8 +31,14 @@ const NOT_FILES: [&str; 12] = [
     "//",
 ];
 /// Units that are reported, and never restarted by anybody's program.
-const NEVER: [&str; 6] =
-    ["init.scope", "dbus.service", "dbus-broker.service", "systemd-logind.service", "tidings-agent.service", "session-"];
+const NEVER: [&str; 6] = [
+    "init.scope",
+    "dbus.service",
+    "dbus-broker.service",
+    "systemd-logind.service",
+    "tidings-agent.service",
+    "session-",
+];
 /// Program headers of one file that are read.
 const HEADERS: u16 = 256;
 /// Octets of notes that are read.
@@ -65,7 +71,9 @@ pub struct Against {
 /// # Errors
 /// If there is no `/proc`.
 pub fn find(proc: &Path, pids: &[u32], against: &Against) -> io::Result<Vec<Stale>> {
-    let mut all: Vec<u32> = fs::read_dir(proc)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut all: Vec<u32> = fs::read_dir(proc)?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
     all.retain(|pid| pids.is_empty() || pids.contains(pid));
     all.sort_unstable();
     let mut identities = Identities::default();
@@ -73,25 +81,46 @@ pub fn find(proc: &Path, pids: &[u32], against: &Against) -> io::Result<Vec<Stal
     for pid in all {
         let place = proc.join(pid.to_string());
         // It may have ended meanwhile.
-        let Ok(files) = files(&place, against, &mut identities) else { continue };
+        let Ok(files) = files(&place, against, &mut identities) else {
+            continue;
+        };
         if !files.is_empty() {
             let unit = unit(&fs::read_to_string(place.join("cgroup")).unwrap_or_default());
-            let restart = pid != 1 && unit.ends_with(".service") && !NEVER.iter().any(|never| unit.starts_with(never));
-            stale.push(Stale { pid, unit, restart, files: files.into_iter().collect() });
+            let restart = pid != 1
+                && unit.ends_with(".service")
+                && !NEVER.iter().any(|never| unit.starts_with(never));
+            stale.push(Stale {
+                pid,
+                unit,
+                restart,
+                files: files.into_iter().collect(),
+            });
         }
     }
     Ok(stale)
 }
 
-fn files(place: &Path, against: &Against, identities: &mut Identities) -> io::Result<BTreeSet<(String, String)>> {
+fn files(
+    place: &Path,
+    against: &Against,
+    identities: &mut Identities,
+) -> io::Result<BTreeSet<(String, String)>> {
     let began = fs::metadata(place)?.mtime();
     let mut found = BTreeSet::new();
     for line in fs::read_to_string(place.join("maps"))?.lines() {
-        let Some(mapping) = Mapping::read(line) else { continue };
-        if against.below.as_ref().is_some_and(|below| !mapping.path.starts_with(below.as_str())) {
+        let Some(mapping) = Mapping::read(line) else {
+            continue;
+        };
+        if against
+            .below
+            .as_ref()
+            .is_some_and(|below| !mapping.path.starts_with(below.as_str()))
+        {
             continue;
         }
-        let theirs = place.join("root").join(mapping.path.trim_start_matches('/'));
+        let theirs = place
+            .join("root")
+            .join(mapping.path.trim_start_matches('/'));
         let now = match &against.new_root {
             None => theirs,
             Some(root) => {
@@ -105,15 +134,29 @@ fn files(place: &Path, against: &Against, identities: &mut Identities) -> io::Re
         };
         let mapped = place.join("map_files").join(&mapping.span);
         // A file may be called so.
-        let literal = || place.join("root").join(format!("{} (deleted)", mapping.path.trim_start_matches('/')));
-        if mapping.deleted && key(&literal()).ok().zip(key(&mapped).ok()).is_some_and(|(named, mapped)| named == mapped) {
+        let literal = || {
+            place.join("root").join(format!(
+                "{} (deleted)",
+                mapping.path.trim_start_matches('/')
+            ))
+        };
+        if mapping.deleted
+            && key(&literal())
+                .ok()
+                .zip(key(&mapped).ok())
+                .is_some_and(|(named, mapped)| named == mapped)
+        {
             continue;
         }
         let why = match (identities.of(&mapped), identities.of(&now)) {
             (Err(error), _) => format!("cannot be read: {error}"),
             (_, Err(_)) => "is not there any more".into(),
-            (Ok(was), Ok(there)) if was != there => format!("{} was {}", there.short(), was.short()),
-            _ if !mapping.deleted && fs::metadata(&now)?.mtime() > began => "was written in place after the process began".into(),
+            (Ok(was), Ok(there)) if was != there => {
+                format!("{} was {}", there.short(), was.short())
+            }
+            _ if !mapping.deleted && fs::metadata(&now)?.mtime() > began => {
+                "was written in place after the process began".into()
+            }
             _ => continue,
         };
         found.insert((mapping.path.to_owned(), why));
@@ -137,11 +180,21 @@ impl<'a> Mapping<'a> {
             Some(word)
         };
         let (span, rights, _, _, inode) = (word()?, word()?, word()?, word()?, word()?);
-        let (path, deleted) = rest.strip_suffix(" (deleted)").map_or((rest, false), |path| (path, true));
+        let (path, deleted) = rest
+            .strip_suffix(" (deleted)")
+            .map_or((rest, false), |path| (path, true));
         let file = path.starts_with('/') && !NOT_FILES.iter().any(|no| path.starts_with(no));
         let (from, to) = span.split_once('-')?;
-        let bare = |text: &str| Some(text.trim_start_matches('0').to_owned()).filter(|text| !text.is_empty()).unwrap_or_else(|| "0".into());
-        (rights.contains('x') && inode != "0" && file).then(|| Self { span: format!("{}-{}", bare(from), bare(to)), path, deleted })
+        let bare = |text: &str| {
+            Some(text.trim_start_matches('0').to_owned())
+                .filter(|text| !text.is_empty())
+                .unwrap_or_else(|| "0".into())
+        };
+        (rights.contains('x') && inode != "0" && file).then(|| Self {
+            span: format!("{}-{}", bare(from), bare(to)),
+            path,
+            deleted,
+        })
     }
 }
 
@@ -149,7 +202,11 @@ impl<'a> Mapping<'a> {
 fn unit(cgroup: &str) -> String {
     let suffixes = [".service", ".scope", ".socket"];
     let parts = cgroup.lines().flat_map(|line| line.rsplit('/'));
-    parts.into_iter().find(|part| suffixes.iter().any(|suffix| part.ends_with(suffix))).unwrap_or("-").to_owned()
+    parts
+        .into_iter()
+        .find(|part| suffixes.iter().any(|suffix| part.ends_with(suffix)))
+        .unwrap_or("-")
+        .to_owned()
 }
 
 /// What a file is: its build-id, or the SHA-256 of it.
@@ -158,7 +215,11 @@ struct Identity(Vec<u8>);
 
 impl Identity {
     fn short(&self) -> String {
-        self.0.iter().take(6).map(|octet| format!("{octet:02x}")).collect()
+        self.0
+            .iter()
+            .take(6)
+            .map(|octet| format!("{octet:02x}"))
+            .collect()
     }
 }
 
@@ -169,7 +230,13 @@ struct Identities(BTreeMap<Key, Identity>);
 
 fn key(path: &Path) -> io::Result<Key> {
     let about = fs::metadata(path)?;
-    Ok((about.dev(), about.ino(), about.mtime(), about.mtime_nsec(), about.size()))
+    Ok((
+        about.dev(),
+        about.ino(),
+        about.mtime(),
+        about.mtime_nsec(),
+        about.size(),
+    ))
 }
 
 impl Identities {
@@ -207,7 +274,11 @@ fn build_id(file: &mut fs::File) -> io::Result<Option<Vec<u8>>> {
     if !head.starts_with(b"\x7fELF\x02\x01") {
         return Ok(None);
     }
-    let (table, size, count) = (number::<8>(&head, 32), number::<2>(&head, 54), number::<2>(&head, 56));
+    let (table, size, count) = (
+        number::<8>(&head, 32),
+        number::<2>(&head, 54),
+        number::<2>(&head, 56),
+    );
     for index in 0..count.min(HEADERS.into()) {
         let mut header = [0; 56];
         file.seek(SeekFrom::Start(table.saturating_add(index * size)))?;
@@ -215,7 +286,9 @@ fn build_id(file: &mut fs::File) -> io::Result<Option<Vec<u8>>> {
         if number::<4>(&header, 0) == 4 {
             let mut notes = Vec::new();
             file.seek(SeekFrom::Start(number::<8>(&header, 8)))?;
-            file.by_ref().take(number::<8>(&header, 32).min(NOTES)).read_to_end(&mut notes)?;
+            file.by_ref()
+                .take(number::<8>(&header, 32).min(NOTES))
+                .read_to_end(&mut notes)?;
             if let Some(id) = gnu_build_id(&notes) {
                 return Ok(Some(id));
             }
@@ -226,8 +299,16 @@ fn build_id(file: &mut fs::File) -> io::Result<Option<Vec<u8>>> {
 
 fn gnu_build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
     while notes.len() >= 12 {
-        let padded = |at: usize| usize::try_from(number::<4>(notes, at)).ok()?.checked_next_multiple_of(4);
-        let (name, size, kind) = (padded(0)?, usize::try_from(number::<4>(notes, 4)).ok()?, number::<4>(notes, 8));
+        let padded = |at: usize| {
+            usize::try_from(number::<4>(notes, at))
+                .ok()?
+                .checked_next_multiple_of(4)
+        };
+        let (name, size, kind) = (
+            padded(0)?,
+            usize::try_from(number::<4>(notes, 4)).ok()?,
+            number::<4>(notes, 8),
+        );
         let body = 12_usize.checked_add(name)?;
         if kind == 3 && notes.get(12..15) == Some(b"GNU") {
             return notes.get(body..body.checked_add(size)?).map(<[u8]>::to_vec);
@@ -238,7 +319,12 @@ fn gnu_build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn number<const N: usize>(octets: &[u8], at: usize) -> u64 {
-    octets.iter().skip(at).take(N).rev().fold(0, |number, octet| number << 8 | u64::from(*octet))
+    octets
+        .iter()
+        .skip(at)
+        .take(N)
+        .rev()
+        .fold(0, |number, octet| number << 8 | u64::from(*octet))
 }
 
 #[cfg(test)]
@@ -249,9 +335,15 @@ mod tests {
     fn a_line_of_maps_is_read_for_what_it_is() {
         let of = |line| Mapping::read(line).map(|m| (m.span, m.path.to_owned(), m.deleted));
         let file = "00400000-0040b000 r-xp 00000000 08:01 1234    /usr/bin/my program";
-        assert_eq!(of(file), Some(("400000-40b000".into(), "/usr/bin/my program".into(), false)));
+        assert_eq!(
+            of(file),
+            Some(("400000-40b000".into(), "/usr/bin/my program".into(), false))
+        );
         let deleted = "7f00-7f10 r-xp 00000000 08:01 99 /usr/lib/libx.so (deleted)";
-        assert_eq!(of(deleted), Some(("7f00-7f10".into(), "/usr/lib/libx.so".into(), true)));
+        assert_eq!(
+            of(deleted),
+            Some(("7f00-7f10".into(), "/usr/lib/libx.so".into(), true))
+        );
         for no in [
             "7f00-7f10 r--p 00000000 08:01 99 /usr/lib/libx.so",
             "7f00-7f10 r-xp 00000000 00:00 0 [vdso]",
@@ -263,14 +355,23 @@ mod tests {
             assert_eq!(of(no), None, "{no}");
         }
         assert_eq!(unit("0::/system.slice/ssh.service\n"), "ssh.service");
-        assert_eq!(unit("0::/user.slice/user-0.slice/session-3.scope\n"), "session-3.scope");
+        assert_eq!(
+            unit("0::/user.slice/user-0.slice/session-3.scope\n"),
+            "session-3.scope"
+        );
         assert_eq!(unit("0::/\n"), "-");
     }
 
     #[test]
     fn notes_that_lie_about_their_length_end() {
         assert_eq!(gnu_build_id(&[0xff; 64]), None);
-        assert_eq!(gnu_build_id(b"\x04\0\0\0\x04\0\0\0\x03\0\0\0GNU\0\xaa\xbb\xcc\xdd"), Some(vec![0xaa, 0xbb, 0xcc, 0xdd]));
-        assert_eq!(gnu_build_id(b"\x04\0\0\0\xff\xff\xff\x7f\x03\0\0\0GNU\0\xaa"), None);
+        assert_eq!(
+            gnu_build_id(b"\x04\0\0\0\x04\0\0\0\x03\0\0\0GNU\0\xaa\xbb\xcc\xdd"),
+            Some(vec![0xaa, 0xbb, 0xcc, 0xdd])
+        );
+        assert_eq!(
+            gnu_build_id(b"\x04\0\0\0\xff\xff\xff\x7f\x03\0\0\0GNU\0\xaa"),
+            None
+        );
     }
 }

@@ -72,7 +72,14 @@ pub enum Fact {
 impl Fact {
     /// The word that a handler prints.
     pub fn read(word: &str) -> Option<Self> {
-        let all = [Self::None, Self::Partial, Self::Staged, Self::Armed, Self::Running, Self::Kept];
+        let all = [
+            Self::None,
+            Self::Partial,
+            Self::Staged,
+            Self::Armed,
+            Self::Running,
+            Self::Kept,
+        ];
         all.into_iter().find(|fact| fact.as_str() == word)
     }
     /// The word.
@@ -153,7 +160,18 @@ impl Task {
     /// A new one.
     pub fn new(statement: String) -> Self {
         let (intent, why) = (Intent::Stage, String::new());
-        Self { statement, intent, why, payload: None, skip: vec![], gone: None, trials: 0, failures: 0, slot: None, ill_before: vec![] }
+        Self {
+            statement,
+            intent,
+            why,
+            payload: None,
+            skip: vec![],
+            gone: None,
+            trials: 0,
+            failures: 0,
+            slot: None,
+            ill_before: vec![],
+        }
     }
 
     /// The next step, in this life of the machine.
@@ -210,8 +228,14 @@ impl Task {
     pub fn note_fallback(&mut self) {
         self.gone = None;
         match self.trials {
-            TRIALS.. => self.turn(Intent::Fail, format!("the machine did not come back with it, {TRIALS} times")),
-            trials => self.turn(Intent::Stage, format!("the machine did not come back with it, trial {trials}")),
+            TRIALS.. => self.turn(
+                Intent::Fail,
+                format!("the machine did not come back with it, {TRIALS} times"),
+            ),
+            trials => self.turn(
+                Intent::Stage,
+                format!("the machine did not come back with it, trial {trials}"),
+            ),
         }
     }
 

@@ -79,19 +79,43 @@ impl Status {
 
     /// As node_exporter reads it.
     pub fn metrics(&self) -> String {
-        let mut text = String::from("# HELP tidings_agent_state 0 well, 1 waiting, 2 failed.\n# TYPE tidings_agent_state gauge\n");
+        let mut text = String::from(
+            "# HELP tidings_agent_state 0 well, 1 waiting, 2 failed.\n# TYPE tidings_agent_state gauge\n",
+        );
         for channel in &self.channels {
-            text += &format!("tidings_agent_state{{channel=\"{}\"}} {}\n", channel.channel, channel.state as u8);
+            text += &format!(
+                "tidings_agent_state{{channel=\"{}\"}} {}\n",
+                channel.channel, channel.state as u8
+            );
         }
         for (name, help, value) in [
-            ("current", "Whether nothing newer is held back.", (|c| u64::from(c.freshness == "CURRENT")) as fn(&ChannelStatus) -> u64),
-            ("applied_serial", "The release that was applied last.", |c| c.applied.unwrap_or(0).into()),
-            ("head_serial", "The newest statement.", |c| c.head.unwrap_or(0).into()),
-            ("trials", "How often the machine has gone for the present release.", |c| c.trials.into()),
+            (
+                "current",
+                "Whether nothing newer is held back.",
+                (|c| u64::from(c.freshness == "CURRENT")) as fn(&ChannelStatus) -> u64,
+            ),
+            (
+                "applied_serial",
+                "The release that was applied last.",
+                |c| c.applied.unwrap_or(0).into(),
+            ),
+            ("head_serial", "The newest statement.", |c| {
+                c.head.unwrap_or(0).into()
+            }),
+            (
+                "trials",
+                "How often the machine has gone for the present release.",
+                |c| c.trials.into(),
+            ),
         ] {
-            text += &format!("# HELP tidings_agent_{name} {help}\n# TYPE tidings_agent_{name} gauge\n");
+            text +=
+                &format!("# HELP tidings_agent_{name} {help}\n# TYPE tidings_agent_{name} gauge\n");
             for channel in &self.channels {
-                text += &format!("tidings_agent_{name}{{channel=\"{}\"}} {}\n", channel.channel, value(channel));
+                text += &format!(
+                    "tidings_agent_{name}{{channel=\"{}\"}} {}\n",
+                    channel.channel,
+                    value(channel)
+                );
             }
         }
         text
@@ -99,10 +123,16 @@ impl Status {
 
     /// For people: a line for each channel.
     pub fn lines(&self) -> Vec<String> {
-        let number = |serial: Option<u32>| serial.map_or("-".to_owned(), |serial| serial.to_string());
+        let number =
+            |serial: Option<u32>| serial.map_or("-".to_owned(), |serial| serial.to_string());
         let line = |channel: &ChannelStatus| {
-            let mut text =
-                format!("{}: {}, head {}, applied {}", channel.channel, channel.freshness, number(channel.head), number(channel.applied));
+            let mut text = format!(
+                "{}: {}, head {}, applied {}",
+                channel.channel,
+                channel.freshness,
+                number(channel.head),
+                number(channel.applied)
+            );
             if let (Some(release), Some(intent)) = (channel.release, &channel.intent) {
                 let version = channel.version.as_deref().unwrap_or_default();
                 text += &format!("; release {release} ({version}): {intent}");
@@ -140,10 +170,16 @@ mod tests {
             why: "the next window opens at 2026-11-30T02:00:00Z".into(),
             ..ChannelStatus::default()
         };
-        let status = Status { time: "2026-11-29T09:00:00Z".into(), state: Overall::Waiting, channels: vec![channel] };
+        let status = Status {
+            time: "2026-11-29T09:00:00Z".into(),
+            state: Overall::Waiting,
+            channels: vec![channel],
+        };
         assert_eq!(
             status.lines(),
-            ["acme.os: CURRENT, head 7, applied -; release 7 (2): go (the next window opens at 2026-11-30T02:00:00Z)"]
+            [
+                "acme.os: CURRENT, head 7, applied -; release 7 (2): go (the next window opens at 2026-11-30T02:00:00Z)"
+            ]
         );
         let metrics = status.metrics();
         for line in [
@@ -154,7 +190,9 @@ mod tests {
             assert!(metrics.contains(line), "{metrics}");
         }
         let place = tempfile::tempdir().unwrap();
-        status.write(place.path(), Some(&place.path().join("agent.prom"))).unwrap();
+        status
+            .write(place.path(), Some(&place.path().join("agent.prom")))
+            .unwrap();
         assert_eq!(Status::read(place.path()).unwrap(), status);
     }
 }

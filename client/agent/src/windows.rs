@@ -26,10 +26,18 @@ impl Windows {
             let midnight = now - now % DAY;
             // From yesterday on, since a window may have begun then.
             let starts = (0..9).filter_map(move |day| (midnight + day * DAY).checked_sub(DAY));
-            let open = starts.filter(|start| window.days[weekday(*start)]).map(|start| start + window.from);
-            open.filter(|open| now < open + window.seconds).map(|open| open.max(now)).min()
+            let open = starts
+                .filter(|start| window.days[weekday(*start)])
+                .map(|start| start + window.from);
+            open.filter(|open| now < open + window.seconds)
+                .map(|open| open.max(now))
+                .min()
         };
-        self.0.iter().filter_map(opens).min().map_or(time, Timestamp::from_seconds)
+        self.0
+            .iter()
+            .filter_map(opens)
+            .min()
+            .map_or(time, Timestamp::from_seconds)
     }
 }
 
@@ -51,14 +59,22 @@ impl Window {
         let (from, to) = hours.split_once('-')?;
         let (from, to) = (minute(from)?, minute(to)?);
         let seconds = (to + DAY - from - 1) % DAY + 1;
-        Some(Self { days: open, from, seconds })
+        Some(Self {
+            days: open,
+            from,
+            seconds,
+        })
     }
 }
 
 /// `02:30` in seconds.
 fn minute(text: &str) -> Option<u64> {
     let (hours, minutes) = text.split_once(':')?;
-    let number = |text: &str, most: u64| text.parse::<u64>().ok().filter(|n| text.len() == 2 && *n <= most);
+    let number = |text: &str, most: u64| {
+        text.parse::<u64>()
+            .ok()
+            .filter(|n| text.len() == 2 && *n <= most)
+    };
     let seconds = number(hours, 24)? * 3_600 + number(minutes, 59)? * 60;
     (seconds <= DAY).then_some(seconds)
 }
@@ -66,10 +82,16 @@ fn minute(text: &str) -> Option<u64> {
 impl<'de> Deserialize<'de> for Windows {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let wrong = |text: &String| {
-            D::Error::custom(format!("{text:?} is no window; one is `[DAY[..DAY][,DAY…] ]HH:MM-HH:MM`, in UTC, with the days Mon to Sun"))
+            D::Error::custom(format!(
+                "{text:?} is no window; one is `[DAY[..DAY][,DAY…] ]HH:MM-HH:MM`, in UTC, with the days Mon to Sun"
+            ))
         };
         let texts = Vec::<String>::deserialize(from)?;
-        texts.iter().map(|text| Window::read(text).ok_or_else(|| wrong(text))).collect::<Result<_, _>>().map(Self)
+        texts
+            .iter()
+            .map(|text| Window::read(text).ok_or_else(|| wrong(text)))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -78,7 +100,12 @@ mod tests {
     use super::*;
 
     fn windows(texts: &[&str]) -> Windows {
-        Windows(texts.iter().map(|text| Window::read(text).unwrap()).collect())
+        Windows(
+            texts
+                .iter()
+                .map(|text| Window::read(text).unwrap())
+                .collect(),
+        )
     }
 
     #[test]
@@ -86,13 +113,41 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         // 2026-11-27 is a Friday.
         let table = [
-            (&["02:00-04:00"][..], "2026-11-27T01:00:00Z", "2026-11-27T02:00:00Z"),
-            (&["02:00-04:00"], "2026-11-27T03:59:59Z", "2026-11-27T03:59:59Z"),
-            (&["02:00-04:00"], "2026-11-27T04:00:00Z", "2026-11-28T02:00:00Z"),
-            (&["Fri 23:00-01:00"], "2026-11-28T00:30:00Z", "2026-11-28T00:30:00Z"),
-            (&["Fri 23:00-01:00"], "2026-11-28T01:00:00Z", "2026-12-04T23:00:00Z"),
-            (&["Sat..Mon 00:00-24:00"], "2026-11-27T12:00:00Z", "2026-11-28T00:00:00Z"),
-            (&["Wed 10:00-11:00", "Mon,Thu 10:00-11:00"], "2026-11-27T12:00:00Z", "2026-11-30T10:00:00Z"),
+            (
+                &["02:00-04:00"][..],
+                "2026-11-27T01:00:00Z",
+                "2026-11-27T02:00:00Z",
+            ),
+            (
+                &["02:00-04:00"],
+                "2026-11-27T03:59:59Z",
+                "2026-11-27T03:59:59Z",
+            ),
+            (
+                &["02:00-04:00"],
+                "2026-11-27T04:00:00Z",
+                "2026-11-28T02:00:00Z",
+            ),
+            (
+                &["Fri 23:00-01:00"],
+                "2026-11-28T00:30:00Z",
+                "2026-11-28T00:30:00Z",
+            ),
+            (
+                &["Fri 23:00-01:00"],
+                "2026-11-28T01:00:00Z",
+                "2026-12-04T23:00:00Z",
+            ),
+            (
+                &["Sat..Mon 00:00-24:00"],
+                "2026-11-27T12:00:00Z",
+                "2026-11-28T00:00:00Z",
+            ),
+            (
+                &["Wed 10:00-11:00", "Mon,Thu 10:00-11:00"],
+                "2026-11-27T12:00:00Z",
+                "2026-11-30T10:00:00Z",
+            ),
             (&[], "2026-11-27T12:00:00Z", "2026-11-27T12:00:00Z"),
         ];
         for (texts, now, opens) in table {
@@ -105,13 +160,25 @@ mod tests {
         let nightly = windows(&["02:30-02:45"]);
         for day in ["2026-03-29", "2026-10-25"] {
             let midnight: Timestamp = format!("{day}T00:00:00Z").parse().unwrap();
-            assert_eq!(nightly.next(midnight).seconds() - midnight.seconds(), 9_000, "{day}");
+            assert_eq!(
+                nightly.next(midnight).seconds() - midnight.seconds(),
+                9_000,
+                "{day}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_window_is_refused() {
-        for text in ["", "2:00-4:00", "25:00-26:00", "Foo 02:00-03:00", "Mon 02:00", "Mon-Fri 02:00-03:00", "02:60-03:00"] {
+        for text in [
+            "",
+            "2:00-4:00",
+            "25:00-26:00",
+            "Foo 02:00-03:00",
+            "Mon 02:00",
+            "Mon-Fri 02:00-03:00",
+            "02:60-03:00",
+        ] {
             assert!(Window::read(text).is_none(), "{text}");
         }
     }

@@ -86,15 +86,23 @@ const ROUNDS: u32 = 64;
 /// If what was decided cannot be written down: nothing is done then.
 pub async fn go_on<W: World>(world: &mut W, task: &mut Task) -> std::io::Result<End> {
     let Some(statement) = Statement::parse(task.statement.as_bytes()).ok() else {
-        return Ok(End::Later("the journal has no statement that can be read".into()));
+        return Ok(End::Later(
+            "the journal has no statement that can be read".into(),
+        ));
     };
     for _ in 0..ROUNDS {
-        let mut round = Round { world, task, statement: &statement };
+        let mut round = Round {
+            world,
+            task,
+            statement: &statement,
+        };
         if let Some(end) = round.once().await? {
             return Ok(end);
         }
     }
-    Ok(End::Later(format!("no end after {ROUNDS} rounds: the handler does not do what it says")))
+    Ok(End::Later(format!(
+        "no end after {ROUNDS} rounds: the handler does not do what it says"
+    )))
 }
 
 struct Round<'a, W> {
@@ -110,13 +118,23 @@ impl<W: World> Round<'_, W> {
                 let answer = self.ask(Verb::State).await;
                 match Fact::read(&answer.line).filter(|_| answer.is_done()) {
                     Some(fact) => fact,
-                    None => return Ok(Some(End::Later(format!("the handler does not say what is: {}", answer.line)))),
+                    None => {
+                        return Ok(Some(End::Later(format!(
+                            "the handler does not say what is: {}",
+                            answer.line
+                        ))));
+                    }
                 }
             }
             _ => Fact::None,
         };
         let step = self.task.next(fact, &self.world.boot());
-        tracing::debug!(intent = self.task.intent.as_str(), fact = fact.as_str(), ?step, "round");
+        tracing::debug!(
+            intent = self.task.intent.as_str(),
+            fact = fact.as_str(),
+            ?step,
+            "round"
+        );
         match step {
             Step::Rest => return Ok(Some(End::Rest)),
             Step::Choose => return self.choose().await,
@@ -125,9 +143,16 @@ impl<W: World> Round<'_, W> {
             Step::Ready => return self.ready().await,
             Step::Go => return self.go(Verb::Arm).await,
             Step::Judge => match self.world.health(self.task).await {
-                Health::Well => self.change(|task| task.turn(Intent::Keep, "the machine is well with it"))?,
+                Health::Well => {
+                    self.change(|task| task.turn(Intent::Keep, "the machine is well with it"))?
+                }
                 Health::NotYet(why) => return Ok(Some(End::Later(why))),
-                Health::Ill(why) => self.change(|task| task.turn(Intent::Fail, format!("the machine is not well with it: {why}")))?,
+                Health::Ill(why) => self.change(|task| {
+                    task.turn(
+                        Intent::Fail,
+                        format!("the machine is not well with it: {why}"),
+                    )
+                })?,
             },
             Step::Keep => {
                 let answer = self.ask(Verb::Keep).await;
@@ -137,9 +162,13 @@ impl<W: World> Round<'_, W> {
                 return self.turn(Intent::Kept);
             }
             Step::Free => {
-                let Some(token) = self.task.slot else { return Ok(None) };
+                let Some(token) = self.task.slot else {
+                    return Ok(None);
+                };
                 if !self.world.free(token, self.statement).await {
-                    return Ok(Some(End::Later("the slot could not be given back yet".into())));
+                    return Ok(Some(End::Later(
+                        "the slot could not be given back yet".into(),
+                    )));
                 }
                 self.change(|task| task.slot = None)?;
             }
@@ -151,7 +180,9 @@ impl<W: World> Round<'_, W> {
 
     /// The cheapest of the payloads that can be used here.
     async fn choose(&mut self) -> std::io::Result<Option<End>> {
-        let Body::Release(release) = self.statement.body() else { return Ok(Some(End::Rest)) };
+        let Body::Release(release) = self.statement.body() else {
+            return Ok(Some(End::Rest));
+        };
         let (mut best, mut reasons) = (None, Vec::new());
         for (number, payload) in release.payloads.iter().enumerate() {
             if self.task.skip.contains(&number) {
@@ -174,14 +205,25 @@ impl<W: World> Round<'_, W> {
         if !self.task.skip.is_empty() {
             why = format!("{}; {why}", self.task.why);
         }
-        let why = format!("no payload can be used here: {}", why.trim_end_matches("; "));
+        let why = format!(
+            "no payload can be used here: {}",
+            why.trim_end_matches("; ")
+        );
         self.change(|task| (task.why, task.skip) = (why.clone(), Vec::new()))?;
         Ok(Some(End::Later(why)))
     }
 
     async fn stage(&mut self) -> std::io::Result<Option<End>> {
-        let Body::Release(release) = self.statement.body() else { return Ok(Some(End::Rest)) };
-        let Some(payload) = self.task.payload.and_then(|number| release.payloads.get(number)) else { return Ok(Some(End::Rest)) };
+        let Body::Release(release) = self.statement.body() else {
+            return Ok(Some(End::Rest));
+        };
+        let Some(payload) = self
+            .task
+            .payload
+            .and_then(|number| release.payloads.get(number))
+        else {
+            return Ok(Some(End::Rest));
+        };
         match self.world.fetch(self.statement, payload).await {
             Fetched::Whole => {}
             Fetched::Wrong(why) => return self.next_payload(&why).await,
@@ -202,7 +244,8 @@ impl<W: World> Round<'_, W> {
             Ready::Go { slot, ill } => {
                 let boot = self.world.boot();
                 self.change(|task| {
-                    (task.gone, task.slot, task.ill_before, task.trials) = (Some(boot), slot, ill, task.trials + 1);
+                    (task.gone, task.slot, task.ill_before, task.trials) =
+                        (Some(boot), slot, ill, task.trials + 1);
                 })?;
                 Ok(None)
             }
@@ -271,7 +314,15 @@ impl<W: World> Round<'_, W> {
     }
 
     async fn ask_of(&mut self, verb: Verb, payload: usize) -> Answer {
-        let (channel, serial): (_, Serial) = (self.statement.channel().clone(), self.statement.serial());
-        self.world.ask(&Request { verb, channel, serial, payload }).await
+        let (channel, serial): (_, Serial) =
+            (self.statement.channel().clone(), self.statement.serial());
+        self.world
+            .ask(&Request {
+                verb,
+                channel,
+                serial,
+                payload,
+            })
+            .await
     }
 }

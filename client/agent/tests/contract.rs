@@ -17,12 +17,31 @@ const IMAGE: usize = 60_000;
 
 fn machine(scratch: &Path) -> Machine {
     let publisher = Publisher::new(common::time());
-    Machine::new(&scratch.join("m"), &publisher.anchor, &octets("old", IMAGE), 65_536)
+    Machine::new(
+        &scratch.join("m"),
+        &publisher.anchor,
+        &octets("old", IMAGE),
+        65_536,
+    )
 }
 
-fn contract(machine: &Machine, handler: PathBuf, payload: PathBuf, environment: Vec<(String, String)>) -> Contract {
-    let (etc, lib) = (machine.config.paths.etc.clone(), machine.config.paths.lib.clone());
-    Contract { handler, payload, environment, lib, etc }
+fn contract(
+    machine: &Machine,
+    handler: PathBuf,
+    payload: PathBuf,
+    environment: Vec<(String, String)>,
+) -> Contract {
+    let (etc, lib) = (
+        machine.config.paths.etc.clone(),
+        machine.config.paths.lib.clone(),
+    );
+    Contract {
+        handler,
+        payload,
+        environment,
+        lib,
+        etc,
+    }
 }
 
 #[test]
@@ -41,16 +60,37 @@ fn the_handlers_of_slots_keep_the_contract() {
             "bsdiff" => "bsdiff old new payload",
             _ => "xdelta3 -q -e -s old new payload",
         };
-        assert!(Command::new("sh").args(["-c", make]).current_dir(scratch.path()).status().unwrap().success(), "{format}");
+        assert!(
+            Command::new("sh")
+                .args(["-c", make])
+                .current_dir(scratch.path())
+                .status()
+                .unwrap()
+                .success(),
+            "{format}"
+        );
         let mut environment = Vec::new();
         if format != "raw" {
-            let sizes = [("T_X_BASE_SIZE", IMAGE.to_string()), ("T_X_RESULT_SIZE", IMAGE.to_string()), ("T_MEM", (8 << 20).to_string())];
-            let digests = [("T_BASE", hex(&Digest::of(&old))), ("T_RESULT", hex(&Digest::of(&new)))];
-            environment.extend(sizes.into_iter().chain(digests).map(|(key, value)| (key.to_owned(), value)));
+            let sizes = [
+                ("T_X_BASE_SIZE", IMAGE.to_string()),
+                ("T_X_RESULT_SIZE", IMAGE.to_string()),
+                ("T_MEM", (8 << 20).to_string()),
+            ];
+            let digests = [
+                ("T_BASE", hex(&Digest::of(&old))),
+                ("T_RESULT", hex(&Digest::of(&new))),
+            ];
+            environment.extend(
+                sizes
+                    .into_iter()
+                    .chain(digests)
+                    .map(|(key, value)| (key.to_owned(), value)),
+            );
         }
         let handler = machine.config.paths.lib.join("format.d").join(format);
         let mut held = Vec::new();
-        let checked = contract(&machine, handler, path("payload"), environment).check(|line| held.push(line.to_owned()));
+        let checked = contract(&machine, handler, path("payload"), environment)
+            .check(|line| held.push(line.to_owned()));
         checked.unwrap_or_else(|error| panic!("{format}: {error:#}, after {held:?}"));
         assert!(held.len() >= 9, "{held:?}");
     }
@@ -68,15 +108,29 @@ fn a_handler_that_believes_its_tool_is_found() {
             "case $1 in can) echo 1 ;; state) if [ -e staged ]; then echo staged; else echo none; fi ;; stage) : > staged ;; drop) rm -f staged ;; *) exit 2 ;; esac",
             "stage of a changed payload",
         ),
-        ("case $1 in can) echo 1 ;; state) echo none ;; *) exit 0 ;; esac", "a verb that it does not know"),
-        ("case $1 in can) echo lots ;; *) exit 2 ;; esac", "octets to fetch"),
-        ("case $1 in can) echo 1 ;; drop) exit 0 ;; state) echo done ;; *) exit 2 ;; esac", "state says \"done\""),
+        (
+            "case $1 in can) echo 1 ;; state) echo none ;; *) exit 0 ;; esac",
+            "a verb that it does not know",
+        ),
+        (
+            "case $1 in can) echo lots ;; *) exit 2 ;; esac",
+            "octets to fetch",
+        ),
+        (
+            "case $1 in can) echo 1 ;; drop) exit 0 ;; state) echo done ;; *) exit 2 ;; esac",
+            "state says \"done\"",
+        ),
         ("exit 3", "ends with 3"),
     ] {
         let handler = scratch.path().join("format.d/mine");
         write_program(&handler, &format!("#!/bin/sh\n{text}\n"));
-        let error = contract(&machine, handler, scratch.path().join("payload"), vec![]).check(|_| ()).unwrap_err();
-        assert!(format!("{error:#}").contains(said), "{error:#}, and not {said:?}");
+        let error = contract(&machine, handler, scratch.path().join("payload"), vec![])
+            .check(|_| ())
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains(said),
+            "{error:#}, and not {said:?}"
+        );
     }
 }
 
@@ -95,8 +149,19 @@ fn the_command_says_what_holds() {
     );
     fs::write(&file, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-agent"));
-    command.arg("--config").arg(&file).args(["check-handler", "--payload"]).arg(&payload);
-    let output = command.arg(machine.config.paths.lib.join("format.d/raw")).output().unwrap();
+    command
+        .arg("--config")
+        .arg(&file)
+        .args(["check-handler", "--payload"])
+        .arg(&payload);
+    let output = command
+        .arg(machine.config.paths.lib.join("format.d/raw"))
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("ok: drop from armed: none"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("ok: drop from armed: none"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

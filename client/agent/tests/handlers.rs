@@ -21,30 +21,56 @@ fn call(text: &str) -> (anyhow::Result<Answer>, tempfile::TempDir) {
     }
     let mut handlers = Handlers::new(scratch.path(), Path::new("/nonexistent"));
     handlers.limits = [Duration::from_millis(200), Duration::from_secs(20)];
-    let verb = if text.contains("sleep") { "state" } else { "stage" };
+    let verb = if text.contains("sleep") {
+        "state"
+    } else {
+        "stage"
+    };
     let statement = scratch.path().join("statement");
     fs::write(&statement, "the statement\n").unwrap();
-    let call = Call { folder: "format.d", name: "x", verb, environment: &[], work: scratch.path(), statement: &statement, payload: None };
+    let call = Call {
+        folder: "format.d",
+        name: "x",
+        verb,
+        environment: &[],
+        work: scratch.path(),
+        statement: &statement,
+        payload: None,
+    };
     (handlers.call(&call), scratch)
 }
 
 #[test]
 fn its_code_and_its_first_line_are_its_answer() {
-    let answer = call("#!/bin/sh\nread -r line\necho \"$line, $PATH, $HOME\"\necho more\nexit 75\n").0.unwrap();
-    assert_eq!(answer, Answer::new(75, "the statement, /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin, "));
+    let answer =
+        call("#!/bin/sh\nread -r line\necho \"$line, $PATH, $HOME\"\necho more\nexit 75\n")
+            .0
+            .unwrap();
+    assert_eq!(
+        answer,
+        Answer::new(
+            75,
+            "the statement, /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin, "
+        )
+    );
     assert_eq!(call("").0.unwrap().code, UNUSABLE);
 }
 
 #[test]
 fn what_it_prints_is_made_safe_to_show() {
-    let answer = call("#!/bin/sh\nprintf '\\033[2J\\000\\377 x\\n'\n").0.unwrap();
+    let answer = call("#!/bin/sh\nprintf '\\033[2J\\000\\377 x\\n'\n")
+        .0
+        .unwrap();
     assert_eq!(answer.line, "?[2J?\u{fffd} x");
 }
 
 #[test]
 fn one_that_hangs_or_prints_without_end_is_ended() {
     let error = call("#!/bin/sh\nsleep 1000\n").0.unwrap_err();
-    assert!(format!("{error:#}").contains("ended by the agent"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("ended by the agent"),
+        "{error:#}"
+    );
     let error = call("#!/bin/sh\nexec cat /dev/zero\n").0.unwrap_err();
     assert!(format!("{error:#}").contains("65536 octets"), "{error:#}");
     let error = call("#!/bin/sh\nkill -9 $$\n").0.unwrap_err();
@@ -53,11 +79,15 @@ fn one_that_hangs_or_prints_without_end_is_ended() {
 
 #[test]
 fn what_it_leaves_behind_is_ended_with_it() {
-    let (answer, scratch) = call("#!/bin/sh\n(trap '' HUP TERM; exec sleep 1000) & echo $! > pid\necho done\n");
+    let (answer, scratch) =
+        call("#!/bin/sh\n(trap '' HUP TERM; exec sleep 1000) & echo $! > pid\necho done\n");
     assert!(answer.is_ok() || format!("{:#}", answer.unwrap_err()).contains("ended by the agent"));
     let pid = fs::read_to_string(scratch.path().join("pid")).unwrap();
     // It has been told; how soon the kernel ends it is the kernel's affair.
-    let lives = || fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|state| !state.contains(") Z "));
+    let lives = || {
+        fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+            .is_ok_and(|state| !state.contains(") Z "))
+    };
     let began = Instant::now();
     while lives() {
         assert!(began.elapsed() < Duration::from_secs(20), "it lives");

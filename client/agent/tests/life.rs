@@ -17,7 +17,9 @@ use tidings_agent::{
     status::{ChannelStatus, Overall, Status},
 };
 use tidings_broker::{Broker, Config, Settings};
-use tidings_client::{Body, Channel, Head, Publisher, Release, Source, Statement, Withdraw, keys, now};
+use tidings_client::{
+    Body, Channel, Head, Publisher, Release, Source, Statement, Withdraw, keys, now,
+};
 use tidings_protocol::{
     PublicKey,
     statement::{Draft, Kind, NamedKey, Role, TrustRules},
@@ -42,10 +44,28 @@ impl Origin {
             threshold: 1,
             names: vec![(*name).into()],
         };
-        let keys = ROLES.iter().map(|(_, _, name)| NamedKey { key: PublicKey::of(&key(name)), name: (*name).into() }).collect();
+        let keys = ROLES
+            .iter()
+            .map(|(_, _, name)| NamedKey {
+                key: PublicKey::of(&key(name)),
+                name: (*name).into(),
+            })
+            .collect();
         let expires = now().plus(365 * 86_400);
-        let rules = TrustRules { expires, keys, roles: ROLES.iter().map(role).collect(), checkpoints: vec![], closed: vec![] };
-        let draft = Draft { channel: "acme.trust".parse().unwrap(), after: None, time: now(), trust: None, body: Body::Trust(rules) };
+        let rules = TrustRules {
+            expires,
+            keys,
+            roles: ROLES.iter().map(role).collect(),
+            checkpoints: vec![],
+            closed: vec![],
+        };
+        let draft = Draft {
+            channel: "acme.trust".parse().unwrap(),
+            after: None,
+            time: now(),
+            trust: None,
+            body: Body::Trust(rules),
+        };
         let trust = draft.write().unwrap().sign(&key("root")).unwrap();
         let beat = directory.join("beat.key");
         keys::write_private(&beat, &key("beat"), None).unwrap();
@@ -57,15 +77,35 @@ impl Origin {
         );
         let config: Config = toml::from_str(&text).unwrap();
         let broker = Broker::bind(Settings::check(config, Path::new("the test")).unwrap()).unwrap();
-        let source = Source::new([format!("nntp://{}", broker.nntp[0]).as_str()], &format!("acme 1 {}", trust.id())).unwrap();
+        let source = Source::new(
+            [format!("nntp://{}", broker.nntp[0]).as_str()],
+            &format!("acme 1 {}", trust.id()),
+        )
+        .unwrap();
         let mut publisher = Publisher::connect(source).await.unwrap();
         publisher.publish(&trust).await.unwrap();
-        Self { broker, publisher, trust, channel: "acme.os.stable".parse().unwrap() }
+        Self {
+            broker,
+            publisher,
+            trust,
+            channel: "acme.os.stable".parse().unwrap(),
+        }
     }
 
     async fn say(&mut self, body: Body, signer: &str) -> Head {
-        let after = self.publisher.newest(&self.channel).await.unwrap().map(|statement| statement.head());
-        let draft = Draft { channel: self.channel.clone(), after, time: now(), trust: Some(self.trust.serial()), body };
+        let after = self
+            .publisher
+            .newest(&self.channel)
+            .await
+            .unwrap()
+            .map(|statement| statement.head());
+        let draft = Draft {
+            channel: self.channel.clone(),
+            after,
+            time: now(),
+            trust: Some(self.trust.serial()),
+            body,
+        };
         let statement = draft.write().unwrap().sign(&key(signer)).unwrap();
         self.publisher.publish(&statement).await.unwrap();
         statement.head()
@@ -74,12 +114,19 @@ impl Origin {
     async fn release(&mut self, version: &str, image: &[u8], more: Release) -> Head {
         let mut whole = payload("raw", image);
         whole.url = format!("file://{}", self.place(version, image).display());
-        let release = Release { version: version.into(), payloads: vec![whole], ..more };
+        let release = Release {
+            version: version.into(),
+            payloads: vec![whole],
+            ..more
+        };
         self.say(Body::Release(release), "ann").await
     }
 
     fn place(&self, version: &str, image: &[u8]) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("tidings-agent-{}-{version}.img", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "tidings-agent-{}-{version}.img",
+            std::process::id()
+        ));
         fs::write(&path, image).unwrap();
         path
     }
@@ -113,9 +160,21 @@ fn configure(machine: &Machine, origin: &Origin) -> PathBuf {
 }
 
 fn start(file: &Path) -> Process {
-    let log = fs::File::options().create(true).append(true).open(file.with_file_name("log")).unwrap();
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(file.with_file_name("log"))
+        .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-agent"));
-    Process(command.arg("--config").arg(file).stdin(Stdio::null()).stderr(log).spawn().unwrap())
+    Process(
+        command
+            .arg("--config")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap(),
+    )
 }
 
 /// Until it is so, or the test has failed.
@@ -125,14 +184,28 @@ async fn until<T>(machine: &Machine, what: &str, mut so: impl FnMut() -> Option<
         if let Some(found) = so() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "never: {what}\n{}\n{}", machine.read("log"), machine.read("run/status.json"));
+        assert!(
+            began.elapsed() < PATIENCE,
+            "never: {what}\n{}\n{}",
+            machine.read("log"),
+            machine.read("run/status.json")
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn until_status(machine: &Machine, what: &str, so: impl Fn(&ChannelStatus) -> bool) -> Status {
+async fn until_status(
+    machine: &Machine,
+    what: &str,
+    so: impl Fn(&ChannelStatus) -> bool,
+) -> Status {
     let run = machine.root.join("run");
-    until(machine, what, || Status::read(&run).ok().filter(|status| status.channels.iter().any(&so))).await
+    until(machine, what, || {
+        Status::read(&run)
+            .ok()
+            .filter(|status| status.channels.iter().any(&so))
+    })
+    .await
 }
 
 /// The machine goes: everything ends, the loader chooses, everything begins.
@@ -146,7 +219,14 @@ async fn reboot(machine: &Machine, file: &Path, agent: Process) -> (String, Proc
 }
 
 fn status_code(file: &Path) -> Option<i32> {
-    Command::new(env!("CARGO_BIN_EXE_tidings-agent")).arg("--config").arg(file).arg("status").output().unwrap().status.code()
+    Command::new(env!("CARGO_BIN_EXE_tidings-agent"))
+        .arg("--config")
+        .arg(file)
+        .arg("status")
+        .output()
+        .unwrap()
+        .status
+        .code()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +235,9 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
     let mut origin = Origin::start(scratch.path()).await;
     let anchor = format!("acme 1 {}", origin.trust.id()).parse().unwrap();
     let root = scratch.path().join("machine");
-    let images: Vec<Vec<u8>> = (1..=4).map(|n| octets(&format!("image {n}"), 60_000)).collect();
+    let images: Vec<Vec<u8>> = (1..=4)
+        .map(|n| octets(&format!("image {n}"), 60_000))
+        .collect();
     let machine = Machine::new(&root, &anchor, &images[0], 65_536);
     let file = configure(&machine, &origin);
     let health = "#!/bin/sh\nread -r slot < \"${0%/*}/../../booted\"\n[ ! -e \"${0%/*}/../../ill-in-$slot\" ]\n";
@@ -166,19 +248,41 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
     let agent = start(&file);
     let (slot, agent) = reboot(&machine, &file, agent).await;
     assert_eq!(slot, "B");
-    let status =
-        until_status(&machine, "2 is kept", |channel| channel.intent.as_deref() == Some("kept") && channel.applied == Some(1)).await;
-    assert_eq!((status.state, machine.variable("primary").as_str()), (Overall::Well, "B"));
+    let status = until_status(&machine, "2 is kept", |channel| {
+        channel.intent.as_deref() == Some("kept") && channel.applied == Some(1)
+    })
+    .await;
+    assert_eq!(
+        (status.state, machine.variable("primary").as_str()),
+        (Overall::Well, "B")
+    );
     assert_eq!(status_code(&file), Some(0));
 
     // One that is staged ahead of its time, and withdrawn: nothing of it is left (attack 81).
-    let later = Release { not_before: Some(now().plus(86_400)), ..Release::default() };
+    let later = Release {
+        not_before: Some(now().plus(86_400)),
+        ..Release::default()
+    };
     let head = origin.release("3", &images[2], later).await;
-    until_status(&machine, "3 is staged", |channel| channel.intent.as_deref() == Some("go") && channel.release == Some(2)).await;
+    until_status(&machine, "3 is staged", |channel| {
+        channel.intent.as_deref() == Some("go") && channel.release == Some(2)
+    })
+    .await;
     assert!(fs::read(machine.slot("A")).unwrap().starts_with(&images[2]));
     assert_eq!(status_code(&file), Some(1));
-    origin.say(Body::Withdraw(Withdraw { withdraws: head, reason: "it is bad".into() }), "stop").await;
-    until_status(&machine, "3 is left", |channel| channel.intent.as_deref() == Some("left")).await;
+    origin
+        .say(
+            Body::Withdraw(Withdraw {
+                withdraws: head,
+                reason: "it is bad".into(),
+            }),
+            "stop",
+        )
+        .await;
+    until_status(&machine, "3 is left", |channel| {
+        channel.intent.as_deref() == Some("left")
+    })
+    .await;
     assert!(!machine.root.join("went").exists(), "it never went for it");
     assert_eq!(machine.variable("next"), "");
     // One that is not well: the machine goes back by itself, and does not try it again.
@@ -188,8 +292,14 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
     assert_eq!(slot, "A");
     let (slot, agent) = reboot(&machine, &file, agent).await;
     assert_eq!(slot, "B");
-    let status = until_status(&machine, "4 has failed", |channel| channel.intent.as_deref() == Some("failed")).await;
-    assert_eq!((status.state, machine.variable("primary").as_str()), (Overall::Failed, "B"));
+    let status = until_status(&machine, "4 has failed", |channel| {
+        channel.intent.as_deref() == Some("failed")
+    })
+    .await;
+    assert_eq!(
+        (status.state, machine.variable("primary").as_str()),
+        (Overall::Failed, "B")
+    );
     assert!(status.channels[0].why.contains("slot fail"), "{status:?}");
     assert_eq!(status_code(&file), Some(2));
 

@@ -22,7 +22,11 @@ impl Drop for Sleeper {
 fn sleeper(directory: &Path, name: &str) -> Sleeper {
     let path = directory.join(name);
     fs::copy("/bin/cat", &path).unwrap();
-    let mut child = Command::new(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     // When it has given something back it is mapped.
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"x").unwrap();
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 1]).unwrap();
@@ -47,11 +51,18 @@ fn what_was_replaced_removed_or_is_the_same_is_told_apart() {
     let process = sleeper(scratch.path(), "program");
     assert_eq!(stale(&process, &own), [], "nothing has changed");
     put(&process.1, "/bin/cat");
-    assert_eq!(stale(&process, &own), [], "the same build under another inode");
+    assert_eq!(
+        stale(&process, &own),
+        [],
+        "the same build under another inode"
+    );
     put(&process.1, "/bin/ls");
     let found = stale(&process, &own);
     assert_eq!(found.len(), 1);
-    assert!(found[0].files[0].0.ends_with("/program") && found[0].files[0].1.contains(" was "), "{found:?}");
+    assert!(
+        found[0].files[0].0.ends_with("/program") && found[0].files[0].1.contains(" was "),
+        "{found:?}"
+    );
     fs::remove_file(&process.1).unwrap();
     assert_eq!(stale(&process, &own)[0].files[0].1, "is not there any more");
 }
@@ -64,7 +75,10 @@ fn a_root_that_comes_is_compared_before_it_is_there() {
     let there = root.join(process.1.strip_prefix("/").unwrap());
     fs::create_dir_all(there.parent().unwrap()).unwrap();
     let below = Some(scratch.path().display().to_string());
-    let against = Against { new_root: Some(root), below };
+    let against = Against {
+        new_root: Some(root),
+        below,
+    };
     put(&there, "/bin/cat");
     assert_eq!(stale(&process, &against), []);
     put(&there, "/bin/ls");
@@ -75,9 +89,20 @@ fn a_root_that_comes_is_compared_before_it_is_there() {
 fn attack_83_what_a_process_says_of_itself_is_not_read() {
     let scratch = tempfile::tempdir().unwrap();
     let process = sleeper(scratch.path(), "a (deleted)");
-    assert_eq!(stale(&process, &Against::default()), [], "a name that looks deleted, and is not");
-    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/restarts.rs")).unwrap();
-    for no in ["\"environ\"", "\"cwd\"", "\"exe\"", "\"cmdline\"", "Command"] {
+    assert_eq!(
+        stale(&process, &Against::default()),
+        [],
+        "a name that looks deleted, and is not"
+    );
+    let source =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/restarts.rs")).unwrap();
+    for no in [
+        "\"environ\"",
+        "\"cwd\"",
+        "\"exe\"",
+        "\"cmdline\"",
+        "Command",
+    ] {
         assert!(!source.contains(no), "{no}");
     }
 }

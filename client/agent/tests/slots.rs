@@ -24,7 +24,12 @@ impl Slots {
     fn new() -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let publisher = Publisher::new(common::time());
-        let machine = Machine::new(&scratch.path().join("m"), &publisher.anchor, &octets("old", IMAGE), 65_536);
+        let machine = Machine::new(
+            &scratch.path().join("m"),
+            &publisher.anchor,
+            &octets("old", IMAGE),
+            65_536,
+        );
         Self { machine, scratch }
     }
 
@@ -32,16 +37,34 @@ impl Slots {
     fn call(&self, verb: &str, image: &str) -> Answer {
         let work = self.scratch.path().join(format!("work-{image}"));
         fs::create_dir_all(&work).unwrap();
-        let (path, statement) = (self.scratch.path().join(image), self.scratch.path().join("statement"));
+        let (path, statement) = (
+            self.scratch.path().join(image),
+            self.scratch.path().join("statement"),
+        );
         fs::write(&path, octets(image, IMAGE)).unwrap();
         fs::write(&statement, "").unwrap();
         let pair = |key: &str, value: String| (key.to_owned(), value);
         let digest = hex(&Digest::of(&octets(image, IMAGE)));
-        let environment = [pair("T_FORMAT", "raw".into()), pair("T_SIZE", IMAGE.to_string()), pair("T_DIGEST", digest)];
+        let environment = [
+            pair("T_FORMAT", "raw".into()),
+            pair("T_SIZE", IMAGE.to_string()),
+            pair("T_DIGEST", digest),
+        ];
         let file = fs::File::open(&path).unwrap();
-        let handlers = Handlers::new(&self.machine.config.paths.etc, &self.machine.config.paths.lib);
+        let handlers = Handlers::new(
+            &self.machine.config.paths.etc,
+            &self.machine.config.paths.lib,
+        );
         let payload = (verb == "stage").then_some(&file);
-        let call = Call { folder: "format.d", name: "raw", verb, environment: &environment, work: &work, statement: &statement, payload };
+        let call = Call {
+            folder: "format.d",
+            name: "raw",
+            verb,
+            environment: &environment,
+            work: &work,
+            statement: &statement,
+            payload,
+        };
         handlers.call(&call).unwrap()
     }
 
@@ -63,7 +86,13 @@ fn what_was_armed_and_dropped_is_not_booted() {
     for verb in ["stage", "arm", "drop"] {
         slots.done(verb, "new");
     }
-    assert_eq!((slots.machine.variable("next").as_str(), slots.boot().as_str()), ("", "A"));
+    assert_eq!(
+        (
+            slots.machine.variable("next").as_str(),
+            slots.boot().as_str()
+        ),
+        ("", "A")
+    );
 }
 
 #[test]
@@ -74,8 +103,15 @@ fn nothing_is_written_over_the_way_back_while_a_release_is_on_trial() {
     }
     assert_eq!(slots.boot(), "B");
     let answer = slots.call("stage", "newer");
-    assert!(answer.code == LATER && answer.line.contains("is on trial"), "{answer:?}");
-    assert!(fs::read(slots.machine.slot("A")).unwrap().starts_with(&octets("old", IMAGE)));
+    assert!(
+        answer.code == LATER && answer.line.contains("is on trial"),
+        "{answer:?}"
+    );
+    assert!(
+        fs::read(slots.machine.slot("A"))
+            .unwrap()
+            .starts_with(&octets("old", IMAGE))
+    );
     assert_eq!(slots.boot(), "A");
 }
 
@@ -83,7 +119,10 @@ fn nothing_is_written_over_the_way_back_while_a_release_is_on_trial() {
 fn what_has_changed_since_it_was_staged_is_not_armed() {
     let slots = Slots::new();
     slots.done("stage", "new");
-    let slot = fs::File::options().write(true).open(slots.machine.slot("B")).unwrap();
+    let slot = fs::File::options()
+        .write(true)
+        .open(slots.machine.slot("B"))
+        .unwrap();
     slot.write_all_at(b"x", 30_000).unwrap();
     assert_eq!(slots.done("state", "new"), "partial");
     assert_eq!(slots.call("arm", "new").code, FAILED);
@@ -99,6 +138,12 @@ fn another_release_takes_the_slot_of_one_that_was_armed_and_not_its_turn() {
         slots.done(verb, "new");
     }
     slots.done("stage", "newer");
-    assert_eq!((slots.machine.variable("next").as_str(), slots.done("state", "new").as_str()), ("", "partial"));
+    assert_eq!(
+        (
+            slots.machine.variable("next").as_str(),
+            slots.done("state", "new").as_str()
+        ),
+        ("", "partial")
+    );
     assert_eq!(slots.done("state", "newer"), "staged");
 }

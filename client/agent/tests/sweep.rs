@@ -33,8 +33,16 @@ struct Outcome {
 }
 
 /// Boots, and goes on, until the agent rests. What boots must be whole.
-fn live(machine: &Machine, story: &Story, statement: &str, images: [&[u8]; 2], point: &Point) -> Result<Outcome, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+fn live(
+    machine: &Machine,
+    story: &Story,
+    statement: &str,
+    images: [&[u8]; 2],
+    point: &Point,
+) -> Result<Outcome, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let mut into_b = 0;
     for _ in 0..BOOTS {
         let slot = machine.boot(point);
@@ -51,12 +59,25 @@ fn live(machine: &Machine, story: &Story, statement: &str, images: [&[u8]; 2], p
         let mut journal = machine.journal(point.clone());
         let known = journal.records.task.get("acme.os.stable").cloned();
         let mut task = known.unwrap_or_else(|| Task::new(statement.into()));
-        let _ = journal.change(|records| drop(records.task.insert("acme.os.stable".into(), task.clone())));
-        let mut world = TestWorld { machine, story, point: point.clone(), journal };
-        let end = runtime.block_on(go_on(&mut world, &mut task)).map_err(|error| error.to_string())?;
+        let _ = journal
+            .change(|records| drop(records.task.insert("acme.os.stable".into(), task.clone())));
+        let mut world = TestWorld {
+            machine,
+            story,
+            point: point.clone(),
+            journal,
+        };
+        let end = runtime
+            .block_on(go_on(&mut world, &mut task))
+            .map_err(|error| error.to_string())?;
         match end {
             End::Gone => {}
-            End::Rest => return Ok(Outcome { intent: task.intent, into_b }),
+            End::Rest => {
+                return Ok(Outcome {
+                    intent: task.intent,
+                    into_b,
+                });
+            }
             End::Later(why) => return Err(format!("it waits: {why}")),
         }
     }
@@ -75,11 +96,31 @@ fn delta(tool: &str, directory: &Path, old: &[u8], new: &[u8]) -> Vec<u8> {
     fs::write(&a, old).unwrap();
     fs::write(&b, new).unwrap();
     let (program, arguments) = match tool {
-        "zstd-patch" => ("zstd", vec!["-q", "-f", "-19", "--long=27", "--patch-from", &a, &b, "-o", &d]),
+        "zstd-patch" => (
+            "zstd",
+            vec![
+                "-q",
+                "-f",
+                "-19",
+                "--long=27",
+                "--patch-from",
+                &a,
+                &b,
+                "-o",
+                &d,
+            ],
+        ),
         "bsdiff" => ("bsdiff", vec![a.as_str(), &b, &d]),
         _ => ("xdelta3", vec!["-q", "-f", "-e", "-s", &a, &b, &d]),
     };
-    assert!(Command::new(program).args(arguments).status().unwrap().success(), "{tool}");
+    assert!(
+        Command::new(program)
+            .args(arguments)
+            .status()
+            .unwrap()
+            .success(),
+        "{tool}"
+    );
     fs::read(&d).unwrap()
 }
 
@@ -90,41 +131,118 @@ fn is_there(format: &str) -> bool {
         "xdelta3" => "xdelta3",
         _ => return true,
     };
-    Command::new("which").arg(tool).output().is_ok_and(|output| output.status.success())
+    Command::new("which")
+        .arg(tool)
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// The stories for one format; an image in full is the second choice of each delta.
 fn cases(format: &str, directory: &Path, old: &[u8], new: &[u8]) -> Vec<Case> {
     let full = payload("raw", new);
-    let good = if format == "raw" { new.to_vec() } else { delta(format, directory, old, new) };
+    let good = if format == "raw" {
+        new.to_vec()
+    } else {
+        delta(format, directory, old, new)
+    };
     let with = |octets: &[u8], base: &[u8]| {
         let mut payload = payload(format, octets);
         if format != "raw" {
-            (payload.base, payload.result, payload.mem) = (Some(Digest::of(base)), Some(Digest::of(new)), Some(8 << 20));
-            payload.more = vec![("base-size".into(), base.len().to_string()), ("result-size".into(), new.len().to_string())];
+            (payload.base, payload.result, payload.mem) =
+                (Some(Digest::of(base)), Some(Digest::of(new)), Some(8 << 20));
+            payload.more = vec![
+                ("base-size".into(), base.len().to_string()),
+                ("result-size".into(), new.len().to_string()),
+            ];
         }
         payload
     };
     let mut tampered = good.clone();
     let middle = tampered.len() / 2;
     tampered[middle] ^= 1;
-    let story = Story { served: vec![(Digest::of(&good), good.clone()), (full.digest, new.to_vec())], ..Story::default() };
+    let story = Story {
+        served: vec![
+            (Digest::of(&good), good.clone()),
+            (full.digest, new.to_vec()),
+        ],
+        ..Story::default()
+    };
     let case = |name: &str, story: Story, first: Payload, kept| {
-        let payloads = if format == "raw" { vec![first] } else { vec![first, full.clone()] };
-        Case { name: format!("{format}, {name}"), story, payloads, kept }
+        let payloads = if format == "raw" {
+            vec![first]
+        } else {
+            vec![first, full.clone()]
+        };
+        Case {
+            name: format!("{format}, {name}"),
+            story,
+            payloads,
+            kept,
+        }
     };
     let mut all = vec![
         case("well", story.clone(), with(&good, old), Intent::Kept),
-        case("not well", Story { ill: true, ..story.clone() }, with(&good, old), Intent::Failed),
-        case("does not come up", Story { dead: true, ..story.clone() }, with(&good, old), Intent::Failed),
-        case("withdrawn before going", Story { withdrawn: true, ..story.clone() }, with(&good, old), Intent::Left),
+        case(
+            "not well",
+            Story {
+                ill: true,
+                ..story.clone()
+            },
+            with(&good, old),
+            Intent::Failed,
+        ),
+        case(
+            "does not come up",
+            Story {
+                dead: true,
+                ..story.clone()
+            },
+            with(&good, old),
+            Intent::Failed,
+        ),
+        case(
+            "withdrawn before going",
+            Story {
+                withdrawn: true,
+                ..story.clone()
+            },
+            with(&good, old),
+            Intent::Left,
+        ),
     ];
     if format != "raw" {
-        let served = vec![(Digest::of(&good), tampered.clone()), (full.digest, new.to_vec())];
-        all.push(case("changed on the way, so the full image", Story { served, ..story.clone() }, with(&good, old), Intent::Kept));
-        let served = vec![(Digest::of(&tampered), tampered.clone()), (full.digest, new.to_vec())];
-        all.push(case("signed, but of no use, so the full image", Story { served, ..story.clone() }, with(&tampered, old), Intent::Kept));
-        all.push(case("for another base, so the full image (attack 52)", story, with(&good, new), Intent::Kept));
+        let served = vec![
+            (Digest::of(&good), tampered.clone()),
+            (full.digest, new.to_vec()),
+        ];
+        all.push(case(
+            "changed on the way, so the full image",
+            Story {
+                served,
+                ..story.clone()
+            },
+            with(&good, old),
+            Intent::Kept,
+        ));
+        let served = vec![
+            (Digest::of(&tampered), tampered.clone()),
+            (full.digest, new.to_vec()),
+        ];
+        all.push(case(
+            "signed, but of no use, so the full image",
+            Story {
+                served,
+                ..story.clone()
+            },
+            with(&tampered, old),
+            Intent::Kept,
+        ));
+        all.push(case(
+            "for another base, so the full image (attack 52)",
+            story,
+            with(&good, new),
+            Intent::Kept,
+        ));
     }
     all
 }
@@ -132,8 +250,21 @@ fn cases(format: &str, directory: &Path, old: &[u8], new: &[u8]) -> Vec<Case> {
 /// Every program that a handler starts is a point.
 fn shims(directory: &Path, machine: &Path, points: &Path) -> String {
     fs::create_dir_all(directory).unwrap();
-    for tool in ["head", "sha256sum", "dd", "sync", "mv", "rm", "stat", "zstd", "xdelta3", "bspatch"] {
-        let Ok(found) = Command::new("which").arg(tool).output() else { continue };
+    for tool in [
+        "head",
+        "sha256sum",
+        "dd",
+        "sync",
+        "mv",
+        "rm",
+        "stat",
+        "zstd",
+        "xdelta3",
+        "bspatch",
+    ] {
+        let Ok(found) = Command::new("which").arg(tool).output() else {
+            continue;
+        };
         let real = String::from_utf8_lossy(&found.stdout).trim().to_owned();
         let copy = format!(
             "until mkdir {0}/lock 2> /dev/null; do :; done\nread -r n < {0}/n\nn=$((n + 1))\necho $n > {0}/n\n\
@@ -141,8 +272,11 @@ fn shims(directory: &Path, machine: &Path, points: &Path) -> String {
             points.display(),
             machine.display()
         );
-        let torn =
-            if tool == "dd" { format!("{real} \"$@\" bs=32k count=1 2> /dev/null\nPATH=/usr/bin:/bin\n{copy}") } else { String::new() };
+        let torn = if tool == "dd" {
+            format!("{real} \"$@\" bs=32k count=1 2> /dev/null\nPATH=/usr/bin:/bin\n{copy}")
+        } else {
+            String::new()
+        };
         let text = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{copy}{torn}exec {real} \"$@\"\n");
         write_program(&directory.join(tool), &text);
     }
@@ -151,8 +285,15 @@ fn shims(directory: &Path, machine: &Path, points: &Path) -> String {
 
 fn publish(case: &Case) -> (Publisher, String) {
     let mut publisher = Publisher::new(common::time());
-    let statement = publisher.release(Release { version: "2".into(), payloads: case.payloads.clone(), ..Release::default() });
-    (publisher, String::from_utf8_lossy(statement.octets()).into_owned())
+    let statement = publisher.release(Release {
+        version: "2".into(),
+        payloads: case.payloads.clone(),
+        ..Release::default()
+    });
+    (
+        publisher,
+        String::from_utf8_lossy(statement.octets()).into_owned(),
+    )
 }
 
 /// Lives once without a fault, with a copy of the machine at each point; how many there are.
@@ -167,16 +308,38 @@ fn record(case: &Case, directory: &Path, old: &[u8], new: &[u8]) -> usize {
     machine.hand_over(&publisher.news());
     let place = points.clone();
     let point: Point = Arc::new(move |what: &str| {
-        let n: usize = fs::read_to_string(place.join("n")).unwrap().trim().parse().unwrap();
+        let n: usize = fs::read_to_string(place.join("n"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         let n = n + 1;
         fs::write(place.join("n"), format!("{n}\n")).unwrap();
-        assert!(Command::new("cp").arg("-a").arg(&root).arg(place.join(n.to_string())).status().unwrap().success());
-        let mut trace = fs::File::options().create(true).append(true).open(place.join("trace")).unwrap();
+        assert!(
+            Command::new("cp")
+                .arg("-a")
+                .arg(&root)
+                .arg(place.join(n.to_string()))
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut trace = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(place.join("trace"))
+            .unwrap();
         std::io::Write::write_all(&mut trace, format!("{n} agent: {what}\n").as_bytes()).unwrap();
     });
-    let outcome = live(&machine, &case.story, &statement, [old, new], &point).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-    check(&machine, case, &outcome, old, new).unwrap_or_else(|error| panic!("{}: without a fault: {error}", case.name));
-    let count: usize = fs::read_to_string(points.join("n")).unwrap().trim().parse().unwrap();
+    let outcome = live(&machine, &case.story, &statement, [old, new], &point)
+        .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    check(&machine, case, &outcome, old, new)
+        .unwrap_or_else(|error| panic!("{}: without a fault: {error}", case.name));
+    let count: usize = fs::read_to_string(points.join("n"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     let (mut before, mut distinct) = (None, String::new());
     for n in 1..=count {
         let now = Some(disk(&points.join(n.to_string())));
@@ -190,18 +353,47 @@ fn record(case: &Case, directory: &Path, old: &[u8], new: &[u8]) -> usize {
 }
 
 /// What must be true at the end of every life.
-fn check(machine: &Machine, case: &Case, outcome: &Outcome, old: &[u8], new: &[u8]) -> Result<(), String> {
-    let (slot, primary) = (machine.read("booted").trim().to_owned(), machine.variable("primary"));
+fn check(
+    machine: &Machine,
+    case: &Case,
+    outcome: &Outcome,
+    old: &[u8],
+    new: &[u8],
+) -> Result<(), String> {
+    let (slot, primary) = (
+        machine.read("booted").trim().to_owned(),
+        machine.variable("primary"),
+    );
     let expected = if case.kept == Intent::Kept { "B" } else { "A" };
     let image = if expected == "B" { new } else { old };
     let freed = machine.root.join("freed").exists();
-    let holds = |what: &str, holds: bool| if holds { Ok(()) } else { Err(format!("{what}: {outcome:?}, runs {slot}, default {primary}")) };
+    let holds = |what: &str, holds: bool| {
+        if holds {
+            Ok(())
+        } else {
+            Err(format!(
+                "{what}: {outcome:?}, runs {slot}, default {primary}"
+            ))
+        }
+    };
     holds("it ends as it should", outcome.intent == case.kept)?;
-    holds("what runs is the default", slot == expected && primary == expected)?;
+    holds(
+        "what runs is the default",
+        slot == expected && primary == expected,
+    )?;
     holds("nothing else is armed", machine.variable("next").is_empty())?;
-    holds("what runs is the image", fs::read(machine.slot(&slot)).is_ok_and(|whole| whole.starts_with(image)))?;
-    holds("at most three boots of a bad one", case.kept == Intent::Kept || outcome.into_b <= 3)?;
-    holds("the slot of a failed one is not freed", freed == (case.kept == Intent::Kept))
+    holds(
+        "what runs is the image",
+        fs::read(machine.slot(&slot)).is_ok_and(|whole| whole.starts_with(image)),
+    )?;
+    holds(
+        "at most three boots of a bad one",
+        case.kept == Intent::Kept || outcome.into_b <= 3,
+    )?;
+    holds(
+        "the slot of a failed one is not freed",
+        freed == (case.kept == Intent::Kept),
+    )
 }
 
 /// Goes on from one point, in a directory of its own.
@@ -221,15 +413,30 @@ fn resume(
     let machine = Machine::at(place, &publisher.anchor);
     machine.write_conf();
     let silent: Point = Arc::new(|_| {});
-    let ended = live(&machine, &case.story, statement, [old, new], &silent).and_then(|outcome| check(&machine, case, &outcome, old, new));
-    let name = || fs::read_to_string(points.join("trace")).unwrap().lines().nth(n - 1).unwrap_or_default().to_owned();
-    ended.err().map(|error| format!("{}: point {}: {error}", case.name, name()))
+    let ended = live(&machine, &case.story, statement, [old, new], &silent)
+        .and_then(|outcome| check(&machine, case, &outcome, old, new));
+    let name = || {
+        fs::read_to_string(points.join("trace"))
+            .unwrap()
+            .lines()
+            .nth(n - 1)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    ended
+        .err()
+        .map(|error| format!("{}: point {}: {error}", case.name, name()))
 }
 
 /// Goes on from every second point: in a process of its own, since handlers inherit the applier's lock.
 fn work(arguments: &str) {
     let words: Vec<&str> = arguments.split(' ').collect();
-    let (format, number, worker, directory) = (words[0], words[1].parse::<usize>().unwrap(), words[2], Path::new(words[3]));
+    let (format, number, worker, directory) = (
+        words[0],
+        words[1].parse::<usize>().unwrap(),
+        words[2],
+        Path::new(words[3]),
+    );
     let (old, new) = images();
     let scratch = scratch();
     let case = cases(format, scratch.path(), &old, &new).swap_remove(number);
@@ -237,16 +444,29 @@ fn work(arguments: &str) {
     let points = directory.join("points");
     let place = directory.join(format!("resumed-{worker}"));
     let distinct = fs::read_to_string(points.join("distinct")).unwrap();
-    let mine = distinct.lines().enumerate().filter(|(at, _)| at % WORKERS == worker.parse::<usize>().unwrap());
+    let mine = distinct
+        .lines()
+        .enumerate()
+        .filter(|(at, _)| at % WORKERS == worker.parse::<usize>().unwrap());
     let mine = mine.map(|(_, n)| n.parse().unwrap());
-    let bad: Vec<String> = mine.filter_map(|n| resume(&case, &publisher, &statement, &points, n, &place, &old, &new)).collect();
+    let bad: Vec<String> = mine
+        .filter_map(|n| {
+            resume(
+                &case, &publisher, &statement, &points, n, &place, &old, &new,
+            )
+        })
+        .collect();
     fs::write(directory.join(format!("bad-{worker}")), bad.join("\n")).unwrap();
 }
 
 /// In memory, where there is such a place: what is synced is not the question here, what was written is.
 fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
 }
 
 /// The disk at a point, as one digest: from the same disk the same follows.
@@ -254,12 +474,19 @@ fn disk(root: &Path) -> Digest {
     let mut all = Vec::new();
     let mut places = vec![root.to_owned()];
     while let Some(place) = places.pop() {
-        let mut entries: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut entries: Vec<_> = fs::read_dir(&place)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         entries.sort();
         for path in entries {
             // A name that was drawn says nothing.
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            all.extend_from_slice(if name.starts_with(".new") { b".new" } else { name.as_bytes() });
+            all.extend_from_slice(if name.starts_with(".new") {
+                b".new"
+            } else {
+                name.as_bytes()
+            });
             match path.is_dir() {
                 true => places.push(path),
                 false => all.extend_from_slice(Digest::of(&fs::read(&path).unwrap()).octets()),
@@ -286,26 +513,46 @@ fn attack_86_the_power_may_go_at_every_point() {
     let (old, new) = images();
     let (mut points, mut bad) = (0, Vec::new());
     for format in ["raw", "zstd-patch", "bsdiff", "xdelta3"] {
-        assert!(is_there(format), "the sweep wants the tools zstd, bsdiff and xdelta3");
+        assert!(
+            is_there(format),
+            "the sweep wants the tools zstd, bsdiff and xdelta3"
+        );
         for (number, case) in cases(format, scratch.path(), &old, &new).iter().enumerate() {
             let directory = scratch.path().join(format!("{format}-{number}"));
             let count = record(case, &directory, &old, &new);
             let start = |worker: usize| {
                 let arguments = format!("{format} {number} {worker} {}", directory.display());
                 let mut command = Command::new(std::env::current_exe().unwrap());
-                command.args(["--exact", "attack_86_the_power_may_go_at_every_point"]).env("TIDINGS_SWEEP", arguments);
+                command
+                    .args(["--exact", "attack_86_the_power_may_go_at_every_point"])
+                    .env("TIDINGS_SWEEP", arguments);
                 command.stdout(std::process::Stdio::null()).spawn().unwrap()
             };
             let workers: Vec<_> = (0..WORKERS).map(start).collect();
             for (worker, mut process) in workers.into_iter().enumerate() {
                 assert!(process.wait().unwrap().success(), "{}", case.name);
-                bad.extend(fs::read_to_string(directory.join(format!("bad-{worker}"))).unwrap().lines().map(str::to_owned));
+                bad.extend(
+                    fs::read_to_string(directory.join(format!("bad-{worker}")))
+                        .unwrap()
+                        .lines()
+                        .map(str::to_owned),
+                );
             }
-            eprintln!("{}: {count} points, {} bad so far, {:.1} s", case.name, bad.len(), began.elapsed().as_secs_f32());
+            eprintln!(
+                "{}: {count} points, {} bad so far, {:.1} s",
+                case.name,
+                bad.len(),
+                began.elapsed().as_secs_f32()
+            );
             points += count;
             fs::remove_dir_all(&directory).unwrap();
         }
     }
-    assert!(bad.is_empty(), "{} of {points} points:\n{}", bad.len(), bad.join("\n"));
+    assert!(
+        bad.is_empty(),
+        "{} of {points} points:\n{}",
+        bad.len(),
+        bad.join("\n")
+    );
     assert!(points > 1_000, "{points} points are too few to be all");
 }

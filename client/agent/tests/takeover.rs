@@ -51,19 +51,39 @@ impl Target {
             for stream in listener.incoming().map_while(Result::ok) {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-apply"));
                 command.arg("--config").arg(&file).stderr(Stdio::null());
-                let end = |stream: &UnixStream| Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone().unwrap()));
-                let mut child = command.stdin(end(&stream)).stdout(end(&stream)).spawn().unwrap();
+                let end = |stream: &UnixStream| {
+                    Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone().unwrap()))
+                };
+                let mut child = command
+                    .stdin(end(&stream))
+                    .stdout(end(&stream))
+                    .spawn()
+                    .unwrap();
                 drop(stream);
                 child.wait().unwrap();
             }
         });
-        Self { machine, publisher, socket, image: octets("new", IMAGE), _scratch: scratch }
+        Self {
+            machine,
+            publisher,
+            socket,
+            image: octets("new", IMAGE),
+            _scratch: scratch,
+        }
     }
 
     /// A release with the image, handed over as an honest agent does.
     fn release(&mut self, version: &str, more: Release) {
-        let payloads = if more.payloads.is_empty() { vec![payload("raw", &self.image)] } else { more.payloads.clone() };
-        self.publisher.release(Release { version: version.into(), payloads, ..more });
+        let payloads = if more.payloads.is_empty() {
+            vec![payload("raw", &self.image)]
+        } else {
+            more.payloads.clone()
+        };
+        self.publisher.release(Release {
+            version: version.into(),
+            payloads,
+            ..more
+        });
         self.hand_over();
     }
 
@@ -83,12 +103,16 @@ impl Target {
     }
 
     fn ask(&self, verb: &str, serial: u32) -> Answer {
-        self.send(format!("{verb} acme.os.stable {serial} 0\n").as_bytes()).unwrap()
+        self.send(format!("{verb} acme.os.stable {serial} 0\n").as_bytes())
+            .unwrap()
     }
 
     fn assert_refused(&self, verb: &str, serial: u32, why: &str) {
         let answer = self.ask(verb, serial);
-        assert!(answer.code != DONE && answer.line.contains(why), "{verb} {serial}: {answer:?}, and not {why:?}");
+        assert!(
+            answer.code != DONE && answer.line.contains(why),
+            "{verb} {serial}: {answer:?}, and not {why:?}"
+        );
     }
 
     fn untouched(&self) -> bool {
@@ -100,7 +124,8 @@ impl Target {
     }
 
     fn boot(&self) -> String {
-        self.machine.boot(&(std::sync::Arc::new(|_: &str| {}) as tidings_agent::journal::Point))
+        self.machine
+            .boot(&(std::sync::Arc::new(|_: &str| {}) as tidings_agent::journal::Point))
     }
 }
 
@@ -108,13 +133,25 @@ impl Target {
 fn an_honest_agent_gets_what_was_signed_and_is_due() {
     let mut target = Target::new("");
     target.release("2", Release::default());
-    for (verb, line) in
-        [("can", "60000"), ("state", "none"), ("stage", ""), ("state", "staged"), ("arm", ""), ("state", "armed"), ("go", "reboot ")]
-    {
+    for (verb, line) in [
+        ("can", "60000"),
+        ("state", "none"),
+        ("stage", ""),
+        ("state", "staged"),
+        ("arm", ""),
+        ("state", "armed"),
+        ("go", "reboot "),
+    ] {
         assert_eq!(target.ask(verb, 1), Answer::new(DONE, line), "{verb}");
     }
     assert_eq!(target.boot(), "B");
-    for (verb, line) in [("state", "running"), ("keep", ""), ("state", "kept"), ("drop", ""), ("state", "kept")] {
+    for (verb, line) in [
+        ("state", "running"),
+        ("keep", ""),
+        ("state", "kept"),
+        ("drop", ""),
+        ("state", "kept"),
+    ] {
         assert_eq!(target.ask(verb, 1), Answer::new(DONE, line), "{verb}");
     }
 }
@@ -145,7 +182,10 @@ fn attack_85_what_is_no_request_has_no_effect() {
     ];
     for line in lines {
         let answer = target.send(line.as_bytes());
-        assert!(answer.is_none_or(|answer| answer.code == FAILED), "{line:?}");
+        assert!(
+            answer.is_none_or(|answer| answer.code == FAILED),
+            "{line:?}"
+        );
     }
     assert!(target.untouched());
 }
@@ -155,9 +195,14 @@ fn attack_01_nothing_is_applied_that_was_not_signed_by_the_role_for_releases() {
     let mut target = Target::new("");
     for signer in ["stop", "beat", "root", "stranger"] {
         target.publisher.log.clear();
-        target
-            .publisher
-            .release_by(signer, Release { version: "2".into(), payloads: vec![payload("raw", &target.image)], ..Release::default() });
+        target.publisher.release_by(
+            signer,
+            Release {
+                version: "2".into(),
+                payloads: vec![payload("raw", &target.image)],
+                ..Release::default()
+            },
+        );
         target.hand_over();
         target.assert_refused("stage", 1, "not proven here");
         target.assert_refused("arm", 1, "not proven here");
@@ -166,7 +211,14 @@ fn attack_01_nothing_is_applied_that_was_not_signed_by_the_role_for_releases() {
     // Signed, and no live beat speaks for it.
     let mut target = Target::new("");
     target.release("2", Release::default());
-    let without = target.publisher.trust.octets().iter().chain(target.publisher.log[0].octets()).copied().collect::<Vec<u8>>();
+    let without = target
+        .publisher
+        .trust
+        .octets()
+        .iter()
+        .chain(target.publisher.log[0].octets())
+        .copied()
+        .collect::<Vec<u8>>();
     target.machine.hand_over(&without);
     target.assert_refused("stage", 1, "not now");
     assert!(target.untouched());
@@ -175,7 +227,13 @@ fn attack_01_nothing_is_applied_that_was_not_signed_by_the_role_for_releases() {
 #[test]
 fn attack_49_a_release_for_another_model_is_refused() {
     let mut target = Target::new("");
-    target.release("2", Release { targets: vec![vec![("model".into(), "x2".into())]], ..Release::default() });
+    target.release(
+        "2",
+        Release {
+            targets: vec![vec![("model".into(), "x2".into())]],
+            ..Release::default()
+        },
+    );
     target.assert_refused("can", 1, "not the release to run");
     target.assert_refused("stage", 1, "not the release to run");
     assert!(target.untouched());
@@ -184,7 +242,13 @@ fn attack_49_a_release_for_another_model_is_refused() {
 #[test]
 fn what_is_not_due_is_staged_and_goes_nowhere() {
     let mut target = Target::new("");
-    target.release("2", Release { not_before: Some(now().plus(86_400)), ..Release::default() });
+    target.release(
+        "2",
+        Release {
+            not_before: Some(now().plus(86_400)),
+            ..Release::default()
+        },
+    );
     assert_eq!(target.ask("stage", 1).code, DONE);
     target.assert_refused("arm", 1, "not the release to run");
     target.assert_refused("go", 1, "not armed");
@@ -196,14 +260,26 @@ fn what_is_not_due_is_staged_and_goes_nowhere() {
 fn outside_the_operators_windows_nothing_goes_unless_its_deadline_has_passed() {
     // A window that is open for a minute, twelve hours from now.
     let from = (now().seconds() + 43_200) % 86_400 / 60;
-    let window = format!("windows = [\"{:02}:{:02}-{:02}:{:02}\"]", from / 60, from % 60, (from + 1) % 1_440 / 60, (from + 1) % 60);
+    let window = format!(
+        "windows = [\"{:02}:{:02}-{:02}:{:02}\"]",
+        from / 60,
+        from % 60,
+        (from + 1) % 1_440 / 60,
+        (from + 1) % 60
+    );
     let mut target = Target::new(&window);
     target.release("2", Release::default());
     assert_eq!(target.ask("stage", 1).code, DONE);
     target.assert_refused("arm", 1, "the next window opens at");
     assert_eq!(target.ask("drop", 1).code, DONE);
     let past = tidings_client::Timestamp::from_seconds(now().seconds() - 60);
-    target.release("3", Release { deadline: Some(past), ..Release::default() });
+    target.release(
+        "3",
+        Release {
+            deadline: Some(past),
+            ..Release::default()
+        },
+    );
     assert_eq!(target.ask("stage", 2).code, DONE);
     assert_eq!(target.ask("arm", 2).code, DONE);
 }
@@ -213,12 +289,29 @@ fn attack_54_what_was_verified_is_what_is_applied() {
     let mut target = Target::new("");
     fs::create_dir_all(target.machine.root.join("etc/format.d")).unwrap();
     // A handler that plays the thief: it changes the agent's file, then says what it was given.
-    let theirs = target.machine.config.paths.agent.join("payload").join(tidings_agent::apply::hex(&Digest::of(&target.image)));
-    let text =
-        format!("#!/bin/sh\nif [ \"$1\" = stage ]; then echo junk > {}; sha256sum < /dev/fd/3; else echo none; fi\n", theirs.display());
+    let theirs = target
+        .machine
+        .config
+        .paths
+        .agent
+        .join("payload")
+        .join(tidings_agent::apply::hex(&Digest::of(&target.image)));
+    let text = format!(
+        "#!/bin/sh\nif [ \"$1\" = stage ]; then echo junk > {}; sha256sum < /dev/fd/3; else echo none; fi\n",
+        theirs.display()
+    );
     write_program(&target.machine.root.join("etc/format.d/probe"), &text);
-    target.release("2", Release { payloads: vec![payload("probe", &target.image)], ..Release::default() });
-    let digest = format!("{}  -", tidings_agent::apply::hex(&Digest::of(&target.image)));
+    target.release(
+        "2",
+        Release {
+            payloads: vec![payload("probe", &target.image)],
+            ..Release::default()
+        },
+    );
+    let digest = format!(
+        "{}  -",
+        tidings_agent::apply::hex(&Digest::of(&target.image))
+    );
     assert_eq!(target.ask("stage", 1), Answer::new(DONE, digest));
     // By now the agent's file is junk.
     assert_eq!(target.ask("stage", 1).code, UNUSABLE);
@@ -228,14 +321,23 @@ fn attack_54_what_was_verified_is_what_is_applied() {
 fn attacks_52_and_55_a_payload_that_is_longer_shorter_or_another_is_refused() {
     let mut target = Target::new("");
     target.release("2", Release::default());
-    let path = target.machine.config.paths.agent.join("payload").join(tidings_agent::apply::hex(&Digest::of(&target.image)));
+    let path = target
+        .machine
+        .config
+        .paths
+        .agent
+        .join("payload")
+        .join(tidings_agent::apply::hex(&Digest::of(&target.image)));
     let mut longer = target.image.clone();
     longer.push(0);
     let mut other = target.image.clone();
     other[IMAGE - 1] ^= 1;
     for octets in [&longer[..], &target.image[..IMAGE - 1], &other, b""] {
         fs::write(&path, octets).unwrap();
-        assert_eq!(target.ask("stage", 1), Answer::new(UNUSABLE, "the payload is not the one that was signed"));
+        assert_eq!(
+            target.ask("stage", 1),
+            Answer::new(UNUSABLE, "the payload is not the one that was signed")
+        );
     }
     fs::remove_file(&path).unwrap();
     // A link, a pipe and a device are no files; nobody waits for them.
@@ -278,9 +380,14 @@ fn attack_13_a_key_that_was_taken_away_has_no_say_although_the_old_trust_is_hand
     roles[1] = (Kind::Release, "*", "bob");
     target.publisher.rotate(&roles);
     target.publisher.log.clear();
-    target
-        .publisher
-        .release_by("bob", Release { version: "3".into(), payloads: vec![payload("raw", &target.image)], ..Release::default() });
+    target.publisher.release_by(
+        "bob",
+        Release {
+            version: "3".into(),
+            payloads: vec![payload("raw", &target.image)],
+            ..Release::default()
+        },
+    );
     target.hand_over();
     target.ask("can", 1);
     // The thief has the old key, hides the new trust, and signs another release with it.
@@ -312,10 +419,22 @@ fn attack_51_what_is_older_than_what_was_applied_is_refused() {
 #[test]
 fn attack_84_nothing_in_a_statement_is_executed() {
     let mut target = Target::new("");
-    let evil = format!("$(touch${{IFS}}{0}/evil);`touch${{IFS}}{0}/evil`", target.machine.root.display());
+    let evil = format!(
+        "$(touch${{IFS}}{0}/evil);`touch${{IFS}}{0}/evil`",
+        target.machine.root.display()
+    );
     let mut whole = payload("raw", &target.image);
-    whole.more = vec![("x".into(), evil.clone()), ("result-size".into(), "1;touch".into())];
-    target.release(&evil, Release { payloads: vec![whole, payload("raw", &target.image)], ..Release::default() });
+    whole.more = vec![
+        ("x".into(), evil.clone()),
+        ("result-size".into(), "1;touch".into()),
+    ];
+    target.release(
+        &evil,
+        Release {
+            payloads: vec![whole, payload("raw", &target.image)],
+            ..Release::default()
+        },
+    );
     for number in [0, 1] {
         for verb in ["can", "stage", "state"] {
             target.send(format!("{verb} acme.os.stable 1 {number}\n").as_bytes());
@@ -331,7 +450,11 @@ fn attack_88_a_release_is_not_tried_more_often_than_three_times_whoever_asks() {
     for _ in 0..3 {
         assert_eq!(target.ask("stage", 1).code, DONE);
         assert_eq!(target.ask("arm", 1).code, DONE);
-        assert_eq!(target.ask("arm", 1).code, DONE, "again in the same life of the machine");
+        assert_eq!(
+            target.ask("arm", 1).code,
+            DONE,
+            "again in the same life of the machine"
+        );
         assert_eq!((target.boot(), target.boot()), ("B".into(), "A".into()));
         // To drop it makes nothing forget how often it was tried.
         assert_eq!(target.ask("drop", 1).code, DONE);
@@ -352,7 +475,10 @@ fn attack_87_a_state_that_is_damaged_is_not_begun_anew() {
     octets[last] ^= 1;
     fs::write(&path, &octets).unwrap();
     let answer = target.ask("stage", 1);
-    assert!(answer.code == LATER && answer.line.contains("damaged"), "{answer:?}");
+    assert!(
+        answer.code == LATER && answer.line.contains("damaged"),
+        "{answer:?}"
+    );
     assert!(target.untouched() && fs::read(&path).unwrap() == octets);
 }
 

@@ -20,8 +20,17 @@ use tidings_protocol::Digest;
 
 /// Runs a shell script that must end well; what it prints.
 fn sh(directory: &Path, script: &str) -> String {
-    let output = Command::new("sh").args(["-euc", script]).current_dir(directory).output().unwrap();
-    assert!(output.status.success(), "{script}\n{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("sh")
+        .args(["-euc", script])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{script}\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -34,7 +43,10 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         for script in self.undo.iter().rev() {
-            let _ = Command::new("sh").args(["-c", script]).current_dir(self.scratch.path()).status();
+            let _ = Command::new("sh")
+                .args(["-c", script])
+                .current_dir(self.scratch.path())
+                .status();
         }
     }
 }
@@ -44,12 +56,22 @@ impl Place {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path();
         fs::create_dir(path.join("etc")).unwrap();
-        let loader = format!("LOADER=file\nLOADER_ENV={0}/env\nLOADER_RUNNING={0}/booted\n", path.display());
+        let loader = format!(
+            "LOADER=file\nLOADER_ENV={0}/env\nLOADER_RUNNING={0}/booted\n",
+            path.display()
+        );
         fs::write(path.join("etc/loader.conf"), loader).unwrap();
-        fs::write(path.join("etc").join(conf), text.replace("HERE", &path.display().to_string())).unwrap();
+        fs::write(
+            path.join("etc").join(conf),
+            text.replace("HERE", &path.display().to_string()),
+        )
+        .unwrap();
         fs::write(path.join("env"), format!("primary={running}\nnext=\n")).unwrap();
         fs::write(path.join("booted"), format!("{running}\n")).unwrap();
-        Self { scratch, undo: Vec::new() }
+        Self {
+            scratch,
+            undo: Vec::new(),
+        }
     }
 
     fn path(&self) -> &Path {
@@ -62,17 +84,32 @@ impl Place {
 
     /// A file as a loop device, `$NAME` for scripts.
     fn device(&mut self, name: &str, size: &str) -> String {
-        let device = self.sh(&format!("truncate -s {size} {name}.img; losetup -f --show {name}.img"));
+        let device = self.sh(&format!(
+            "truncate -s {size} {name}.img; losetup -f --show {name}.img"
+        ));
         self.undo.push(format!("losetup -d {device}"));
         device
     }
 
     fn boot(&self) -> String {
         let env = fs::read_to_string(self.path().join("env")).unwrap();
-        let get = |name: &str| env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default().to_owned();
+        let get = |name: &str| {
+            env.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (primary, next) = (get("primary"), get("next"));
-        let slot = if next.is_empty() { primary.clone() } else { next };
-        fs::write(self.path().join("env"), format!("primary={primary}\nnext=\n")).unwrap();
+        let slot = if next.is_empty() {
+            primary.clone()
+        } else {
+            next
+        };
+        fs::write(
+            self.path().join("env"),
+            format!("primary={primary}\nnext=\n"),
+        )
+        .unwrap();
         fs::write(self.path().join("booted"), format!("{slot}\n")).unwrap();
         slot
     }
@@ -91,15 +128,31 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 impl<'a> Tool<'a> {
     fn new(place: &'a Place, format: &'a str, payload: &str, environment: &[(&str, &str)]) -> Self {
-        let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self { place, format, payload: place.path().join(payload), environment }
+        let environment = environment
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Self {
+            place,
+            format,
+            payload: place.path().join(payload),
+            environment,
+        }
     }
 
     fn check(&self) {
         let (etc, lib) = (self.place.path().join("etc"), PathBuf::from(LIB));
         let handler = lib.join("format.d").join(self.format);
-        let contract = Contract { handler, payload: self.payload.clone(), environment: self.environment.clone(), lib, etc };
-        contract.check(|line| eprintln!("{}: {line}", self.format)).unwrap_or_else(|error| panic!("{}: {error:#}", self.format));
+        let contract = Contract {
+            handler,
+            payload: self.payload.clone(),
+            environment: self.environment.clone(),
+            lib,
+            etc,
+        };
+        contract
+            .check(|line| eprintln!("{}: {line}", self.format))
+            .unwrap_or_else(|error| panic!("{}: {error:#}", self.format));
     }
 
     fn call(&self, verb: &str, path: &str) -> anyhow::Result<Answer> {
@@ -149,9 +202,16 @@ impl<'a> Tool<'a> {
                 }
                 assert!(n < 200, "{verb} has no end: {killed:?}");
                 let state = self.done("state");
-                assert!(["none", "partial", "staged"].contains(&state.as_str()), "{verb} killed at {n}: {state}");
+                assert!(
+                    ["none", "partial", "staged"].contains(&state.as_str()),
+                    "{verb} killed at {n}: {state}"
+                );
                 self.done(verb);
-                assert_eq!(self.done("state"), end, "{verb} again, after it was killed at {n}");
+                assert_eq!(
+                    self.done("state"),
+                    end,
+                    "{verb} again, after it was killed at {n}"
+                );
                 points += 1;
             }
         }
@@ -167,7 +227,10 @@ impl<'a> Tool<'a> {
         assert_eq!(self.place.boot(), name);
         assert_eq!(self.done("state"), "running");
         self.done("keep");
-        assert_eq!((self.done("state"), self.place.boot()), ("kept".into(), name.to_owned()));
+        assert_eq!(
+            (self.done("state"), self.place.boot()),
+            ("kept".into(), name.to_owned())
+        );
         self.done("drop");
         assert_eq!(self.done("state"), "kept", "what runs is not dropped");
     }
@@ -226,14 +289,23 @@ fn manifest(root: &Path) -> String {
             let path = entry.unwrap().path();
             let about = fs::symlink_metadata(&path).unwrap();
             let name = format!("./{}", path.strip_prefix(root).unwrap().display());
-            let of = format!("0{:o} {}:{}", about.mode() & 0o7777, about.uid(), about.gid());
+            let of = format!(
+                "0{:o} {}:{}",
+                about.mode() & 0o7777,
+                about.uid(),
+                about.gid()
+            );
             lines.push(if about.is_symlink() {
                 format!("l {} {name}\0", fs::read_link(&path).unwrap().display()).into_bytes()
             } else if about.is_dir() {
                 places.push(path);
                 format!("d {of} {name}\0").into_bytes()
             } else {
-                format!("f {of} {}  {name}\0", hex(&Digest::of(&fs::read(&path).unwrap()))).into_bytes()
+                format!(
+                    "f {of} {}  {name}\0",
+                    hex(&Digest::of(&fs::read(&path).unwrap()))
+                )
+                .into_bytes()
             });
         }
     }
@@ -246,7 +318,8 @@ fn btrfs() -> Place {
     trees(&place);
     for name in ["pool", "maker"] {
         let device = place.device(name, "300M");
-        let mount = format!("mkfs.btrfs -q {device} > /dev/null; mkdir {name}; mount {device} {name}");
+        let mount =
+            format!("mkfs.btrfs -q {device} > /dev/null; mkdir {name}; mount {device} {name}");
         place.sh(&mount);
         place.undo.push(format!("umount {name}"));
     }
@@ -261,14 +334,25 @@ fn btrfs() -> Place {
 fn rsync_tree() {
     let place = btrfs();
     place.sh("cp -a v1 w; rsync -aHAX --delete --checksum --no-whole-file --only-write-batch=batch v2/ w/");
-    let (base, result) = (manifest(&place.path().join("v1")), manifest(&place.path().join("v2")));
-    let tool = Tool::new(&place, "rsync-tree", "batch", &[("T_BASE", &base), ("T_RESULT", &result)]);
+    let (base, result) = (
+        manifest(&place.path().join("v1")),
+        manifest(&place.path().join("v2")),
+    );
+    let tool = Tool::new(
+        &place,
+        "rsync-tree",
+        "batch",
+        &[("T_BASE", &base), ("T_RESULT", &result)],
+    );
     tool.check();
     let points = tool.killed_everywhere();
     tool.done("drop");
     tool.lives("r7");
     assert_eq!(manifest(&place.path().join("pool/roots/r7/root")), result);
-    eprintln!("rsync-tree: {points} points; batch of {} octets", fs::metadata(&tool.payload).unwrap().len());
+    eprintln!(
+        "rsync-tree: {points} points; batch of {} octets",
+        fs::metadata(&tool.payload).unwrap().len()
+    );
     assert!(points >= 10, "{points}");
 }
 
@@ -287,20 +371,31 @@ fn btrfs_send(format: &str, make: &str, parent: bool) {
     tool.done("drop");
     tool.lives("r7");
     assert_eq!(manifest(&place.path().join("pool/roots/r7/root")), result);
-    eprintln!("{format}: {points} points; stream of {} octets", fs::metadata(&tool.payload).unwrap().len());
+    eprintln!(
+        "{format}: {points} points; stream of {} octets",
+        fs::metadata(&tool.payload).unwrap().len()
+    );
     assert!(points >= 10, "{points}");
 }
 
 #[test]
 #[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
 fn btrfs_send_on_a_parent() {
-    btrfs_send("btrfs-send", "btrfs -q send -p maker/r1/root -f stream maker/r7/root", true);
+    btrfs_send(
+        "btrfs-send",
+        "btrfs -q send -p maker/r1/root -f stream maker/r7/root",
+        true,
+    );
 }
 
 #[test]
 #[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
 fn btrfs_send_whole_and_compressed() {
-    btrfs_send("btrfs-send+zstd", "btrfs -q send -f s maker/r7/root; zstd -q -19 s -o stream", false);
+    btrfs_send(
+        "btrfs-send+zstd",
+        "btrfs -q send -f s maker/r7/root; zstd -q -19 s -o stream",
+        false,
+    );
 }
 
 #[test]
@@ -321,16 +416,28 @@ fn grub_with_block_devices() {
 #[ignore = "root, loop devices and libubootenv: cargo xtask agent uboot"]
 fn uboot_with_block_devices() {
     let prepare = "truncate -s 16K e1 e2; printf '%s 0x0 0x4000\\n%s 0x0 0x4000\\n' $PWD/e1 $PWD/e2 > fw.config; printf 'primary=A\\n' > init; fw_setenv -c fw.config -f init -s init 2> /dev/null || :";
-    slots_with_loader("uboot", "UBOOT_CONFIG=HERE/fw.config\nLOADER_CMDLINE=HERE/cmdline\n", prepare, |place| {
-        place.sh("e() { fw_printenv -c fw.config 2> /dev/null | sed -n \"s/^$1=//p\"; }; n=$(e next); p=$(e primary); fw_setenv -c fw.config next; echo root=x tidings.slot=${n:-$p} > cmdline; echo ${n:-$p}")
-    });
+    slots_with_loader(
+        "uboot",
+        "UBOOT_CONFIG=HERE/fw.config\nLOADER_CMDLINE=HERE/cmdline\n",
+        prepare,
+        |place| {
+            place.sh("e() { fw_printenv -c fw.config 2> /dev/null | sed -n \"s/^$1=//p\"; }; n=$(e next); p=$(e primary); fw_setenv -c fw.config next; echo root=x tidings.slot=${n:-$p} > cmdline; echo ${n:-$p}")
+        },
+    );
 }
 
 fn slots_with_loader(loader: &str, conf: &str, prepare: &str, boot: impl Fn(&Place) -> String) {
     let mut place = Place::new("slots.conf", "", "A");
     let (a, b) = (place.device("A", "2M"), place.device("B", "2M"));
-    fs::write(place.path().join("etc/slots.conf"), format!("SLOT_A={a}\nSLOT_B={b}\n")).unwrap();
-    let text = format!("LOADER={loader}\n{}", conf.replace("HERE", &place.path().display().to_string()));
+    fs::write(
+        place.path().join("etc/slots.conf"),
+        format!("SLOT_A={a}\nSLOT_B={b}\n"),
+    )
+    .unwrap();
+    let text = format!(
+        "LOADER={loader}\n{}",
+        conf.replace("HERE", &place.path().display().to_string())
+    );
     fs::write(place.path().join("etc/loader.conf"), text).unwrap();
     fs::write(place.path().join("image"), octets("image", 1_500_000)).unwrap();
     place.sh(prepare);
@@ -343,20 +450,36 @@ fn slots_with_loader(loader: &str, conf: &str, prepare: &str, boot: impl Fn(&Pla
     for verb in ["stage", "arm"] {
         tool.done(verb);
     }
-    assert_eq!((boot(&place).as_str(), tool.done("state").as_str()), ("B", "running"));
-    assert_eq!((boot(&place).as_str(), tool.done("state").as_str()), ("A", "staged"), "once, and no more");
+    assert_eq!(
+        (boot(&place).as_str(), tool.done("state").as_str()),
+        ("B", "running")
+    );
+    assert_eq!(
+        (boot(&place).as_str(), tool.done("state").as_str()),
+        ("A", "staged"),
+        "once, and no more"
+    );
     tool.done("arm");
     assert_eq!(boot(&place), "B");
     tool.done("keep");
-    assert_eq!((boot(&place).as_str(), tool.done("state").as_str()), ("B", "kept"));
-    assert!(fs::read(&b).unwrap().starts_with(&octets("image", 1_500_000)));
+    assert_eq!(
+        (boot(&place).as_str(), tool.done("state").as_str()),
+        ("B", "kept")
+    );
+    assert!(
+        fs::read(&b)
+            .unwrap()
+            .starts_with(&octets("image", 1_500_000))
+    );
 }
 
 #[test]
 #[ignore = "ostree: cargo xtask agent ostree"]
 fn ostree() {
     let mut place = Place::new("ostree.conf", "SYSROOT=HERE/root\nOS=os\n", "none");
-    place.undo.push("chattr -i root/ostree/deploy/os/deploy/*.[0-9] 2> /dev/null".into());
+    place
+        .undo
+        .push("chattr -i root/ostree/deploy/os/deploy/*.[0-9] 2> /dev/null".into());
     place.sh("for n in 1 2; do mkdir -p t$n/usr/etc t$n/usr/lib/modules/6.$n t$n/usr/bin t$n/proc t$n/sys t$n/dev t$n/run t$n/var t$n/sysroot t$n/boot; echo kernel $n > t$n/usr/lib/modules/6.$n/vmlinuz; echo initrd $n > t$n/usr/lib/modules/6.$n/initramfs.img; printf 'ID=os\\nPRETTY_NAME=os\\nVERSION_ID=%s\\n' $n > t$n/usr/lib/os-release; ln -s usr/bin t$n/bin; done; head -c 300000 /dev/urandom > t1/usr/bin/big; { head -c 200000 t1/usr/bin/big; head -c 90000 /dev/urandom; } > t2/usr/bin/big");
     let one = place.sh("ostree --repo=pub init --mode=archive; ostree --repo=pub commit -b os/stable --timestamp=@1 --owner-uid=0 --owner-gid=0 --tree=dir=t1");
     let two = place.sh("ostree --repo=pub commit -b os/stable --timestamp=@2 --owner-uid=0 --owner-gid=0 --tree=dir=t2");
@@ -366,12 +489,22 @@ fn ostree() {
     place.sh(&format!("mkdir root; ostree admin init-fs root; export OSTREE_SYSROOT=root; ostree admin os-init os > /dev/null; ostree --repo=root/ostree/repo config set sysroot.bootloader none; ostree --repo=root/ostree/repo pull-local pub {one} > /dev/null; ostree --repo=root/ostree/repo refs --create=base {one}; ostree admin deploy --os=os {one} > /dev/null 2>&1"));
     fs::write(place.path().join("env"), format!("primary={one}\nnext=\n")).unwrap();
     fs::write(place.path().join("booted"), format!("{one}\n")).unwrap();
-    let tool = Tool::new(&place, "ostree", "delta", &[("T_RESULT", &two), ("T_FROM", &one)]);
+    let tool = Tool::new(
+        &place,
+        "ostree",
+        "delta",
+        &[("T_RESULT", &two), ("T_FROM", &one)],
+    );
     tool.check();
     let points = tool.killed_everywhere();
     tool.done("drop");
     tool.lives(&two);
-    place.sh(&format!("ostree --repo=root/ostree/repo fsck --quiet {two}"));
-    eprintln!("ostree: {points} points; delta of {} octets", fs::metadata(&tool.payload).unwrap().len());
+    place.sh(&format!(
+        "ostree --repo=root/ostree/repo fsck --quiet {two}"
+    ));
+    eprintln!(
+        "ostree: {points} points; delta of {} octets",
+        fs::metadata(&tool.payload).unwrap().len()
+    );
     assert!(points >= 10, "{points}");
 }

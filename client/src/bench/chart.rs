@@ -21,7 +21,9 @@ const ROW: f64 = 22.0;
 const HEAD: f64 = 40.0;
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// A number with three digits that say something.
@@ -47,7 +49,13 @@ pub fn number(value: f64) -> String {
 /// Horizontal bars from zero, in the order given; thin lines show spreads. Readable in light and dark.
 pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let height = HEAD + ROW * bars.len() as f64 + 8.0;
-    let most = bars.iter().map(|bar| bar.spread.map_or(bar.value, |(_, most)| most.max(bar.value))).fold(0.0, f64::max);
+    let most = bars
+        .iter()
+        .map(|bar| {
+            bar.spread
+                .map_or(bar.value, |(_, most)| most.max(bar.value))
+        })
+        .fold(0.0, f64::max);
     let scale = (WIDTH - LABELS - NUMBERS) / if most > 0.0 { most } else { 1.0 };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
@@ -60,7 +68,9 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
         let y = HEAD + ROW * row as f64;
         let (middle, length) = (y + ROW / 2.0, bar.value * scale);
         let colour = if bar.ours { "#c4501b" } else { "#8fa3b5" };
-        let end = bar.spread.map_or(length, |(_, most)| length.max(most * scale));
+        let end = bar
+            .spread
+            .map_or(length, |(_, most)| length.max(most * scale));
         // Writing to a string cannot fail.
         let _ = writeln!(
             svg,
@@ -78,7 +88,10 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
         );
         if let Some((least, most)) = bar.spread {
             let (from, to) = (LABELS + least * scale, LABELS + most * scale);
-            let _ = writeln!(svg, "<path d=\"M{from:.1} {middle}H{to:.1}\" stroke=\"#222222\" stroke-width=\"1\"/>");
+            let _ = writeln!(
+                svg,
+                "<path d=\"M{from:.1} {middle}H{to:.1}\" stroke=\"#222222\" stroke-width=\"1\"/>"
+            );
         }
     }
     svg.push_str("</svg>\n");
@@ -92,15 +105,34 @@ mod tests {
     #[test]
     fn numbers_have_three_digits() {
         let shown = [0.0, 1.234, 56.78, 999.5, 12_345.6, 1_234_567.0, -1_234.0].map(number);
-        assert_eq!(shown, ["0.00", "1.23", "56.8", "1,000", "12,346", "1,234,567", "-1,234"]);
+        assert_eq!(
+            shown,
+            [
+                "0.00",
+                "1.23",
+                "56.8",
+                "1,000",
+                "12,346",
+                "1,234,567",
+                "-1,234"
+            ]
+        );
     }
 
     #[test]
     fn bars_are_as_long_as_their_values_and_labels_are_text() {
-        let bar = |label: &str, value| Bar { label: label.into(), value, spread: None, ours: false };
+        let bar = |label: &str, value| Bar {
+            label: label.into(),
+            value,
+            spread: None,
+            ours: false,
+        };
         let svg = bars("a < b", "ms", &[bar("x & y", 10.0), bar("z", 5.0)]);
         assert!(svg.contains("a &lt; b") && svg.contains("x &amp; y"));
-        assert!(svg.contains("width=\"440.0\"") && svg.contains("width=\"220.0\""), "{svg}");
+        assert!(
+            svg.contains("width=\"440.0\"") && svg.contains("width=\"220.0\""),
+            "{svg}"
+        );
         // Nothing to show is no division by zero.
         assert!(!bars("", "", &[bar("none", 0.0)]).contains("NaN"));
     }

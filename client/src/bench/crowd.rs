@@ -48,10 +48,19 @@ impl Endpoint {
     /// If its name has no address, or is none that a certificate could bear.
     pub fn of(source: &Source) -> Result<Self, Error> {
         let broker = source.address();
-        let address =
-            (broker.host.as_str(), broker.port).to_socket_addrs()?.next().ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
-        let name = || ServerName::try_from(broker.host.clone()).map_err(|_| TlsError::Host(broker.host.clone()));
-        let tls = if broker.tls { Some((source.tls().config(), name()?)) } else { None };
+        let address = (broker.host.as_str(), broker.port)
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
+        let name = || {
+            ServerName::try_from(broker.host.clone())
+                .map_err(|_| TlsError::Host(broker.host.clone()))
+        };
+        let tls = if broker.tls {
+            Some((source.tls().config(), name()?))
+        } else {
+            None
+        };
         Ok(Self { address, tls })
     }
 
@@ -139,10 +148,15 @@ fn would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 impl Member {
     fn open(poll: &Poll, index: usize, to: &Endpoint, mut peer: Box<dyn Peer>) -> io::Result<Self> {
         let mut socket = TcpStream::connect(to.address)?;
-        poll.registry().register(&mut socket, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        poll.registry().register(
+            &mut socket,
+            Token(index),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         let tls = match &to.tls {
             Some((config, name)) => {
-                let mut tls = ClientConnection::new(config.clone(), name.clone()).map_err(io::Error::other)?;
+                let mut tls = ClientConnection::new(config.clone(), name.clone())
+                    .map_err(io::Error::other)?;
                 // What is said at once fits into memory; the default would refuse more than 64 KiB.
                 tls.set_buffer_limit(None);
                 Some(Box::new(tls))
@@ -152,7 +166,15 @@ impl Member {
         let mut due = Vec::new();
         peer.begin(&mut due);
         let ready = peer.is_ready();
-        Ok(Self { address: to.address, socket, tls, peer, due, since: Instant::now(), ready })
+        Ok(Self {
+            address: to.address,
+            socket,
+            tls,
+            peer,
+            due,
+            since: Instant::now(),
+            ready,
+        })
     }
 
     /// Says what is due, as far as the socket takes it.
@@ -211,7 +233,13 @@ impl Crowd {
     /// # Errors
     /// If the system has no `epoll` for us.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { poll: Poll::new()?, members: Vec::new(), buffer: vec![0; READ], say: Vec::new(), ready: 0 })
+        Ok(Self {
+            poll: Poll::new()?,
+            members: Vec::new(),
+            buffer: vec![0; READ],
+            say: Vec::new(),
+            ready: 0,
+        })
     }
 
     /// How many there are.
@@ -245,7 +273,11 @@ impl Crowd {
             {
                 let index = self.members.len();
                 let open = Member::open(&self.poll, index, to, Box::new(peer));
-                let member = open.map_err(|source| CrowdError::Io { index, address: to.address, source })?;
+                let member = open.map_err(|source| CrowdError::Io {
+                    index,
+                    address: to.address,
+                    source,
+                })?;
                 self.ready += usize::from(member.ready);
                 self.members.push(member);
             }
@@ -262,9 +294,18 @@ impl Crowd {
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn replace(&mut self, index: usize, to: &Endpoint, peer: impl Peer + 'static) -> Result<(), CrowdError> {
+    pub fn replace(
+        &mut self,
+        index: usize,
+        to: &Endpoint,
+        peer: impl Peer + 'static,
+    ) -> Result<(), CrowdError> {
         let new = Member::open(&self.poll, index, to, Box::new(peer));
-        let new = new.map_err(|source| CrowdError::Io { index, address: to.address, source })?;
+        let new = new.map_err(|source| CrowdError::Io {
+            index,
+            address: to.address,
+            source,
+        })?;
         self.ready += usize::from(new.ready);
         let mut old = std::mem::replace(&mut self.members[index], new);
         self.ready -= usize::from(old.ready);
@@ -285,7 +326,11 @@ impl Crowd {
         let member = &mut self.members[index];
         member.due.extend_from_slice(octets);
         member.since = Instant::now();
-        member.write().map_err(|source| CrowdError::Io { index, address: member.address, source })
+        member.write().map_err(|source| CrowdError::Io {
+            index,
+            address: member.address,
+            source,
+        })
     }
 
     /// Waits until something comes and takes it; what is complete is added to `done`.
@@ -304,10 +349,19 @@ impl Crowd {
         for event in &events {
             let index = event.token().0;
             let address = self.members[index].address;
-            self.serve(index, event.is_read_closed(), done).map_err(|wrong| match wrong {
-                Wrong::Io(source) => CrowdError::Io { index, address, source },
-                Wrong::Words(what) => CrowdError::Unexpected { index, address, what },
-            })?;
+            self.serve(index, event.is_read_closed(), done)
+                .map_err(|wrong| match wrong {
+                    Wrong::Io(source) => CrowdError::Io {
+                        index,
+                        address,
+                        source,
+                    },
+                    Wrong::Words(what) => CrowdError::Unexpected {
+                        index,
+                        address,
+                        what,
+                    },
+                })?;
         }
         Ok(())
     }
@@ -317,11 +371,18 @@ impl Crowd {
         member.write()?;
         while let Some(octets) = member.read(&mut self.buffer)? {
             self.say.clear();
-            let count = member.peer.take(&self.buffer[..octets], &mut self.say).map_err(Wrong::Words)?;
+            let count = member
+                .peer
+                .take(&self.buffer[..octets], &mut self.say)
+                .map_err(Wrong::Words)?;
             let was_ready = std::mem::replace(&mut member.ready, member.peer.is_ready());
             self.ready += usize::from(!was_ready && member.ready);
             if count > 0 && member.ready {
-                done.push(Done { index, count, since: member.since });
+                done.push(Done {
+                    index,
+                    count,
+                    since: member.since,
+                });
             }
             if !self.say.is_empty() {
                 member.due.extend_from_slice(&self.say);

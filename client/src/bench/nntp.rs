@@ -16,11 +16,16 @@ struct Lines {
 
 impl Lines {
     /// Calls back with each whole line and what follows it; what that leaves is looked at next.
-    fn each<'a>(&mut self, mut octets: &'a [u8], mut line: impl FnMut(&str, &'a [u8]) -> Result<&'a [u8], String>) -> Result<(), String> {
+    fn each<'a>(
+        &mut self,
+        mut octets: &'a [u8],
+        mut line: impl FnMut(&str, &'a [u8]) -> Result<&'a [u8], String>,
+    ) -> Result<(), String> {
         while let Some(end) = memchr(b'\n', octets) {
             let (head, rest) = octets.split_at(end + 1);
             self.partial.extend_from_slice(head);
-            let text = std::str::from_utf8(&self.partial).map_err(|_| "a line that is not text".to_owned())?;
+            let text = std::str::from_utf8(&self.partial)
+                .map_err(|_| "a line that is not text".to_owned())?;
             octets = line(text.trim_end(), rest)?;
             self.partial.clear();
         }
@@ -30,11 +35,17 @@ impl Lines {
 }
 
 fn code_of(line: &str) -> Result<u16, String> {
-    line.get(..3).and_then(|code| code.parse().ok()).ok_or_else(|| format!("{line:?} instead of a response"))
+    line.get(..3)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| format!("{line:?} instead of a response"))
 }
 
 fn expect(line: &str, codes: &[u16]) -> Result<(), String> {
-    if codes.contains(&code_of(line)?) { Ok(()) } else { Err(format!("the broker answered: {line}")) }
+    if codes.contains(&code_of(line)?) {
+        Ok(())
+    } else {
+        Err(format!("the broker answered: {line}"))
+    }
 }
 
 /// The beginning of each session: a greeting, and perhaps a login, whose answers come one after the other.
@@ -47,12 +58,18 @@ pub struct Opening {
 impl Opening {
     /// Without a login.
     pub fn anonymous() -> Self {
-        Self { commands: Arc::default(), answers: &[&[200, 201]] }
+        Self {
+            commands: Arc::default(),
+            answers: &[&[200, 201]],
+        }
     }
     /// With a login (RFC 4643).
     pub fn login(user: &str, password: &str) -> Self {
         let commands = format!("AUTHINFO USER {user}\r\nAUTHINFO PASS {password}\r\n").into_bytes();
-        Self { commands: commands.into(), answers: &[&[200, 201], &[381], &[281]] }
+        Self {
+            commands: commands.into(),
+            answers: &[&[200, 201], &[381], &[281]],
+        }
     }
     /// As a source wants it: with its account, if it has one. Only over TLS: a password is nobody else's business.
     pub fn of(source: &Source) -> Self {
@@ -63,7 +80,9 @@ impl Opening {
     }
     /// Takes one line; whether the opening is over with it.
     fn take(&mut self, line: &str) -> Result<(), String> {
-        let Some((expected, rest)) = self.answers.split_first() else { return Err(format!("unexpected: {line}")) };
+        let Some((expected, rest)) = self.answers.split_first() else {
+            return Err(format!("unexpected: {line}"));
+        };
         self.answers = rest;
         expect(line, expected)
     }
@@ -86,8 +105,18 @@ pub struct Watcher {
 impl Watcher {
     /// After a serial, or live.
     pub fn new(opening: Opening, channel: &Channel, after: Option<u32>) -> Self {
-        let watch = after.map_or_else(|| format!("XWATCH {channel}\r\n"), |after| format!("XWATCH {channel}:{after}\r\n"));
-        Self { opening, watch, lines: Lines::default(), watching: false, last: after, skip: 0 }
+        let watch = after.map_or_else(
+            || format!("XWATCH {channel}\r\n"),
+            |after| format!("XWATCH {channel}:{after}\r\n"),
+        );
+        Self {
+            opening,
+            watch,
+            lines: Lines::default(),
+            watching: false,
+            last: after,
+            skip: 0,
+        }
     }
 }
 
@@ -98,7 +127,14 @@ impl Peer for Watcher {
     }
 
     fn take(&mut self, octets: &[u8], _say: &mut Vec<u8>) -> Result<usize, String> {
-        let Self { opening, lines, watching, last, skip, .. } = self;
+        let Self {
+            opening,
+            lines,
+            watching,
+            last,
+            skip,
+            ..
+        } = self;
         let mut complete = 0;
         let octets = over(octets, skip, &mut complete);
         lines.each(octets, |line, rest| {
@@ -115,12 +151,18 @@ impl Peer for Watcher {
                 return Ok(rest);
             }
             let mut words = line.split(' ');
-            let serial: u32 = words.next().and_then(|word| word.parse().ok()).ok_or_else(|| format!("{line:?} instead of an event"))?;
+            let serial: u32 = words
+                .next()
+                .and_then(|word| word.parse().ok())
+                .ok_or_else(|| format!("{line:?} instead of an event"))?;
             if last.is_some_and(|last| serial != last + 1) {
                 return Err(format!("event {serial} after {}", last.unwrap_or(0)));
             }
             *last = Some(serial);
-            *skip = words.nth(1).and_then(|word| word.parse().ok()).ok_or_else(|| format!("{line:?} has no count of lines"))?;
+            *skip = words
+                .nth(1)
+                .and_then(|word| word.parse().ok())
+                .ok_or_else(|| format!("{line:?} has no count of lines"))?;
             Ok(over(rest, skip, &mut complete))
         })?;
         Ok(complete)
@@ -134,7 +176,9 @@ impl Peer for Watcher {
 /// Passes over lines of an article; counts it when they are over.
 fn over<'a>(mut octets: &'a [u8], skip: &mut usize, complete: &mut usize) -> &'a [u8] {
     while *skip > 0 {
-        let Some(end) = memchr(b'\n', octets) else { return &[] };
+        let Some(end) = memchr(b'\n', octets) else {
+            return &[];
+        };
         octets = &octets[end + 1..];
         *skip -= 1;
         *complete += usize::from(*skip == 0);
@@ -154,7 +198,12 @@ pub struct Poller {
 impl Poller {
     /// For one channel.
     pub fn new(opening: Opening, channel: &Channel) -> Self {
-        Self { opening, ask: format!("GROUP {channel}\r\n"), lines: Lines::default(), left: usize::MAX }
+        Self {
+            opening,
+            ask: format!("GROUP {channel}\r\n"),
+            lines: Lines::default(),
+            left: usize::MAX,
+        }
     }
 
     /// The same, but it asks once.
@@ -170,7 +219,12 @@ impl Peer for Poller {
     }
 
     fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String> {
-        let Self { opening, ask, lines, left } = self;
+        let Self {
+            opening,
+            ask,
+            lines,
+            left,
+        } = self;
         let mut complete = 0;
         lines.each(octets, |line, rest| {
             if opening.is_over() {
@@ -217,14 +271,29 @@ pub fn article(statement: &Statement) -> (String, Vec<u8>) {
 impl Poster {
     /// One that publishes all of its work as soon as the session is open: each by POST (RFC 3977 section 6.3.1) if `window` is
     /// 1, otherwise by TAKETHIS with so many under way.
-    pub fn new(opening: Opening, work: impl IntoIterator<Item = (String, Vec<u8>)>, window: usize) -> Self {
+    pub fn new(
+        opening: Opening,
+        work: impl IntoIterator<Item = (String, Vec<u8>)>,
+        window: usize,
+    ) -> Self {
         let work = work.into_iter().collect();
-        Self { opening, lines: Lines::default(), work, window, under_way: 0, runs: true, ready: false }
+        Self {
+            opening,
+            lines: Lines::default(),
+            work,
+            window,
+            under_way: 0,
+            runs: true,
+            ready: false,
+        }
     }
 
     /// One that publishes its next by POST whenever [`Poster::NEXT`] is said on its connection.
     pub fn on_demand(opening: Opening, work: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
-        Self { runs: false, ..Self::new(opening, work, 1) }
+        Self {
+            runs: false,
+            ..Self::new(opening, work, 1)
+        }
     }
 
     /// What makes a poster on demand go on.
@@ -240,7 +309,15 @@ impl Peer for Poster {
     }
 
     fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String> {
-        let Self { opening, lines, work, window, under_way, runs, ready } = self;
+        let Self {
+            opening,
+            lines,
+            work,
+            window,
+            under_way,
+            runs,
+            ready,
+        } = self;
         let mut complete = 0;
         lines.each(octets, |line, rest| {
             if !opening.is_over() {
@@ -293,7 +370,11 @@ mod tests {
             for piece in octets.chunks(size) {
                 count += peer.take(piece, &mut say).unwrap();
             }
-            assert_eq!((count, String::from_utf8(say).unwrap().as_str()), (complete, said), "in pieces of {size}");
+            assert_eq!(
+                (count, String::from_utf8(say).unwrap().as_str()),
+                (complete, said),
+                "in pieces of {size}"
+            );
             assert!(peer.is_ready());
         }
     }
@@ -301,8 +382,14 @@ mod tests {
     #[test]
     fn a_watcher_counts_whole_events() {
         let channel: Channel = "a.b".parse().unwrap();
-        let watcher = || Box::new(Watcher::new(Opening::anonymous(), &channel, Some(6))) as Box<dyn Peer>;
-        in_pieces(watcher, b"200 x\r\n290 60\r\n0\r\n7 <m> 2\r\nA: b\r\n\r\n8 <m> 1\r\nc\r\n9 <m> 3\r\nd\r\n", 2, "");
+        let watcher =
+            || Box::new(Watcher::new(Opening::anonymous(), &channel, Some(6))) as Box<dyn Peer>;
+        in_pieces(
+            watcher,
+            b"200 x\r\n290 60\r\n0\r\n7 <m> 2\r\nA: b\r\n\r\n8 <m> 1\r\nc\r\n9 <m> 3\r\nd\r\n",
+            2,
+            "",
+        );
     }
 
     #[test]
@@ -314,17 +401,35 @@ mod tests {
 
     #[test]
     fn a_poller_asks_after_each_answer() {
-        let poller = || Box::new(Poller::new(Opening::anonymous(), &"a.b".parse().unwrap())) as Box<dyn Peer>;
-        in_pieces(poller, b"200 x\r\n211 1 1 1 a.b\r\n", 1, "GROUP a.b\r\nGROUP a.b\r\n");
+        let poller = || {
+            Box::new(Poller::new(Opening::anonymous(), &"a.b".parse().unwrap())) as Box<dyn Peer>
+        };
+        in_pieces(
+            poller,
+            b"200 x\r\n211 1 1 1 a.b\r\n",
+            1,
+            "GROUP a.b\r\nGROUP a.b\r\n",
+        );
     }
 
     #[test]
     fn posters_post_and_stream() {
         let work = || (0..3).map(|n| (format!("<{n}>"), format!("{n}\r\n.\r\n").into_bytes()));
         let poster = || Box::new(Poster::new(Opening::anonymous(), work(), 1)) as Box<dyn Peer>;
-        in_pieces(poster, b"200 x\r\n340 x\r\n240 x\r\n340 x\r\n240 x\r\n", 2, "POST\r\n0\r\n.\r\nPOST\r\n1\r\n.\r\nPOST\r\n");
-        let streamer = || Box::new(Poster::new(Opening::login("u", "p"), work(), 2)) as Box<dyn Peer>;
+        in_pieces(
+            poster,
+            b"200 x\r\n340 x\r\n240 x\r\n340 x\r\n240 x\r\n",
+            2,
+            "POST\r\n0\r\n.\r\nPOST\r\n1\r\n.\r\nPOST\r\n",
+        );
+        let streamer =
+            || Box::new(Poster::new(Opening::login("u", "p"), work(), 2)) as Box<dyn Peer>;
         let said = "TAKETHIS <0>\r\n0\r\n.\r\nTAKETHIS <1>\r\n1\r\n.\r\nTAKETHIS <2>\r\n2\r\n.\r\n";
-        in_pieces(streamer, b"200 x\r\n381 x\r\n281 x\r\n203 x\r\n239 <0>\r\n", 1, said);
+        in_pieces(
+            streamer,
+            b"200 x\r\n381 x\r\n281 x\r\n203 x\r\n239 <0>\r\n",
+            1,
+            said,
+        );
     }
 }

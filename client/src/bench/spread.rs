@@ -9,7 +9,10 @@ pub struct Spread(Vec<f64>);
 impl Spread {
     /// Of durations, in milliseconds.
     pub fn of_milliseconds(durations: impl IntoIterator<Item = Duration>) -> Self {
-        durations.into_iter().map(|duration| duration.as_secs_f64() * 1000.0).collect()
+        durations
+            .into_iter()
+            .map(|duration| duration.as_secs_f64() * 1000.0)
+            .collect()
     }
     /// How many there are.
     pub fn count(&self) -> usize {
@@ -55,8 +58,14 @@ mod tests {
     #[test]
     fn percentiles_are_the_nearest_rank() {
         let hundred: Spread = (1..=100).rev().map(f64::from).collect();
-        assert_eq!((hundred.at(0.5), hundred.at(0.99), hundred.at(0.999)), (50.0, 99.0, 100.0));
-        assert_eq!((hundred.least(), hundred.most(), hundred.median()), (1.0, 100.0, 50.5));
+        assert_eq!(
+            (hundred.at(0.5), hundred.at(0.99), hundred.at(0.999)),
+            (50.0, 99.0, 100.0)
+        );
+        assert_eq!(
+            (hundred.least(), hundred.most(), hundred.median()),
+            (1.0, 100.0, 50.5)
+        );
         let none = Spread::default();
         assert_eq!((none.at(0.5), none.median(), none.count()), (0.0, 0.0, 0));
     }

@@ -53,7 +53,8 @@ fn sign(text: impl AsRef<[u8]>, seeds: &[u8]) -> Vec<u8> {
 }
 
 fn parse(octets: &[u8]) -> Statement {
-    Statement::parse(octets).unwrap_or_else(|error| panic!("{error}:\n{}", String::from_utf8_lossy(octets)))
+    Statement::parse(octets)
+        .unwrap_or_else(|error| panic!("{error}:\n{}", String::from_utf8_lossy(octets)))
 }
 
 impl Vectors {
@@ -64,7 +65,12 @@ impl Vectors {
         fs::write(path.join(name), [head.as_bytes(), b"\n", octets].concat()).unwrap();
     }
     fn good(&mut self, name: &str, requirement: &str, comment: &str, octets: &[u8]) -> Statement {
-        self.write("good", name, &format!("comment: {comment}\nrequirement: {requirement}\n"), octets);
+        self.write(
+            "good",
+            name,
+            &format!("comment: {comment}\nrequirement: {requirement}\n"),
+            octets,
+        );
         parse(octets)
     }
     fn about(&mut self, requirement: &'static str) {
@@ -72,24 +78,47 @@ impl Vectors {
     }
     /// Refused by the parser: `layer` is `grammar` or `statement`.
     fn text(&mut self, name: &str, layer: &str, line: usize, field: &str, octets: &[u8]) {
-        let head = format!("layer: {layer}\nrequirement: {}\nline: {line}\nfield: {field}\n", self.about);
+        let head = format!(
+            "layer: {layer}\nrequirement: {}\nline: {line}\nfield: {field}\n",
+            self.about
+        );
         self.write("bad", name, &head, octets);
     }
     fn judged(&mut self, name: &str, layer: &str, requirement: &str, head: &str, octets: &[u8]) {
         parse(octets);
-        self.write("bad", name, &format!("layer: {layer}\nrequirement: {requirement}\nunder: trust-1\n{head}"), octets);
+        self.write(
+            "bad",
+            name,
+            &format!("layer: {layer}\nrequirement: {requirement}\nunder: trust-1\n{head}"),
+            octets,
+        );
     }
     fn envelope(&mut self, name: &str, line: usize, octets: &[u8]) {
-        self.write("bad", name, &format!("layer: envelope\nrequirement: {}\nline: {line}\n", self.about), octets);
+        self.write(
+            "bad",
+            name,
+            &format!(
+                "layer: envelope\nrequirement: {}\nline: {line}\n",
+                self.about
+            ),
+            octets,
+        );
     }
 }
 
 fn main() {
-    let directory: PathBuf = std::env::args().nth(1).expect("the directory to write to").into();
+    let directory: PathBuf = std::env::args()
+        .nth(1)
+        .expect("the directory to write to")
+        .into();
     for kind in ["good", "bad", "rollout", "sequences"] {
         let _ = fs::remove_dir_all(directory.join(kind));
     }
-    let mut v = Vectors { directory, names: BTreeSet::new(), about: "" };
+    let mut v = Vectors {
+        directory,
+        names: BTreeSet::new(),
+        about: "",
+    };
     let history = good::write(&mut v);
     text::write(&mut v, &history);
     judged::write(&mut v, &history);

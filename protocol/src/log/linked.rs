@@ -2,7 +2,9 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use super::{Backfill, Begin, Judge, Log, Offered, Proof, Refused, Span, Step, Stored, below, serials};
+use super::{
+    Backfill, Begin, Judge, Log, Offered, Proof, Refused, Span, Step, Stored, below, serials,
+};
 use crate::{
     Head, Serial, Statement, Verified,
     trust::{Descent, Settled},
@@ -36,13 +38,33 @@ impl Log {
     ///
     /// # Errors
     /// Why it has no effect.
-    pub fn offer(&self, judge: Judge<'_>, run: Vec<Offered>, begin: Begin, stored: &dyn Stored) -> Result<Step, Refused> {
-        if let Some(gap) = run.windows(2).find(|pair| pair[1].statement().predecessor() != Some(pair[0].statement().head())) {
+    pub fn offer(
+        &self,
+        judge: Judge<'_>,
+        run: Vec<Offered>,
+        begin: Begin,
+        stored: &dyn Stored,
+    ) -> Result<Step, Refused> {
+        if let Some(gap) = run
+            .windows(2)
+            .find(|pair| pair[1].statement().predecessor() != Some(pair[0].statement().head()))
+        {
             let (found, next) = (gap[0].statement(), gap[1].statement());
             let expected = next.previous().unwrap_or(next.id());
-            return Err(Refused::Verify(found.serial(), VerifyError::Link { serial: found.serial(), expected, found: found.id() }));
+            return Err(Refused::Verify(
+                found.serial(),
+                VerifyError::Link {
+                    serial: found.serial(),
+                    expected,
+                    found: found.id(),
+                },
+            ));
         }
-        let mut work = Work { judge, stored, step: self.step() };
+        let mut work = Work {
+            judge,
+            stored,
+            step: self.step(),
+        };
         work.judge_backfill()?;
         work.place(run, begin)?;
         Ok(work.step)
@@ -57,8 +79,11 @@ impl Work<'_> {
     /// Judges the backfill by the trust in force, from its top down as far as that needs.
     fn judge_backfill(&mut self) -> Result<(), Refused> {
         let in_force = self.judge.trust.serial();
-        let Some(backfill) = self.step.after.backfill else { return Ok(()) };
-        if matches!(backfill.proof, Proof::Failed(by) | Proof::Proven { trust: by, .. } if by == in_force) {
+        let Some(backfill) = self.step.after.backfill else {
+            return Ok(());
+        };
+        if matches!(backfill.proof, Proof::Failed(by) | Proof::Proven { trust: by, .. } if by == in_force)
+        {
             return Ok(());
         }
         let proof = self.descend(backfill, Descent::new(self.step.after.channel.clone()))?;
@@ -72,12 +97,18 @@ impl Work<'_> {
             if descent.vouches() {
                 break;
             }
-            let proven = self.stored.at(serial)?.is_some_and(|statement| descent.check(self.judge.trust, &statement).is_ok());
+            let proven = self
+                .stored
+                .at(serial)?
+                .is_some_and(|statement| descent.check(self.judge.trust, &statement).is_ok());
             if !proven {
                 return Ok(Proof::Failed(in_force));
             }
         }
-        Ok(Proof::Proven { trust: in_force, vouches: descent.vouches() })
+        Ok(Proof::Proven {
+            trust: in_force,
+            vouches: descent.vouches(),
+        })
     }
 
     /// Proves a run from its newest down.
@@ -85,7 +116,11 @@ impl Work<'_> {
         let trust = self.judge.trust;
         let mut proven = Vec::with_capacity(run.len());
         for offered in run.into_iter().rev() {
-            let (serial, time, alone) = (offered.statement().serial(), offered.statement().time(), !descent.vouches());
+            let (serial, time, alone) = (
+                offered.statement().serial(),
+                offered.statement().time(),
+                !descent.vouches(),
+            );
             let taken = match offered {
                 Offered::Proven(statement) => descent.take_verified(trust, statement),
                 Offered::Unproven(statement) => descent.take(trust, statement),
@@ -98,7 +133,11 @@ impl Work<'_> {
             }
         }
         proven.reverse();
-        Ok(Piece { run: proven, below: descent.next(), vouches: descent.vouches() })
+        Ok(Piece {
+            run: proven,
+            below: descent.next(),
+            vouches: descent.vouches(),
+        })
     }
 
     fn prove_alone(&self, run: Vec<Offered>) -> Result<Piece, Refused> {
@@ -108,41 +147,64 @@ impl Work<'_> {
     /// Whether a run goes on where the backfill ends, which vouches for it.
     fn continues(&self, run: &[Offered]) -> Option<Descent> {
         let backfill = self.step.after.backfill?;
-        let Proof::Proven { vouches, .. } = backfill.proof else { return None };
+        let Proof::Proven { vouches, .. } = backfill.proof else {
+            return None;
+        };
         let last = run.last()?.statement().head();
-        (backfill.below == Some(last)).then(|| Descent::below(self.step.after.channel.clone(), backfill.below, vouches))
+        (backfill.below == Some(last))
+            .then(|| Descent::below(self.step.after.channel.clone(), backfill.below, vouches))
     }
 
     fn overlap(&self, run: &[Offered], low: Serial, high: Serial) -> Result<Overlap, Refused> {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Overlap::None) };
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Ok(Overlap::None);
+        };
         let at = last.statement().serial().min(high);
         if at < low || at < first.statement().serial() {
             return Ok(Overlap::None);
         }
-        let theirs = run.iter().find(|offered| offered.statement().serial() == at).map(|offered| offered.statement().id());
+        let theirs = run
+            .iter()
+            .find(|offered| offered.statement().serial() == at)
+            .map(|offered| offered.statement().id());
         let same = match self.step.after.head().filter(|head| head.serial == at) {
             Some(head) => theirs == Some(head.id),
             None => self.stored.at(at)?.map(|ours| ours.id()) == theirs,
         };
-        Ok(if same { Overlap::Same } else { Overlap::Other(at) })
+        Ok(if same {
+            Overlap::Same
+        } else {
+            Overlap::Other(at)
+        })
     }
 
     fn place(&mut self, mut run: Vec<Offered>, begin: Begin) -> Result<(), Refused> {
-        let Some(Span { low, head }) = self.step.after.span else { return self.place_above(run, begin) };
+        let Some(Span { low, head }) = self.step.after.span else {
+            return self.place_above(run, begin);
+        };
         match self.overlap(&run, low, head.serial)? {
             Overlap::Other(at) => return self.contradict(run, at, begin),
             Overlap::Same => {
-                let first_new = run.partition_point(|offered| offered.statement().serial() <= head.serial);
+                let first_new =
+                    run.partition_point(|offered| offered.statement().serial() <= head.serial);
                 let above = run.split_off(first_new);
                 if !above.is_empty() {
                     return self.place_above(above, begin);
                 }
                 run.retain(|offered| offered.statement().serial() < low);
-                return if run.is_empty() { Ok(()) } else { self.extend_below(run) };
+                return if run.is_empty() {
+                    Ok(())
+                } else {
+                    self.extend_below(run)
+                };
             }
             Overlap::None => {}
         }
-        let Some((first, last)) = run.first().zip(run.last()).map(|(first, last)| (first.statement(), last.statement())) else {
+        let Some((first, last)) = run
+            .first()
+            .zip(run.last())
+            .map(|(first, last)| (first.statement(), last.statement()))
+        else {
             return Ok(());
         };
         if last.serial() < low {
@@ -156,17 +218,26 @@ impl Work<'_> {
 
     /// Everything of the run lies above the head.
     fn place_above(&mut self, run: Vec<Offered>, begin: Begin) -> Result<(), Refused> {
-        let Some(first) = run.first().map(|first| first.statement().predecessor()) else { return Ok(()) };
+        let Some(first) = run.first().map(|first| first.statement().predecessor()) else {
+            return Ok(());
+        };
         if first == self.step.after.head() {
             return self.append(run);
         }
-        let Some(backfill) = self.step.after.backfill else { return self.begin(run, begin) };
+        let Some(backfill) = self.step.after.backfill else {
+            return self.begin(run, begin);
+        };
         match self.overlap(&run, backfill.lowest, backfill.top.serial)? {
             Overlap::Same if backfill.is_proven() => self.extend_both(run, backfill, begin),
             Overlap::Same => self.replace_backfill(run, begin),
-            Overlap::Other(at) if !backfill.is_proven() || self.decides(&run, at) => self.replace_backfill(run, begin),
+            Overlap::Other(at) if !backfill.is_proven() || self.decides(&run, at) => {
+                self.replace_backfill(run, begin)
+            }
             Overlap::Other(at) => {
-                let theirs = run.iter().find(|offered| offered.statement().serial() == at).map(|offered| offered.statement().clone());
+                let theirs = run
+                    .iter()
+                    .find(|offered| offered.statement().serial() == at)
+                    .map(|offered| offered.statement().clone());
                 let piece = self.prove_alone(run)?;
                 drop(piece);
                 let (ours, theirs) = self.stored.at(at)?.zip(theirs).ok_or(Refused::Unreadable)?;
@@ -176,7 +247,9 @@ impl Work<'_> {
             Overlap::None => match self.continues(&run) {
                 Some(descent) => self.grow_down(run, descent, begin),
                 None if !backfill.is_proven() => self.replace_backfill(run, begin),
-                None => Err(Refused::Gap { from: backfill.below.map_or(Serial::FIRST, |below| below.serial) }),
+                None => Err(Refused::Gap {
+                    from: backfill.below.map_or(Serial::FIRST, |below| below.serial),
+                }),
             },
         }
     }
@@ -189,16 +262,26 @@ impl Work<'_> {
                 Overlap::None => {}
                 Overlap::Same if backfill.is_proven() => {
                     // The backfill has it; what lies below joins, what lies above comes after that.
-                    rest = run.split_off(run.partition_point(|offered| offered.statement().serial() < backfill.lowest));
+                    rest =
+                        run.split_off(run.partition_point(|offered| {
+                            offered.statement().serial() < backfill.lowest
+                        }));
                     rest.retain(|offered| offered.statement().serial() > backfill.top.serial);
                     if run.is_empty() {
                         self.join();
-                        return if rest.is_empty() { Ok(()) } else { self.append(rest) };
+                        return if rest.is_empty() {
+                            Ok(())
+                        } else {
+                            self.append(rest)
+                        };
                     }
                 }
                 Overlap::Same => self.drop_backfill(),
                 Overlap::Other(at) => {
-                    let ours = run.iter().find(|offered| offered.statement().serial() == at).map(|offered| offered.statement().clone());
+                    let ours = run
+                        .iter()
+                        .find(|offered| offered.statement().serial() == at)
+                        .map(|offered| offered.statement().clone());
                     let hidden = self.stored.at(at)?;
                     self.step.evidence = ours.zip(hidden).map(Box::new);
                     self.drop_backfill();
@@ -209,19 +292,30 @@ impl Work<'_> {
             Some(descent) => self.prove(run, descent)?,
             None => self.prove_alone(run)?,
         };
-        let Some((low, head)) = piece.run.first().map(|first| first.serial()).zip(piece.run.last().map(|last| last.head())) else {
+        let Some((low, head)) = piece
+            .run
+            .first()
+            .map(|first| first.serial())
+            .zip(piece.run.last().map(|last| last.head()))
+        else {
             return Ok(());
         };
         let low = self.step.after.span.map_or(low, |span| span.low);
         self.log().span = Some(Span { low, head });
         self.step.insert.extend(piece.run);
         self.meet()?;
-        if rest.is_empty() { Ok(()) } else { self.append(rest) }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            self.append(rest)
+        }
     }
 
     /// Looks whether head and backfill touch now.
     fn meet(&mut self) -> Result<(), Refused> {
-        let Some((span, backfill)) = self.step.after.span.zip(self.step.after.backfill) else { return Ok(()) };
+        let Some((span, backfill)) = self.step.after.span.zip(self.step.after.backfill) else {
+            return Ok(());
+        };
         if span.head.serial.next() != Some(backfill.lowest) {
             return Ok(());
         }
@@ -242,7 +336,12 @@ impl Work<'_> {
     }
 
     fn find(&self, serial: Serial) -> Result<Option<Statement>, Refused> {
-        match self.step.insert.iter().find(|statement| statement.serial() == serial) {
+        match self
+            .step
+            .insert
+            .iter()
+            .find(|statement| statement.serial() == serial)
+        {
             Some(statement) => Ok(Some((**statement).clone())),
             None => Ok(self.stored.at(serial)?),
         }
@@ -250,9 +349,18 @@ impl Work<'_> {
 
     /// The backfill becomes a part of the log.
     fn join(&mut self) {
-        let Some(backfill) = self.log().backfill.take() else { return };
-        let low = self.step.after.span.map_or(backfill.lowest, |span| span.low);
-        self.log().span = Some(Span { low, head: backfill.top });
+        let Some(backfill) = self.log().backfill.take() else {
+            return;
+        };
+        let low = self
+            .step
+            .after
+            .span
+            .map_or(backfill.lowest, |span| span.low);
+        self.log().span = Some(Span {
+            low,
+            head: backfill.top,
+        });
     }
 
     fn drop_backfill(&mut self) {
@@ -263,7 +371,12 @@ impl Work<'_> {
 
     /// What lies above a gap, where there is no backfill.
     fn begin(&mut self, run: Vec<Offered>, begin: Begin) -> Result<(), Refused> {
-        let from = self.step.after.head().map_or(Some(Serial::FIRST), |head| head.serial.next()).unwrap_or(Serial::FIRST);
+        let from = self
+            .step
+            .after
+            .head()
+            .map_or(Some(Serial::FIRST), |head| head.serial.next())
+            .unwrap_or(Serial::FIRST);
         if begin == Begin::Nothing {
             return Err(Refused::Gap { from });
         }
@@ -272,29 +385,49 @@ impl Work<'_> {
     }
 
     fn set_backfill(&mut self, piece: Piece, begin: Begin) -> Result<(), Refused> {
-        let (Some(first), Some(last)) = (piece.run.first(), piece.run.last()) else { return Ok(()) };
-        let proof = Proof::Proven { trust: self.judge.trust.serial(), vouches: piece.vouches };
+        let (Some(first), Some(last)) = (piece.run.first(), piece.run.last()) else {
+            return Ok(());
+        };
+        let proof = Proof::Proven {
+            trust: self.judge.trust.serial(),
+            vouches: piece.vouches,
+        };
         let (lowest, top) = (first.serial(), last.head());
-        self.log().backfill = Some(Backfill { top, lowest, below: piece.below, proof });
+        self.log().backfill = Some(Backfill {
+            top,
+            lowest,
+            below: piece.below,
+            proof,
+        });
         self.step.insert.extend(piece.run);
         self.settle_beginning(begin)
     }
 
     fn replace_backfill(&mut self, run: Vec<Offered>, begin: Begin) -> Result<(), Refused> {
         if begin == Begin::Nothing {
-            return Err(Refused::Gap { from: Serial::FIRST });
+            return Err(Refused::Gap {
+                from: Serial::FIRST,
+            });
         }
         let piece = self.prove_alone(run)?;
         self.drop_backfill();
         self.set_backfill(piece, begin)
     }
 
-    fn grow_down(&mut self, run: Vec<Offered>, descent: Descent, begin: Begin) -> Result<(), Refused> {
+    fn grow_down(
+        &mut self,
+        run: Vec<Offered>,
+        descent: Descent,
+        begin: Begin,
+    ) -> Result<(), Refused> {
         let piece = self.prove(run, descent)?;
         let trust = self.judge.trust.serial();
         if let (Some(first), Some(backfill)) = (piece.run.first(), &mut self.step.after.backfill) {
             (backfill.lowest, backfill.below) = (first.serial(), piece.below);
-            backfill.proof = Proof::Proven { trust, vouches: piece.vouches };
+            backfill.proof = Proof::Proven {
+                trust,
+                vouches: piece.vouches,
+            };
         }
         self.step.insert.extend(piece.run);
         self.settle_beginning(begin)
@@ -305,20 +438,39 @@ impl Work<'_> {
         let piece = self.prove_alone(run)?;
         let trust = self.judge.trust.serial();
         let proof = match backfill.proof {
-            _ if piece.vouches => Proof::Proven { trust, vouches: true },
+            _ if piece.vouches => Proof::Proven {
+                trust,
+                vouches: true,
+            },
             Proof::Proven { .. } => backfill.proof,
-            _ => self.descend(backfill, Descent::below(self.step.after.channel.clone(), piece.below, false))?,
+            _ => self.descend(
+                backfill,
+                Descent::below(self.step.after.channel.clone(), piece.below, false),
+            )?,
         };
         let top = piece.run.last().map_or(backfill.top, |last| last.head());
-        self.log().backfill = Some(Backfill { top, proof, ..backfill });
+        self.log().backfill = Some(Backfill {
+            top,
+            proof,
+            ..backfill
+        });
         self.step.insert.extend(piece.run);
         self.meet()
     }
 
     /// A run that has the same as the backfill, and more above or below it.
-    fn extend_both(&mut self, mut run: Vec<Offered>, backfill: Backfill, begin: Begin) -> Result<(), Refused> {
-        let mut rest = run.split_off(run.partition_point(|offered| offered.statement().serial() < backfill.lowest));
-        let above = rest.split_off(rest.partition_point(|offered| offered.statement().serial() <= backfill.top.serial));
+    fn extend_both(
+        &mut self,
+        mut run: Vec<Offered>,
+        backfill: Backfill,
+        begin: Begin,
+    ) -> Result<(), Refused> {
+        let mut rest = run.split_off(
+            run.partition_point(|offered| offered.statement().serial() < backfill.lowest),
+        );
+        let above = rest.split_off(
+            rest.partition_point(|offered| offered.statement().serial() <= backfill.top.serial),
+        );
         if !above.is_empty() {
             self.grow_up(above, backfill)?;
         }
@@ -330,7 +482,9 @@ impl Work<'_> {
 
     /// Whether the backfill is as low as it has to be.
     fn settle_beginning(&mut self, begin: Begin) -> Result<(), Refused> {
-        let Some(backfill) = self.step.after.backfill.filter(Backfill::is_proven) else { return Ok(()) };
+        let Some(backfill) = self.step.after.backfill.filter(Backfill::is_proven) else {
+            return Ok(());
+        };
         let (span, may) = (self.step.after.span, begin >= Begin::Log);
         match span {
             None if may || backfill.below.is_none() => self.join(),
@@ -346,21 +500,50 @@ impl Work<'_> {
 
     /// What lies below the log, and is named by its lowest statement.
     fn extend_below(&mut self, run: Vec<Offered>) -> Result<(), Refused> {
-        let Some((span, last)) = self.step.after.span.zip(run.last().map(|last| last.statement().head())) else { return Ok(()) };
-        let named = self.stored.at(span.low)?.and_then(|lowest| lowest.predecessor());
+        let Some((span, last)) = self
+            .step
+            .after
+            .span
+            .zip(run.last().map(|last| last.statement().head()))
+        else {
+            return Ok(());
+        };
+        let named = self
+            .stored
+            .at(span.low)?
+            .and_then(|lowest| lowest.predecessor());
         if named != Some(last) {
             let apart = last.serial.next() == Some(span.low);
             let expected = named.map_or(last.id, |named| named.id);
-            let error = VerifyError::Link { serial: last.serial, expected, found: last.id };
-            return Err(if apart { Refused::Verify(last.serial, error) } else { Refused::Expired(last.serial) });
+            let error = VerifyError::Link {
+                serial: last.serial,
+                expected,
+                found: last.id,
+            };
+            return Err(if apart {
+                Refused::Verify(last.serial, error)
+            } else {
+                Refused::Expired(last.serial)
+            });
         }
         // The log vouches for it, if what stands there is vouched for now.
-        let whole = Backfill { top: span.head, lowest: span.low, below: named, proof: Proof::Unjudged };
+        let whole = Backfill {
+            top: span.head,
+            lowest: span.low,
+            below: named,
+            proof: Proof::Unjudged,
+        };
         let proof = self.descend(whole, Descent::new(self.step.after.channel.clone()))?;
         let vouched = matches!(proof, Proof::Proven { vouches: true, .. });
-        let piece = self.prove(run, Descent::below(self.step.after.channel.clone(), named, vouched))?;
+        let piece = self.prove(
+            run,
+            Descent::below(self.step.after.channel.clone(), named, vouched),
+        )?;
         if let Some(first) = piece.run.first() {
-            self.log().span = Some(Span { low: first.serial(), ..span });
+            self.log().span = Some(Span {
+                low: first.serial(),
+                ..span
+            });
         }
         self.step.insert.extend(piece.run);
         Ok(())
@@ -372,17 +555,29 @@ impl Work<'_> {
             Settled::At(head) => Some(head),
             _ => None,
         };
-        checkpoint.into_iter().chain(self.judge.live.filter(|live| checkpoint.is_none_or(|settled| live.serial > settled.serial)))
+        checkpoint.into_iter().chain(
+            self.judge
+                .live
+                .filter(|live| checkpoint.is_none_or(|settled| live.serial > settled.serial)),
+        )
     }
 
     /// Whether a run has what decides, at a serial or above.
     fn decides(&self, run: &[Offered], at: Serial) -> bool {
-        self.deciding().any(|head| head.serial >= at && run.iter().any(|offered| offered.statement().head() == head))
+        self.deciding().any(|head| {
+            head.serial >= at && run.iter().any(|offered| offered.statement().head() == head)
+        })
     }
 
     fn is_decided(&self, backfill: &Backfill, at: Serial) -> Result<bool, Refused> {
-        for head in self.deciding().filter(|head| head.serial >= at && backfill.holds(head.serial)) {
-            if self.find(head.serial)?.is_some_and(|statement| statement.head() == head) {
+        for head in self
+            .deciding()
+            .filter(|head| head.serial >= at && backfill.holds(head.serial))
+        {
+            if self
+                .find(head.serial)?
+                .is_some_and(|statement| statement.head() == head)
+            {
                 return Ok(true);
             }
         }
@@ -396,9 +591,17 @@ impl Work<'_> {
             (Some(_), Some(backfill)) => self.is_decided(&backfill, at)?,
             _ => false,
         } || self.decides(&run, at);
-        let theirs = run.iter().find(|offered| offered.statement().serial() >= at).map(|offered| offered.statement().clone());
-        let names: Vec<Head> = run.iter().map(|offered| offered.statement().head()).collect();
-        let first = run.first().and_then(|first| first.statement().predecessor());
+        let theirs = run
+            .iter()
+            .find(|offered| offered.statement().serial() >= at)
+            .map(|offered| offered.statement().clone());
+        let names: Vec<Head> = run
+            .iter()
+            .map(|offered| offered.statement().head())
+            .collect();
+        let first = run
+            .first()
+            .and_then(|first| first.statement().predecessor());
         let piece = match continued.clone() {
             Some(descent) => self.prove(run.clone(), descent)?,
             None => self.prove_alone(run.clone())?,
@@ -409,10 +612,19 @@ impl Work<'_> {
             return Err(Refused::Fork(Box::new((ours, theirs))));
         }
         // Down to where the two part.
-        let Some(span) = self.step.after.span else { return Ok(()) };
+        let Some(span) = self.step.after.span else {
+            return Ok(());
+        };
         let mut lowest = at;
-        for named in names.iter().copied().chain(first).filter(|named| named.serial < at && named.serial >= span.low) {
-            if named.serial < lowest && self.stored.at(named.serial)?.map(|ours| ours.head()) != Some(named) {
+        for named in names
+            .iter()
+            .copied()
+            .chain(first)
+            .filter(|named| named.serial < at && named.serial >= span.low)
+        {
+            if named.serial < lowest
+                && self.stored.at(named.serial)?.map(|ours| ours.head()) != Some(named)
+            {
                 lowest = named.serial;
             }
         }
@@ -422,15 +634,26 @@ impl Work<'_> {
 
     /// The visible statements from a serial on have lost.
     fn file(&mut self, from: Serial) -> Result<(), Refused> {
-        let Some(span) = self.step.after.span else { return Ok(()) };
+        let Some(span) = self.step.after.span else {
+            return Ok(());
+        };
         let lost = (from.max(span.low), span.head.serial);
-        self.step.insert.retain(|statement| statement.serial() < lost.0 || statement.serial() > lost.1);
+        self.step
+            .insert
+            .retain(|statement| statement.serial() < lost.0 || statement.serial() > lost.1);
         self.step.drop.push(lost);
-        self.step.filed = Some(self.step.filed.map_or(lost, |filed| (filed.0.min(lost.0), filed.1.max(lost.1))));
+        self.step.filed = Some(
+            self.step
+                .filed
+                .map_or(lost, |filed| (filed.0.min(lost.0), filed.1.max(lost.1))),
+        );
         self.log().span = match below(lost.0).filter(|before| *before >= span.low) {
             Some(before) => {
                 let head = self.find(before)?.ok_or(Refused::Unreadable)?.head();
-                Some(Span { low: span.low, head })
+                Some(Span {
+                    low: span.low,
+                    head,
+                })
             }
             None => None,
         };

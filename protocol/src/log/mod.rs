@@ -19,7 +19,9 @@ use core::ops::RangeInclusive;
 pub use place::{Place, place};
 pub use trust_log::TrustStep;
 
-use crate::{Channel, Head, Serial, Statement, Timestamp, Verified, trust::Trust, verify::VerifyError};
+use crate::{
+    Channel, Head, Serial, Statement, Timestamp, Verified, trust::Trust, verify::VerifyError,
+};
 
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,12 @@ enum Proof {
 impl Backfill {
     /// One that was stored in an earlier life; it is judged anew when something is offered.
     pub fn stored(top: Head, lowest: &Statement) -> Self {
-        Self { top, lowest: lowest.serial(), below: lowest.predecessor(), proof: Proof::Unjudged }
+        Self {
+            top,
+            lowest: lowest.serial(),
+            below: lowest.predecessor(),
+            proof: Proof::Unjudged,
+        }
     }
     fn holds(&self, serial: Serial) -> bool {
         (self.lowest..=self.top.serial).contains(&serial)
@@ -173,8 +180,12 @@ impl Step {
     pub fn shown(&self, before: &Log) -> Option<RangeInclusive<Serial>> {
         let after = self.after.span?;
         let next = match before.span {
-            Some(span) if span.low <= after.low && after.head.serial >= span.head.serial => span.head.serial.next()?,
-            Some(span) if after.low < span.low && after.head == span.head => return Some(after.low..=below(span.low)?),
+            Some(span) if span.low <= after.low && after.head.serial >= span.head.serial => {
+                span.head.serial.next()?
+            }
+            Some(span) if after.low < span.low && after.head == span.head => {
+                return Some(after.low..=below(span.low)?);
+            }
             _ => after.low,
         };
         (next <= after.head.serial).then(|| next.max(after.low)..=after.head.serial)
@@ -219,12 +230,27 @@ impl From<Unreadable> for Refused {
 impl Log {
     /// The log of a channel that nothing is known of.
     pub fn new(channel: Channel) -> Self {
-        Self { channel, span: None, backfill: None, kept: None }
+        Self {
+            channel,
+            span: None,
+            backfill: None,
+            kept: None,
+        }
     }
 
     /// A log as it was stored.
-    pub fn stored(channel: Channel, span: Option<Span>, backfill: Option<Backfill>, kept: Option<Head>) -> Self {
-        Self { channel, span, backfill, kept }
+    pub fn stored(
+        channel: Channel,
+        span: Option<Span>,
+        backfill: Option<Backfill>,
+        kept: Option<Head>,
+    ) -> Self {
+        Self {
+            channel,
+            span,
+            backfill,
+            kept,
+        }
     }
 
     /// The channel.
@@ -264,16 +290,23 @@ impl Log {
 
     /// The step by which the log begins with the backfill: what lies below has not come, and is not waited for any longer.
     pub fn begin_with_backfill(&self) -> Option<Step> {
-        let backfill = self.backfill.filter(|backfill| self.span.is_none() && backfill.is_proven())?;
+        let backfill = self
+            .backfill
+            .filter(|backfill| self.span.is_none() && backfill.is_proven())?;
         let mut step = self.step();
-        step.after.span = Some(Span { low: backfill.lowest, head: backfill.top });
+        step.after.span = Some(Span {
+            low: backfill.lowest,
+            head: backfill.top,
+        });
         step.after.backfill = None;
         Some(step)
     }
 
     /// The step by which retention removes what lies below a serial, but for the statement that a checkpoint names; the head stays.
     pub fn trim(&self, low: Serial, settled: Option<Head>) -> Option<Step> {
-        let span = self.span.filter(|span| span.low < low && low <= span.head.serial)?;
+        let span = self
+            .span
+            .filter(|span| span.low < low && low <= span.head.serial)?;
         let mut step = self.step();
         self.drop_but_settled(&mut step, (span.low, below(low)?), settled);
         step.after.span = Some(Span { low, ..span });
@@ -283,25 +316,56 @@ impl Log {
     /// The step by which the channel is dropped.
     pub fn clear(&self) -> Step {
         let mut step = self.step();
-        step.drop.extend(self.span.map(|span| (span.low, span.head.serial)));
-        step.drop.extend(self.backfill.map(|backfill| (backfill.lowest, backfill.top.serial)));
-        step.drop.extend(self.kept.map(|kept| (kept.serial, kept.serial)));
+        step.drop
+            .extend(self.span.map(|span| (span.low, span.head.serial)));
+        step.drop.extend(
+            self.backfill
+                .map(|backfill| (backfill.lowest, backfill.top.serial)),
+        );
+        step.drop
+            .extend(self.kept.map(|kept| (kept.serial, kept.serial)));
         step.after = Self::new(self.channel.clone());
         step
     }
 
     /// Visible statements go; what a checkpoint names is kept apart.
-    fn drop_but_settled(&self, step: &mut Step, (low, high): (Serial, Serial), settled: Option<Head>) {
+    fn drop_but_settled(
+        &self,
+        step: &mut Step,
+        (low, high): (Serial, Serial),
+        settled: Option<Head>,
+    ) {
         let kept = settled.filter(|settled| (low..=high).contains(&settled.serial));
-        let Some(here) = kept else { return step.drop.push((low, high)) };
-        step.drop.extend(below(here.serial).filter(|before| *before >= low).map(|before| (low, before)));
-        step.drop.extend(here.serial.next().filter(|after| *after <= high).map(|after| (after, high)));
-        step.drop.extend(self.kept.filter(|old| *old != here).map(|old| (old.serial, old.serial)));
+        let Some(here) = kept else {
+            return step.drop.push((low, high));
+        };
+        step.drop.extend(
+            below(here.serial)
+                .filter(|before| *before >= low)
+                .map(|before| (low, before)),
+        );
+        step.drop.extend(
+            here.serial
+                .next()
+                .filter(|after| *after <= high)
+                .map(|after| (after, high)),
+        );
+        step.drop.extend(
+            self.kept
+                .filter(|old| *old != here)
+                .map(|old| (old.serial, old.serial)),
+        );
         step.after.kept = kept;
     }
 
     fn step(&self) -> Step {
-        Step { insert: Vec::new(), drop: Vec::new(), filed: None, evidence: None, after: self.clone() }
+        Step {
+            insert: Vec::new(),
+            drop: Vec::new(),
+            filed: None,
+            evidence: None,
+            after: self.clone(),
+        }
     }
 }
 

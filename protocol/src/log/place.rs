@@ -21,18 +21,30 @@ pub enum Place {
 pub fn place(head: Option<Head>, statement: &Statement) -> Place {
     let Some(head) = head else {
         let first = statement.serial() == Serial::FIRST;
-        return if first { Place::Next } else { Place::Gap { from: Serial::FIRST } };
+        return if first {
+            Place::Next
+        } else {
+            Place::Gap {
+                from: Serial::FIRST,
+            }
+        };
     };
     if statement.serial() < head.serial {
         return Place::Known;
     }
     if statement.serial() == head.serial {
-        return if statement.id() == head.id { Place::Known } else { Place::Fork };
+        return if statement.id() == head.id {
+            Place::Known
+        } else {
+            Place::Fork
+        };
     }
     match statement.predecessor() {
         Some(before) if before == head => Place::Next,
         Some(before) if before.serial == head.serial => Place::Fork,
-        _ => Place::Gap { from: head.serial.next().unwrap_or(head.serial) },
+        _ => Place::Gap {
+            from: head.serial.next().unwrap_or(head.serial),
+        },
     }
 }
 
@@ -56,12 +68,22 @@ mod tests {
         let head = first.head();
         let next = beat(2, &format!("{}", head.id));
         assert_eq!(place(None, &first), Place::Next);
-        assert_eq!(place(None, &next), Place::Gap { from: Serial::FIRST });
+        assert_eq!(
+            place(None, &next),
+            Place::Gap {
+                from: Serial::FIRST
+            }
+        );
         assert_eq!(place(Some(head), &first), Place::Known);
         assert_eq!(place(Some(Head { id: other, ..head }), &first), Place::Fork);
         assert_eq!(place(Some(head), &next), Place::Next);
         assert_eq!(place(Some(Head { id: other, ..head }), &next), Place::Fork);
         assert_eq!(place(Some(next.head()), &first), Place::Known);
-        assert_eq!(place(Some(head), &beat(9, &format!("{other}"))), Place::Gap { from: Serial::new(2).unwrap() });
+        assert_eq!(
+            place(Some(head), &beat(9, &format!("{other}"))),
+            Place::Gap {
+                from: Serial::new(2).unwrap()
+            }
+        );
     }
 }

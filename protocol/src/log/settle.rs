@@ -20,7 +20,10 @@ impl Log {
         if self.channel.is_beat() {
             return self.settle_beats(trust, stored);
         }
-        let (Some(span), Settled::At(checkpoint)) = (self.span, trust.checkpoint(&self.channel)) else { return Ok(None) };
+        let (Some(span), Settled::At(checkpoint)) = (self.span, trust.checkpoint(&self.channel))
+        else {
+            return Ok(None);
+        };
         if !(span.low..=span.head.serial).contains(&checkpoint.serial) {
             return Ok(None);
         }
@@ -33,14 +36,23 @@ impl Log {
         step.drop.push((from, span.head.serial));
         step.filed = Some((from, span.head.serial));
         step.after.span = match stays {
-            Some(serial) => Some(Span { low: span.low, head: stored.at(serial)?.ok_or(Unreadable)?.head() }),
+            Some(serial) => Some(Span {
+                low: span.low,
+                head: stored.at(serial)?.ok_or(Unreadable)?.head(),
+            }),
             None => None,
         };
         Ok(Some(step))
     }
 
     /// Up to where a log is proven by a trust statement; none if nothing of it is.
-    fn stays(&self, trust: &Trust, span: Span, checkpoint: Option<Head>, stored: &dyn Stored) -> Result<Option<Serial>, Unreadable> {
+    fn stays(
+        &self,
+        trust: &Trust,
+        span: Span,
+        checkpoint: Option<Head>,
+        stored: &dyn Stored,
+    ) -> Result<Option<Serial>, Unreadable> {
         let mut base = None;
         if let Some(checkpoint) = checkpoint {
             if stored.at(checkpoint.serial)?.map(|ours| ours.head()) != Some(checkpoint) {
@@ -55,7 +67,9 @@ impl Log {
             let statement = stored.at(serial)?.ok_or(Unreadable)?;
             let proven = trust.check(&statement).is_ok();
             match proven {
-                true if statement.kind() == Kind::Release => return Ok(withdrawals.or(Some(serial))),
+                true if statement.kind() == Kind::Release => {
+                    return Ok(withdrawals.or(Some(serial)));
+                }
                 true => withdrawals = withdrawals.or(Some(serial)),
                 false => withdrawals = None,
             }
@@ -68,29 +82,47 @@ impl Log {
     ///
     /// # Errors
     /// If the log cannot be read.
-    pub fn would_lose(&self, in_force: &Trust, trust: &Trust, stored: &dyn Stored) -> Result<Option<Head>, Unreadable> {
-        let Some(span) = self.span.filter(|_| !self.channel.is_trust() && !self.channel.is_beat()) else { return Ok(None) };
+    pub fn would_lose(
+        &self,
+        in_force: &Trust,
+        trust: &Trust,
+        stored: &dyn Stored,
+    ) -> Result<Option<Head>, Unreadable> {
+        let Some(span) = self
+            .span
+            .filter(|_| !self.channel.is_trust() && !self.channel.is_beat())
+        else {
+            return Ok(None);
+        };
         if trust.rules().is_closed(&self.channel) {
             return Ok(None);
         }
         let up_to = |trust: &Trust| {
             let checkpoint = match trust.checkpoint(&self.channel) {
-                Settled::At(head) if (span.low..=span.head.serial).contains(&head.serial) => Some(head),
+                Settled::At(head) if (span.low..=span.head.serial).contains(&head.serial) => {
+                    Some(head)
+                }
                 _ => None,
             };
             self.stays(trust, span, checkpoint, stored)
         };
-        let Some(stays) = up_to(trust)? else { return Ok(None) };
+        let Some(stays) = up_to(trust)? else {
+            return Ok(None);
+        };
         if stays == span.head.serial {
             return Ok(None);
         }
         let proven = up_to(in_force)?.map_or(0, Serial::number);
         for serial in serials(stays.number() + 1..=proven) {
             let statement = stored.at(serial)?.ok_or(Unreadable)?;
-            let Some(release) = withdrawn(&statement).filter(|release| release.serial <= stays && release.serial >= span.low) else {
+            let Some(release) = withdrawn(&statement)
+                .filter(|release| release.serial <= stays && release.serial >= span.low)
+            else {
                 continue;
             };
-            let is_there = stored.at(release.serial)?.is_some_and(|ours| ours.head() == release);
+            let is_there = stored
+                .at(release.serial)?
+                .is_some_and(|ours| ours.head() == release);
             if is_there && !self.is_withdrawn(release, stays, stored)? {
                 return Ok(Some(statement.head()));
             }
@@ -98,7 +130,12 @@ impl Log {
         Ok(None)
     }
 
-    fn is_withdrawn(&self, release: Head, up_to: Serial, stored: &dyn Stored) -> Result<bool, Unreadable> {
+    fn is_withdrawn(
+        &self,
+        release: Head,
+        up_to: Serial,
+        stored: &dyn Stored,
+    ) -> Result<bool, Unreadable> {
         for serial in serials(release.serial.number() + 1..=up_to.number()) {
             if stored.at(serial)?.as_ref().and_then(withdrawn) == Some(release) {
                 return Ok(true);

@@ -32,7 +32,9 @@ impl Log {
         stored: &dyn Stored,
     ) -> Result<TrustStep, Refused> {
         let mut step = self.step();
-        let Some((span, in_force)) = self.span.zip(in_force) else { return self.begin_trust(step, anchor, run) };
+        let Some((span, in_force)) = self.span.zip(in_force) else {
+            return self.begin_trust(step, anchor, run);
+        };
         let mut above = Vec::new();
         let mut below = Vec::new();
         for statement in run {
@@ -51,7 +53,9 @@ impl Log {
         if let Some(last) = below.last() {
             let named = stored.at(span.low)?.and_then(|lowest| lowest.predecessor());
             if last.serial().next() != Some(span.low) {
-                return Err(Refused::Gap { from: named.map_or(span.low, |named| named.serial) });
+                return Err(Refused::Gap {
+                    from: named.map_or(span.low, |named| named.serial),
+                });
             }
             prepend(&mut step, in_force, named, below)?;
         }
@@ -62,14 +66,28 @@ impl Log {
     }
 
     /// The statement that the anchor names, what lies below it, and what follows.
-    fn begin_trust(&self, mut step: Step, anchor: &Anchor, mut run: Vec<Statement>) -> Result<TrustStep, Refused> {
-        let Some(at) = run.iter().position(|statement| statement.serial() == anchor.head.serial) else {
-            return Err(Refused::Gap { from: anchor.head.serial });
+    fn begin_trust(
+        &self,
+        mut step: Step,
+        anchor: &Anchor,
+        mut run: Vec<Statement>,
+    ) -> Result<TrustStep, Refused> {
+        let Some(at) = run
+            .iter()
+            .position(|statement| statement.serial() == anchor.head.serial)
+        else {
+            return Err(Refused::Gap {
+                from: anchor.head.serial,
+            });
         };
         let mut above = run.split_off(at);
         let first = above.remove(0);
-        let trust = Trust::first(anchor, first).map_err(|error| Refused::Verify(anchor.head.serial, error))?;
-        step.after.span = Some(Span { low: anchor.head.serial, head: anchor.head });
+        let trust = Trust::first(anchor, first)
+            .map_err(|error| Refused::Verify(anchor.head.serial, error))?;
+        step.after.span = Some(Span {
+            low: anchor.head.serial,
+            head: anchor.head,
+        });
         let named = trust.statement().predecessor();
         if !run.is_empty() {
             prepend(&mut step, &trust, named, run)?;
@@ -87,12 +105,21 @@ impl Log {
 }
 
 /// What lies below, each named by the one above it.
-fn prepend(step: &mut Step, trust: &Trust, named: Option<Head>, run: Vec<Statement>) -> Result<(), Refused> {
+fn prepend(
+    step: &mut Step,
+    trust: &Trust,
+    named: Option<Head>,
+    run: Vec<Statement>,
+) -> Result<(), Refused> {
     let mut descent = Descent::below(trust.namespace().trust_log(), named, true);
     let mut proven = Vec::with_capacity(run.len());
     for statement in run.into_iter().rev() {
         let serial = statement.serial();
-        proven.push(descent.take(trust, statement).map_err(|error| Refused::Verify(serial, error))?);
+        proven.push(
+            descent
+                .take(trust, statement)
+                .map_err(|error| Refused::Verify(serial, error))?,
+        );
     }
     proven.reverse();
     if let (Some(first), Some(span)) = (proven.first(), &mut step.after.span) {
@@ -102,12 +129,19 @@ fn prepend(step: &mut Step, trust: &Trust, named: Option<Head>, run: Vec<Stateme
     Ok(())
 }
 
-fn succeed(step: &mut Step, mut trust: Trust, head: Head, run: Vec<Statement>) -> Result<Option<Trust>, Refused> {
+fn succeed(
+    step: &mut Step,
+    mut trust: Trust,
+    head: Head,
+    run: Vec<Statement>,
+) -> Result<Option<Trust>, Refused> {
     let mut any = false;
     for statement in run {
         let (serial, before) = (statement.serial(), trust.head());
         if !any && serial > before.serial.next().unwrap_or(before.serial) {
-            return Err(Refused::Gap { from: head.serial.next().unwrap_or(Serial::FIRST) });
+            return Err(Refused::Gap {
+                from: head.serial.next().unwrap_or(Serial::FIRST),
+            });
         }
         match trust.succeed(statement) {
             Ok(next) => {
@@ -118,7 +152,9 @@ fn succeed(step: &mut Step, mut trust: Trust, head: Head, run: Vec<Statement>) -
                 (trust, any) = (next, true);
             }
             Err(_) if any => break,
-            Err(error @ VerifyError::TrustOrder { .. }) => return Err(Refused::Verify(serial, error)),
+            Err(error @ VerifyError::TrustOrder { .. }) => {
+                return Err(Refused::Verify(serial, error));
+            }
             Err(error) => return Err(Refused::Verify(serial, error)),
         }
     }

@@ -60,7 +60,9 @@ fn take_line(input: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, Codec
 /// The content of a line, if it ends with CR LF and has neither those nor NUL inside.
 fn content(line: &[u8]) -> Option<&[u8]> {
     let content = line.strip_suffix(b"\r\n")?;
-    memchr::memchr3(b'\r', b'\n', 0, content).is_none().then_some(content)
+    memchr::memchr3(b'\r', b'\n', 0, content)
+        .is_none()
+        .then_some(content)
 }
 
 /// A multi-line block as it is collected: dots unstuffed, lines ending with LF.
@@ -79,7 +81,10 @@ struct Block {
 
 impl Block {
     fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self {
+            limit,
+            ..Self::default()
+        }
     }
 
     fn spoil(&mut self, fault: BlockError) {
@@ -91,8 +96,14 @@ impl Block {
 
     fn add(&mut self, line: &[u8]) {
         self.lines += 1;
-        let Some(content) = content(line) else { return self.spoil(BlockError::Control(self.lines)) };
-        let content = if content.starts_with(b".") { &content[1..] } else { content };
+        let Some(content) = content(line) else {
+            return self.spoil(BlockError::Control(self.lines));
+        };
+        let content = if content.starts_with(b".") {
+            &content[1..]
+        } else {
+            content
+        };
         if content.len() > BLOCK_LINE_OCTETS {
             return self.spoil(BlockError::Line(self.lines));
         }
@@ -111,7 +122,11 @@ impl Block {
         while self.wanted != Some(self.lines) {
             let Some(end) = memchr::memchr(b'\n', input) else {
                 // Nothing is gained by waiting for the end of a line that is too long already (attack 104).
-                return if input.len() > BLOCK_LINE_OCTETS + 3 { Err(CodecError::Line(BLOCK_LINE_OCTETS)) } else { Ok(false) };
+                return if input.len() > BLOCK_LINE_OCTETS + 3 {
+                    Err(CodecError::Line(BLOCK_LINE_OCTETS))
+                } else {
+                    Ok(false)
+                };
             };
             let line = input.split_to(end + 1);
             self.seen += line.len();
@@ -168,8 +183,12 @@ impl Decoder for ServerCodec {
             self.article = None;
             return Ok(Some(Input::Article(article)));
         }
-        let Some(line) = take_line(input, XWATCH_OCTETS)? else { return Ok(None) };
-        let command = content(&line).ok_or(SyntaxError::Characters).and_then(parse_command);
+        let Some(line) = take_line(input, XWATCH_OCTETS)? else {
+            return Ok(None);
+        };
+        let command = content(&line)
+            .ok_or(SyntaxError::Characters)
+            .and_then(parse_command);
         if let Ok(Command::TakeThis(_)) = command {
             self.expect_article();
         }
@@ -231,11 +250,16 @@ impl ClientCodec {
 
 fn text(line: &[u8], expected: &'static str) -> Result<String, CodecError> {
     let found = content(line).and_then(|c| core::str::from_utf8(c).ok());
-    found.map(str::to_owned).ok_or_else(|| unexpected(expected, &String::from_utf8_lossy(line)))
+    found
+        .map(str::to_owned)
+        .ok_or_else(|| unexpected(expected, &String::from_utf8_lossy(line)))
 }
 
 fn unexpected(expected: &'static str, found: &str) -> CodecError {
-    CodecError::Unexpected { expected, found: found.chars().take(80).collect() }
+    CodecError::Unexpected {
+        expected,
+        found: found.chars().take(80).collect(),
+    }
 }
 
 impl Decoder for ClientCodec {
@@ -246,7 +270,9 @@ impl Decoder for ClientCodec {
         const EVENT: &str = "`SERIAL MESSAGE-ID LINES`, `0` or `.`";
         match &mut self.expected {
             Expected::Response => {
-                let Some(line) = take_line(input, RESPONSE_OCTETS)? else { return Ok(None) };
+                let Some(line) = take_line(input, RESPONSE_OCTETS)? else {
+                    return Ok(None);
+                };
                 let line = text(&line, "a response")?;
                 let response = line.parse().map_err(|()| unexpected("a response", &line))?;
                 Ok(Some(Output::Response(response)))
@@ -260,7 +286,9 @@ impl Decoder for ClientCodec {
                 Ok(Some(Output::Block(block)))
             }
             Expected::EventLine => {
-                let Some(line) = take_line(input, RESPONSE_OCTETS)? else { return Ok(None) };
+                let Some(line) = take_line(input, RESPONSE_OCTETS)? else {
+                    return Ok(None);
+                };
                 let line = text(&line, EVENT)?;
                 if line == "0" {
                     return Ok(Some(Output::Heartbeat));
@@ -273,15 +301,30 @@ impl Decoder for ClientCodec {
                 let mut word = || words.next().ok_or_else(|| unexpected(EVENT, &line));
                 let serial = word()?.parse().map_err(|_| unexpected(EVENT, &line))?;
                 let message_id = word()?.parse().map_err(|_| unexpected(EVENT, &line))?;
-                let lines = word()?.parse().ok().filter(|n| (1..=ARTICLE_OCTETS).contains(n)).ok_or_else(|| unexpected(EVENT, &line))?;
-                self.expected = Expected::EventArticle(serial, message_id, Block { wanted: Some(lines), ..Block::new(ARTICLE_OCTETS) });
+                let lines = word()?
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..=ARTICLE_OCTETS).contains(n))
+                    .ok_or_else(|| unexpected(EVENT, &line))?;
+                self.expected = Expected::EventArticle(
+                    serial,
+                    message_id,
+                    Block {
+                        wanted: Some(lines),
+                        ..Block::new(ARTICLE_OCTETS)
+                    },
+                );
                 self.decode(input)
             }
             Expected::EventArticle(serial, message_id, block) => {
                 if !block.feed(input)? {
                     return Ok(None);
                 }
-                let event = Event { serial: *serial, message_id: message_id.clone(), article: block.finish() };
+                let event = Event {
+                    serial: *serial,
+                    message_id: message_id.clone(),
+                    article: block.finish(),
+                };
                 self.expected = Expected::EventLine;
                 Ok(Some(Output::Event(event)))
             }
@@ -301,7 +344,11 @@ mod tests {
         for cut in 0..wire.len() {
             let mut codec = ServerCodec::default();
             codec.expect_article();
-            assert_eq!(decode(&mut codec, &[&wire[..cut], &wire[cut..]]), whole, "cut at {cut}");
+            assert_eq!(
+                decode(&mut codec, &[&wire[..cut], &wire[cut..]]),
+                whole,
+                "cut at {cut}"
+            );
         }
         whole
     }
@@ -323,11 +370,20 @@ mod tests {
 
     #[test]
     fn attack_39_smuggling() {
-        assert_eq!(article(b"a: b\r\n\r\n..c\r\n.\r\n"), Some(Ok(b"a: b\n\n.c\n".to_vec())));
+        assert_eq!(
+            article(b"a: b\r\n\r\n..c\r\n.\r\n"),
+            Some(Ok(b"a: b\n\n.c\n".to_vec()))
+        );
         assert_eq!(article(b".\r\n"), Some(Ok(vec![])));
         assert_eq!(article(b"a\n.\r\n.\r\n"), Some(Err(BlockError::Control(1))));
-        assert_eq!(article(b"a\r\n.\n.\r\n.\r\n"), Some(Err(BlockError::Control(2))));
-        assert_eq!(article(b"a\n.\r\nb\r\n.\r\n"), Some(Err(BlockError::Control(1))));
+        assert_eq!(
+            article(b"a\r\n.\n.\r\n.\r\n"),
+            Some(Err(BlockError::Control(2)))
+        );
+        assert_eq!(
+            article(b"a\n.\r\nb\r\n.\r\n"),
+            Some(Err(BlockError::Control(1)))
+        );
         assert_eq!(article(b"a\r.\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\0\r\n.\r\n"), Some(Err(BlockError::Control(1))));
         assert_eq!(article(b"a\r\n.\r"), None);
@@ -337,14 +393,23 @@ mod tests {
     fn attack_20_endless_data_ends() {
         let mut codec = ServerCodec::default();
         let mut input = BytesMut::from(&vec![b'a'; XWATCH_OCTETS][..]);
-        assert!(matches!(codec.decode(&mut input), Err(CodecError::Line(XWATCH_OCTETS))));
+        assert!(matches!(
+            codec.decode(&mut input),
+            Err(CodecError::Line(XWATCH_OCTETS))
+        ));
 
         codec.expect_article();
         let mut input = BytesMut::from("line\r\n".repeat(ARTICLE_OCTETS / 5 + 1).as_bytes());
         assert!(codec.decode(&mut input).unwrap().is_none());
         input.extend_from_slice(b".\r\nDATE\r\n");
-        assert!(matches!(codec.decode(&mut input), Ok(Some(Input::Article(Err(BlockError::TooLarge(_)))))));
-        assert!(matches!(codec.decode(&mut input), Ok(Some(Input::Command(Ok(Command::Date))))));
+        assert!(matches!(
+            codec.decode(&mut input),
+            Ok(Some(Input::Article(Err(BlockError::TooLarge(_)))))
+        ));
+        assert!(matches!(
+            codec.decode(&mut input),
+            Ok(Some(Input::Command(Ok(Command::Date))))
+        ));
 
         codec.expect_article();
         let mut input = BytesMut::from("line\r\n".repeat(DISCARD_OCTETS / 6 + 1).as_bytes());
@@ -352,7 +417,10 @@ mod tests {
         codec.expect_article();
         // Attack 104: a line without an end is no megabyte that is held for a minute.
         let mut input = BytesMut::from(&vec![b'a'; BLOCK_LINE_OCTETS + 4][..]);
-        assert!(matches!(codec.decode(&mut input), Err(CodecError::Line(BLOCK_LINE_OCTETS))));
+        assert!(matches!(
+            codec.decode(&mut input),
+            Err(CodecError::Line(BLOCK_LINE_OCTETS))
+        ));
     }
 
     #[test]
@@ -365,8 +433,13 @@ mod tests {
         let mut input = BytesMut::from(wire.as_bytes());
         let mut next = || codec.decode(&mut input).unwrap();
         assert!(matches!(next(), Some(Output::Heartbeat)));
-        let Some(Output::Event(event)) = next() else { panic!("no event") };
-        assert_eq!((event.serial.number(), event.article), (7, Ok(b"x: y\n\n.z\n".to_vec())));
+        let Some(Output::Event(event)) = next() else {
+            panic!("no event")
+        };
+        assert_eq!(
+            (event.serial.number(), event.article),
+            (7, Ok(b"x: y\n\n.z\n".to_vec()))
+        );
         assert!(matches!(next(), Some(Output::Heartbeat)));
         assert!(matches!(next(), Some(Output::WatchEnded)));
         assert!(matches!(next(), Some(Output::Response(_))));

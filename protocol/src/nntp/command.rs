@@ -128,7 +128,10 @@ pub struct Range {
 
 impl Range {
     /// All numbers.
-    pub const ALL: Self = Self { low: 0, high: u64::MAX };
+    pub const ALL: Self = Self {
+        low: 0,
+        high: u64::MAX,
+    };
 }
 
 /// What HDR is asked for: a header, or `:bytes` or `:lines`.
@@ -183,8 +186,15 @@ impl DateTime {
         };
         let [month, day, hour, minute, second] = self.rest;
         // A leap second is the second before.
-        Timestamp::from_civil(year.max(1970), month, day, hour, minute, second.min(59))
-            .map(|time| if year < 1970 { Timestamp::from_seconds(0) } else { time })
+        Timestamp::from_civil(year.max(1970), month, day, hour, minute, second.min(59)).map(
+            |time| {
+                if year < 1970 {
+                    Timestamp::from_seconds(0)
+                } else {
+                    time
+                }
+            },
+        )
     }
 }
 
@@ -268,27 +278,54 @@ fn selector(arguments: &[&str]) -> Option<Selector> {
 
 fn parse_range(text: &str) -> Option<Range> {
     // RFC 3977 section 6 allows sixteen digits, leading zeros among them.
-    let number = |t: &str| (t.len() <= 16 && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.parse().ok()).flatten();
+    let number = |t: &str| {
+        (t.len() <= 16 && t.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| t.parse().ok())
+            .flatten()
+    };
     match text.split_once('-') {
         None => number(text).map(|n| Range { low: n, high: n }),
-        Some((low, "")) => Some(Range { low: number(low)?, high: u64::MAX }),
-        Some((low, high)) => Some(Range { low: number(low)?, high: number(high)? }),
+        Some((low, "")) => Some(Range {
+            low: number(low)?,
+            high: u64::MAX,
+        }),
+        Some((low, high)) => Some(Range {
+            low: number(low)?,
+            high: number(high)?,
+        }),
     }
 }
 
 fn hdr(legacy: bool, arguments: &[&str]) -> Option<Command> {
-    Some(Command::Hdr { field: arguments[0].into(), selector: selector(&arguments[1..])?, legacy })
+    Some(Command::Hdr {
+        field: arguments[0].into(),
+        selector: selector(&arguments[1..])?,
+        legacy,
+    })
 }
 
 fn list(arguments: &[&str]) -> Option<Command> {
-    let wildmat = || arguments.get(1).map(|w| w.parse::<Wildmat>().ok()).map_or(Some(None), |w| w.map(Some));
-    let item = match arguments.first().map(|word| word.to_ascii_uppercase()).as_deref() {
+    let wildmat = || {
+        arguments
+            .get(1)
+            .map(|w| w.parse::<Wildmat>().ok())
+            .map_or(Some(None), |w| w.map(Some))
+    };
+    let item = match arguments
+        .first()
+        .map(|word| word.to_ascii_uppercase())
+        .as_deref()
+    {
         None | Some("ACTIVE") => ListItem::Active(wildmat()?),
         Some("ACTIVE.TIMES") => ListItem::ActiveTimes(wildmat()?),
         Some("COUNTS") => ListItem::Counts(wildmat()?),
         Some("NEWSGROUPS") => ListItem::Newsgroups(wildmat()?),
         Some("SUBSCRIPTIONS") => ListItem::Subscriptions(wildmat()?),
-        Some("HEADERS") => match arguments.get(1).map(|word| word.to_ascii_uppercase()).as_deref() {
+        Some("HEADERS") => match arguments
+            .get(1)
+            .map(|word| word.to_ascii_uppercase())
+            .as_deref()
+        {
             None | Some("MSGID" | "RANGE") => ListItem::Headers,
             Some(_) => return None,
         },
@@ -304,13 +341,18 @@ fn list_group(arguments: &[&str]) -> Option<Command> {
         None => Range::ALL,
         Some(range) => parse_range(range)?,
     };
-    Some(Command::ListGroup { group: arguments.first().map(|g| (*g).to_owned()), range })
+    Some(Command::ListGroup {
+        group: arguments.first().map(|g| (*g).to_owned()),
+        range,
+    })
 }
 
 fn date_time(arguments: &[&str]) -> Option<DateTime> {
     let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
     let (date, time) = (arguments[0], arguments[1]);
-    let zone = arguments.get(2).is_none_or(|zone| zone.eq_ignore_ascii_case("GMT"));
+    let zone = arguments
+        .get(2)
+        .is_none_or(|zone| zone.eq_ignore_ascii_case("GMT"));
     if !matches!(date.len(), 6 | 8) || time.len() != 6 || !digits(date) || !digits(time) || !zone {
         return None;
     }
@@ -319,7 +361,13 @@ fn date_time(arguments: &[&str]) -> Option<DateTime> {
     Some(DateTime {
         year: year.parse().ok()?,
         short_year: year.len() == 2,
-        rest: [two(date, 0)?, two(date, 2)?, two(time, 0)?, two(time, 2)?, two(time, 4)?],
+        rest: [
+            two(date, 0)?,
+            two(date, 2)?,
+            two(time, 0)?,
+            two(time, 2)?,
+            two(time, 4)?,
+        ],
     })
 }
 
@@ -332,26 +380,43 @@ fn slot(arguments: &[&str], what: fn(SlotName, &str) -> Option<SlotAction>) -> O
 /// Decimal without leading zeros, below 2^63.
 fn number(text: &str) -> Option<u64> {
     let good = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    text.parse().ok().filter(|number: &u64| good && *number <= i64::MAX.unsigned_abs())
+    text.parse()
+        .ok()
+        .filter(|number: &u64| good && *number <= i64::MAX.unsigned_abs())
 }
 
 fn xwatch(arguments: &[&str]) -> Option<Command> {
     let target = |argument: &&str| match argument.split_once(':') {
         Some((channel, "0")) => Some(WatchTarget::After(channel.parse().ok()?, None)),
-        Some((channel, serial)) => Some(WatchTarget::After(channel.parse().ok()?, Some(serial.parse().ok()?))),
+        Some((channel, serial)) => Some(WatchTarget::After(
+            channel.parse().ok()?,
+            Some(serial.parse().ok()?),
+        )),
         None => Some(WatchTarget::Live(argument.parse().ok()?)),
     };
-    arguments.iter().map(target).collect::<Option<_>>().map(Command::Xwatch)
+    arguments
+        .iter()
+        .map(target)
+        .collect::<Option<_>>()
+        .map(Command::Xwatch)
 }
 
 impl Entry {
     /// The most octets that a line with this command may have, its end included.
     pub fn max_octets(&self) -> usize {
-        if self.keyword == "XWATCH" { XWATCH_OCTETS } else { COMMAND_OCTETS }
+        if self.keyword == "XWATCH" {
+            XWATCH_OCTETS
+        } else {
+            COMMAND_OCTETS
+        }
     }
     /// Keyword and arguments.
     pub fn usage(&self) -> String {
-        if self.syntax.is_empty() { self.keyword.to_string() } else { alloc::format!("{} {}", self.keyword, self.syntax) }
+        if self.syntax.is_empty() {
+            self.keyword.to_string()
+        } else {
+            alloc::format!("{} {}", self.keyword, self.syntax)
+        }
     }
 }
 
@@ -360,7 +425,9 @@ impl Entry {
 /// # Errors
 /// What the broker answers with 500 or 501.
 pub fn parse_command(line: &[u8]) -> Result<Command, SyntaxError> {
-    let text = core::str::from_utf8(line).ok().filter(|t| !t.contains(|c: char| c.is_control() && c != '\t'));
+    let text = core::str::from_utf8(line)
+        .ok()
+        .filter(|t| !t.contains(|c: char| c.is_control() && c != '\t'));
     let text = text.ok_or(SyntaxError::Characters)?;
     let words: Vec<&str> = text.split([' ', '\t']).filter(|w| !w.is_empty()).collect();
     let first = words.first().copied().unwrap_or_default();
@@ -370,7 +437,12 @@ pub fn parse_command(line: &[u8]) -> Result<Command, SyntaxError> {
     };
     let Some(entry) = COMMANDS.iter().find(matches) else {
         // `MODE` alone or with another word is known, only not in this form.
-        let half = COMMANDS.iter().find(|e| e.keyword.split(' ').next().is_some_and(|k| k.eq_ignore_ascii_case(first)));
+        let half = COMMANDS.iter().find(|e| {
+            e.keyword
+                .split(' ')
+                .next()
+                .is_some_and(|k| k.eq_ignore_ascii_case(first))
+        });
         return Err(match half {
             Some(entry) => SyntaxError::Usage(entry.usage()),
             None => SyntaxError::Unknown(first.chars().take(32).collect()),
@@ -398,9 +470,26 @@ mod tests {
     fn keywords_are_case_insensitive_and_blanks_separate() {
         check("group  a.b", Ok(Command::Group("a.b".into())));
         check("mode\treader", Ok(Command::ModeReader));
-        check("Article 07", Ok(Command::Article(Part::Article, Selector::Range(Range { low: 7, high: 7 }))));
-        check("xover 3-", Ok(Command::Over(Selector::Range(Range { low: 3, high: u64::MAX }))));
-        check("list active a.*", Ok(Command::List(ListItem::Active(Some("a.*".parse().unwrap())))));
+        check(
+            "Article 07",
+            Ok(Command::Article(
+                Part::Article,
+                Selector::Range(Range { low: 7, high: 7 }),
+            )),
+        );
+        check(
+            "xover 3-",
+            Ok(Command::Over(Selector::Range(Range {
+                low: 3,
+                high: u64::MAX,
+            }))),
+        );
+        check(
+            "list active a.*",
+            Ok(Command::List(ListItem::Active(Some(
+                "a.*".parse().unwrap(),
+            )))),
+        );
         check(
             "XWATCH a.b:0 a.c:7 c.*",
             Ok(Command::Xwatch(alloc::vec![
@@ -417,17 +506,34 @@ mod tests {
         check("FOO bar", Err(SyntaxError::Unknown("FOO".into())));
         check("GROUP", Err(SyntaxError::Usage("GROUP CHANNEL".into())));
         check("MODE X", Err(SyntaxError::Usage("MODE READER".into())));
-        check("ARTICLE 1-2", Err(SyntaxError::Usage("ARTICLE [MESSAGE-ID|NUMBER]".into())));
-        check("ARTICLE 99999999999999999", Err(SyntaxError::Usage("ARTICLE [MESSAGE-ID|NUMBER]".into())));
+        check(
+            "ARTICLE 1-2",
+            Err(SyntaxError::Usage("ARTICLE [MESSAGE-ID|NUMBER]".into())),
+        );
+        check(
+            "ARTICLE 99999999999999999",
+            Err(SyntaxError::Usage("ARTICLE [MESSAGE-ID|NUMBER]".into())),
+        );
         check("GROUP a\u{7}", Err(SyntaxError::Characters));
-        check(&alloc::format!("GROUP {}", "a".repeat(COMMAND_OCTETS)), Err(SyntaxError::TooLong(COMMAND_OCTETS)));
-        check("XWATCH a.b:01", Err(SyntaxError::Usage("XWATCH CHANNEL:SERIAL|WILDMAT…".into())));
+        check(
+            &alloc::format!("GROUP {}", "a".repeat(COMMAND_OCTETS)),
+            Err(SyntaxError::TooLong(COMMAND_OCTETS)),
+        );
+        check(
+            "XWATCH a.b:01",
+            Err(SyntaxError::Usage("XWATCH CHANNEL:SERIAL|WILDMAT…".into())),
+        );
     }
 
     #[test]
     fn short_years_are_of_the_last_hundred() {
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
-        let at = |date| date_time(&[date, "000000"]).unwrap().resolve(now).map(|t| t.to_string());
+        let at = |date| {
+            date_time(&[date, "000000"])
+                .unwrap()
+                .resolve(now)
+                .map(|t| t.to_string())
+        };
         assert_eq!(at("261121").as_deref(), Some("2026-11-21T00:00:00Z"));
         assert_eq!(at("990101").as_deref(), Some("1999-01-01T00:00:00Z"));
         assert_eq!(at("19510101").as_deref(), Some("1970-01-01T00:00:00Z"));

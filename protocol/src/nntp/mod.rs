@@ -5,5 +5,8 @@ pub mod codec;
 mod command;
 mod response;
 
-pub use command::{COMMANDS, Command, DateTime, Entry, Field, ListItem, Part, Range, Selector, SyntaxError, WatchTarget, parse_command};
+pub use command::{
+    COMMANDS, Command, DateTime, Entry, Field, ListItem, Part, Range, Selector, SyntaxError,
+    WatchTarget, parse_command,
+};
 pub use response::{Code, HERE, LostRace, RESPONSES, Response, code};

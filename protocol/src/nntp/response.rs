@@ -110,7 +110,12 @@ impl Response {
         }
         let room = RESPONSE_OCTETS - "200 \r\n".len();
         if text.len() > room {
-            text.truncate((0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0));
+            text.truncate(
+                (0..=room)
+                    .rev()
+                    .find(|&end| text.is_char_boundary(end))
+                    .unwrap_or(0),
+            );
         }
         Self { code, text }
     }
@@ -120,9 +125,13 @@ impl FromStr for Response {
     type Err = ();
     fn from_str(line: &str) -> Result<Self, ()> {
         let (digits, rest) = line.split_at_checked(3).ok_or(())?;
-        let good = digits.bytes().all(|b| b.is_ascii_digit()) && (rest.is_empty() || rest.starts_with(' '));
+        let good = digits.bytes().all(|b| b.is_ascii_digit())
+            && (rest.is_empty() || rest.starts_with(' '));
         let code = digits.parse().ok().filter(|_| good).ok_or(())?;
-        Ok(Self { code: Code(code), text: rest.trim_start_matches(' ').into() })
+        Ok(Self {
+            code: Code(code),
+            text: rest.trim_start_matches(' ').into(),
+        })
     }
 }
 
@@ -138,16 +147,26 @@ pub struct LostRace(pub Head);
 
 impl fmt::Display for LostRace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "head {}; another statement is there already, sign again to follow it", self.0)
+        write!(
+            f,
+            "head {}; another statement is there already, sign again to follow it",
+            self.0
+        )
     }
 }
 
 impl FromStr for LostRace {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (head, _) = text.strip_prefix("head ").and_then(|t| t.split_once(';')).ok_or(())?;
+        let (head, _) = text
+            .strip_prefix("head ")
+            .and_then(|t| t.split_once(';'))
+            .ok_or(())?;
         let (serial, id) = head.split_once(' ').ok_or(())?;
-        Ok(Self(Head { serial: serial.parse().map_err(drop)?, id: id.parse().map_err(drop)? }))
+        Ok(Self(Head {
+            serial: serial.parse().map_err(drop)?,
+            id: id.parse().map_err(drop)?,
+        }))
     }
 }
 
@@ -159,12 +178,18 @@ mod tests {
     fn a_long_reason_is_cut_between_characters() {
         let response = Response::new(code::POST_FAILED, "\u{e4}".repeat(600));
         assert!(alloc::format!("{response}\r\n").len() <= RESPONSE_OCTETS);
-        assert_eq!(Response::new(code::POST_FAILED, "a\r\n200 b").text, "a  200 b");
+        assert_eq!(
+            Response::new(code::POST_FAILED, "a\r\n200 b").text,
+            "a  200 b"
+        );
     }
 
     #[test]
     fn a_lost_race_names_the_head() {
-        let head = Head { serial: crate::Serial::FIRST, id: crate::StatementId::of(b"") };
+        let head = Head {
+            serial: crate::Serial::FIRST,
+            id: crate::StatementId::of(b""),
+        };
         assert_eq!(LostRace(head).to_string().parse(), Ok(LostRace(head)));
     }
 }

@@ -37,12 +37,22 @@ impl Draft {
             None => Some(Serial::FIRST),
             Some(head) => head.serial.next(),
         };
-        let serial = serial.ok_or_else(|| StatementError::new(3, "Serial", "the channel is full: its last serial is taken"))?;
-        let mut text = Lines { text: String::new(), count: 0, broken: None };
+        let serial = serial.ok_or_else(|| {
+            StatementError::new(3, "Serial", "the channel is full: its last serial is taken")
+        })?;
+        let mut text = Lines {
+            text: String::new(),
+            count: 0,
+            broken: None,
+        };
         text.line("Tidings", format_args!("1 {}", self.body.kind()));
         text.line("Channel", &self.channel);
         text.line("Serial", serial);
-        text.line("Previous", self.after.map_or("-".to_string(), |head| head.id.to_string()));
+        text.line(
+            "Previous",
+            self.after
+                .map_or("-".to_string(), |head| head.id.to_string()),
+        );
         text.line("Time", self.time);
         text.optional("Trust", self.trust.as_ref());
         match &self.body {
@@ -72,7 +82,11 @@ impl Lines {
         // Writing to a string cannot fail.
         let _ = write!(self.text, "{name}: {value}");
         if self.broken.is_none() && self.text[start..].contains('\n') {
-            self.broken = Some(StatementError::new(self.count, name, "expected one line of text, found several"));
+            self.broken = Some(StatementError::new(
+                self.count,
+                name,
+                "expected one line of text, found several",
+            ));
         }
         self.text.push('\n');
     }
@@ -114,10 +128,22 @@ impl Lines {
             self.line("Key", format_args!("{} {}", key.key, key.name));
         }
         for role in &trust.roles {
-            self.line("Role", format_args!("{} {} {} {}", role.kind, role.pattern, role.threshold, role.names.join(" ")));
+            self.line(
+                "Role",
+                format_args!(
+                    "{} {} {} {}",
+                    role.kind,
+                    role.pattern,
+                    role.threshold,
+                    role.names.join(" ")
+                ),
+            );
         }
         for checkpoint in &trust.checkpoints {
-            self.line("Checkpoint", format_args!("{} {}", checkpoint.channel, checkpoint.head));
+            self.line(
+                "Checkpoint",
+                format_args!("{} {}", checkpoint.channel, checkpoint.head),
+            );
         }
         for closed in &trust.closed {
             self.line("Closed", closed);
@@ -133,14 +159,21 @@ impl Lines {
 }
 
 fn properties(all: &[(String, String)]) -> String {
-    all.iter().map(|(key, value)| alloc::format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    all.iter()
+        .map(|(key, value)| alloc::format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 impl Display for Rollout {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{} {}", self.start, self.seconds)?;
-        self.spread.iter().try_for_each(|spread| write!(f, " spread={spread}"))?;
-        self.cohort.iter().try_for_each(|cohort| write!(f, " cohort={cohort}"))
+        self.spread
+            .iter()
+            .try_for_each(|spread| write!(f, " spread={spread}"))?;
+        self.cohort
+            .iter()
+            .try_for_each(|cohort| write!(f, " cohort={cohort}"))
     }
 }
 
@@ -158,11 +191,25 @@ impl Display for Apply {
 
 impl Display for Payload {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{} {} {} {}", self.format, self.size, self.digest, self.url)?;
-        self.from.iter().try_for_each(|from| write!(f, " from={from}"))?;
-        self.base.iter().try_for_each(|base| write!(f, " base={base}"))?;
-        self.result.iter().try_for_each(|result| write!(f, " result={result}"))?;
-        self.mem.iter().try_for_each(|mem| write!(f, " mem={mem}"))?;
-        self.more.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))
+        write!(
+            f,
+            "{} {} {} {}",
+            self.format, self.size, self.digest, self.url
+        )?;
+        self.from
+            .iter()
+            .try_for_each(|from| write!(f, " from={from}"))?;
+        self.base
+            .iter()
+            .try_for_each(|base| write!(f, " base={base}"))?;
+        self.result
+            .iter()
+            .try_for_each(|result| write!(f, " result={result}"))?;
+        self.mem
+            .iter()
+            .try_for_each(|mem| write!(f, " mem={mem}"))?;
+        self.more
+            .iter()
+            .try_for_each(|(key, value)| write!(f, " {key}={value}"))
     }
 }

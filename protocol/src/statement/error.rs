@@ -14,7 +14,11 @@ pub struct StatementError {
 
 impl StatementError {
     pub(crate) fn new(line: usize, field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { line, field: field.into(), reason: reason.into() }
+        Self {
+            line,
+            field: field.into(),
+            reason: reason.into(),
+        }
     }
 }
 

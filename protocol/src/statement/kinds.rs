@@ -232,7 +232,9 @@ pub struct Closed {
 impl core::fmt::Display for Closed {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}", self.pattern)?;
-        self.except.iter().try_for_each(|channel| write!(f, " {channel}"))
+        self.except
+            .iter()
+            .try_for_each(|channel| write!(f, " {channel}"))
     }
 }
 

@@ -14,10 +14,13 @@ use alloc::{string::String, sync::Arc, vec::Vec};
 pub use draft::Draft;
 pub use error::StatementError;
 pub use kinds::{
-    Apply, Beat, Body, Checkpoint, Closed, Kind, NamedKey, Payload, Release, Role, Rollout, Target, TrustRules, Urgency, Withdraw,
+    Apply, Beat, Body, Checkpoint, Closed, Kind, NamedKey, Payload, Release, Role, Rollout, Target,
+    TrustRules, Urgency, Withdraw,
 };
 
-use crate::{Channel, Head, MessageId, PublicKey, Serial, Signature, SigningKey, StatementId, Timestamp};
+use crate::{
+    Channel, Head, MessageId, PublicKey, Serial, Signature, SigningKey, StatementId, Timestamp,
+};
 
 /// A well-formed statement. Whether anyone may have said it is the business of [`crate::trust`].
 #[derive(Clone, Debug)]
@@ -52,7 +55,11 @@ impl Statement {
         let statement = Self::parse_draft(octets)?;
         if statement.signatures.is_empty() {
             let line = octets.iter().filter(|&&b| b == b'\n').count() + 1;
-            return Err(StatementError::new(line, "Signature", "expected at least one signature line at the end"));
+            return Err(StatementError::new(
+                line,
+                "Signature",
+                "expected at least one signature line at the end",
+            ));
         }
         Ok(statement)
     }
@@ -79,15 +86,28 @@ impl Statement {
     /// The same statement with those of its signatures alone that count: what the broker that takes it from its publisher keeps ([4-6]).
     #[must_use]
     pub fn with_signatures(&self, counts: impl Fn(&PublicKey) -> bool) -> Self {
-        if self.signatures.iter().all(|signature| counts(&signature.key)) {
+        if self
+            .signatures
+            .iter()
+            .all(|signature| counts(&signature.key))
+        {
             return self.clone();
         }
         let mut octets = self.signed_part().to_vec();
-        let signatures: Vec<Signature> = self.signatures.iter().filter(|signature| counts(&signature.key)).copied().collect();
+        let signatures: Vec<Signature> = self
+            .signatures
+            .iter()
+            .filter(|signature| counts(&signature.key))
+            .copied()
+            .collect();
         for signature in &signatures {
             octets.extend_from_slice(alloc::format!("Signature: {signature}\n").as_bytes());
         }
-        Self { octets: octets.into(), signatures, ..self.clone() }
+        Self {
+            octets: octets.into(),
+            signatures,
+            ..self.clone()
+        }
     }
 
     /// All octets, as they were read; lines end with LF.
@@ -112,7 +132,10 @@ impl Statement {
     }
     /// Serial and id.
     pub fn head(&self) -> Head {
-        Head { serial: self.serial, id: self.id }
+        Head {
+            serial: self.serial,
+            id: self.id,
+        }
     }
     /// The id of the statement before; none for serial 1.
     pub fn previous(&self) -> Option<StatementId> {
@@ -120,7 +143,10 @@ impl Statement {
     }
     /// The head of the channel just before this statement; none for serial 1.
     pub fn predecessor(&self) -> Option<Head> {
-        Some(Head { serial: Serial::new(self.serial.number() - 1)?, id: self.previous? })
+        Some(Head {
+            serial: Serial::new(self.serial.number() - 1)?,
+            id: self.previous?,
+        })
     }
     /// When it was made, by its publisher's clock.
     pub fn time(&self) -> Timestamp {
@@ -149,15 +175,24 @@ impl Statement {
     /// Whether a key has signed, and its signature holds.
     pub fn is_truly_signed_by(&self, key: &PublicKey) -> bool {
         let signature = self.signatures.iter().find(|s| s.key == *key);
-        signature.zip(key.to_verifying_key().ok()).is_some_and(|(signature, key)| signature.holds(&key, self.signed_part()))
+        signature
+            .zip(key.to_verifying_key().ok())
+            .is_some_and(|(signature, key)| signature.holds(&key, self.signed_part()))
     }
     /// The message-id of the article that carries it.
     pub fn message_id(&self) -> MessageId {
-        MessageId { channel: self.channel.clone(), serial: self.serial, id: self.id }
+        MessageId {
+            channel: self.channel.clone(),
+            serial: self.serial,
+            id: self.id,
+        }
     }
     /// A field that its publisher calls critical and that this version of the library does not know. Such a statement
     /// is stored and relayed, but must not be acted on ([1-13], attack 42).
     pub fn unknown_critical(&self) -> Option<&str> {
-        self.critical.iter().map(String::as_str).find(|name| !grammar::is_known(name))
+        self.critical
+            .iter()
+            .map(String::as_str)
+            .find(|name| !grammar::is_known(name))
     }
 }

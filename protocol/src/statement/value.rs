@@ -18,7 +18,9 @@ use nom::{
     sequence::{preceded, separated_pair, terminated},
 };
 
-use super::kinds::{Apply, Checkpoint, Closed, Kind, NamedKey, Payload, Role, Rollout, Target, Urgency};
+use super::kinds::{
+    Apply, Checkpoint, Closed, Kind, NamedKey, Payload, Role, Rollout, Target, Urgency,
+};
 use crate::{Channel, Digest, Head, Serial, StatementId, Timestamp, limits::TOKEN_OCTETS};
 
 pub(super) type Parsed<'a, T> = IResult<&'a str, T>;
@@ -39,20 +41,31 @@ fn from_graphic<T: FromStr>(input: &str) -> Parsed<'_, T> {
 }
 
 pub(super) fn token(input: &str) -> Parsed<'_, String> {
-    map(verify(graphic, |t: &str| t.len() <= TOKEN_OCTETS), String::from).parse(input)
+    map(
+        verify(graphic, |t: &str| t.len() <= TOKEN_OCTETS),
+        String::from,
+    )
+    .parse(input)
 }
 
 /// A name for keys, groups, formats and properties.
 pub(super) fn word(input: &str) -> Parsed<'_, String> {
-    let word = take_while1(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | '+' | '-'));
-    let good = |w: &str| w.len() <= TOKEN_OCTETS && w.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let word = take_while1(|c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | '+' | '-')
+    });
+    let good =
+        |w: &str| w.len() <= TOKEN_OCTETS && w.starts_with(|c: char| c.is_ascii_alphanumeric());
     map(verify(word, good), String::from).parse(input)
 }
 
 /// Decimal without leading zeros, below 2^64.
 pub(super) fn number(input: &str) -> Parsed<'_, u64> {
     let digits = take_while1(|c: char| c.is_ascii_digit());
-    map_res(verify(digits, |d: &str| d == "0" || !d.starts_with('0')), str::parse).parse(input)
+    map_res(
+        verify(digits, |d: &str| d == "0" || !d.starts_with('0')),
+        str::parse,
+    )
+    .parse(input)
 }
 
 pub(super) fn serial(input: &str) -> Parsed<'_, Serial> {
@@ -73,11 +86,18 @@ pub(super) fn previous(input: &str) -> Parsed<'_, Option<StatementId>> {
 
 /// A scheme, a colon, and no character that RFC 3986 leaves out.
 pub(super) fn url(input: &str) -> Parsed<'_, String> {
-    let scheme = verify(take_while1(|c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')), |s: &str| {
-        s.starts_with(|c: char| c.is_ascii_alphabetic())
-    });
-    let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"' | '{' | '}' | '|' | '\\' | '^' | '`');
-    map(recognize((scheme, char(':'), take_while1(allowed))), String::from).parse(input)
+    let scheme = verify(
+        take_while1(|c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')),
+        |s: &str| s.starts_with(|c: char| c.is_ascii_alphabetic()),
+    );
+    let allowed = |c: char| {
+        c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"' | '{' | '}' | '|' | '\\' | '^' | '`')
+    };
+    map(
+        recognize((scheme, char(':'), take_while1(allowed))),
+        String::from,
+    )
+    .parse(input)
 }
 
 pub(super) fn urgency(input: &str) -> Parsed<'_, Urgency> {
@@ -104,25 +124,39 @@ pub(super) fn target(input: &str) -> Parsed<'_, Target> {
 pub(super) fn rollout(input: &str) -> Parsed<'_, Rollout> {
     let spread = opt(preceded(tag(" spread="), number));
     let cohort = opt(preceded(tag(" cohort="), word));
-    map((terminated(time, char(' ')), number, spread, cohort), |(start, seconds, spread, cohort)| Rollout {
-        start,
-        seconds,
-        spread,
-        cohort,
-    })
+    map(
+        (terminated(time, char(' ')), number, spread, cohort),
+        |(start, seconds, spread, cohort)| Rollout {
+            start,
+            seconds,
+            spread,
+            cohort,
+        },
+    )
     .parse(input)
 }
 
 fn unit(input: &str) -> Parsed<'_, String> {
-    let unit = take_while1(|c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@'));
-    map(verify(unit, |u: &str| u.len() <= TOKEN_OCTETS && !u.starts_with('-')), String::from).parse(input)
+    let unit = take_while1(|c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@')
+    });
+    map(
+        verify(unit, |u: &str| {
+            u.len() <= TOKEN_OCTETS && !u.starts_with('-')
+        }),
+        String::from,
+    )
+    .parse(input)
 }
 
 pub(super) fn apply(input: &str) -> Parsed<'_, Apply> {
     alt((
         value(Apply::Reboot, tag("reboot")),
         value(Apply::Kexec, tag("kexec")),
-        map(preceded(tag("restart "), separated_list1(char(' '), unit)), Apply::Restart),
+        map(
+            preceded(tag("restart "), separated_list1(char(' '), unit)),
+            Apply::Restart,
+        ),
         value(Apply::Live, tag("live")),
         value(Apply::None, tag("none")),
     ))
@@ -134,13 +168,31 @@ fn digest(input: &str) -> Parsed<'_, Digest> {
 }
 
 pub(super) fn payload(input: &str) -> Parsed<'_, Payload> {
-    let mut what = (terminated(word, char(' ')), terminated(number, char(' ')), terminated(digest, char(' ')), url);
+    let mut what = (
+        terminated(word, char(' ')),
+        terminated(number, char(' ')),
+        terminated(digest, char(' ')),
+        url,
+    );
     let (input, (format, size, digest, url)) = what.parse(input)?;
     let (input, properties) = many0(preceded(char(' '), property)).parse(input)?;
-    let bare = Payload { format, size, digest, url, from: None, base: None, result: None, mem: None, more: Vec::new() };
+    let bare = Payload {
+        format,
+        size,
+        digest,
+        url,
+        from: None,
+        base: None,
+        result: None,
+        mem: None,
+        more: Vec::new(),
+    };
     map_opt(success(()), |()| {
         let mut made = bare.clone();
-        properties.iter().all(|(key, value)| set(&mut made, key, value)).then_some(made)
+        properties
+            .iter()
+            .all(|(key, value)| set(&mut made, key, value))
+            .then_some(made)
     })
     .parse(input)
 }
@@ -153,10 +205,19 @@ fn set(payload: &mut Payload, key: &str, value: &str) -> bool {
         good
     }
     match key {
-        "from" => once(&mut payload.from, (value.len() <= TOKEN_OCTETS).then(|| value.to_string())),
+        "from" => once(
+            &mut payload.from,
+            (value.len() <= TOKEN_OCTETS).then(|| value.to_string()),
+        ),
         "base" => once(&mut payload.base, value.parse().ok()),
         "result" => once(&mut payload.result, value.parse().ok()),
-        "mem" => once(&mut payload.mem, number(value).ok().filter(|(left, _)| left.is_empty()).map(|(_, n)| n)),
+        "mem" => once(
+            &mut payload.mem,
+            number(value)
+                .ok()
+                .filter(|(left, _)| left.is_empty())
+                .map(|(_, n)| n),
+        ),
         _ if payload.more.iter().any(|(known, _)| known == key) => false,
         _ => {
             payload.more.push((key.into(), value.into()));
@@ -166,23 +227,50 @@ fn set(payload: &mut Payload, key: &str, value: &str) -> bool {
 }
 
 pub(super) fn named_key(input: &str) -> Parsed<'_, NamedKey> {
-    map(separated_pair(from_graphic, char(' '), word), |(key, name)| NamedKey { key, name }).parse(input)
+    map(
+        separated_pair(from_graphic, char(' '), word),
+        |(key, name)| NamedKey { key, name },
+    )
+    .parse(input)
 }
 
 pub(super) fn role(input: &str) -> Parsed<'_, Role> {
     let threshold = map_res(number, usize::try_from);
-    let fields = (terminated(kind, char(' ')), terminated(from_graphic, char(' ')), terminated(threshold, char(' ')), names);
-    map(fields, |(kind, pattern, threshold, names)| Role { kind, pattern, threshold, names }).parse(input)
+    let fields = (
+        terminated(kind, char(' ')),
+        terminated(from_graphic, char(' ')),
+        terminated(threshold, char(' ')),
+        names,
+    );
+    map(fields, |(kind, pattern, threshold, names)| Role {
+        kind,
+        pattern,
+        threshold,
+        names,
+    })
+    .parse(input)
 }
 
 pub(super) fn head(input: &str) -> Parsed<'_, Head> {
-    map(separated_pair(serial, char(' '), from_graphic), |(serial, id)| Head { serial, id }).parse(input)
+    map(
+        separated_pair(serial, char(' '), from_graphic),
+        |(serial, id)| Head { serial, id },
+    )
+    .parse(input)
 }
 
 pub(super) fn closed(input: &str) -> Parsed<'_, Closed> {
-    map((from_graphic, many0(preceded(char(' '), channel))), |(pattern, except)| Closed { pattern, except }).parse(input)
+    map(
+        (from_graphic, many0(preceded(char(' '), channel))),
+        |(pattern, except)| Closed { pattern, except },
+    )
+    .parse(input)
 }
 
 pub(super) fn checkpoint(input: &str) -> Parsed<'_, Checkpoint> {
-    map(separated_pair(channel, char(' '), head), |(channel, head)| Checkpoint { channel, head }).parse(input)
+    map(
+        separated_pair(channel, char(' '), head),
+        |(channel, head)| Checkpoint { channel, head },
+    )
+    .parse(input)
 }

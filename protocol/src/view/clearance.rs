@@ -28,8 +28,16 @@ impl Profile {
     /// From when on this device may apply a release: `Not-Before`, and its turn in the rollout unless the deadline comes first.
     pub fn due(&self, statement: &Statement, release: &Release) -> Option<Timestamp> {
         let turn = release.rollout.as_ref().map(|rollout| {
-            let cohort = rollout.cohort.as_ref().and_then(|key| self.properties.get(key));
-            let turn = rollout::turn(rollout, statement.channel(), statement.previous(), cohort.unwrap_or(&self.identity));
+            let cohort = rollout
+                .cohort
+                .as_ref()
+                .and_then(|key| self.properties.get(key));
+            let turn = rollout::turn(
+                rollout,
+                statement.channel(),
+                statement.previous(),
+                cohort.unwrap_or(&self.identity),
+            );
             release.deadline.map_or(turn, |deadline| turn.min(deadline))
         });
         turn.max(release.not_before)
@@ -71,7 +79,9 @@ pub enum NotNow {
     #[error("{0}")]
     NotCurrent(Freshness),
     /// A part of the log is missing.
-    #[error("the log at hand does not have everything from {from} to {head}: the broker is behind, or hides something")]
+    #[error(
+        "the log at hand does not have everything from {from} to {head}: the broker is behind, or hides something"
+    )]
     LogEnds {
         /// The lowest serial that is wanted.
         from: Serial,
@@ -89,7 +99,9 @@ pub enum NotNow {
         reason: String,
     },
     /// It has a field that must be understood.
-    #[error("{release} calls the field {field:?} critical, which this version does not know; a newer Tidings is needed")]
+    #[error(
+        "{release} calls the field {field:?} critical, which this version does not know; a newer Tidings is needed"
+    )]
     Critical {
         /// The serial of the release.
         release: Serial,
@@ -97,7 +109,9 @@ pub enum NotNow {
         field: String,
     },
     /// Its barrier is no release for this device.
-    #[error("{release} asks for {barrier} to be applied first, which is no release for this device")]
+    #[error(
+        "{release} asks for {barrier} to be applied first, which is no release for this device"
+    )]
     Barrier {
         /// The serial of the release.
         release: Serial,
@@ -150,7 +164,10 @@ impl NotNow {
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "made once for each look, and taken apart at once")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once for each look, and taken apart at once"
+)]
 pub enum Clear {
     /// This release is to be applied.
     Apply(Verified<Statement>),
@@ -169,23 +186,39 @@ impl View {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn clear(&self, channel: &Channel, log: &[Verified<Statement>], profile: &Profile, now: &Now) -> Result<Clear, NotNow> {
+    pub fn clear(
+        &self,
+        channel: &Channel,
+        log: &[Verified<Statement>],
+        profile: &Profile,
+        now: &Now,
+    ) -> Result<Clear, NotNow> {
         let cover = self.cover(channel, now)?;
         let time = self.time(channel, now);
         let lowest = log.first().map_or(cover.serial, |first| first.serial());
-        let ends = |from: Serial| NotNow::LogEnds { from, head: cover.serial };
-        let complete = log.last().map(|last| last.head()) == self.head(channel) && log.iter().any(|s| s.head() == cover);
+        let ends = |from: Serial| NotNow::LogEnds {
+            from,
+            head: cover.serial,
+        };
+        let complete = log.last().map(|last| last.head()) == self.head(channel)
+            && log.iter().any(|s| s.head() == cover);
         if !complete {
             return Err(ends(cover.serial));
         }
         let applied = self.applied_in(channel, log);
         let mut next = None;
         let mut found = None;
-        for statement in log.iter().rev().filter(|statement| statement.serial() <= cover.serial) {
+        for statement in log
+            .iter()
+            .rev()
+            .filter(|statement| statement.serial() <= cover.serial)
+        {
             if Some(statement.serial()) < applied {
                 break;
             }
-            let Body::Release(release) = statement.body() else { continue };
+            let Body::Release(release) = statement.body() else {
+                continue;
+            };
             if !profile.matches(release) {
                 continue;
             }
@@ -199,30 +232,51 @@ impl View {
         }
         let Some((mut statement, mut release)) = found else {
             // Nothing below what was applied is cleared, so that the log need not reach further.
-            let reaches = lowest == Serial::FIRST || applied.is_some_and(|applied| lowest <= applied);
-            return if reaches { Ok(Clear::Nothing { applied, next }) } else { Err(ends(Serial::FIRST)) };
+            let reaches =
+                lowest == Serial::FIRST || applied.is_some_and(|applied| lowest <= applied);
+            return if reaches {
+                Ok(Clear::Nothing { applied, next })
+            } else {
+                Err(ends(Serial::FIRST))
+            };
         };
         loop {
             let serial = statement.serial();
             self.check_stopped(statement, log)?;
-            let Some(barrier) = release.barrier.filter(|barrier| applied < Some(*barrier)) else { break };
+            let Some(barrier) = release.barrier.filter(|barrier| applied < Some(*barrier)) else {
+                break;
+            };
             if barrier < lowest {
                 return Err(ends(barrier));
             }
-            let wrong = || NotNow::Barrier { release: serial, barrier };
-            let there = log.iter().find(|statement| statement.serial() == barrier).ok_or_else(wrong)?;
-            let Body::Release(first) = there.body() else { return Err(wrong()) };
+            let wrong = || NotNow::Barrier {
+                release: serial,
+                barrier,
+            };
+            let there = log
+                .iter()
+                .find(|statement| statement.serial() == barrier)
+                .ok_or_else(wrong)?;
+            let Body::Release(first) = there.body() else {
+                return Err(wrong());
+            };
             if !profile.matches(first) {
                 return Err(wrong());
             }
             if let Some(due) = profile.due(there, first).filter(|due| *due > time) {
-                return Err(NotNow::BarrierNotDue { release: serial, barrier, due });
+                return Err(NotNow::BarrierNotDue {
+                    release: serial,
+                    barrier,
+                    due,
+                });
             }
             (statement, release) = (there, first);
         }
         // Another statement of that serial is another release.
         let known = self.known(channel).and_then(|known| known.applied.as_ref());
-        let done = known.map_or(applied == Some(statement.serial()), |known| applied.is_some() && known.head() == statement.head());
+        let done = known.map_or(applied == Some(statement.serial()), |known| {
+            applied.is_some() && known.head() == statement.head()
+        });
         if done {
             return Ok(Clear::Nothing { applied, next });
         }
@@ -234,13 +288,21 @@ impl View {
     ///
     /// # Errors
     /// Why not.
-    pub fn may_finish(&self, statement: &Statement, log: &[Verified<Statement>], now: &Now) -> Result<(), NotNow> {
+    pub fn may_finish(
+        &self,
+        statement: &Statement,
+        log: &[Verified<Statement>],
+        now: &Now,
+    ) -> Result<(), NotNow> {
         let (channel, serial) = (statement.channel(), statement.serial());
         self.cover(channel, now)?;
         let head = self.head(channel);
         let there = log.iter().any(|there| there.head() == statement.head());
         if !there || log.last().map(|last| last.head()) != head {
-            return Err(NotNow::LogEnds { from: serial, head: head.map_or(serial, |head| head.serial) });
+            return Err(NotNow::LogEnds {
+                from: serial,
+                head: head.map_or(serial, |head| head.serial),
+            });
         }
         self.check_stopped(statement, log)
     }
@@ -248,10 +310,16 @@ impl View {
     fn check_trust(&self, channel: &Channel, now: &Now) -> Result<&Trust, NotNow> {
         let trust = self.trust().ok_or(NotNow::NoTrust)?;
         if trust.rules().is_closed(channel) {
-            return Err(NotNow::Closed { channel: channel.clone(), trust: trust.serial() });
+            return Err(NotNow::Closed {
+                channel: channel.clone(),
+                trust: trust.serial(),
+            });
         }
         if trust.is_expired(self.time(channel, now)) {
-            return Err(NotNow::Expired { trust: trust.serial(), expires: trust.rules().expires });
+            return Err(NotNow::Expired {
+                trust: trust.serial(),
+                expires: trust.rules().expires,
+            });
         }
         Ok(trust)
     }
@@ -269,30 +337,56 @@ impl View {
         let head = self.head(channel).ok_or(NotNow::NotCurrent(freshness))?;
         if trust.beat_channel(channel).is_some() {
             let live = self.live(channel, now).map(|(named, _)| named);
-            return live.filter(|_| freshness.is_current()).ok_or(NotNow::NotCurrent(freshness));
+            return live
+                .filter(|_| freshness.is_current())
+                .ok_or(NotNow::NotCurrent(freshness));
         }
-        if freshness == Freshness::Forked { Err(NotNow::Undecided) } else { Ok(head) }
+        if freshness == Freshness::Forked {
+            Err(NotNow::Undecided)
+        } else {
+            Ok(head)
+        }
     }
 
     /// The serial of the release that was applied last, while it is proven: by its own signatures, in its place in the log, or as
     /// checkpoint. Before anything was applied it is that which the image came with.
     fn applied_in(&self, channel: &Channel, log: &[Verified<Statement>]) -> Option<Serial> {
         let known = self.known(channel)?;
-        let Some(applied) = &known.applied else { return known.came_with };
+        let Some(applied) = &known.applied else {
+            return known.came_with;
+        };
         let trust = self.trust()?;
-        let linked = log.iter().any(|statement| statement.head() == applied.head());
+        let linked = log
+            .iter()
+            .any(|statement| statement.head() == applied.head());
         let settled = trust.checkpoint(channel).head() == Some(applied.head());
         (linked || settled || trust.meets(applied)).then(|| applied.serial())
     }
 
-    fn check_stopped(&self, statement: &Statement, log: &[Verified<Statement>]) -> Result<(), NotNow> {
+    fn check_stopped(
+        &self,
+        statement: &Statement,
+        log: &[Verified<Statement>],
+    ) -> Result<(), NotNow> {
         let release = statement.serial();
-        let mut here = log.iter().filter_map(|by| Withdrawal::of(by)).filter(|by| by.release == statement.head());
-        if let Some(Withdrawal { by, reason, .. }) = here.next().or_else(|| self.withdrawn(statement).cloned()) {
-            return Err(NotNow::Withdrawn { release, by, reason });
+        let mut here = log
+            .iter()
+            .filter_map(|by| Withdrawal::of(by))
+            .filter(|by| by.release == statement.head());
+        if let Some(Withdrawal { by, reason, .. }) =
+            here.next().or_else(|| self.withdrawn(statement).cloned())
+        {
+            return Err(NotNow::Withdrawn {
+                release,
+                by,
+                reason,
+            });
         }
         match statement.unknown_critical() {
-            Some(field) => Err(NotNow::Critical { release, field: field.into() }),
+            Some(field) => Err(NotNow::Critical {
+                release,
+                field: field.into(),
+            }),
             None => Ok(()),
         }
     }

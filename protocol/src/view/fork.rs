@@ -17,10 +17,22 @@ pub struct Fork {
 impl Fork {
     /// Of the run in which it was found as much as proves it.
     pub(super) fn new(trust: &Trust, ours: &Statement, run: &[Verified<Statement>]) -> Self {
-        let run: Vec<Statement> = run.iter().take(EVIDENCE + 1).map(|statement| (**statement).clone()).collect();
-        let proves = |count: &usize| trust.verify_run(ours.channel(), run[..*count].to_vec()).is_ok();
+        let run: Vec<Statement> = run
+            .iter()
+            .take(EVIDENCE + 1)
+            .map(|statement| (**statement).clone())
+            .collect();
+        let proves = |count: &usize| {
+            trust
+                .verify_run(ours.channel(), run[..*count].to_vec())
+                .is_ok()
+        };
         let count = (1..=run.len()).find(proves).unwrap_or(run.len());
-        Self { ours: ours.clone(), theirs: run[0].clone(), above: run[1..count].to_vec() }
+        Self {
+            ours: ours.clone(),
+            theirs: run[0].clone(),
+            above: run[1..count].to_vec(),
+        }
     }
     /// The place where the branches part, or where it was seen that they do.
     pub fn serial(&self) -> Serial {
@@ -33,7 +45,10 @@ impl Fork {
     /// Whether both sides are proven still.
     pub(super) fn is_proven(&self, trust: &Trust) -> bool {
         let proves = |run: Vec<Statement>| trust.verify_run(self.ours.channel(), run).is_ok();
-        let theirs = core::iter::once(&self.theirs).chain(&self.above).cloned().collect();
+        let theirs = core::iter::once(&self.theirs)
+            .chain(&self.above)
+            .cloned()
+            .collect();
         proves([self.ours.clone()].into()) && proves(theirs)
     }
 }

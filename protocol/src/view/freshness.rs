@@ -89,7 +89,10 @@ impl SeenBeat {
     }
     /// For how long it may be live.
     fn life(&self, beat: &Beat) -> u64 {
-        beat.expires.seconds().saturating_sub(self.statement.time().seconds()).min(BEAT_LIFE_SECONDS)
+        beat.expires
+            .seconds()
+            .saturating_sub(self.statement.time().seconds())
+            .min(BEAT_LIFE_SECONDS)
     }
 }
 
@@ -106,18 +109,34 @@ impl View {
         self.signature_checks += trust.signature_checks(&statement) as u64;
         let beat = trust.verify(statement).map_err(refused)?.into_inner();
         if let Some(field) = beat.unknown_critical() {
-            return Err(refused(VerifyError::Critical { field: field.into() }));
+            return Err(refused(VerifyError::Critical {
+                field: field.into(),
+            }));
         }
         let clock = self.clock(Some(beat.channel()), now);
         if let Some(clock) = clock.filter(|clock| beat.time() > clock.plus(FUTURE_SECONDS)) {
-            return Err(refused(VerifyError::BeatFuture { time: beat.time(), clock }));
+            return Err(refused(VerifyError::BeatFuture {
+                time: beat.time(),
+                clock,
+            }));
         }
         let known = self.beats.get(beat.channel()).filter(|known| known.proven);
         if known.is_none_or(|known| known.statement.serial() < serial) {
             // Time does not fall back, or old beats shown slowly would each be live.
             let running = known.map(|known| known.running(now));
-            let seen = Moment::new(running.map_or(beat.time(), |running| running.max(beat.time())), clock, now);
-            self.beats.insert(beat.channel().clone(), SeenBeat { statement: beat, seen, proven: true });
+            let seen = Moment::new(
+                running.map_or(beat.time(), |running| running.max(beat.time())),
+                clock,
+                now,
+            );
+            self.beats.insert(
+                beat.channel().clone(),
+                SeenBeat {
+                    statement: beat,
+                    seen,
+                    proven: true,
+                },
+            );
             self.settle_forks(now);
         }
         Ok(())
@@ -135,9 +154,12 @@ impl View {
     pub fn live(&self, channel: &Channel, now: &Now) -> Option<(Head, Timestamp)> {
         let (seen, beat) = self.beat_of(channel)?;
         let (time, life) = (self.time(channel, now), seen.life(beat));
-        let left = life.checked_sub(seen.seen.elapsed(now)).filter(|left| *left > 0)?;
+        let left = life
+            .checked_sub(seen.seen.elapsed(now))
+            .filter(|left| *left > 0)?;
         let until = seen.statement.time().plus(life).min(time.plus(left));
-        let counts = seen.seen.boot == now.boot || self.clock(Some(seen.statement.channel()), now).is_some();
+        let counts =
+            seen.seen.boot == now.boot || self.clock(Some(seen.statement.channel()), now).is_some();
         let trust = self.trust()?;
         let confirms = beat.head(trust.statement().channel()) == Some(trust.head());
         (counts && confirms && time < until).then_some(())?;
@@ -146,15 +168,22 @@ impl View {
 
     /// The state of a channel: the first that holds of FORKED, BEHIND, CURRENT and STALE.
     pub fn freshness(&self, channel: &Channel, now: &Now) -> Freshness {
-        let Some(trust) = self.trust() else { return Freshness::Stale { since: None } };
+        let Some(trust) = self.trust() else {
+            return Freshness::Stale { since: None };
+        };
         let live = self.live(channel, now);
         let named = self.beat_of(channel).map(|(_, beat)| beat);
         let of = |channel: &Channel| named.and_then(|beat| beat.head(channel));
-        if of(channel).is_some_and(|named| self.id_at(channel, named.serial).is_some_and(|id| id != named.id)) {
+        if of(channel).is_some_and(|named| {
+            self.id_at(channel, named.serial)
+                .is_some_and(|id| id != named.id)
+        }) {
             return Freshness::Forked;
         }
         let trust_named = of(trust.statement().channel());
-        if trust_named.is_some_and(|named| named.serial == trust.serial() && named.id != trust.head().id) {
+        if trust_named
+            .is_some_and(|named| named.serial == trust.serial() && named.id != trust.head().id)
+        {
             return Freshness::Forked;
         }
         if live.is_none() && self.fork(channel).is_some() {
@@ -163,17 +192,28 @@ impl View {
         if let Some(head) = trust_named.filter(|named| named.serial > trust.serial()) {
             return Freshness::Behind { head };
         }
-        if let Some(head) = of(channel).filter(|named| self.head(channel).is_none_or(|ours| named.serial > ours.serial)) {
+        if let Some(head) = of(channel).filter(|named| {
+            self.head(channel)
+                .is_none_or(|ours| named.serial > ours.serial)
+        }) {
             return Freshness::Behind { head };
         }
         match live {
-            Some((head, until)) if self.id_at(channel, head.serial) == Some(head.id) && self.restart(channel).is_none() => {
+            Some((head, until))
+                if self.id_at(channel, head.serial) == Some(head.id)
+                    && self.restart(channel).is_none() =>
+            {
                 Freshness::Current { until }
             }
             _ => {
-                let ends = |(seen, beat): (&SeenBeat, &Beat)| seen.statement.time().plus(seen.life(beat));
-                let named = self.beat_of(channel).filter(|(_, beat)| beat.head(channel).is_some());
-                Freshness::Stale { since: named.map(ends) }
+                let ends =
+                    |(seen, beat): (&SeenBeat, &Beat)| seen.statement.time().plus(seen.life(beat));
+                let named = self
+                    .beat_of(channel)
+                    .filter(|(_, beat)| beat.head(channel).is_some());
+                Freshness::Stale {
+                    since: named.map(ends),
+                }
             }
         }
     }

@@ -17,8 +17,8 @@ pub use moment::{Moment, Now};
 pub use place::News;
 
 use crate::{
-    Anchor, Channel, Head, Requirement, Serial, Statement, Timestamp, Verified, limits::FUTURE_SECONDS, statement::Body, trust::Trust,
-    verify::VerifyError,
+    Anchor, Channel, Head, Requirement, Serial, Statement, Timestamp, Verified,
+    limits::FUTURE_SECONDS, statement::Body, trust::Trust, verify::VerifyError,
 };
 
 /// A withdrawal that was proven once: it counts on whatever branch it was met, and whatever becomes of its key.
@@ -37,8 +37,15 @@ pub struct Withdrawal {
 impl Withdrawal {
     /// What a statement withdraws; none if it is no withdrawal.
     pub fn of(by: &Statement) -> Option<Self> {
-        let Body::Withdraw(withdraw) = by.body() else { return None };
-        Some(Self { release: withdraw.withdraws, by: by.serial(), reason: withdraw.reason.clone(), read: false })
+        let Body::Withdraw(withdraw) = by.body() else {
+            return None;
+        };
+        Some(Self {
+            release: withdraw.withdraws,
+            by: by.serial(),
+            reason: withdraw.reason.clone(),
+            read: false,
+        })
     }
 }
 
@@ -103,19 +110,39 @@ pub struct View {
 impl View {
     /// One that knows nothing but its anchor.
     pub fn new(anchor: Anchor) -> Self {
-        Self { anchor, trust: None, trust_seen: None, beats: BTreeMap::new(), channels: BTreeMap::new(), signature_checks: 0 }
+        Self {
+            anchor,
+            trust: None,
+            trust_seen: None,
+            beats: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            signature_checks: 0,
+        }
     }
 
     /// Takes up the trust that was verified in an earlier life and kept where nobody else writes.
     #[must_use]
     pub fn resume(self, trust: Option<Trust>, seen: Option<Moment>) -> Self {
-        Self { trust: trust.map(Arc::new), trust_seen: seen, ..self }
+        Self {
+            trust: trust.map(Arc::new),
+            trust_seen: seen,
+            ..self
+        }
     }
 
     /// The same for the newest beat of a channel; it is proven anew.
     pub fn resume_beat(&mut self, statement: Statement, seen: Moment) {
-        let proven = self.trust().is_some_and(|trust| trust.check(&statement).is_ok());
-        self.beats.insert(statement.channel().clone(), SeenBeat { statement, seen, proven });
+        let proven = self
+            .trust()
+            .is_some_and(|trust| trust.check(&statement).is_ok());
+        self.beats.insert(
+            statement.channel().clone(),
+            SeenBeat {
+                statement,
+                seen,
+                proven,
+            },
+        );
     }
 
     /// The same for one channel.
@@ -126,8 +153,19 @@ impl View {
     /// The same, but of all channels only one.
     #[must_use]
     pub fn of(&self, channel: &Channel) -> Self {
-        let channels = self.channels.get_key_value(channel).map(|(name, known)| (name.clone(), known.clone())).into_iter().collect();
-        Self { channels, anchor: self.anchor.clone(), trust: self.trust.clone(), beats: self.beats.clone(), ..*self }
+        let channels = self
+            .channels
+            .get_key_value(channel)
+            .map(|(name, known)| (name.clone(), known.clone()))
+            .into_iter()
+            .collect();
+        Self {
+            channels,
+            anchor: self.anchor.clone(),
+            trust: self.trust.clone(),
+            beats: self.beats.clone(),
+            ..*self
+        }
     }
 
     /// The anchor.
@@ -165,7 +203,11 @@ impl View {
     /// The newest statement of a channel, if the trust in force proves it by its own signatures or as a checkpoint.
     pub fn newest(&self, channel: &Channel) -> Option<Verified<Statement>> {
         let newest = self.known(channel)?.newest.clone()?;
-        self.trust()?.verify_run(channel, [newest].into()).ok()?.statements.pop()
+        self.trust()?
+            .verify_run(channel, [newest].into())
+            .ok()?
+            .statements
+            .pop()
     }
     /// The evidence of a fork that nothing has decided.
     pub fn fork(&self, channel: &Channel) -> Option<&Fork> {
@@ -177,20 +219,28 @@ impl View {
     }
     /// Whether the trust in force has a role for the beats of a channel: then nothing is installed from it without one.
     pub fn promises_beats(&self, channel: &Channel) -> bool {
-        self.trust().is_some_and(|trust| trust.beat_channel(channel).is_some())
+        self.trust()
+            .is_some_and(|trust| trust.beat_channel(channel).is_some())
     }
 
     /// The latest signed time that concerns a beat channel, running on by the monotonic clock since it was seen.
     fn signed_time(&self, beats: Option<&Channel>, now: &Now) -> Timestamp {
-        let trust = self.trust().zip(self.trust_seen).map(|(trust, seen)| seen.running(trust.statement().time(), now));
-        let beat = beats.and_then(|beats| self.beats.get(beats)).filter(|seen| seen.proven).map(|seen| seen.running(now));
+        let trust = self
+            .trust()
+            .zip(self.trust_seen)
+            .map(|(trust, seen)| seen.running(trust.statement().time(), now));
+        let beat = beats
+            .and_then(|beats| self.beats.get(beats))
+            .filter(|seen| seen.proven)
+            .map(|seen| seen.running(now));
         beat.max(trust).unwrap_or(Timestamp::from_seconds(0))
     }
 
     /// The clock, if it counts for a beat channel: one that is more than a day behind what was signed does not.
     fn clock(&self, beats: Option<&Channel>, now: &Now) -> Option<Timestamp> {
         let signed = self.signed_time(beats, now);
-        now.clock.filter(|clock| clock.plus(FUTURE_SECONDS) >= signed)
+        now.clock
+            .filter(|clock| clock.plus(FUTURE_SECONDS) >= signed)
     }
 
     /// The time that counts in a channel: the latest of the clock, the time of the trust in force and that of its newest beat that
@@ -199,14 +249,19 @@ impl View {
     pub fn time(&self, channel: &Channel, now: &Now) -> Timestamp {
         let beats = self.trust().and_then(|trust| trust.beat_channel(channel));
         let signed = self.signed_time(beats.as_ref(), now);
-        self.clock(beats.as_ref(), now).map_or(signed, |clock| clock.max(signed))
+        self.clock(beats.as_ref(), now)
+            .map_or(signed, |clock| clock.max(signed))
     }
 
     /// The next statements of the trust log come into force, one after the other.
     ///
     /// # Errors
     /// If one is not the next, or a threshold is not met: its serial and why. Those before it stay in force.
-    pub fn take_trust(&mut self, statements: impl IntoIterator<Item = Statement>, now: &Now) -> Result<(), (Serial, VerifyError)> {
+    pub fn take_trust(
+        &mut self,
+        statements: impl IntoIterator<Item = Statement>,
+        now: &Now,
+    ) -> Result<(), (Serial, VerifyError)> {
         let before = self.trust().map(Trust::head);
         let taken = statements.into_iter().try_for_each(|statement| {
             let serial = statement.serial();
@@ -215,7 +270,9 @@ impl View {
         if before != self.trust().map(Trust::head) {
             let trust = self.trust.clone();
             for beat in self.beats.values_mut() {
-                beat.proven = trust.as_ref().is_some_and(|trust| trust.check(&beat.statement).is_ok());
+                beat.proven = trust
+                    .as_ref()
+                    .is_some_and(|trust| trust.check(&beat.statement).is_ok());
             }
             let channels: Vec<Channel> = self.channels.keys().cloned().collect();
             channels.iter().for_each(|channel| self.stand(channel));
@@ -231,11 +288,16 @@ impl View {
             None => Trust::first(&self.anchor, statement)?,
             Some(trust) => trust.succeed(statement)?,
         };
-        let settled: Vec<Statement> = self.trust().map_or(Vec::new(), |trust| trust.settled_beats().cloned().collect());
+        let settled: Vec<Statement> = self
+            .trust()
+            .map_or(Vec::new(), |trust| trust.settled_beats().cloned().collect());
         for beat in settled {
             next.take_settled_beat(beat);
         }
-        let by_the_old = self.trust.as_ref().map_or(0, |trust| trust.signature_checks(next.statement()));
+        let by_the_old = self
+            .trust
+            .as_ref()
+            .map_or(0, |trust| trust.signature_checks(next.statement()));
         self.signature_checks += (by_the_old + next.signature_checks(next.statement())) as u64;
         // Time does not fall back from one to the next, or what was withheld would be new again.
         let time = next.statement().time().max(self.signed_time(None, now));
@@ -246,7 +308,10 @@ impl View {
 
     /// Takes a beat that a checkpoint of the trust in force names: its id is the proof.
     pub fn take_settled_beat(&mut self, statement: Statement) -> bool {
-        let taken = self.trust.as_mut().is_some_and(|trust| Arc::make_mut(trust).take_settled_beat(statement));
+        let taken = self
+            .trust
+            .as_mut()
+            .is_some_and(|trust| Arc::make_mut(trust).take_settled_beat(statement));
         if taken {
             let channels: Vec<Channel> = self.channels.keys().cloned().collect();
             channels.iter().for_each(|channel| self.stand(channel));
@@ -256,7 +321,10 @@ impl View {
 
     /// Takes note of a release that was applied.
     pub fn note_applied(&mut self, statement: &Verified<Statement>) {
-        self.channels.entry(statement.channel().clone()).or_default().applied = Some((**statement).clone());
+        self.channels
+            .entry(statement.channel().clone())
+            .or_default()
+            .applied = Some((**statement).clone());
     }
 
     /// Takes note of the serial of the release that the machine's image came with.

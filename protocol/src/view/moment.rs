@@ -16,7 +16,11 @@ pub struct Now {
 impl Now {
     /// The clock alone, in one life of the machine, in which it has never been set.
     pub fn at(clock: Timestamp) -> Self {
-        Self { clock: Some(clock), monotonic: clock.seconds(), boot: 0 }
+        Self {
+            clock: Some(clock),
+            monotonic: clock.seconds(),
+            boot: 0,
+        }
     }
 }
 
@@ -35,7 +39,12 @@ pub struct Moment {
 
 impl Moment {
     pub(super) fn new(time: Timestamp, clock: Option<Timestamp>, now: &Now) -> Self {
-        Self { time, clock, monotonic: now.monotonic, boot: now.boot }
+        Self {
+            time,
+            clock,
+            monotonic: now.monotonic,
+            boot: now.boot,
+        }
     }
     /// Seconds that have passed since by the monotonic clock; none after the machine has stopped.
     fn ran(&self, now: &Now) -> Option<u64> {

@@ -53,21 +53,39 @@ impl View {
     /// Notes that the head stands on the checkpoint, where that is seen without reading; and that a fork is over, because it lies
     /// below or one of the two is not proven any more.
     pub(super) fn stand(&mut self, channel: &Channel) {
-        let Some(trust) = self.trust.clone() else { return };
+        let Some(trust) = self.trust.clone() else {
+            return;
+        };
         let checkpoint = trust.checkpoint(channel).head();
-        let on_chain = |checkpoint: &Head| self.id_at(channel, checkpoint.serial) == Some(checkpoint.id) && self.is_head_proven(channel);
+        let on_chain = |checkpoint: &Head| {
+            self.id_at(channel, checkpoint.serial) == Some(checkpoint.id)
+                && self.is_head_proven(channel)
+        };
         let settled = checkpoint.filter(on_chain);
-        let Some(known) = self.channels.get_mut(channel) else { return };
+        let Some(known) = self.channels.get_mut(channel) else {
+            return;
+        };
         known.settled = settled.or(known.settled);
-        let below = |fork: &Fork| checkpoint.is_some_and(|c| known.settled == Some(c) && fork.serial() <= c.serial);
-        if known.fork.as_ref().is_some_and(|fork| below(fork) || !fork.is_proven(&trust)) {
+        let below = |fork: &Fork| {
+            checkpoint.is_some_and(|c| known.settled == Some(c) && fork.serial() <= c.serial)
+        };
+        if known
+            .fork
+            .as_ref()
+            .is_some_and(|fork| below(fork) || !fork.is_proven(&trust))
+        {
             known.fork = None;
         }
     }
 
     /// Whether the head meets its role, or is the checkpoint.
     fn is_head_proven(&self, channel: &Channel) -> bool {
-        let (Some(trust), Some(newest)) = (self.trust(), self.known(channel).and_then(|known| known.newest.as_ref())) else { return false };
+        let (Some(trust), Some(newest)) = (
+            self.trust(),
+            self.known(channel).and_then(|known| known.newest.as_ref()),
+        ) else {
+            return false;
+        };
         trust.checkpoint(channel).head() == Some(newest.head()) || trust.meets(newest)
     }
 
@@ -75,18 +93,31 @@ impl View {
     pub(super) fn id_at(&self, channel: &Channel, serial: Serial) -> Option<StatementId> {
         let known = self.known(channel)?;
         let newest = known.newest.as_ref()?;
-        let all = known.links.iter().copied().chain([newest.head()]).chain(newest.predecessor()).chain(known.settled);
-        all.into_iter().find(|head| head.serial == serial).map(|head| head.id)
+        let all = known
+            .links
+            .iter()
+            .copied()
+            .chain([newest.head()])
+            .chain(newest.predecessor())
+            .chain(known.settled);
+        all.into_iter()
+            .find(|head| head.serial == serial)
+            .map(|head| head.id)
     }
 
     /// The serial from which the channel has still to be read, before anything is installed from it: that of its checkpoint, if its
     /// head does not stand on that; or the first, where nothing proves the head any more.
     pub fn restart(&self, channel: &Channel) -> Option<Serial> {
-        let settled = self.known(channel).filter(|known| known.newest.is_some())?.settled;
+        let settled = self
+            .known(channel)
+            .filter(|known| known.newest.is_some())?
+            .settled;
         match self.trust()?.checkpoint(channel) {
             Settled::Missing(_) => None,
             Settled::Nothing => (!self.is_head_proven(channel)).then_some(Serial::FIRST),
-            Settled::At(checkpoint) => (settled != Some(checkpoint) || !self.is_head_proven(channel)).then_some(checkpoint.serial),
+            Settled::At(checkpoint) => (settled != Some(checkpoint)
+                || !self.is_head_proven(channel))
+            .then_some(checkpoint.serial),
         }
     }
 
@@ -96,13 +127,17 @@ impl View {
         let (named, _) = self.live(channel, now)?;
         let known = self.known(channel)?;
         let linked = self.id_at(channel, named.serial) == Some(named.id);
-        let settled = known.settled.is_some_and(|settled| named.serial <= settled.serial);
+        let settled = known
+            .settled
+            .is_some_and(|settled| named.serial <= settled.serial);
         (!linked && !settled).then_some(named)
     }
 
     /// The lowest serial that links have led to from the head.
     fn lowest(&self, channel: &Channel, head: Head) -> Serial {
-        self.known(channel).and_then(|known| known.links.first()).map_or(head.serial, |lowest| lowest.serial)
+        self.known(channel)
+            .and_then(|known| known.links.first())
+            .map_or(head.serial, |lowest| lowest.serial)
     }
 
     /// The serial from which a channel has to be read: after the head, after what was delivered, or from where a checkpoint or a
@@ -110,9 +145,15 @@ impl View {
     pub fn read_from(&self, channel: &Channel, now: &Now) -> Option<Serial> {
         let head = self.head(channel)?;
         let delivered = self.known(channel)?.delivered.map_or(Serial::FIRST, after);
-        let elsewhere = self.named_elsewhere(channel, now).filter(|named| named.serial <= head.serial);
+        let elsewhere = self
+            .named_elsewhere(channel, now)
+            .filter(|named| named.serial <= head.serial);
         let elsewhere = elsewhere.map(|named| named.serial.min(self.lowest(channel, head)));
-        [Some(delivered), self.restart(channel), elsewhere].into_iter().flatten().chain([after(head)]).min()
+        [Some(delivered), self.restart(channel), elsewhere]
+            .into_iter()
+            .flatten()
+            .chain([after(head)])
+            .min()
     }
 
     /// Proves consecutive statements of a channel, oldest first, all or nothing, and remembers the withdrawals among them.
@@ -121,12 +162,19 @@ impl View {
     /// Which statement is refused, and why.
     pub fn judge(&mut self, channel: &Channel, run: Vec<Statement>) -> Result<Run, Refusal> {
         let trust = self.trust.clone().ok_or(Refusal::NoTrust)?;
-        let run = trust.verify_run(channel, run).map_err(|(serial, source)| Refusal::Verify { serial, source })?;
+        let run = trust
+            .verify_run(channel, run)
+            .map_err(|(serial, source)| Refusal::Verify { serial, source })?;
         self.signature_checks += run.signature_checks as u64;
         for mut new in run.statements.iter().filter_map(|by| Withdrawal::of(by)) {
-            new.read = run.statements.iter().any(|statement| statement.head() == new.release)
+            new.read = run
+                .statements
+                .iter()
+                .any(|statement| statement.head() == new.release)
                 || self.id_at(channel, new.release.serial) == Some(new.release.id)
-                || self.applied(channel).is_some_and(|applied| applied.head() == new.release);
+                || self
+                    .applied(channel)
+                    .is_some_and(|applied| applied.head() == new.release);
             self.keep_withdrawal(channel, new);
         }
         Ok(run)
@@ -135,7 +183,11 @@ impl View {
     /// One for each release. Those of the releases with the highest serials stay: so many that were read when the withdrawal was met,
     /// and as many others, so that invented ones push out none that matters.
     fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
-        let kept = &mut self.channels.entry(channel.clone()).or_default().withdrawals;
+        let kept = &mut self
+            .channels
+            .entry(channel.clone())
+            .or_default()
+            .withdrawals;
         match kept.iter_mut().find(|old| old.release == new.release) {
             Some(old) => old.read |= new.read,
             None => kept.push(new),
@@ -153,22 +205,35 @@ impl View {
     ///
     /// # Errors
     /// A fork, or from where the log must be read instead.
-    pub fn place(&self, channel: &Channel, run: Run, gap: bool, now: &Now) -> Result<News, Refusal> {
+    pub fn place(
+        &self,
+        channel: &Channel,
+        run: Run,
+        gap: bool,
+        now: &Now,
+    ) -> Result<News, Refusal> {
         let trust = self.trust().ok_or(Refusal::NoTrust)?;
         let run = run.statements;
-        let (Some(first), Some(last)) = (run.first().map(|s| s.serial()), run.last().map(|s| s.serial())) else {
+        let (Some(first), Some(last)) = (
+            run.first().map(|s| s.serial()),
+            run.last().map(|s| s.serial()),
+        ) else {
             return Ok(self.nothing(channel, trust));
         };
         let checkpoint = trust.checkpoint(channel).head();
         let over_a_gap = |from: Serial| !gap && first > from;
         let Some(newest) = self.known(channel).and_then(|known| known.newest.as_ref()) else {
             return match checkpoint.filter(|checkpoint| over_a_gap(checkpoint.serial)) {
-                Some(checkpoint) => Err(Refusal::ReadFrom { serial: checkpoint.serial }),
+                Some(checkpoint) => Err(Refusal::ReadFrom {
+                    serial: checkpoint.serial,
+                }),
                 None => Ok(self.replace(channel, trust, run)),
             };
         };
         let head = newest.head();
-        let contradiction = run.iter().position(|statement| self.contradicts(channel, head, statement));
+        let contradiction = run
+            .iter()
+            .position(|statement| self.contradicts(channel, head, statement));
         if let Some(restart) = self.restart(channel) {
             let goes_on = match checkpoint {
                 Some(checkpoint) => last < checkpoint.serial,
@@ -186,12 +251,20 @@ impl View {
                 return Err(Refusal::ReadFrom { serial: from });
             }
             // A broker that is behind says nothing about our head, unless a live beat says the same.
-            let named = self.live(channel, now).is_some_and(|(named, _)| run.iter().any(|statement| statement.head() == named));
+            let named = self
+                .live(channel, now)
+                .is_some_and(|(named, _)| run.iter().any(|statement| statement.head() == named));
             let behind = last < head.serial && trust.meets(newest) && !named;
-            return Ok(if behind { self.nothing(channel, trust) } else { self.replace(channel, trust, run) });
+            return Ok(if behind {
+                self.nothing(channel, trust)
+            } else {
+                self.replace(channel, trust, run)
+            });
         }
-        let leads_below = first < head.serial && run.iter().any(|statement| statement.head() == head);
-        let other_branch = |named: &Head| !leads_below && (named.serial <= head.serial || contradiction.is_some());
+        let leads_below =
+            first < head.serial && run.iter().any(|statement| statement.head() == head);
+        let other_branch =
+            |named: &Head| !leads_below && (named.serial <= head.serial || contradiction.is_some());
         if let Some(named) = self.named_elsewhere(channel, now).filter(other_branch) {
             let lowest = self.lowest(channel, head).min(named.serial);
             let from = checkpoint.map_or(lowest, |checkpoint| lowest.min(checkpoint.serial));
@@ -202,26 +275,53 @@ impl View {
                 return Ok(self.replace(channel, trust, run));
             }
         }
-        let Some(at) = contradiction else { return self.append(channel, trust, head, run, gap) };
+        let Some(at) = contradiction else {
+            return self.append(channel, trust, head, run, gap);
+        };
         match checkpoint {
-            Some(checkpoint) if run[at].serial() <= checkpoint.serial => Ok(self.nothing(channel, trust)),
-            Some(checkpoint) if over_a_gap(checkpoint.serial) => Err(Refusal::ReadFrom { serial: checkpoint.serial }),
-            _ => Err(Refusal::Fork(Box::new(Fork::new(trust, newest, &run[at..])))),
+            Some(checkpoint) if run[at].serial() <= checkpoint.serial => {
+                Ok(self.nothing(channel, trust))
+            }
+            Some(checkpoint) if over_a_gap(checkpoint.serial) => Err(Refusal::ReadFrom {
+                serial: checkpoint.serial,
+            }),
+            _ => Err(Refusal::Fork(Box::new(Fork::new(
+                trust,
+                newest,
+                &run[at..],
+            )))),
         }
     }
 
     fn contradicts(&self, channel: &Channel, head: Head, statement: &Statement) -> bool {
-        let other = |there: Head| self.id_at(channel, there.serial).is_some_and(|id| id != there.id);
+        let other = |there: Head| {
+            self.id_at(channel, there.serial)
+                .is_some_and(|id| id != there.id)
+        };
         log::place(Some(head), statement) == Place::Fork || other(statement.head())
     }
 
     fn nothing(&self, channel: &Channel, trust: &Trust) -> News {
         let run = Vec::new();
-        News { channel: channel.clone(), run, delivered: 0, settled: None, other_branch: false, trust: trust.serial() }
+        News {
+            channel: channel.clone(),
+            run,
+            delivered: 0,
+            settled: None,
+            other_branch: false,
+            trust: trust.serial(),
+        }
     }
 
     /// A run that goes on with our chain.
-    fn append(&self, channel: &Channel, trust: &Trust, head: Head, run: Vec<Verified<Statement>>, gap: bool) -> Result<News, Refusal> {
+    fn append(
+        &self,
+        channel: &Channel,
+        trust: &Trust,
+        head: Head,
+        run: Vec<Verified<Statement>>,
+        gap: bool,
+    ) -> Result<News, Refusal> {
         if run.last().is_none_or(|last| last.serial() < head.serial) {
             // A broker that is behind (attack 24).
             return Ok(self.nothing(channel, trust));
@@ -230,23 +330,55 @@ impl View {
         if !gap && run.first().is_some_and(|first| first.serial() > from) {
             return Err(Refusal::ReadFrom { serial: from });
         }
-        let delivered = self.known(channel).and_then(|known| known.delivered).map(|delivered| delivered.serial.min(head.serial));
-        let delivered = run.iter().take_while(|statement| Some(statement.serial()) <= delivered).count();
-        Ok(News { channel: channel.clone(), run, delivered, settled: None, other_branch: false, trust: trust.serial() })
+        let delivered = self
+            .known(channel)
+            .and_then(|known| known.delivered)
+            .map(|delivered| delivered.serial.min(head.serial));
+        let delivered = run
+            .iter()
+            .take_while(|statement| Some(statement.serial()) <= delivered)
+            .count();
+        Ok(News {
+            channel: channel.clone(),
+            run,
+            delivered,
+            settled: None,
+            other_branch: false,
+            trust: trust.serial(),
+        })
     }
 
     /// A run that takes the place of our chain from where they part.
     fn replace(&self, channel: &Channel, trust: &Trust, run: Vec<Verified<Statement>>) -> News {
-        let through = |c: &Head| run.iter().any(|s| s.head() == *c) || run.first().is_some_and(|first| first.serial() > c.serial);
+        let through = |c: &Head| {
+            run.iter().any(|s| s.head() == *c)
+                || run.first().is_some_and(|first| first.serial() > c.serial)
+        };
         let settled = trust.checkpoint(channel).head().filter(through);
         let (mut delivered, mut other_branch) = (0, false);
         if let Some(head) = self.head(channel) {
-            other_branch = run.iter().all(|statement| statement.head() != head) && run[0].predecessor() != Some(head);
-            let last = self.known(channel).and_then(|known| known.delivered).map(|delivered| delivered.serial);
-            let ours = |statement: &Statement| !other_branch || self.id_at(channel, statement.serial()) == Some(statement.id());
-            delivered = run.iter().rposition(|statement| ours(statement) && Some(statement.serial()) <= last).map_or(0, |at| at + 1);
+            other_branch = run.iter().all(|statement| statement.head() != head)
+                && run[0].predecessor() != Some(head);
+            let last = self
+                .known(channel)
+                .and_then(|known| known.delivered)
+                .map(|delivered| delivered.serial);
+            let ours = |statement: &Statement| {
+                !other_branch || self.id_at(channel, statement.serial()) == Some(statement.id())
+            };
+            delivered = run
+                .iter()
+                .rposition(|statement| ours(statement) && Some(statement.serial()) <= last)
+                .map_or(0, |at| at + 1);
         }
-        News { channel: channel.clone(), run, delivered, settled, other_branch, trust: trust.serial() }
+        News {
+            channel: channel.clone(),
+            run,
+            delivered,
+            settled,
+            other_branch,
+            trust: trust.serial(),
+        }
     }
 
     /// Takes note of news: the head moves to the last, and whatever was decided is decided.
@@ -260,30 +392,55 @@ impl View {
         }
         if news.other_branch {
             // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
-            let chain = known.links.iter().copied().chain(known.newest.as_ref().and_then(Statement::predecessor));
-            let shared = |head: &Head| news.run.iter().any(|s| s.head() == *head) || joins == Some(*head);
+            let chain = known
+                .links
+                .iter()
+                .copied()
+                .chain(known.newest.as_ref().and_then(Statement::predecessor));
+            let shared =
+                |head: &Head| news.run.iter().any(|s| s.head() == *head) || joins == Some(*head);
             let parted = chain.filter(shared).max_by_key(|head| head.serial);
-            known.links.retain(|head| parted.is_some_and(|parted| head.serial <= parted.serial));
-            let stays = |delivered: &Head| parted.is_some_and(|parted| delivered.serial <= parted.serial);
-            known.delivered = known.delivered.and_then(|delivered| Some(delivered).filter(stays).or(parted).or(joins));
+            known
+                .links
+                .retain(|head| parted.is_some_and(|parted| head.serial <= parted.serial));
+            let stays =
+                |delivered: &Head| parted.is_some_and(|parted| delivered.serial <= parted.serial);
+            known.delivered = known
+                .delivered
+                .and_then(|delivered| Some(delivered).filter(stays).or(parted).or(joins));
             known.fork = None;
             known.newest = None;
         }
-        let below = match known.newest.as_ref().and_then(|newest| news.run.iter().position(|s| s.head() == newest.head())) {
+        let below = match known
+            .newest
+            .as_ref()
+            .and_then(|newest| news.run.iter().position(|s| s.head() == newest.head()))
+        {
             Some(at) => &news.run[..at],
             None => &[],
         };
         let lowest = known.links.first().map(|lowest| lowest.serial);
-        let lower = below.iter().map(|statement| statement.head()).filter(|head| lowest.is_none_or(|lowest| head.serial < lowest));
+        let lower = below
+            .iter()
+            .map(|statement| statement.head())
+            .filter(|head| lowest.is_none_or(|lowest| head.serial < lowest));
         known.links.splice(0..0, lower);
         for statement in &news.run {
-            if known.newest.as_ref().is_some_and(|newest| statement.serial() <= newest.serial()) {
+            if known
+                .newest
+                .as_ref()
+                .is_some_and(|newest| statement.serial() <= newest.serial())
+            {
                 continue;
             }
             if let Some(newest) = known.newest.replace((**statement).clone()) {
                 if statement.predecessor() != Some(newest.head()) {
                     known.links.clear();
-                } else if known.links.last().is_none_or(|last| last.serial < newest.serial()) {
+                } else if known
+                    .links
+                    .last()
+                    .is_none_or(|last| last.serial < newest.serial())
+                {
                     known.links.push(newest.head());
                 }
             }
@@ -305,7 +462,11 @@ impl View {
     /// Keeps the evidence of a fork, unless trust or the live beat has decided already (attack 28).
     pub fn note_fork(&mut self, fork: Fork, now: &Now) {
         let channel = fork.ours.channel().clone();
-        self.channels.entry(channel.clone()).or_default().fork.get_or_insert(fork);
+        self.channels
+            .entry(channel.clone())
+            .or_default()
+            .fork
+            .get_or_insert(fork);
         self.stand(&channel);
         self.settle_forks(now);
     }
@@ -315,7 +476,8 @@ impl View {
         let over = |channel: &Channel| {
             let at = self.fork(channel)?.serial();
             let (named, _) = self.live(channel, now)?;
-            (named.serial >= at && self.id_at(channel, named.serial) == Some(named.id)).then(|| channel.clone())
+            (named.serial >= at && self.id_at(channel, named.serial) == Some(named.id))
+                .then(|| channel.clone())
         };
         let over: Vec<Channel> = self.channels.keys().filter_map(over).collect();
         for channel in over {

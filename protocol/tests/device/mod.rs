@@ -37,9 +37,21 @@ fn of(refusal: &Refusal) -> String {
 impl Device {
     pub(crate) fn new(anchor: &str) -> Self {
         let anchor: Anchor = anchor.parse().unwrap();
-        let now = Now { clock: None, monotonic: 0, boot: 0 };
-        let profile = Profile { identity: "device".into(), properties: BTreeMap::new() };
-        Self { view: View::new(anchor), now, profile, read: BTreeMap::new() }
+        let now = Now {
+            clock: None,
+            monotonic: 0,
+            boot: 0,
+        };
+        let profile = Profile {
+            identity: "device".into(),
+            properties: BTreeMap::new(),
+        };
+        Self {
+            view: View::new(anchor),
+            now,
+            profile,
+            read: BTreeMap::new(),
+        }
     }
 
     /// The serial of the trust in force; 0 before there is any.
@@ -62,17 +74,22 @@ impl Device {
                 self.view.note_applied(&self.read[&id]);
             }
             "delivered" => {
-                let head = Head { serial: words[1].parse().unwrap(), id: words[2].parse().unwrap() };
+                let head = Head {
+                    serial: words[1].parse().unwrap(),
+                    id: words[2].parse().unwrap(),
+                };
                 self.view.note_delivered(&channel(), head);
             }
-            "came-with" => self.view.note_came_with(&channel(), words[1].parse().unwrap()),
+            "came-with" => self
+                .view
+                .note_came_with(&channel(), words[1].parse().unwrap()),
             "trust" => return self.trust(statements),
             "beat" => {
                 let now = self.now;
-                return self
-                    .view
-                    .take_beat(statements.remove(0), &now)
-                    .map_or_else(|error| format!("refused {}", of(&error)), |()| "taken".into());
+                return self.view.take_beat(statements.remove(0), &now).map_or_else(
+                    |error| format!("refused {}", of(&error)),
+                    |()| "taken".into(),
+                );
             }
             "settled-beat" => {
                 let taken = self.view.take_settled_beat(statements.remove(0));
@@ -81,7 +98,9 @@ impl Device {
             "read" | "hole" => return self.read(&channel(), statements, what == "hole"),
             "state" => return self.view.freshness(&channel(), &self.now).as_str().into(),
             "run" => return self.run(&channel(), statements),
-            "finish" => return self.finish(&channel(), words[1], words.get(2).copied(), statements),
+            "finish" => {
+                return self.finish(&channel(), words[1], words.get(2).copied(), statements);
+            }
             other => return format!("unknown step {other}"),
         }
         String::new()
@@ -94,23 +113,36 @@ impl Device {
 
     /// The machine stops and starts: what was kept is taken up again.
     fn restart(&mut self) {
-        self.now = Now { monotonic: 5, boot: self.now.boot + 1, ..self.now };
+        self.now = Now {
+            monotonic: 5,
+            boot: self.now.boot + 1,
+            ..self.now
+        };
         let old = &self.view;
         let trust = old.trust().map(|trust| {
-            let mut again = Trust::resume(trust.namespace(), trust.statement().clone().into_inner()).unwrap();
-            trust.settled_beats().for_each(|beat| assert!(again.take_settled_beat(beat.clone())));
+            let mut again =
+                Trust::resume(trust.namespace(), trust.statement().clone().into_inner()).unwrap();
+            trust
+                .settled_beats()
+                .for_each(|beat| assert!(again.take_settled_beat(beat.clone())));
             again
         });
         let mut view = View::new(old.anchor().clone()).resume(trust, old.trust_seen());
-        old.beats().for_each(|beat| view.resume_beat(beat.statement.clone(), beat.seen));
-        old.channels().for_each(|channel| view.resume_channel(channel.clone(), old.known(channel).unwrap().clone()));
+        old.beats()
+            .for_each(|beat| view.resume_beat(beat.statement.clone(), beat.seen));
+        old.channels().for_each(|channel| {
+            view.resume_channel(channel.clone(), old.known(channel).unwrap().clone())
+        });
         self.view = view;
     }
 
     fn trust(&mut self, statements: Vec<Statement>) -> String {
         match self.view.take_trust(statements, &self.now) {
             Ok(()) => format!("taken {}", self.view.trust().unwrap().serial()),
-            Err((serial, error)) => format!("refused {serial} {}", VerifyError::requirement(&error).number()),
+            Err((serial, error)) => format!(
+                "refused {serial} {}",
+                VerifyError::requirement(&error).number()
+            ),
         }
     }
 
@@ -118,19 +150,46 @@ impl Device {
         let first = statements.first().map(Statement::serial);
         let run = match self.view.judge(channel, statements) {
             Ok(run) => run,
-            Err(Refusal::Verify { serial, source }) => return format!("refused {serial} {}", source.requirement().number()),
-            Err(error) => return format!("refused {} {}", first.map_or(0, |serial| serial.number()), of(&error)),
+            Err(Refusal::Verify { serial, source }) => {
+                return format!("refused {serial} {}", source.requirement().number());
+            }
+            Err(error) => {
+                return format!(
+                    "refused {} {}",
+                    first.map_or(0, |serial| serial.number()),
+                    of(&error)
+                );
+            }
         };
-        self.read.extend(run.statements.iter().map(|statement| (statement.id(), statement.clone())));
+        self.read.extend(
+            run.statements
+                .iter()
+                .map(|statement| (statement.id(), statement.clone())),
+        );
         match self.view.place(channel, run, hole, &self.now) {
             Ok(news) => {
-                let serials: Vec<String> = news.statements().iter().map(|statement| statement.serial().to_string()).collect();
+                let serials: Vec<String> = news
+                    .statements()
+                    .iter()
+                    .map(|statement| statement.serial().to_string())
+                    .collect();
                 self.view.note(&news, &self.now);
                 if let Some(last) = news.statements().last() {
                     self.view.note_delivered(channel, last.head());
                 }
-                let how = if news.is_other_branch() { "other" } else { "new" };
-                format!("{how} {}", if serials.is_empty() { "none".into() } else { serials.join(",") })
+                let how = if news.is_other_branch() {
+                    "other"
+                } else {
+                    "new"
+                };
+                format!(
+                    "{how} {}",
+                    if serials.is_empty() {
+                        "none".into()
+                    } else {
+                        serials.join(",")
+                    }
+                )
             }
             Err(Refusal::Fork(fork)) => {
                 self.view.note_fork(*fork, &self.now);
@@ -141,9 +200,20 @@ impl Device {
         }
     }
 
-    fn judged(&mut self, channel: &Channel, statements: Vec<Statement>) -> Result<Vec<Verified<Statement>>, String> {
-        let log = self.view.judge(channel, statements).map_err(|error| of(&error))?.statements;
-        self.read.extend(log.iter().map(|statement| (statement.id(), statement.clone())));
+    fn judged(
+        &mut self,
+        channel: &Channel,
+        statements: Vec<Statement>,
+    ) -> Result<Vec<Verified<Statement>>, String> {
+        let log = self
+            .view
+            .judge(channel, statements)
+            .map_err(|error| of(&error))?
+            .statements;
+        self.read.extend(
+            log.iter()
+                .map(|statement| (statement.id(), statement.clone())),
+        );
         Ok(log)
     }
 
@@ -159,12 +229,20 @@ impl Device {
         }
     }
 
-    fn finish(&mut self, channel: &Channel, serial: &str, id: Option<&str>, statements: Vec<Statement>) -> String {
+    fn finish(
+        &mut self,
+        channel: &Channel,
+        serial: &str,
+        id: Option<&str>,
+        statements: Vec<Statement>,
+    ) -> String {
         let log = match self.judged(channel, statements) {
             Ok(log) => log,
             Err(requirement) => return format!("no {requirement}"),
         };
-        let of_log = |statement: &&Verified<Statement>| statement.channel() == channel && statement.serial().to_string() == serial;
+        let of_log = |statement: &&Verified<Statement>| {
+            statement.channel() == channel && statement.serial().to_string() == serial
+        };
         let begun = self.read.values().find(of_log).unwrap().clone();
         let begun = id.map_or(begun, |id| self.read[&id.parse().unwrap()].clone());
         match self.view.may_finish(&begun, &log, &self.now) {
@@ -181,7 +259,13 @@ fn refused_by(error: &Refusal) -> String {
 fn profile(text: &str) -> Profile {
     let mut words = text.split(' ');
     let identity = words.next().unwrap().into();
-    Profile { identity, properties: words.map(|word| word.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect() }
+    Profile {
+        identity,
+        properties: words
+            .map(|word| word.split_once('=').unwrap())
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect(),
+    }
 }
 
 /// The steps of a life: what is done, what must come of it, and the statements that belong to it.
@@ -189,8 +273,16 @@ pub(crate) fn steps(text: &str) -> impl Iterator<Item = (&str, &str, Vec<Stateme
     text.split("\n\n").skip(1).map(|block| {
         let (line, rest) = block.split_once('\n').unwrap_or((block, ""));
         let (step, outcome) = line.split_once(" => ").unwrap_or((line, ""));
-        let rest = if rest.is_empty() || rest.ends_with('\n') { rest.to_owned() } else { format!("{rest}\n") };
-        let statements = if rest.is_empty() { vec![] } else { tidings_protocol::bundle::parse(rest.as_bytes()).unwrap() };
+        let rest = if rest.is_empty() || rest.ends_with('\n') {
+            rest.to_owned()
+        } else {
+            format!("{rest}\n")
+        };
+        let statements = if rest.is_empty() {
+            vec![]
+        } else {
+            tidings_protocol::bundle::parse(rest.as_bytes()).unwrap()
+        };
         (step, outcome, statements)
     })
 }
@@ -198,5 +290,7 @@ pub(crate) fn steps(text: &str) -> impl Iterator<Item = (&str, &str, Vec<Stateme
 /// The line of a life's head that begins so.
 pub(crate) fn head<'a>(text: &'a str, key: &str) -> &'a str {
     let head = text.split("\n\n").next().unwrap();
-    head.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).unwrap()
+    head.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+        .unwrap()
 }

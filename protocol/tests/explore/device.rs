@@ -28,16 +28,23 @@ pub(crate) struct Known {
 impl Known {
     /// S3: those of the releases with the highest serials.
     pub(crate) fn keep(&mut self, s: &Setting, id: Id, run: &[Id]) {
-        let Kind::Withdraw { release } = s.book.get(id).kind else { return };
+        let Kind::Withdraw { release } = s.book.get(id).kind else {
+            return;
+        };
         let serial = |id: &Id| match s.book.get(*id).kind {
             Kind::Withdraw { release } => s.book.get(release).serial,
             _ => 0,
         };
-        let read = run.contains(&release) || serial(&id) >= self.low && s.book.at(self.head, serial(&id)) == release;
+        let read = run.contains(&release)
+            || serial(&id) >= self.low && s.book.at(self.head, serial(&id)) == release;
         if self.withdrawals.contains(id) {
             return;
         }
-        let kept = if read || !s.has(Rule::KeepsWhatWasRead) { &mut self.withdrawals } else { &mut self.unread };
+        let kept = if read || !s.has(Rule::KeepsWhatWasRead) {
+            &mut self.withdrawals
+        } else {
+            &mut self.unread
+        };
         let mut all: Vec<Id> = kept.iter().chain([id]).collect();
         all.sort_by_key(|id| (std::cmp::Reverse(serial(id)), *id));
         *kept = all.into_iter().take(s.kept).collect();
@@ -122,7 +129,8 @@ impl Device {
             }
             if checkpoint != NONE && s.has(Rule::CheckpointSettles) {
                 let other = statement.serial == settled.serial && *id != checkpoint;
-                let after_other = statement.serial == settled.serial + 1 && statement.parent != checkpoint;
+                let after_other =
+                    statement.serial == settled.serial + 1 && statement.parent != checkpoint;
                 if other || after_other {
                     return Err(Refusal::Checkpoint);
                 }
@@ -147,7 +155,9 @@ impl Device {
         if known.head == NONE || !s.has(Rule::Restart) {
             return None;
         }
-        let proven = self.is_head_proven(s, channel) || known.head == c || !s.has(Rule::UnprovenHeadRestarts);
+        let proven = self.is_head_proven(s, channel)
+            || known.head == c
+            || !s.has(Rule::UnprovenHeadRestarts);
         let chained = self.ours(s, channel, s.book.get(c).serial) == c && s.has(Rule::ChainStands);
         let stands = c == NONE || known.standing == c || chained;
         (!proven || !stands).then(|| s.book.get(c).serial.max(1))
@@ -158,11 +168,22 @@ impl Device {
         let serial = |id: Id| s.book.get(id).serial;
         let known = &self.channels[channel];
         let c = self.checkpoint(s, channel).unwrap_or(NONE);
-        let (first, last, head) = (serial(run[0]), serial(run[run.len() - 1]), serial(known.head));
+        let (first, last, head) = (
+            serial(run[0]),
+            serial(run[run.len() - 1]),
+            serial(known.head),
+        );
         if known.head == NONE {
-            return if c != NONE && first > serial(c) && !s.holes { Place::ReadFrom(serial(c)) } else { Place::Replace };
+            return if c != NONE && first > serial(c) && !s.holes {
+                Place::ReadFrom(serial(c))
+            } else {
+                Place::Replace
+            };
         }
-        let x = run.iter().copied().find(|id| self.contradicts(s, channel, *id));
+        let x = run
+            .iter()
+            .copied()
+            .find(|id| self.contradicts(s, channel, *id));
         let named = self.named(s, channel).filter(|_| self.live(s, now));
         if let Some(restart) = self.restart(s, channel) {
             match x {
@@ -176,14 +197,25 @@ impl Device {
                 return Place::ReadFrom(from);
             }
             let binds = self.is_head_proven(s, channel) || !s.has(Rule::UnprovenHeadYields);
-            let spoken = named.is_some_and(|named| run.contains(&named)) && s.has(Rule::BeatEndsRestart);
-            return if last < head && binds && !spoken && s.has(Rule::HeadStays) { Place::Behind } else { Place::Replace };
+            let spoken =
+                named.is_some_and(|named| run.contains(&named)) && s.has(Rule::BeatEndsRestart);
+            return if last < head && binds && !spoken && s.has(Rule::HeadStays) {
+                Place::Behind
+            } else {
+                Place::Replace
+            };
         }
         let leads_below = first < head && run.contains(&known.head);
         if let Some(n) = named.filter(|n| self.is_elsewhere(s, channel, *n)) {
-            let below = serial(n) <= head && !leads_below && (x.is_some() || s.has(Rule::BeatDecidesUnlinked));
+            let below = serial(n) <= head
+                && !leads_below
+                && (x.is_some() || s.has(Rule::BeatDecidesUnlinked));
             if below || x.is_some() && run.contains(&n) {
-                let from = if c == NONE { serial(n).min(known.low) } else { serial(n).min(known.low).min(serial(c)) };
+                let from = if c == NONE {
+                    serial(n).min(known.low)
+                } else {
+                    serial(n).min(known.low).min(serial(c))
+                };
                 if first > from && !s.holes {
                     return Place::ReadFrom(from);
                 }
@@ -193,7 +225,9 @@ impl Device {
             }
         }
         match x {
-            Some(x) if c != NONE && serial(x) <= serial(c) && s.has(Rule::SettledIsNoFork) => Place::Behind,
+            Some(x) if c != NONE && serial(x) <= serial(c) && s.has(Rule::SettledIsNoFork) => {
+                Place::Behind
+            }
             Some(_) if c != NONE && first > serial(c) && !s.holes => Place::ReadFrom(serial(c)),
             Some(x) => Place::Fork(x),
             None => self.append(s, channel, run),
@@ -212,10 +246,16 @@ impl Device {
     /// S4: the first that holds.
     pub(crate) fn freshness(&self, s: &Setting, channel: usize, now: Moment) -> Freshness {
         let known = &self.channels[channel];
-        let Some(Kind::Beat { trust, .. }) = self.beat(s) else { return Freshness::Stale };
+        let Some(Kind::Beat { trust, .. }) = self.beat(s) else {
+            return Freshness::Stale;
+        };
         let later_trust = s.book.trust(trust).serial > s.book.trust(self.trust).serial;
         let Some(named) = self.named(s, channel) else {
-            return if later_trust { Freshness::Behind } else { Freshness::Stale };
+            return if later_trust {
+                Freshness::Behind
+            } else {
+                Freshness::Stale
+            };
         };
         let serial = s.book.get(named).serial;
         let ours = self.ours(s, channel, serial);
@@ -234,7 +274,13 @@ impl Device {
     }
 
     /// S9: the release to run, if there is one, with the log at hand from a serial on.
-    pub(crate) fn clear(&self, s: &Setting, channel: usize, from: Serial, now: Moment) -> Option<Id> {
+    pub(crate) fn clear(
+        &self,
+        s: &Setting,
+        channel: usize,
+        from: Serial,
+        now: Moment,
+    ) -> Option<Id> {
         let (known, trust) = (&self.channels[channel], s.book.trust(self.trust));
         let closed = trust.closed[channel] && s.has(Rule::Closed);
         self.checkpoint(s, channel)?;
@@ -245,10 +291,16 @@ impl Device {
             if s.has(Rule::CurrentOnly) && self.freshness(s, channel, now) != Freshness::Current {
                 return None;
             }
-            if s.has(Rule::Covered) { self.named(s, channel)? } else { known.head }
+            if s.has(Rule::Covered) {
+                self.named(s, channel)?
+            } else {
+                known.head
+            }
         } else {
             let undecided = known.evidence != [NONE; 2] && s.has(Rule::EvidenceStops);
-            if undecided || self.restart(s, channel).is_some() && s.has(Rule::RestartInstallsNothing) {
+            if undecided
+                || self.restart(s, channel).is_some() && s.has(Rule::RestartInstallsNothing)
+            {
                 return None;
             }
             known.head
@@ -257,16 +309,34 @@ impl Device {
         self.judge(s, channel, &at_hand).ok()?;
         let runs = |id: Id| {
             let statement = s.book.get(id);
-            let Kind::Release { not_before, matches, .. } = statement.kind else { return false };
+            let Kind::Release {
+                not_before,
+                matches,
+                ..
+            } = statement.kind
+            else {
+                return false;
+            };
             let due = !s.has(Rule::DueOnly) || not_before <= self.time(s, now);
             matches && due
         };
         let applied = self.applied(s, channel, &at_hand);
         let mut below = s.book.get(covered).serial;
         loop {
-            let candidate = *at_hand.iter().rev().find(|id| s.book.get(**id).serial <= below && runs(**id))?;
+            let candidate = *at_hand
+                .iter()
+                .rev()
+                .find(|id| s.book.get(**id).serial <= below && runs(**id))?;
             let statement = s.book.get(candidate);
-            let Kind::Release { barrier, not_before, critical, .. } = statement.kind else { return None };
+            let Kind::Release {
+                barrier,
+                not_before,
+                critical,
+                ..
+            } = statement.kind
+            else {
+                return None;
+            };
             if self.withdrawn(s, channel, candidate, &at_hand) {
                 if s.has(Rule::NoneIfWithdrawn) {
                     return None;
@@ -286,14 +356,18 @@ impl Device {
                 below = barrier;
                 continue;
             }
-            return (statement.serial >= applied || !s.has(Rule::NotBelowApplied)).then_some(candidate);
+            return (statement.serial >= applied || !s.has(Rule::NotBelowApplied))
+                .then_some(candidate);
         }
     }
 
     /// S9: what was begun may be finished while the channel is as it must be and nothing withdraws it.
     pub(crate) fn may_finish(&self, s: &Setting, channel: usize, id: Id, now: Moment) -> bool {
-        let at_hand = s.book.run(self.channels[channel].head, s.book.get(id).serial);
-        let current = !self.trust(s).has_beats() || self.freshness(s, channel, now) == Freshness::Current;
+        let at_hand = s
+            .book
+            .run(self.channels[channel].head, s.book.get(id).serial);
+        let current =
+            !self.trust(s).has_beats() || self.freshness(s, channel, now) == Freshness::Current;
         current && at_hand.contains(&id) && !self.withdrawn(s, channel, id, &at_hand)
     }
 
@@ -301,9 +375,16 @@ impl Device {
     /// the checkpoint.
     pub(crate) fn delivered(&self, s: &Setting, channel: usize, last: Id) -> Serial {
         let head = self.channels[channel].head;
-        let shared = s.book.chain(last).into_iter().find(|id| s.book.at(head, s.book.get(*id).serial) == *id);
+        let shared = s
+            .book
+            .chain(last)
+            .into_iter()
+            .find(|id| s.book.at(head, s.book.get(*id).serial) == *id);
         let checkpoint = self.checkpoint(s, channel).unwrap_or(NONE);
-        s.book.get(shared.unwrap_or(NONE)).serial.max(s.book.get(checkpoint).serial.min(s.book.get(last).serial))
+        s.book
+            .get(shared.unwrap_or(NONE))
+            .serial
+            .max(s.book.get(checkpoint).serial.min(s.book.get(last).serial))
     }
 
     // ---- what they ask ------------------------------------------------------------------------------------------
@@ -319,13 +400,17 @@ impl Device {
 
     /// What it names for a channel.
     pub(crate) fn named(&self, s: &Setting, channel: usize) -> Option<Id> {
-        let Kind::Beat { heads, .. } = self.beat(s)? else { return None };
+        let Kind::Beat { heads, .. } = self.beat(s)? else {
+            return None;
+        };
         Some(heads[channel]).filter(|id| *id != NONE)
     }
 
     /// S8, and that the beat names the trust in force, by serial and id.
     pub(crate) fn live(&self, s: &Setting, now: Moment) -> bool {
-        let Some(Kind::Beat { time, trust, .. }) = self.beat(s) else { return false };
+        let Some(Kind::Beat { time, trust, .. }) = self.beat(s) else {
+            return false;
+        };
         (trust == self.trust || !s.has(Rule::BeatNamesTrust))
             && (self.time(s, now) < time + LIFE || !s.has(Rule::LifeFromTime))
             && (now - self.beat_seen < LIFE || !s.has(Rule::LifeFromSight))
@@ -334,9 +419,23 @@ impl Device {
 
     /// S8: the latest of the clock, the trust in force and the newest proven beat.
     pub(crate) fn time(&self, s: &Setting, now: Moment) -> Moment {
-        let ran = |since: Moment| if s.has(Rule::TimeRunsOn) { now - since } else { 0 };
-        let trust = if self.trust == 0 { 0 } else { self.trust_time + ran(self.trust_seen) };
-        let beat = if self.beat == NONE { 0 } else { self.beat_time + ran(self.beat_seen) };
+        let ran = |since: Moment| {
+            if s.has(Rule::TimeRunsOn) {
+                now - since
+            } else {
+                0
+            }
+        };
+        let trust = if self.trust == 0 {
+            0
+        } else {
+            self.trust_time + ran(self.trust_seen)
+        };
+        let beat = if self.beat == NONE {
+            0
+        } else {
+            self.beat_time + ran(self.beat_seen)
+        };
         self.clock(s, now).unwrap_or(0).max(trust).max(beat)
     }
 
@@ -344,7 +443,11 @@ impl Device {
     pub(crate) fn clock(&self, s: &Setting, now: Moment) -> Option<Moment> {
         let clock = now.saturating_sub(s.clock?);
         let trust = self.trust_time + (now - self.trust_seen);
-        let beat = if self.beat == NONE { 0 } else { self.beat_time + (now - self.beat_seen) };
+        let beat = if self.beat == NONE {
+            0
+        } else {
+            self.beat_time + (now - self.beat_seen)
+        };
         (clock + FUTURE >= trust.max(beat) || !s.has(Rule::ClockBehindIsNone)).then_some(clock)
     }
 
@@ -370,7 +473,12 @@ impl Device {
         let head = s.book.get(known.head);
         match () {
             () if serial + 1 == head.serial => head.parent,
-            () if known.standing != NONE && serial == s.book.get(known.standing).serial && serial < known.low => known.standing,
+            () if known.standing != NONE
+                && serial == s.book.get(known.standing).serial
+                && serial < known.low =>
+            {
+                known.standing
+            }
             () if serial < known.low => NONE,
             () => s.book.at(known.head, serial),
         }
@@ -379,7 +487,10 @@ impl Device {
     /// Whether a statement has another id at a serial of our chain, or another `Previous` just above.
     fn contradicts(&self, s: &Setting, channel: usize, id: Id) -> bool {
         let statement = s.book.get(id);
-        let (place, before) = (self.ours(s, channel, statement.serial), self.ours(s, channel, statement.serial - 1));
+        let (place, before) = (
+            self.ours(s, channel, statement.serial),
+            self.ours(s, channel, statement.serial - 1),
+        );
         place != NONE && place != id || before != NONE && before != statement.parent
     }
 
@@ -393,7 +504,8 @@ impl Device {
     }
 
     pub(crate) fn is_head_proven(&self, s: &Setting, channel: usize) -> bool {
-        self.trust(s).meets(&s.book.get(self.channels[channel].head))
+        self.trust(s)
+            .meets(&s.book.get(self.channels[channel].head))
     }
 
     /// S3: whether a withdrawal counts against a release: one of the log at hand, or one that is kept while it is proven.
@@ -403,10 +515,16 @@ impl Device {
         let kept = self.channels[channel];
         let against = |id: Id| match s.book.get(id).kind {
             Kind::Withdraw { release: named } if s.has(Rule::WithdrawalById) => named == release,
-            Kind::Withdraw { release: named } => s.book.get(named).serial == s.book.get(release).serial,
+            Kind::Withdraw { release: named } => {
+                s.book.get(named).serial == s.book.get(release).serial
+            }
             _ => false,
         };
-        at_hand.iter().copied().chain(kept.kept().filter(proven)).any(against)
+        at_hand
+            .iter()
+            .copied()
+            .chain(kept.kept().filter(proven))
+            .any(against)
     }
 
     /// S9: the serial of the release applied last, while it is proven.
@@ -417,6 +535,10 @@ impl Device {
             || self.trust(s).meets(&statement)
             || self.checkpoint(s, channel) == Some(applied)
             || !s.has(Rule::AppliedProven);
-        if applied != NONE && proven { statement.serial } else { 0 }
+        if applied != NONE && proven {
+            statement.serial
+        } else {
+            0
+        }
     }
 }

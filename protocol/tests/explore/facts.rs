@@ -50,12 +50,28 @@ pub(crate) enum Author {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Kind {
-    Release { barrier: Serial, not_before: Moment, matches: bool, critical: bool },
-    Withdraw { release: Id },
-    Beat { time: Moment, trust: TrustNo, heads: [Id; CHANNELS] },
+    Release {
+        barrier: Serial,
+        not_before: Moment,
+        matches: bool,
+        critical: bool,
+    },
+    Withdraw {
+        release: Id,
+    },
+    Beat {
+        time: Moment,
+        trust: TrustNo,
+        heads: [Id; CHANNELS],
+    },
 }
 /// A release for everybody, due at once.
-pub(crate) const PLAIN: Kind = Kind::Release { barrier: 0, not_before: 0, matches: true, critical: false };
+pub(crate) const PLAIN: Kind = Kind::Release {
+    barrier: 0,
+    not_before: 0,
+    matches: true,
+    critical: false,
+};
 
 impl Kind {
     pub(crate) fn role(self) -> Role {
@@ -113,7 +129,11 @@ impl Trust {
     }
     /// S13: what was closed stays closed.
     pub(crate) fn may_follow(&self, before: &Trust) -> bool {
-        before.closed.iter().zip(self.closed).all(|(before, now)| now || !before)
+        before
+            .closed
+            .iter()
+            .zip(self.closed)
+            .all(|(before, now)| now || !before)
     }
     pub(crate) fn has_beats(&self) -> bool {
         self.roles[Role::Beat as usize].threshold > 0
@@ -128,8 +148,19 @@ pub(crate) struct Book {
 
 impl Default for Book {
     fn default() -> Self {
-        let nothing = Statement { channel: 9, serial: 0, parent: NONE, kind: PLAIN, under: 0, keys: 0, author: Author::First };
-        let nobody = Listed { keys: 0, threshold: 0 };
+        let nothing = Statement {
+            channel: 9,
+            serial: 0,
+            parent: NONE,
+            kind: PLAIN,
+            under: 0,
+            keys: 0,
+            author: Author::First,
+        };
+        let nobody = Listed {
+            keys: 0,
+            threshold: 0,
+        };
         let none = Trust {
             serial: 0,
             parent: 0,
@@ -140,7 +171,10 @@ impl Default for Book {
             beat_line: NONE,
             closed: [false; CHANNELS],
         };
-        Self { statements: RefCell::new((vec![nothing; 2], HashMap::new())), trusts: RefCell::new((vec![none], HashMap::new())) }
+        Self {
+            statements: RefCell::new((vec![nothing; 2], HashMap::new())),
+            trusts: RefCell::new((vec![none], HashMap::new())),
+        }
     }
 }
 
@@ -172,15 +206,25 @@ impl Book {
         while id > LOST && all[usize::from(id)].serial > serial {
             id = all[usize::from(id)].parent;
         }
-        if id > LOST && all[usize::from(id)].serial == serial { id } else { NONE }
+        if id > LOST && all[usize::from(id)].serial == serial {
+            id
+        } else {
+            NONE
+        }
     }
     /// The statements from `head` down, newest first.
     pub(crate) fn chain(&self, head: Id) -> Vec<Id> {
-        std::iter::successors(Some(head), |id| Some(self.get(*id).parent)).take_while(|id| *id > LOST).collect()
+        std::iter::successors(Some(head), |id| Some(self.get(*id).parent))
+            .take_while(|id| *id > LOST)
+            .collect()
     }
     /// The run from a serial up to `head`, oldest first.
     pub(crate) fn run(&self, head: Id, from: Serial) -> Vec<Id> {
-        let mut run: Vec<Id> = self.chain(head).into_iter().take_while(|id| self.get(*id).serial >= from).collect();
+        let mut run: Vec<Id> = self
+            .chain(head)
+            .into_iter()
+            .take_while(|id| self.get(*id).serial >= from)
+            .collect();
         run.reverse();
         run
     }
@@ -202,7 +246,10 @@ impl Ids {
     }
     pub(crate) fn insert(&mut self, id: Id) {
         if !self.contains(id) {
-            assert!(usize::from(self.len) < self.ids.len(), "the bounds of the model are wider than its memory");
+            assert!(
+                usize::from(self.len) < self.ids.len(),
+                "the bounds of the model are wider than its memory"
+            );
             let at = self.iter().filter(|other| *other < id).count();
             self.ids.copy_within(at..usize::from(self.len), at + 1);
             self.ids[at] = id;

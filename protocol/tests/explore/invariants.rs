@@ -71,9 +71,14 @@ pub(crate) fn check(s: &Setting, bounds: &Bounds, world: &World) -> Result<(), B
 fn signed(s: &Setting, bounds: &Bounds, world: &World) -> Result<(), Broken> {
     for known in &world.device.channels {
         let chain = s.book.run(known.head, known.low);
-        for id in chain.into_iter().chain(known.kept()).chain([known.applied, world.device.beat]) {
+        for id in chain
+            .into_iter()
+            .chain(known.kept())
+            .chain([known.applied, world.device.beat])
+        {
             let statement = s.book.get(id);
-            let forged = statement.author == Author::Thief && !bounds.is_stolen(statement.kind.role());
+            let forged =
+                statement.author == Author::Thief && !bounds.is_stolen(statement.kind.role());
             if id != NONE && (statement.keys == 0 || forged) {
                 return Err(Broken::Unsigned);
             }
@@ -90,18 +95,35 @@ fn current(s: &Setting, bounds: &Bounds, world: &World, channel: usize) -> Resul
     }
     let log = world.logs[channel];
     // Who has no clock is behind by what it was behind when it started, and no more.
-    let lag = if s.clock.is_none() && world.lag != UNKNOWN { world.lag } else { 0 };
+    let lag = if s.clock.is_none() && world.lag != UNKNOWN {
+        world.lag
+    } else {
+        0
+    };
     let old = |since: u8| since + LIFE + lag <= world.now;
-    let hidden = |id: &Id| !device.stands_on(s, channel, *id) && old(world.since[channel][usize::from(s.book.get(*id).serial)]);
-    if s.book.chain(log).iter().any(hidden) || device.trust != world.trust && old(world.trust_since) {
+    let hidden = |id: &Id| {
+        !device.stands_on(s, channel, *id)
+            && old(world.since[channel][usize::from(s.book.get(*id).serial)])
+    };
+    if s.book.chain(log).iter().any(hidden) || device.trust != world.trust && old(world.trust_since)
+    {
         return Err(Broken::Current);
     }
     Ok(())
 }
 
-fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) -> Result<(), Broken> {
+fn cleared(
+    s: &Setting,
+    bounds: &Bounds,
+    world: &World,
+    channel: usize,
+    id: Id,
+) -> Result<(), Broken> {
     let (device, release) = (&world.device, s.book.get(id));
-    let thieves = [bounds.is_stolen(Role::Beat), bounds.is_stolen(Role::Release)];
+    let thieves = [
+        bounds.is_stolen(Role::Beat),
+        bounds.is_stolen(Role::Release),
+    ];
     let was_logged = world.is_logged(s, id) || world.filed.contains(id);
     let honest = release.author != Author::Thief;
     let fine = match thieves {
@@ -115,24 +137,48 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
     if !fine {
         return Err(Broken::NotOnLog);
     }
-    if world.met.iter().any(|met| s.book.get(met).kind == Kind::Withdraw { release: id }) {
+    if world
+        .met
+        .iter()
+        .any(|met| s.book.get(met).kind == Kind::Withdraw { release: id })
+    {
         return Err(Broken::Withdrawn);
     }
     let told = device.trust != world.trust
-        || !world.filed.iter().any(|met| s.book.get(met).kind == Kind::Withdraw { release: id } && s.book.get(met).author != Author::Thief);
+        || !world.filed.iter().any(|met| {
+            s.book.get(met).kind == Kind::Withdraw { release: id }
+                && s.book.get(met).author != Author::Thief
+        });
     if !told {
         return Err(Broken::Untold);
     }
     let applied = device.channels[channel].applied;
-    let Kind::Release { barrier, not_before, matches, critical } = release.kind else { return Err(Broken::Unfit) };
+    let Kind::Release {
+        barrier,
+        not_before,
+        matches,
+        critical,
+    } = release.kind
+    else {
+        return Err(Broken::Unfit);
+    };
     // Who has the beat key may set time ahead by as much as a beat may be.
-    let ahead = if bounds.is_stolen(Role::Beat) { FUTURE } else { 0 };
+    let ahead = if bounds.is_stolen(Role::Beat) {
+        FUTURE
+    } else {
+        0
+    };
     let passed = barrier == 0 || applied != NONE && s.book.get(applied).serial >= barrier;
-    if !matches || critical || !passed || s.clock == Some(0) && not_before > world.now + ahead || s.book.trust(device.trust).closed[channel]
+    if !matches
+        || critical
+        || !passed
+        || s.clock == Some(0) && not_before > world.now + ahead
+        || s.book.trust(device.trust).closed[channel]
     {
         return Err(Broken::Unfit);
     }
-    if applied != NONE && world.is_logged(s, applied) && s.book.get(applied).serial > release.serial {
+    if applied != NONE && world.is_logged(s, applied) && s.book.get(applied).serial > release.serial
+    {
         return Err(Broken::BelowApplied);
     }
     if !bounds.beats || bounds.is_stolen(Role::Beat) {
@@ -141,7 +187,9 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
     // The newest that is due of what the beat names; or what it needs first.
     let named = device.named(s, channel).unwrap_or(NONE);
     let due = |other: &Id| matches!(s.book.get(*other).kind, Kind::Release { not_before, matches: true, .. } if not_before <= world.now);
-    let Some(newest) = s.book.chain(named).into_iter().find(due) else { return Err(Broken::Steered) };
+    let Some(newest) = s.book.chain(named).into_iter().find(due) else {
+        return Err(Broken::Steered);
+    };
     let needs = |other: Id| match s.book.get(other).kind {
         Kind::Release { barrier, .. } => barrier,
         _ => 0,
@@ -150,7 +198,11 @@ fn cleared(s: &Setting, bounds: &Bounds, world: &World, channel: usize, id: Id) 
     while right != id && needs(right) > 0 {
         right = s.book.at(right, needs(right));
     }
-    if right != id { Err(Broken::Steered) } else { Ok(()) }
+    if right != id {
+        Err(Broken::Steered)
+    } else {
+        Ok(())
+    }
 }
 
 /// The stolen keys are taken away, an honest broker answers, and releases are published until one reaches the serial of what
@@ -173,7 +225,10 @@ pub(crate) fn heals(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize
     if !bounds.beats {
         return heal_by_checkpoint(s, bounds, &world);
     }
-    let removed = bounds.stolen.iter().all(|role| s.book.trust(world.trust).roles[*role as usize].keys == role.key(1));
+    let removed = bounds
+        .stolen
+        .iter()
+        .all(|role| s.book.trust(world.trust).roles[*role as usize].keys == role.key(1));
     if removed {
         return heal_one(s, bounds, world);
     }
@@ -181,7 +236,8 @@ pub(crate) fn heals(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize
     if ways.is_empty() {
         return Err(Broken::Wedged);
     }
-    ways.into_iter().try_fold(0, |needed, way| Ok(needed.max(heal_one(s, bounds, way)?)))
+    ways.into_iter()
+        .try_fold(0, |needed, way| Ok(needed.max(heal_one(s, bounds, way)?)))
 }
 
 /// Without beats: the keys are taken away, the log grows beyond what the device holds, and a checkpoint is put at its head.
@@ -192,15 +248,29 @@ fn heal_by_checkpoint(s: &Setting, bounds: &Bounds, world: &World) -> Result<usi
             newest = publish(s, &mut way).ok_or(Broken::Wedged)?;
         }
         // One ceremony is enough, unless something honest that is proven contradicts the log.
-        let proven = |id: &Id| s.book.trust(way.trust).meets(&s.book.get(*id)) && s.book.get(*id).author != Author::Thief;
-        if !way.loose.iter().chain(way.filed.iter()).any(|id| proven(&id)) {
+        let proven = |id: &Id| {
+            s.book.trust(way.trust).meets(&s.book.get(*id))
+                && s.book.get(*id).author != Author::Thief
+        };
+        if !way
+            .loose
+            .iter()
+            .chain(way.filed.iter())
+            .any(|id| proven(&id))
+        {
             let mut first = way;
             if !honest_contact(s, bounds, &mut first, 0) {
                 return Err(Broken::Wedged);
             }
         }
         let lines = way.logs;
-        way.bring_into_force(s, Trust { lines, ..s.book.trust(way.trust) });
+        way.bring_into_force(
+            s,
+            Trust {
+                lines,
+                ..s.book.trust(way.trust)
+            },
+        );
         if !honest_contact(s, bounds, &mut way, 0) {
             return Err(Broken::Wedged);
         }
@@ -231,7 +301,9 @@ fn heal_one(s: &Setting, bounds: &Bounds, mut world: World) -> Result<usize, Bro
         }
         match current {
             true if expected != NONE && clears(s, &world, expected) => return Ok(needed),
-            _ if bounds.strict && needed == 0 && expected != NONE => return Err(Broken::NeedsRelease),
+            _ if bounds.strict && needed == 0 && expected != NONE => {
+                return Err(Broken::NeedsRelease);
+            }
             true => found = Broken::NotCleared,
             false => found = Broken::Wedged,
         }
@@ -248,7 +320,9 @@ fn publish(s: &Setting, world: &mut World) -> Option<Id> {
     }
     let of = |author| world.write(s, 0, world.logs[0], PLAIN, author);
     let gone = |id: &Id| world.filed.contains(*id) || world.loose.contains(*id);
-    let release = [of(Author::First), of(Author::Second)].into_iter().find(|id| !gone(id))?;
+    let release = [of(Author::First), of(Author::Second)]
+        .into_iter()
+        .find(|id| !gone(id))?;
     world.append(s, release).then_some(release)
 }
 
@@ -269,17 +343,26 @@ fn clears(s: &Setting, world: &World, release: Id) -> bool {
 fn newest(s: &Setting, world: &World, channel: usize) -> Id {
     let chain = s.book.chain(world.logs[channel]);
     let due = |id: &&Id| matches!(s.book.get(**id).kind, Kind::Release { not_before, matches: true, critical: false, .. } if not_before <= world.now);
-    let Some(newest) = chain.iter().find(due) else { return NONE };
+    let Some(newest) = chain.iter().find(due) else {
+        return NONE;
+    };
     let trust = s.book.trust(world.trust);
     let stops = |id: Id| s.book.get(id).kind == Kind::Withdraw { release: *newest };
     let kept = world.device.channels[channel];
     let stopped = chain.iter().any(|id| stops(*id))
-        || kept.kept().any(|id| stops(id) && (s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id))));
+        || kept
+            .kept()
+            .any(|id| stops(id) && (s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(id))));
     if stopped { NONE } else { *newest }
 }
 
 /// A device asks a broker that has everything. Whether it is CURRENT then.
-pub(crate) fn honest_contact(s: &Setting, bounds: &Bounds, world: &mut World, channel: usize) -> bool {
+pub(crate) fn honest_contact(
+    s: &Setting,
+    bounds: &Bounds,
+    world: &mut World,
+    channel: usize,
+) -> bool {
     let now = world.now;
     while let Some(next) = world.next_trust(s) {
         world.device.take_trust(s, next, now);
@@ -293,7 +376,9 @@ pub(crate) fn honest_contact(s: &Setting, bounds: &Bounds, world: &mut World, ch
     let log = world.logs[channel];
     let mut from: Serial = s.book.get(world.device.channels[channel].head).serial + 1;
     for _ in 0..4 {
-        if world.device.freshness(s, channel, now) == Freshness::Current && world.device.stands_on(s, channel, log) {
+        if world.device.freshness(s, channel, now) == Freshness::Current
+            && world.device.stands_on(s, channel, log)
+        {
             return true;
         }
         // Without a place of its own to begin at it reads all; a broker that has less than it asks for shows its head.
@@ -310,6 +395,8 @@ pub(crate) fn honest_contact(s: &Setting, bounds: &Bounds, world: &mut World, ch
     if bounds.beats {
         world.device.freshness(s, channel, now) == Freshness::Current || s.book.get(log).serial == 0
     } else {
-        known.head == log && known.evidence == [NONE; 2] && world.device.restart(s, channel).is_none()
+        known.head == log
+            && known.evidence == [NONE; 2]
+            && world.device.restart(s, channel).is_none()
     }
 }

@@ -113,11 +113,21 @@ pub(crate) struct Setting {
 
 impl Setting {
     pub(crate) fn new(clock: Option<Moment>) -> Self {
-        Self { book: Book::default(), off: 0, clock, links: 64, kept: 8, holes: false }
+        Self {
+            book: Book::default(),
+            off: 0,
+            clock,
+            links: 64,
+            kept: 8,
+            holes: false,
+        }
     }
     #[must_use]
     pub(crate) fn without(self, rule: Rule) -> Self {
-        Self { off: self.off | 1 << rule as u64, ..self }
+        Self {
+            off: self.off | 1 << rule as u64,
+            ..self
+        }
     }
     pub(crate) fn has(&self, rule: Rule) -> bool {
         self.off & (1 << rule as u64) == 0

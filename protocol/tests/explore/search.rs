@@ -46,8 +46,14 @@ impl Hasher for Fingerprint {
         self.write_u64(n as u64);
     }
     fn write_u64(&mut self, n: u64) {
-        self.0 = mix(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93 ^ self.1.rotate_left(17));
-        self.1 = mix(self.1 ^ n.rotate_left(32) ^ 0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db) ^ self.0.rotate_left(29);
+        self.0 = mix(
+            self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15,
+            0xd6e8_feb8_6659_fd93 ^ self.1.rotate_left(17),
+        );
+        self.1 = mix(
+            self.1 ^ n.rotate_left(32) ^ 0xa076_1d64_78bd_642f,
+            0xe703_7ed1_a0b4_28db,
+        ) ^ self.0.rotate_left(29);
     }
 }
 
@@ -121,13 +127,23 @@ pub(crate) fn explore(s: &Setting, bounds: &Bounds, at_most: usize) -> Found {
     let states = seen.len();
     let broken = broken.map(|(what, world)| {
         let mut path = vec![fingerprint(&world)];
-        while let Some(from) = path.last().and_then(|at| seen.get(at)).filter(|from| **from != 0) {
+        while let Some(from) = path
+            .last()
+            .and_then(|at| seen.get(at))
+            .filter(|from| **from != 0)
+        {
             path.push(*from);
         }
         path.reverse();
         (what, walk(s, bounds, &path), world)
     });
-    Found { states, seconds: begun.elapsed().as_secs_f64(), complete, needed, broken }
+    Found {
+        states,
+        seconds: begun.elapsed().as_secs_f64(),
+        complete,
+        needed,
+        broken,
+    }
 }
 
 /// The moves along a path of fingerprints.
@@ -135,7 +151,10 @@ fn walk(s: &Setting, bounds: &Bounds, path: &[u128]) -> Vec<Move> {
     let mut world = World::new(s, bounds);
     let mut moves = vec![];
     for to in &path[1..] {
-        let step = world.successors(s, bounds).into_iter().find(|(_, next)| fingerprint(next) == *to);
+        let step = world
+            .successors(s, bounds)
+            .into_iter()
+            .find(|(_, next)| fingerprint(next) == *to);
         let Some((by, next)) = step else { break };
         moves.push(by);
         world = next;
@@ -165,7 +184,11 @@ pub(crate) fn tell(s: &Setting, moves: &[Move]) -> String {
             | Move::GiveRun { top: id, .. } => {
                 writeln!(text, "  {by:?}: {}", short(s, *id))
             }
-            Move::Ceremony { trust } => writeln!(text, "  {by:?}: {:?}", (s.book.trust(*trust).lines, s.book.trust(*trust).beat_line)),
+            Move::Ceremony { trust } => writeln!(
+                text,
+                "  {by:?}: {:?}",
+                (s.book.trust(*trust).lines, s.book.trust(*trust).beat_line)
+            ),
             _ => writeln!(text, "  {by:?}"),
         };
     }

@@ -4,7 +4,8 @@
 use crate::{
     device::Device,
     facts::{
-        Author, CHANNELS, Id, Ids, Keys, Kind, LAST, LIFE, Listed, Moment, NONE, PLAIN, ROLES, Role, Serial, Statement, Trust, TrustNo,
+        Author, CHANNELS, Id, Ids, Keys, Kind, LAST, LIFE, Listed, Moment, NONE, PLAIN, ROLES,
+        Role, Serial, Statement, Trust, TrustNo,
     },
     rules::{Rule, Setting},
 };
@@ -115,19 +116,29 @@ impl World {
             parent: 0,
             time: 0,
             expires: 100,
-            roles: ROLES.map(|role| Listed { keys: role.key(0), threshold: threshold(role) }),
+            roles: ROLES.map(|role| Listed {
+                keys: role.key(0),
+                threshold: threshold(role),
+            }),
             lines: [NONE; CHANNELS],
             beat_line: NONE,
             closed: [false; CHANNELS],
         });
-        let mut world = Self { trust, ..Self::default() };
+        let mut world = Self {
+            trust,
+            ..Self::default()
+        };
         world.device.take_trust(s, trust, 0);
         world
     }
 
     /// An origin as a judge.
     pub(crate) fn origin(&self) -> Device {
-        Device { trust: self.trust, settling: true, ..Device::default() }
+        Device {
+            trust: self.trust,
+            settling: true,
+            ..Device::default()
+        }
     }
 
     fn honest_keys(&self, s: &Setting, role: Role) -> Keys {
@@ -135,10 +146,25 @@ impl World {
     }
 
     /// The next statement of a channel above `parent`, signed under the trust in force.
-    pub(crate) fn write(&self, s: &Setting, channel: usize, parent: Id, kind: Kind, author: Author) -> Id {
+    pub(crate) fn write(
+        &self,
+        s: &Setting,
+        channel: usize,
+        parent: Id,
+        kind: Kind,
+        author: Author,
+    ) -> Id {
         let keys = self.honest_keys(s, kind.role());
         let serial = s.book.get(parent).serial + 1;
-        s.book.write(Statement { channel, serial, parent, kind, under: s.book.trust(self.trust).serial, keys, author })
+        s.book.write(Statement {
+            channel,
+            serial,
+            parent,
+            kind,
+            under: s.book.trust(self.trust).serial,
+            keys,
+            author,
+        })
     }
 
     /// What the origin does with what is offered: whether it is stored now.
@@ -147,7 +173,8 @@ impl World {
         let channel = statement.channel;
         let trust = s.book.trust(self.trust);
         let fits = statement.parent == self.logs[channel];
-        let stored = fits && trust.meets(&statement) && self.origin().judge(s, channel, &[id]).is_ok();
+        let stored =
+            fits && trust.meets(&statement) && self.origin().judge(s, channel, &[id]).is_ok();
         if stored {
             self.logs[channel] = id;
             self.since[channel][usize::from(statement.serial)] = self.now;
@@ -173,16 +200,30 @@ impl World {
     /// A publisher signs: on a proven head.
     pub(crate) fn may_extend(&self, s: &Setting, channel: usize) -> bool {
         let log = self.logs[channel];
-        log == NONE || !s.has(Rule::ExtendsProven) || self.origin().judge(s, channel, &[log]).is_ok()
+        log == NONE
+            || !s.has(Rule::ExtendsProven)
+            || self.origin().judge(s, channel, &[log]).is_ok()
     }
 
     /// The signer's next beat: what the origin has stored.
     pub(crate) fn sign_beat(&mut self, s: &Setting, heads: [Id; CHANNELS]) -> Id {
         let trust = s.book.trust(self.trust);
-        let kind = Kind::Beat { time: self.now, trust: self.trust, heads };
+        let kind = Kind::Beat {
+            time: self.now,
+            trust: self.trust,
+            heads,
+        };
         let serial = s.book.get(self.beat).serial + 1;
         let keys = self.honest_keys(s, Role::Beat);
-        let id = Statement { channel: 2, serial, parent: NONE, kind, under: trust.serial, keys, author: Author::First };
+        let id = Statement {
+            channel: 2,
+            serial,
+            parent: NONE,
+            kind,
+            under: trust.serial,
+            keys,
+            author: Author::First,
+        };
         let id = s.book.write(id);
         self.beat = id;
         self.beats.insert(id);
@@ -191,7 +232,12 @@ impl World {
 
     /// The next trust statement comes into force at the origin: what is no longer proven above its checkpoints is filed away.
     pub(crate) fn bring_into_force(&mut self, s: &Setting, next: Trust) {
-        self.trust = s.book.write_trust(Trust { parent: self.trust, serial: s.book.trust(self.trust).serial + 1, time: self.now, ..next });
+        self.trust = s.book.write_trust(Trust {
+            parent: self.trust,
+            serial: s.book.trust(self.trust).serial + 1,
+            time: self.now,
+            ..next
+        });
         self.trust_since = self.now;
         self.ceremonies += 1;
         for channel in 0..CHANNELS {
@@ -202,7 +248,11 @@ impl World {
             let from = s.book.get(checkpoint).serial;
             let origin = self.origin();
             let all = s.book.chain(self.logs[channel]);
-            let kept = all.iter().copied().find(|id| origin.judge(s, channel, &s.book.run(*id, from)).is_ok()).unwrap_or(checkpoint);
+            let kept = all
+                .iter()
+                .copied()
+                .find(|id| origin.judge(s, channel, &s.book.run(*id, from)).is_ok())
+                .unwrap_or(checkpoint);
             for id in all.into_iter().take_while(|id| *id != kept) {
                 self.filed.insert(id);
             }
@@ -213,13 +263,17 @@ impl World {
     /// Whether under a trust a withdrawal of a release that stays would be lost.
     pub(crate) fn loses_withdrawal(&self, s: &Setting, before: &World) -> bool {
         let trust = s.book.trust(self.trust);
-        (0..CHANNELS).flat_map(|channel| s.book.chain(before.logs[channel])).any(|id| {
-            let statement = s.book.get(id);
-            let Kind::Withdraw { release } = statement.kind else { return false };
-            let honest = statement.author != Author::Thief;
-            let proven = trust.meets(&statement) && !s.has(Rule::FiledIsLost);
-            honest && self.is_logged(s, release) && !self.is_logged(s, id) && !proven
-        })
+        (0..CHANNELS)
+            .flat_map(|channel| s.book.chain(before.logs[channel]))
+            .any(|id| {
+                let statement = s.book.get(id);
+                let Kind::Withdraw { release } = statement.kind else {
+                    return false;
+                };
+                let honest = statement.author != Author::Thief;
+                let proven = trust.meets(&statement) && !s.has(Rule::FiledIsLost);
+                honest && self.is_logged(s, release) && !self.is_logged(s, id) && !proven
+            })
     }
 
     /// The trust statements that a ceremony may come to.
@@ -264,7 +318,9 @@ impl World {
 
     /// A beat that a checkpoint may name: it names just the heads that were verified as the origin's own.
     fn settling_beat(&self, s: &Setting) -> Option<Id> {
-        let Kind::Beat { heads, trust, .. } = s.book.get(self.beat).kind else { return None };
+        let Kind::Beat { heads, trust, .. } = s.book.get(self.beat).kind else {
+            return None;
+        };
         (heads == self.logs && trust == self.trust).then_some(self.beat)
     }
 
@@ -272,9 +328,29 @@ impl World {
     fn invented_beat(&self, s: &Setting) -> Id {
         let head = self.logs[0];
         let (serial, kind) = (s.book.get(head).serial + 1, PLAIN);
-        let invented = Statement { channel: 0, serial, parent: head, kind, under: 1, keys: 0, author: Author::Thief };
-        let kind = Kind::Beat { time: self.now, trust: self.trust, heads: [s.book.write(invented), self.logs[1]] };
-        s.book.write(Statement { channel: 2, serial: LAST, parent: NONE, kind, under: 1, keys: Role::Beat.key(0), author: Author::Thief })
+        let invented = Statement {
+            channel: 0,
+            serial,
+            parent: head,
+            kind,
+            under: 1,
+            keys: 0,
+            author: Author::Thief,
+        };
+        let kind = Kind::Beat {
+            time: self.now,
+            trust: self.trust,
+            heads: [s.book.write(invented), self.logs[1]],
+        };
+        s.book.write(Statement {
+            channel: 2,
+            serial: LAST,
+            parent: NONE,
+            kind,
+            under: 1,
+            keys: Role::Beat.key(0),
+            author: Author::Thief,
+        })
     }
 
     /// Where checkpoints may stand: at the heads; below what a thief has written; and, if nothing is taken away, anywhere
@@ -283,10 +359,21 @@ impl World {
         let of = |channel: usize| {
             let mut chain = s.book.chain(self.logs[channel]);
             chain.reverse();
-            let foreign = chain.iter().position(|id| s.book.get(*id).author == Author::Thief).unwrap_or(chain.len());
+            let foreign = chain
+                .iter()
+                .position(|id| s.book.get(*id).author == Author::Thief)
+                .unwrap_or(chain.len());
             let mut places: Vec<Id> = match anywhere {
-                true => chain.iter().copied().chain([s.book.trust(self.trust).lines[channel]]).collect(),
-                false => [foreign, chain.len()].iter().filter(|at| **at > 0).map(|at| chain[at - 1]).collect(),
+                true => chain
+                    .iter()
+                    .copied()
+                    .chain([s.book.trust(self.trust).lines[channel]])
+                    .collect(),
+                false => [foreign, chain.len()]
+                    .iter()
+                    .filter(|at| **at > 0)
+                    .map(|at| chain[at - 1])
+                    .collect(),
             };
             if places.is_empty() {
                 places.push(NONE);
@@ -299,7 +386,10 @@ impl World {
             places
         };
         let second = of(1);
-        of(0).into_iter().flat_map(|first| second.iter().map(move |second| [first, *second])).collect()
+        of(0)
+            .into_iter()
+            .flat_map(|first| second.iter().map(move |second| [first, *second]))
+            .collect()
     }
 
     /// What makes no difference is made the same.
@@ -319,7 +409,9 @@ impl World {
         // Beats that the device is beyond have no effect, unless it forgets the one that it has.
         let (newest, known) = (self.beat, s.book.get(device.beat).serial);
         let trust = s.book.trust(device.trust);
-        self.beats.retain(|id| id == newest || s.book.get(id).serial > known && trust.meets(&s.book.get(id)));
+        self.beats.retain(|id| {
+            id == newest || s.book.get(id).serial > known && trust.meets(&s.book.get(id))
+        });
         if s.clock == Some(0) && s.has(Rule::LifeFromTime) {
             (device.trust_seen, device.trust_time) = (trust.time, trust.time);
             device.beat_came = device.beat != NONE;

@@ -39,7 +39,14 @@ impl History {
         let mut dice = Dice::new(seed);
         let beat = (!dice.one_in(3)).then_some(0);
         let threshold = 1 + usize::from(dice.one_in(3));
-        let rules = Rules { release: 0, stop: 0, beat, threshold, checkpoints: vec![], closed: vec![] };
+        let rules = Rules {
+            release: 0,
+            stop: 0,
+            beat,
+            threshold,
+            checkpoints: vec![],
+            closed: vec![],
+        };
         let first = world::trust(None, START - 30 * DAY, &rules, &[ROOT]);
         let [a, b] = rules.release_keys();
         let stolen = match dice.below(7) {
@@ -76,8 +83,10 @@ impl History {
 
     fn tell(&self, what: &str, statements: &[Statement]) {
         if self.told {
-            let all: Vec<String> =
-                statements.iter().map(|s| format!("{} {} {}", s.kind(), s.serial(), &s.id().to_string()[7..11])).collect();
+            let all: Vec<String> = statements
+                .iter()
+                .map(|s| format!("{} {} {}", s.kind(), s.serial(), &s.id().to_string()[7..11]))
+                .collect();
             println!("{what} [{}]", all.join(", "));
         }
     }
@@ -87,9 +96,15 @@ impl History {
         let found = self.device.answer(step, statements.to_vec());
         self.tell(&format!("{step} => {found}"), statements);
         assert_eq!(found, expected, "{step}: the library, and the model");
-        let (state, expected) = (self.device.answer(&format!("state {CHANNEL}"), vec![]), self.naive.state());
+        let (state, expected) = (
+            self.device.answer(&format!("state {CHANNEL}"), vec![]),
+            self.naive.state(),
+        );
         self.tell(&format!("    {state}"), &[]);
-        assert_eq!(state, expected, "the state after {step}: the library, and the model");
+        assert_eq!(
+            state, expected,
+            "the state after {step}: the library, and the model"
+        );
         self.steps += 1;
     }
 
@@ -130,7 +145,11 @@ impl History {
     }
     fn fields(&mut self, after: Option<&Statement>) -> String {
         let serial = after.map_or(1, |after| after.serial().number() + 1);
-        let target = if self.targeted && self.dice.one_in(3) { "Target: n=1\n" } else { "" };
+        let target = if self.targeted && self.dice.one_in(3) {
+            "Target: n=1\n"
+        } else {
+            ""
+        };
         let barrier = if serial > 1 && self.dice.one_in(5) {
             format!("Barrier: {}\n", 1 + self.dice.below(serial as usize - 1))
         } else {
@@ -140,21 +159,40 @@ impl History {
     }
     /// One of the releases below a place, as its branch has it.
     fn release_below(&mut self, top: &Statement) -> Option<Head> {
-        let releases: Vec<Head> = self.down(top, 99).iter().filter(|s| s.kind() == Kind::Release).map(Statement::head).collect();
+        let releases: Vec<Head> = self
+            .down(top, 99)
+            .iter()
+            .filter(|s| s.kind() == Kind::Release)
+            .map(Statement::head)
+            .collect();
         (!releases.is_empty()).then(|| releases[self.dice.below(releases.len())])
     }
     fn make(&mut self, after: Option<Statement>, release: &[u8], stop: &[u8]) -> Option<Statement> {
         let (under, head) = (self.under(), after.as_ref().map(Statement::head));
-        if let Some(withdrawn) = after.as_ref().filter(|_| !stop.is_empty()).and_then(|after| self.release_below(after)) {
+        if let Some(withdrawn) = after
+            .as_ref()
+            .filter(|_| !stop.is_empty())
+            .and_then(|after| self.release_below(after))
+        {
             return Some(world::withdraw(head, under, withdrawn, stop));
         }
         let fields = self.fields(after.as_ref());
         (!release.is_empty()).then(|| world::release(head, under, &fields, release))
     }
     fn publish(&mut self) {
-        let stop = if self.dice.one_in(3) { vec![self.rules.stop_key()] } else { vec![] };
+        let stop = if self.dice.one_in(3) {
+            vec![self.rules.stop_key()]
+        } else {
+            vec![]
+        };
         let release = self.rules.release_keys();
-        let made = self.make(self.log.last().cloned(), &release[..self.rules.threshold], &stop).unwrap();
+        let made = self
+            .make(
+                self.log.last().cloned(),
+                &release[..self.rules.threshold],
+                &stop,
+            )
+            .unwrap();
         self.tell("published", std::slice::from_ref(&made));
         self.log.push(made.clone());
         self.pool.push(made);
@@ -163,15 +201,25 @@ impl History {
     fn race(&mut self) {
         let at = self.dice.below(self.log.len());
         let after = at.checked_sub(1).map(|before| self.log[before].clone());
-        let stop = if self.dice.one_in(3) { vec![self.rules.stop_key()] } else { vec![] };
+        let stop = if self.dice.one_in(3) {
+            vec![self.rules.stop_key()]
+        } else {
+            vec![]
+        };
         let [a, b] = self.rules.release_keys();
-        let made = self.make(after, &[b, a][..self.rules.threshold], &stop).unwrap();
+        let made = self
+            .make(after, &[b, a][..self.rules.threshold], &stop)
+            .unwrap();
         self.tell("raced", std::slice::from_ref(&made));
         self.pool.push(made);
     }
     fn steal(&mut self) {
-        let far = Head { serial: "90".parse().unwrap(), id: StatementId::of(b"invented") };
-        let after = (!self.dice.one_in(5)).then(|| self.pool[self.dice.below(self.pool.len())].clone());
+        let far = Head {
+            serial: "90".parse().unwrap(),
+            id: StatementId::of(b"invented"),
+        };
+        let after =
+            (!self.dice.one_in(5)).then(|| self.pool[self.dice.below(self.pool.len())].clone());
         let (mut release, mut stop) = (self.stolen.clone(), vec![]);
         if self.dice.one_in(2) {
             (stop, release) = (release, vec![MALLORY]);
@@ -179,11 +227,17 @@ impl History {
             release = vec![MALLORY];
         }
         let made = match self.make(after.clone(), &release, &stop) {
-            Some(made) if self.dice.one_in(8) => world::spoil(&made, self.dice.pick(&self.rules.release_keys())),
+            Some(made) if self.dice.one_in(8) => {
+                world::spoil(&made, self.dice.pick(&self.rules.release_keys()))
+            }
             Some(made) => made,
             None => return,
         };
-        let made = if self.dice.one_in(9) { world::release(Some(far), self.under(), "", &release) } else { made };
+        let made = if self.dice.one_in(9) {
+            world::release(Some(far), self.under(), "", &release)
+        } else {
+            made
+        };
         self.tell("forged", std::slice::from_ref(&made));
         self.pool.push(made);
     }
@@ -198,21 +252,49 @@ impl History {
             _ => {}
         }
         match self.dice.below(6) {
-            0..3 => next.checkpoints = self.log.last().map(|last| (CHANNEL, last.head())).into_iter().collect(),
-            3 => next.checkpoints = vec![(CHANNEL, self.pool[self.dice.below(self.pool.len())].head())],
-            4 if !self.beats.is_empty() => next.checkpoints = vec![(BEATS, self.beats[self.dice.below(self.beats.len())].head())],
+            0..3 => {
+                next.checkpoints = self
+                    .log
+                    .last()
+                    .map(|last| (CHANNEL, last.head()))
+                    .into_iter()
+                    .collect()
+            }
+            3 => {
+                next.checkpoints =
+                    vec![(CHANNEL, self.pool[self.dice.below(self.pool.len())].head())]
+            }
+            4 if !self.beats.is_empty() => {
+                next.checkpoints =
+                    vec![(BEATS, self.beats[self.dice.below(self.beats.len())].head())]
+            }
             _ => {}
         }
         if self.dice.one_in(8) {
             next.checkpoints.clear();
         }
-        let signer = if self.dice.one_in(8) { self.dice.pick(&[MALLORY, DECOY]) } else { ROOT };
+        let signer = if self.dice.one_in(8) {
+            self.dice.pick(&[MALLORY, DECOY])
+        } else {
+            ROOT
+        };
         if signer == ROOT && self.dice.one_in(20) {
             next.closed.clear();
         }
-        let made = world::trust(self.trusts.last().map(Statement::head), self.now, &next, &[signer]);
+        let made = world::trust(
+            self.trusts.last().map(Statement::head),
+            self.now,
+            &next,
+            &[signer],
+        );
         self.tell("trust", std::slice::from_ref(&made));
-        if signer == ROOT && self.rules.closed.iter().all(|line| next.closed.contains(line)) {
+        if signer == ROOT
+            && self
+                .rules
+                .closed
+                .iter()
+                .all(|line| next.closed.contains(line))
+        {
             self.rules = next;
             self.trusts.push(made);
         } else {
@@ -225,8 +307,22 @@ impl History {
     }
     fn say(&mut self) {
         let heads = self.heads(self.log.last(), self.trusts.last().unwrap());
-        let serial = self.beats.iter().map(|beat| beat.serial().number()).filter(|serial| *serial < 1000).max().unwrap_or(0) + 1;
-        let made = world::beat(serial, self.now, 600, self.under(), &heads, &[self.rules.beat_key()]);
+        let serial = self
+            .beats
+            .iter()
+            .map(|beat| beat.serial().number())
+            .filter(|serial| *serial < 1000)
+            .max()
+            .unwrap_or(0)
+            + 1;
+        let made = world::beat(
+            serial,
+            self.now,
+            600,
+            self.under(),
+            &heads,
+            &[self.rules.beat_key()],
+        );
         self.tell("beat", std::slice::from_ref(&made));
         self.beats.push(made);
     }
@@ -242,10 +338,23 @@ impl History {
             heads.remove(0);
         }
         let serial = self.dice.pick(&[1, 2, 3, 5, 900]);
-        let time = self.dice.pick(&[self.now, self.now - 300, self.now + DAY, self.now + DAY + 1, self.now + 9 * DAY]);
+        let time = self.dice.pick(&[
+            self.now,
+            self.now - 300,
+            self.now + DAY,
+            self.now + DAY + 1,
+            self.now + 9 * DAY,
+        ]);
         let life = self.dice.pick(&[600, 3 * DAY]);
         let key = self.dice.below(self.stolen.len());
-        let made = world::beat(serial, time, life, trust.serial().number(), &heads, &[self.stolen[key]]);
+        let made = world::beat(
+            serial,
+            time,
+            life,
+            trust.serial().number(),
+            &heads,
+            &[self.stolen[key]],
+        );
         self.tell("false beat", std::slice::from_ref(&made));
         self.beats.push(made);
     }
@@ -263,7 +372,11 @@ impl History {
         if self.trusts.len() < least {
             return;
         }
-        let upto = if self.dice.one_in(4) { self.dice.below(self.trusts.len()) } else { self.trusts.len() - 1 };
+        let upto = if self.dice.one_in(4) {
+            self.dice.below(self.trusts.len())
+        } else {
+            self.trusts.len() - 1
+        };
         for at in 0..=upto {
             let statement = self.trusts[at].clone();
             let known = self.device.trust_serial();
@@ -277,13 +390,24 @@ impl History {
             return self.say();
         }
         let newest = !self.dice.one_in(3);
-        let at = if newest { self.beats.len() - 1 } else { self.dice.below(self.beats.len()) };
+        let at = if newest {
+            self.beats.len() - 1
+        } else {
+            self.dice.below(self.beats.len())
+        };
         let beat = self.beats[at].clone();
         if self.dice.one_in(3) {
-            let expected = if self.naive.take_settled_beat(&beat) { "taken" } else { "refused" };
+            let expected = if self.naive.take_settled_beat(&beat) {
+                "taken"
+            } else {
+                "refused"
+            };
             self.same("settled-beat", &[beat], expected);
         } else {
-            let expected = self.naive.take_beat(&beat).map_or_else(|by| format!("refused {by}"), |()| "taken".into());
+            let expected = self
+                .naive
+                .take_beat(&beat)
+                .map_or_else(|by| format!("refused {by}"), |()| "taken".into());
             self.same("beat", &[beat], &expected);
         }
     }
@@ -291,7 +415,10 @@ impl History {
     fn down(&self, top: &Statement, most: usize) -> Vec<Statement> {
         let mut run = vec![top.clone()];
         while run.len() < most {
-            let Some(below) = run.last().and_then(Statement::predecessor).and_then(|head| self.pool.iter().find(|s| s.head() == head))
+            let Some(below) = run
+                .last()
+                .and_then(Statement::predecessor)
+                .and_then(|head| self.pool.iter().find(|s| s.head() == head))
             else {
                 break;
             };
@@ -302,7 +429,11 @@ impl History {
     }
     fn read(&mut self, run: &[Statement], hole: bool) {
         let expected = self.naive.read(run, hole);
-        self.same(&format!("{} {CHANNEL}", if hole { "hole" } else { "read" }), run, &expected);
+        self.same(
+            &format!("{} {CHANNEL}", if hole { "hole" } else { "read" }),
+            run,
+            &expected,
+        );
     }
     fn read_something(&mut self) {
         let top = match self.dice.below(3) {
@@ -337,7 +468,12 @@ impl History {
         self.clear_by(&log);
     }
     fn clear_by(&mut self, log: &[Statement]) -> Option<Statement> {
-        let of_others = |statement: &Statement| statement.octets().windows(12).any(|w| w == b"Target: n=1\n");
+        let of_others = |statement: &Statement| {
+            statement
+                .octets()
+                .windows(12)
+                .any(|w| w == b"Target: n=1\n")
+        };
         let outcome = self.naive.clear(log, &|statement| !of_others(statement));
         let expected = match &outcome {
             Ok(Some(release)) => release.serial().to_string(),
@@ -349,17 +485,27 @@ impl History {
         self.released += 1;
         self.begun = Some(release.clone());
         if self.dice.one_in(2) {
-            self.device.answer(&format!("applied {CHANNEL}"), vec![release.clone()]);
+            self.device
+                .answer(&format!("applied {CHANNEL}"), vec![release.clone()]);
             self.tell("applied", std::slice::from_ref(&release));
             self.naive.applied = Some(release.clone());
         }
         Some(release)
     }
     fn finish(&mut self) {
-        let Some(begun) = self.begun.clone() else { return };
+        let Some(begun) = self.begun.clone() else {
+            return;
+        };
         let log = self.log_at_hand();
-        let expected = self.naive.finish(&begun, &log).map_or_else(|by| format!("no {by}"), |()| "yes".into());
-        self.same(&format!("finish {CHANNEL} {}", begun.head()), &log, &expected);
+        let expected = self
+            .naive
+            .finish(&begun, &log)
+            .map_or_else(|by| format!("no {by}"), |()| "yes".into());
+        self.same(
+            &format!("finish {CHANNEL} {}", begun.head()),
+            &log,
+            &expected,
+        );
     }
     fn set_clock(&mut self, good: bool) {
         let clock = match self.dice.below(if good { 3 } else { 6 }) {
@@ -370,7 +516,9 @@ impl History {
             _ => Some(self.now - 2 * DAY),
         };
         self.naive.set_clock(clock);
-        let text = clock.map_or("none".into(), |clock| Timestamp::from_seconds(clock).to_string());
+        let text = clock.map_or("none".into(), |clock| {
+            Timestamp::from_seconds(clock).to_string()
+        });
         self.same(&format!("clock {text}"), &[], "");
     }
     fn time(&mut self) {
@@ -393,14 +541,33 @@ impl History {
     fn heal(&mut self) {
         if self.rules.closed.is_empty() {
             let mut next = self.rules.clone();
-            (next.release, next.stop, next.beat) = (next.release + 1, next.stop + 1, next.beat.map(|beat| beat + 1));
-            next.checkpoints = self.log.last().map(|last| (CHANNEL, last.head())).into_iter().collect();
+            (next.release, next.stop, next.beat) = (
+                next.release + 1,
+                next.stop + 1,
+                next.beat.map(|beat| beat + 1),
+            );
+            next.checkpoints = self
+                .log
+                .last()
+                .map(|last| (CHANNEL, last.head()))
+                .into_iter()
+                .collect();
             self.now += 60;
             self.rules = next;
-            let made = world::trust(self.trusts.last().map(Statement::head), self.now, &self.rules, &[ROOT]);
+            let made = world::trust(
+                self.trusts.last().map(Statement::head),
+                self.now,
+                &self.rules,
+                &[ROOT],
+            );
             self.trusts.push(made);
             let keys = self.rules.release_keys();
-            let made = world::release(self.log.last().map(Statement::head), self.under(), "", &keys[..self.rules.threshold]);
+            let made = world::release(
+                self.log.last().map(Statement::head),
+                self.under(),
+                "",
+                &keys[..self.rules.threshold],
+            );
             self.log.push(made.clone());
             self.pool.push(made.clone());
             self.set_clock(true);
@@ -409,19 +576,39 @@ impl History {
                 self.give_trust(&statement);
             }
             let heads = self.heads(Some(&made), self.trusts.last().unwrap());
-            let beat = world::beat(1, self.now, 600, self.under(), &heads, &[self.rules.beat_key()]);
+            let beat = world::beat(
+                1,
+                self.now,
+                600,
+                self.under(),
+                &heads,
+                &[self.rules.beat_key()],
+            );
             let log = self.log.clone();
             let first = self.dice.one_in(2);
             for read in [first, !first] {
                 if read {
                     self.read(&log, false);
                 } else if self.rules.beat.is_some() {
-                    let expected = self.naive.take_beat(&beat).map_or_else(|by| format!("refused {by}"), |()| "taken".into());
+                    let expected = self
+                        .naive
+                        .take_beat(&beat)
+                        .map_or_else(|by| format!("refused {by}"), |()| "taken".into());
                     self.same("beat", std::slice::from_ref(&beat), &expected);
                 }
             }
-            assert_eq!(self.naive.state(), if self.rules.beat.is_some() { "CURRENT" } else { "STALE" }, "after the keys were changed");
-            let release = self.clear_by(&log).expect("something to run after the keys were changed");
+            assert_eq!(
+                self.naive.state(),
+                if self.rules.beat.is_some() {
+                    "CURRENT"
+                } else {
+                    "STALE"
+                },
+                "after the keys were changed"
+            );
+            let release = self
+                .clear_by(&log)
+                .expect("something to run after the keys were changed");
             assert_eq!(release.head(), made.head());
             self.healed += 1;
         }

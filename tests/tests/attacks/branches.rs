@@ -10,7 +10,9 @@ use tidings_tests::{
     relay::substitute,
 };
 
-use crate::stage::{BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, serial, source, target};
+use crate::stage::{
+    BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, serial, source, target,
+};
 
 /// A log of three whose last withdraws the second, and a device that has read it.
 async fn withdrawn(realm: &Realm) -> (Stage, Vec<Statement>, Device) {
@@ -38,7 +40,9 @@ async fn attack_117_a_checkpoint_below_the_head_makes_no_device_forget_a_withdra
         assert_eq!(device.state().head(&os()), Some(all[2].head()));
         assert!(clear(&mut device, 1).await.is_err() && clear(&mut device, 2).await.is_err());
     }
-    device.set_source(source(&realm, &[stage.address()])).unwrap();
+    device
+        .set_source(source(&realm, &[stage.address()]))
+        .unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
     assert_eq!(target(&mut device).await, Err(Requirement::Withdrawn));
 }
@@ -56,13 +60,25 @@ async fn attack_117_a_checkpoint_below_the_head_takes_no_applied_release_back() 
         }
         let mut device = device(&realm, &[stage.address()]);
         poll(&mut device).await.unwrap();
-        device.apply(&os(), serial(3), async |_| Ok::<_, Error>(())).await.unwrap();
+        device
+            .apply(&os(), serial(3), async |_| Ok::<_, Error>(()))
+            .await
+            .unwrap();
         let renewed = realm.rotate(roles, &[(&os(), all[0].head())], ROOTS);
         stage.publish(std::slice::from_ref(&renewed)).await;
         // With beats the thief has the beat key too, and confirms the short log.
-        let confirmed = realm.beat(Some(first.head()), &[(&os(), all[0].head())], 600, &["beat"]);
+        let confirmed = realm.beat(
+            Some(first.head()),
+            &[(&os(), all[0].head())],
+            600,
+            &["beat"],
+        );
         let short = substitute(stage.address(), "test.os.stable", &all[..1]).await;
-        let short = if roles == ROLES { substitute(short, "test.beat", &[first, confirmed]).await } else { short };
+        let short = if roles == ROLES {
+            substitute(short, "test.beat", &[first, confirmed]).await
+        } else {
+            short
+        };
         device.set_source(source(&realm, &[short])).unwrap();
         assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
         for number in 1..=2 {
@@ -78,13 +94,25 @@ async fn a_withdrawal_counts_on_whatever_branch_it_was_met_and_whatever_becomes_
     let (_stage, all, mut device) = withdrawn(&realm).await;
     // The branch with the withdrawal loses, and its key is taken away; what goes on is not for this device.
     let mut other = Stage::new(&realm).await;
-    let arm = Release { version: "3".into(), targets: vec![vec![("arch".into(), "arm".into())]], ..Release::default() };
+    let arm = Release {
+        version: "3".into(),
+        targets: vec![vec![("arch".into(), "arm".into())]],
+        ..Release::default()
+    };
     let third = realm.release_with(&os(), Some(all[1].head()), arm, BOTH);
-    other.publish(&[all[0].clone(), all[1].clone(), third.clone()]).await;
-    let roles = &["trust * 2 root1 root2 root3", "release * 2 ann bob", "withdraw * 1 halt"];
+    other
+        .publish(&[all[0].clone(), all[1].clone(), third.clone()])
+        .await;
+    let roles = &[
+        "trust * 2 root1 root2 root3",
+        "release * 2 ann bob",
+        "withdraw * 1 halt",
+    ];
     let rotated = realm.rotate(roles, &[(&os(), third.head())], ROOTS);
     other.publish(&[rotated]).await;
-    device.set_source(source(&realm, &[other.address()])).unwrap();
+    device
+        .set_source(source(&realm, &[other.address()]))
+        .unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [3]);
     assert_eq!(device.state().head(&os()), Some(third.head()));
     assert_eq!(target(&mut device).await, Err(Requirement::Withdrawn));
@@ -102,10 +130,18 @@ async fn beat_channels_have_no_forks_the_highest_proven_serial_counts() {
     let all = releases(&realm, None, 2, BOTH);
     stage.publish(&all).await;
     let beat = |after: Option<&Statement>, life, head: &Statement| {
-        realm.beat(after.map(Statement::head), &[(&os(), head.head())], life, &["beat"])
+        realm.beat(
+            after.map(Statement::head),
+            &[(&os(), head.head())],
+            life,
+            &["beat"],
+        )
     };
     let first = beat(None, 600, &all[0]);
-    let (seen, anew) = (beat(Some(&first), 600, &all[1]), beat(Some(&first), 601, &all[1]));
+    let (seen, anew) = (
+        beat(Some(&first), 600, &all[1]),
+        beat(Some(&first), 601, &all[1]),
+    );
     let third = beat(Some(&anew), 600, &all[1]);
     let before = substitute(stage.address(), "test.beat", &[first.clone(), seen]).await;
     let mut device = device(&realm, &[before]);
@@ -118,7 +154,17 @@ async fn beat_channels_have_no_forks_the_highest_proven_serial_counts() {
         assert!(device.freshness(&os()).is_current());
         assert_eq!(target(&mut device).await, Ok(Some(2)));
     }
-    assert_eq!(device.state().view().beats().next().unwrap().statement.serial(), serial(3));
+    assert_eq!(
+        device
+            .state()
+            .view()
+            .beats()
+            .next()
+            .unwrap()
+            .statement
+            .serial(),
+        serial(3)
+    );
 }
 
 #[tokio::test]
@@ -134,15 +180,26 @@ async fn what_was_delivered_on_a_branch_that_was_left_is_no_cursor_for_the_other
     two.publish(&first).await;
     two.publish(&theirs).await;
     let path = one.fixture.directory.join("delivered.state");
-    let open = |stage: &Stage| Device::open(source(&realm, &[stage.address()]), ["test.os.stable"], &path).unwrap();
+    let open = |stage: &Stage| {
+        Device::open(
+            source(&realm, &[stage.address()]),
+            ["test.os.stable"],
+            &path,
+        )
+        .unwrap()
+    };
     let mut device = open(&one).with_start(tidings_client::Start::Oldest);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2, 3]);
     drop(device);
     // Everything of the other branch is delivered, from where it parts, and nothing twice.
-    two.publish(&[realm.beat(None, &[(&os(), theirs[3].head())], 600, &["beat"])]).await;
+    two.publish(&[realm.beat(None, &[(&os(), theirs[3].head())], 600, &["beat"])])
+        .await;
     let mut device = open(&two);
     let news = device.poll().await.unwrap();
-    assert_eq!(news.iter().map(|news| news.head()).collect::<Vec<_>>(), theirs.iter().map(Statement::head).collect::<Vec<_>>());
+    assert_eq!(
+        news.iter().map(|news| news.head()).collect::<Vec<_>>(),
+        theirs.iter().map(Statement::head).collect::<Vec<_>>()
+    );
     drop(device);
     assert_eq!(poll(&mut open(&two)).await.unwrap(), [] as [u32; 0]);
 }
@@ -162,10 +219,14 @@ async fn what_was_known_and_not_delivered_when_the_branch_was_left_comes_from_th
     // A look at what may be applied moves what is known, and delivers nothing.
     assert!(target(&mut device).await.is_err());
     assert_eq!(device.state().head(&os()), Some(ours[1].head()));
-    two.publish(&[realm.beat(None, &[(&os(), theirs.head())], 600, &["beat"])]).await;
+    two.publish(&[realm.beat(None, &[(&os(), theirs.head())], 600, &["beat"])])
+        .await;
     device.set_source(source(&realm, &[two.address()])).unwrap();
     let news = device.poll().await.unwrap();
-    assert_eq!(news.iter().map(|news| news.head()).collect::<Vec<_>>(), [theirs.head()]);
+    assert_eq!(
+        news.iter().map(|news| news.head()).collect::<Vec<_>>(),
+        [theirs.head()]
+    );
 }
 
 #[tokio::test]
@@ -175,12 +236,35 @@ async fn a_beat_that_names_another_trust_statement_at_the_serial_in_force_makes_
     let all = releases(&realm, None, 1, BOTH);
     stage.publish(&all).await;
     let another = realm.later(realm.time.plus(1)).trust(ROLES, &[], ROOTS);
-    let heads = vec![(realm.log[0].channel().clone(), tidings_client::Head { serial: serial(1), id: another.id() }), (os(), all[0].head())];
-    let body = Body::Beat(Beat { expires: realm.time.plus(600), heads });
-    let draft = Draft { channel: "test.beat".parse().unwrap(), after: None, time: realm.time, trust: Some(serial(1)), body };
+    let heads = vec![
+        (
+            realm.log[0].channel().clone(),
+            tidings_client::Head {
+                serial: serial(1),
+                id: another.id(),
+            },
+        ),
+        (os(), all[0].head()),
+    ];
+    let body = Body::Beat(Beat {
+        expires: realm.time.plus(600),
+        heads,
+    });
+    let draft = Draft {
+        channel: "test.beat".parse().unwrap(),
+        after: None,
+        time: realm.time,
+        trust: Some(serial(1)),
+        body,
+    };
     let beat = sign(&draft, &["beat"]);
     let liar = substitute(stage.address(), "test.beat", &[beat]).await;
-    let mut device = Device::with_state(source(&realm, &[liar]), ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap();
+    let mut device = Device::with_state(
+        source(&realm, &[liar]),
+        ["test.os.stable"],
+        State::ephemeral(&realm.anchor),
+    )
+    .unwrap();
     poll(&mut device).await.unwrap();
     assert_eq!(device.freshness(&os()), Freshness::Forked);
     assert_eq!(target(&mut device).await, Err(Requirement::NotCurrent));

@@ -15,7 +15,11 @@ const DAY: u64 = 86_400;
 
 /// A namespace that is thirty days old, so that a test may date statements a month ahead of it.
 fn month_old() -> Realm {
-    Realm::at(Timestamp::from_seconds(now().seconds() - 30 * DAY), ROLES, ROOTS)
+    Realm::at(
+        Timestamp::from_seconds(now().seconds() - 30 * DAY),
+        ROLES,
+        ROOTS,
+    )
 }
 
 /// Beats a quarter of an hour apart, each of which lives for half an hour and names a release of its own.
@@ -23,7 +27,12 @@ fn beats(realm: &Realm, releases: &[Statement]) -> Vec<Statement> {
     let mut all: Vec<Statement> = Vec::new();
     for (number, release) in (0_u64..).zip(releases) {
         let then = realm.later(realm.time.plus(15 * MINUTE * number));
-        all.push(then.beat(all.last().map(Statement::head), &[(&os(), release.head())], 30 * MINUTE, &["beat"]));
+        all.push(then.beat(
+            all.last().map(Statement::head),
+            &[(&os(), release.head())],
+            30 * MINUTE,
+            &["beat"],
+        ));
     }
     all
 }
@@ -31,7 +40,9 @@ fn beats(realm: &Realm, releases: &[Statement]) -> Vec<Statement> {
 /// A device whose state outlives the machine's restarts, and that knows brokers of a test's own.
 fn open(stage: &Stage, realm: &Realm, clock: &HandClock) -> Device {
     let path = stage.fixture.directory.join("clocks.state");
-    let state = State::open(path, &realm.anchor).unwrap().with_clock(clock.clock());
+    let state = State::open(path, &realm.anchor)
+        .unwrap()
+        .with_clock(clock.clock());
     Device::with_state(source(realm, &[stage.address()]), ["test.os.stable"], state).unwrap()
 }
 
@@ -62,7 +73,10 @@ async fn attack_097_without_a_clock_a_beat_of_an_earlier_start_is_not_live() {
     drop(device);
     clock.restart();
     let device = open(&stage, &realm, &clock);
-    assert!(matches!(device.freshness(&os()), Freshness::Stale { since: Some(_) }));
+    assert!(matches!(
+        device.freshness(&os()),
+        Freshness::Stale { since: Some(_) }
+    ));
 }
 
 #[tokio::test]
@@ -84,8 +98,14 @@ async fn attack_097_without_a_clock_old_beats_in_slow_motion_are_not_live_one_af
         let held_back = substitute(held_back, "test.beat", &beats[..=number]).await;
         device.set_source(source(&realm, &[held_back])).unwrap();
         poll(&mut device).await.unwrap();
-        assert_eq!(device.state().head(&os()).map(|head| head.serial), Some(serial(u32::try_from(number).unwrap() + 1)));
-        assert!(!device.freshness(&os()).is_current(), "beat {number} is three quarters of an hour late, and more");
+        assert_eq!(
+            device.state().head(&os()).map(|head| head.serial),
+            Some(serial(u32::try_from(number).unwrap() + 1))
+        );
+        assert!(
+            !device.freshness(&os()).is_current(),
+            "beat {number} is three quarters of an hour late, and more"
+        );
     }
 }
 
@@ -117,7 +137,11 @@ async fn attack_120_a_clock_of_1970_bricks_nothing() {
     stage.publish(&[all[0].clone(), beats[0].clone()]).await;
     let clock = HandClock::new(Some(Timestamp::from_seconds(100)));
     let mut device = open(&stage, &realm, &clock);
-    assert_eq!(poll(&mut device).await.unwrap(), [1], "trust 1 is of the future, by that clock, and is taken");
+    assert_eq!(
+        poll(&mut device).await.unwrap(),
+        [1],
+        "trust 1 is of the future, by that clock, and is taken"
+    );
     assert_eq!(target(&mut device).await, Ok(Some(1)));
     // It is treated as none: what was live before the machine was started anew is live no more.
     drop(device);
@@ -142,7 +166,11 @@ async fn attack_120_a_clock_that_is_set_back_hides_no_withdrawal() {
     assert_eq!(poll(&mut device).await.unwrap(), [1]);
     for back in [3, 2 * DAY, 20 * DAY] {
         clock.set(Some(Timestamp::from_seconds(realm.time.seconds() - back)));
-        assert_eq!(target(&mut device).await, Ok(Some(1)), "set back by {back} s, it goes by what was signed");
+        assert_eq!(
+            target(&mut device).await,
+            Ok(Some(1)),
+            "set back by {back} s, it goes by what was signed"
+        );
     }
     let later = realm.later(realm.time.plus(10 * MINUTE));
     let withdrawal = later.withdraw(&os(), all[0].head(), all[0].head(), &["stop"]);
@@ -180,7 +208,9 @@ async fn attack_120_a_clock_that_was_wrong_when_the_machine_was_started_leaves_n
         let all = releases(&realm, None, 3, BOTH);
         let beats = beats(&realm, &all);
         stage.publish(&[all[0].clone(), beats[0].clone()]).await;
-        let shown = wrong.map_or(100, |hours| realm.time.seconds().saturating_add_signed(hours * 3600));
+        let shown = wrong.map_or(100, |hours| {
+            realm.time.seconds().saturating_add_signed(hours * 3600)
+        });
         let clock = HandClock::new(Some(Timestamp::from_seconds(shown)));
         let mut device = open(&stage, &realm, &clock);
         poll(&mut device).await.unwrap();
@@ -189,9 +219,15 @@ async fn attack_120_a_clock_that_was_wrong_when_the_machine_was_started_leaves_n
         for number in 1..3 {
             clock.restart();
             clock.set(Some(realm.time.plus(15 * MINUTE * number as u64)));
-            stage.publish(&[all[number].clone(), beats[number].clone()]).await;
+            stage
+                .publish(&[all[number].clone(), beats[number].clone()])
+                .await;
             let mut device = open(&stage, &realm, &clock);
-            assert_eq!(target(&mut device).await, Ok(Some(u32::try_from(number).unwrap() + 1)), "{wrong:?} hours");
+            assert_eq!(
+                target(&mut device).await,
+                Ok(Some(u32::try_from(number).unwrap() + 1)),
+                "{wrong:?} hours"
+            );
         }
     }
 }
@@ -217,16 +253,28 @@ async fn a_beat_that_names_another_trust_statement_than_the_one_in_force_makes_n
     let mut stage = Stage::new(&realm).await;
     let all = releases(&realm, None, 1, BOTH);
     let under_the_first = realm.beat(None, &[(&os(), all[0].head())], 30 * MINUTE, &["beat"]);
-    stage.publish(&[all[0].clone(), under_the_first.clone()]).await;
+    stage
+        .publish(&[all[0].clone(), under_the_first.clone()])
+        .await;
     let clock = HandClock::new(Some(realm.time));
     let mut device = device_at(&realm, &[stage.address()], &clock);
     assert_eq!(target(&mut device).await, Ok(Some(1)));
     // A later trust is hidden: the beats that name it are signed under it and have no effect, so that the last one ends.
     let first = realm.log[0].clone();
     let renewed = realm.rotate(ROLES, &[], ROOTS);
-    let confirmed = realm.beat(Some(under_the_first.head()), &[(&os(), all[0].head())], 30 * MINUTE, &["beat"]);
+    let confirmed = realm.beat(
+        Some(under_the_first.head()),
+        &[(&os(), all[0].head())],
+        30 * MINUTE,
+        &["beat"],
+    );
     let old_trust = substitute(stage.address(), "test.trust", &[first]).await;
-    let hiding = substitute(old_trust, "test.beat", &[under_the_first.clone(), confirmed.clone()]).await;
+    let hiding = substitute(
+        old_trust,
+        "test.beat",
+        &[under_the_first.clone(), confirmed.clone()],
+    )
+    .await;
     device.set_source(source(&realm, &[hiding])).unwrap();
     poll(&mut device).await.unwrap();
     clock.pass(30 * MINUTE - 1);
@@ -238,7 +286,11 @@ async fn a_beat_that_names_another_trust_statement_than_the_one_in_force_makes_n
     stage.publish(std::slice::from_ref(&renewed)).await;
     let mut other = device_at(&realm, &[stage.address()], &clock);
     poll(&mut other).await.unwrap();
-    assert!(matches!(other.freshness(&os()), Freshness::Stale { .. }), "{}", other.freshness(&os()));
+    assert!(
+        matches!(other.freshness(&os()), Freshness::Stale { .. }),
+        "{}",
+        other.freshness(&os())
+    );
     stage.publish(&[confirmed]).await;
     assert_eq!(target(&mut other).await, Ok(Some(1)));
 }

@@ -10,7 +10,9 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use tidings_client::{Channel, Device, Error, Freshness, NotNow, Publisher, Start, State, Statement, now};
+use tidings_client::{
+    Channel, Device, Error, Freshness, NotNow, Publisher, Start, State, Statement, now,
+};
 use tidings_protocol::{Requirement, statement::Release};
 use tidings_tests::{
     realm::{ROLES, Realm},
@@ -18,7 +20,10 @@ use tidings_tests::{
 };
 use tokio::time::timeout;
 
-use crate::stage::{BOTH, NO_BEATS, PATIENCE, ROOTS, Stage, clear, device, os, poll, releases, requirement, serial, source, target};
+use crate::stage::{
+    BOTH, NO_BEATS, PATIENCE, ROOTS, Stage, clear, device, os, poll, releases, requirement, serial,
+    source, target,
+};
 
 #[tokio::test]
 async fn attack_26_a_hole_that_hides_a_withdrawal_is_filled_elsewhere_and_never_installed_over() {
@@ -37,11 +42,18 @@ async fn attack_26_a_hole_that_hides_a_withdrawal_is_filled_elsewhere_and_never_
     };
     let liar = relay::start(&[stage.address()], lie).await.unwrap();
     // Alone it can hide the withdrawal, but nothing below it can be applied any more.
-    let mut alone = Device::with_state(source(&realm, &[liar]), ["test.os.stable"], State::ephemeral(&realm.anchor)).unwrap();
+    let mut alone = Device::with_state(
+        source(&realm, &[liar]),
+        ["test.os.stable"],
+        State::ephemeral(&realm.anchor),
+    )
+    .unwrap();
     assert_eq!(poll(&mut alone).await.unwrap(), [4]);
     assert_eq!(clear(&mut alone, 2).await, Err(Requirement::NoRelease));
     // With an honest broker beside it, nothing is passed over.
-    device.set_source(source(&realm, &[liar, stage.address()])).unwrap();
+    device
+        .set_source(source(&realm, &[liar, stage.address()]))
+        .unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [3, 4]);
 }
 
@@ -78,7 +90,13 @@ async fn attack_27_events_that_come_late_twice_or_in_another_order_are_put_right
     while seen.len() < 6 {
         match timeout(PATIENCE, watch.next()).await.unwrap().unwrap() {
             Ok(statement) => seen.push(statement.serial().number()),
-            Err(error) => assert!(matches!(error, Error::Verify { .. } | Error::Unreachable { .. } | Error::Io(_)), "{error}"),
+            Err(error) => assert!(
+                matches!(
+                    error,
+                    Error::Verify { .. } | Error::Unreachable { .. } | Error::Io(_)
+                ),
+                "{error}"
+            ),
         }
         if published < 6 {
             stage.publish(&all[published..(published + 2).min(6)]).await;
@@ -100,11 +118,16 @@ async fn forked(realm: &Realm) -> (Stage, Stage, Statement, Statement) {
 }
 
 #[tokio::test]
-async fn attack_28_a_fork_stops_is_kept_as_evidence_and_is_over_when_a_live_beat_names_our_branch() {
+async fn attack_28_a_fork_stops_is_kept_as_evidence_and_is_over_when_a_live_beat_names_our_branch()
+{
     let realm = Realm::new(ROLES, ROOTS);
     let (mut one, two, ours, theirs) = forked(&realm).await;
     let path = one.fixture.directory.join("forked.state");
-    let open = |brokers: &[SocketAddr]| Device::open(source(&realm, brokers), ["test.os.stable"], &path).unwrap().with_start(Start::Oldest);
+    let open = |brokers: &[SocketAddr]| {
+        Device::open(source(&realm, brokers), ["test.os.stable"], &path)
+            .unwrap()
+            .with_start(Start::Oldest)
+    };
     let mut device = open(&[one.address()]);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
     device.set_source(source(&realm, &[two.address()])).unwrap();
@@ -118,10 +141,14 @@ async fn attack_28_a_fork_stops_is_kept_as_evidence_and_is_over_when_a_live_beat
     assert_eq!(poll(&mut device).await.unwrap(), [3]);
     assert_eq!(device.freshness(&os()), Freshness::Forked);
     let fork = device.state().view().fork(&os()).unwrap();
-    assert_eq!((fork.ours.id(), fork.theirs.id(), fork.is_lost_race()), (ours.id(), theirs.id(), true));
+    assert_eq!(
+        (fork.ours.id(), fork.theirs.id(), fork.is_lost_race()),
+        (ours.id(), theirs.id(), true)
+    );
     assert_eq!(target(&mut device).await, Err(Requirement::NotCurrent));
     // Nobody has to fetch the root keys: the beat names our branch.
-    one.publish(&[realm.beat(None, &[(&os(), more.head())], 600, &["beat"])]).await;
+    one.publish(&[realm.beat(None, &[(&os(), more.head())], 600, &["beat"])])
+        .await;
     assert_eq!(target(&mut device).await, Ok(Some(3)));
     assert!(device.freshness(&os()).is_current());
     assert_eq!(device.state().view().fork(&os()), None);
@@ -134,24 +161,37 @@ async fn attack_28_the_branch_that_a_live_beat_names_replaces_ours() {
     let mut device = device(&realm, &[one.address()]);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
     assert_eq!(device.state().head(&os()), Some(ours.head()));
-    two.publish(&[realm.beat(None, &[(&os(), theirs.head())], 600, &["beat"])]).await;
-    device.set_source(source(&realm, &[one.address(), two.address()])).unwrap();
+    two.publish(&[realm.beat(None, &[(&os(), theirs.head())], 600, &["beat"])])
+        .await;
+    device
+        .set_source(source(&realm, &[one.address(), two.address()]))
+        .unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [2]);
     assert_eq!(device.state().head(&os()), Some(theirs.head()));
     assert_eq!(target(&mut device).await, Ok(Some(2)));
 }
 
 #[tokio::test]
-async fn attack_092_a_broker_that_shows_the_loser_of_a_race_and_no_beats_stops_no_device_that_has_another() {
+async fn attack_092_a_broker_that_shows_the_loser_of_a_race_and_no_beats_stops_no_device_that_has_another()
+ {
     let realm = Realm::new(ROLES, ROOTS);
     let (mut one, two, ours, _) = forked(&realm).await;
     let mut device = device(&realm, &[one.address()]);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
-    one.publish(&[realm.beat(None, &[(&os(), ours.head())], 600, &["beat"])]).await;
-    device.set_source(source(&realm, &[two.address(), one.address()])).unwrap();
+    one.publish(&[realm.beat(None, &[(&os(), ours.head())], 600, &["beat"])])
+        .await;
+    device
+        .set_source(source(&realm, &[two.address(), one.address()]))
+        .unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
-    assert!(device.freshness(&os()).is_current(), "{}", device.freshness(&os()));
-    device.set_source(source(&realm, &[two.address(), one.address()])).unwrap();
+    assert!(
+        device.freshness(&os()).is_current(),
+        "{}",
+        device.freshness(&os())
+    );
+    device
+        .set_source(source(&realm, &[two.address(), one.address()]))
+        .unwrap();
     assert_eq!(target(&mut device).await, Ok(Some(2)));
 }
 
@@ -169,9 +209,15 @@ async fn attack_28_without_beats_a_checkpoint_decides() {
     let settled = realm.rotate(NO_BEATS, &[(&os(), theirs.head())], ROOTS);
     two.publish(std::slice::from_ref(&settled)).await;
     one.publish(&[settled]).await;
-    assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0], "this broker has left the branch, and has no other yet");
+    assert_eq!(
+        poll(&mut device).await.unwrap(),
+        [] as [u32; 0],
+        "this broker has left the branch, and has no other yet"
+    );
     assert!(target(&mut device).await.is_err());
-    device.set_source(source(&realm, &[one.address(), two.address()])).unwrap();
+    device
+        .set_source(source(&realm, &[one.address(), two.address()]))
+        .unwrap();
     assert_eq!(poll(&mut device).await.unwrap(), [2]);
     assert_eq!(device.state().head(&os()), Some(theirs.head()));
     device.set_source(source(&realm, &[two.address()])).unwrap();
@@ -184,23 +230,46 @@ async fn attack_28_a_broker_refuses_the_second_statement_keeps_both_and_goes_on(
     let mut stage = Stage::new(&realm).await;
     let all = releases(&realm, None, 2, BOTH);
     stage.publish(&all).await;
-    let later = Realm { time: now().plus(600), log: realm.log.clone(), anchor: realm.anchor.clone(), ..realm };
+    let later = Realm {
+        time: now().plus(600),
+        log: realm.log.clone(),
+        anchor: realm.anchor.clone(),
+        ..realm
+    };
     // Two who have raced may be one who has stolen: both are kept, and so is what came ten minutes later.
     let race = realm.release(&os(), Some(all[0].head()), "1.2-race", BOTH);
     let fork = later.release(&os(), Some(all[0].head()), "1.2-fork", BOTH);
     let deep = later.release(&os(), None, "1.1-fork", BOTH);
     for statement in [&race, &fork, &deep, &fork] {
-        assert!(stage.refusal(statement).await.contains("the head of the channel is 2"));
+        assert!(
+            stage
+                .refusal(statement)
+                .await
+                .contains("the head of the channel is 2")
+        );
     }
     let directory = stage.fixture.directory.join("data/forks");
-    let files: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(files.len(), 3, "{files:?}");
     for file in files {
         let mut command = stage.fixture.tidings();
-        let output = command.arg("verify").arg(&file).env("TIDINGS_ANCHOR", realm.anchor.to_string()).output().unwrap();
-        assert!(String::from_utf8_lossy(&output.stdout).contains("FORK of test.os.stable"), "{output:?}");
+        let output = command
+            .arg("verify")
+            .arg(&file)
+            .env("TIDINGS_ANCHOR", realm.anchor.to_string())
+            .output()
+            .unwrap();
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("FORK of test.os.stable"),
+            "{output:?}"
+        );
     }
-    stage.publish(&[realm.release(&os(), Some(all[1].head()), "1.3", BOTH)]).await;
+    stage
+        .publish(&[realm.release(&os(), Some(all[1].head()), "1.3", BOTH)])
+        .await;
 }
 
 #[tokio::test]
@@ -210,24 +279,55 @@ async fn attack_29_with_a_quorum_no_single_broker_shows_a_log_of_its_own() {
     let (mut honest, mut hostile) = (Stage::new(&realm).await, Stage::new(&realm).await);
     let first = releases(&realm, None, 1, BOTH);
     honest.publish(&first).await;
-    hostile.publish(&[first[0].clone(), realm.release(&os(), Some(first[0].head()), "6.6", BOTH)]).await;
+    hostile
+        .publish(&[
+            first[0].clone(),
+            realm.release(&os(), Some(first[0].head()), "6.6", BOTH),
+        ])
+        .await;
     let mut device = device(&realm, &[hostile.address(), honest.address()]).with_quorum(2);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
     let refused = device.may_apply(&os(), serial(2)).await.unwrap_err();
-    assert!(matches!(refused, Error::Quorum { agreed: 1, wanted: 2 }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Error::Quorum {
+                agreed: 1,
+                wanted: 2
+            }
+        ),
+        "{refused}"
+    );
     // What both have is agreed on as soon as both have the head.
-    honest.publish(&[realm.release(&os(), Some(first[0].head()), "1.2", BOTH)]).await;
-    assert!(matches!(device.may_apply(&os(), serial(2)).await, Err(Error::Fork(_))), "and now it is plain who lies");
+    honest
+        .publish(&[realm.release(&os(), Some(first[0].head()), "1.2", BOTH)])
+        .await;
+    assert!(
+        matches!(
+            device.may_apply(&os(), serial(2)).await,
+            Err(Error::Fork(_))
+        ),
+        "and now it is plain who lies"
+    );
 }
 
 #[tokio::test]
 async fn attack_29_two_devices_behind_a_split_view_find_out_when_they_meet_the_beat() {
     let realm = Realm::new(ROLES, ROOTS);
     let (mut one, mut two) = (Stage::new(&realm).await, Stage::new(&realm).await);
-    let (a, b) = (realm.release(&os(), None, "a", BOTH), realm.release(&os(), None, "b", BOTH));
-    one.publish(&[a.clone(), realm.beat(None, &[(&os(), a.head())], 600, &["beat"])]).await;
+    let (a, b) = (
+        realm.release(&os(), None, "a", BOTH),
+        realm.release(&os(), None, "b", BOTH),
+    );
+    one.publish(&[
+        a.clone(),
+        realm.beat(None, &[(&os(), a.head())], 600, &["beat"]),
+    ])
+    .await;
     two.publish(std::slice::from_ref(&b)).await;
-    let split = relay::start(&[two.address(), one.address()], honest).await.unwrap();
+    let split = relay::start(&[two.address(), one.address()], honest)
+        .await
+        .unwrap();
     let mut device = device(&realm, &[split]);
     assert_eq!(poll(&mut device).await.unwrap(), [1]);
     assert_eq!(device.state().head(&os()), Some(b.head()));
@@ -239,20 +339,34 @@ async fn attack_29_two_devices_behind_a_split_view_find_out_when_they_meet_the_b
 }
 
 #[tokio::test]
-async fn attack_30_an_origin_that_was_restored_from_a_backup_gets_no_second_statement_for_a_serial() {
+async fn attack_30_an_origin_that_was_restored_from_a_backup_gets_no_second_statement_for_a_serial()
+{
     let realm = Realm::new(NO_BEATS, ROOTS);
     let (mut origin, mut mirror) = (Stage::new(&realm).await, Stage::new(&realm).await);
     let all = releases(&realm, None, 3, BOTH);
     origin.publish(&all[..2]).await;
     mirror.publish(&all).await;
-    let mut publisher = Publisher::connect(source(&realm, &[origin.address(), mirror.address()])).await.unwrap();
-    let error = publisher.newest_anywhere(&os()).await.unwrap_err().to_string();
-    assert!(error.contains("has test.os.stable 3 already") && error.contains("restored from a backup"), "{error}");
+    let mut publisher = Publisher::connect(source(&realm, &[origin.address(), mirror.address()]))
+        .await
+        .unwrap();
+    let error = publisher
+        .newest_anywhere(&os())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("has test.os.stable 3 already") && error.contains("restored from a backup"),
+        "{error}"
+    );
     // The device is as little impressed.
     let mut device = device(&realm, &[mirror.address()]);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2, 3]);
-    origin.publish(&[realm.release(&os(), Some(all[1].head()), "other", BOTH)]).await;
-    device.set_source(source(&realm, &[origin.address()])).unwrap();
+    origin
+        .publish(&[realm.release(&os(), Some(all[1].head()), "other", BOTH)])
+        .await;
+    device
+        .set_source(source(&realm, &[origin.address()]))
+        .unwrap();
     assert!(matches!(poll(&mut device).await, Err(Error::Fork(_))));
 }
 
@@ -261,8 +375,15 @@ async fn attack_34_a_statement_of_another_channel_is_not_taken() {
     let realm = Realm::new(NO_BEATS, ROOTS);
     let mut stage = Stage::new(&realm).await;
     let other: Channel = "test.os.testing".parse().unwrap();
-    stage.publish(&[realm.release(&os(), None, "1", BOTH)]).await;
-    let liar = substitute(stage.address(), "test.os.stable", &[realm.release(&other, None, "1", BOTH)]).await;
+    stage
+        .publish(&[realm.release(&os(), None, "1", BOTH)])
+        .await;
+    let liar = substitute(
+        stage.address(),
+        "test.os.stable",
+        &[realm.release(&other, None, "1", BOTH)],
+    )
+    .await;
     let error = poll(&mut device(&realm, &[liar])).await.unwrap_err();
     assert_eq!(requirement(&error), Requirement::Channel, "{error}");
 }
@@ -286,7 +407,21 @@ async fn attacks_44_67_who_offers_too_much_that_is_refused_is_cut_off() {
     }
     assert_eq!(refused, 1_000);
     // Others are not concerned.
-    assert_eq!(stage.fixture.source().unwrap().connect().await.unwrap().command("DATE").await.unwrap().code.0, 111);
+    assert_eq!(
+        stage
+            .fixture
+            .source()
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
+            .command("DATE")
+            .await
+            .unwrap()
+            .code
+            .0,
+        111
+    );
 }
 
 #[tokio::test]
@@ -294,16 +429,30 @@ async fn attack_51_a_downgrade_is_a_new_release_and_a_barrier_comes_first() {
     let realm = Realm::new(ROLES, ROOTS);
     let mut stage = Stage::new(&realm).await;
     let first = releases(&realm, None, 2, BOTH);
-    let barrier = Release { version: "2.0".into(), barrier: Some(serial(2)), ..Release::default() };
+    let barrier = Release {
+        version: "2.0".into(),
+        barrier: Some(serial(2)),
+        ..Release::default()
+    };
     let third = realm.release_with(&os(), Some(first[1].head()), barrier, BOTH);
     let beat = realm.beat(None, &[(&os(), third.head())], 600, &["beat"]);
-    stage.publish(&[first[0].clone(), first[1].clone(), third.clone(), beat.clone()]).await;
+    stage
+        .publish(&[
+            first[0].clone(),
+            first[1].clone(),
+            third.clone(),
+            beat.clone(),
+        ])
+        .await;
     let mut device = device(&realm, &[stage.address()]);
     poll(&mut device).await.unwrap();
     assert_eq!(clear(&mut device, 3).await, Err(Requirement::NoRelease));
     for number in [2, 3] {
         assert_eq!(target(&mut device).await, Ok(Some(number)));
-        device.apply(&os(), serial(number), async |_| Ok::<_, Error>(())).await.unwrap();
+        device
+            .apply(&os(), serial(number), async |_| Ok::<_, Error>(()))
+            .await
+            .unwrap();
     }
     assert_eq!(target(&mut device).await, Ok(None));
     assert_eq!(clear(&mut device, 2).await, Err(Requirement::NoRelease));
@@ -312,7 +461,12 @@ async fn attack_51_a_downgrade_is_a_new_release_and_a_barrier_comes_first() {
     stage.publish(std::slice::from_ref(&withdrawal)).await;
     assert_eq!(clear(&mut device, 2).await, Err(Requirement::Withdrawn));
     let back = realm.release(&os(), Some(withdrawal.head()), "1.2", BOTH);
-    stage.publish(&[back.clone(), realm.beat(Some(beat.head()), &[(&os(), back.head())], 600, &["beat"])]).await;
+    stage
+        .publish(&[
+            back.clone(),
+            realm.beat(Some(beat.head()), &[(&os(), back.head())], 600, &["beat"]),
+        ])
+        .await;
     assert_eq!(target(&mut device).await, Ok(Some(5)));
 }
 
@@ -321,7 +475,12 @@ async fn attack_81_a_withdrawal_that_comes_after_staging_stops_it_before_the_reb
     let realm = Realm::new(ROLES, ROOTS);
     let mut stage = Stage::new(&realm).await;
     let all = releases(&realm, None, 1, BOTH);
-    stage.publish(&[all[0].clone(), realm.beat(None, &[(&os(), all[0].head())], 600, &["beat"])]).await;
+    stage
+        .publish(&[
+            all[0].clone(),
+            realm.beat(None, &[(&os(), all[0].head())], 600, &["beat"]),
+        ])
+        .await;
     let mut device = device(&realm, &[stage.address()]);
     poll(&mut device).await.unwrap();
     let (fetched, rebooted) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -335,11 +494,18 @@ async fn attack_81_a_withdrawal_that_comes_after_staging_stops_it_before_the_reb
             Ok::<_, Error>(())
         })
         .await;
-    assert!(matches!(&result, Err(Error::NotNow { reason, .. }) if matches!(**reason, NotNow::Withdrawn { .. })), "{result:?}");
+    assert!(
+        matches!(&result, Err(Error::NotNow { reason, .. }) if matches!(**reason, NotNow::Withdrawn { .. })),
+        "{result:?}"
+    );
     assert!(fetched.into_inner() && !rebooted.into_inner());
     assert_eq!(device.state().view().applied(&os()), None);
     // Withdrawn already, it is not even begun.
     poll(&mut device).await.unwrap();
-    let begun = device.apply(&os(), serial(1), async |_| -> Result<(), Error> { panic!("it was begun") }).await;
+    let begun = device
+        .apply(&os(), serial(1), async |_| -> Result<(), Error> {
+            panic!("it was begun")
+        })
+        .await;
     assert!(begun.is_err());
 }

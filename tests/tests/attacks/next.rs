@@ -11,30 +11,53 @@ use tidings_tests::{
     relay::substitute,
 };
 
-use crate::stage::{BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, serial, source, target};
+use crate::stage::{
+    BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, serial, source, target,
+};
 
 const DAY: u64 = 86_400;
 
 fn version(version: &str) -> Release {
-    Release { version: version.into(), ..Release::default() }
+    Release {
+        version: version.into(),
+        ..Release::default()
+    }
 }
 
 fn properties(properties: &[(&str, &str)]) -> Vec<(String, String)> {
-    properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    properties
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// A device with properties.
 fn device_with(realm: &Realm, stage: &Stage, of: &[(&str, &str)]) -> Device {
-    let profile = Profile { identity: "machine".into(), properties: properties(of).into_iter().collect() };
+    let profile = Profile {
+        identity: "machine".into(),
+        properties: properties(of).into_iter().collect(),
+    };
     let state = State::ephemeral(&realm.anchor);
-    Device::with_state(source(realm, &[stage.address()]), ["test.os.stable"], state).unwrap().with_profile(profile)
+    Device::with_state(source(realm, &[stage.address()]), ["test.os.stable"], state)
+        .unwrap()
+        .with_profile(profile)
 }
 
 /// Publishes statements, and a beat that names the last of them; the beat.
-async fn publish_with_beat(stage: &mut Stage, realm: &Realm, before: Option<&Statement>, statements: &[Statement]) -> Statement {
+async fn publish_with_beat(
+    stage: &mut Stage,
+    realm: &Realm,
+    before: Option<&Statement>,
+    statements: &[Statement],
+) -> Statement {
     stage.publish(statements).await;
     let newest = statements.last().unwrap().head();
-    let beat = realm.beat(before.map(Statement::head), &[(&os(), newest)], 600, &["beat"]);
+    let beat = realm.beat(
+        before.map(Statement::head),
+        &[(&os(), newest)],
+        600,
+        &["beat"],
+    );
     stage.publish(std::slice::from_ref(&beat)).await;
     beat
 }
@@ -48,16 +71,21 @@ async fn attack_095_a_withdraw_key_leads_nobody_to_an_older_release() {
     let beat = publish_with_beat(&mut stage, &realm, None, &all).await;
     let mut fixed = device(&realm, &[stage.address()]);
     poll(&mut fixed).await.unwrap();
-    fixed.apply(&os(), serial(2), async |_| Ok::<_, Error>(())).await.unwrap();
+    fixed
+        .apply(&os(), serial(2), async |_| Ok::<_, Error>(()))
+        .await
+        .unwrap();
     let evil = realm.withdraw(&os(), all[1].head(), all[1].head(), &["stop"]);
-    let beat = publish_with_beat(&mut stage, &realm, Some(&beat), std::slice::from_ref(&evil)).await;
+    let beat =
+        publish_with_beat(&mut stage, &realm, Some(&beat), std::slice::from_ref(&evil)).await;
     for device in [&mut fixed, &mut device(&realm, &[stage.address()])] {
         assert_eq!(target(device).await, Err(Requirement::Withdrawn));
         assert_eq!(clear(device, 1).await, Err(Requirement::Withdrawn));
     }
     // A withdrawal of the other one changes nothing for either.
     let both = realm.withdraw(&os(), evil.head(), all[0].head(), &["stop"]);
-    let beat = publish_with_beat(&mut stage, &realm, Some(&beat), std::slice::from_ref(&both)).await;
+    let beat =
+        publish_with_beat(&mut stage, &realm, Some(&beat), std::slice::from_ref(&both)).await;
     // The release key alone leads on: the fix is issued anew.
     let anew = realm.release(&os(), Some(both.head()), "1.2", BOTH);
     publish_with_beat(&mut stage, &realm, Some(&beat), &[anew]).await;
@@ -71,17 +99,40 @@ async fn attack_121_what_is_not_due_hides_no_fix() {
     let realm = Realm::new(ROLES, ROOTS);
     let mut stage = Stage::new(&realm).await;
     let fix = realm.release(&os(), None, "1.1", BOTH);
-    let next_month = Release { not_before: Some(realm.time.plus(30 * DAY)), ..version("2.0") };
+    let next_month = Release {
+        not_before: Some(realm.time.plus(30 * DAY)),
+        ..version("2.0")
+    };
     let next_month = realm.release_with(&os(), Some(fix.head()), next_month, BOTH);
-    let wave = Rollout { start: realm.time.plus(7 * DAY), seconds: DAY, spread: None, cohort: None };
-    let next_week = Release { rollout: Some(wave), ..version("1.9") };
+    let wave = Rollout {
+        start: realm.time.plus(7 * DAY),
+        seconds: DAY,
+        spread: None,
+        cohort: None,
+    };
+    let next_week = Release {
+        rollout: Some(wave),
+        ..version("1.9")
+    };
     let next_week = realm.release_with(&os(), Some(next_month.head()), next_week, BOTH);
-    let beat = publish_with_beat(&mut stage, &realm, None, &[fix.clone(), next_month, next_week.clone()]).await;
+    let beat = publish_with_beat(
+        &mut stage,
+        &realm,
+        None,
+        &[fix.clone(), next_month, next_week.clone()],
+    )
+    .await;
     let mut device = device(&realm, &[stage.address()]);
     assert_eq!(target(&mut device).await, Ok(Some(1)));
     // A withdrawal of what is not due gives a thief nothing, and one of the fix gives none.
     let early = realm.withdraw(&os(), next_week.head(), next_week.head(), &["stop"]);
-    let beat = publish_with_beat(&mut stage, &realm, Some(&beat), std::slice::from_ref(&early)).await;
+    let beat = publish_with_beat(
+        &mut stage,
+        &realm,
+        Some(&beat),
+        std::slice::from_ref(&early),
+    )
+    .await;
     assert_eq!(target(&mut device).await, Ok(Some(1)));
     let evil = realm.withdraw(&os(), early.head(), fix.head(), &["stop"]);
     publish_with_beat(&mut stage, &realm, Some(&beat), &[evil]).await;
@@ -96,12 +147,24 @@ async fn attack_121_a_release_that_one_broker_shows_one_device_hides_no_fix_and_
     let all = releases(&realm, None, 2, BOTH);
     publish_with_beat(&mut stage, &realm, None, &all).await;
     let evil = realm.release(&os(), Some(all[1].head()), "6.6", BOTH);
-    let liar = substitute(stage.address(), "test.os.stable", &[all[0].clone(), all[1].clone(), evil]).await;
+    let liar = substitute(
+        stage.address(),
+        "test.os.stable",
+        &[all[0].clone(), all[1].clone(), evil],
+    )
+    .await;
     let mut device = device(&realm, &[liar]);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2, 3]);
-    assert!(device.freshness(&os()).is_current(), "the beat names what lies below it on our chain");
+    assert!(
+        device.freshness(&os()).is_current(),
+        "the beat names what lies below it on our chain"
+    );
     assert_eq!(clear(&mut device, 3).await, Err(Requirement::NoRelease));
-    assert_eq!(target(&mut device).await, Ok(Some(2)), "the fix is installed all the same");
+    assert_eq!(
+        target(&mut device).await,
+        Ok(Some(2)),
+        "the fix is installed all the same"
+    );
 }
 
 #[tokio::test]
@@ -109,38 +172,65 @@ async fn what_is_for_others_and_what_is_not_understood() {
     let realm = Realm::new(NO_BEATS, ROOTS);
     let mut stage = Stage::new(&realm).await;
     let general = realm.release(&os(), None, "1", BOTH);
-    let arm = Release { targets: vec![properties(&[("arch", "arm")])], ..version("2") };
+    let arm = Release {
+        targets: vec![properties(&[("arch", "arm")])],
+        ..version("2")
+    };
     let arm = realm.release_with(&os(), Some(general.head()), arm, BOTH);
     stage.publish(&[general.clone(), arm.clone()]).await;
-    assert_eq!(target(&mut device_with(&realm, &stage, &[("arch", "arm")])).await, Ok(Some(2)));
-    assert_eq!(target(&mut device_with(&realm, &stage, &[("arch", "x86")])).await, Ok(Some(1)));
+    assert_eq!(
+        target(&mut device_with(&realm, &stage, &[("arch", "arm")])).await,
+        Ok(Some(2))
+    );
+    assert_eq!(
+        target(&mut device_with(&realm, &stage, &[("arch", "x86")])).await,
+        Ok(Some(1))
+    );
     // The newest has a field that must be understood: none is run, and no older one in its place.
     let draft = realm.release(&os(), Some(arm.head()), "3", &[]);
-    let text = String::from_utf8(draft.signed_part().to_vec()).unwrap() + "Colour: blue\nCritical: Colour\n";
+    let text = String::from_utf8(draft.signed_part().to_vec()).unwrap()
+        + "Colour: blue\nCritical: Colour\n";
     let critical = Statement::parse_draft(text.as_bytes()).unwrap();
-    let critical = BOTH.iter().fold(critical, |statement, name| statement.sign(&tidings_tests::realm::key(name)).unwrap());
+    let critical = BOTH.iter().fold(critical, |statement, name| {
+        statement.sign(&tidings_tests::realm::key(name)).unwrap()
+    });
     stage.publish(&[critical]).await;
     for arch in ["arm", "x86"] {
-        assert_eq!(target(&mut device_with(&realm, &stage, &[("arch", arch)])).await, Err(Requirement::Critical));
+        assert_eq!(
+            target(&mut device_with(&realm, &stage, &[("arch", arch)])).await,
+            Err(Requirement::Critical)
+        );
     }
 }
 
 #[tokio::test]
 async fn a_release_far_below_the_head_is_found_however_long_the_log_is() {
-    let realm = Realm::new(&["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"], &["root1"]);
+    let realm = Realm::new(
+        &["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"],
+        &["root1"],
+    );
     let mut stage = Stage::new(&realm).await;
     let mut all = vec![realm.release_with(&os(), None, version("everywhere"), &["ann"])];
     for number in 2..=700 {
-        let arm = Release { targets: vec![properties(&[("arch", "arm")])], ..version(&number.to_string()) };
+        let arm = Release {
+            targets: vec![properties(&[("arch", "arm")])],
+            ..version(&number.to_string())
+        };
         all.push(realm.release_with(&os(), all.last().map(Statement::head), arm, &["ann"]));
     }
     stage.publish(&all).await;
     let mut device = device_with(&realm, &stage, &[("arch", "x86")]);
     assert_eq!(target(&mut device).await, Ok(Some(1)));
-    device.apply(&os(), serial(1), async |_| Ok::<_, Error>(())).await.unwrap();
+    device
+        .apply(&os(), serial(1), async |_| Ok::<_, Error>(()))
+        .await
+        .unwrap();
     assert_eq!(target(&mut device).await, Ok(None));
     // One that never had any of it, and for which there is nothing.
-    let only_x86 = Release { targets: vec![properties(&[("arch", "x86")])], ..version("701") };
+    let only_x86 = Release {
+        targets: vec![properties(&[("arch", "x86")])],
+        ..version("701")
+    };
     let last = realm.release_with(&os(), Some(all[699].head()), only_x86, &["ann"]);
     stage.publish(&[last]).await;
     assert_eq!(target(&mut device).await, Ok(Some(701)));
@@ -150,14 +240,22 @@ async fn a_release_far_below_the_head_is_found_however_long_the_log_is() {
 async fn where_the_log_ends_before_one_is_found_none_is_run() {
     let realm = Realm::new(NO_BEATS, ROOTS);
     let mut stage = Stage::with(&realm, "").await;
-    let x86 = Release { targets: vec![properties(&[("arch", "x86")])], ..version("1") };
+    let x86 = Release {
+        targets: vec![properties(&[("arch", "x86")])],
+        ..version("1")
+    };
     let x86 = realm.release_with(&os(), None, x86, BOTH);
-    let arm = Release { targets: vec![properties(&[("arch", "arm")])], ..version("2") };
+    let arm = Release {
+        targets: vec![properties(&[("arch", "arm")])],
+        ..version("2")
+    };
     let arm = realm.release_with(&os(), Some(x86.head()), arm, BOTH);
     stage.publish(&[x86, arm]).await;
     // The broker says that 1 has expired.
     let cut = tidings_tests::relay::start(&[stage.address()], |command, answer| match command {
-        "GROUP test.os.stable" => tidings_tests::relay::Act::Send(b"211 1 2 2 test.os.stable\r\n".to_vec()),
+        "GROUP test.os.stable" => {
+            tidings_tests::relay::Act::Send(b"211 1 2 2 test.os.stable\r\n".to_vec())
+        }
         _ => tidings_tests::relay::Act::Send(answer),
     })
     .await
@@ -165,7 +263,9 @@ async fn where_the_log_ends_before_one_is_found_none_is_run() {
     let mut device = device_with(&realm, &stage, &[("arch", "x86")]);
     device.set_source(source(&realm, &[cut])).unwrap();
     assert_eq!(target(&mut device).await, Err(Requirement::LogEnds));
-    device.set_source(source(&realm, &[cut, stage.address()])).unwrap();
+    device
+        .set_source(source(&realm, &[cut, stage.address()]))
+        .unwrap();
     assert_eq!(target(&mut device).await, Ok(Some(1)));
 }
 
@@ -181,7 +281,9 @@ async fn what_was_begun_may_be_finished_although_another_would_be_chosen_now() {
     device
         .apply(&os(), serial(1), async |cleared| {
             for next in &all[1..] {
-                beat = publish_with_beat(&mut stage, &realm, Some(&beat), std::slice::from_ref(next)).await;
+                beat =
+                    publish_with_beat(&mut stage, &realm, Some(&beat), std::slice::from_ref(next))
+                        .await;
                 cleared.confirm().await?;
             }
             Ok::<_, Error>(())
@@ -203,7 +305,16 @@ async fn a_machine_that_came_with_an_image_gets_nothing_below_it() {
     // The brokers are behind the image, or hide what it came with.
     assert_eq!(target(&mut device).await, Ok(None));
     stage.publish(&first[3..]).await;
-    let barrier = Release { barrier: Some(serial(4)), ..version("2.0") };
-    stage.publish(&[realm.release_with(&os(), Some(first[3].head()), barrier, BOTH)]).await;
-    assert_eq!(target(&mut device).await, Ok(Some(5)), "the image is at the barrier already");
+    let barrier = Release {
+        barrier: Some(serial(4)),
+        ..version("2.0")
+    };
+    stage
+        .publish(&[realm.release_with(&os(), Some(first[3].head()), barrier, BOTH)])
+        .await;
+    assert_eq!(
+        target(&mut device).await,
+        Ok(Some(5)),
+        "the image is at the barrier already"
+    );
 }

@@ -19,7 +19,11 @@ async fn setup(realm: &Realm) -> (Stage, Outbox, Statement) {
     let mut stage = Stage::new(realm).await;
     let first = releases(realm, None, 1, &["ann"]).remove(0);
     stage.publish(std::slice::from_ref(&first)).await;
-    let outbox = Outbox::open(stage.fixture.directory.join("outbox"), &realm.anchor.namespace).unwrap();
+    let outbox = Outbox::open(
+        stage.fixture.directory.join("outbox"),
+        &realm.anchor.namespace,
+    )
+    .unwrap();
     (stage, outbox, first)
 }
 
@@ -47,16 +51,35 @@ async fn attack_092_a_post_that_is_cut_off_is_offered_again_and_never_signed_ane
         let error = cut_off.publish_by(&outbox, &second).await.unwrap_err();
         assert!(matches!(error, PublishError::Client(_)), "{error}");
         // The next run: nothing else is signed for the place.
-        let outbox = Outbox::open(stage.fixture.directory.join("outbox"), &realm.anchor.namespace).unwrap();
+        let outbox = Outbox::open(
+            stage.fixture.directory.join("outbox"),
+            &realm.anchor.namespace,
+        )
+        .unwrap();
         let mut again = publisher(&realm, stage.address()).await;
         let anew = realm.release(&os(), Some(first.head()), "2-anew", &["ann"]);
         let refused = again.publish_by(&outbox, &anew).await.unwrap_err();
-        assert!(matches!(refused, PublishError::Outbox(OutboxError::Waiting(..))), "{refused}");
+        assert!(
+            matches!(refused, PublishError::Outbox(OutboxError::Waiting(..))),
+            "{refused}"
+        );
         let settled = again.settle(&outbox, &os()).await.unwrap();
-        assert!(matches!(&settled, Some(tidings_client::Settled::Published(statement)) if *statement == second), "{settled:?}");
-        assert_eq!(read_all(&stage.fixture, &os()).await.unwrap(), [first, second.clone()]);
+        assert!(
+            matches!(&settled, Some(tidings_client::Settled::Published(statement)) if *statement == second),
+            "{settled:?}"
+        );
+        assert_eq!(
+            read_all(&stage.fixture, &os()).await.unwrap(),
+            [first, second.clone()]
+        );
         assert_eq!(outbox.channels().unwrap(), []);
-        again.publish_by(&outbox, &realm.release(&os(), Some(second.head()), "3", &["ann"])).await.unwrap();
+        again
+            .publish_by(
+                &outbox,
+                &realm.release(&os(), Some(second.head()), "3", &["ann"]),
+            )
+            .await
+            .unwrap();
     }
 }
 
@@ -67,9 +90,18 @@ async fn attack_092_what_was_stored_and_followed_by_others_is_published() {
     let second = realm.release(&os(), Some(first.head()), "2", &["ann"]);
     let mut cut_off = publisher(&realm, cutting(stage.address(), "240").await).await;
     cut_off.publish_by(&outbox, &second).await.unwrap_err();
-    stage.publish(&releases(&realm, Some(second.head()), 3, &["ann"])).await;
-    let settled = publisher(&realm, stage.address()).await.settle(&outbox, &os()).await.unwrap();
-    assert!(matches!(settled, Some(tidings_client::Settled::Published(_))), "{settled:?}");
+    stage
+        .publish(&releases(&realm, Some(second.head()), 3, &["ann"]))
+        .await;
+    let settled = publisher(&realm, stage.address())
+        .await
+        .settle(&outbox, &os())
+        .await
+        .unwrap();
+    assert!(
+        matches!(settled, Some(tidings_client::Settled::Published(_))),
+        "{settled:?}"
+    );
     assert_eq!(outbox.channels().unwrap(), []);
 }
 
@@ -83,29 +115,52 @@ async fn attack_092_what_has_lost_its_place_leaves_the_outbox_when_the_other_one
     // A broker's word that another was first is not enough.
     let id = theirs.id();
     let lie = move |command: &str, answer: Vec<u8>| match command {
-        "POST" if answer.starts_with(b"240") || answer.starts_with(b"441") => {
-            Act::Send(format!("441 head 2 {id}; another statement is there already\r\n").into_bytes())
-        }
+        "POST" if answer.starts_with(b"240") || answer.starts_with(b"441") => Act::Send(
+            format!("441 head 2 {id}; another statement is there already\r\n").into_bytes(),
+        ),
         _ => Act::Send(answer),
     };
     let unproven = realm.release(&os(), Some(first.head()), "2-other", &["mallory"]);
     for shown in [vec![first.clone()], vec![first.clone(), unproven]] {
         // It swallows the POST, and shows what it likes.
-        let deaf = relay::start(&[stage.address()], |command: &str, answer: Vec<u8>| match command {
-            "POST" => Act::Send(b"440 not here\r\n".to_vec()),
-            _ => Act::Send(answer),
-        })
+        let deaf = relay::start(
+            &[stage.address()],
+            |command: &str, answer: Vec<u8>| match command {
+                "POST" => Act::Send(b"440 not here\r\n".to_vec()),
+                _ => Act::Send(answer),
+            },
+        )
         .await
         .unwrap();
         let behind = substitute(deaf, "test.os.stable", &shown).await;
         let liar = relay::start(&[behind], lie).await.unwrap();
-        assert!(publisher(&realm, liar).await.settle(&outbox, &os()).await.is_err());
-        assert_eq!(outbox.waiting(&os()).unwrap().as_ref(), Some(&ours), "it stays");
+        assert!(
+            publisher(&realm, liar)
+                .await
+                .settle(&outbox, &os())
+                .await
+                .is_err()
+        );
+        assert_eq!(
+            outbox.waiting(&os()).unwrap().as_ref(),
+            Some(&ours),
+            "it stays"
+        );
     }
     stage.publish(&[theirs]).await;
-    let settled = publisher(&realm, stage.address()).await.settle(&outbox, &os()).await.unwrap();
-    assert!(matches!(&settled, Some(tidings_client::Settled::Dropped(statement, _)) if *statement == ours), "{settled:?}");
-    assert_eq!(poll(&mut device(&realm, &[stage.address()])).await.unwrap(), [1, 2]);
+    let settled = publisher(&realm, stage.address())
+        .await
+        .settle(&outbox, &os())
+        .await
+        .unwrap();
+    assert!(
+        matches!(&settled, Some(tidings_client::Settled::Dropped(statement, _)) if *statement == ours),
+        "{settled:?}"
+    );
+    assert_eq!(
+        poll(&mut device(&realm, &[stage.address()])).await.unwrap(),
+        [1, 2]
+    );
 }
 
 #[tokio::test]
@@ -114,10 +169,20 @@ async fn what_trust_cannot_take_any_more_leaves_the_outbox() {
     let (mut stage, outbox, first) = setup(&realm).await;
     let ours = realm.release(&os(), Some(first.head()), "2", &["ann"]);
     outbox.put(&ours).unwrap();
-    let rotated = realm.rotate(&["trust * 1 root1", "release * 1 bob", "withdraw * 1 stop"], &[(&os(), first.head())], &["root1"]);
+    let rotated = realm.rotate(
+        &["trust * 1 root1", "release * 1 bob", "withdraw * 1 stop"],
+        &[(&os(), first.head())],
+        &["root1"],
+    );
     stage.publish(&[rotated]).await;
-    let settled = publisher(&realm, stage.address()).await.settle(&outbox, &os()).await.unwrap();
-    let Some(tidings_client::Settled::Dropped(_, why)) = settled else { panic!("{settled:?}") };
+    let settled = publisher(&realm, stage.address())
+        .await
+        .settle(&outbox, &os())
+        .await
+        .unwrap();
+    let Some(tidings_client::Settled::Dropped(_, why)) = settled else {
+        panic!("{settled:?}")
+    };
     assert!(why.contains(&Requirement::Threshold.to_string()), "{why}");
     assert_eq!(outbox.channels().unwrap(), []);
 }
@@ -125,7 +190,14 @@ async fn what_trust_cannot_take_any_more_leaves_the_outbox() {
 #[tokio::test]
 async fn what_stands_on_a_statement_that_was_filed_away_leaves_the_outbox() {
     // The thief of a release key was first; an honest release stands on that, and was not sent when the key was taken away.
-    let mut realm = Realm::new(&["trust * 1 root1", "release * 1 ann bob", "withdraw * 1 stop"], &["root1"]);
+    let mut realm = Realm::new(
+        &[
+            "trust * 1 root1",
+            "release * 1 ann bob",
+            "withdraw * 1 stop",
+        ],
+        &["root1"],
+    );
     let (mut stage, outbox, first) = setup(&realm).await;
     let evil = realm.release(&os(), Some(first.head()), "6.6", &["bob"]);
     stage.publish(std::slice::from_ref(&evil)).await;
@@ -135,7 +207,16 @@ async fn what_stands_on_a_statement_that_was_filed_away_leaves_the_outbox() {
     stage.publish(&[rotated]).await;
     let mut publisher = publisher(&realm, stage.address()).await;
     let settled = publisher.settle(&outbox, &os()).await.unwrap();
-    assert!(matches!(settled, Some(tidings_client::Settled::Dropped(..))), "{settled:?}");
+    assert!(
+        matches!(settled, Some(tidings_client::Settled::Dropped(..))),
+        "{settled:?}"
+    );
     let newest = publisher.newest(&os()).await.unwrap().unwrap();
-    publisher.publish_by(&outbox, &realm.release(&os(), Some(newest.head()), "3", &["ann"])).await.unwrap();
+    publisher
+        .publish_by(
+            &outbox,
+            &realm.release(&os(), Some(newest.head()), "3", &["ann"]),
+        )
+        .await
+        .unwrap();
 }

@@ -9,15 +9,26 @@ use tidings_tests::{
     tree::{connect, read_all, until_head},
 };
 
-use crate::stage::{BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, requirement, serial, source, target};
+use crate::stage::{
+    BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, requirement, serial, source,
+    target,
+};
 
-const CEM_AND_DAN: &[&str] = &["trust * 2 root1 root2 root3", "release * 2 cem dan", "withdraw * 1 stop", "beat * 1 beat"];
+const CEM_AND_DAN: &[&str] = &[
+    "trust * 2 root1 root2 root3",
+    "release * 2 cem dan",
+    "withdraw * 1 stop",
+    "beat * 1 beat",
+];
 
 /// A copy with signatures appended on the way, well formed and worthless: they are over something else.
 fn soiled(realm: &Realm, statement: &Statement, names: &[&str]) -> Statement {
     let other = realm.release(&"test.other".parse().unwrap(), None, "0", names);
-    let lines: String =
-        String::from_utf8_lossy(other.octets()).lines().filter(|l| l.starts_with("Signature: ")).map(|l| format!("{l}\n")).collect();
+    let lines: String = String::from_utf8_lossy(other.octets())
+        .lines()
+        .filter(|l| l.starts_with("Signature: "))
+        .map(|l| format!("{l}\n"))
+        .collect();
     Statement::parse(&[statement.octets(), lines.as_bytes()].concat()).unwrap()
 }
 
@@ -27,7 +38,10 @@ async fn attack_091_a_worthless_signature_by_a_key_that_is_listed_later_is_no_ti
     let mut stage = Stage::new(&realm).await;
     let mut clean = releases(&realm, None, 2, BOTH);
     clean.push(realm.withdraw(&os(), clean[1].head(), clean[1].head(), &["stop"]));
-    let dirty: Vec<Statement> = clean.iter().map(|statement| soiled(&realm, statement, &["cem", "eve"])).collect();
+    let dirty: Vec<Statement> = clean
+        .iter()
+        .map(|statement| soiled(&realm, statement, &["cem", "eve"]))
+        .collect();
     // The broker that takes it from its publisher keeps what counts.
     stage.publish(&dirty).await;
     assert_eq!(read_all(&stage.fixture, &os()).await.unwrap(), clean);
@@ -43,16 +57,30 @@ async fn attack_091_a_worthless_signature_by_a_key_that_is_listed_later_is_no_ti
     assert_eq!(poll(&mut before).await.unwrap(), [1, 2, 3]);
     assert_eq!(target(&mut before).await, Err(Requirement::Withdrawn));
     // The keys that have signed nothing of it are listed.
-    let roles = &["trust * 2 root1 root2 root3", "release * 2 ann bob cem eve", "withdraw * 1 stop cem eve", "beat * 1 beat"];
+    let roles = &[
+        "trust * 2 root1 root2 root3",
+        "release * 2 ann bob cem eve",
+        "withdraw * 1 stop cem eve",
+        "beat * 1 beat",
+    ];
     let rotated = realm.rotate(roles, &[], ROOTS);
-    let confirmed = realm.beat(Some(first.head()), &[(&os(), clean[2].head())], 600, &["beat"]);
+    let confirmed = realm.beat(
+        Some(first.head()),
+        &[(&os(), clean[2].head())],
+        600,
+        &["beat"],
+    );
     stage.publish(&[rotated, confirmed]).await;
     daemon.kill().unwrap();
     let _daemon = mirror.start().unwrap();
     until_head(&mirror, &realm.log[0].channel().clone(), 2).await;
     until_head(&mirror, &realm.anchor.namespace.beat(), 2).await;
     assert_eq!(read_all(&mirror, &os()).await.unwrap(), dirty);
-    for device in [&mut before, &mut device(&realm, &[on_the_way]), &mut device(&realm, &[mirror.address])] {
+    for device in [
+        &mut before,
+        &mut device(&realm, &[on_the_way]),
+        &mut device(&realm, &[mirror.address]),
+    ] {
         let _ = poll(device).await.unwrap();
         assert_eq!(target(device).await, Err(Requirement::Withdrawn));
     }
@@ -60,15 +88,32 @@ async fn attack_091_a_worthless_signature_by_a_key_that_is_listed_later_is_no_ti
 
 #[tokio::test]
 async fn attack_091_of_sixteen_signatures_one_holds() {
-    let realm = Realm::new(&["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"], &["root1"]);
+    let realm = Realm::new(
+        &["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"],
+        &["root1"],
+    );
     let mut stage = Stage::new(&realm).await;
     let strangers: Vec<String> = (0..16).map(|n| format!("stranger{n}")).collect();
     let strangers: Vec<&str> = strangers.iter().map(String::as_str).collect();
     let clean = realm.release(&os(), None, "1", &["ann"]);
     let unsigned = realm.release(&os(), None, "1", &[]);
     let none = soiled(&realm, &unsigned, &strangers);
-    assert!(stage.refusal(&none).await.contains(&Requirement::Threshold.to_string()));
-    assert_eq!(connect(&stage.fixture).await.unwrap().group(&os(), None).await.unwrap().map(|_| ()), None);
+    assert!(
+        stage
+            .refusal(&none)
+            .await
+            .contains(&Requirement::Threshold.to_string())
+    );
+    assert_eq!(
+        connect(&stage.fixture)
+            .await
+            .unwrap()
+            .group(&os(), None)
+            .await
+            .unwrap()
+            .map(|_| ()),
+        None
+    );
     let sixteen = soiled(&realm, &clean, &strangers[..15]);
     assert_eq!(sixteen.signatures().len(), 16);
     stage.publish(&[sixteen]).await;
@@ -81,23 +126,39 @@ async fn attack_094_what_was_applied_at_the_last_serial_binds_until_its_keys_are
     let mut stage = Stage::new(&realm).await;
     let honest = releases(&realm, None, 2, BOTH);
     stage.publish(&honest).await;
-    let far = Head { serial: serial(2_147_483_645), id: honest[0].id() };
+    let far = Head {
+        serial: serial(2_147_483_645),
+        id: honest[0].id(),
+    };
     let forged = realm.release(&os(), Some(far), "6.6", BOTH);
     let lie = move |command: &str, answer: Vec<u8>| match command {
-        "GROUP test.os.stable" => Act::Send(b"211 1 2147483646 2147483646 test.os.stable\r\n".to_vec()),
+        "GROUP test.os.stable" => {
+            Act::Send(b"211 1 2147483646 2147483646 test.os.stable\r\n".to_vec())
+        }
         "ARTICLE 2147483646" => Act::Send(forge(b"220", &forged, None)),
         _ => Act::Send(answer),
     };
     let liar = relay::start(&[stage.address()], lie).await.unwrap();
     let mut device = device(&realm, &[liar]);
     poll(&mut device).await.unwrap();
-    device.apply(&os(), serial(2_147_483_646), async |_| Ok::<_, Error>(())).await.unwrap();
-    device.set_source(source(&realm, &[stage.address()])).unwrap();
+    device
+        .apply(&os(), serial(2_147_483_646), async |_| Ok::<_, Error>(()))
+        .await
+        .unwrap();
+    device
+        .set_source(source(&realm, &[stage.address()]))
+        .unwrap();
     assert_eq!(target(&mut device).await, Err(Requirement::LogEnds));
     let rotated = realm.rotate(&CEM_AND_DAN[..3], &[(&os(), honest[1].head())], ROOTS);
     stage.publish(&[rotated]).await;
-    assert_eq!(target(&mut device).await, Ok(Some(2)), "what was applied is not proven any more");
-    stage.publish(&[realm.release(&os(), Some(honest[1].head()), "2.0", &["cem", "dan"])]).await;
+    assert_eq!(
+        target(&mut device).await,
+        Ok(Some(2)),
+        "what was applied is not proven any more"
+    );
+    stage
+        .publish(&[realm.release(&os(), Some(honest[1].head()), "2.0", &["cem", "dan"])])
+        .await;
     assert_eq!(target(&mut device).await, Ok(Some(3)));
 }
 
@@ -105,26 +166,50 @@ async fn attack_094_what_was_applied_at_the_last_serial_binds_until_its_keys_are
 async fn attack_096_retired_root_keys_have_no_power_over_a_device_with_the_newest_anchor() {
     let mut realm = Realm::new(NO_BEATS, ROOTS);
     let mut coup = Realm::clone_of(&realm);
-    let roles = &["trust * 2 new1 new2 new3", "release * 2 ann bob", "withdraw * 1 stop"];
+    let roles = &[
+        "trust * 2 new1 new2 new3",
+        "release * 2 ann bob",
+        "withdraw * 1 stop",
+    ];
     realm.rotate(roles, &[], &["root1", "root2", "new1", "new2"]);
     let mut stage = Stage::new(&realm).await;
     let good = realm.release(&os(), None, "1", BOTH);
     stage.publish(std::slice::from_ref(&good)).await;
     // Years later somebody finds the old root keys, and begins another history with them.
-    coup.rotate(&["trust * 1 mallory", "release * 1 mallory", "withdraw * 1 mallory"], &[], &["root1", "root2", "mallory"]);
+    coup.rotate(
+        &[
+            "trust * 1 mallory",
+            "release * 1 mallory",
+            "withdraw * 1 mallory",
+        ],
+        &[],
+        &["root1", "root2", "mallory"],
+    );
     let evil = coup.release(&os(), None, "6.6", &["mallory"]);
     let liar = substitute(stage.address(), "test.trust", &coup.log).await;
     let liar = substitute(liar, "test.os.stable", std::slice::from_ref(&evil)).await;
     let mut old = device(&realm, &[liar]);
-    assert_eq!(old.poll().await.unwrap()[0].id(), evil.id(), "a device with the first anchor is theirs");
-    let anchor = Anchor { head: realm.log[1].head(), ..realm.anchor.clone() };
+    assert_eq!(
+        old.poll().await.unwrap()[0].id(),
+        evil.id(),
+        "a device with the first anchor is theirs"
+    );
+    let anchor = Anchor {
+        head: realm.log[1].head(),
+        ..realm.anchor.clone()
+    };
     let open = |brokers: &[String]| {
         let source = Source::new(brokers.iter().map(String::as_str), &anchor.to_string()).unwrap();
-        Device::with_state(source, ["test.os.stable"], State::ephemeral(&anchor)).unwrap().with_start(Start::Oldest)
+        Device::with_state(source, ["test.os.stable"], State::ephemeral(&anchor))
+            .unwrap()
+            .with_start(Start::Oldest)
     };
     let (liar, honest) = (format!("nntp://{liar}"), stage.fixture.url());
     let mut new = open(std::slice::from_ref(&liar));
-    assert_eq!(requirement(&poll(&mut new).await.unwrap_err()), Requirement::Anchor);
+    assert_eq!(
+        requirement(&poll(&mut new).await.unwrap_err()),
+        Requirement::Anchor
+    );
     let mut new = open(&[liar, honest]);
     assert_eq!(new.poll().await.unwrap()[0].id(), good.id());
     // A mirror with that anchor copies and serves the trust log from 1, for devices that have slept.
@@ -140,9 +225,14 @@ async fn attack_096_retired_root_keys_have_no_power_over_a_device_with_the_newes
 
 /// A namespace with thirty channels, a release in each, and a beat that names them all; the releases and the beat.
 async fn thirty(realm: &Realm, stage: &mut Stage) -> (Vec<Statement>, Statement) {
-    let first: Vec<Statement> = (0..30).map(|n| realm.release(&format!("test.c{n}").parse().unwrap(), None, "1", BOTH)).collect();
+    let first: Vec<Statement> = (0..30)
+        .map(|n| realm.release(&format!("test.c{n}").parse().unwrap(), None, "1", BOTH))
+        .collect();
     stage.publish(&first).await;
-    let heads: Vec<_> = first.iter().map(|release| (release.channel(), release.head())).collect();
+    let heads: Vec<_> = first
+        .iter()
+        .map(|release| (release.channel(), release.head()))
+        .collect();
     let beat = realm.beat(None, &heads, 600, &["beat"]);
     stage.publish(std::slice::from_ref(&beat)).await;
     (first, beat)
@@ -155,7 +245,9 @@ async fn attack_099_one_line_settles_all_channels_that_a_beat_names() {
     let (first, beat) = thirty(&realm, &mut stage).await;
     let open = |realm: &Realm, brokers: &[std::net::SocketAddr]| {
         let state = State::ephemeral(&realm.anchor);
-        Device::with_state(source(realm, brokers), ["test.c7"], state).unwrap().with_start(Start::Oldest)
+        Device::with_state(source(realm, brokers), ["test.c7"], state)
+            .unwrap()
+            .with_start(Start::Oldest)
     };
     let mut before = open(&realm, &[stage.address()]);
     assert_eq!(poll(&mut before).await.unwrap(), [1]);
@@ -164,31 +256,66 @@ async fn attack_099_one_line_settles_all_channels_that_a_beat_names() {
     let rotated = realm.rotate(CEM_AND_DAN, &[(beat.channel(), beat.head())], ROOTS);
     stage.publish(&[rotated]).await;
     let evil = thief.release(first[7].channel(), Some(first[7].head()), "6.6", BOTH);
-    assert!(stage.refusal(&evil).await.contains(&Requirement::Threshold.to_string()));
+    assert!(
+        stage
+            .refusal(&evil)
+            .await
+            .contains(&Requirement::Threshold.to_string())
+    );
     let other = thief.release(first[7].channel(), None, "6.6", BOTH);
-    for (forged, why) in [(&evil, Requirement::Threshold), (&other, Requirement::Checkpoint)] {
+    for (forged, why) in [
+        (&evil, Requirement::Threshold),
+        (&other, Requirement::Checkpoint),
+    ] {
         let mut log: Vec<Statement> = first[7..8].to_vec();
         log.truncate(forged.serial().number() as usize - 1);
         log.push(forged.clone());
         let liar = substitute(stage.address(), "test.c7", &log).await;
-        assert_eq!(requirement(&poll(&mut open(&realm, &[liar])).await.unwrap_err()), why);
+        assert_eq!(
+            requirement(&poll(&mut open(&realm, &[liar])).await.unwrap_err()),
+            why
+        );
     }
     // It goes on under the new keys, for those who were there and for new ones.
-    let next = realm.release(first[7].channel(), Some(first[7].head()), "2", &["cem", "dan"]);
-    stage.publish(&[next.clone(), realm.beat(Some(beat.head()), &[(first[7].channel(), next.head())], 600, &["beat"])]).await;
+    let next = realm.release(
+        first[7].channel(),
+        Some(first[7].head()),
+        "2",
+        &["cem", "dan"],
+    );
+    stage
+        .publish(&[
+            next.clone(),
+            realm.beat(
+                Some(beat.head()),
+                &[(first[7].channel(), next.head())],
+                600,
+                &["beat"],
+            ),
+        ])
+        .await;
     assert_eq!(poll(&mut before).await.unwrap(), [2]);
-    assert_eq!(poll(&mut open(&realm, &[stage.address()])).await.unwrap(), [1, 2]);
+    assert_eq!(
+        poll(&mut open(&realm, &[stage.address()])).await.unwrap(),
+        [1, 2]
+    );
     assert!(before.freshness(first[7].channel()).is_current());
     // Whoever cannot get that beat installs nothing.
     let id = beat.message_id().to_string();
-    let hiding = relay::start(&[stage.address()], move |command: &str, answer: Vec<u8>| match command {
-        _ if command.contains(&id) || command == "ARTICLE 1" && answer.windows(10).any(|w| w == b"@test.beat") => {
-            Act::Send(b"430 no such article\r\n".to_vec())
-        }
-        _ => Act::Send(answer),
-    })
-    .await
-    .unwrap();
+    let hiding =
+        relay::start(
+            &[stage.address()],
+            move |command: &str, answer: Vec<u8>| match command {
+                _ if command.contains(&id)
+                    || command == "ARTICLE 1" && answer.windows(10).any(|w| w == b"@test.beat") =>
+                {
+                    Act::Send(b"430 no such article\r\n".to_vec())
+                }
+                _ => Act::Send(answer),
+            },
+        )
+        .await
+        .unwrap();
     let mut without = open(&realm, &[hiding]);
     let _ = poll(&mut without).await;
     let refused = without.target(first[7].channel()).await.unwrap_err();
@@ -196,7 +323,8 @@ async fn attack_099_one_line_settles_all_channels_that_a_beat_names() {
 }
 
 #[tokio::test]
-async fn attack_119_what_a_thief_put_above_the_checkpoint_is_in_nobodys_way_and_is_vouched_for_by_nobody() {
+async fn attack_119_what_a_thief_put_above_the_checkpoint_is_in_nobodys_way_and_is_vouched_for_by_nobody()
+ {
     let mut realm = Realm::new(NO_BEATS, ROOTS);
     let mut stage = Stage::new(&realm).await;
     let honest = releases(&realm, None, 1, BOTH);
@@ -205,7 +333,10 @@ async fn attack_119_what_a_thief_put_above_the_checkpoint_is_in_nobodys_way_and_
     stage.publish(&evil).await;
     let mut victim = device(&realm, &[stage.address()]);
     assert_eq!(poll(&mut victim).await.unwrap(), [1, 2, 3]);
-    victim.apply(&os(), serial(3), async |_| Ok::<_, Error>(())).await.unwrap();
+    victim
+        .apply(&os(), serial(3), async |_| Ok::<_, Error>(()))
+        .await
+        .unwrap();
     let rotated = realm.rotate(&CEM_AND_DAN[..3], &[(&os(), honest[0].head())], ROOTS);
     stage.publish(&[rotated]).await;
     // The places are free, and a publisher extends what is proven.
@@ -220,7 +351,12 @@ async fn attack_119_what_a_thief_put_above_the_checkpoint_is_in_nobodys_way_and_
     }
     // One that grafts what is honest onto the thief's is refused.
     let graft = realm.release(&os(), Some(evil[1].head()), "3", &["cem", "dan"]);
-    let liar = substitute(stage.address(), "test.os.stable", &[honest[0].clone(), evil[0].clone(), evil[1].clone(), graft]).await;
+    let liar = substitute(
+        stage.address(),
+        "test.os.stable",
+        &[honest[0].clone(), evil[0].clone(), evil[1].clone(), graft],
+    )
+    .await;
     let mut device = device(&realm, &[liar]);
     let _ = poll(&mut device).await;
     assert!(clear(&mut device, 2).await.is_err() && clear(&mut device, 3).await.is_err());

@@ -15,7 +15,15 @@ async fn without_a_majority_reading_goes_on_and_publishing_says_so() -> anyhow::
     let _daemons = [a.start()?, b.start()?];
     let members = [a, b];
     site.publish_trust(&members[0]).await?;
-    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    let at = publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     until_head(&members[1], &os(), 3).await;
     until("it is ready", async || get(admin, "/readyz").0 == 200).await;
     ensemble.servers[0].kill()?;
@@ -24,22 +32,44 @@ async fn without_a_majority_reading_goes_on_and_publishing_says_so() -> anyhow::
     // The first answer may come from before it was known; soon it is known at once.
     until("it is known", async || {
         let (answer, took) = post(&members[0], &next).await;
-        assert!(answer.starts_with("441") && took < Duration::from_secs(15), "{answer} after {took:?}");
+        assert!(
+            answer.starts_with("441") && took < Duration::from_secs(15),
+            "{answer} after {took:?}"
+        );
         answer.contains("nothing was stored") && took < Duration::from_millis(500)
     })
     .await;
     assert!(get(admin, "/readyz").0 == 503 && get(admin, "/healthz").0 == 200);
     let (_, metrics) = get(admin, "/metrics");
-    assert!(metrics.contains("tidings_cluster_state{state=\"member\"} 0") && metrics.contains("tidings_cluster_signs 0"), "{metrics}");
+    assert!(
+        metrics.contains("tidings_cluster_state{state=\"member\"} 0")
+            && metrics.contains("tidings_cluster_signs 0"),
+        "{metrics}"
+    );
     assert_eq!(heads_of(&members[0], &os()).await.len(), 3);
     let mut watch = connect(&members[1]).await?;
     let promised = watch.watch(&format!("{}:2", os())).await?;
-    assert_eq!(watch.event(promised).await?.unwrap().statement.serial().number(), 3);
+    assert_eq!(
+        watch
+            .event(promised)
+            .await?
+            .unwrap()
+            .statement
+            .serial()
+            .number(),
+        3
+    );
     // A member that starts now serves what it has.
     ensemble.servers[0].start()?;
-    until("it goes on", async || post(&members[0], &next).await.0.starts_with("240")).await;
+    until("it goes on", async || {
+        post(&members[0], &next).await.0.starts_with("240")
+    })
+    .await;
     // It comes through the watch that has been there all the time.
-    assert_eq!(watch.event(promised).await?.unwrap().statement.id(), next.id());
+    assert_eq!(
+        watch.event(promised).await?.unwrap().statement.id(),
+        next.id()
+    );
     all_have(&members, &os(), 4).await;
     Ok(())
 }
@@ -52,7 +82,9 @@ async fn rolling_restarts_of_either_side_lose_nothing() -> anyhow::Result<()> {
     let (members, mut daemons) = site.found(&["a", "b", "c"], "", "").await?;
     let (mut after, mut count) = (None, 0);
     let mut publish_at = async |member: &Fixture| {
-        let statement = site.realm.release(&os(), after, &format!("1.{count}"), SIGNERS);
+        let statement = site
+            .realm
+            .release(&os(), after, &format!("1.{count}"), SIGNERS);
         let mut answer = String::new();
         let began = Instant::now();
         while !answer.starts_with("240") {
@@ -101,28 +133,58 @@ async fn one_member_signs_beats_and_a_paused_one_cannot_contradict_it() -> anyho
     let ensemble = Ensemble::start(1, "")?;
     let site = Site::new(&ensemble, realm());
     let keys = tempfile::tempdir()?;
-    let (members, daemons) = site.found(&["a", "b"], "", &site.beats(keys.path())?).await?;
-    publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    let (members, daemons) = site
+        .found(&["a", "b"], "", &site.beats(keys.path())?)
+        .await?;
+    publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     let beat = site.realm.anchor.namespace.beat();
     until_beats(&members[0], &beat, 2).await;
     let client = by_hand(&ensemble, &site).await;
     for _ in 0..2 {
         let first = signer(&client).await;
-        let n = members.iter().position(|member| member.name == first).unwrap();
+        let n = members
+            .iter()
+            .position(|member| member.name == first)
+            .unwrap();
         daemons[n].as_ref().unwrap().signal("STOP")?;
-        until("another one signs", async || !["-", &first].contains(&signer(&client).await.as_str())).await;
+        until("another one signs", async || {
+            !["-", &first].contains(&signer(&client).await.as_str())
+        })
+        .await;
         let other = &members[1 - n];
         let there = head(other, &beat).await?;
         until_beats(other, &beat, there + 2).await;
         daemons[n].as_ref().unwrap().signal("CONT")?;
-        says(&members[n], "this member does not sign beats and trim any more").await;
+        says(
+            &members[n],
+            "this member does not sign beats and trim any more",
+        )
+        .await;
         let there = head(other, &beat).await?;
         until_beats(other, &beat, there + 3).await;
         // What the former signer serves is the same log.
-        let (one, two) = (beats_of(&members[0], &beat).await, beats_of(&members[1], &beat).await);
+        let (one, two) = (
+            beats_of(&members[0], &beat).await,
+            beats_of(&members[1], &beat).await,
+        );
         let both: Vec<&String> = one.iter().filter(|line| two.contains(line)).collect();
-        assert!(both.len() + 2 > one.len().min(two.len()) && both.len() > 5, "{one:?} {two:?}");
-        assert!(!members.iter().any(|member| member.directory.join("data/forks").exists()));
+        assert!(
+            both.len() + 2 > one.len().min(two.len()) && both.len() > 5,
+            "{one:?} {two:?}"
+        );
+        assert!(
+            !members
+                .iter()
+                .any(|member| member.directory.join("data/forks").exists())
+        );
     }
     Ok(())
 }
@@ -133,39 +195,84 @@ async fn one_channel_that_nobody_can_fill_stops_nothing_else() -> anyhow::Result
     let ensemble = Ensemble::start(1, "")?;
     let site = Site::new(&ensemble, realm());
     let keys = tempfile::tempdir()?;
-    let (members, mut daemons) = site.found(&["a", "b"], "keep_entries = 16\n", &site.beats(keys.path())?).await?;
+    let (members, mut daemons) = site
+        .found(
+            &["a", "b"],
+            "keep_entries = 16\n",
+            &site.beats(keys.path())?,
+        )
+        .await?;
     let app: Channel = "test.app".parse()?;
     let mut at_a = publisher(&members[0]).await;
     let at = publish(&site.realm, &mut at_a, &app, None, 3, SIGNERS).await?;
     until_head(&members[1], &app, 3).await;
     let client = by_hand(&ensemble, &site).await;
-    let far = site.realm.release(&app, Some(Head { serial: "98".parse()?, ..at }), "99", SIGNERS);
-    client.set_data(&format!("/heads/{app}"), far.head().to_string().as_bytes(), None).await?;
+    let far = site.realm.release(
+        &app,
+        Some(Head {
+            serial: "98".parse()?,
+            ..at
+        }),
+        "99",
+        SIGNERS,
+    );
+    client
+        .set_data(
+            &format!("/heads/{app}"),
+            far.head().to_string().as_bytes(),
+            None,
+        )
+        .await?;
     let (answer, took) = {
         until("it is noticed", async || {
-            post(&members[0], &site.realm.release(&app, Some(at), "4", SIGNERS)).await.1 < Duration::from_secs(1)
+            post(
+                &members[0],
+                &site.realm.release(&app, Some(at), "4", SIGNERS),
+            )
+            .await
+            .1 < Duration::from_secs(1)
         })
         .await;
-        post(&members[0], &site.realm.release(&app, Some(at), "4", SIGNERS)).await
+        post(
+            &members[0],
+            &site.realm.release(&app, Some(at), "4", SIGNERS),
+        )
+        .await
     };
-    assert!(answer.contains("has not yet got all of test.app") && took < Duration::from_secs(5), "{answer} after {took:?}");
+    assert!(
+        answer.contains("has not yet got all of test.app") && took < Duration::from_secs(5),
+        "{answer} after {took:?}"
+    );
     publish(&site.realm, &mut at_a, &os(), None, 60, SIGNERS).await?;
     until_head(&members[1], &os(), 60).await;
-    until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    until("the servers forget", async || {
+        kept(&client, &os()).await == 0
+    })
+    .await;
     let beat = site.realm.anchor.namespace.beat();
     let there = head(&members[0], &beat).await?;
     until_beats(&members[0], &beat, there + 3).await;
     // The way out.
     daemons[0].take().unwrap().signal("TERM")?;
-    until("it is stopped", async || connect(&members[0]).await.is_err()).await;
+    until("it is stopped", async || {
+        connect(&members[0]).await.is_err()
+    })
+    .await;
     let set = || {
         let command = ["set-head", "test.app", "--config"];
-        std::process::Command::new(tidings_tests::binary("tidingsd")).args(command).arg(members[0].config()).output().unwrap()
+        std::process::Command::new(tidings_tests::binary("tidingsd"))
+            .args(command)
+            .arg(members[0].config())
+            .output()
+            .unwrap()
     };
     until("the store is free", async || set().status.success()).await;
     daemons[0] = Some(members[0].start()?);
     let next = site.realm.release(&app, Some(at), "4", SIGNERS);
-    until("it goes on", async || post(&members[1], &next).await.0.starts_with("240")).await;
+    until("it goes on", async || {
+        post(&members[1], &next).await.0.starts_with("240")
+    })
+    .await;
     all_have(&members, &app, 4).await;
     Ok(())
 }
@@ -178,24 +285,53 @@ async fn no_member_begins_a_log_in_the_middle() -> anyhow::Result<()> {
     let more = "[limits]\ngap_seconds = 1\n";
     let (members, mut daemons) = site.found(&["a", "b", "c"], "", more).await?;
     daemons[2].take().unwrap().kill()?;
-    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 20, SIGNERS).await?;
+    let at = publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        20,
+        SIGNERS,
+    )
+    .await?;
     until_head(&members[1], &os(), 20).await;
     let client = by_hand(&ensemble, &site).await;
-    until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    until("the servers forget", async || {
+        kept(&client, &os()).await == 0
+    })
+    .await;
     // One is left, so that the next are kept; then none.
     daemons[1].take().unwrap().kill()?;
-    until("it is gone", async || client.check_stat("/members/b").await.unwrap().is_none()).await;
-    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), Some(at), 5, SIGNERS).await?;
+    until("it is gone", async || {
+        client.check_stat("/members/b").await.unwrap().is_none()
+    })
+    .await;
+    let at = publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        Some(at),
+        5,
+        SIGNERS,
+    )
+    .await?;
     daemons[0].take().unwrap().kill()?;
     daemons[2] = Some(members[2].start()?);
     says(&members[2], "this broker is a member").await;
     sleep(Duration::from_secs(4)).await;
     assert_eq!(head(&members[2], &os()).await?, 0);
-    let (answer, _) = post(&members[2], &site.realm.release(&os(), Some(at), "x", SIGNERS)).await;
+    let (answer, _) = post(
+        &members[2],
+        &site.realm.release(&os(), Some(at), "x", SIGNERS),
+    )
+    .await;
     assert!(answer.starts_with("441"), "{answer}");
     daemons[0] = Some(members[0].start()?);
     until_head(&members[2], &os(), 25).await;
-    assert_eq!(heads_of(&members[2], &os()).await, heads_of(&members[0], &os()).await);
+    assert_eq!(
+        heads_of(&members[2], &os()).await,
+        heads_of(&members[0], &os()).await
+    );
     Ok(())
 }
 
@@ -223,19 +359,35 @@ async fn what_the_servers_keep_is_bounded_in_octets() -> anyhow::Result<()> {
             mem: None,
             more: vec![],
         };
-        let release = tidings_client::Release { version: "1".into(), payloads: (0..60).map(payload).collect(), ..Default::default() };
+        let release = tidings_client::Release {
+            version: "1".into(),
+            payloads: (0..60).map(payload).collect(),
+            ..Default::default()
+        };
         let statement = site.realm.release_with(&os(), after, release, SIGNERS);
         at_a.publish(&statement).await?;
         octets += statement.octets().len();
         after = Some(statement.head());
         if octets < BOUND / 2 {
-            assert_eq!(kept(&client, &os()).await, after.map_or(0, |head| head.serial.number() as usize));
+            assert_eq!(
+                kept(&client, &os()).await,
+                after.map_or(0, |head| head.serial.number() as usize)
+            );
         }
     }
     let size = octets / after.map_or(1, |head| head.serial.number() as usize);
-    until("the servers forget", async || kept(&client, &os()).await * size <= BOUND).await;
+    until("the servers forget", async || {
+        kept(&client, &os()).await * size <= BOUND
+    })
+    .await;
     sleep(Duration::from_secs(3)).await;
-    assert!(kept(&client, &os()).await * size > BOUND / 2, "more was forgotten than had to be");
-    assert_eq!(heads_of(&members[0], &os()).await.len(), after.map_or(0, |head| head.serial.number() as usize));
+    assert!(
+        kept(&client, &os()).await * size > BOUND / 2,
+        "more was forgotten than had to be"
+    );
+    assert_eq!(
+        heads_of(&members[0], &os()).await.len(),
+        after.map_or(0, |head| head.serial.number() as usize)
+    );
     Ok(())
 }

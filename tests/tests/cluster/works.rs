@@ -7,18 +7,34 @@ async fn what_one_member_takes_all_have_and_the_servers_forget() -> anyhow::Resu
     let ensemble = Ensemble::start(3, "")?;
     let site = Site::new(&ensemble, realm());
     let admin = tidings_tests::free_address()?;
-    let with_admin = |name| if name == "b" { format!("[admin]\nlisten = [\"{admin}\"]\n") } else { String::new() };
-    let members: Vec<Fixture> =
-        ["a", "b", "c"].map(|name| site.member(name, "", &with_admin(name))).into_iter().collect::<Result<_, _>>()?;
+    let with_admin = |name| {
+        if name == "b" {
+            format!("[admin]\nlisten = [\"{admin}\"]\n")
+        } else {
+            String::new()
+        }
+    };
+    let members: Vec<Fixture> = ["a", "b", "c"]
+        .map(|name| site.member(name, "", &with_admin(name)))
+        .into_iter()
+        .collect::<Result<_, _>>()?;
     site.init(&members[0])?;
-    let _daemons = members.iter().map(|member| member.start().map(Some)).collect::<Result<Vec<_>, _>>()?;
+    let _daemons = members
+        .iter()
+        .map(|member| member.start().map(Some))
+        .collect::<Result<Vec<_>, _>>()?;
     site.publish_trust(&members[0]).await?;
     let channels: [Channel; 2] = [os(), "test.app".parse()?];
     let mut heads = [None, None];
     for round in 0..9 {
         let mut publisher = publisher(&members[round % 3]).await;
         for (channel, head) in channels.iter().zip(&mut heads) {
-            until_head(&members[round % 3], channel, head.map_or(0, |head: Head| head.serial.number())).await;
+            until_head(
+                &members[round % 3],
+                channel,
+                head.map_or(0, |head: Head| head.serial.number()),
+            )
+            .await;
             *head = Some(publish(&site.realm, &mut publisher, channel, *head, 5, SIGNERS).await?);
         }
     }
@@ -26,17 +42,40 @@ async fn what_one_member_takes_all_have_and_the_servers_forget() -> anyhow::Resu
         all_have(&members, channel, 45).await;
     }
     let client = by_hand(&ensemble, &site).await;
-    until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    until("the servers forget", async || {
+        kept(&client, &os()).await == 0
+    })
+    .await;
     // An operator sees who is there.
     let (_, status) = get(admin, "/status");
     let status: serde_json::Value = serde_json::from_str(&status)?;
     let cluster = &status["cluster"];
-    let names: Vec<_> = cluster["members"].as_array().unwrap().iter().map(|member| member["name"].as_str().unwrap()).collect();
+    let names: Vec<_> = cluster["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| member["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["a", "b", "c"], "{status}");
-    assert_eq!((cluster["state"].as_str(), cluster["statements_to_come"].as_u64()), (Some("member"), Some(0)), "{status}");
+    assert_eq!(
+        (
+            cluster["state"].as_str(),
+            cluster["statements_to_come"].as_u64()
+        ),
+        (Some("member"), Some(0)),
+        "{status}"
+    );
     assert!(cluster["signs_and_trims"].as_str().is_some(), "{status}");
     // And it goes on.
-    publish(&site.realm, &mut publisher(&members[1]).await, &os(), heads[0], 1, SIGNERS).await?;
+    publish(
+        &site.realm,
+        &mut publisher(&members[1]).await,
+        &os(),
+        heads[0],
+        1,
+        SIGNERS,
+    )
+    .await?;
     all_have(&members, &os(), 46).await;
     Ok(())
 }
@@ -51,15 +90,31 @@ async fn of_publishers_at_several_members_one_wins() -> anyhow::Result<()> {
     }
     let mut after = None;
     for round in 0..20 {
-        let offers: Vec<Statement> =
-            (0..members.len()).map(|n| site.realm.release(&os(), after, &format!("{round}.{n}"), SIGNERS)).collect();
-        let posts = members.iter().zip(&offers).map(|(member, offer)| post(member, offer));
-        let answers: Vec<String> = futures_util::future::join_all(posts).await.into_iter().map(|(answer, _)| answer).collect();
-        let won: Vec<usize> = (0..offers.len()).filter(|n| answers[*n].starts_with("240")).collect();
+        let offers: Vec<Statement> = (0..members.len())
+            .map(|n| {
+                site.realm
+                    .release(&os(), after, &format!("{round}.{n}"), SIGNERS)
+            })
+            .collect();
+        let posts = members
+            .iter()
+            .zip(&offers)
+            .map(|(member, offer)| post(member, offer));
+        let answers: Vec<String> = futures_util::future::join_all(posts)
+            .await
+            .into_iter()
+            .map(|(answer, _)| answer)
+            .collect();
+        let won: Vec<usize> = (0..offers.len())
+            .filter(|n| answers[*n].starts_with("240"))
+            .collect();
         assert_eq!(won.len(), 1, "{answers:?}");
         let head = offers[won[0]].head();
         assert!(
-            answers.iter().enumerate().all(|(n, answer)| n == won[0] || answer.starts_with(&format!("441 head {head};"))),
+            answers
+                .iter()
+                .enumerate()
+                .all(|(n, answer)| n == won[0] || answer.starts_with(&format!("441 head {head};"))),
             "{answers:?}"
         );
         // Asking again gets the same answer, wherever.
@@ -76,30 +131,51 @@ async fn what_the_servers_have_forgotten_comes_from_a_member() -> anyhow::Result
     let ensemble = Ensemble::start(1, "")?;
     let mut realm = realm();
     let site = Site::new(&ensemble, Realm::clone_of(&realm));
-    let (members, mut daemons) = site.found(&["a", "b", "c"], "keep_entries = 16\n", "").await?;
+    let (members, mut daemons) = site
+        .found(&["a", "b", "c"], "keep_entries = 16\n", "")
+        .await?;
     let mut at_a = publisher(&members[0]).await;
     let first = publish(&realm, &mut at_a, &os(), None, 10, SIGNERS).await?;
     until_head(&members[2], &os(), 10).await;
     // One is away, for a rotation of keys and more than the servers keep.
     daemons[2].take().unwrap().kill()?;
     let before = publish(&realm, &mut at_a, &os(), Some(first), 40, SIGNERS).await?;
-    let roles = ["trust * 2 root1 root2 root3", "release * 2 ann cem", "withdraw * 1 stop", "beat * 1 beat"];
+    let roles = [
+        "trust * 2 root1 root2 root3",
+        "release * 2 ann cem",
+        "withdraw * 1 stop",
+        "beat * 1 beat",
+    ];
     let rotation = realm.rotate(&roles, &[(&os(), before)], &["root1", "root2"]);
     at_a.publish(&rotation).await?;
     let after = publish(&realm, &mut at_a, &os(), Some(before), 40, &["ann", "cem"]).await?;
     let client = by_hand(&ensemble, &site).await;
-    until("the servers forget", async || kept(&client, &os()).await <= 16).await;
+    until("the servers forget", async || {
+        kept(&client, &os()).await <= 16
+    })
+    .await;
     // It comes back; another one comes with nothing at all.
     daemons[2] = Some(members[2].start()?);
     let fresh = site.member("d", "keep_entries = 16\n", "")?;
     let _fresh = fresh.start()?;
     for member in [&members[2], &fresh] {
         until_head(member, &os(), 90).await;
-        assert_eq!(heads_of(member, &os()).await, heads_of(&members[0], &os()).await);
+        assert_eq!(
+            heads_of(member, &os()).await,
+            heads_of(&members[0], &os()).await
+        );
         says(member, "comes from other members").await;
     }
     // And they are members like the others.
-    publish(&realm, &mut publisher(&fresh).await, &os(), Some(after), 5, &["ann", "cem"]).await?;
+    publish(
+        &realm,
+        &mut publisher(&fresh).await,
+        &os(),
+        Some(after),
+        5,
+        &["ann", "cem"],
+    )
+    .await?;
     for member in members.iter().chain([&fresh]) {
         until_head(member, &os(), 95).await;
     }
@@ -127,7 +203,15 @@ async fn a_single_origin_becomes_a_cluster() -> anyhow::Result<()> {
     let second = site.member("b", "", "")?;
     let _second = second.start()?;
     until_head(&second, &os(), 300).await;
-    publish(&site.realm, &mut publisher(&second).await, &os(), Some(at), 3, SIGNERS).await?;
+    publish(
+        &site.realm,
+        &mut publisher(&second).await,
+        &os(),
+        Some(at),
+        3,
+        SIGNERS,
+    )
+    .await?;
     all_have(&[single, second], &os(), 303).await;
     Ok(())
 }
@@ -155,7 +239,9 @@ async fn what_comes_before_its_time_is_stored_by_nobody_alone() -> anyhow::Resul
         };
         let (answers, ()) = tokio::join!(settled, early);
         assert!(answers[0].starts_with("240"), "{answers:?}");
-        let rival = site.realm.release(&os(), Some(pair[0].head()), "rival", SIGNERS);
+        let rival = site
+            .realm
+            .release(&os(), Some(pair[0].head()), "rival", SIGNERS);
         assert!(post(&members[1], &rival).await.0.starts_with("441"));
     }
     all_have(&members, &os(), 60).await;
@@ -170,16 +256,37 @@ async fn a_key_that_is_taken_away_is_refused_everywhere() -> anyhow::Result<()> 
     let site = Site::new(&ensemble, Realm::clone_of(&realm));
     let (members, _daemons) = site.found(&["a", "b"], "", "").await?;
     until_head(&members[1], &site.realm.anchor.namespace.trust_log(), 1).await;
-    let at = publish(&realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    let at = publish(
+        &realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     until_head(&members[1], &os(), 3).await;
     let stolen: Vec<Statement> = releases(&realm, &os(), Some(at), 1, SIGNERS);
-    let roles = ["trust * 2 root1 root2 root3", "release * 2 ann cem", "withdraw * 1 stop", "beat * 1 beat"];
+    let roles = [
+        "trust * 2 root1 root2 root3",
+        "release * 2 ann cem",
+        "withdraw * 1 stop",
+        "beat * 1 beat",
+    ];
     let rotation = realm.rotate(&roles, &[(&os(), at)], &["root1", "root2"]);
     // The rotation is settled at one member; the thief asks the other in the same moment.
     assert!(post(&members[0], &rotation).await.0.starts_with("240"));
     let (answer, _) = post(&members[1], &stolen[0]).await;
     assert!(answer.starts_with("441"), "{answer}");
-    publish(&realm, &mut publisher(&members[1]).await, &os(), Some(at), 3, &["ann", "cem"]).await?;
+    publish(
+        &realm,
+        &mut publisher(&members[1]).await,
+        &os(),
+        Some(at),
+        3,
+        &["ann", "cem"],
+    )
+    .await?;
     all_have(&members, &os(), 6).await;
     Ok(())
 }
@@ -203,10 +310,14 @@ async fn the_servers_are_reached_over_tls() -> anyhow::Result<()> {
         (Issuer::new(params, key), pem)
     };
     let issue = |issuer: &Issuer<'static, KeyPair>, name: &str| {
-        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+        (
+            params.signed_by(&key, issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     };
     let (ours, theirs) = (authority("ours"), authority("theirs"));
     let ca = write("ca.pem", &ours.1);
@@ -219,18 +330,39 @@ async fn the_servers_are_reached_over_tls() -> anyhow::Result<()> {
         secure.port()
     );
     let ensemble = Ensemble::start(1, &more)?;
-    let site = Site { servers: format!("\"{secure}\""), ..Site::new(&ensemble, realm()) };
+    let site = Site {
+        servers: format!("\"{secure}\""),
+        ..Site::new(&ensemble, realm())
+    };
     let login = |name: &str, issuer: &Issuer<'static, KeyPair>, ca: &str| {
         let (certificate, key) = issue(issuer, name);
-        let (certificate, key) = (write(&format!("{name}.pem"), &certificate), write(&format!("{name}.key"), &key));
-        format!("[cluster.tls]\nca_file = \"{ca}\"\ncertificate_file = \"{certificate}\"\nkey_file = \"{key}\"\n")
+        let (certificate, key) = (
+            write(&format!("{name}.pem"), &certificate),
+            write(&format!("{name}.key"), &key),
+        );
+        format!(
+            "[cluster.tls]\nca_file = \"{ca}\"\ncertificate_file = \"{certificate}\"\nkey_file = \"{key}\"\n"
+        )
     };
-    let (members, _daemons) = site.found(&["a", "b"], &login("a", &ours.0, &ca), "").await?;
-    publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    let (members, _daemons) = site
+        .found(&["a", "b"], &login("a", &ours.0, &ca), "")
+        .await?;
+    publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     all_have(&members, &os(), 3).await;
     // A certificate of another authority, or servers whose certificate is none of ours: nothing is read, nothing is stored.
     let other = write("other.pem", &theirs.1);
-    for (name, tls) in [("stranger", login("stranger", &theirs.0, &ca)), ("deceived", login("deceived", &ours.0, &other))] {
+    for (name, tls) in [
+        ("stranger", login("stranger", &theirs.0, &ca)),
+        ("deceived", login("deceived", &ours.0, &other)),
+    ] {
         let member = site.member(name, &tls, "")?;
         let _daemon = member.start()?;
         says(&member, "none of the ZooKeeper servers").await;

@@ -7,39 +7,85 @@ async fn what_somebody_writes_into_the_tree_is_not_believed() -> anyhow::Result<
     let ensemble = Ensemble::start(1, "")?;
     let site = Site::new(&ensemble, realm());
     let (members, _daemons) = site.found(&["a", "b"], "", "").await?;
-    let good = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    let good = publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     until_head(&members[1], &os(), 3).await;
     let client = by_hand(&ensemble, &site).await;
     let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-    let forged = site.realm.release(&os(), Some(good), "6.6", &["eve", "mallory"]);
+    let forged = site
+        .realm
+        .release(&os(), Some(good), "6.6", &["eve", "mallory"]);
     let entry = format!("/entries/{}/0000000004", os());
     let (old, _) = client.get_data(&format!("/heads/{}", os())).await?;
-    client.create(&entry, &[b"x!not-for-mail\n", forged.octets()].concat(), &options).await?;
-    client.set_data(&format!("/heads/{}", os()), forged.head().to_string().as_bytes(), None).await?;
+    client
+        .create(
+            &entry,
+            &[b"x!not-for-mail\n", forged.octets()].concat(),
+            &options,
+        )
+        .await?;
+    client
+        .set_data(
+            &format!("/heads/{}", os()),
+            forged.head().to_string().as_bytes(),
+            None,
+        )
+        .await?;
     for member in &members {
         says(member, "cannot be followed").await;
         assert_eq!(head(member, &os()).await?, 3);
         let next = site.realm.release(&os(), Some(good), "1.4", SIGNERS);
         let (answer, _) = post(member, &next).await;
-        assert!(answer.starts_with("441") && answer.contains("does not verify here"), "{answer}");
+        assert!(
+            answer.starts_with("441") && answer.contains("does not verify here"),
+            "{answer}"
+        );
     }
     // Other channels are not affected.
-    publish(&site.realm, &mut publisher(&members[1]).await, &"test.app".parse()?, None, 2, SIGNERS).await?;
+    publish(
+        &site.realm,
+        &mut publisher(&members[1]).await,
+        &"test.app".parse()?,
+        None,
+        2,
+        SIGNERS,
+    )
+    .await?;
     // No statement at all, and a head that is none.
     for junk in [&b"junk"[..], b"path\njunk", b""] {
         client.set_data(&entry, junk, None).await?;
-        client.set_data(&format!("/heads/{}", os()), forged.head().to_string().as_bytes(), None).await?;
+        client
+            .set_data(
+                &format!("/heads/{}", os()),
+                forged.head().to_string().as_bytes(),
+                None,
+            )
+            .await?;
         sleep(Duration::from_millis(300)).await;
         assert_eq!(head(&members[0], &os()).await?, 3);
     }
-    client.set_data(&format!("/heads/{}", os()), b"junk", None).await?;
+    client
+        .set_data(&format!("/heads/{}", os()), b"junk", None)
+        .await?;
     sleep(Duration::from_millis(300)).await;
     // The operator mends it.
     client.delete(&entry, None).await?;
-    client.set_data(&format!("/heads/{}", os()), &old, None).await?;
+    client
+        .set_data(&format!("/heads/{}", os()), &old, None)
+        .await?;
     says(&members[0], "can be followed again").await;
     let next = site.realm.release(&os(), Some(good), "1.4", SIGNERS);
-    until("it goes on", async || post(&members[0], &next).await.0.starts_with("240")).await;
+    until("it goes on", async || {
+        post(&members[0], &next).await.0.starts_with("240")
+    })
+    .await;
     all_have(&members, &os(), 4).await;
     Ok(())
 }
@@ -53,20 +99,34 @@ async fn a_wrong_place_is_refused_by_name() -> anyhow::Result<()> {
     says(&member, "`tidingsd init-cluster` makes one").await;
     let statement = &site.realm.log[0];
     let (answer, _) = post(&member, statement).await;
-    assert!(answer.starts_with("441") && answer.contains("nothing was stored"), "{answer}");
+    assert!(
+        answer.starts_with("441") && answer.contains("nothing was stored"),
+        "{answer}"
+    );
     // Something else is there.
     let client = zk::Client::connect(&ensemble.servers[0].address.to_string()).await?;
     let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
     client.create(&site.root, b"", &options).await?;
-    client.create(&format!("{}/queue", site.root), b"", &options).await?;
+    client
+        .create(&format!("{}/queue", site.root), b"", &options)
+        .await?;
     says(&member, "holds queue and no layout").await;
-    client.create(&format!("{}/layout", site.root), b"tidings 9", &options).await?;
+    client
+        .create(&format!("{}/layout", site.root), b"tidings 9", &options)
+        .await?;
     says(&member, r#"holds \"tidings 9\""#).await;
-    client.delete(&format!("{}/layout", site.root), None).await?;
+    client
+        .delete(&format!("{}/layout", site.root), None)
+        .await?;
     client.delete(&format!("{}/queue", site.root), None).await?;
     // The right place; once.
     site.init(&member)?;
-    assert!(site.init(&member).unwrap_err().to_string().contains("there is a cluster already"));
+    assert!(
+        site.init(&member)
+            .unwrap_err()
+            .to_string()
+            .contains("there is a cluster already")
+    );
     site.publish_trust(&member).await
 }
 
@@ -78,11 +138,22 @@ async fn only_those_who_are_let_in_use_the_tree() -> anyhow::Result<()> {
     let password = |name: &str, text: &str| {
         let path = directory.path().join(name);
         fs::write(&path, text).unwrap();
-        format!("user = \"tidings\"\npassword_file = \"{}\"\n", path.display())
+        format!(
+            "user = \"tidings\"\npassword_file = \"{}\"\n",
+            path.display()
+        )
     };
     let (right, wrong) = (password("right", "secret\n"), password("wrong", "guess\n"));
     let (members, _daemons) = site.found(&["a"], &right, "").await?;
-    publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 2, SIGNERS).await?;
+    publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        2,
+        SIGNERS,
+    )
+    .await?;
     for (name, login) in [("b", wrong.as_str()), ("c", "")] {
         let other = site.member(name, login, "")?;
         let _daemon = other.start()?;
@@ -91,7 +162,10 @@ async fn only_those_who_are_let_in_use_the_tree() -> anyhow::Result<()> {
     }
     // Nor does somebody with the right address alone.
     let nobody = by_hand(&ensemble, &site).await;
-    assert_eq!(nobody.get_data("/layout").await.unwrap_err(), zk::Error::NoAuth);
+    assert_eq!(
+        nobody.get_data("/layout").await.unwrap_err(),
+        zk::Error::NoAuth
+    );
     Ok(())
 }
 
@@ -108,7 +182,11 @@ async fn two_machines_with_one_name_are_noticed() -> anyhow::Result<()> {
     daemons[0].take().unwrap().kill()?;
     let again = Instant::now();
     says(&twin, "this broker is a member of its cluster").await;
-    assert!(again.elapsed() < Duration::from_secs(3 * SESSION_SECONDS), "{:?}", again.elapsed());
+    assert!(
+        again.elapsed() < Duration::from_secs(3 * SESSION_SECONDS),
+        "{:?}",
+        again.elapsed()
+    );
     Ok(())
 }
 
@@ -120,8 +198,14 @@ async fn a_broker_with_a_wrong_clock_signs_no_beats_and_does_no_harm() -> anyhow
     let keys = tempfile::tempdir()?;
     let beats = site.beats(keys.path())?;
     let wrong = |name: &str, by: &str| {
-        let library = faketime().expect("libfaketime is missing: install Debian's package `libfaketime`");
-        let preload = ["env".into(), format!("LD_PRELOAD={library}"), "FAKETIME_DONT_FAKE_MONOTONIC=1".into(), format!("FAKETIME={by}")];
+        let library =
+            faketime().expect("libfaketime is missing: install Debian's package `libfaketime`");
+        let preload = [
+            "env".into(),
+            format!("LD_PRELOAD={library}"),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
+            format!("FAKETIME={by}"),
+        ];
         let mut member = site.member(name, "", &beats).unwrap();
         member.launcher = preload.to_vec();
         member
@@ -130,19 +214,46 @@ async fn a_broker_with_a_wrong_clock_signs_no_beats_and_does_no_harm() -> anyhow
     let (slow, fast) = (wrong("slow", "-30m"), wrong("fast", "+30m"));
     site.init(&slow)?;
     let _daemons: Vec<Daemon> = [slow.start()?, fast.start()?].into();
-    says(&slow, "the clocks of this broker and of the cluster's servers are apart").await;
-    says(&fast, "the clocks of this broker and of the cluster's servers are apart").await;
+    says(
+        &slow,
+        "the clocks of this broker and of the cluster's servers are apart",
+    )
+    .await;
+    says(
+        &fast,
+        "the clocks of this broker and of the cluster's servers are apart",
+    )
+    .await;
     site.publish_trust(&slow).await?;
     let client = by_hand(&ensemble, &site).await;
     assert_eq!(signer(&client).await, "-");
     let right = site.member("right", "", &beats)?;
     let _right = right.start()?;
-    until("the right one signs", async || signer(&client).await == "right").await;
+    until("the right one signs", async || {
+        signer(&client).await == "right"
+    })
+    .await;
     until_beats(&slow, &site.realm.anchor.namespace.beat(), 2).await;
     // Publishing is possible everywhere.
-    let at = publish(&site.realm, &mut publisher(&slow).await, &os(), None, 3, SIGNERS).await?;
+    let at = publish(
+        &site.realm,
+        &mut publisher(&slow).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     until_head(&fast, &os(), 3).await;
-    publish(&site.realm, &mut publisher(&fast).await, &os(), Some(at), 3, SIGNERS).await?;
+    publish(
+        &site.realm,
+        &mut publisher(&fast).await,
+        &os(),
+        Some(at),
+        3,
+        SIGNERS,
+    )
+    .await?;
     until_head(&right, &os(), 6).await;
     Ok(())
 }
@@ -153,7 +264,15 @@ async fn a_fork_between_members_is_an_alarm() -> anyhow::Result<()> {
     let ensemble = Ensemble::start(1, "")?;
     let site = Site::new(&ensemble, realm());
     let (members, _daemons) = site.found(&["a"], "", "").await?;
-    publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     let other = site.member("b", "", "")?;
     other.configure("")?;
     let daemon = other.start()?;
@@ -169,7 +288,11 @@ async fn a_fork_between_members_is_an_alarm() -> anyhow::Result<()> {
     let _other = other.start()?;
     says(&other, "cannot be followed").await;
     assert_eq!(heads_of(&other, &os()).await, [theirs.head()]);
-    let (answer, _) = post(&other, &site.realm.release(&os(), Some(theirs.head()), "2", SIGNERS)).await;
+    let (answer, _) = post(
+        &other,
+        &site.realm.release(&os(), Some(theirs.head()), "2", SIGNERS),
+    )
+    .await;
     assert!(answer.starts_with("441"), "{answer}");
     assert_eq!(heads_of(&members[0], &os()).await.len(), 3);
     Ok(())
@@ -181,38 +304,86 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
     let ensemble = Ensemble::start(1, "")?;
     let site = Site::new(&ensemble, realm());
     let (members, _daemons) = site.found(&["a", "b"], "", "").await?;
-    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), None, 3, SIGNERS).await?;
+    let at = publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     until_head(&members[1], &os(), 3).await;
     let client = by_hand(&ensemble, &site).await;
     let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-    until("the servers forget", async || kept(&client, &os()).await == 0).await;
+    until("the servers forget", async || {
+        kept(&client, &os()).await == 0
+    })
+    .await;
     // The place for entries is gone; it is made anew.
     client.delete(&format!("/entries/{}", os()), None).await?;
-    let at = publish(&site.realm, &mut publisher(&members[0]).await, &os(), Some(at), 1, SIGNERS).await?;
+    let at = publish(
+        &site.realm,
+        &mut publisher(&members[0]).await,
+        &os(),
+        Some(at),
+        1,
+        SIGNERS,
+    )
+    .await?;
     until_head(&members[1], &os(), 4).await;
     // The head is gone; members have it.
     client.delete(&format!("/heads/{}", os()), None).await?;
-    until("the head is there again", async || client.check_stat(&format!("/heads/{}", os())).await.unwrap().is_some()).await;
+    until("the head is there again", async || {
+        client
+            .check_stat(&format!("/heads/{}", os()))
+            .await
+            .unwrap()
+            .is_some()
+    })
+    .await;
     let next = site.realm.release(&os(), Some(at), "5", SIGNERS);
-    until("it goes on", async || post(&members[1], &next).await.0.starts_with("240")).await;
+    until("it goes on", async || {
+        post(&members[1], &next).await.0.starts_with("240")
+    })
+    .await;
     until_head(&members[0], &os(), 5).await;
     // An entry is there that nobody has settled.
-    client.create(&format!("/entries/{}/0000000006", os()), b"junk", &options).await?;
+    client
+        .create(&format!("/entries/{}/0000000006", os()), b"junk", &options)
+        .await?;
     let six = site.realm.release(&os(), Some(next.head()), "6", SIGNERS);
     let (answer, took) = post(&members[0], &six).await;
     assert!(
-        answer.starts_with("441") && answer.contains("does not verify here") && took < Duration::from_secs(8),
+        answer.starts_with("441")
+            && answer.contains("does not verify here")
+            && took < Duration::from_secs(8),
         "{answer} after {took:?}"
     );
     says(&members[0], "`tidingsd set-head` mends it").await;
     // Members say once a second how they are; whoever tried again and again would write much more.
-    let zxid = async |name: &str| client.create(&format!("/{name}"), b"", &options).await.unwrap().0.czxid;
+    let zxid = async |name: &str| {
+        client
+            .create(&format!("/{name}"), b"", &options)
+            .await
+            .unwrap()
+            .0
+            .czxid
+    };
     let before = zxid("before").await;
     sleep(Duration::from_secs(3)).await;
     let written = zxid("after").await - before;
-    assert!(written < 60, "{written} writes in three seconds: a broker is busy with it");
-    client.delete(&format!("/entries/{}/0000000006", os()), None).await?;
-    until("it goes on", async || post(&members[0], &six).await.0.starts_with("240")).await;
+    assert!(
+        written < 60,
+        "{written} writes in three seconds: a broker is busy with it"
+    );
+    client
+        .delete(&format!("/entries/{}/0000000006", os()), None)
+        .await?;
+    until("it goes on", async || {
+        post(&members[0], &six).await.0.starts_with("240")
+    })
+    .await;
     Ok(())
 }
 
@@ -225,8 +396,11 @@ async fn no_head_is_overlooked() -> anyhow::Result<()> {
     let admin = tidings_tests::free_address()?;
     let member = site.member("a", "", &format!("[admin]\nlisten = [\"{admin}\"]\n"))?;
     let id = site.realm.anchor.head.id;
-    let more: String = (0..NAMESPACES).map(|n| format!("\"n{n} 1 {id}\", ")).collect();
-    let text = fs::read_to_string(member.config())?.replace("anchors = [", &format!("anchors = [{more}"));
+    let more: String = (0..NAMESPACES)
+        .map(|n| format!("\"n{n} 1 {id}\", "))
+        .collect();
+    let text =
+        fs::read_to_string(member.config())?.replace("anchors = [", &format!("anchors = [{more}"));
     fs::write(member.config(), text)?;
     site.init(&member)?;
     let daemon = member.start()?;
@@ -234,21 +408,45 @@ async fn no_head_is_overlooked() -> anyhow::Result<()> {
     let client = by_hand(&ensemble, &site).await;
     let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
     for n in 0..NAMESPACES {
-        client.create(&format!("/heads/n{n}.trust"), format!("7 {id}").as_bytes(), &options).await?;
+        client
+            .create(
+                &format!("/heads/n{n}.trust"),
+                format!("7 {id}").as_bytes(),
+                &options,
+            )
+            .await?;
     }
     until("all are known to be lacking", async || {
         let (_, status) = get(admin, "/status");
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        status["cluster"]["filled_from_members"].as_array().unwrap().len() == NAMESPACES
+        status["cluster"]["filled_from_members"]
+            .as_array()
+            .unwrap()
+            .len()
+            == NAMESPACES
     })
     .await;
     let closed = zk::AuthId::new("digest", "somebody:else");
     let acl = [zk::Acl::new(zk::Permission::READ, closed)];
-    client.create("/heads/test.closed", b"1 x", &zk::CreateMode::Persistent.with_acls(zk::Acls::new(&acl))).await?;
+    client
+        .create(
+            "/heads/test.closed",
+            b"1 x",
+            &zk::CreateMode::Persistent.with_acls(zk::Acls::new(&acl)),
+        )
+        .await?;
     // The servers tell nobody of what he may not read; whoever looks at everything finds it.
     daemon.kill()?;
     let _daemon = member.start()?;
     says(&member, "test.closed").await;
-    publish(&site.realm, &mut publisher(&member).await, &os(), None, 3, SIGNERS).await?;
+    publish(
+        &site.realm,
+        &mut publisher(&member).await,
+        &os(),
+        None,
+        3,
+        SIGNERS,
+    )
+    .await?;
     Ok(())
 }

@@ -20,7 +20,12 @@ pub(crate) const NO_BROKER: i32 = 7;
 pub(crate) const NOTHING: i32 = 9;
 
 /// One key for each thing.
-pub(crate) const ROLES: &[&str] = &["trust * 1 root", "release * 1 ann", "withdraw * 1 stop", "beat * 1 beat"];
+pub(crate) const ROLES: &[&str] = &[
+    "trust * 1 root",
+    "release * 1 ann",
+    "withdraw * 1 stop",
+    "beat * 1 beat",
+];
 /// The same, without beats.
 pub(crate) const NO_BEATS: &[&str] = &["trust * 1 root", "release * 1 ann", "withdraw * 1 stop"];
 
@@ -44,19 +49,32 @@ pub(crate) struct Said {
 impl Said {
     #[track_caller]
     pub(crate) fn good(&self, says: &str) {
-        assert!(self.code == 0 && self.text.contains(says), "{}: {:?} should say {says:?}", self.code, self.text);
+        assert!(
+            self.code == 0 && self.text.contains(says),
+            "{}: {:?} should say {says:?}",
+            self.code,
+            self.text
+        );
     }
 
     #[track_caller]
     pub(crate) fn bad(&self, code: i32, says: &str) {
-        assert!(self.code == code && self.text.contains(says), "{}: {:?} should say {says:?}", self.code, self.text);
+        assert!(
+            self.code == code && self.text.contains(says),
+            "{}: {:?} should say {says:?}",
+            self.code,
+            self.text
+        );
     }
 }
 
 impl From<Output> for Said {
     fn from(output: Output) -> Self {
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        Self { code: output.status.code().unwrap_or(-1), text }
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            text,
+        }
     }
 }
 
@@ -77,7 +95,12 @@ impl Desk {
             keys::write_private(&path, &key(name), None).unwrap();
         }
         let publisher = Publisher::connect(fixture.source().unwrap()).await.unwrap();
-        let mut desk = Self { realm, fixture, publisher, daemon };
+        let mut desk = Self {
+            realm,
+            fixture,
+            publisher,
+            daemon,
+        };
         let log = desk.realm.log.clone();
         desk.publish(&log).await;
         desk
@@ -86,16 +109,31 @@ impl Desk {
     /// The broker is started anew, with more in its configuration.
     pub(crate) async fn restart(self, configuration: &str) -> Self {
         self.daemon.signal("TERM").unwrap();
-        assert_eq!(self.daemon.wait(std::time::Duration::from_secs(20)).unwrap(), Some(0));
+        assert_eq!(
+            self.daemon
+                .wait(std::time::Duration::from_secs(20))
+                .unwrap(),
+            Some(0)
+        );
         self.fixture.configure(configuration).unwrap();
         let daemon = self.fixture.start().unwrap();
-        let publisher = Publisher::connect(self.fixture.source().unwrap()).await.unwrap();
-        Self { realm: self.realm, fixture: self.fixture, publisher, daemon }
+        let publisher = Publisher::connect(self.fixture.source().unwrap())
+            .await
+            .unwrap();
+        Self {
+            realm: self.realm,
+            fixture: self.fixture,
+            publisher,
+            daemon,
+        }
     }
 
     pub(crate) async fn publish(&mut self, statements: &[Statement]) {
         for statement in statements {
-            self.publisher.publish(statement).await.unwrap_or_else(|e| panic!("{}: {e}", statement.message_id()));
+            self.publisher
+                .publish(statement)
+                .await
+                .unwrap_or_else(|e| panic!("{}: {e}", statement.message_id()));
         }
     }
 
@@ -103,7 +141,12 @@ impl Desk {
     pub(crate) async fn releases(&mut self, channel: &Channel, count: u32) -> Vec<Statement> {
         let mut all: Vec<Statement> = Vec::new();
         for number in 1..=count {
-            all.push(self.realm.release(channel, all.last().map(Statement::head), &number.to_string(), &["ann"]));
+            all.push(self.realm.release(
+                channel,
+                all.last().map(Statement::head),
+                &number.to_string(),
+                &["ann"],
+            ));
         }
         self.publish(&all).await;
         all
@@ -119,10 +162,18 @@ impl Desk {
 
     /// The command at this desk, before it is run; it asks these brokers.
     pub(crate) fn command(&self, brokers: &[SocketAddr], arguments: &[&str]) -> Command {
-        let urls: Vec<String> = brokers.iter().map(|address| format!("nntp://{address}")).collect();
+        let urls: Vec<String> = brokers
+            .iter()
+            .map(|address| format!("nntp://{address}"))
+            .collect();
         let mut command = Command::new(binary("tidings"));
-        command.args(arguments).current_dir(&self.fixture.directory).stdin(Stdio::null());
-        command.env("XDG_STATE_HOME", self.path("state")).env("TIDINGS_BROKERS", urls.join(","));
+        command
+            .args(arguments)
+            .current_dir(&self.fixture.directory)
+            .stdin(Stdio::null());
+        command
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("TIDINGS_BROKERS", urls.join(","));
         command.env("TIDINGS_ANCHOR", self.realm.anchor.to_string());
         command
     }
@@ -137,6 +188,12 @@ impl Desk {
     }
 
     pub(crate) fn release(&self, more: &[&str]) -> Said {
-        self.run(&[&["release", "test.os.stable", "--key", "ann.key", "--publish"], more].concat())
+        self.run(
+            &[
+                &["release", "test.os.stable", "--key", "ann.key", "--publish"],
+                more,
+            ]
+            .concat(),
+        )
     }
 }

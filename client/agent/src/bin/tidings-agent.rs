@@ -19,10 +19,19 @@ use tidings_agent::{
 use tidings_client::Clock;
 
 #[derive(Parser)]
-#[command(name = "tidings-agent", version, about = "From an announcement to a machine that runs it")]
+#[command(
+    name = "tidings-agent",
+    version,
+    about = "From an announcement to a machine that runs it"
+)]
 struct Arguments {
     /// The configuration; agent.d/*.toml beside it are read after it
-    #[arg(long, value_name = "FILE", default_value = "/etc/tidings/agent.toml", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/tidings/agent.toml",
+        global = true
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Option<Command>,
@@ -81,8 +90,21 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<u8> {
-    if let Some(Command::Restarts { new_root, below, json, pids }) = &arguments.command {
-        return restarts(&Against { new_root: new_root.clone(), below: below.clone() }, *json, pids);
+    if let Some(Command::Restarts {
+        new_root,
+        below,
+        json,
+        pids,
+    }) = &arguments.command
+    {
+        return restarts(
+            &Against {
+                new_root: new_root.clone(),
+                below: below.clone(),
+            },
+            *json,
+            pids,
+        );
     }
     let config = Config::read(&arguments.config)?;
     match &arguments.command {
@@ -91,10 +113,20 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             Ok(0)
         }
         Some(Command::Status { json }) => status(&config, *json),
-        Some(Command::CheckHandler { handler, payload, set }) => check_handler(&config, handler, payload, set),
+        Some(Command::CheckHandler {
+            handler,
+            payload,
+            set,
+        }) => check_handler(&config, handler, payload, set),
         None | Some(_) => {
-            tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).without_time().init();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            tracing_subscriber::fmt()
+                .with_writer(io::stderr)
+                .with_ansi(false)
+                .without_time()
+                .init();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let mut agent = Agent::new(config, arguments.config.clone(), Clock::system())?;
             if matches!(arguments.command, Some(Command::Once)) {
                 runtime.block_on(agent.look())?;
@@ -107,7 +139,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 }
 
 fn status(config: &Config, json: bool) -> anyhow::Result<u8> {
-    let status = Status::read(&config.paths.run).context("no status is there; does the agent run? (`systemctl status tidings-agent`)")?;
+    let status = Status::read(&config.paths.run)
+        .context("no status is there; does the agent run? (`systemctl status tidings-agent`)")?;
     if json {
         println!("{}", serde_json::to_string(&status)?);
     } else {
@@ -120,12 +153,39 @@ fn status(config: &Config, json: bool) -> anyhow::Result<u8> {
     })
 }
 
-fn check_handler(config: &Config, handler: &Path, payload: &Path, set: &[String]) -> anyhow::Result<u8> {
-    let pair = |text: &String| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let environment = set.iter().map(pair).collect::<Option<Vec<_>>>().context("--set wants KEY=VALUE")?;
-    let handler = handler.canonicalize().ok().and_then(|_| std::path::absolute(handler).ok()).context("there is no such handler")?;
-    let (payload, etc, lib) = (payload.to_owned(), config.paths.etc.clone(), config.paths.lib.clone());
-    Contract { handler, payload, environment, lib, etc }.check(|line| println!("ok: {line}"))?;
+fn check_handler(
+    config: &Config,
+    handler: &Path,
+    payload: &Path,
+    set: &[String],
+) -> anyhow::Result<u8> {
+    let pair = |text: &String| {
+        text.split_once('=')
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    };
+    let environment = set
+        .iter()
+        .map(pair)
+        .collect::<Option<Vec<_>>>()
+        .context("--set wants KEY=VALUE")?;
+    let handler = handler
+        .canonicalize()
+        .ok()
+        .and_then(|_| std::path::absolute(handler).ok())
+        .context("there is no such handler")?;
+    let (payload, etc, lib) = (
+        payload.to_owned(),
+        config.paths.etc.clone(),
+        config.paths.lib.clone(),
+    );
+    Contract {
+        handler,
+        payload,
+        environment,
+        lib,
+        etc,
+    }
+    .check(|line| println!("ok: {line}"))?;
     Ok(0)
 }
 
@@ -135,8 +195,14 @@ fn restarts(against: &Against, json: bool, pids: &[u32]) -> anyhow::Result<u8> {
         println!("{}", serde_json::to_string(&stale)?);
     } else {
         for process in &stale {
-            let what = if process.restart { "restart" } else { "not by us" };
-            process.files.iter().for_each(|(path, why)| println!("{} {} ({what}): {path} {why}", process.pid, process.unit));
+            let what = if process.restart {
+                "restart"
+            } else {
+                "not by us"
+            };
+            process.files.iter().for_each(|(path, why)| {
+                println!("{} {} ({what}): {path} {why}", process.pid, process.unit)
+            });
         }
     }
     Ok(u8::from(!stale.is_empty()))

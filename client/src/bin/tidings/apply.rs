@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
 use anyhow::{Context, ensure};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
-use tidings_client::{Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Slots, Start, Verified};
+use tidings_client::{
+    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Slots, Start,
+    Verified,
+};
 use tidings_protocol::{Digest, Statement, slot::SlotName, statement::Apply as Way};
 use tokio::{
     process::Child,
@@ -34,11 +37,19 @@ struct Machine {
 impl Machine {
     fn profile(&self) -> anyhow::Result<Profile> {
         let property = |text: &String| {
-            let wrong = || Exit::Usage.because(format!("--property: expected KEY=VALUE, found {text:?}"));
-            let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(wrong)?;
+            let wrong =
+                || Exit::Usage.because(format!("--property: expected KEY=VALUE, found {text:?}"));
+            let (key, value) = text
+                .split_once('=')
+                .filter(|(key, _)| !key.is_empty())
+                .ok_or_else(wrong)?;
             Ok((key.to_owned(), value.to_owned()))
         };
-        let properties = self.properties.iter().map(property).collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+        let properties = self
+            .properties
+            .iter()
+            .map(property)
+            .collect::<anyhow::Result<BTreeMap<_, _>>>()?;
         let identity = match &self.identity {
             Some(identity) if identity.contains('\n') || identity.is_empty() => {
                 return Err(Exit::Usage.because("--identity: expected one line that is not empty"));
@@ -50,7 +61,10 @@ impl Machine {
                 Digest::of(format!("tidings identity\n{}", id.trim()).as_bytes()).to_string()
             }
         };
-        Ok(Profile { identity, properties })
+        Ok(Profile {
+            identity,
+            properties,
+        })
     }
 }
 
@@ -76,11 +90,18 @@ pub(super) struct Next {
 
 impl Next {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let device = self.reading.device_that_looks(std::slice::from_ref(&self.channel))?;
-        let mut device = device.with_quorum(self.quorum.quorum.into()).with_profile(self.machine.profile()?);
+        let device = self
+            .reading
+            .device_that_looks(std::slice::from_ref(&self.channel))?;
+        let mut device = device
+            .with_quorum(self.quorum.quorum.into())
+            .with_profile(self.machine.profile()?);
         let statement = to_run(&mut device, &self.channel).await?;
         let trust = device.state().trust();
-        output::answer(|| output::json(&statement, trust), || output::summary(&statement, trust));
+        output::answer(
+            || output::json(&statement, trust),
+            || output::summary(&statement, trust),
+        );
         Ok(())
     }
 }
@@ -118,7 +139,12 @@ pub(super) struct Apply {
     #[arg(long, value_name = "NAME", env = "TIDINGS_NODE")]
     node: Option<SlotName>,
     /// For how many seconds to wait for a slot; a group that is stopped, since machines have failed, is not waited for
-    #[arg(long, value_name = "SECONDS", default_value_t = 3_600, requires = "node")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 3_600,
+        requires = "node"
+    )]
     slot_wait: u64,
     #[command(flatten)]
     reading: Reading,
@@ -129,15 +155,33 @@ pub(super) struct Apply {
 
 impl Apply {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let state = || Exit::Usage.because("give --state FILE: what may be applied depends on what this device has seen");
+        let state = || {
+            Exit::Usage.because(
+                "give --state FILE: what may be applied depends on what this device has seen",
+            )
+        };
         ensure!(self.reading.state.is_some(), state());
-        let device = self.reading.device(std::slice::from_ref(&self.channel), Start::Newest)?;
-        let mut device = device.with_quorum(self.quorum.quorum.into()).with_profile(self.machine.profile()?);
+        let device = self
+            .reading
+            .device(std::slice::from_ref(&self.channel), Start::Newest)?;
+        let mut device = device
+            .with_quorum(self.quorum.quorum.into())
+            .with_profile(self.machine.profile()?);
         if let (true, Some(serial)) = (self.applied, self.serial) {
             device.note_applied_serial(&self.channel, serial).await?;
-            let Some(node) = &self.node else { return Ok(()) };
-            let context = || format!("{} {serial} is kept as applied, but the slot is not freed", self.channel);
-            return self.come_back(&mut device, serial, node).await.with_context(context);
+            let Some(node) = &self.node else {
+                return Ok(());
+            };
+            let context = || {
+                format!(
+                    "{} {serial} is kept as applied, but the slot is not freed",
+                    self.channel
+                )
+            };
+            return self
+                .come_back(&mut device, serial, node)
+                .await
+                .with_context(context);
         }
         let serial = match self.serial {
             Some(serial) => serial,
@@ -146,16 +190,35 @@ impl Apply {
         if self.command.is_empty() {
             let statement = device.may_apply(&self.channel, serial).await?;
             let trust = device.state().trust();
-            output::answer(|| output::json(&statement, trust), || format!("{} {serial} may be applied now", self.channel));
+            output::answer(
+                || output::json(&statement, trust),
+                || format!("{} {serial} may be applied now", self.channel),
+            );
             return Ok(());
         }
-        let freed = device.apply(&self.channel, serial, async |cleared: &mut Clearance<'_>| self.in_turn(cleared).await).await?;
-        freed.with_context(|| format!("{} {serial} is applied, but the slot could not be freed", self.channel))
+        let freed = device
+            .apply(
+                &self.channel,
+                serial,
+                async |cleared: &mut Clearance<'_>| self.in_turn(cleared).await,
+            )
+            .await?;
+        freed.with_context(|| {
+            format!(
+                "{} {serial} is applied, but the slot could not be freed",
+                self.channel
+            )
+        })
     }
 
     /// Learning and fetching are for everybody at once; going down is not. What is within says whether the slot is free again.
     async fn in_turn(&self, cleared: &mut Clearance<'_>) -> anyhow::Result<anyhow::Result<()>> {
-        let Body::Release(Release { slot: Some(group), apply, .. }) = cleared.body().clone() else {
+        let Body::Release(Release {
+            slot: Some(group),
+            apply,
+            ..
+        }) = cleared.body().clone()
+        else {
             let child = start(&self.command)?;
             return Ok(Ok(finish(child, &self.command, cleared).await?));
         };
@@ -167,12 +230,17 @@ impl Apply {
         };
         let node = self.node.as_ref().ok_or_else(which)?;
         let mut slots = Slots::new(self.reading.from.source()?);
-        let taken = slots.wait_for(&group, node, serial, Duration::from_secs(self.slot_wait)).await?;
+        let taken = slots
+            .wait_for(&group, node, serial, Duration::from_secs(self.slot_wait))
+            .await?;
         // It may have been withdrawn while this machine has waited (attack 81), and the slot may be another one's (attack 75).
         let started = async {
             cleared.confirm().await?;
             let held = slots.hold(&group, node, taken.token).await?;
-            ensure!(Instant::now() < held.until, Exit::Waiting.because("the answer about the slot came too late"));
+            ensure!(
+                Instant::now() < held.until,
+                Exit::Waiting.because("the answer about the slot came too late")
+            );
             start(&self.command)
         };
         let child = match started.await {
@@ -186,8 +254,14 @@ impl Apply {
             }
         };
         // From here on it counts as down until it says otherwise: what has failed halfway is for its lease, and an operator.
-        let context = || format!("the slot of {group} stays taken, and the machine counts as failed when its lease has run out");
-        finish(child, &self.command, cleared).await.with_context(context)?;
+        let context = || {
+            format!(
+                "the slot of {group} stays taken, and the machine counts as failed when its lease has run out"
+            )
+        };
+        finish(child, &self.command, cleared)
+            .await
+            .with_context(context)?;
         match apply {
             Some(Way::Reboot | Way::Kexec) => {
                 output::note(&format!(
@@ -197,15 +271,31 @@ impl Apply {
                 Ok(Ok(()))
             }
             // Whether it is free or not, the release is applied.
-            _ => Ok(slots.free(&group, node, taken.token).await.map_err(Into::into)),
+            _ => Ok(slots
+                .free(&group, node, taken.token)
+                .await
+                .map_err(Into::into)),
         }
     }
 
     /// After a reboot: the slot that this machine has gone down with.
-    async fn come_back(&self, device: &mut Device, serial: Serial, node: &SlotName) -> anyhow::Result<()> {
+    async fn come_back(
+        &self,
+        device: &mut Device,
+        serial: Serial,
+        node: &SlotName,
+    ) -> anyhow::Result<()> {
         let statements = device.history(&self.channel, serial).await?;
-        let release = statements.iter().find(|statement| statement.serial() == serial).map(|statement| statement.body());
-        let Some(Body::Release(Release { slot: Some(group), .. })) = release else { return Ok(()) };
+        let release = statements
+            .iter()
+            .find(|statement| statement.serial() == serial)
+            .map(|statement| statement.body());
+        let Some(Body::Release(Release {
+            slot: Some(group), ..
+        })) = release
+        else {
+            return Ok(());
+        };
         let group: SlotName = group.parse()?;
         let mut slots = Slots::new(self.reading.from.source()?);
         match slots.take(&group, node, serial).await {
@@ -222,16 +312,25 @@ impl Apply {
 
 /// Starts a local command, never anything from a statement, and never through a shell (attack 84).
 fn start(command: &[String]) -> anyhow::Result<Child> {
-    let child = tokio::process::Command::new(&command[0]).args(&command[1..]).stdin(Stdio::piped()).spawn();
+    let child = tokio::process::Command::new(&command[0])
+        .args(&command[1..])
+        .stdin(Stdio::piped())
+        .spawn();
     child.with_context(|| format!("cannot run {:?}", command[0]))
 }
 
 /// Gives it the statement, and waits for its end. Who wants this program to end ends the command by that, and the state file is this
 /// program's until it has: no second one is begun beside it.
-async fn finish(mut child: Child, command: &[String], cleared: &Clearance<'_>) -> anyhow::Result<()> {
+async fn finish(
+    mut child: Child,
+    command: &[String],
+    cleared: &Clearance<'_>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let pid = child
+        .id()
+        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     if let Some(mut input) = child.stdin.take() {
         // A command that does not read the statement closes its end; that is its own affair.
         drop(tokio::io::AsyncWriteExt::write_all(&mut input, cleared.octets()).await);
@@ -250,8 +349,18 @@ async fn finish(mut child: Child, command: &[String], cleared: &Clearance<'_>) -
     if status.success() {
         return Ok(());
     }
-    let by_signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| signal + 128);
-    let code = status.code().or(by_signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(Exit::Failed as u8);
-    let text = format!("{:?} ended with {status}; {} {} does not count as applied", command[0], cleared.channel(), cleared.serial());
+    let by_signal =
+        std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| signal + 128);
+    let code = status
+        .code()
+        .or(by_signal)
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(Exit::Failed as u8);
+    let text = format!(
+        "{:?} ended with {status}; {} {} does not count as applied",
+        command[0],
+        cleared.channel(),
+        cleared.serial()
+    );
     Err(CommandFailed { code, text }.into())
 }

@@ -61,18 +61,41 @@ pub(super) struct Beat {
 
 impl Beat {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let life = || Exit::Usage.because(format!("--life: expected 1 to {BEAT_LIFE_SECONDS}, found {}", self.life));
+        let life = || {
+            Exit::Usage.because(format!(
+                "--life: expected 1 to {BEAT_LIFE_SECONDS}, found {}",
+                self.life
+            ))
+        };
         ensure!((1..=BEAT_LIFE_SECONDS).contains(&self.life), life());
-        let every = || Exit::Usage.because(format!("--every: expected less than --life, found {}", self.every));
-        ensure!(self.every >= 1 && (self.once || self.every < self.life), every());
+        let every = || {
+            Exit::Usage.because(format!(
+                "--every: expected less than --life, found {}",
+                self.every
+            ))
+        };
+        ensure!(
+            self.every >= 1 && (self.once || self.every < self.life),
+            every()
+        );
         let source = self.from.source()?;
         let (outbox, _temporary) = self.outbox.open_or_temporary(&source.anchor().namespace)?;
         let lookout = Lookout::new(&source);
-        let mut signer = Signer { lookout, key: key::private(&self.key)?, named: BTreeMap::new(), options: &self, source, outbox };
+        let mut signer = Signer {
+            lookout,
+            key: key::private(&self.key)?,
+            named: BTreeMap::new(),
+            options: &self,
+            source,
+            outbox,
+        };
         if self.once {
             return signer.round(true).await.map(drop);
         }
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let every = Duration::from_secs(self.every);
         let mut ticks = interval(every / EARLY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,7 +114,10 @@ impl Beat {
                     tracing::info!(count, "beats published");
                 }
                 // The next round may go better; until then devices see that no beat comes.
-                Err(error) => output::note(&format!("no beat was published: {}", tidings_client::explain(error.as_ref()))),
+                Err(error) => output::note(&format!(
+                    "no beat was published: {}",
+                    tidings_client::explain(error.as_ref())
+                )),
             }
         }
     }
@@ -113,18 +139,30 @@ impl Signer<'_> {
         let survey = self.lookout.look(&[]).await;
         let mut desk = Desk::with(self.source.clone(), self.outbox.clone()).await?;
         let trust = desk.trust()?.clone();
-        let ahead = survey.trust().filter(|other| other.serial() > trust.serial());
-        let restored =
-            || Exit::Refused.because("another broker has a newer trust statement than the origin; was the origin restored from a backup?");
+        let ahead = survey
+            .trust()
+            .filter(|other| other.serial() > trust.serial());
+        let restored = || {
+            Exit::Refused.because("another broker has a newer trust statement than the origin; was the origin restored from a backup?")
+        };
         ensure!(ahead.is_none(), restored());
         let heads = heads(&survey, &mut desk.publisher, &trust).await?;
         let mut signed = 0;
         let roles = self.channels(&trust);
-        let none = || Exit::Refused.because(format!("{} has no beat role in trust {}", PublicKey::of(&self.key), trust.serial()));
+        let none = || {
+            Exit::Refused.because(format!(
+                "{} has no beat role in trust {}",
+                PublicKey::of(&self.key),
+                trust.serial()
+            ))
+        };
         ensure!(!roles.is_empty(), none());
         for channel in roles {
-            let mine: Vec<(Channel, Head)> =
-                heads.iter().filter(|(named, _)| trust.beat_channel(named).as_ref() == Some(&channel)).cloned().collect();
+            let mine: Vec<(Channel, Head)> = heads
+                .iter()
+                .filter(|(named, _)| trust.beat_channel(named).as_ref() == Some(&channel))
+                .cloned()
+                .collect();
             let log = (trust.statement().channel().clone(), trust.head());
             let _begun = desk.begin(&channel).await?;
             let before = desk.publisher.beat(&channel).await?;
@@ -139,9 +177,16 @@ impl Signer<'_> {
                 continue;
             }
             let after = desk.publisher.beat_head(&channel).await?;
-            let round = Round { channel: channel.clone(), after, time: time()?, life: self.options.life, trust: trust.serial() };
+            let round = Round {
+                channel: channel.clone(),
+                after,
+                time: time()?,
+                life: self.options.life,
+                trust: trust.serial(),
+            };
             let statement = beat::sign(round, plan.heads.clone(), &self.key)?;
-            let lost = || Exit::Refused.because(format!("another signer signs beats in {channel} too"));
+            let lost =
+                || Exit::Refused.because(format!("another signer signs beats in {channel} too"));
             desk.publish(&statement).await?.map_err(|_| lost())?;
             self.note(plan.heads);
             signed += 1;
@@ -153,19 +198,35 @@ impl Signer<'_> {
     fn channels(&self, trust: &Trust) -> Vec<Channel> {
         let name = trust.name_of(&PublicKey::of(&self.key));
         let mine = |names: &[String]| names.iter().any(|known| Some(known.as_str()) == name);
-        let roles = trust.rules().roles.iter().filter(|role| role.kind == Kind::Beat && mine(&role.names));
-        roles.filter_map(|role| role.pattern.beat_channel(trust.namespace())).collect()
+        let roles = trust
+            .rules()
+            .roles
+            .iter()
+            .filter(|role| role.kind == Kind::Beat && mine(&role.names));
+        roles
+            .filter_map(|role| role.pattern.beat_channel(trust.namespace()))
+            .collect()
     }
 
     /// Leaves out what would name another statement at a serial that was named, unless a checkpoint has settled it.
-    fn only_consistent(&self, trust: &Trust, before: &[(Channel, Head)], heads: Vec<(Channel, Head)>) -> Vec<(Channel, Head)> {
+    fn only_consistent(
+        &self,
+        trust: &Trust,
+        before: &[(Channel, Head)],
+        heads: Vec<(Channel, Head)>,
+    ) -> Vec<(Channel, Head)> {
         let contradicts = |channel: &Channel, head: Head| {
             let settled = matches!(trust.checkpoint(channel), Settled::At(checkpoint) if checkpoint.serial >= head.serial);
-            let earlier = before.iter().filter(|(named, _)| named == channel).map(|(_, head)| head);
+            let earlier = before
+                .iter()
+                .filter(|(named, _)| named == channel)
+                .map(|(_, head)| head);
             let mut named = self.named.get(channel).into_iter().flatten().chain(earlier);
             !settled && named.any(|named| named.serial == head.serial && named.id != head.id)
         };
-        let (left_out, kept): (Vec<_>, Vec<_>) = heads.into_iter().partition(|(channel, head)| contradicts(channel, *head));
+        let (left_out, kept): (Vec<_>, Vec<_>) = heads
+            .into_iter()
+            .partition(|(channel, head)| contradicts(channel, *head));
         for (channel, head) in left_out {
             let serial: Serial = head.serial;
             output::note(&format!(
@@ -190,15 +251,25 @@ impl Signer<'_> {
 
 /// The heads of all channels as the origin has them. One that is forked is left out, one that another broker has more of, and
 /// one that no broker shows any more, so that devices notice.
-async fn heads(survey: &Survey, publisher: &mut Publisher, trust: &Trust) -> anyhow::Result<Vec<(Channel, Head)>> {
+async fn heads(
+    survey: &Survey,
+    publisher: &mut Publisher,
+    trust: &Trust,
+) -> anyhow::Result<Vec<(Channel, Head)>> {
     for seen in &survey.0 {
         if let Err(error) = &seen.view {
             output::note(&format!("{} could not be asked: {error}", seen.address));
         }
-        seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel}: {error}", seen.address)));
+        seen.failed.iter().for_each(|(channel, error)| {
+            output::note(&format!("{}: {channel}: {error}", seen.address))
+        });
     }
-    let failed: BTreeSet<&Channel> =
-        survey.0.iter().filter(|seen| seen.address == *publisher.address()).flat_map(|seen| seen.failed.iter().map(|f| &f.0)).collect();
+    let failed: BTreeSet<&Channel> = survey
+        .0
+        .iter()
+        .filter(|seen| seen.address == *publisher.address())
+        .flat_map(|seen| seen.failed.iter().map(|f| &f.0))
+        .collect();
     let mut heads = Vec::new();
     for channel in survey.channels() {
         if failed.contains(&channel) || trust.rules().is_closed(&channel) {
@@ -207,7 +278,9 @@ async fn heads(survey: &Survey, publisher: &mut Publisher, trust: &Trust) -> any
         let newest = match survey.newest(&channel) {
             Ok(Some(newest)) if survey.is_confirmed(&channel) => newest.head(),
             Ok(Some(_)) => {
-                output::note(&format!("{channel} is left out: no broker shows what was seen of it"));
+                output::note(&format!(
+                    "{channel} is left out: no broker shows what was seen of it"
+                ));
                 continue;
             }
             Ok(None) => continue,
@@ -216,15 +289,26 @@ async fn heads(survey: &Survey, publisher: &mut Publisher, trust: &Trust) -> any
                 continue;
             }
         };
-        let stored = |address| survey.views().find(|(seen, _)| *seen == address).and_then(|(_, view)| view.head(&channel));
+        let stored = |address| {
+            survey
+                .views()
+                .find(|(seen, _)| *seen == address)
+                .and_then(|(_, view)| view.head(&channel))
+        };
         let mut here = stored(publisher.address());
         if here != Some(newest) {
             // It may have been stored since.
-            here = publisher.newest(&channel).await?.map(|statement| statement.head());
+            here = publisher
+                .newest(&channel)
+                .await?
+                .map(|statement| statement.head());
         }
         match here {
             Some(here) if here.serial >= newest.serial => heads.push((channel, here)),
-            _ => output::note(&format!("{channel} is left out: another broker has {}, which the origin does not have", newest.serial)),
+            _ => output::note(&format!(
+                "{channel} is left out: another broker has {}, which the origin does not have",
+                newest.serial
+            )),
         }
     }
     Ok(heads)
@@ -236,9 +320,15 @@ fn same(one: &[(Channel, Head)], other: &[(Channel, Head)]) -> bool {
 
 fn complain(channel: &Channel, plan: &beat::Plan) {
     if plan.percent >= FULL_PERCENT {
-        output::note(&format!("{channel} is {} % full: give names one part more, and a beat role for each", plan.percent));
+        output::note(&format!(
+            "{channel} is {} % full: give names one part more, and a beat role for each",
+            plan.percent
+        ));
     }
     if let Some(first) = plan.left_out.first() {
-        output::note(&format!("{} channel(s) have no room in {channel}, {first} first: nothing confirms their heads", plan.left_out.len()));
+        output::note(&format!(
+            "{} channel(s) have no room in {channel}, {first} first: nothing confirms their heads",
+            plan.left_out.len()
+        ));
     }
 }

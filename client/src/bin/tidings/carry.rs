@@ -42,21 +42,37 @@ impl Export {
         let (mut octets, mut count) = (Vec::new(), 0);
         let others = self.channels.iter().filter(|channel| **channel != log);
         for channel in std::iter::once(&log).chain(others) {
-            let outside = || Exit::Usage.because(format!("{channel} is not in the namespace of the anchor"));
+            let outside =
+                || Exit::Usage.because(format!("{channel} is not in the namespace of the anchor"));
             ensure!(anchor.namespace.contains(channel), outside());
-            let from = if *channel == log { Serial::FIRST } else { self.from_serial };
-            let wanted = |serial: Serial| *channel == log || self.to_serial.is_none_or(|last| serial <= last);
+            let from = if *channel == log {
+                Serial::FIRST
+            } else {
+                self.from_serial
+            };
+            let wanted = |serial: Serial| {
+                *channel == log || self.to_serial.is_none_or(|last| serial <= last)
+            };
             let statements = device.history(channel, from).await?;
-            let nothing = || Exit::Nothing.because(format!("there is nothing in {channel} from {from} on"));
+            let nothing =
+                || Exit::Nothing.because(format!("there is nothing in {channel} from {from} on"));
             ensure!(!statements.is_empty(), nothing());
-            for statement in statements.iter().filter(|statement| wanted(statement.serial())) {
+            for statement in statements
+                .iter()
+                .filter(|statement| wanted(statement.serial()))
+            {
                 batch::write(&mut octets, statement, "not-for-mail");
                 count += 1;
             }
         }
         write_new(&self.out, &octets)?;
         let size = octets.len();
-        let text = || format!("{count} statements, {size} octets, all of them verified, in {}", self.out.display());
+        let text = || {
+            format!(
+                "{count} statements, {size} octets, all of them verified, in {}",
+                self.out.display()
+            )
+        };
         output::answer(|| json!({"statements": count, "octets": size}), text);
         Ok(())
     }
@@ -79,23 +95,46 @@ impl Import {
         let anchor = self.from.must_anchor()?;
         let mut statements = Vec::new();
         for path in &self.files {
-            statements.extend(batch::read(&files::read(path)?).with_context(|| format!("{} is no batch of statements", path.display()))?);
+            statements.extend(
+                batch::read(&files::read(path)?)
+                    .with_context(|| format!("{} is no batch of statements", path.display()))?,
+            );
         }
-        let delivery = Delivery::prove(&mut View::new(anchor.clone()), statements, &Clock::system().now())
-            .context("nothing was offered to any broker")?;
+        let delivery = Delivery::prove(
+            &mut View::new(anchor.clone()),
+            statements,
+            &Clock::system().now(),
+        )
+        .context("nothing was offered to any broker")?;
         let (count, channels) = delivery.count();
-        output::note(&format!("{count} statements of {channels} channels are proven"));
+        output::note(&format!(
+            "{count} statements of {channels} channels are proven"
+        ));
         if self.check {
             return Ok(());
         }
         let bar = output::progress(count, "statements offered");
-        let Delivered { new, known, waiting } = delivery.deliver(&self.from.source_of(&anchor)?, |some| bar.inc(some as u64)).await?;
+        let Delivered {
+            new,
+            known,
+            waiting,
+        } = delivery
+            .deliver(&self.from.source_of(&anchor)?, |some| bar.inc(some as u64))
+            .await?;
         bar.finish_and_clear();
-        output::answer(|| json!({"new": new, "known": known}), || format!("{new} new, {known} there already"));
+        output::answer(
+            || json!({"new": new, "known": known}),
+            || format!("{new} new, {known} there already"),
+        );
         for (channel, shown) in &waiting {
-            output::note(&format!("{channel}: the broker shows it up to {shown}, and keeps the rest until what lies between has come too"));
+            output::note(&format!(
+                "{channel}: the broker shows it up to {shown}, and keeps the rest until what lies between has come too"
+            ));
         }
-        ensure!(waiting.is_empty(), Exit::Failed.because(format!("{} channel(s) have a gap", waiting.len())));
+        ensure!(
+            waiting.is_empty(),
+            Exit::Failed.because(format!("{} channel(s) have a gap", waiting.len()))
+        );
         Ok(())
     }
 }

@@ -14,7 +14,18 @@ use tidings_protocol::{
 use super::{exit::Exit, output};
 
 /// The fields of a trust statement that are shown as what they mean.
-const KNOWN: &[&str] = &["Tidings", "Channel", "Serial", "Previous", "Time", "Expires", "Key", "Role", "Checkpoint", "Closed"];
+const KNOWN: &[&str] = &[
+    "Tidings",
+    "Channel",
+    "Serial",
+    "Previous",
+    "Time",
+    "Expires",
+    "Key",
+    "Role",
+    "Checkpoint",
+    "Closed",
+];
 
 /// A trust log as it lies in a file: what is in force, and perhaps a last statement that still needs signatures.
 pub(super) struct TrustLogFile {
@@ -28,10 +39,19 @@ pub(super) struct TrustLogFile {
 
 /// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its first statement. What lies below
 /// the anchor is proven by its links, and gives no rights.
-pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyhow::Result<TrustLogFile> {
-    let (first, last) = statements.first().zip(statements.last()).context("there is no statement in the file")?;
+pub(super) fn walk(
+    statements: Vec<Statement>,
+    anchor: Option<&Anchor>,
+) -> anyhow::Result<TrustLogFile> {
+    let (first, last) = statements
+        .first()
+        .zip(statements.last())
+        .context("there is no statement in the file")?;
     let (from, to) = (first.serial(), last.serial());
-    let own = Anchor { namespace: namespace(first)?, head: first.head() };
+    let own = Anchor {
+        namespace: namespace(first)?,
+        head: first.head(),
+    };
     let anchor = anchor.cloned().unwrap_or(own);
     let begins = anchor.head.serial;
     let outside = || {
@@ -41,12 +61,25 @@ pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyho
         ))
     };
     ensure!((from..=to).contains(&begins), outside());
-    let up_to: Vec<Statement> = statements.iter().filter(|statement| statement.serial() <= begins).cloned().collect();
+    let up_to: Vec<Statement> = statements
+        .iter()
+        .filter(|statement| statement.serial() <= begins)
+        .cloned()
+        .collect();
     let refused = |serial: Serial, error: VerifyError| {
-        Exit::Refused.because(format!("trust statement {serial} in the file is not accepted: {error}"))
+        Exit::Refused.because(format!(
+            "trust statement {serial} in the file is not accepted: {error}"
+        ))
     };
-    let (below, above): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.serial() < begins);
-    let mut file = TrustLogFile { anchor, history: Vec::new(), log: below, pending: None };
+    let (below, above): (Vec<_>, Vec<_>) = statements
+        .into_iter()
+        .partition(|statement| statement.serial() < begins);
+    let mut file = TrustLogFile {
+        anchor,
+        history: Vec::new(),
+        log: below,
+        pending: None,
+    };
     for statement in above {
         let next = match file.history.last() {
             None => Trust::first(&file.anchor, statement.clone()),
@@ -58,12 +91,15 @@ pub(super) fn walk(statements: Vec<Statement>, anchor: Option<&Anchor>) -> anyho
                 file.log.push(statement);
             }
             // The last may still be going round; whether it follows the others is checked all the same.
-            Err(VerifyError::Threshold { .. }) if statement.serial() == to => file.pending = Some(statement),
+            Err(VerifyError::Threshold { .. }) if statement.serial() == to => {
+                file.pending = Some(statement)
+            }
             Err(error) => return Err(refused(statement.serial(), error)),
         }
     }
     if from < begins {
-        Trust::verify_below(&file.anchor, up_to).map_err(|(serial, error)| refused(serial, error))?;
+        Trust::verify_below(&file.anchor, up_to)
+            .map_err(|(serial, error)| refused(serial, error))?;
     }
     Ok(file)
 }
@@ -87,7 +123,9 @@ impl TrustLogFile {
 
 pub(super) fn namespace(statement: &Statement) -> anyhow::Result<Namespace> {
     let name = statement.channel().as_str().strip_suffix(".trust");
-    Ok(name.with_context(|| format!("{} is no trust log", statement.channel()))?.parse()?)
+    Ok(name
+        .with_context(|| format!("{} is no trust log", statement.channel()))?
+        .parse()?)
 }
 
 pub(super) fn rules(statement: &Statement) -> anyhow::Result<&TrustRules> {
@@ -100,16 +138,38 @@ pub(super) fn rules(statement: &Statement) -> anyhow::Result<&TrustRules> {
 /// What a change does, line by line.
 pub(super) fn difference(old: &TrustRules, new: &TrustRules) -> Vec<String> {
     fn lines<T: PartialEq>(old: &[T], new: &[T], what: impl Fn(&T) -> String) -> Vec<String> {
-        let gone = old.iter().filter(|one| !new.contains(one)).map(|one| format!("- {}", what(one)));
-        let come = new.iter().filter(|one| !old.contains(one)).map(|one| format!("+ {}", what(one)));
+        let gone = old
+            .iter()
+            .filter(|one| !new.contains(one))
+            .map(|one| format!("- {}", what(one)));
+        let come = new
+            .iter()
+            .filter(|one| !old.contains(one))
+            .map(|one| format!("+ {}", what(one)));
         gone.chain(come).collect()
     }
-    let role = |role: &Role| format!("role {} {}: {} of {}", role.kind, role.pattern, role.threshold, role.names.join(", "));
-    let mut all = lines(&old.keys, &new.keys, |key| format!("key {} {}", key.name, key.key));
+    let role = |role: &Role| {
+        format!(
+            "role {} {}: {} of {}",
+            role.kind,
+            role.pattern,
+            role.threshold,
+            role.names.join(", ")
+        )
+    };
+    let mut all = lines(&old.keys, &new.keys, |key| {
+        format!("key {} {}", key.name, key.key)
+    });
     all.extend(lines(&old.roles, &new.roles, role));
-    all.extend(lines(&old.checkpoints, &new.checkpoints, |c| format!("checkpoint {} {}", c.channel, c.head)));
-    all.extend(lines(&old.closed, &new.closed, |closed| format!("closed {closed}")));
-    all.extend(lines(&[old.expires], &[new.expires], |time: &Timestamp| format!("expires {time}")));
+    all.extend(lines(&old.checkpoints, &new.checkpoints, |c| {
+        format!("checkpoint {} {}", c.channel, c.head)
+    }));
+    all.extend(lines(&old.closed, &new.closed, |closed| {
+        format!("closed {closed}")
+    }));
+    all.extend(lines(&[old.expires], &[new.expires], |time: &Timestamp| {
+        format!("expires {time}")
+    }));
     all
 }
 
@@ -121,39 +181,86 @@ pub(super) struct Threshold {
     pub(super) missing: Vec<String>,
 }
 
-pub(super) fn thresholds(before: Option<&Trust>, statement: &Statement) -> anyhow::Result<Vec<Threshold>> {
+pub(super) fn thresholds(
+    before: Option<&Trust>,
+    statement: &Statement,
+) -> anyhow::Result<Vec<Threshold>> {
     let namespace = namespace(statement)?;
     let of = |serial: Serial, rules: &TrustRules| {
         let role = rules.role(Kind::Trust, statement.channel(), &namespace)?;
-        let have: Vec<String> = rules.signers(role, statement).into_iter().map(str::to_owned).collect();
-        let missing = role.names.iter().filter(|name| !have.contains(name)).cloned().collect();
-        Some(Threshold { by: format!("trust {serial}"), needed: role.threshold, have, missing })
+        let have: Vec<String> = rules
+            .signers(role, statement)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let missing = role
+            .names
+            .iter()
+            .filter(|name| !have.contains(name))
+            .cloned()
+            .collect();
+        Some(Threshold {
+            by: format!("trust {serial}"),
+            needed: role.threshold,
+            have,
+            missing,
+        })
     };
     let old = before.and_then(|trust| of(trust.serial(), trust.rules()));
-    Ok(old.into_iter().chain(of(statement.serial(), rules(statement)?)).collect())
+    Ok(old
+        .into_iter()
+        .chain(of(statement.serial(), rules(statement)?))
+        .collect())
 }
 
 /// Those keys whose signatures count for neither threshold.
-pub(super) fn strangers(before: Option<&Trust>, statement: &Statement, keys: &[PublicKey]) -> anyhow::Result<Vec<PublicKey>> {
+pub(super) fn strangers(
+    before: Option<&Trust>,
+    statement: &Statement,
+    keys: &[PublicKey],
+) -> anyhow::Result<Vec<PublicKey>> {
     let namespace = namespace(statement)?;
     let counts = |rules: &TrustRules, key: &PublicKey| {
         let role = rules.role(Kind::Trust, statement.channel(), &namespace);
-        role.is_some_and(|role| rules.keys.iter().any(|known| known.key == *key && role.names.contains(&known.name)))
+        role.is_some_and(|role| {
+            rules
+                .keys
+                .iter()
+                .any(|known| known.key == *key && role.names.contains(&known.name))
+        })
     };
     let new = rules(statement)?;
     let old = before.map(Trust::rules);
-    Ok(keys.iter().filter(|key| !counts(new, key) && !old.is_some_and(|old| counts(old, key))).copied().collect())
+    Ok(keys
+        .iter()
+        .filter(|key| !counts(new, key) && !old.is_some_and(|old| counts(old, key)))
+        .copied()
+        .collect())
 }
 
 /// What a statement changes, and whose signatures it has and needs.
 pub(super) fn print(before: Option<&Trust>, statement: &Statement) -> anyhow::Result<()> {
-    output::line(&format!("{} {}, {}, made at {}", statement.channel(), statement.serial(), statement.id(), statement.time()));
+    output::line(&format!(
+        "{} {}, {}, made at {}",
+        statement.channel(),
+        statement.serial(),
+        statement.id(),
+        statement.time()
+    ));
     let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
-    for line in text.lines().filter(|line| !KNOWN.iter().any(|name| line.starts_with(&format!("{name}: ")))) {
-        output::line(&format!("  also says, and this version does not know what it means: {line}"));
+    for line in text.lines().filter(|line| {
+        !KNOWN
+            .iter()
+            .any(|name| line.starts_with(&format!("{name}: ")))
+    }) {
+        output::line(&format!(
+            "  also says, and this version does not know what it means: {line}"
+        ));
     }
     if let Some(before) = before {
-        difference(before.rules(), rules(statement)?).iter().for_each(|line| output::line(&format!("  {line}")));
+        difference(before.rules(), rules(statement)?)
+            .iter()
+            .for_each(|line| output::line(&format!("  {line}")));
     }
     print_thresholds(thresholds(before, statement)?);
     Ok(())
@@ -161,40 +268,76 @@ pub(super) fn print(before: Option<&Trust>, statement: &Statement) -> anyhow::Re
 
 /// Whose signatures a statement has and needs.
 pub(super) fn print_thresholds(thresholds: Vec<Threshold>) {
-    for Threshold { by, needed, have, missing } in thresholds {
-        let signed = if have.is_empty() { "nobody".into() } else { have.join(", ") };
+    for Threshold {
+        by,
+        needed,
+        have,
+        missing,
+    } in thresholds
+    {
+        let signed = if have.is_empty() {
+            "nobody".into()
+        } else {
+            have.join(", ")
+        };
         let state = match needed.saturating_sub(have.len()) {
             0 => "enough".into(),
             left => format!("{left} more of {}", missing.join(", ")),
         };
-        output::line(&format!("  by {by}: {needed} needed, signed by {signed}: {state}"));
+        output::line(&format!(
+            "  by {by}: {needed} needed, signed by {signed}: {state}"
+        ));
     }
 }
 
 /// A statement, and whether enough have signed it.
 pub(super) fn as_json(statement: &Statement, thresholds: Vec<Threshold>) -> serde_json::Value {
     let mut value = output::json(statement, None);
-    value["enough"] = thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed).into();
-    value["missing"] = thresholds.into_iter().filter(|t| t.have.len() < t.needed).flat_map(|t| t.missing).collect();
+    value["enough"] = thresholds
+        .iter()
+        .all(|threshold| threshold.have.len() >= threshold.needed)
+        .into();
+    value["missing"] = thresholds
+        .into_iter()
+        .filter(|t| t.have.len() < t.needed)
+        .flat_map(|t| t.missing)
+        .collect();
     value
 }
 
 /// Of a trust log in a file, those statements that the broker does not have.
-pub(super) fn missing(publisher: &Publisher, log: Vec<Statement>) -> anyhow::Result<Vec<Statement>> {
-    let Some(known) = publisher.trust() else { return Ok(log) };
-    if let Some(same) = log.iter().find(|statement| statement.serial() == known.serial()) {
+pub(super) fn missing(
+    publisher: &Publisher,
+    log: Vec<Statement>,
+) -> anyhow::Result<Vec<Statement>> {
+    let Some(known) = publisher.trust() else {
+        return Ok(log);
+    };
+    if let Some(same) = log
+        .iter()
+        .find(|statement| statement.serial() == known.serial())
+    {
         let (serial, theirs, ours) = (known.serial(), known.head().id, same.id());
         let other = || {
-            format!("the broker has another trust statement {serial}: {theirs}, in the file it is {ours}; one of the two logs is a fork")
+            format!(
+                "the broker has another trust statement {serial}: {theirs}, in the file it is {ours}; one of the two logs is a fork"
+            )
         };
         ensure!(same.head() == known.head(), Exit::Refused.because(other()));
     }
-    Ok(log.into_iter().filter(|statement| statement.serial() > known.serial()).collect())
+    Ok(log
+        .into_iter()
+        .filter(|statement| statement.serial() > known.serial())
+        .collect())
 }
 
 /// Asks a person who is there; what runs without a terminal has decided already.
 pub(super) fn confirm(question: &str) -> anyhow::Result<()> {
-    if std::io::stdin().is_terminal() { ask(question, "nothing was signed") } else { Ok(()) }
+    if std::io::stdin().is_terminal() {
+        ask(question, "nothing was signed")
+    } else {
+        Ok(())
+    }
 }
 
 /// Asks, and wants a yes, from a person or from a pipe.
@@ -202,6 +345,9 @@ pub(super) fn ask(question: &str, otherwise: &str) -> anyhow::Result<()> {
     output::prompt(&format!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    ensure!(matches!(answer.trim(), "y" | "yes"), Exit::Refused.because(otherwise));
+    ensure!(
+        matches!(answer.trim(), "y" | "yes"),
+        Exit::Refused.because(otherwise)
+    );
     Ok(())
 }

@@ -43,18 +43,36 @@ fn settled_by<'a>(
     beats: &'a Channel,
     beat: &'a Beat,
 ) -> impl Iterator<Item = &'a (Channel, Head)> {
-    let own = |channel: &Channel| rules.checkpoints.iter().any(|line| line.channel == *channel);
-    let may = move |channel: &Channel| rules.beat_channel(channel, namespace).as_ref() == Some(beats) && !own(channel);
-    beat.heads.iter().filter(move |(channel, _)| !channel.is_trust() && may(channel))
+    let own = |channel: &Channel| {
+        rules
+            .checkpoints
+            .iter()
+            .any(|line| line.channel == *channel)
+    };
+    let may = move |channel: &Channel| {
+        rules.beat_channel(channel, namespace).as_ref() == Some(beats) && !own(channel)
+    };
+    beat.heads
+        .iter()
+        .filter(move |(channel, _)| !channel.is_trust() && may(channel))
 }
 
 /// What proves the lines that were there already, and what a change adds: for each channel whose signers lose a key a line of its
 /// own, or, when these do not fit, lines that name beats.
-pub(super) async fn add(source: &Source, before: &Trust, new: &mut TrustRules, survey: &Survey, room: usize) -> anyhow::Result<Evidence> {
+pub(super) async fn add(
+    source: &Source,
+    before: &Trust,
+    new: &mut TrustRules,
+    survey: &Survey,
+    room: usize,
+) -> anyhow::Result<Evidence> {
     let (old, namespace) = (before.rules(), before.namespace().clone());
     let mut wanted = BTreeMap::new();
     for channel in survey.channels() {
-        let explicit = new.checkpoints.iter().any(|line| line.channel == channel && is_new(old, line));
+        let explicit = new
+            .checkpoints
+            .iter()
+            .any(|line| line.channel == channel && is_new(old, line));
         // What only an earlier checkpoint proves needs one in every statement to come; those are carried on.
         if explicit || new.is_closed(&channel) || !new.narrows(old, &channel, &namespace) {
             continue;
@@ -79,8 +97,15 @@ pub(super) async fn add(source: &Source, before: &Trust, new: &mut TrustRules, s
         settle(new, channel, newest.head());
         evidence.push(newest);
     }
-    for line in new.checkpoints.iter().filter(|line| is_new(old, line) && !line.channel.is_beat()) {
-        if !evidence.iter().any(|there| there.head() == line.head && *there.channel() == line.channel) {
+    for line in new
+        .checkpoints
+        .iter()
+        .filter(|line| is_new(old, line) && !line.channel.is_beat())
+    {
+        if !evidence
+            .iter()
+            .any(|there| there.head() == line.head && *there.channel() == line.channel)
+        {
             evidence.extend(read_run(source, before, &line.channel, line.head).await?);
         }
     }
@@ -88,7 +113,10 @@ pub(super) async fn add(source: &Source, before: &Trust, new: &mut TrustRules, s
 }
 
 fn octets(wanted: &BTreeMap<Channel, Statement>) -> usize {
-    wanted.iter().map(|(channel, newest)| format!("Checkpoint: {channel} {}\n", newest.head()).len()).sum()
+    wanted
+        .iter()
+        .map(|(channel, newest)| format!("Checkpoint: {channel} {}\n", newest.head()).len())
+        .sum()
 }
 
 /// How many octets of checkpoints a trust statement has room for beside the rest of it.
@@ -105,20 +133,36 @@ async fn by_beats(
     wanted: &mut BTreeMap<Channel, Statement>,
 ) -> anyhow::Result<Evidence> {
     let (namespace, mut evidence) = (before.namespace().clone(), Vec::new());
-    let channels: Vec<Channel> =
-        new.roles.iter().filter(|role| role.kind == Kind::Beat).filter_map(|role| role.pattern.beat_channel(&namespace)).collect();
+    let channels: Vec<Channel> = new
+        .roles
+        .iter()
+        .filter(|role| role.kind == Kind::Beat)
+        .filter_map(|role| role.pattern.beat_channel(&namespace))
+        .collect();
     for beats in channels {
-        let Some(statement) = newest_beat(source, before, &beats).await? else { continue };
-        let Body::Beat(beat) = statement.body() else { continue };
-        let speaks: Vec<(Channel, Head)> = settled_by(new, &namespace, &beats, beat).cloned().collect();
-        let confirms = |(channel, head): &&(Channel, Head)| wanted.get(channel).is_some_and(|newest| newest.head() == *head);
+        let Some(statement) = newest_beat(source, before, &beats).await? else {
+            continue;
+        };
+        let Body::Beat(beat) = statement.body() else {
+            continue;
+        };
+        let speaks: Vec<(Channel, Head)> =
+            settled_by(new, &namespace, &beats, beat).cloned().collect();
+        let confirms = |(channel, head): &&(Channel, Head)| {
+            wanted
+                .get(channel)
+                .is_some_and(|newest| newest.head() == *head)
+        };
         if !speaks.iter().any(|named| confirms(&named)) {
             continue;
         }
         for (channel, head) in speaks {
-            let newest = survey
-                .agreed(&channel)?
-                .with_context(|| format!("{beats} {} names {channel}, which no broker shows", statement.serial()))?;
+            let newest = survey.agreed(&channel)?.with_context(|| {
+                format!(
+                    "{beats} {} names {channel}, which no broker shows",
+                    statement.serial()
+                )
+            })?;
             if newest.head() == head {
                 wanted.remove(&channel);
                 evidence.push(newest.into_inner());
@@ -133,23 +177,47 @@ async fn by_beats(
     Ok(evidence)
 }
 
-async fn newest_beat(source: &Source, before: &Trust, channel: &Channel) -> anyhow::Result<Option<Statement>> {
+async fn newest_beat(
+    source: &Source,
+    before: &Trust,
+    channel: &Channel,
+) -> anyhow::Result<Option<Statement>> {
     let read = async |mut connection: tidings_client::Connection| {
-        let Some((group, _)) = connection.group(channel, None).await? else { return Ok(None) };
-        Ok(connection.articles(channel, group.high..=group.high, BACKLOG_OCTETS).await?.pop())
+        let Some((group, _)) = connection.group(channel, None).await? else {
+            return Ok(None);
+        };
+        Ok(connection
+            .articles(channel, group.high..=group.high, BACKLOG_OCTETS)
+            .await?
+            .pop())
     };
     let newest = source.clone().any(LOOK, read).await?;
     Ok(newest.filter(|beat| before.check(beat).is_ok()))
 }
 
 /// The statement that a checkpoint names, and what lies above it as far as that is needed to prove it.
-async fn read_run(source: &Source, before: &Trust, channel: &Channel, head: Head) -> anyhow::Result<Vec<Statement>> {
+async fn read_run(
+    source: &Source,
+    before: &Trust,
+    channel: &Channel,
+    head: Head,
+) -> anyhow::Result<Vec<Statement>> {
     let read = async |mut connection: tidings_client::Connection| {
-        let Some((group, _)) = connection.group(channel, None).await? else { return Ok(Vec::new()) };
-        connection.articles(channel, head.serial.number().max(group.low)..=group.high, BACKLOG_OCTETS).await
+        let Some((group, _)) = connection.group(channel, None).await? else {
+            return Ok(Vec::new());
+        };
+        connection
+            .articles(
+                channel,
+                head.serial.number().max(group.low)..=group.high,
+                BACKLOG_OCTETS,
+            )
+            .await
     };
     for one in source.each() {
-        let Ok(run) = one.clone().any(LOOK, read).await else { continue };
+        let Ok(run) = one.clone().any(LOOK, read).await else {
+            continue;
+        };
         if run.first().is_some_and(|first| first.head() == head) {
             let proven = |count: &usize| before.verify_run(channel, run[..*count].to_vec()).is_ok();
             let count = (1..=run.len()).find(proven);
@@ -169,15 +237,23 @@ async fn read_run(source: &Source, before: &Trust, channel: &Channel, head: Head
 }
 
 /// Verifies the head of each new checkpoint from the statements that go round, under the trust before.
-pub(super) fn verify(before: &Trust, draft: &Statement, evidence: &[Statement]) -> anyhow::Result<()> {
+pub(super) fn verify(
+    before: &Trust,
+    draft: &Statement,
+    evidence: &[Statement],
+) -> anyhow::Result<()> {
     let (old, new) = (before.rules(), ceremony::rules(draft)?);
     for line in new.checkpoints.iter().filter(|line| is_new(old, line)) {
         if !line.channel.is_beat() {
             proven(before, &line.channel, line.head, evidence)?;
             continue;
         }
-        let beat = evidence.iter().find(|there| there.head() == line.head && *there.channel() == line.channel);
-        let Some(Body::Beat(beat)) = beat.map(Statement::body) else { return Err(absent(&line.channel, line.head)) };
+        let beat = evidence
+            .iter()
+            .find(|there| there.head() == line.head && *there.channel() == line.channel);
+        let Some(Body::Beat(beat)) = beat.map(Statement::body) else {
+            return Err(absent(&line.channel, line.head));
+        };
         for (channel, head) in settled_by(new, before.namespace(), &line.channel, beat) {
             proven(before, channel, *head, evidence)?;
         }
@@ -191,26 +267,47 @@ fn absent(channel: &Channel, head: Head) -> anyhow::Error {
     ))
 }
 
-fn proven(before: &Trust, channel: &Channel, head: Head, evidence: &[Statement]) -> anyhow::Result<()> {
-    let mut of_channel: Vec<&Statement> =
-        evidence.iter().filter(|there| there.channel() == channel && there.serial() >= head.serial).collect();
+fn proven(
+    before: &Trust,
+    channel: &Channel,
+    head: Head,
+    evidence: &[Statement],
+) -> anyhow::Result<()> {
+    let mut of_channel: Vec<&Statement> = evidence
+        .iter()
+        .filter(|there| there.channel() == channel && there.serial() >= head.serial)
+        .collect();
     of_channel.sort_by_key(|statement| statement.serial());
-    let run = of_channel.first().filter(|first| first.head() == head).ok_or_else(|| absent(channel, head))?;
+    let run = of_channel
+        .first()
+        .filter(|first| first.head() == head)
+        .ok_or_else(|| absent(channel, head))?;
     let mut run = vec![(*run).clone()];
     for next in of_channel.into_iter().skip(1) {
-        if run.last().is_some_and(|last| next.predecessor() == Some(last.head())) {
+        if run
+            .last()
+            .is_some_and(|last| next.predecessor() == Some(last.head()))
+        {
             run.push(next.clone());
         }
     }
     let failed = |(_, error)| {
-        Exit::Refused.because(format!("the draft settles on {channel} {head}, which trust {} does not prove: {error}", before.serial()))
+        Exit::Refused.because(format!(
+            "the draft settles on {channel} {head}, which trust {} does not prove: {error}",
+            before.serial()
+        ))
     };
     before.verify_run(channel, run).map(drop).map_err(failed)
 }
 
 /// Whether some broker has the very statement.
 async fn is_there(source: &Source, channel: &Channel, head: Head) -> bool {
-    let id = MessageId { channel: channel.clone(), serial: head.serial, id: head.id }.to_string();
+    let id = MessageId {
+        channel: channel.clone(),
+        serial: head.serial,
+        id: head.id,
+    }
+    .to_string();
     for one in source.each() {
         let asked = async {
             let mut connection = one.connect().await?;
@@ -226,9 +323,16 @@ async fn is_there(source: &Source, channel: &Channel, head: Head) -> bool {
 }
 
 /// Between the making of a change and its end there are hours: what was published meanwhile by a key that goes would stop its channel.
-pub(super) async fn check_heads(from: &From, publisher: &Publisher, log: &[Statement], evidence: &[Statement]) -> anyhow::Result<()> {
+pub(super) async fn check_heads(
+    from: &From,
+    publisher: &Publisher,
+    log: &[Statement],
+    evidence: &[Statement],
+) -> anyhow::Result<()> {
     // Signatures are for the broker to judge; here it is about heads.
-    let Some(before) = publisher.trust() else { return Ok(()) };
+    let Some(before) = publisher.trust() else {
+        return Ok(());
+    };
     let mut trust = before.clone();
     for statement in log {
         match trust.succeed(statement.clone()) {
@@ -241,7 +345,12 @@ pub(super) async fn check_heads(from: &From, publisher: &Publisher, log: &[State
     }
     let serial = trust.serial();
     let source = from.source()?;
-    for line in trust.rules().checkpoints.iter().filter(|line| is_new(before.rules(), line)) {
+    for line in trust
+        .rules()
+        .checkpoints
+        .iter()
+        .filter(|line| is_new(before.rules(), line))
+    {
         let missing = || {
             Exit::Refused.because(format!(
                 "no broker that was asked has {} {}, which trust {serial} settles on (has it expired?): devices could not find it. Nothing was published. Begin the change anew with `tidings trust edit`, or say --anyway",
@@ -251,8 +360,14 @@ pub(super) async fn check_heads(from: &From, publisher: &Publisher, log: &[State
         ensure!(is_there(&source, &line.channel, line.head).await, missing());
     }
     let survey = survey(&source, &[]).await;
-    for channel in survey.channels().into_iter().filter(|channel| !trust.rules().is_closed(channel)) {
-        let Ok(Some(head)) = survey.newest(&channel) else { continue };
+    for channel in survey
+        .channels()
+        .into_iter()
+        .filter(|channel| !trust.rules().is_closed(channel))
+    {
+        let Ok(Some(head)) = survey.newest(&channel) else {
+            continue;
+        };
         if let Err((_, error)) = trust.verify_run(&channel, vec![(*head).clone()]) {
             return Err(Exit::Refused.because(format!(
                 "{channel} is at {} now, which trust {serial} would not prove: {error}. Nothing was published. Begin the change anew with `tidings trust edit`, or say --anyway",
@@ -264,12 +379,29 @@ pub(super) async fn check_heads(from: &From, publisher: &Publisher, log: &[State
 }
 
 /// Refuses rules under which a withdrawal of a release that stays would be lost: it is issued anew first (S5).
-pub(super) async fn lost_withdrawals(source: &Source, before: &Trust, new: &TrustRules, survey: &Survey) -> anyhow::Result<()> {
+pub(super) async fn lost_withdrawals(
+    source: &Source,
+    before: &Trust,
+    new: &TrustRules,
+    survey: &Survey,
+) -> anyhow::Result<()> {
     let (old, namespace) = (before.rules(), before.namespace());
-    let line = |rules: &TrustRules, channel: &Channel| rules.checkpoints.iter().find(|line| line.channel == *channel).map(|line| line.head);
-    for channel in survey.channels().into_iter().filter(|channel| !new.is_closed(channel)) {
+    let line = |rules: &TrustRules, channel: &Channel| {
+        rules
+            .checkpoints
+            .iter()
+            .find(|line| line.channel == *channel)
+            .map(|line| line.head)
+    };
+    for channel in survey
+        .channels()
+        .into_iter()
+        .filter(|channel| !new.is_closed(channel))
+    {
         let (was, is) = (line(old, &channel), line(new, &channel));
-        if (was == is && !new.narrows(old, &channel, namespace)) || survey.views().all(|(_, view)| view.head(&channel) == is) {
+        if (was == is && !new.narrows(old, &channel, namespace))
+            || survey.views().all(|(_, view)| view.head(&channel) == is)
+        {
             continue;
         }
         let logs = logs(source, before, &channel).await;
@@ -287,12 +419,23 @@ async fn logs(source: &Source, before: &Trust, channel: &Channel) -> Vec<Vec<Sta
     let mut logs = Vec::new();
     for mut one in source.each() {
         let read = async |mut connection: tidings_client::Connection| {
-            let Some((group, _)) = connection.group(channel, None).await? else { return Ok(Vec::new()) };
-            connection.articles(channel, group.low..=group.high, BACKLOG_OCTETS).await
+            let Some((group, _)) = connection.group(channel, None).await? else {
+                return Ok(Vec::new());
+            };
+            connection
+                .articles(channel, group.low..=group.high, BACKLOG_OCTETS)
+                .await
         };
-        let Ok(log) = one.any(LOOK, read).await else { continue };
+        let Ok(log) = one.any(LOOK, read).await else {
+            continue;
+        };
         if let Ok(run) = before.verify_run(channel, log) {
-            logs.push(run.statements.into_iter().map(Verified::into_inner).collect());
+            logs.push(
+                run.statements
+                    .into_iter()
+                    .map(Verified::into_inner)
+                    .collect(),
+            );
         }
     }
     logs
@@ -300,13 +443,20 @@ async fn logs(source: &Source, before: &Trust, channel: &Channel) -> Vec<Vec<Sta
 
 /// The first withdrawal in some logs of a release that some rules would prove, without one that they would. What stays is the log
 /// with the checkpoint, up to the last that the rules prove.
-fn lost(rules: &TrustRules, namespace: &Namespace, checkpoint: Option<Head>, logs: &[Vec<Statement>]) -> Option<(Serial, Serial)> {
+fn lost(
+    rules: &TrustRules,
+    namespace: &Namespace,
+    checkpoint: Option<Head>,
+    logs: &[Vec<Statement>],
+) -> Option<(Serial, Serial)> {
     let meets = |statement: &Statement| {
         let role = rules.role(statement.kind(), statement.channel(), namespace);
         role.is_some_and(|role| rules.signers(role, statement).len() >= role.threshold)
     };
     let settled = |statement: &Statement| Some(statement.head()) == checkpoint;
-    let log = logs.iter().find(|log| checkpoint.is_none() || log.iter().any(settled))?;
+    let log = logs
+        .iter()
+        .find(|log| checkpoint.is_none() || log.iter().any(settled))?;
     let vouches = |s: &&Statement| settled(s) || s.kind() == Kind::Release && meets(s);
     let up_to = log.iter().rev().find(vouches).map(|s| s.serial());
     let stays = |s: &&Statement| Some(s.serial()) <= up_to || meets(s);
@@ -316,8 +466,12 @@ fn lost(rules: &TrustRules, namespace: &Namespace, checkpoint: Option<Head>, log
     };
     let releases: Vec<Head> = log.iter().filter(stays).map(Statement::head).collect();
     let withdrawn: Vec<Head> = log.iter().filter(stays).filter_map(withdraws).collect();
-    let all = logs.iter().flatten().filter_map(|s| Some((s.serial(), withdraws(s)?)));
-    let mut lost = all.filter(|(_, release)| releases.contains(release) && !withdrawn.contains(release));
+    let all = logs
+        .iter()
+        .flatten()
+        .filter_map(|s| Some((s.serial(), withdraws(s)?)));
+    let mut lost =
+        all.filter(|(_, release)| releases.contains(release) && !withdrawn.contains(release));
     lost.next().map(|(by, release)| (by, release.serial))
 }
 
@@ -325,14 +479,26 @@ fn lost(rules: &TrustRules, namespace: &Namespace, checkpoint: Option<Head>, log
 pub(super) fn advise(old: &TrustRules, new: &TrustRules) {
     let gone = |kind: Kind| {
         let keys = |rules: &TrustRules| -> Vec<_> {
-            let names: Vec<&String> = rules.roles.iter().filter(|role| role.kind == kind).flat_map(|role| &role.names).collect();
-            rules.keys.iter().filter(|key| names.contains(&&key.name)).map(|key| key.key).collect()
+            let names: Vec<&String> = rules
+                .roles
+                .iter()
+                .filter(|role| role.kind == kind)
+                .flat_map(|role| &role.names)
+                .collect();
+            rules
+                .keys
+                .iter()
+                .filter(|key| names.contains(&&key.name))
+                .map(|key| key.key)
+                .collect()
         };
         let after = keys(new);
         keys(old).iter().any(|key| !after.contains(key))
     };
     if [Kind::Release, Kind::Withdraw].into_iter().any(gone) {
-        output::note("a checkpoint vouches for what it names and all below: withdraw first what should not be there");
+        output::note(
+            "a checkpoint vouches for what it names and all below: withdraw first what should not be there",
+        );
         output::note(
             "close the origin for publishers until this is in force (`posting = false` in its configuration, and open it again just before `tidings publish`), or what a key that goes signs meanwhile makes all of it begin anew; `tidings publish` looks at all heads again",
         );
@@ -345,7 +511,11 @@ pub(super) fn advise(old: &TrustRules, new: &TrustRules) {
     for kind in [Kind::Release, Kind::Withdraw, Kind::Beat] {
         let has = |rules: &TrustRules| rules.roles.iter().any(|role| role.kind == kind);
         if has(old) && !has(new) {
-            let what = if kind == Kind::Beat { "; devices will install without any confirmation that nothing is held back" } else { "" };
+            let what = if kind == Kind::Beat {
+                "; devices will install without any confirmation that nothing is held back"
+            } else {
+                ""
+            };
             output::note(&format!("nobody may sign a {kind} any more{what}"));
         }
     }

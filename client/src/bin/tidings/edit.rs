@@ -117,10 +117,13 @@ impl Edit {
         let mut rules = self.paper.renewed(trust)?;
         if let Some(path) = &self.text {
             let text = match path.as_os_str().to_str() {
-                Some("-") => std::io::read_to_string(std::io::stdin()).context("cannot read the text from standard input")?,
-                _ => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+                Some("-") => std::io::read_to_string(std::io::stdin())
+                    .context("cannot read the text from standard input")?,
+                _ => fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?,
             };
-            return parse(trust, &text).with_context(|| format!("{} is no trust statement", path.display()));
+            return parse(trust, &text)
+                .with_context(|| format!("{} is no trust statement", path.display()));
         }
         if !self.change.is_empty() {
             self.change.apply(trust.rules(), &mut rules)?;
@@ -136,13 +139,22 @@ impl Edit {
 
 impl Paper {
     fn renewed(&self, trust: &Trust) -> anyhow::Result<TrustRules> {
-        Ok(TrustRules { expires: time()?.plus(u64::from(self.expires) * DAY), ..trust.rules().clone() })
+        Ok(TrustRules {
+            expires: time()?.plus(u64::from(self.expires) * DAY),
+            ..trust.rules().clone()
+        })
     }
 
-    async fn write(&self, rules: impl FnOnce(&Trust) -> anyhow::Result<TrustRules>) -> anyhow::Result<()> {
+    async fn write(
+        &self,
+        rules: impl FnOnce(&Trust) -> anyhow::Result<TrustRules>,
+    ) -> anyhow::Result<()> {
         let file = match &self.log {
             Some(path) => trust_log(read_bundle(path)?, &self.brokers)?,
-            None => ceremony::walk(read_log(self.brokers.source()?).await?, self.brokers.anchor()?.as_ref())?,
+            None => ceremony::walk(
+                read_log(self.brokers.source()?).await?,
+                self.brokers.anchor()?.as_ref(),
+            )?,
         };
         if let Some(pending) = &file.pending {
             return Err(Exit::Refused.because(format!(
@@ -150,7 +162,9 @@ impl Paper {
                 pending.serial()
             )));
         }
-        let trust = file.trust().context("there is no trust in force in the file")?;
+        let trust = file
+            .trust()
+            .context("there is no trust in force in the file")?;
         let mut rules = rules(trust)?;
         let closed = new_closed(trust, &rules)?;
         no_step_back(trust, &rules)?;
@@ -163,7 +177,9 @@ impl Paper {
             evidence = checkpoints::add(source, trust, &mut rules, survey, room).await?;
             checkpoints::lost_withdrawals(source, trust, &rules, survey).await?;
         } else {
-            output::note("no broker was asked: no checkpoints for channels whose newest statement only a lost key has signed");
+            output::note(
+                "no broker was asked: no checkpoints for channels whose newest statement only a lost key has signed",
+            );
         }
         checkpoints::advise(trust.rules(), &rules);
         let statement = draft(trust, rules)?;
@@ -171,11 +187,16 @@ impl Paper {
             checkpoints::verify(trust, &statement, &evidence)?;
         }
         if let (Some(out), false) = (&self.out, self.dry_run) {
-            write_new(out, &files::bundle(file.log.iter().chain([&statement]).chain(&evidence)))?;
+            write_new(
+                out,
+                &files::bundle(file.log.iter().chain([&statement]).chain(&evidence)),
+            )?;
         }
         if output::is_json() {
             let changes = ceremony::difference(trust.rules(), ceremony::rules(&statement)?);
-            output::object(&json!({"statement": output::json(&statement, None), "changes": changes}));
+            output::object(
+                &json!({"statement": output::json(&statement, None), "changes": changes}),
+            );
             return Ok(());
         }
         ceremony::print(Some(trust), &statement)
@@ -206,13 +227,22 @@ impl Paper {
 
 /// No checkpoint goes back, and none is given for what needs none.
 fn no_step_back(trust: &Trust, rules: &TrustRules) -> anyhow::Result<()> {
-    for line in rules.checkpoints.iter().filter(|line| !trust.rules().checkpoints.contains(line)) {
+    for line in rules
+        .checkpoints
+        .iter()
+        .filter(|line| !trust.rules().checkpoints.contains(line))
+    {
         let (channel, serial) = (&line.channel, line.head.serial);
-        let before = trust.rules().checkpoints.iter().find(|known| known.channel == *channel);
+        let before = trust
+            .rules()
+            .checkpoints
+            .iter()
+            .find(|known| known.channel == *channel);
         if let Some(known) = before.filter(|known| known.head.serial > serial) {
-            return Err(
-                Exit::Refused.because(format!("--checkpoint: {channel} has one at {} already, and none goes back", known.head.serial))
-            );
+            return Err(Exit::Refused.because(format!(
+                "--checkpoint: {channel} has one at {} already, and none goes back",
+                known.head.serial
+            )));
         }
         let none = "needs none: lines for beats are added by themselves where they are needed, and other namespaces have their own trust";
         ensure!(
@@ -225,7 +255,13 @@ fn no_step_back(trust: &Trust, rules: &TrustRules) -> anyhow::Result<()> {
 
 fn draft(trust: &Trust, rules: TrustRules) -> anyhow::Result<Statement> {
     let channel = trust.statement().channel().clone();
-    let draft = Draft { channel, after: Some(trust.head()), time: time()?, trust: None, body: Body::Trust(rules) };
+    let draft = Draft {
+        channel,
+        after: Some(trust.head()),
+        time: time()?,
+        trust: None,
+        body: Body::Trust(rules),
+    };
     draft
         .write()
         .with_context(|| format!("the change does not fit into a trust statement of {STATEMENT_OCTETS} octets, or contradicts itself"))
@@ -235,19 +271,29 @@ fn draft(trust: &Trust, rules: TrustRules) -> anyhow::Result<Statement> {
 fn prefilled(trust: &Trust, rules: &TrustRules) -> anyhow::Result<String> {
     let statement = draft(trust, rules.clone())?;
     let text = String::from_utf8_lossy(statement.signed_part()).into_owned();
-    let fields = text.lines().filter(|line| !FIXED.iter().any(|name| line.starts_with(&format!("{name}: "))));
+    let fields = text.lines().filter(|line| {
+        !FIXED
+            .iter()
+            .any(|name| line.starts_with(&format!("{name}: ")))
+    });
     Ok(HELP.to_owned() + "\n" + &fields.map(|line| format!("{line}\n")).collect::<String>())
 }
 
 /// From the lines of the editor to rules; a fault is named with its line there.
 fn parse(trust: &Trust, text: &str) -> anyhow::Result<TrustRules> {
     let empty = draft(trust, trust.rules().clone())?;
-    let head = String::from_utf8_lossy(empty.signed_part()).lines().take(FIXED.len()).map(|line| format!("{line}\n")).collect::<String>();
+    let head = String::from_utf8_lossy(empty.signed_part())
+        .lines()
+        .take(FIXED.len())
+        .map(|line| format!("{line}\n"))
+        .collect::<String>();
     let mut whole = head;
     let mut places = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim_end();
-        let fixed = FIXED.iter().any(|name| line.starts_with(&format!("{name}: ")));
+        let fixed = FIXED
+            .iter()
+            .any(|name| line.starts_with(&format!("{name}: ")));
         if line.is_empty() || line.starts_with('#') || fixed {
             continue;
         }
@@ -255,31 +301,52 @@ fn parse(trust: &Trust, text: &str) -> anyhow::Result<TrustRules> {
         places.push(index + 1);
     }
     let in_text = |error: StatementError| {
-        let at = error.line.checked_sub(FIXED.len() + 1).and_then(|at| places.get(at).copied());
-        StatementError { line: at.unwrap_or(text.lines().count() + 1), ..error }
+        let at = error
+            .line
+            .checked_sub(FIXED.len() + 1)
+            .and_then(|at| places.get(at).copied());
+        StatementError {
+            line: at.unwrap_or(text.lines().count() + 1),
+            ..error
+        }
     };
     let statement = Statement::parse_draft(whole.as_bytes()).map_err(in_text)?;
     Ok(ceremony::rules(&statement)?.clone())
 }
 
 fn editor() -> Option<String> {
-    ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    ["VISUAL", "EDITOR"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
 /// Opens the editor until the text is a trust statement, or the editing is given up; then nothing was written.
 fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
     let editor = editor().unwrap_or_else(|| "vi".into());
-    let file = tempfile::Builder::new().prefix("tidings-trust-").suffix(".txt").tempfile().context("cannot make a file for the editor")?;
+    let file = tempfile::Builder::new()
+        .prefix("tidings-trust-")
+        .suffix(".txt")
+        .tempfile()
+        .context("cannot make a file for the editor")?;
     let path = file.path().to_owned();
-    fs::write(&path, prefilled(trust, rules)?).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, prefilled(trust, rules)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     loop {
         // As other programs have it: the variable may hold arguments.
         let mut words = editor.split_whitespace();
         let program = words.next().unwrap_or("vi");
         let status = Command::new(program).args(words).arg(&path).status();
-        let status = status.with_context(|| format!("cannot run the editor {editor:?}; set EDITOR, or give --text FILE"))?;
-        ensure!(status.success(), Exit::Refused.because(format!("the editor {editor:?} ended with {status}; nothing was written")));
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let status = status.with_context(|| {
+            format!("cannot run the editor {editor:?}; set EDITOR, or give --text FILE")
+        })?;
+        ensure!(
+            status.success(),
+            Exit::Refused.because(format!(
+                "the editor {editor:?} ended with {status}; nothing was written"
+            ))
+        );
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         match parse(trust, &text) {
             Ok(rules) => return Ok(rules),
             Err(error) => {
@@ -291,65 +358,127 @@ fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
 }
 
 /// The `Closed` lines that are new; one that is there stays, to the octet.
-fn new_closed<'a>(trust: &Trust, rules: &'a TrustRules) -> anyhow::Result<Vec<&'a tidings_protocol::statement::Closed>> {
+fn new_closed<'a>(
+    trust: &Trust,
+    rules: &'a TrustRules,
+) -> anyhow::Result<Vec<&'a tidings_protocol::statement::Closed>> {
     let old = &trust.rules().closed;
     if let Some(line) = old.iter().find(|line| !rules.closed.contains(line)) {
         return Err(Exit::Refused.because(format!(
             "`Closed: {line}` is missing: what is closed stays closed, and every later statement has this line as it is; a later line may close what it excepts"
         )));
     }
-    Ok(rules.closed.iter().filter(|line| !old.contains(line)).collect())
+    Ok(rules
+        .closed
+        .iter()
+        .filter(|line| !old.contains(line))
+        .collect())
 }
 
 /// What a new line closes, of what there is.
 fn show_closed(line: &tidings_protocol::statement::Closed, survey: &Survey) {
-    let hit: Vec<Channel> =
-        survey.channels().into_iter().filter(|channel| line.pattern.matches(channel) && !line.except.contains(channel)).collect();
-    let shown = hit.iter().take(SHOWN).map(Channel::as_str).collect::<Vec<_>>().join(", ");
+    let hit: Vec<Channel> = survey
+        .channels()
+        .into_iter()
+        .filter(|channel| line.pattern.matches(channel) && !line.except.contains(channel))
+        .collect();
+    let shown = hit
+        .iter()
+        .take(SHOWN)
+        .map(Channel::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     let more = hit.len().saturating_sub(SHOWN);
     let names = match (hit.len(), more) {
         (0, _) => "no channel that there is".to_owned(),
         (_, 0) => shown,
         _ => format!("{shown} and {more} more"),
     };
-    output::note(&format!("`Closed: {line}` closes {names}, for good: nothing is published there or installed from there any more"));
+    output::note(&format!(
+        "`Closed: {line}` closes {names}, for good: nothing is published there or installed from there any more"
+    ));
 }
 
 impl Change {
     fn is_empty(&self) -> bool {
-        [&self.add_keys, &self.remove_keys, &self.roles, &self.remove_roles, &self.checkpoints].iter().all(|one| one.is_empty())
+        [
+            &self.add_keys,
+            &self.remove_keys,
+            &self.roles,
+            &self.remove_roles,
+            &self.checkpoints,
+        ]
+        .iter()
+        .all(|one| one.is_empty())
     }
 
     fn apply(&self, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<()> {
         for name in &self.remove_keys {
             let before = new.keys.len();
             new.keys.retain(|key| key.name != *name);
-            let names = || old.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>().join(", ");
-            ensure!(new.keys.len() < before, wrong(format!("--remove-key: there is no key {name:?}; there are {}", names())));
-            new.roles.iter_mut().for_each(|role| role.names.retain(|known| known != name));
+            let names = || {
+                old.keys
+                    .iter()
+                    .map(|key| key.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            ensure!(
+                new.keys.len() < before,
+                wrong(format!(
+                    "--remove-key: there is no key {name:?}; there are {}",
+                    names()
+                ))
+            );
+            new.roles
+                .iter_mut()
+                .for_each(|role| role.names.retain(|known| known != name));
         }
         for text in &self.add_keys {
             let (named, _) = named_key(text).context("--add-key")?;
-            let same = new.keys.iter().find(|key| key.name == named.name || key.key == named.key);
-            ensure!(same.is_none(), wrong(format!("--add-key: {:?} is there already, as name or as key", named.name)));
+            let same = new
+                .keys
+                .iter()
+                .find(|key| key.name == named.name || key.key == named.key);
+            ensure!(
+                same.is_none(),
+                wrong(format!(
+                    "--add-key: {:?} is there already, as name or as key",
+                    named.name
+                ))
+            );
             new.keys.push(named);
         }
         for text in &self.remove_roles {
             let words: Vec<&str> = text.split_whitespace().collect();
             let before = new.roles.len();
-            new.roles.retain(|role| [role.kind.as_str(), &role.pattern.to_string()] != words[..]);
-            let none = || wrong(format!("--remove-role: expected `KIND PATTERN` of a role that is there, found {text:?}"));
+            new.roles
+                .retain(|role| [role.kind.as_str(), &role.pattern.to_string()] != words[..]);
+            let none = || {
+                wrong(format!(
+                    "--remove-role: expected `KIND PATTERN` of a role that is there, found {text:?}"
+                ))
+            };
             ensure!(new.roles.len() < before, none());
         }
         for text in &self.roles {
             let role: Role = role(text)?;
-            match new.roles.iter_mut().find(|known| known.kind == role.kind && known.pattern == role.pattern) {
+            match new
+                .roles
+                .iter_mut()
+                .find(|known| known.kind == role.kind && known.pattern == role.pattern)
+            {
                 Some(known) => *known = role,
                 None => new.roles.push(role),
             }
         }
-        if let Some(role) = new.roles.iter().find(|role| role.names.len() < role.threshold) {
-            let (kind, pattern, needed, left) = (role.kind, &role.pattern, role.threshold, role.names.len());
+        if let Some(role) = new
+            .roles
+            .iter()
+            .find(|role| role.names.len() < role.threshold)
+        {
+            let (kind, pattern, needed, left) =
+                (role.kind, &role.pattern, role.threshold, role.names.len());
             return Err(wrong(format!(
                 "the role `{kind} {pattern}` needs {needed} signatures and has {left} key(s) left; say with --role who signs there now, or --remove-role"
             )));
@@ -369,8 +498,20 @@ fn wrong(text: String) -> anyhow::Error {
 fn checkpoint(text: &str) -> anyhow::Result<(Channel, Head)> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let read = || {
-        let [channel, serial, id] = &words[..] else { return None };
-        Some((channel.parse().ok()?, Head { serial: serial.parse().ok()?, id: id.parse().ok()? }))
+        let [channel, serial, id] = &words[..] else {
+            return None;
+        };
+        Some((
+            channel.parse().ok()?,
+            Head {
+                serial: serial.parse().ok()?,
+                id: id.parse().ok()?,
+            },
+        ))
     };
-    read().ok_or_else(|| wrong(format!("--checkpoint: expected `CHANNEL SERIAL ID` (the id is sha256:HEX), found {text:?}")))
+    read().ok_or_else(|| {
+        wrong(format!(
+            "--checkpoint: expected `CHANNEL SERIAL ID` (the id is sha256:HEX), found {text:?}"
+        ))
+    })
 }

@@ -32,7 +32,12 @@ impl Evidence {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let anchor = self.from.must_anchor()?;
         let state = State::look(&self.state, &anchor)?;
-        let none = || Exit::Nothing.because(format!("{} is not forked as far as this device knows", self.channel));
+        let none = || {
+            Exit::Nothing.because(format!(
+                "{} is not forked as far as this device knows",
+                self.channel
+            ))
+        };
         let fork = state.view().fork(&self.channel).ok_or_else(none)?;
         let mut octets = Vec::new();
         if self.from.brokers.is_empty() {
@@ -42,16 +47,23 @@ impl Evidence {
         } else {
             octets = files::bundle(&read_log(self.from.source()?).await?);
         }
-        octets.extend(files::bundle([&fork.ours, &fork.theirs].into_iter().chain(&fork.above)));
+        octets.extend(files::bundle(
+            [&fork.ours, &fork.theirs].into_iter().chain(&fork.above),
+        ));
         write_new(&self.out, &octets)?;
         let (channel, serial) = (&self.channel, fork.serial());
-        let head = state.head(channel).map_or(String::new(), |head| head.to_string());
+        let head = state
+            .head(channel)
+            .map_or(String::new(), |head| head.to_string());
         let text = || {
             format!(
                 "evidence that {channel} is forked at {serial}; `tidings verify` proves it\nto settle it, give the checkpoint at the present head of the branch that is right, on which all brokers then have to be; ours is --checkpoint '{channel} {head}'"
             )
         };
-        output::answer(|| json!({"channel": channel.as_str(), "serial": serial.number(), "checkpoint": format!("{channel} {head}")}), text);
+        output::answer(
+            || json!({"channel": channel.as_str(), "serial": serial.number(), "checkpoint": format!("{channel} {head}")}),
+            text,
+        );
         Ok(())
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use tidings_client::{Error, NotNow, OutboxError, PublishError, SignedError, SlotError, StateError, keys::KeyFileError};
+use tidings_client::{
+    Error, NotNow, OutboxError, PublishError, SignedError, SlotError, StateError,
+    keys::KeyFileError,
+};
 use tidings_protocol::{NameError, Requirement, StatementError, verify::VerifyError};
 
 macro_rules! exits {
@@ -49,12 +52,22 @@ impl Exit {
 
     /// An error that ends the command in this way.
     pub(super) fn because(self, text: impl Into<String>) -> anyhow::Error {
-        Because { exit: self, text: text.into(), told: false }.into()
+        Because {
+            exit: self,
+            text: text.into(),
+            told: false,
+        }
+        .into()
     }
 
     /// The same where the answer, as JSON, has told it already.
     pub(super) fn as_told(self, text: impl Into<String>) -> anyhow::Error {
-        Because { exit: self, text: text.into(), told: true }.into()
+        Because {
+            exit: self,
+            text: text.into(),
+            told: true,
+        }
+        .into()
     }
 }
 
@@ -109,11 +122,18 @@ pub(super) fn is_told(error: &anyhow::Error) -> bool {
 
 /// The requirement of the specification that something is refused by.
 pub(super) fn requirement(error: &anyhow::Error) -> Option<Requirement> {
-    error.chain().find_map(|cause| match (cause.downcast_ref::<Error>(), cause.downcast_ref::<VerifyError>()) {
-        (Some(Error::NotNow { reason, .. }), _) => Some(reason.requirement()),
-        (Some(Error::Verify { source, .. }), _) | (None, Some(source)) => Some(source.requirement()),
-        (Some(Error::Fork(_)), _) => Some(Requirement::Fork),
-        _ => None,
+    error.chain().find_map(|cause| {
+        match (
+            cause.downcast_ref::<Error>(),
+            cause.downcast_ref::<VerifyError>(),
+        ) {
+            (Some(Error::NotNow { reason, .. }), _) => Some(reason.requirement()),
+            (Some(Error::Verify { source, .. }), _) | (None, Some(source)) => {
+                Some(source.requirement())
+            }
+            (Some(Error::Fork(_)), _) => Some(Requirement::Fork),
+            _ => None,
+        }
     })
 }
 
@@ -148,7 +168,11 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::BadFile);
     }
     if let Some(error) = cause.downcast_ref() {
-        return Some(if matches!(error, SignedError::Another { .. }) { Exit::Refused } else { Exit::BadFile });
+        return Some(if matches!(error, SignedError::Another { .. }) {
+            Exit::Refused
+        } else {
+            Exit::BadFile
+        });
     }
     if cause.is::<VerifyError>() {
         return Some(Exit::Refused);
@@ -158,12 +182,18 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 
 fn of_client(error: &Error) -> Exit {
     match error {
-        Error::Address(_) | Error::Name(_) | Error::Namespace { .. } | Error::Own(_) | Error::ClearText(_) => Exit::Usage,
+        Error::Address(_)
+        | Error::Name(_)
+        | Error::Namespace { .. }
+        | Error::Own(_)
+        | Error::ClearText(_) => Exit::Usage,
         Error::State(error) => of_state(error),
         Error::NotNow { reason, .. } => of_reason(reason),
         Error::Fork(_) => Exit::NotCurrent,
         Error::Verify { .. } | Error::Refused(_) | Error::Survey(_) => Exit::Refused,
-        Error::Unreachable { source, .. } if matches!(**source, Error::Verify { .. }) => Exit::Refused,
+        Error::Unreachable { source, .. } if matches!(**source, Error::Verify { .. }) => {
+            Exit::Refused
+        }
         _ => Exit::NoBroker,
     }
 }
@@ -172,13 +202,20 @@ fn of_reason(reason: &NotNow) -> Exit {
     match reason {
         NotNow::Withdrawn { .. } => Exit::Withdrawn,
         NotNow::BarrierNotDue { .. } => Exit::Waiting,
-        NotNow::Closed { .. } | NotNow::Critical { .. } | NotNow::Barrier { .. } | NotNow::Other { .. } => Exit::Refused,
+        NotNow::Closed { .. }
+        | NotNow::Critical { .. }
+        | NotNow::Barrier { .. }
+        | NotNow::Other { .. } => Exit::Refused,
         _ => Exit::NotCurrent,
     }
 }
 
 fn of_state(error: &StateError) -> Exit {
-    if matches!(error, StateError::InUse(_)) { Exit::Waiting } else { Exit::BadFile }
+    if matches!(error, StateError::InUse(_)) {
+        Exit::Waiting
+    } else {
+        Exit::BadFile
+    }
 }
 
 fn of_outbox(error: &OutboxError) -> Exit {

@@ -24,7 +24,12 @@ pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool) -> a
         }
         let bad = show(&survey, channels);
         if !watch {
-            let some = || Exit::NotCurrent.as_told(format!("{bad} of {} broker(s) are behind, forked, or cannot be asked", survey.0.len()));
+            let some = || {
+                Exit::NotCurrent.as_told(format!(
+                    "{bad} of {} broker(s) are behind, forked, or cannot be asked",
+                    survey.0.len()
+                ))
+            };
             ensure!(bad == 0, some());
             return Ok(());
         }
@@ -41,7 +46,11 @@ enum Cell {
     /// The newest that anybody has.
     Newest(u32),
     /// Fewer statements than somebody else, and for how many seconds it could have had more.
-    Behind { serial: u32, statements: u32, seconds: u64 },
+    Behind {
+        serial: u32,
+        statements: u32,
+        seconds: u64,
+    },
     /// None of it.
     Nothing,
     /// It is not accepted.
@@ -53,20 +62,30 @@ enum Cell {
 }
 
 fn cell(survey: &Survey, seen: &Seen, channel: &Channel) -> Cell {
-    let Ok(view) = &seen.view else { return Cell::Unknown };
+    let Ok(view) = &seen.view else {
+        return Cell::Unknown;
+    };
     if seen.failed.iter().any(|(failed, _)| failed == channel) {
         return Cell::Wrong;
     }
-    let Some(here) = view.newest(channel) else { return Cell::Nothing };
+    let Some(here) = view.newest(channel) else {
+        return Cell::Nothing;
+    };
     let others = || survey.views().filter_map(|(_, view)| view.newest(channel));
     if others().any(|other| other.serial() == here.serial() && other.id() != here.id()) {
         return Cell::Forked;
     }
-    let Some(newest) = others().max_by_key(|statement| statement.serial()) else { return Cell::Nothing };
+    let Some(newest) = others().max_by_key(|statement| statement.serial()) else {
+        return Cell::Nothing;
+    };
     let serial = here.serial().number();
     match newest.serial().number() - serial {
         0 => Cell::Newest(serial),
-        statements => Cell::Behind { serial, statements, seconds: now().seconds().saturating_sub(newest.time().seconds()) },
+        statements => Cell::Behind {
+            serial,
+            statements,
+            seconds: now().seconds().saturating_sub(newest.time().seconds()),
+        },
     }
 }
 
@@ -74,9 +93,22 @@ fn cell(survey: &Survey, seen: &Seen, channel: &Channel) -> Cell {
 fn show(survey: &Survey, channels: &[Channel]) -> usize {
     let found = survey.channels();
     let all: BTreeSet<&Channel> = channels.iter().chain(&found).collect();
-    let cells: Vec<Vec<Cell>> = survey.0.iter().map(|seen| all.iter().map(|channel| cell(survey, seen, channel)).collect()).collect();
+    let cells: Vec<Vec<Cell>> = survey
+        .0
+        .iter()
+        .map(|seen| {
+            all.iter()
+                .map(|channel| cell(survey, seen, channel))
+                .collect()
+        })
+        .collect();
     let is_good = |cells: &Vec<Cell>| cells.iter().all(|cell| matches!(cell, Cell::Newest(_)));
-    let bad = survey.0.iter().zip(&cells).filter(|(seen, cells)| seen.view.is_err() || !is_good(cells)).count();
+    let bad = survey
+        .0
+        .iter()
+        .zip(&cells)
+        .filter(|(seen, cells)| seen.view.is_err() || !is_good(cells))
+        .count();
     match output::is_json() {
         true => objects(survey, &all, &cells),
         false => table(survey, &all, &cells),
@@ -89,7 +121,11 @@ fn objects(survey: &Survey, all: &BTreeSet<&Channel>, cells: &[Vec<Cell>]) {
         let cell = |(channel, cell): (&&Channel, &Cell)| {
             let (state, serial, statements, seconds) = match cell {
                 Cell::Newest(serial) => ("newest", Some(*serial), 0, 0),
-                Cell::Behind { serial, statements, seconds } => ("behind", Some(*serial), *statements, *seconds),
+                Cell::Behind {
+                    serial,
+                    statements,
+                    seconds,
+                } => ("behind", Some(*serial), *statements, *seconds),
                 Cell::Nothing => ("nothing", None, 0, 0),
                 Cell::Wrong => ("wrong", None, 0, 0),
                 Cell::Forked => ("forked", None, 0, 0),
@@ -113,7 +149,11 @@ fn table(survey: &Survey, all: &BTreeSet<&Channel>, cells: &[Vec<Cell>]) {
     let row = |(seen, cells): (&Seen, &Vec<Cell>)| {
         let text = |cell: &Cell| match cell {
             Cell::Newest(serial) => serial.to_string(),
-            Cell::Behind { serial, statements, seconds } => format!("{serial} (-{statements}, {seconds} s)"),
+            Cell::Behind {
+                serial,
+                statements,
+                seconds,
+            } => format!("{serial} (-{statements}, {seconds} s)"),
             Cell::Nothing => "-".into(),
             Cell::Wrong => "WRONG".into(),
             Cell::Forked => "FORKED".into(),
@@ -124,7 +164,10 @@ fn table(survey: &Survey, all: &BTreeSet<&Channel>, cells: &[Vec<Cell>]) {
         row.extend(cells.iter().map(text));
         row
     };
-    let header: Vec<&str> = ["broker", "tier"].into_iter().chain(all.iter().map(|channel| channel.as_str())).collect();
+    let header: Vec<&str> = ["broker", "tier"]
+        .into_iter()
+        .chain(all.iter().map(|channel| channel.as_str()))
+        .collect();
     let mut rows: Vec<Vec<String>> = survey.0.iter().zip(cells).map(row).collect();
     if !std::io::stdout().is_terminal() {
         rows.insert(0, header.iter().map(|text| (*text).to_owned()).collect());
@@ -134,6 +177,8 @@ fn table(survey: &Survey, all: &BTreeSet<&Channel>, cells: &[Vec<Cell>]) {
         if let Err(error) = &seen.view {
             output::note(&format!("{}: {error}", seen.address));
         }
-        seen.failed.iter().for_each(|(channel, error)| output::note(&format!("{}: {channel}: {error}", seen.address)));
+        seen.failed.iter().for_each(|(channel, error)| {
+            output::note(&format!("{}: {channel}: {error}", seen.address))
+        });
     }
 }

@@ -20,10 +20,26 @@ use super::{
 
 /// Each key, what it may sign, and where it belongs.
 const KEYS: [(&str, Kind, &str); 4] = [
-    ("root", Kind::Trust, "offline, in a safe, with a copy elsewhere: it decides who may sign"),
-    ("release", Kind::Release, "where releases are signed, and nowhere else"),
-    ("withdraw", Kind::Withdraw, "apart from the key of releases: it can stop a rollout when that one was stolen"),
-    ("beat", Kind::Beat, "at the origin: it is online, and can do nothing but make devices stop"),
+    (
+        "root",
+        Kind::Trust,
+        "offline, in a safe, with a copy elsewhere: it decides who may sign",
+    ),
+    (
+        "release",
+        Kind::Release,
+        "where releases are signed, and nowhere else",
+    ),
+    (
+        "withdraw",
+        Kind::Withdraw,
+        "apart from the key of releases: it can stop a rollout when that one was stolen",
+    ),
+    (
+        "beat",
+        Kind::Beat,
+        "at the origin: it is online, and can do nothing but make devices stop",
+    ),
 ];
 
 #[derive(Args)]
@@ -44,27 +60,54 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let dir = self.dir.clone().unwrap_or_else(|| self.namespace.as_str().into());
-        let passphrase = if self.encrypt { Some(key::new_passphrase(&dir)?) } else { None };
+        let dir = self
+            .dir
+            .clone()
+            .unwrap_or_else(|| self.namespace.as_str().into());
+        let passphrase = if self.encrypt {
+            Some(key::new_passphrase(&dir)?)
+        } else {
+            None
+        };
         if dir.exists() {
-            return Err(Exit::BadFile.because(format!("{} exists already; nothing was written", dir.display())));
+            return Err(Exit::BadFile.because(format!(
+                "{} exists already; nothing was written",
+                dir.display()
+            )));
         }
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
+        let dir = dir
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", dir.display()))?;
         let (mut named, mut roles, mut made) = (Vec::new(), Vec::new(), Vec::new());
         for (name, kind, _) in KEYS {
-            let passphrase = passphrase.as_ref().filter(|_| kind != Kind::Beat).map(|text| text.as_str());
+            let passphrase = passphrase
+                .as_ref()
+                .filter(|_| kind != Kind::Beat)
+                .map(|text| text.as_str());
             let key = key::write_pair(&dir.join(format!("{name}.key")), passphrase)?;
-            named.push(NamedKey { key: PublicKey::of(&key), name: name.into() });
-            roles.push(Role { kind, pattern: "*".parse()?, threshold: 1, names: vec![name.into()] });
+            named.push(NamedKey {
+                key: PublicKey::of(&key),
+                name: name.into(),
+            });
+            roles.push(Role {
+                kind,
+                pattern: "*".parse()?,
+                threshold: 1,
+                names: vec![name.into()],
+            });
             made.push(key);
         }
         let root: &[SigningKey] = &made[..1];
         let statement = trust::first(&self.namespace, named, roles, 365, root)?;
-        let anchor = Anchor { namespace: self.namespace.clone(), head: statement.head() };
+        let anchor = Anchor {
+            namespace: self.namespace.clone(),
+            head: statement.head(),
+        };
         write_new(&dir.join("trust.1"), statement.octets())?;
         write_new(&dir.join("anchor"), format!("{anchor}\n").as_bytes())?;
-        let quoted = |path: &str| toml::Value::String(dir.join(path).display().to_string()).to_string();
+        let quoted =
+            |path: &str| toml::Value::String(dir.join(path).display().to_string()).to_string();
         let origin = format!(
             "name = {}\ndata_dir = {}\nanchors = [\"{anchor}\"]\n\n[listen]\nnntp = [\"127.0.0.1:1119\"]\n# nntps = [\"[::]:563\"]  # for other machines; needs [tls]\n\n[[beat]]\nnamespace = \"{}\"\nkey_file = {}\n",
             toml::Value::String(self.host.clone()),
@@ -73,7 +116,11 @@ impl Init {
             quoted("beat.key")
         );
         write_new(&dir.join("tidingsd.toml"), origin.as_bytes())?;
-        let broker = if self.host == "localhost" { "nntp://127.0.0.1:1119".to_owned() } else { format!("nntps://{}", self.host) };
+        let broker = if self.host == "localhost" {
+            "nntp://127.0.0.1:1119".to_owned()
+        } else {
+            format!("nntps://{}", self.host)
+        };
         let device = format!("TIDINGS_BROKERS={broker}\nTIDINGS_ANCHOR=\"{anchor}\"\n");
         write_new(&dir.join("device.env"), device.as_bytes())?;
         self.report(&dir, &anchor);
@@ -88,9 +135,15 @@ impl Init {
             }
             for (name, what) in [
                 ("trust.1", "the first trust statement: publish it first"),
-                ("anchor", "the line with which brokers and devices are provisioned; `tidings anchor` prints the newest"),
+                (
+                    "anchor",
+                    "the line with which brokers and devices are provisioned; `tidings anchor` prints the newest",
+                ),
                 ("tidingsd.toml", "the origin: `tidingsd --config FILE`"),
-                ("device.env", "for devices and publishers: `set -a; . ./device.env`, or EnvironmentFile= of a unit"),
+                (
+                    "device.env",
+                    "for devices and publishers: `set -a; . ./device.env`, or EnvironmentFile= of a unit",
+                ),
             ] {
                 text.push_str(&format!("  {name:<14} {what}\n"));
             }
@@ -101,6 +154,9 @@ impl Init {
             ));
             text
         };
-        output::answer(|| json!({"anchor": anchor.to_string(), "directory": dir}), text);
+        output::answer(
+            || json!({"anchor": anchor.to_string(), "directory": dir}),
+            text,
+        );
     }
 }

@@ -124,7 +124,12 @@ enum Command {
 #[derive(Args)]
 struct From {
     /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several (or with commas between) are tried in turn
-    #[arg(long = "broker", value_name = "URL", env = "TIDINGS_BROKERS", value_delimiter = ',')]
+    #[arg(
+        long = "broker",
+        value_name = "URL",
+        env = "TIDINGS_BROKERS",
+        value_delimiter = ','
+    )]
     brokers: Vec<String>,
     /// The anchor of the namespace: `NAMESPACE SERIAL sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
@@ -133,13 +138,23 @@ struct From {
     #[arg(long, value_name = "FILE", env = "TIDINGS_CA")]
     ca: Option<PathBuf>,
     /// A certificate of our own, PEM, for brokers that ask for one
-    #[arg(long, value_name = "FILE", env = "TIDINGS_CERTIFICATE", requires = "certificate_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDINGS_CERTIFICATE",
+        requires = "certificate_key"
+    )]
     certificate: Option<PathBuf>,
     /// Its key, PEM
     #[arg(long, value_name = "FILE", env = "TIDINGS_CERTIFICATE_KEY")]
     certificate_key: Option<PathBuf>,
     /// The name under which brokers know us; sent over TLS only
-    #[arg(long, value_name = "NAME", env = "TIDINGS_USER", requires = "password_file")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TIDINGS_USER",
+        requires = "password_file"
+    )]
     user: Option<String>,
     /// A file with the password, and nothing else
     #[arg(long, value_name = "FILE", env = "TIDINGS_PASSWORD_FILE")]
@@ -149,16 +164,23 @@ struct From {
 impl From {
     /// The brokers that were given; blanks and empty items around commas do not matter.
     fn urls(&self) -> impl Iterator<Item = &str> {
-        self.brokers.iter().map(|url| url.trim()).filter(|url| !url.is_empty())
+        self.brokers
+            .iter()
+            .map(|url| url.trim())
+            .filter(|url| !url.is_empty())
     }
 
     fn source(&self) -> anyhow::Result<Source> {
-        ensure!(self.urls().next().is_some(), Exit::Usage.because("which broker? give --broker URL, or set TIDINGS_BROKERS"));
+        ensure!(
+            self.urls().next().is_some(),
+            Exit::Usage.because("which broker? give --broker URL, or set TIDINGS_BROKERS")
+        );
         self.source_of(&self.must_anchor()?)
     }
 
     fn must_anchor(&self) -> anyhow::Result<Anchor> {
-        let which = || Exit::Usage.because("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR");
+        let which =
+            || Exit::Usage.because("what proves it? give --anchor LINE, or set TIDINGS_ANCHOR");
         self.anchor()?.ok_or_else(which)
     }
 
@@ -168,10 +190,20 @@ impl From {
 
     fn source_of(&self, anchor: &Anchor) -> anyhow::Result<Source> {
         let source = Source::new(self.urls(), &anchor.to_string())?;
-        let own = self.certificate.as_deref().zip(self.certificate_key.as_deref());
-        let source = if self.ca.is_some() || own.is_some() { source.with_tls(Tls::new(self.ca.as_deref(), own)?) } else { source };
-        let Some((user, file)) = self.user.as_deref().zip(self.password_file.as_deref()) else { return Ok(source) };
-        let password = std::fs::read_to_string(file).with_context(|| format!("cannot read the password from {}", file.display()))?;
+        let own = self
+            .certificate
+            .as_deref()
+            .zip(self.certificate_key.as_deref());
+        let source = if self.ca.is_some() || own.is_some() {
+            source.with_tls(Tls::new(self.ca.as_deref(), own)?)
+        } else {
+            source
+        };
+        let Some((user, file)) = self.user.as_deref().zip(self.password_file.as_deref()) else {
+            return Ok(source);
+        };
+        let password = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the password from {}", file.display()))?;
         Ok(source.with_account(user, password.trim_end()))
     }
 }
@@ -189,22 +221,49 @@ fn main() -> ExitCode {
 
 /// A variable of the environment that is empty is none.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |arg: &clap::Arg| arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
-    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg });
+    let is_empty = |arg: &clap::Arg| {
+        arg.get_env()
+            .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
+    };
+    let command = command.mut_args(|arg| {
+        if is_empty(&arg) {
+            arg.env(None::<&str>)
+        } else {
+            arg
+        }
+    });
     command.mut_subcommands(without_empty_variables)
 }
 
 fn log_to_stderr(verbose: bool) {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| if verbose { "debug".into() } else { "warn".into() });
-    let filter = filter.parse::<Targets>().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| {
+        if verbose {
+            "debug".into()
+        } else {
+            "warn".into()
+        }
+    });
+    let filter = filter
+        .parse::<Targets>()
+        .unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let colours = std::io::stderr().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-    let text = tracing_subscriber::fmt::layer().with_writer(output::Log::default).with_ansi(colours).log_internal_errors(false);
-    tracing_subscriber::registry().with(text.with_filter(filter)).init();
+    let colours = std::io::stderr().is_terminal()
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let text = tracing_subscriber::fmt::layer()
+        .with_writer(output::Log::default)
+        .with_ansi(colours)
+        .log_internal_errors(false);
+    tracing_subscriber::registry()
+        .with(text.with_filter(filter))
+        .init();
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
     match command {
         Command::Init(init) => init.run(),
         Command::Key(key) => key.run(),
@@ -244,7 +303,11 @@ fn manual(command: &[String]) -> anyhow::Result<()> {
     for name in command {
         full = format!("{full}-{name}");
         let none = || Exit::Usage.because(format!("no command {name:?}"));
-        page = page.find_subcommand(name).ok_or_else(none)?.clone().name(full.clone());
+        page = page
+            .find_subcommand(name)
+            .ok_or_else(none)?
+            .clone()
+            .name(full.clone());
     }
     let mut text = Vec::new();
     clap_mangen::Man::new(page).render(&mut text)?;

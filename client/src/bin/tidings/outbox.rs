@@ -34,7 +34,10 @@ pub(super) struct ShowOutbox {
 
 impl ShowOutbox {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let which = || Exit::Usage.because("which namespace? give --namespace, --anchor LINE, or set TIDINGS_ANCHOR");
+        let which = || {
+            Exit::Usage
+                .because("which namespace? give --namespace, --anchor LINE, or set TIDINGS_ANCHOR")
+        };
         let anchored = self.from.anchor()?.map(|anchor| anchor.namespace);
         let namespace = self.namespace.clone().or(anchored).ok_or_else(which)?;
         let outbox = self.outbox.open(&namespace)?;
@@ -52,20 +55,31 @@ impl ShowOutbox {
                 }
             }
         }
-        ensure!(bad == 0, Exit::BadFile.because(format!("{bad} file(s) of the outbox cannot be used; nothing was changed")));
+        ensure!(
+            bad == 0,
+            Exit::BadFile.because(format!(
+                "{bad} file(s) of the outbox cannot be used; nothing was changed"
+            ))
+        );
         Ok(())
     }
 
     async fn drop(&self, outbox: &Outbox, channel: &Channel) -> anyhow::Result<()> {
         let _lock = outbox.lock(channel).await?;
-        let nothing = || Exit::Nothing.because(format!("nothing waits in the outbox for {channel}"));
+        let nothing =
+            || Exit::Nothing.because(format!("nothing waits in the outbox for {channel}"));
         let waiting = outbox.waiting(channel)?.ok_or_else(nothing)?;
         if !self.from.brokers.is_empty() {
             let mut desk = Desk::open(&self.from, &self.outbox).await?;
             let (log, _) = desk.publisher.log(channel, waiting.serial()).await?;
-            let there = log.iter().any(|statement| statement.head() == waiting.head());
+            let there = log
+                .iter()
+                .any(|statement| statement.head() == waiting.head());
             let has = || {
-                format!("the broker has {channel} {}: it is published, and the next command for this channel settles it", waiting.serial())
+                format!(
+                    "the broker has {channel} {}: it is published, and the next command for this channel settles it",
+                    waiting.serial()
+                )
             };
             ensure!(!there, Exit::Refused.because(has()));
         }
@@ -85,7 +99,12 @@ impl ShowOutbox {
 fn show(statement: &Statement) {
     let row = || {
         let (channel, serial) = (statement.channel(), statement.serial());
-        format!("{channel}\t{serial}\t{}\t{}\tsigned at {}", statement.kind(), statement.id(), statement.time())
+        format!(
+            "{channel}\t{serial}\t{}\t{}\tsigned at {}",
+            statement.kind(),
+            statement.id(),
+            statement.time()
+        )
     };
     output::answer(|| json!({"waiting": output::json(statement, None)}), row);
 }

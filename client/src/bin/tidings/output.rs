@@ -32,12 +32,21 @@ pub(super) fn is_json() -> bool {
 }
 
 fn is_odd(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Text that others wrote, safe for a terminal: nothing that moves the cursor or turns the line round.
 fn safe(text: &str) -> String {
-    text.chars().map(|c| if is_odd(c) && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if is_odd(c) && !matches!(c, '\n' | '\t') {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// A line on standard output.
@@ -52,7 +61,11 @@ pub(super) fn raw(octets: &[u8]) {
 
 /// An answer, in one of its two forms.
 pub(super) fn answer(value: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
-    if is_json() { object(&value()) } else { line(&text()) }
+    if is_json() {
+        object(&value())
+    } else {
+        line(&text())
+    }
 }
 
 /// One JSON object in a line of its own; what a terminal would take for more than text is escaped.
@@ -71,7 +84,11 @@ pub(super) fn object(value: &Value) {
 /// Something that the user should know, and that is no result.
 pub(super) fn note(text: &str) {
     // Where it cannot be said there is no one to be told so.
-    let _ = write_all(std::io::stderr(), format!("tidings: {}\n", safe(text)).as_bytes(), Some(PATIENCE));
+    let _ = write_all(
+        std::io::stderr(),
+        format!("tidings: {}\n", safe(text)).as_bytes(),
+        Some(PATIENCE),
+    );
 }
 
 /// Asks on standard error; the answer comes by standard input.
@@ -135,8 +152,16 @@ fn done(written: std::io::Result<()>) {
 }
 
 pub(super) fn signers(statement: &Statement, trust: Option<&Trust>) -> Vec<String> {
-    let name = |key| trust.and_then(|t| t.name_of(key)).map_or_else(|| key.to_string(), str::to_owned);
-    statement.signatures().iter().map(|s| name(&s.key)).collect()
+    let name = |key| {
+        trust
+            .and_then(|t| t.name_of(key))
+            .map_or_else(|| key.to_string(), str::to_owned)
+    };
+    statement
+        .signatures()
+        .iter()
+        .map(|s| name(&s.key))
+        .collect()
 }
 
 /// A statement as JSON: the fixed fields by name, and every field as it is written.
@@ -166,8 +191,15 @@ pub(super) fn statement(statement: &Verified<Statement>, trust: Option<&Trust>) 
     if is_json() {
         return object(&json(statement, trust));
     }
-    line(&format!("# {} {}, signed by {}", statement.channel(), statement.id(), signers(statement, trust).join(", ")));
-    String::from_utf8_lossy(statement.signed_part()).lines().for_each(line);
+    line(&format!(
+        "# {} {}, signed by {}",
+        statement.channel(),
+        statement.id(),
+        signers(statement, trust).join(", ")
+    ));
+    String::from_utf8_lossy(statement.signed_part())
+        .lines()
+        .for_each(line);
     line("");
 }
 
@@ -179,9 +211,19 @@ pub(super) fn summary(statement: &Verified<Statement>, trust: Option<&Trust>) ->
         _ => String::new(),
     };
     let subject = article::subject(statement);
-    let said = subject.strip_prefix(statement.channel().as_str()).unwrap_or(&subject).trim_start();
+    let said = subject
+        .strip_prefix(statement.channel().as_str())
+        .unwrap_or(&subject)
+        .trim_start();
     let by = signers(statement, trust).join(", ");
-    format!("{} {} {} {said} (by {by}) {more}", statement.serial(), statement.time(), statement.kind()).trim_end().to_owned()
+    format!(
+        "{} {} {} {said} (by {by}) {more}",
+        statement.serial(),
+        statement.time(),
+        statement.kind()
+    )
+    .trim_end()
+    .to_owned()
 }
 
 /// A bar for long work, on a terminal only.
@@ -200,6 +242,9 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) {
         return;
     }
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(header.to_vec()).add_rows(rows);
+    table
+        .load_preset(NOTHING)
+        .set_header(header.to_vec())
+        .add_rows(rows);
     line(&table.to_string());
 }

@@ -12,10 +12,18 @@ use super::exit::Exit;
 /// The value of the field. File names may have blanks: the URL is the first word with `://`, and what follows a property up to the
 /// next `KEY=` belongs to it.
 pub(super) fn measure(payload: &str) -> anyhow::Result<String> {
-    let wrong = || Exit::Usage.because(format!("--payload: expected `FORMAT FILE URL [KEY=VALUE…]`, found {payload:?}"));
+    let wrong = || {
+        Exit::Usage.because(format!(
+            "--payload: expected `FORMAT FILE URL [KEY=VALUE…]`, found {payload:?}"
+        ))
+    };
     let (format, rest) = payload.trim().split_once(' ').ok_or_else(wrong)?;
     let words: Vec<&str> = rest.split(' ').collect();
-    let at = words.iter().position(|word| word.contains("://")).filter(|at| *at > 0).ok_or_else(wrong)?;
+    let at = words
+        .iter()
+        .position(|word| word.contains("://"))
+        .filter(|at| *at > 0)
+        .ok_or_else(wrong)?;
     let (size, digest) = hash(Path::new(words[..at].join(" ").trim()))?;
     let mut value = format!("{format} {size} {digest} {}", words[at]);
     for property in properties(&words[at + 1..]) {
@@ -30,7 +38,10 @@ pub(super) fn measure(payload: &str) -> anyhow::Result<String> {
 fn properties(words: &[&str]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for word in words.iter().filter(|word| !word.is_empty()) {
-        match all.last_mut().filter(|last| last.contains("=@") && !word.contains('=')) {
+        match all
+            .last_mut()
+            .filter(|last| last.contains("=@") && !word.contains('='))
+        {
             Some(last) => last.push_str(&format!(" {word}")),
             None => all.push((*word).to_owned()),
         }
@@ -43,8 +54,15 @@ fn hash(path: &Path) -> anyhow::Result<(u64, Digest)> {
     let context = || format!("cannot read the payload {}", path.display());
     let mut file = fs::File::open(path).with_context(context)?;
     let bar = ProgressBar::new(file.metadata().with_context(context)?.len());
-    bar.set_style(ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")?);
-    bar.set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    bar.set_style(ProgressStyle::with_template(
+        "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    )?);
+    bar.set_message(
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+    );
     let mut sum = Sha256::new();
     let mut size = 0;
     let mut buffer = vec![0; 1 << 20];
@@ -68,11 +86,31 @@ mod tests {
     #[test]
     fn file_names_may_have_blanks() {
         let directory = tempfile::tempdir().unwrap();
-        let (file, other) = (directory.path().join("my image.raw"), directory.path().join("the old one"));
+        let (file, other) = (
+            directory.path().join("my image.raw"),
+            directory.path().join("the old one"),
+        );
         fs::write(&file, "new").unwrap();
         fs::write(&other, "old").unwrap();
-        let value = measure(&format!("raw {} https://a.b/c base=@{} mem=5", file.display(), other.display())).unwrap();
-        assert_eq!(value, format!("raw 3 {} https://a.b/c base={} mem=5", Digest::of(b"new"), Digest::of(b"old")));
-        assert!(measure("raw file").unwrap_err().to_string().contains("expected `FORMAT FILE URL"));
+        let value = measure(&format!(
+            "raw {} https://a.b/c base=@{} mem=5",
+            file.display(),
+            other.display()
+        ))
+        .unwrap();
+        assert_eq!(
+            value,
+            format!(
+                "raw 3 {} https://a.b/c base={} mem=5",
+                Digest::of(b"new"),
+                Digest::of(b"old")
+            )
+        );
+        assert!(
+            measure("raw file")
+                .unwrap_err()
+                .to_string()
+                .contains("expected `FORMAT FILE URL")
+        );
     }
 }

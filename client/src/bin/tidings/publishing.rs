@@ -6,7 +6,8 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use tempfile::TempDir;
 use tidings_client::{
-    Channel, Head, Outbox, OutboxLock, PublishError, Publisher, Serial, Settled, SignedPlaces, Source, Statement, Timestamp, now,
+    Channel, Head, Outbox, OutboxLock, PublishError, Publisher, Serial, Settled, SignedPlaces,
+    Source, Statement, Timestamp, now,
 };
 use tidings_protocol::{Namespace, statement::Kind, trust::Trust as Rules};
 
@@ -42,7 +43,11 @@ impl OutboxArgs {
         if let Some(directory) = &self.outbox {
             return Ok(directory.clone());
         }
-        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let var = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let state = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")));
         let ask = || {
             Exit::Usage.because("where shall signed statements be kept? set HOME, XDG_STATE_HOME or TIDINGS_OUTBOX, or give --outbox DIR")
@@ -51,11 +56,17 @@ impl OutboxArgs {
     }
 
     pub(super) fn open(&self, namespace: &Namespace) -> anyhow::Result<Outbox> {
-        Ok(Outbox::open(self.directory(&format!("outbox/{namespace}"))?, namespace)?)
+        Ok(Outbox::open(
+            self.directory(&format!("outbox/{namespace}"))?,
+            namespace,
+        )?)
     }
 
     /// For a program that may have no place of its own: beats have no forks, and one that is lost is followed by the next.
-    pub(super) fn open_or_temporary(&self, namespace: &Namespace) -> anyhow::Result<(Outbox, Option<TempDir>)> {
+    pub(super) fn open_or_temporary(
+        &self,
+        namespace: &Namespace,
+    ) -> anyhow::Result<(Outbox, Option<TempDir>)> {
         match self.open(namespace) {
             Ok(outbox) => Ok((outbox, None)),
             Err(error) if self.outbox.is_some() => Err(error),
@@ -64,7 +75,8 @@ impl OutboxArgs {
                     "{}; beats wait in a temporary place instead; TIDINGS_OUTBOX names one that lasts",
                     tidings_client::explain(error.as_ref())
                 ));
-                let directory = tempfile::tempdir().context("cannot make a directory for beats that wait")?;
+                let directory =
+                    tempfile::tempdir().context("cannot make a directory for beats that wait")?;
                 Ok((Outbox::open(directory.path(), namespace)?, Some(directory)))
             }
         }
@@ -75,7 +87,12 @@ impl OutboxArgs {
     }
 
     /// Signs, unless this machine has signed another statement for the same place, and remembers that it has.
-    pub(super) fn sign(&self, statement: Statement, keys: &[SigningKey], another: bool) -> anyhow::Result<Statement> {
+    pub(super) fn sign(
+        &self,
+        statement: Statement,
+        keys: &[SigningKey],
+        another: bool,
+    ) -> anyhow::Result<Statement> {
         if keys.is_empty() {
             return Ok(statement);
         }
@@ -145,15 +162,30 @@ pub(super) struct Draft {
 
 impl Draft {
     /// From fields to text; the grammar says what does not fit, with its line.
-    fn compose(&self, after: Option<Head>, trust: Serial, time: Timestamp) -> anyhow::Result<Statement> {
-        let Self { kind, channel, fields } = self;
+    fn compose(
+        &self,
+        after: Option<Head>,
+        trust: Serial,
+        time: Timestamp,
+    ) -> anyhow::Result<Statement> {
+        let Self {
+            kind,
+            channel,
+            fields,
+        } = self;
         let full = || Exit::Refused.because(format!("{channel} is full: its last serial is taken"));
-        let serial = after.map_or(Some(Serial::FIRST), |head| head.serial.next()).ok_or_else(full)?;
+        let serial = after
+            .map_or(Some(Serial::FIRST), |head| head.serial.next())
+            .ok_or_else(full)?;
         let previous = after.map_or("-".into(), |head| head.id.to_string());
-        let mut text =
-            format!("Tidings: 1 {kind}\nChannel: {channel}\nSerial: {serial}\nPrevious: {previous}\nTime: {time}\nTrust: {trust}\n");
+        let mut text = format!(
+            "Tidings: 1 {kind}\nChannel: {channel}\nSerial: {serial}\nPrevious: {previous}\nTime: {time}\nTrust: {trust}\n"
+        );
         for (name, value) in fields {
-            ensure!(!value.contains('\n'), Exit::Usage.because(format!("{name}: expected one line, found several")));
+            ensure!(
+                !value.contains('\n'),
+                Exit::Usage.because(format!("{name}: expected one line, found several"))
+            );
             text.push_str(&format!("{name}: {value}\n"));
         }
         Ok(Statement::parse_draft(text.as_bytes())?)
@@ -168,8 +200,13 @@ impl Draft {
 pub(super) fn said(statement: &Statement) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(statement.signed_part());
     let fixed = if statement.trust().is_some() { 6 } else { 5 };
-    let fields = text.lines().skip(fixed).filter_map(|line| line.split_once(": "));
-    fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let fields = text
+        .lines()
+        .skip(fixed)
+        .filter_map(|line| line.split_once(": "));
+    fields
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// A channel to which this program alone publishes.
@@ -193,11 +230,15 @@ impl Desk {
     }
 
     pub(super) async fn with(source: Source, outbox: Outbox) -> anyhow::Result<Self> {
-        Ok(Self { publisher: Publisher::connect(source).await?, outbox })
+        Ok(Self {
+            publisher: Publisher::connect(source).await?,
+            outbox,
+        })
     }
 
     pub(super) fn trust(&self) -> anyhow::Result<&Rules> {
-        let none = || Exit::NoBroker.because("the broker has no trust statement yet; publish it first");
+        let none =
+            || Exit::NoBroker.because("the broker has no trust statement yet; publish it first");
         self.publisher.trust().ok_or_else(none)
     }
 
@@ -206,11 +247,17 @@ impl Desk {
         let _lock = self.outbox.lock(channel).await?;
         let published = match self.settle(channel).await? {
             Some(Settled::Published(statement)) => {
-                output::note(&format!("{channel} {}, which waited in the outbox, is published", statement.serial()));
+                output::note(&format!(
+                    "{channel} {}, which waited in the outbox, is published",
+                    statement.serial()
+                ));
                 Some(statement)
             }
             Some(Settled::Dropped(statement, why)) => {
-                output::note(&format!("{channel} {}, which waited in the outbox, was dropped: {why}", statement.serial()));
+                output::note(&format!(
+                    "{channel} {}, which waited in the outbox, was dropped: {why}",
+                    statement.serial()
+                ));
                 None
             }
             None => None,
@@ -230,20 +277,32 @@ impl Desk {
                     });
                 }
                 Err(error @ PublishError::Outbox(_)) => return Err(error.into()),
-                settled => return settled.with_context(|| format!("what waits in the outbox for {channel} could not be settled")),
+                settled => {
+                    return settled.with_context(|| {
+                        format!("what waits in the outbox for {channel} could not be settled")
+                    });
+                }
             }
             tokio::time::sleep(WAIT).await;
         }
     }
 
     /// Publishes a signed statement; not, if another one has its place in the log.
-    pub(super) async fn publish(&mut self, statement: &Statement) -> anyhow::Result<Result<(), PublishError>> {
-        if let Some(trust) = self.publisher.trust().filter(|_| statement.kind() != Kind::Trust) {
+    pub(super) async fn publish(
+        &mut self,
+        statement: &Statement,
+    ) -> anyhow::Result<Result<(), PublishError>> {
+        if let Some(trust) = self
+            .publisher
+            .trust()
+            .filter(|_| statement.kind() != Kind::Trust)
+        {
             trust.check(statement).context("nothing was published")?;
         }
         match self.publisher.publish_by(&self.outbox, statement).await {
             Ok(_) => Ok(Ok(())),
-            Err(error @ PublishError::LostRace(_)) => match self.settle(statement.channel()).await? {
+            Err(error @ PublishError::LostRace(_)) => match self.settle(statement.channel()).await?
+            {
                 Some(Settled::Published(_)) => Ok(Ok(())),
                 Some(Settled::Dropped(..)) | None => Ok(Err(error)),
             },
@@ -260,18 +319,35 @@ impl Desk {
     }
 
     /// A channel is begun on purpose only (S13): a slip of the pen would be there for good.
-    pub(super) async fn may_follow(&mut self, channel: &Channel, head: Option<Head>, new_channel: bool) -> anyhow::Result<()> {
+    pub(super) async fn may_follow(
+        &mut self,
+        channel: &Channel,
+        head: Option<Head>,
+        new_channel: bool,
+    ) -> anyhow::Result<()> {
         let trust = self.trust()?;
-        let closed = || Exit::Refused.because(format!("{channel} is closed for good by trust {}", trust.serial()));
+        let closed = || {
+            Exit::Refused.because(format!(
+                "{channel} is closed for good by trust {}",
+                trust.serial()
+            ))
+        };
         ensure!(!trust.rules().is_closed(channel), closed());
         match head {
-            Some(head) if new_channel => output::note(&format!("{channel} has {} already; --new-channel begins nothing", head.serial)),
+            Some(head) if new_channel => output::note(&format!(
+                "{channel} has {} already; --new-channel begins nothing",
+                head.serial
+            )),
             Some(_) => {}
             None if new_channel => {}
             None => {
                 let known = self.publisher.channels().await?;
                 let near = near(channel, &known);
-                let meant = if near.is_empty() { String::new() } else { format!("did you mean {}? ", near.join(" or ")) };
+                let meant = if near.is_empty() {
+                    String::new()
+                } else {
+                    format!("did you mean {}? ", near.join(" or "))
+                };
                 return Err(
                     Exit::Refused.because(format!("there is no channel {channel} yet; {meant}--new-channel begins it, and for good"))
                 );
@@ -283,20 +359,42 @@ impl Desk {
 
 /// Names that are written nearly alike.
 fn near(channel: &Channel, known: &[Channel]) -> Vec<String> {
-    let mut all: Vec<(usize, &str)> =
-        known.iter().map(|other| (strsim::damerau_levenshtein(channel.as_str(), other.as_str()), other.as_str())).collect();
+    let mut all: Vec<(usize, &str)> = known
+        .iter()
+        .map(|other| {
+            (
+                strsim::damerau_levenshtein(channel.as_str(), other.as_str()),
+                other.as_str(),
+            )
+        })
+        .collect();
     all.sort_unstable();
     let close = |(distance, name): &(usize, &str)| *distance <= 3.max(name.len() / 4);
-    all.into_iter().filter(close).take(NEAR).map(|(_, name)| name.to_owned()).collect()
+    all.into_iter()
+        .filter(close)
+        .take(NEAR)
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 /// Signs without a broker, for a place that was given.
 pub(super) fn finish_offline(draft: &Draft, place: &Place, finish: &Finish) -> anyhow::Result<()> {
-    let Place { after: Some(after), trust: Some(trust), .. } = place else {
-        return Err(Exit::Usage.because("where does it go? give --broker and --anchor, or --after and --trust"));
+    let Place {
+        after: Some(after),
+        trust: Some(trust),
+        ..
+    } = place
+    else {
+        return Err(Exit::Usage
+            .because("where does it go? give --broker and --anchor, or --after and --trust"));
     };
     let statement = draft.compose(parse_head(after)?, *trust, time()?)?;
-    write_out(&finish.outbox.sign(statement, &key::privates(&finish.keys)?, finish.another)?, finish)
+    write_out(
+        &finish
+            .outbox
+            .sign(statement, &key::privates(&finish.keys)?, finish.another)?,
+        finish,
+    )
 }
 
 fn write_out(statement: &Statement, finish: &Finish) -> anyhow::Result<()> {
@@ -310,19 +408,35 @@ fn write_out(statement: &Statement, finish: &Finish) -> anyhow::Result<()> {
 }
 
 /// Puts a draft behind the head that an origin shows, signs it, and publishes it if that is wanted.
-pub(super) async fn finish(desk: &mut Desk, begun: Begun, draft: Draft, finish: &Finish) -> anyhow::Result<()> {
+pub(super) async fn finish(
+    desk: &mut Desk,
+    begun: Begun,
+    draft: Draft,
+    finish: &Finish,
+) -> anyhow::Result<()> {
     let channel = &draft.channel;
     let signers = key::privates(&finish.keys)?;
-    if let Some(settled) = begun.published.as_ref().filter(|settled| finish.publish && draft.says_the_same(settled)) {
+    if let Some(settled) = begun
+        .published
+        .as_ref()
+        .filter(|settled| finish.publish && draft.says_the_same(settled))
+    {
         output::note("it says what was to be said; nothing more is signed");
         return published(settled, desk.publisher.trust());
     }
     for _ in 0..RACES {
-        let head = desk.publisher.newest_anywhere(channel).await?.map(|statement| statement.head());
+        let head = desk
+            .publisher
+            .newest_anywhere(channel)
+            .await?
+            .map(|statement| statement.head());
         desk.may_follow(channel, head, finish.new_channel).await?;
         let statement = draft.compose(head, desk.trust()?.serial(), time()?)?;
         if !finish.publish {
-            return write_out(&finish.outbox.sign(statement, &signers, finish.another)?, finish);
+            return write_out(
+                &finish.outbox.sign(statement, &signers, finish.another)?,
+                finish,
+            );
         }
         // The outbox sees to it that nothing else is signed for this place.
         let statement = finish.outbox.sign(statement, &signers, true)?;
@@ -340,12 +454,22 @@ fn parse_head(text: &str) -> anyhow::Result<Option<Head>> {
     if text == "-" {
         return Ok(None);
     }
-    let wrong = || Exit::Usage.because(format!("--after: expected `SERIAL sha256:HEX` or `-`, found {text:?}"));
+    let wrong = || {
+        Exit::Usage.because(format!(
+            "--after: expected `SERIAL sha256:HEX` or `-`, found {text:?}"
+        ))
+    };
     let (serial, id) = text.split_once(' ').ok_or_else(wrong)?;
-    Ok(Some(Head { serial: serial.parse()?, id: id.parse()? }))
+    Ok(Some(Head {
+        serial: serial.parse()?,
+        id: id.parse()?,
+    }))
 }
 
 pub(super) fn published(statement: &Statement, trust: Option<&Rules>) -> anyhow::Result<()> {
-    output::answer(|| output::json(statement, trust), || format!("published {}", statement.message_id()));
+    output::answer(
+        || output::json(statement, trust),
+        || format!("published {}", statement.message_id()),
+    );
     Ok(())
 }

@@ -28,7 +28,10 @@ impl Reading {
             Some(path) => State::open(path, source.anchor())?,
             None => State::ephemeral(source.anchor()),
         };
-        Ok(Device::with_state(source, channels.iter().map(Channel::as_str), state)?.with_start(start))
+        Ok(
+            Device::with_state(source, channels.iter().map(Channel::as_str), state)?
+                .with_start(start),
+        )
     }
 
     /// A device that begins with what the state file has, and writes nothing: another program may be using it.
@@ -38,7 +41,11 @@ impl Reading {
             Some(path) => State::look(path, source.anchor())?,
             None => State::ephemeral(source.anchor()),
         };
-        Ok(Device::with_state(source, channels.iter().map(Channel::as_str), state)?)
+        Ok(Device::with_state(
+            source,
+            channels.iter().map(Channel::as_str),
+            state,
+        )?)
     }
 }
 
@@ -56,7 +63,17 @@ pub(super) struct Fetch {
 
 impl Fetch {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut device = self.reading.device(&self.channels, if self.all { Start::Oldest } else { Start::Newest })?.with_saving_by_hand();
+        let mut device = self
+            .reading
+            .device(
+                &self.channels,
+                if self.all {
+                    Start::Oldest
+                } else {
+                    Start::Newest
+                },
+            )?
+            .with_saving_by_hand();
         // Until nothing is new: the last answer is also the one that tells what is wrong with some channel.
         loop {
             let news = device.poll().await?;
@@ -71,8 +88,14 @@ impl Fetch {
             // What could not be shown is not lost: it comes again.
             device.save()?;
         }
-        for channel in self.channels.iter().filter(|c| device.state().head(c).is_none()) {
-            output::note(&format!("there is no channel {channel} yet; is its name right?"));
+        for channel in self
+            .channels
+            .iter()
+            .filter(|c| device.state().head(c).is_none())
+        {
+            output::note(&format!(
+                "there is no channel {channel} yet; is its name right?"
+            ));
         }
         Ok(())
     }
@@ -95,7 +118,14 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut device = self.reading.device(&self.channels, if self.all { Start::Oldest } else { Start::Newest })?;
+        let mut device = self.reading.device(
+            &self.channels,
+            if self.all {
+                Start::Oldest
+            } else {
+                Start::Newest
+            },
+        )?;
         // For the names of signers; where no broker answers yet, their keys are shown instead.
         let trust = device.trust().await.ok().cloned();
         let mut left = self.count.unwrap_or(u64::MAX);
@@ -141,16 +171,32 @@ pub(super) struct Log {
 impl Log {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut device = self.reading.device(&[], Start::Newest)?;
-        let outside = || Exit::Usage.because(format!("{} is not in the namespace of the anchor", self.channel));
-        ensure!(device.state().anchor().namespace.contains(&self.channel), outside());
+        let outside = || {
+            Exit::Usage.because(format!(
+                "{} is not in the namespace of the anchor",
+                self.channel
+            ))
+        };
+        ensure!(
+            device.state().anchor().namespace.contains(&self.channel),
+            outside()
+        );
         let statements = device.history(&self.channel, self.from).await?;
         if statements.is_empty() {
-            output::note(&format!("there is nothing in {} from {} on; is its name right?", self.channel, self.from));
+            output::note(&format!(
+                "there is nothing in {} from {} on; is its name right?",
+                self.channel, self.from
+            ));
         }
-        let skipped = self.last.map_or(0, |last| statements.len().saturating_sub(last));
+        let skipped = self
+            .last
+            .map_or(0, |last| statements.len().saturating_sub(last));
         for statement in &statements[skipped..] {
             let trust = device.state().trust();
-            output::answer(|| output::json(statement, trust), || output::summary(statement, trust));
+            output::answer(
+                || output::json(statement, trust),
+                || output::summary(statement, trust),
+            );
         }
         Ok(())
     }

@@ -76,10 +76,19 @@ impl Release {
             Some(version) => self.content.fields(version)?,
             None => Vec::new(),
         };
-        let mut draft = Draft { kind: Kind::Release, channel: self.channel, fields };
+        let mut draft = Draft {
+            kind: Kind::Release,
+            channel: self.channel,
+            fields,
+        };
         if self.place.from.brokers.is_empty() || self.place.after.is_some() {
-            let which = || Exit::Usage.because("--again: which broker has it? give --broker and --anchor");
-            return if self.again.is_some() { Err(which()) } else { finish_offline(&draft, &self.place, &self.finish) };
+            let which =
+                || Exit::Usage.because("--again: which broker has it? give --broker and --anchor");
+            return if self.again.is_some() {
+                Err(which())
+            } else {
+                finish_offline(&draft, &self.place, &self.finish)
+            };
         }
         let mut desk = Desk::open(&self.place.from, &self.finish.outbox).await?;
         let begun = desk.begin(&draft.channel).await?;
@@ -94,11 +103,15 @@ impl Release {
 impl Content {
     fn fields(self, version: String) -> anyhow::Result<Vec<(String, String)>> {
         let mut fields = vec![("Version".to_owned(), version)];
-        let mut add = |name: &str, value: Option<String>| fields.extend(value.map(|value| (name.to_owned(), value)));
+        let mut add = |name: &str, value: Option<String>| {
+            fields.extend(value.map(|value| (name.to_owned(), value)))
+        };
         add("Summary", self.summary);
         add("Details", self.details);
         add("Urgency", self.urgency);
-        self.targets.into_iter().for_each(|target| add("Target", Some(target)));
+        self.targets
+            .into_iter()
+            .for_each(|target| add("Target", Some(target)));
         add("Barrier", self.barrier);
         add("Not-Before", self.not_before);
         add("Deadline", self.deadline);
@@ -113,18 +126,30 @@ impl Content {
 }
 
 /// What a release has said, to be said once more.
-async fn again(desk: &mut Desk, channel: &Channel, serial: Serial) -> anyhow::Result<Vec<(String, String)>> {
+async fn again(
+    desk: &mut Desk,
+    channel: &Channel,
+    serial: Serial,
+) -> anyhow::Result<Vec<(String, String)>> {
     let (log, low) = desk.publisher.log(channel, serial).await?;
     let there = log.first().filter(|statement| statement.serial() == serial);
-    let none = || Exit::Refused.because(format!("--again: the origin has no {channel} {serial}; its log begins at {low}"));
+    let none = || {
+        Exit::Refused.because(format!(
+            "--again: the origin has no {channel} {serial}; its log begins at {low}"
+        ))
+    };
     let there = there.ok_or_else(none)?;
     if there.kind() != Kind::Release {
-        return Err(
-            Exit::Refused.because(format!("--again: {channel} {serial} is a {}, and only a release can be published again", there.kind()))
-        );
+        return Err(Exit::Refused.because(format!(
+            "--again: {channel} {serial} is a {}, and only a release can be published again",
+            there.kind()
+        )));
     }
     if let Some(by) = withdrawn_by(there, &log) {
-        output::note(&format!("{channel} {serial} was withdrawn by {}; the release that says the same again is not", by.serial()));
+        output::note(&format!(
+            "{channel} {serial} was withdrawn by {}; the release that says the same again is not",
+            by.serial()
+        ));
     }
     Ok(said(there))
 }
@@ -140,14 +165,25 @@ async fn warn_of_retention(desk: &mut Desk, draft: &Draft) -> anyhow::Result<()>
         // Nothing has fallen out yet: nothing is known of how much is kept.
         _ => return Ok(()),
     };
-    let (log, low) = desk.publisher.log(channel, Serial::new(low).unwrap_or(Serial::FIRST)).await?;
+    let (log, low) = desk
+        .publisher
+        .log(channel, Serial::new(low).unwrap_or(Serial::FIRST))
+        .await?;
     let log: Vec<&Statement> = log.iter().map(|statement| &**statement).collect();
     for (targets, serial) in about_to_fall_out(&log, low) {
-        let says = draft.fields.iter().filter(|(name, _)| name == "Target").map(|(_, value)| value.as_str());
+        let says = draft
+            .fields
+            .iter()
+            .filter(|(name, _)| name == "Target")
+            .map(|(_, value)| value.as_str());
         if says.eq(targets.iter().map(String::as_str)) {
             continue;
         }
-        let whom = if targets.is_empty() { "every machine".to_owned() } else { targets.join(" or ") };
+        let whom = if targets.is_empty() {
+            "every machine".to_owned()
+        } else {
+            targets.join(" or ")
+        };
         output::note(&format!(
             "{channel} {serial}, the newest release for {whom}, is about to fall out of what the origin keeps (its log begins at {low}): `tidings release {channel} --again {serial}` publishes it once more"
         ));
@@ -157,7 +193,13 @@ async fn warn_of_retention(desk: &mut Desk, draft: &Draft) -> anyhow::Result<()>
 
 /// The newest release for each set of targets, if it is among the lowest tenth of the log, and not withdrawn.
 fn about_to_fall_out(log: &[&Statement], low: u32) -> Vec<(Vec<String>, Serial)> {
-    let text = |target: &Target| target.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+    let text = |target: &Target| {
+        target
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let mut newest: BTreeMap<Vec<String>, &Statement> = BTreeMap::new();
     for statement in log {
         if let Body::Release(release) = statement.body() {
@@ -165,10 +207,15 @@ fn about_to_fall_out(log: &[&Statement], low: u32) -> Vec<(Vec<String>, Serial)>
         }
     }
     let kept = u32::try_from(log.len()).unwrap_or(u32::MAX);
-    let near = |statement: &Statement| statement.serial().number() < low.saturating_add((kept / NEAR_PART).max(1));
+    let near = |statement: &Statement| {
+        statement.serial().number() < low.saturating_add((kept / NEAR_PART).max(1))
+    };
     let head = log.last().map(|head| head.serial());
-    let due = newest.into_iter().filter(|(_, s)| near(s) && Some(s.serial()) != head && withdrawn_by(s, log).is_none());
-    due.map(|(targets, statement)| (targets, statement.serial())).collect()
+    let due = newest
+        .into_iter()
+        .filter(|(_, s)| near(s) && Some(s.serial()) != head && withdrawn_by(s, log).is_none());
+    due.map(|(targets, statement)| (targets, statement.serial()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -177,8 +224,9 @@ mod tests {
 
     fn statement(serial: u32, kind: &str, fields: &str) -> Statement {
         let id = tidings_protocol::StatementId::of(b"x");
-        let text =
-            format!("Tidings: 1 {kind}\nChannel: a.b\nSerial: {serial}\nPrevious: {id}\nTime: 2026-01-01T00:00:00Z\nTrust: 1\n{fields}");
+        let text = format!(
+            "Tidings: 1 {kind}\nChannel: a.b\nSerial: {serial}\nPrevious: {id}\nTime: 2026-01-01T00:00:00Z\nTrust: 1\n{fields}"
+        );
         Statement::parse_draft(text.as_bytes()).unwrap()
     }
 
@@ -188,20 +236,34 @@ mod tests {
             statement(11, "release", "Version: 1\nTarget: machine=old\n"),
             statement(12, "release", "Version: 1\nTarget: machine=new\n"),
         ];
-        log.extend((13..31).map(|serial| statement(serial, "release", "Version: 2\nTarget: machine=new\n")));
+        log.extend(
+            (13..31)
+                .map(|serial| statement(serial, "release", "Version: 2\nTarget: machine=new\n")),
+        );
         let all: Vec<&Statement> = log.iter().collect();
-        assert_eq!(about_to_fall_out(&all, 11), [(vec!["machine=old".to_owned()], Serial::new(11).unwrap())]);
+        assert_eq!(
+            about_to_fall_out(&all, 11),
+            [(vec!["machine=old".to_owned()], Serial::new(11).unwrap())]
+        );
         // Further up it is not near yet, and what is withdrawn is not missed.
         let near: Vec<&Statement> = log[1..].iter().collect();
         assert_eq!(about_to_fall_out(&near, 12), []);
-        let by = statement(31, "withdraw", &format!("Withdraws: {}\nReason: x\n", log[0].head()));
+        let by = statement(
+            31,
+            "withdraw",
+            &format!("Withdraws: {}\nReason: x\n", log[0].head()),
+        );
         let with: Vec<&Statement> = log.iter().chain([&by]).collect();
         assert_eq!(about_to_fall_out(&with, 11), []);
     }
 
     #[test]
     fn what_a_release_has_said_is_said_again() {
-        let release = statement(5, "release", "Version: 1\nSummary: a: b\nTarget: x=y\nTarget: x=z\nColour: blue\n");
+        let release = statement(
+            5,
+            "release",
+            "Version: 1\nSummary: a: b\nTarget: x=y\nTarget: x=z\nColour: blue\n",
+        );
         let fields = said(&release);
         let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["Version", "Summary", "Target", "Target", "Colour"]);

@@ -40,34 +40,58 @@ pub(super) struct Sign {
 impl Sign {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let statements = read_bundle(&self.file)?;
-        if statements.iter().any(|statement| statement.kind() == Kind::Trust) {
+        if statements
+            .iter()
+            .any(|statement| statement.kind() == Kind::Trust)
+        {
             return self.sign_trust(statements).await;
         }
-        let several = || Exit::Usage.because(format!("{} has several statements; one at a time is signed", self.file.display()));
-        let [statement] = &statements[..] else { return Err(several()) };
+        let several = || {
+            Exit::Usage.because(format!(
+                "{} has several statements; one at a time is signed",
+                self.file.display()
+            ))
+        };
+        let [statement] = &statements[..] else {
+            return Err(several());
+        };
         if !output::is_json() {
-            String::from_utf8_lossy(statement.signed_part()).lines().for_each(output::line);
+            String::from_utf8_lossy(statement.signed_part())
+                .lines()
+                .for_each(output::line);
         }
         ceremony::confirm("Sign this?")?;
-        let signed = self.outbox.sign(statement.clone(), &key::privates(&self.keys)?, self.another)?;
+        let signed =
+            self.outbox
+                .sign(statement.clone(), &key::privates(&self.keys)?, self.another)?;
         files::replace(&self.file, signed.octets())?;
         let count = signed.signatures().len();
-        output::answer(|| output::json(&signed, None), || format!("{} has {count} signature(s)", signed.id()));
+        output::answer(
+            || output::json(&signed, None),
+            || format!("{} has {count} signature(s)", signed.id()),
+        );
         Ok(())
     }
 
     async fn sign_trust(&self, statements: Vec<Statement>) -> anyhow::Result<()> {
         let anchor = self.from.anchor()?;
-        let (log, evidence): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
+        let (log, evidence): (Vec<_>, Vec<_>) = statements
+            .into_iter()
+            .partition(|statement| statement.kind() == Kind::Trust);
         let alone = || {
             format!(
                 "{} has this statement alone; sign it together with its trust log, so that it is plain what it changes",
                 self.file.display()
             )
         };
-        ensure!(log.len() > 1 || log[0].serial() == Serial::FIRST, Exit::Refused.because(alone()));
+        ensure!(
+            log.len() > 1 || log[0].serial() == Serial::FIRST,
+            Exit::Refused.because(alone())
+        );
         let file = ceremony::walk(log.clone(), anchor.as_ref())?;
-        let (Some(statement), before) = file.newest() else { return Err(Exit::BadFile.because("there is no statement in the file")) };
+        let (Some(statement), before) = file.newest() else {
+            return Err(Exit::BadFile.because("there is no statement in the file"));
+        };
         // Everything is looked at under the trust before, by each who signs (S7).
         if let Some(before) = before {
             checkpoints::verify(before, statement, &evidence)?;
@@ -82,8 +106,13 @@ impl Sign {
         let keys = key::privates(&self.keys)?;
         note_strangers(before, statement, &keys)?;
         let signed = self.outbox.sign(statement.clone(), &keys, self.another)?;
-        let below = log.iter().filter(|statement| statement.serial() < signed.serial());
-        files::replace(&self.file, &files::bundle(below.chain([&signed]).chain(&evidence)))?;
+        let below = log
+            .iter()
+            .filter(|statement| statement.serial() < signed.serial());
+        files::replace(
+            &self.file,
+            &files::bundle(below.chain([&signed]).chain(&evidence)),
+        )?;
         let thresholds = ceremony::thresholds(before, &signed)?;
         match output::is_json() {
             true => output::object(&ceremony::as_json(&signed, thresholds)),
@@ -93,7 +122,11 @@ impl Sign {
     }
 }
 
-fn note_strangers(before: Option<&Trust>, statement: &Statement, keys: &[SigningKey]) -> anyhow::Result<()> {
+fn note_strangers(
+    before: Option<&Trust>,
+    statement: &Statement,
+    keys: &[SigningKey],
+) -> anyhow::Result<()> {
     let publics: Vec<_> = keys.iter().map(PublicKey::of).collect();
     ceremony::strangers(before, statement, &publics)?.iter().for_each(|public| {
         output::note(&format!("{public} has no trust role before or after this change: its signature counts for nothing"));
@@ -124,22 +157,46 @@ impl Publish {
         let (mut statements, mut evidence) = (Vec::new(), Vec::new());
         for file in &self.files {
             let mut bundle = read_bundle(file)?;
-            if bundle.iter().filter(|statement| statement.kind() == Kind::Trust).count() > 1 {
+            if bundle
+                .iter()
+                .filter(|statement| statement.kind() == Kind::Trust)
+                .count()
+                > 1
+            {
                 // What goes round with a change of trust is there already.
                 evidence.extend(bundle.extract_if(.., |statement| statement.kind() != Kind::Trust));
             }
-            let unsigned = bundle.iter().any(|statement| statement.signatures().is_empty());
-            ensure!(!unsigned, Exit::Refused.because(format!("{} is not signed; `tidings sign` adds a signature", file.display())));
+            let unsigned = bundle
+                .iter()
+                .any(|statement| statement.signatures().is_empty());
+            ensure!(
+                !unsigned,
+                Exit::Refused.because(format!(
+                    "{} is not signed; `tidings sign` adds a signature",
+                    file.display()
+                ))
+            );
             statements.extend(bundle);
         }
         files::once(&statements).context("nothing was published")?;
         let mut desk = Desk::open(&self.from, &self.outbox).await?;
-        let (log, others): (Vec<_>, Vec<_>) = statements.into_iter().partition(|statement| statement.kind() == Kind::Trust);
-        let mut log = if log.len() > 1 { ceremony::missing(&desk.publisher, log)? } else { log };
+        let (log, others): (Vec<_>, Vec<_>) = statements
+            .into_iter()
+            .partition(|statement| statement.kind() == Kind::Trust);
+        let mut log = if log.len() > 1 {
+            ceremony::missing(&desk.publisher, log)?
+        } else {
+            log
+        };
         let anchored = self.from.must_anchor()?.head.serial;
-        let below = log.iter().filter(|statement| statement.serial() < anchored).count();
+        let below = log
+            .iter()
+            .filter(|statement| statement.serial() < anchored)
+            .count();
         if below > 0 && log.len() > below {
-            output::note(&format!("{below} statement(s) below the anchor are not published; `tidings import` brings them"));
+            output::note(&format!(
+                "{below} statement(s) below the anchor are not published; `tidings import` brings them"
+            ));
             log.drain(..below);
         }
         if log.is_empty() && others.is_empty() {
@@ -157,11 +214,18 @@ impl Publish {
     async fn publish(&self, desk: &mut Desk, statement: &Statement) -> anyhow::Result<()> {
         let channel = statement.channel();
         let begun = desk.begin(channel).await?;
-        if begun.published.is_some_and(|settled| settled.id() == statement.id()) {
+        if begun
+            .published
+            .is_some_and(|settled| settled.id() == statement.id())
+        {
             return published(statement, desk.publisher.trust());
         }
         if !channel.is_trust() && !channel.is_beat() {
-            let head: Option<Head> = desk.publisher.newest_anywhere(channel).await?.map(|newest| newest.head());
+            let head: Option<Head> = desk
+                .publisher
+                .newest_anywhere(channel)
+                .await?
+                .map(|newest| newest.head());
             desk.may_follow(channel, head, self.new_channel).await?;
         }
         desk.publish(statement).await??;
@@ -171,6 +235,9 @@ impl Publish {
 
 /// For those who read a trust log in a file as a bundle: what it is without what goes round with it.
 pub(super) fn trust_log(statements: Vec<Statement>, from: &From) -> anyhow::Result<TrustLogFile> {
-    let log = statements.into_iter().filter(|statement| statement.kind() == Kind::Trust).collect();
+    let log = statements
+        .into_iter()
+        .filter(|statement| statement.kind() == Kind::Trust)
+        .collect();
     ceremony::walk(log, from.anchor()?.as_ref())
 }

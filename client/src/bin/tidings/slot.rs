@@ -75,12 +75,30 @@ pub(super) enum Slot {
 impl Slot {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match self {
-            Slot::Take { group, node, serial, wait, from } => {
-                let slot = slots(&from)?.wait_for(&group, &node, serial, Duration::from_secs(wait)).await?;
+            Slot::Take {
+                group,
+                node,
+                serial,
+                wait,
+                from,
+            } => {
+                let slot = slots(&from)?
+                    .wait_for(&group, &node, serial, Duration::from_secs(wait))
+                    .await?;
                 output::answer(|| json!({"token": slot.token}), || slot.token.to_string());
             }
-            Slot::Hold { group, node, token, from } => drop(slots(&from)?.hold(&group, &node, token).await?),
-            Slot::Free { group, node, token, from } => slots(&from)?.free(&group, &node, token).await?,
+            Slot::Hold {
+                group,
+                node,
+                token,
+                from,
+            } => drop(slots(&from)?.hold(&group, &node, token).await?),
+            Slot::Free {
+                group,
+                node,
+                token,
+                from,
+            } => slots(&from)?.free(&group, &node, token).await?,
             Slot::List { group, from } => show(&slots(&from)?.list(&group).await?),
             Slot::Log { group, from } => show(&slots(&from)?.log(&group).await?),
             Slot::Clear { group, node, from } => slots(&from)?.clear(&group, &node).await?,

@@ -25,8 +25,15 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let (brokers, channels): (Vec<String>, Vec<String>) = self.what.iter().cloned().partition(|what| what.contains("://"));
-        let mut channels = channels.iter().map(|name| name.parse()).collect::<Result<Vec<Channel>, _>>()?;
+        let (brokers, channels): (Vec<String>, Vec<String>) = self
+            .what
+            .iter()
+            .cloned()
+            .partition(|what| what.contains("://"));
+        let mut channels = channels
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<Vec<Channel>, _>>()?;
         if self.watch || !brokers.is_empty() {
             let mut from = self.reading.from;
             if !brokers.is_empty() {
@@ -36,16 +43,33 @@ impl Status {
         }
         if let (Some(path), true) = (&self.reading.state, channels.is_empty()) {
             let anchor = self.reading.from.must_anchor()?;
-            let none =
-                || Exit::BadFile.because(format!("there is no state file {}; name the channels, or correct the path", path.display()));
+            let none = || {
+                Exit::BadFile.because(format!(
+                    "there is no state file {}; name the channels, or correct the path",
+                    path.display()
+                ))
+            };
             ensure!(path.exists(), none());
             let known = State::look(path, &anchor)?;
-            channels.extend(known.view().channels().filter(|channel| !channel.is_beat()).cloned());
+            channels.extend(
+                known
+                    .view()
+                    .channels()
+                    .filter(|channel| !channel.is_beat())
+                    .cloned(),
+            );
         }
-        let which = || Exit::Usage.because("which channels? name them, or give --state FILE of a device that knows some");
+        let which = || {
+            Exit::Usage.because(
+                "which channels? name them, or give --state FILE of a device that knows some",
+            )
+        };
         ensure!(!channels.is_empty(), which());
         // Who looks changes nothing, and leaves nothing behind.
-        let mut device = self.reading.device_that_looks(&channels)?.with_saving_by_hand();
+        let mut device = self
+            .reading
+            .device_that_looks(&channels)?
+            .with_saving_by_hand();
         // With a state file: how the device stands. Without one: how the brokers stand.
         let asked = match &self.reading.state {
             Some(_) => device.refresh().await,
@@ -54,15 +78,32 @@ impl Status {
         if let Err(error) = &asked {
             output::note(&error.to_string());
         }
-        let states: Vec<(Channel, Freshness)> = channels.iter().map(|channel| (channel.clone(), device.freshness(channel))).collect();
+        let states: Vec<(Channel, Freshness)> = channels
+            .iter()
+            .map(|channel| (channel.clone(), device.freshness(channel)))
+            .collect();
         match output::is_json() {
             true => output::object(&json(&device, &states)),
             false => print(&device, &states),
         }
-        let bad = states.iter().filter(|(_, freshness)| !freshness.is_current()).count();
-        ensure!(bad == 0, Exit::NotCurrent.as_told(format!("{bad} of {} not CURRENT", states.len())));
-        let withdrawn = states.iter().filter(|(channel, _)| recalled(device.state(), channel).is_some()).count();
-        ensure!(withdrawn == 0, Exit::Withdrawn.as_told(format!("what is applied in {withdrawn} channel(s) was withdrawn")));
+        let bad = states
+            .iter()
+            .filter(|(_, freshness)| !freshness.is_current())
+            .count();
+        ensure!(
+            bad == 0,
+            Exit::NotCurrent.as_told(format!("{bad} of {} not CURRENT", states.len()))
+        );
+        let withdrawn = states
+            .iter()
+            .filter(|(channel, _)| recalled(device.state(), channel).is_some())
+            .count();
+        ensure!(
+            withdrawn == 0,
+            Exit::Withdrawn.as_told(format!(
+                "what is applied in {withdrawn} channel(s) was withdrawn"
+            ))
+        );
         Ok(())
     }
 }
@@ -108,12 +149,30 @@ fn print(device: &Device, states: &[(Channel, Freshness)]) {
     let state = device.state();
     let serial = |serial: Option<Serial>| serial.map_or("-".into(), |serial| serial.to_string());
     let row = |(channel, freshness): &(Channel, Freshness)| {
-        let (head, applied) = (state.head(channel).map(|head| head.serial), state.view().applied(channel).map(|applied| applied.serial()));
-        let recalled = recalled(state, channel).map_or(String::new(), |by| format!(", WITHDRAWN by {by}"));
-        vec![channel.to_string(), freshness.to_string(), serial(head), serial(applied) + &recalled]
+        let (head, applied) = (
+            state.head(channel).map(|head| head.serial),
+            state
+                .view()
+                .applied(channel)
+                .map(|applied| applied.serial()),
+        );
+        let recalled =
+            recalled(state, channel).map_or(String::new(), |by| format!(", WITHDRAWN by {by}"));
+        vec![
+            channel.to_string(),
+            freshness.to_string(),
+            serial(head),
+            serial(applied) + &recalled,
+        ]
     };
-    output::table(&["channel", "state", "head", "applied"], states.iter().map(row).collect());
-    for fork in states.iter().filter_map(|(channel, _)| state.view().fork(channel)) {
+    output::table(
+        &["channel", "state", "head", "applied"],
+        states.iter().map(row).collect(),
+    );
+    for fork in states
+        .iter()
+        .filter_map(|(channel, _)| state.view().fork(channel))
+    {
         let channel = fork.ours.channel();
         output::line(&format!(
             "{channel} at {}: {} or {}; `tidings evidence {channel}` writes the proof",
@@ -132,20 +191,40 @@ fn print(device: &Device, states: &[(Channel, Freshness)]) {
             ));
         }
         Some(trust) => {
-            let left = trust.rules().expires.seconds().saturating_sub(time.seconds()) / 86_400;
-            let soon =
-                if left < EXPIRY_WARNING_DAYS { format!(", in {left} days: renew it (`tidings trust renew`)") } else { String::new() };
-            output::line(&format!("trust {} until {}{soon}", trust.serial(), trust.rules().expires));
+            let left = trust
+                .rules()
+                .expires
+                .seconds()
+                .saturating_sub(time.seconds())
+                / 86_400;
+            let soon = if left < EXPIRY_WARNING_DAYS {
+                format!(", in {left} days: renew it (`tidings trust renew`)")
+            } else {
+                String::new()
+            };
+            output::line(&format!(
+                "trust {} until {}{soon}",
+                trust.serial(),
+                trust.rules().expires
+            ));
         }
         None => output::line("no trust is known yet"),
     }
-    for (channel, _) in states.iter().filter(|(channel, _)| !state.view().promises_beats(channel)) {
-        output::line(&format!("{channel} has no role for beats: nothing can confirm its head"));
+    for (channel, _) in states
+        .iter()
+        .filter(|(channel, _)| !state.view().promises_beats(channel))
+    {
+        output::line(&format!(
+            "{channel} has no role for beats: nothing can confirm its head"
+        ));
     }
 }
 
 /// The withdrawal that has called back what is applied.
 fn recalled(state: &State, channel: &Channel) -> Option<Serial> {
     let applied = state.view().applied(channel)?;
-    state.view().withdrawn(applied).map(|withdrawn| withdrawn.by)
+    state
+        .view()
+        .withdrawn(applied)
+        .map(|withdrawn| withdrawn.by)
 }

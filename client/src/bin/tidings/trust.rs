@@ -91,17 +91,39 @@ impl Trust {
 }
 
 pub(super) fn named_key(text: &str) -> anyhow::Result<(NamedKey, PathBuf)> {
-    let (name, file) = text.split_once('=').with_context(|| format!("expected NAME=FILE, found {text:?}"))?;
-    Ok((NamedKey { key: key::public(file.as_ref())?, name: name.into() }, file.into()))
+    let (name, file) = text
+        .split_once('=')
+        .with_context(|| format!("expected NAME=FILE, found {text:?}"))?;
+    Ok((
+        NamedKey {
+            key: key::public(file.as_ref())?,
+            name: name.into(),
+        },
+        file.into(),
+    ))
 }
 
 pub(super) fn role(text: &str) -> anyhow::Result<Role> {
-    let wrong = || Exit::Usage.because(format!("--role: expected `KIND PATTERN THRESHOLD NAME…`, found {text:?}"));
+    let wrong = || {
+        Exit::Usage.because(format!(
+            "--role: expected `KIND PATTERN THRESHOLD NAME…`, found {text:?}"
+        ))
+    };
     let words: Vec<&str> = text.split_whitespace().collect();
-    let [kind, pattern, threshold, names @ ..] = &words[..] else { return Err(wrong()) };
-    let kind = Kind::ALL.into_iter().find(|k| k.as_str() == *kind).ok_or_else(wrong)?;
+    let [kind, pattern, threshold, names @ ..] = &words[..] else {
+        return Err(wrong());
+    };
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|k| k.as_str() == *kind)
+        .ok_or_else(wrong)?;
     let names = names.iter().map(|n| (*n).to_owned()).collect();
-    Ok(Role { kind, pattern: pattern.parse()?, threshold: threshold.parse().map_err(|_| wrong())?, names })
+    Ok(Role {
+        kind,
+        pattern: pattern.parse()?,
+        threshold: threshold.parse().map_err(|_| wrong())?,
+        names,
+    })
 }
 
 /// The first statement of a namespace, signed by those of its keys that are here.
@@ -113,8 +135,20 @@ pub(super) fn first(
     signers: &[key::SigningKey],
 ) -> anyhow::Result<Statement> {
     let time = time()?;
-    let rules = TrustRules { expires: time.plus(u64::from(days) * DAY), keys, roles, checkpoints: vec![], closed: vec![] };
-    let draft = Draft { channel: namespace.trust_log(), after: None, time, trust: None, body: Body::Trust(rules) };
+    let rules = TrustRules {
+        expires: time.plus(u64::from(days) * DAY),
+        keys,
+        roles,
+        checkpoints: vec![],
+        closed: vec![],
+    };
+    let draft = Draft {
+        channel: namespace.trust_log(),
+        after: None,
+        time,
+        trust: None,
+        body: Body::Trust(rules),
+    };
     sign_all(draft.write()?, signers)
 }
 
@@ -123,29 +157,54 @@ impl Init {
         let (mut keys, mut signers) = (Vec::new(), Vec::new());
         for text in &self.keys {
             let (named, file) = named_key(text).context("--key")?;
-            if self.sign && fs::read_to_string(&file).is_ok_and(|text| text.contains("PRIVATE KEY-----")) {
+            if self.sign
+                && fs::read_to_string(&file).is_ok_and(|text| text.contains("PRIVATE KEY-----"))
+            {
                 signers.push(key::private(&file)?);
             }
             keys.push(named);
         }
-        let none = || Exit::Usage.because("--sign: none of the keys is a private one; leave it out, and `tidings sign` later");
+        let none = || {
+            Exit::Usage.because(
+                "--sign: none of the keys is a private one; leave it out, and `tidings sign` later",
+            )
+        };
         ensure!(!self.sign || !signers.is_empty(), none());
         let roles = if self.roles.is_empty() {
             let names: Vec<String> = keys.iter().map(|k| k.name.clone()).collect();
-            let every = |kind| Ok(Role { kind, pattern: "*".parse()?, threshold: 1, names: names.clone() });
-            Kind::ALL.map(every).into_iter().collect::<anyhow::Result<_>>()?
+            let every = |kind| {
+                Ok(Role {
+                    kind,
+                    pattern: "*".parse()?,
+                    threshold: 1,
+                    names: names.clone(),
+                })
+            };
+            Kind::ALL
+                .map(every)
+                .into_iter()
+                .collect::<anyhow::Result<_>>()?
         } else {
-            self.roles.iter().map(|text| role(text)).collect::<anyhow::Result<_>>()?
+            self.roles
+                .iter()
+                .map(|text| role(text))
+                .collect::<anyhow::Result<_>>()?
         };
         let statement = first(&self.namespace, keys, roles, self.expires, &signers)?;
         write_new(&self.out, statement.octets())?;
-        print_anchor(&Anchor { namespace: self.namespace, head: statement.head() });
+        print_anchor(&Anchor {
+            namespace: self.namespace,
+            head: statement.head(),
+        });
         Ok(())
     }
 }
 
 fn print_anchor(anchor: &Anchor) {
-    output::answer(|| json!({"anchor": anchor.to_string()}), || anchor.to_string());
+    output::answer(
+        || json!({"anchor": anchor.to_string()}),
+        || anchor.to_string(),
+    );
 }
 
 /// Print the anchor line that new devices and brokers get: the newest trust statement of a namespace
@@ -164,13 +223,24 @@ impl ShowAnchor {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         if let Some(path) = &self.file {
             let log = trust_log(read_bundle(path)?, &self.from)?;
-            let none = || Exit::Refused.because(format!("no trust statement in {} is in force: signatures are missing", path.display()));
+            let none = || {
+                Exit::Refused.because(format!(
+                    "no trust statement in {} is in force: signatures are missing",
+                    path.display()
+                ))
+            };
             let head = log.trust().ok_or_else(none)?.head();
-            print_anchor(&Anchor { namespace: log.anchor.namespace, head });
+            print_anchor(&Anchor {
+                namespace: log.anchor.namespace,
+                head,
+            });
             return Ok(());
         }
         let source = self.from.source()?;
-        let (namespace, state) = (source.anchor().namespace.clone(), State::ephemeral(source.anchor()));
+        let (namespace, state) = (
+            source.anchor().namespace.clone(),
+            State::ephemeral(source.anchor()),
+        );
         let mut device = Device::with_state(source, [], state)?;
         let head = device.trust().await?.head();
         print_anchor(&Anchor { namespace, head });
@@ -182,8 +252,13 @@ impl ShowAnchor {
 pub(super) async fn read_log(source: Source) -> anyhow::Result<Vec<Statement>> {
     let channel = source.anchor().namespace.trust_log();
     let state = State::ephemeral(source.anchor());
-    let log = Device::with_state(source, [], state)?.history(&channel, Serial::FIRST).await?;
-    Ok(log.into_iter().map(|statement| statement.into_inner()).collect())
+    let log = Device::with_state(source, [], state)?
+        .history(&channel, Serial::FIRST)
+        .await?;
+    Ok(log
+        .into_iter()
+        .map(|statement| statement.into_inner())
+        .collect())
 }
 
 impl Log {
@@ -193,7 +268,10 @@ impl Log {
         let log = read_log(source).await?;
         write_new(&self.out, &files::bundle(&log))?;
         let count = log.len();
-        output::answer(|| json!({"channel": channel.as_str(), "statements": count}), || format!("{count} statement(s) of {channel}"));
+        output::answer(
+            || json!({"channel": channel.as_str(), "statements": count}),
+            || format!("{count} statement(s) of {channel}"),
+        );
         Ok(())
     }
 }
@@ -205,16 +283,28 @@ pub(super) fn usable(survey: &Survey) -> anyhow::Result<()> {
             output::note(&format!("{} could not be asked: {error}", seen.address));
         }
     }
-    ensure!(survey.views().next().is_some(), Exit::NoBroker.because("no broker could be asked; nothing was signed"));
+    ensure!(
+        survey.views().next().is_some(),
+        Exit::NoBroker.because("no broker could be asked; nothing was signed")
+    );
     Ok(())
 }
 
 /// Refuses to go on if a broker has this serial of a trust log already (attack 30).
-pub(super) fn not_taken(survey: &Survey, log: &Channel, serial: Option<Serial>) -> anyhow::Result<()> {
-    let ahead = survey.views().find(|(_, view)| view.trust().is_some_and(|trust| Some(trust.serial()) >= serial));
+pub(super) fn not_taken(
+    survey: &Survey,
+    log: &Channel,
+    serial: Option<Serial>,
+) -> anyhow::Result<()> {
+    let ahead = survey.views().find(|(_, view)| {
+        view.trust()
+            .is_some_and(|trust| Some(trust.serial()) >= serial)
+    });
     if let (Some((address, view)), Some(serial)) = (ahead, serial) {
         let has = view.trust().map_or(serial, |trust| trust.serial());
-        let text = format!("{address} has {log} {has} already: {serial} must not be signed again; begin with `tidings trust log`");
+        let text = format!(
+            "{address} has {log} {has} already: {serial} must not be signed again; begin with `tidings trust log`"
+        );
         return Err(Exit::Refused.because(text));
     }
     Ok(())
@@ -229,20 +319,44 @@ pub(super) async fn check_serial(source: &Source, statement: &Statement) -> anyh
 
 fn show(mut statements: Vec<Statement>, from: &From) -> anyhow::Result<()> {
     statements.retain(|statement| statement.kind() == Kind::Trust);
-    let statement = statements.last().cloned().context("there is no trust statement in the file")?;
+    let statement = statements
+        .last()
+        .cloned()
+        .context("there is no trust statement in the file")?;
     // A statement alone can be shown, but not what it changes.
-    let log = if statements.len() == 1 { None } else { Some(trust_log(statements, from)?) };
+    let log = if statements.len() == 1 {
+        None
+    } else {
+        Some(trust_log(statements, from)?)
+    };
     let alone = log.is_none() && statement.serial() != Serial::FIRST;
     let before = log.as_ref().and_then(|log| log.newest().1);
     let thresholds = thresholds(before, &statement)?;
-    let enough = !alone && thresholds.iter().all(|threshold| threshold.have.len() >= threshold.needed);
-    let in_force = log.as_ref().map_or((!alone).then(|| statement.head()), |log| log.trust().map(|trust| trust.head()));
-    let anchor = in_force.map(|head| Ok::<_, anyhow::Error>(Anchor { namespace: namespace(&statement)?, head })).transpose()?;
+    let enough = !alone
+        && thresholds
+            .iter()
+            .all(|threshold| threshold.have.len() >= threshold.needed);
+    let in_force = log
+        .as_ref()
+        .map_or((!alone).then(|| statement.head()), |log| {
+            log.trust().map(|trust| trust.head())
+        });
+    let anchor = in_force
+        .map(|head| {
+            Ok::<_, anyhow::Error>(Anchor {
+                namespace: namespace(&statement)?,
+                head,
+            })
+        })
+        .transpose()?;
     let rules = rules(&statement)?;
     if output::is_json() {
         let mut value = ceremony::as_json(&statement, thresholds);
         value["anchor"] = json!(anchor.map(|a| a.to_string()));
-        let signed = rules.keys.iter().filter(|key| statement.is_truly_signed_by(&key.key));
+        let signed = rules
+            .keys
+            .iter()
+            .filter(|key| statement.is_truly_signed_by(&key.key));
         value["signed_by"] = signed.map(|key| key.name.clone()).collect();
         value["enough"] = json!(enough);
         value["changes"] = json!(before.map(|before| difference(before.rules(), rules)));
@@ -250,17 +364,33 @@ fn show(mut statements: Vec<Statement>, from: &From) -> anyhow::Result<()> {
         return Ok(());
     }
     ceremony::print(before, &statement)?;
-    let signed = |key: &NamedKey| if statement.is_truly_signed_by(&key.key) { "has signed" } else { "" };
-    let keys = rules.keys.iter().map(|key| vec![key.name.clone(), key.key.to_string(), signed(key).into()]);
+    let signed = |key: &NamedKey| {
+        if statement.is_truly_signed_by(&key.key) {
+            "has signed"
+        } else {
+            ""
+        }
+    };
+    let keys = rules
+        .keys
+        .iter()
+        .map(|key| vec![key.name.clone(), key.key.to_string(), signed(key).into()]);
     output::table(&["key", "", ""], keys.collect());
-    let roles =
-        rules.roles.iter().map(|r| vec![r.kind.to_string(), r.pattern.to_string(), format!("{} of {}", r.threshold, r.names.join(", "))]);
+    let roles = rules.roles.iter().map(|r| {
+        vec![
+            r.kind.to_string(),
+            r.pattern.to_string(),
+            format!("{} of {}", r.threshold, r.names.join(", ")),
+        ]
+    });
     output::table(&["role", "channels", "signatures"], roles.collect());
     if let Some(anchor) = anchor {
         output::line(&format!("anchor: {anchor}"));
     }
     if alone {
-        output::line("what it changes, and whether the trust before allows it, is only to be seen in one file with its trust log");
+        output::line(
+            "what it changes, and whether the trust before allows it, is only to be seen in one file with its trust log",
+        );
     } else if !enough {
         output::line("not in force: signatures are missing");
     }

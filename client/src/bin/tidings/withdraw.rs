@@ -33,14 +33,29 @@ pub(super) struct Withdraw {
 impl Withdraw {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let draft = |release: Head| {
-            let fields = vec![("Withdraws".to_owned(), release.to_string()), ("Reason".to_owned(), self.reason.clone())];
-            Draft { kind: Kind::Withdraw, channel: self.channel.clone(), fields }
+            let fields = vec![
+                ("Withdraws".to_owned(), release.to_string()),
+                ("Reason".to_owned(), self.reason.clone()),
+            ];
+            Draft {
+                kind: Kind::Withdraw,
+                channel: self.channel.clone(),
+                fields,
+            }
         };
         if self.place.from.brokers.is_empty() || self.place.after.is_some() {
-            let which =
-                || Exit::Usage.because("which release is it? give --broker and --anchor, or --id, as `tidings log --json` shows it");
+            let which = || {
+                Exit::Usage.because("which release is it? give --broker and --anchor, or --id, as `tidings log --json` shows it")
+            };
             let id = self.id.ok_or_else(which)?;
-            return finish_offline(&draft(Head { serial: self.serial, id }), &self.place, &self.finish);
+            return finish_offline(
+                &draft(Head {
+                    serial: self.serial,
+                    id,
+                }),
+                &self.place,
+                &self.finish,
+            );
         }
         let mut desk = Desk::open(&self.place.from, &self.finish.outbox).await?;
         let begun = desk.begin(&self.channel).await?;
@@ -58,15 +73,28 @@ async fn look_up(desk: &mut Desk, channel: &Channel, serial: Serial) -> anyhow::
     let there = log.first().filter(|statement| statement.serial() == serial);
     let none = || match log.first() {
         Some(first) => {
-            format!("{channel} {serial} is not kept any more: the log begins at {low}, and devices know {} at the least", first.serial())
+            format!(
+                "{channel} {serial} is not kept any more: the log begins at {low}, and devices know {} at the least",
+                first.serial()
+            )
         }
-        None => format!("there is no {channel} {serial}; `tidings log {channel}` shows what there is"),
+        None => {
+            format!("there is no {channel} {serial}; `tidings log {channel}` shows what there is")
+        }
     };
     let there = there.ok_or_else(|| Exit::Refused.because(none()))?;
     let kind = there.kind();
-    ensure!(kind == Kind::Release, Exit::Refused.because(format!("{channel} {serial} is a {kind}, and only a release can be withdrawn")));
+    ensure!(
+        kind == Kind::Release,
+        Exit::Refused.because(format!(
+            "{channel} {serial} is a {kind}, and only a release can be withdrawn"
+        ))
+    );
     if let Some(by) = withdrawn_by(there, &log) {
-        return Err(Exit::Withdrawn.because(format!("{channel} {serial} is withdrawn already, by {}", by.serial())));
+        return Err(Exit::Withdrawn.because(format!(
+            "{channel} {serial} is withdrawn already, by {}",
+            by.serial()
+        )));
     }
     Ok(there.head())
 }

@@ -40,7 +40,11 @@ const ABOUT: &[(&str, &str)] = &[
 ];
 
 pub(super) fn about(name: &str) -> &'static str {
-    ABOUT.iter().find(|(life, _)| *life == name).map(|(_, numbers)| *numbers).unwrap_or_else(|| panic!("what is {name} about?"))
+    ABOUT
+        .iter()
+        .find(|(life, _)| *life == name)
+        .map(|(_, numbers)| *numbers)
+        .unwrap_or_else(|| panic!("what is {name} about?"))
 }
 
 pub(super) fn count() -> usize {

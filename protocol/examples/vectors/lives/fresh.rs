@@ -23,7 +23,10 @@ pub(super) fn write(start: &Start) {
 
 fn freeze(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
-    let mut life = start.life("freeze", "attacks 17 and 31: a new device is shown an old log, with and without a beat");
+    let mut life = start.life(
+        "freeze",
+        "attacks 17 and 31: a new device is shown an old log, with and without a beat",
+    );
     life.state("STALE");
     life.read("1", &[r1]);
     life.state("STALE");
@@ -39,7 +42,10 @@ fn freeze(start: &Start) {
     life.none(NotCurrent, &[r1, r2]);
     life.write();
 
-    let mut life = start.life("behind-although-not-live", "a beat that is not live any more says still that there is something later");
+    let mut life = start.life(
+        "behind-although-not-live",
+        "a beat that is not live any more says still that there is something later",
+    );
     life.read("1", &[r1]);
     life.beat(&start.beat(1, r2));
     life.clock("2026-03-01T00:00:00Z");
@@ -49,7 +55,10 @@ fn freeze(start: &Start) {
 
 fn life_of_a_beat(start: &Start) {
     let r1 = &start.r1;
-    let mut life = start.life("last-second", "a beat is live up to its last second, and at exactly its end it is not");
+    let mut life = start.life(
+        "last-second",
+        "a beat is live up to its last second, and at exactly its end it is not",
+    );
     life.read("1", &[r1]);
     life.beat(&start.beat(1, r1));
     life.clock("2026-02-01T12:09:59Z");
@@ -57,7 +66,14 @@ fn life_of_a_beat(start: &Start) {
     life.clock(LATER);
     life.state("STALE");
     let heads = [(LOG, &start.trust), (OS, r1)];
-    let long = |serial, time| Beat { time, expires: "2036-01-01T00:00:00Z", ..beat_at(serial) }.says(&heads);
+    let long = |serial, time| {
+        Beat {
+            time,
+            expires: "2036-01-01T00:00:00Z",
+            ..beat_at(serial)
+        }
+        .says(&heads)
+    };
     life.beat(&long(2, LATER));
     life.clock("2026-02-02T12:09:59Z");
     life.state("CURRENT");
@@ -71,7 +87,10 @@ fn life_of_a_beat(start: &Start) {
     life.state("STALE");
     life.write();
 
-    let mut life = start.life("last-second-by-the-monotonic-clock", "attack 21: time runs on although the clock is set back");
+    let mut life = start.life(
+        "last-second-by-the-monotonic-clock",
+        "attack 21: time runs on although the clock is set back",
+    );
     life.read("1", &[r1]);
     life.beat(&start.beat(1, r1));
     life.passes(300);
@@ -87,7 +106,10 @@ fn life_of_a_beat(start: &Start) {
 
 fn first_sight(start: &Start) {
     let r1 = &start.r1;
-    let mut life = start.life("first-sight", "a device whose clock is behind gives a beat no more than its life from first sight on");
+    let mut life = start.life(
+        "first-sight",
+        "a device whose clock is behind gives a beat no more than its life from first sight on",
+    );
     life.clock("2026-02-01T06:00:00Z");
     life.read("1", &[r1]);
     life.beat(&start.beat(1, r1));
@@ -105,13 +127,26 @@ fn first_sight(start: &Start) {
 fn future(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let heads = [(LOG, &start.trust), (OS, r1)];
-    let of = |serial, time, expires| Beat { time, expires, ..beat_at(serial) }.says(&heads);
+    let of = |serial, time, expires| {
+        Beat {
+            time,
+            expires,
+            ..beat_at(serial)
+        }
+        .says(&heads)
+    };
     let comment = "attacks 93 and 120: of what is dated ahead of the clock beats alone are refused, and by more than a day";
     let mut life = start.life("future", comment);
     let far = first_lines("release", OS, None, "9999-12-31T23:59:59Z") + "Trust: 1\nVersion: 1\n";
     life.read("1", &[&parse(&sign(far, &[ANN]))]);
-    life.no_beat(BeatFuture, &of(2, "2026-02-02T12:00:01Z", "2026-02-02T12:10:00Z"));
-    life.no_beat(BeatFuture, &of(2, "2026-08-20T12:00:00Z", "2026-08-21T12:00:00Z"));
+    life.no_beat(
+        BeatFuture,
+        &of(2, "2026-02-02T12:00:01Z", "2026-02-02T12:10:00Z"),
+    );
+    life.no_beat(
+        BeatFuture,
+        &of(2, "2026-08-20T12:00:00Z", "2026-08-21T12:00:00Z"),
+    );
     life.state("STALE");
     life.beat(&of(2, "2026-02-02T12:00:00Z", "2026-02-02T12:10:00Z"));
     life.write();
@@ -132,12 +167,25 @@ fn future(start: &Start) {
     life.write();
 
     // Trust moves the time too, and is taken whatever its time is.
-    let ahead = start.second(&Rules { time: "2027-01-01T00:00:00Z", ..rules() });
-    let mut life = start.life("future-trust", "trust of the future is taken; a clock more than a day behind it is none");
+    let ahead = start.second(&Rules {
+        time: "2027-01-01T00:00:00Z",
+        ..rules()
+    });
+    let mut life = start.life(
+        "future-trust",
+        "trust of the future is taken; a clock more than a day behind it is none",
+    );
     life.read("1", &[r1]);
     life.beat(&start.beat(1, r1));
     life.trust(&ahead);
-    let named = |serial, time, expires| Beat { time, expires, ..beat_at(serial) }.says(&[(LOG, &ahead), (OS, r1)]);
+    let named = |serial, time, expires| {
+        Beat {
+            time,
+            expires,
+            ..beat_at(serial)
+        }
+        .says(&[(LOG, &ahead), (OS, r1)])
+    };
     life.beat(&named(2, NOON, LATER));
     life.state("STALE");
     life.beat(&named(3, "2029-01-01T00:00:00Z", "2029-01-01T00:10:00Z"));
@@ -162,7 +210,14 @@ fn without_a_clock(start: &Start) {
     // That one is of noon too, and time has run on.
     life.state("STALE");
     let heads = [(LOG, &start.trust), (OS, r1)];
-    let of = |serial| Beat { time: "2026-02-01T12:10:00Z", expires: "2026-02-01T12:20:00Z", ..beat_at(serial) }.says(&heads);
+    let of = |serial| {
+        Beat {
+            time: "2026-02-01T12:10:00Z",
+            expires: "2026-02-01T12:20:00Z",
+            ..beat_at(serial)
+        }
+        .says(&heads)
+    };
     life.beat(&of(4));
     life.state("CURRENT");
     life.step("restart", &[]);
@@ -179,7 +234,10 @@ fn without_a_clock(start: &Start) {
     life.run(1, &[r1]);
     life.write();
 
-    let mut life = start.life("clock-after-a-start", "with a clock that counts a beat is live over a start of the machine");
+    let mut life = start.life(
+        "clock-after-a-start",
+        "with a clock that counts a beat is live over a start of the machine",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.passes(60);
@@ -193,17 +251,36 @@ fn without_a_clock(start: &Start) {
     life.write();
 
     // Expiry by signed times.
-    let soon = trust(None, &Rules { expires: "2026-03-01T00:00:00Z", ..rules() }, &[ROOT]);
-    let comment = "attack 22: without a clock the signed times count; expiry stops installing, never reading";
+    let soon = trust(
+        None,
+        &Rules {
+            expires: "2026-03-01T00:00:00Z",
+            ..rules()
+        },
+        &[ROOT],
+    );
+    let comment =
+        "attack 22: without a clock the signed times count; expiry stops installing, never reading";
     let mut life = start.life_of(&soon, "expiry", comment);
     life.clock("none");
     life.read("1", &[r1]);
     life.beat(&beat_at(1).says(&[(LOG, &soon), (OS, r1)]));
     life.run(1, &[r1]);
     let march = |time, expires, head: &Statement, trust: &Statement, serial| {
-        Beat { time, expires, ..beat_at(serial) }.says(&[(LOG, trust), (OS, head)])
+        Beat {
+            time,
+            expires,
+            ..beat_at(serial)
+        }
+        .says(&[(LOG, trust), (OS, head)])
     };
-    life.beat(&march("2026-02-28T23:59:59Z", "2026-03-01T00:10:00Z", r2, &soon, 2));
+    life.beat(&march(
+        "2026-02-28T23:59:59Z",
+        "2026-03-01T00:10:00Z",
+        r2,
+        &soon,
+        2,
+    ));
     life.state("BEHIND");
     life.read("2", &[r2]);
     life.run(2, &[r1, r2]);
@@ -211,16 +288,33 @@ fn without_a_clock(start: &Start) {
     life.state("CURRENT");
     life.none(Expired, &[r1, r2]);
     life.read("3", &[&start.r3]);
-    let renewed = trust(Some(&soon), &Rules { time: "2026-03-01T00:01:00Z", ..rules() }, &[ROOT]);
+    let renewed = trust(
+        Some(&soon),
+        &Rules {
+            time: "2026-03-01T00:01:00Z",
+            ..rules()
+        },
+        &[ROOT],
+    );
     life.trust(&renewed);
-    life.beat(&march("2026-03-01T00:01:00Z", "2026-03-01T00:11:00Z", &start.r3, &renewed, 3));
+    life.beat(&march(
+        "2026-03-01T00:01:00Z",
+        "2026-03-01T00:11:00Z",
+        &start.r3,
+        &renewed,
+        3,
+    ));
     life.run(3, &[r2, &start.r3]);
     life.write();
 }
 
 fn clock_of_1970(start: &Start) {
     let r1 = &start.r1;
-    let mut life = Life::new("clock-of-1970", "attack 120: a clock of 1970 hinders nothing but what needs a clock", &start.trust);
+    let mut life = Life::new(
+        "clock-of-1970",
+        "attack 120: a clock of 1970 hinders nothing but what needs a clock",
+        &start.trust,
+    );
     life.clock("1970-01-01T00:00:00Z");
     life.trust(&start.trust);
     life.read("1", &[r1]);
@@ -249,8 +343,17 @@ fn clock_behind(start: &Start) {
     life.write();
 
     // The monotonic clock stands still between these: what decides is the distance to the newest signed time.
-    let next = |serial| Beat { time: "2026-02-01T12:00:01Z", ..beat_at(serial) }.says(&[(LOG, &start.trust), (OS, r2)]);
-    let mut life = start.life("clock-a-day-behind", "a clock counts up to a day behind what was signed, and not beyond");
+    let next = |serial| {
+        Beat {
+            time: "2026-02-01T12:00:01Z",
+            ..beat_at(serial)
+        }
+        .says(&[(LOG, &start.trust), (OS, r2)])
+    };
+    let mut life = start.life(
+        "clock-a-day-behind",
+        "a clock counts up to a day behind what was signed, and not beyond",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.clock("2026-01-31T12:00:00Z");
@@ -265,14 +368,30 @@ fn other_beats(start: &Start) {
     let r1 = &start.r1;
     let lab = release_in("vectors.lab.x", None, "", &[ANN]);
     let more = vec!["Role: beat vectors.lab.* 1 pulse".into()];
-    let first = trust(None, &Rules { keys: vec![PULSE], more, ..rules() }, &[ROOT]);
-    let narrow = Beat { channel: "vectors.lab.beat", key: PULSE, ..beat_at(1) };
+    let first = trust(
+        None,
+        &Rules {
+            keys: vec![PULSE],
+            more,
+            ..rules()
+        },
+        &[ROOT],
+    );
+    let narrow = Beat {
+        channel: "vectors.lab.beat",
+        key: PULSE,
+        ..beat_at(1)
+    };
     let comment = "attack 98: the beats of one role move the time of its own channels alone";
     let mut life = start.life_of(&first, "time-of-another-role", comment);
     life.read("1", &[r1]);
     life.step("read vectors.lab.x => new 1", &[&lab]);
     life.beat(&beat_at(1).says(&[(LOG, &first), (OS, r1)]));
-    let ahead = Beat { time: "2026-02-02T11:00:00Z", expires: "2026-02-02T11:10:00Z", ..narrow.clone() };
+    let ahead = Beat {
+        time: "2026-02-02T11:00:00Z",
+        expires: "2026-02-02T11:10:00Z",
+        ..narrow.clone()
+    };
     life.beat(&ahead.says(&[(LOG, &first), ("vectors.lab.x", &lab)]));
     life.state("CURRENT");
     life.state_of("vectors.lab.x", "CURRENT");
@@ -281,11 +400,19 @@ fn other_beats(start: &Start) {
     life.state("CURRENT");
     life.write();
 
-    let mut life = start.life_of(&first, "time-of-another-role-without-a-clock", "the same without a clock");
+    let mut life = start.life_of(
+        &first,
+        "time-of-another-role-without-a-clock",
+        "the same without a clock",
+    );
     life.clock("none");
     life.read("1", &[r1]);
     life.beat(&beat_at(1).says(&[(LOG, &first), (OS, r1)]));
-    let far = Beat { time: "9990-01-01T00:00:00Z", expires: "9990-01-01T00:10:00Z", ..narrow };
+    let far = Beat {
+        time: "9990-01-01T00:00:00Z",
+        expires: "9990-01-01T00:10:00Z",
+        ..narrow
+    };
     life.beat(&far.says(&[(LOG, &first)]));
     life.state("CURRENT");
     life.run(1, &[r1]);
@@ -296,7 +423,12 @@ fn other_beats(start: &Start) {
 fn slow_motion(start: &Start) {
     let r1 = &start.r1;
     let heads = [(LOG, &start.trust), (OS, r1)];
-    let times = ["2026-02-01T12:05:00Z", "2026-02-01T12:10:00Z", "2026-02-01T12:15:00Z", "2026-02-01T12:20:00Z"];
+    let times = [
+        "2026-02-01T12:05:00Z",
+        "2026-02-01T12:10:00Z",
+        "2026-02-01T12:15:00Z",
+        "2026-02-01T12:20:00Z",
+    ];
     let mut life =
         start.life("slow-motion", "attack 97: old beats that are shown one by one, slowly, are not live: time runs on from beat to beat");
     life.clock("none");
@@ -305,7 +437,14 @@ fn slow_motion(start: &Start) {
     life.passes(599);
     life.state("CURRENT");
     for (serial, pair) in (2..).zip(times.windows(2)) {
-        life.beat(&Beat { time: pair[0], expires: pair[1], ..beat_at(serial) }.says(&heads));
+        life.beat(
+            &Beat {
+                time: pair[0],
+                expires: pair[1],
+                ..beat_at(serial)
+            }
+            .says(&heads),
+        );
         life.state(if serial == 2 { "CURRENT" } else { "STALE" });
         life.passes(600);
         life.state("STALE");
@@ -314,8 +453,17 @@ fn slow_motion(start: &Start) {
 
     // Trust that was withheld, and a beat under it.
     let second = start.second(&rules());
-    let old = |serial, time, expires| Beat { time, expires, trust: 2, ..beat_at(serial) }.says(&[(LOG, &second), (OS, r1)]);
-    let comment = "attack 97: trust that was withheld sets no time back either, before the machine stops";
+    let old = |serial, time, expires| {
+        Beat {
+            time,
+            expires,
+            trust: 2,
+            ..beat_at(serial)
+        }
+        .says(&[(LOG, &second), (OS, r1)])
+    };
+    let comment =
+        "attack 97: trust that was withheld sets no time back either, before the machine stops";
     let mut life = start.life("slow-motion-of-trust", comment);
     life.clock("none");
     life.read("1", &[r1]);
@@ -333,8 +481,18 @@ fn slow_motion(start: &Start) {
     life.state("STALE");
     life.write();
 
-    let wrong = start.second(&Rules { time: "2027-01-01T00:00:00Z", ..rules() });
-    let right = trust(Some(&wrong), &Rules { time: NOON, ..rules() }, &[ROOT]);
+    let wrong = start.second(&Rules {
+        time: "2027-01-01T00:00:00Z",
+        ..rules()
+    });
+    let right = trust(
+        Some(&wrong),
+        &Rules {
+            time: NOON,
+            ..rules()
+        },
+        &[ROOT],
+    );
     let comment = "trust with a wrong time is corrected by the next: at the latest when the machine starts anew";
     let mut life = start.life("time-of-trust-corrected", comment);
     life.clock("none");
@@ -350,7 +508,12 @@ fn slow_motion(start: &Start) {
     life.write();
 
     // The same over starts of a machine whose clock counts.
-    let day = Beat { time: "2026-02-02T11:00:00Z", expires: "2026-02-03T11:00:00Z", ..beat_at(1) }.says(&heads);
+    let day = Beat {
+        time: "2026-02-02T11:00:00Z",
+        expires: "2026-02-03T11:00:00Z",
+        ..beat_at(1)
+    }
+    .says(&heads);
     let mut life = start.life(
         "first-sight-over-a-start",
         "attack 93: a beat from ahead is live no longer than its life from first sight, by the clock after a start",
@@ -364,7 +527,10 @@ fn slow_motion(start: &Start) {
     life.state("STALE");
     life.write();
 
-    let mut life = start.life("clock-set-after-a-start", "a clock that did not count at first sight measures nothing after a start");
+    let mut life = start.life(
+        "clock-set-after-a-start",
+        "a clock that did not count at first sight measures nothing after a start",
+    );
     life.clock("1970-01-01T00:00:00Z");
     life.read("1", &[r1]);
     life.beat(&start.beat(1, r1));
@@ -381,21 +547,45 @@ fn stolen_beat_key(start: &Start) {
     let mut life = start.life("stolen-beat-key", comment);
     life.clock("none");
     life.read("1,2", &[r1, r2]);
-    life.no_beat(Threshold, &Beat { key: ANN, ..beat_at(1) }.says(&heads));
-    let poison = Beat { time: "9990-01-01T00:00:00Z", expires: "9990-01-01T00:10:00Z", ..beat_at(2_147_483_647) }.says(&heads);
+    life.no_beat(
+        Threshold,
+        &Beat {
+            key: ANN,
+            ..beat_at(1)
+        }
+        .says(&heads),
+    );
+    let poison = Beat {
+        time: "9990-01-01T00:00:00Z",
+        expires: "9990-01-01T00:10:00Z",
+        ..beat_at(2_147_483_647)
+    }
+    .says(&heads);
     life.beat(&poison);
     life.none(Expired, &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.none(Expired, &[r1, r2]);
-    let second = start.second(&Rules { beat: Some(PULSE), ..rules() });
+    let second = start.second(&Rules {
+        beat: Some(PULSE),
+        ..rules()
+    });
     life.trust(&second);
     life.state("STALE");
-    life.beat(&Beat { key: PULSE, ..beat_at(1) }.says(&[(LOG, &second), (OS, r2)]));
+    life.beat(
+        &Beat {
+            key: PULSE,
+            ..beat_at(1)
+        }
+        .says(&[(LOG, &second), (OS, r2)]),
+    );
     life.run(2, &[r1, r2]);
     life.no_beat(Threshold, &poison);
     life.write();
 
-    let mut life = start.life("stolen-beat-key-with-a-clock", "attack 15: the same beat is refused by a device with a clock");
+    let mut life = start.life(
+        "stolen-beat-key-with-a-clock",
+        "attack 15: the same beat is refused by a device with a clock",
+    );
     life.read("1,2", &[r1, r2]);
     life.no_beat(BeatFuture, &poison);
     life.beat(&start.beat(1, r2));
@@ -406,7 +596,10 @@ fn stolen_beat_key(start: &Start) {
 fn words(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let others = release(Some(r1), "Summary: the other\n", &[BOB]);
-    let mut life = start.life("forked-by-an-old-beat", "a beat that names another statement at a serial of the chain, live or not");
+    let mut life = start.life(
+        "forked-by-an-old-beat",
+        "a beat that names another statement at a serial of the chain, live or not",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.beat(&start.beat(1, &others));
     life.state("FORKED");
@@ -415,7 +608,10 @@ fn words(start: &Start) {
     life.none(NotCurrent, &[r1, r2, r3]);
     life.write();
 
-    let mut life = start.life("below-the-head", "a live beat that names a statement below the head, on the chain, covers as far as that");
+    let mut life = start.life(
+        "below-the-head",
+        "a live beat that names a statement below the head, on the chain, covers as far as that",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.beat(&start.beat(1, r2));
     life.state("CURRENT");
@@ -448,7 +644,10 @@ fn words(start: &Start) {
     }
     let all: Vec<&Statement> = all.iter().collect();
     let serials: Vec<String> = (1..=67).map(|n: u32| n.to_string()).collect();
-    let mut life = start.life("chain-links", "of the statements below the head a device knows 64 by serial and id");
+    let mut life = start.life(
+        "chain-links",
+        "of the statements below the head a device knows 64 by serial and id",
+    );
     life.read(&serials.join(","), &all);
     life.beat(&start.beat(1, all[1]));
     life.state("STALE");
@@ -460,7 +659,10 @@ fn words(start: &Start) {
 fn trust_in_beats(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let second = start.second(&rules());
-    let mut life = start.life("withheld-trust", "mix and match: an old trust log beside a live beat that names a newer one");
+    let mut life = start.life(
+        "withheld-trust",
+        "mix and match: an old trust log beside a live beat that names a newer one",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&beat_at(1).says(&[(LOG, &second), (OS, r2)]));
     life.state("BEHIND");
@@ -485,9 +687,14 @@ fn trust_in_beats(start: &Start) {
     life.state("CURRENT");
     life.write();
 
-    let other = start.second(&Rules { expires: "2037-01-01T00:00:00Z", ..rules() });
-    let mut life =
-        start.life("silent-about-trust", "a beat that is silent about trust, or names another statement there, confirms nothing");
+    let other = start.second(&Rules {
+        expires: "2037-01-01T00:00:00Z",
+        ..rules()
+    });
+    let mut life = start.life(
+        "silent-about-trust",
+        "a beat that is silent about trust, or names another statement there, confirms nothing",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&beat_at(1).says(&[(OS, r2)]));
     life.state("STALE");
@@ -514,7 +721,15 @@ fn numbers_of_beats(start: &Start) {
     life.state("FORKED");
     life.beat(&start.beat(901, r2));
     life.state("CURRENT");
-    let odd = first_lines("beat", BEATS, Some(Head { serial: "901".parse().unwrap(), id: r1.id() }), NOON);
+    let odd = first_lines(
+        "beat",
+        BEATS,
+        Some(Head {
+            serial: "901".parse().unwrap(),
+            id: r1.id(),
+        }),
+        NOON,
+    );
     let odd = odd
         + &format!(
             "Trust: 1\nExpires: {LATER}\nColour: blue\nCritical: Colour\nHead: {LOG} {}\nHead: {OS} {}\n",
@@ -522,7 +737,14 @@ fn numbers_of_beats(start: &Start) {
             r2.head()
         );
     life.no_beat(Critical, &parse(&sign(odd, &[BEAT])));
-    life.no_beat(NewerTrust, &Beat { trust: 2, ..beat_at(902) }.says(&[(LOG, &start.trust), (OS, r2)]));
+    life.no_beat(
+        NewerTrust,
+        &Beat {
+            trust: 2,
+            ..beat_at(902)
+        }
+        .says(&[(LOG, &start.trust), (OS, r2)]),
+    );
     life.state("CURRENT");
     life.write();
 }
@@ -530,7 +752,11 @@ fn numbers_of_beats(start: &Start) {
 fn no_beats(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let first = trust(None, &silent(), &[ROOT]);
-    let mut life = start.life_of(&first, "no-beats", "a namespace without beats: STALE for ever, and installed all the same");
+    let mut life = start.life_of(
+        &first,
+        "no-beats",
+        "a namespace without beats: STALE for ever, and installed all the same",
+    );
     life.read("1", &[r1]);
     life.no_beat(NoRole, &start.beat(1, r1));
     life.state("STALE");

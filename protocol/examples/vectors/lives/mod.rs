@@ -38,25 +38,46 @@ struct Rules {
 fn rules() -> Rules {
     let (time, expires) = ("2026-01-01T00:00:00Z", "2036-01-01T00:00:00Z");
     let (release, beat) = (vec![ANN, BOB], Some(BEAT));
-    Rules { time, expires, root: ROOT, threshold: 1, release, withdraw: STOP, beat, checkpoints: vec![], keys: vec![], more: vec![] }
+    Rules {
+        time,
+        expires,
+        root: ROOT,
+        threshold: 1,
+        release,
+        withdraw: STOP,
+        beat,
+        checkpoints: vec![],
+        keys: vec![],
+        more: vec![],
+    }
 }
 
 /// Without beats.
 fn silent() -> Rules {
-    Rules { beat: None, ..rules() }
+    Rules {
+        beat: None,
+        ..rules()
+    }
 }
 
 fn name(key: u8) -> &'static str {
-    ["", "root", "ann", "bob", "stop", "beat", "new-root", "cem", "pulse", "stranger"][usize::from(key)]
+    [
+        "", "root", "ann", "bob", "stop", "beat", "new-root", "cem", "pulse", "stranger",
+    ][usize::from(key)]
 }
 
 fn first_lines(kind: &str, channel: &str, after: Option<Head>, time: &str) -> String {
-    let (serial, previous) = after.map_or((1, "-".into()), |head| (head.serial.number() + 1, head.id.to_string()));
-    format!("Tidings: 1 {kind}\nChannel: {channel}\nSerial: {serial}\nPrevious: {previous}\nTime: {time}\n")
+    let (serial, previous) = after.map_or((1, "-".into()), |head| {
+        (head.serial.number() + 1, head.id.to_string())
+    });
+    format!(
+        "Tidings: 1 {kind}\nChannel: {channel}\nSerial: {serial}\nPrevious: {previous}\nTime: {time}\n"
+    )
 }
 
 fn trust(after: Option<&Statement>, rules: &Rules, signers: &[u8]) -> Statement {
-    let mut text = first_lines("trust", LOG, after.map(Statement::head), rules.time) + &format!("Expires: {}\n", rules.expires);
+    let mut text = first_lines("trust", LOG, after.map(Statement::head), rules.time)
+        + &format!("Expires: {}\n", rules.expires);
     let mut keys = vec![rules.root, rules.withdraw];
     for key in rules.release.iter().chain(&rules.beat).chain(&rules.keys) {
         if !keys.contains(key) {
@@ -68,7 +89,13 @@ fn trust(after: Option<&Statement>, rules: &Rules, signers: &[u8]) -> Statement 
     }
     let release: Vec<&str> = rules.release.iter().map(|key| name(*key)).collect();
     writeln!(text, "Role: trust * 1 {}", name(rules.root)).unwrap();
-    writeln!(text, "Role: release * {} {}", rules.threshold, release.join(" ")).unwrap();
+    writeln!(
+        text,
+        "Role: release * {} {}",
+        rules.threshold,
+        release.join(" ")
+    )
+    .unwrap();
     writeln!(text, "Role: withdraw * 1 {}", name(rules.withdraw)).unwrap();
     if let Some(key) = rules.beat {
         writeln!(text, "Role: beat * 1 {}", name(key)).unwrap();
@@ -76,7 +103,10 @@ fn trust(after: Option<&Statement>, rules: &Rules, signers: &[u8]) -> Statement 
     for (channel, head) in &rules.checkpoints {
         writeln!(text, "Checkpoint: {channel} {head}").unwrap();
     }
-    rules.more.iter().for_each(|line| writeln!(text, "{line}").unwrap());
+    rules
+        .more
+        .iter()
+        .for_each(|line| writeln!(text, "{line}").unwrap());
     parse(&sign(text, signers))
 }
 
@@ -86,13 +116,20 @@ fn release(after: Option<&Statement>, fields: &str, signers: &[u8]) -> Statement
 }
 
 fn release_in(channel: &str, after: Option<&Statement>, fields: &str, signers: &[u8]) -> Statement {
-    let text = first_lines("release", channel, after.map(Statement::head), "2026-02-01T11:00:00Z") + "Trust: 1\nVersion: 1\n" + fields;
+    let text = first_lines(
+        "release",
+        channel,
+        after.map(Statement::head),
+        "2026-02-01T11:00:00Z",
+    ) + "Trust: 1\nVersion: 1\n"
+        + fields;
     parse(&sign(text, signers))
 }
 
 /// A release under a later trust statement.
 fn release_under(trust: u32, after: &Statement, signers: &[u8]) -> Statement {
-    let text = first_lines("release", OS, Some(after.head()), NOON) + &format!("Trust: {trust}\nVersion: 1\n");
+    let text = first_lines("release", OS, Some(after.head()), NOON)
+        + &format!("Trust: {trust}\nVersion: 1\n");
     parse(&sign(text, signers))
 }
 
@@ -102,7 +139,10 @@ fn withdraw(after: &Statement, withdraws: &Statement, signers: &[u8]) -> Stateme
 
 fn withdraw_with(after: &Statement, withdraws: Head, fields: &str, signers: &[u8]) -> Statement {
     let text = first_lines("withdraw", OS, Some(after.head()), NOON);
-    parse(&sign(format!("{text}Trust: 1\nWithdraws: {withdraws}\nReason: it does not boot\n{fields}"), signers))
+    parse(&sign(
+        format!("{text}Trust: 1\nWithdraws: {withdraws}\nReason: it does not boot\n{fields}"),
+        signers,
+    ))
 }
 
 /// What a beat says beside its heads.
@@ -117,22 +157,40 @@ struct Beat<'a> {
 }
 
 fn beat_at(serial: u32) -> Beat<'static> {
-    Beat { channel: BEATS, serial, time: NOON, expires: LATER, trust: 1, key: BEAT }
+    Beat {
+        channel: BEATS,
+        serial,
+        time: NOON,
+        expires: LATER,
+        trust: 1,
+        key: BEAT,
+    }
 }
 
 impl Beat<'_> {
     fn says(&self, heads: &[(&str, &Statement)]) -> Statement {
-        let heads: Vec<_> = heads.iter().map(|(channel, statement)| (*channel, statement.head())).collect();
+        let heads: Vec<_> = heads
+            .iter()
+            .map(|(channel, statement)| (*channel, statement.head()))
+            .collect();
         self.names(&heads)
     }
     fn names(&self, heads: &[(&str, Head)]) -> Statement {
         // Beats need not be linked: what they name as the one before is nothing anybody has.
         let id = public(ROOT).as_bytes().to_vec();
-        let before = self.serial.checked_sub(1).and_then(|n| n.to_string().parse().ok());
-        let before = before.map(|serial| Head { serial, id: tidings_protocol::StatementId::of(&id) });
-        let mut text =
-            first_lines("beat", self.channel, before, self.time) + &format!("Trust: {}\nExpires: {}\n", self.trust, self.expires);
-        heads.iter().for_each(|(channel, head)| writeln!(text, "Head: {channel} {head}").unwrap());
+        let before = self
+            .serial
+            .checked_sub(1)
+            .and_then(|n| n.to_string().parse().ok());
+        let before = before.map(|serial| Head {
+            serial,
+            id: tidings_protocol::StatementId::of(&id),
+        });
+        let mut text = first_lines("beat", self.channel, before, self.time)
+            + &format!("Trust: {}\nExpires: {}\n", self.trust, self.expires);
+        heads
+            .iter()
+            .for_each(|(channel, head)| writeln!(text, "Head: {channel} {head}").unwrap());
         parse(&sign(text, &[self.key]))
     }
 }
@@ -150,7 +208,12 @@ impl Start {
         let r1 = release(None, "", &[ANN]);
         let r2 = release(Some(&r1), "", &[BOB]);
         let r3 = release(Some(&r2), "", &[ANN]);
-        Self { trust: trust(None, &rules(), &[ROOT]), r1, r2, r3 }
+        Self {
+            trust: trust(None, &rules(), &[ROOT]),
+            r1,
+            r2,
+            r3,
+        }
     }
     /// The next trust statement.
     fn second(&self, rules: &Rules) -> Statement {
@@ -179,12 +242,20 @@ struct Life {
 
 impl Life {
     fn new(name: &'static str, comment: &str, first: &Statement) -> Self {
-        Self { name, text: format!("comment: {comment}\nrequirement: {}\nanchor: vectors {}\n", about::about(name), first.head()) }
+        Self {
+            name,
+            text: format!(
+                "comment: {comment}\nrequirement: {}\nanchor: vectors {}\n",
+                about::about(name),
+                first.head()
+            ),
+        }
     }
     fn step(&mut self, step: &str, statements: &[&Statement]) {
         write!(self.text, "\n{step}\n").unwrap();
         for statement in statements {
-            self.text.push_str(std::str::from_utf8(statement.octets()).unwrap());
+            self.text
+                .push_str(std::str::from_utf8(statement.octets()).unwrap());
         }
     }
     fn clock(&mut self, time: &str) {
@@ -198,10 +269,16 @@ impl Life {
     }
     /// The next trust statement is taken.
     fn trust(&mut self, statement: &Statement) {
-        self.step(&format!("trust => taken {}", statement.serial()), &[statement]);
+        self.step(
+            &format!("trust => taken {}", statement.serial()),
+            &[statement],
+        );
     }
     fn no_trust(&mut self, by: Requirement, statement: &Statement) {
-        self.step(&format!("trust => refused {} {}", statement.serial(), by.number()), &[statement]);
+        self.step(
+            &format!("trust => refused {} {}", statement.serial(), by.number()),
+            &[statement],
+        );
     }
     fn beat(&mut self, statement: &Statement) {
         self.step("beat => taken", &[statement]);
@@ -234,7 +311,10 @@ impl Life {
         self.step(&format!("read {OS} => from {serial}"), run);
     }
     fn refused(&mut self, serial: u32, by: Requirement, run: &[&Statement]) {
-        self.step(&format!("read {OS} => refused {serial} {}", by.number()), run);
+        self.step(
+            &format!("read {OS} => refused {serial} {}", by.number()),
+            run,
+        );
     }
     /// The release to run, `log` being what was read this moment.
     fn run(&mut self, serial: u32, log: &[&Statement]) {
@@ -254,7 +334,14 @@ impl Life {
         self.step(&format!("delivered {OS} {}", statement.head()), &[]);
     }
     fn settled(&mut self, taken: bool, beat: &Statement) {
-        self.step(if taken { "settled-beat => taken" } else { "settled-beat => refused" }, &[beat]);
+        self.step(
+            if taken {
+                "settled-beat => taken"
+            } else {
+                "settled-beat => refused"
+            },
+            &[beat],
+        );
     }
     fn write(self) {
         WRITTEN.with_borrow_mut(|all| all.push(self));

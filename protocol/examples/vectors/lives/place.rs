@@ -25,7 +25,10 @@ pub(super) fn write(start: &Start) {
 
 fn replay(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let mut life = start.life("replay", "attacks 24 and 25: what is old is no news, and takes nothing back");
+    let mut life = start.life(
+        "replay",
+        "attacks 24 and 25: what is old is no news, and takes nothing back",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.read("none", &[r1, r2]);
     life.read("none", &[r1]);
@@ -41,14 +44,20 @@ fn replay(start: &Start) {
 fn holes(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let r4 = release(Some(r3), "", &[ANN]);
-    let mut life = start.life("hole", "attack 26: what lies between is read first; a hole is accepted only if no broker has it");
+    let mut life = start.life(
+        "hole",
+        "attack 26: what lies between is read first; a hole is accepted only if no broker has it",
+    );
     life.read("1", &[r1]);
     life.from(2, &[r3]);
     life.from(2, &[r3, &r4]);
     life.read("2,3", &[r2, r3]);
     life.write();
 
-    let mut life = start.life("hole-accepted", "a device goes on above a hole that every broker has; a new one begins above it");
+    let mut life = start.life(
+        "hole-accepted",
+        "a device goes on above a hole that every broker has; a new one begins above it",
+    );
     life.read("1", &[r1]);
     life.hole("3", &[r3]);
     life.read("4", &[&r4]);
@@ -57,7 +66,10 @@ fn holes(start: &Start) {
     life.run(4, &[r3, &r4]);
     life.write();
 
-    let mut life = start.life("begun-above", "a device that knows nothing of a channel begins where its brokers begin");
+    let mut life = start.life(
+        "begun-above",
+        "a device that knows nothing of a channel begins where its brokers begin",
+    );
     life.read("3", &[r3]);
     life.read("4", &[&r4]);
     life.write();
@@ -73,7 +85,10 @@ fn branch(start: &Start) -> (Statement, Statement) {
 fn forks(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let (others, next) = branch(start);
-    let mut life = start.life("fork", "attack 28: two statements for one place stop a channel that no live beat speaks for");
+    let mut life = start.life(
+        "fork",
+        "attack 28: two statements for one place stop a channel that no live beat speaks for",
+    );
     life.read("1,2", &[r1, r2]);
     life.fork(&[&others]);
     life.state("FORKED");
@@ -91,8 +106,11 @@ fn forks(start: &Start) {
     life.write();
 
     let first = trust(None, &silent(), &[ROOT]);
-    let mut life =
-        start.life_of(&first, "fork-without-beats", "attack 28: without beats trust alone decides, by a checkpoint at the place or above");
+    let mut life = start.life_of(
+        &first,
+        "fork-without-beats",
+        "attack 28: without beats trust alone decides, by a checkpoint at the place or above",
+    );
     life.read("1,2", &[r1, r2]);
     life.run(2, &[r1, r2]);
     life.fork(&[r1, &others]);
@@ -100,19 +118,44 @@ fn forks(start: &Start) {
     life.step("restart", &[]);
     life.clock(NOON);
     life.none(Undecided, &[r1, r2]);
-    let low = trust(Some(&first), &Rules { checkpoints: vec![(OS, r1.head())], ..silent() }, &[ROOT]);
+    let low = trust(
+        Some(&first),
+        &Rules {
+            checkpoints: vec![(OS, r1.head())],
+            ..silent()
+        },
+        &[ROOT],
+    );
     life.trust(&low);
     life.none(Undecided, &[r1, r2]);
-    let settled = trust(Some(&low), &Rules { checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
+    let settled = trust(
+        Some(&low),
+        &Rules {
+            checkpoints: vec![(OS, r2.head())],
+            ..silent()
+        },
+        &[ROOT],
+    );
     life.trust(&settled);
     life.run(2, &[r1, r2]);
     life.refused(2, Checkpoint, &[r1, &others]);
     life.write();
 
     // Trust that does not prove the other one any more decides too.
-    let bobs = trust(Some(&first), &Rules { release: vec![ANN], ..silent() }, &[ROOT]);
+    let bobs = trust(
+        Some(&first),
+        &Rules {
+            release: vec![ANN],
+            ..silent()
+        },
+        &[ROOT],
+    );
     let ours = release(Some(r1), "", &[ANN]);
-    let mut life = start.life_of(&first, "fork-of-a-retired-key", "a fork is over when trust does not prove one of the two any more");
+    let mut life = start.life_of(
+        &first,
+        "fork-of-a-retired-key",
+        "a fork is over when trust does not prove one of the two any more",
+    );
     life.read("1,2", &[r1, &ours]);
     life.fork(&[r1, &others]);
     life.none(Undecided, &[r1, &ours]);
@@ -124,9 +167,15 @@ fn forks(start: &Start) {
 fn fork_settled(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let (others, next) = branch(start);
-    let settled = start.second(&Rules { checkpoints: vec![(OS, others.head())], ..rules() });
+    let settled = start.second(&Rules {
+        checkpoints: vec![(OS, others.head())],
+        ..rules()
+    });
     let r4 = release(Some(r3), "", &[ANN]);
-    let mut life = start.life("fork-lost", "attack 28: the checkpoint chooses the other branch");
+    let mut life = start.life(
+        "fork-lost",
+        "attack 28: the checkpoint chooses the other branch",
+    );
     life.read("1,2", &[r1, r2]);
     life.fork(&[&others]);
     life.trust(&settled);
@@ -141,8 +190,14 @@ fn fork_settled(start: &Start) {
     life.run(3, &[r1, &others, &next]);
     life.write();
 
-    let ours = start.second(&Rules { checkpoints: vec![(OS, r2.head())], ..rules() });
-    let mut life = start.life("fork-won", "attack 28: a fork by another Previous; the checkpoint confirms ours");
+    let ours = start.second(&Rules {
+        checkpoints: vec![(OS, r2.head())],
+        ..rules()
+    });
+    let mut life = start.life(
+        "fork-won",
+        "attack 28: a fork by another Previous; the checkpoint confirms ours",
+    );
     life.read("1,2", &[r1, r2]);
     life.fork(&[&next]);
     life.state("FORKED");
@@ -163,10 +218,17 @@ fn fork_settled(start: &Start) {
     life.state("FORKED");
     life.write();
 
-    let mut life = start.life("branch-replaced", "what was applied from a branch that lost is no measure once nothing proves it");
+    let mut life = start.life(
+        "branch-replaced",
+        "what was applied from a branch that lost is no measure once nothing proves it",
+    );
     let bobs = release(Some(r1), "", &[BOB]);
     let anns = release(Some(r1), "Summary: the other\n", &[ANN]);
-    let second = start.second(&Rules { release: vec![ANN], checkpoints: vec![(OS, anns.head())], ..rules() });
+    let second = start.second(&Rules {
+        release: vec![ANN],
+        checkpoints: vec![(OS, anns.head())],
+        ..rules()
+    });
     life.read("1,2", &[r1, &bobs]);
     life.beat(&start.beat(1, &bobs));
     life.run(2, &[r1, &bobs]);
@@ -197,7 +259,10 @@ fn fork_named(start: &Start) {
     life.state("CURRENT");
     life.write();
 
-    let mut life = start.life("other-branch-at-the-head", "the same where the beat names the very place");
+    let mut life = start.life(
+        "other-branch-at-the-head",
+        "the same where the beat names the very place",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, &others));
     life.state("FORKED");
@@ -207,7 +272,10 @@ fn fork_named(start: &Start) {
     life.run(2, &[r1, &others]);
     life.write();
 
-    let mut life = start.life("other-branch-shorter", "the branch that the live beat names may end below our head");
+    let mut life = start.life(
+        "other-branch-shorter",
+        "the branch that the live beat names may end below our head",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.beat(&start.beat(1, &others));
     life.state("FORKED");
@@ -215,7 +283,10 @@ fn fork_named(start: &Start) {
     life.state("CURRENT");
     life.write();
 
-    let mut life = start.life("other-branch-without-a-live-beat", "without a live beat a device stays, and installs nothing");
+    let mut life = start.life(
+        "other-branch-without-a-live-beat",
+        "without a live beat a device stays, and installs nothing",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, &others));
     life.clock(LATER);
@@ -227,7 +298,10 @@ fn fork_named(start: &Start) {
 
     // Neither does one that names older trust.
     let second = start.second(&rules());
-    let mut life = start.life("other-branch-under-older-trust", "a beat that names older trust does not decide");
+    let mut life = start.life(
+        "other-branch-under-older-trust",
+        "a beat that names older trust does not decide",
+    );
     life.read("1,2", &[r1, r2]);
     life.trust(&second);
     life.beat(&start.beat(1, &others));
@@ -239,7 +313,10 @@ fn fork_named(start: &Start) {
 fn lost_race(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let (others, _) = branch(start);
-    let mut life = start.life("lost-race", "attack 92: the loser of a race, whose rival the live beat names, stops nobody");
+    let mut life = start.life(
+        "lost-race",
+        "attack 92: the loser of a race, whose rival the live beat names, stops nobody",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.fork(&[r1, &others]);
@@ -255,7 +332,10 @@ fn lost_race(start: &Start) {
 
 fn run_ahead(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let mut life = start.life("run-ahead", "attack 14: a stolen withdraw key runs ahead of the log; the live beat leads back");
+    let mut life = start.life(
+        "run-ahead",
+        "attack 14: a stolen withdraw key runs ahead of the log; the live beat leads back",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     let stop_3 = withdraw(r2, r1, &[STOP]);
@@ -274,7 +354,10 @@ fn run_ahead(start: &Start) {
 
 fn restart(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let low = start.second(&Rules { checkpoints: vec![(OS, r1.head())], ..rules() });
+    let low = start.second(&Rules {
+        checkpoints: vec![(OS, r1.head())],
+        ..rules()
+    });
     let comment = "attack 117: a checkpoint below the head, and a broker that shows no more than it: that broker is behind";
     let mut life = start.life("checkpoint-below", comment);
     let heads = |serial, head: &Statement| beat_at(serial).says(&[(LOG, &low), (OS, head)]);
@@ -295,7 +378,10 @@ fn restart(start: &Start) {
     life.run(3, &[r1, r2, r3]);
     life.write();
 
-    let mut life = start.life("checkpoint-on-the-chain", "a head that stands on the checkpoint by links that were read needs no restart");
+    let mut life = start.life(
+        "checkpoint-on-the-chain",
+        "a head that stands on the checkpoint by links that were read needs no restart",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.trust(&low);
     life.beat(&heads(1, r3));
@@ -303,8 +389,14 @@ fn restart(start: &Start) {
     life.run(3, &[r1, r2, r3]);
     life.write();
 
-    let second = start.second(&Rules { checkpoints: vec![(OS, r3.head())], ..rules() });
-    let mut life = start.life("checkpoint-above", "a checkpoint above the head: the channel is read up to it before anything is installed");
+    let second = start.second(&Rules {
+        checkpoints: vec![(OS, r3.head())],
+        ..rules()
+    });
+    let mut life = start.life(
+        "checkpoint-above",
+        "a checkpoint above the head: the channel is read up to it before anything is installed",
+    );
     life.read("1", &[r1]);
     life.trust(&second);
     life.beat(&beat_at(1).says(&[(LOG, &second), (OS, r1)]));
@@ -321,7 +413,10 @@ fn restart(start: &Start) {
 
     // A head below the checkpoint, and a run that begins above it.
     let r4 = release(Some(r3), "", &[BOB]);
-    let mut life = start.life("checkpoint-between", "a head below the checkpoint, and a run that begins above it");
+    let mut life = start.life(
+        "checkpoint-between",
+        "a head below the checkpoint, and a run that begins above it",
+    );
     life.read("1", &[r1]);
     life.trust(&second);
     life.from(2, &[&r4]);
@@ -332,8 +427,13 @@ fn restart(start: &Start) {
 
 fn restart_unproven(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let comment = "attack 119: what a thief put above the checkpoint is left when his key is taken away";
-    let second = start.second(&Rules { release: vec![BOB], checkpoints: vec![(OS, r2.head())], ..rules() });
+    let comment =
+        "attack 119: what a thief put above the checkpoint is left when his key is taken away";
+    let second = start.second(&Rules {
+        release: vec![BOB],
+        checkpoints: vec![(OS, r2.head())],
+        ..rules()
+    });
     let bobs = release_under(2, r2, &[BOB]);
     let mut life = start.life("thief-above-the-checkpoint", comment);
     life.read("1,2,3", &[r1, r2, r3]);
@@ -356,8 +456,23 @@ fn restart_unproven(start: &Start) {
 fn thief_shown_to_one(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let stolen = release(Some(r2), "Summary: stolen\n", &[ANN]);
-    let first = trust(None, &Rules { checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
-    let second = trust(Some(&first), &Rules { release: vec![BOB], checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
+    let first = trust(
+        None,
+        &Rules {
+            checkpoints: vec![(OS, r2.head())],
+            ..silent()
+        },
+        &[ROOT],
+    );
+    let second = trust(
+        Some(&first),
+        &Rules {
+            release: vec![BOB],
+            checkpoints: vec![(OS, r2.head())],
+            ..silent()
+        },
+        &[ROOT],
+    );
     let bobs = release_under(2, r2, &[BOB]);
     let comment = "the checkpoint is the same as before, and the key of the head is not listed any more: the channel restarts all the same";
     let mut life = start.life_of(&first, "thief-above-the-same-checkpoint", comment);
@@ -373,7 +488,14 @@ fn thief_shown_to_one(start: &Start) {
 
     // The log of the origin was empty when the ceremony was held.
     let first = trust(None, &silent(), &[ROOT]);
-    let second = trust(Some(&first), &Rules { release: vec![BOB], ..silent() }, &[ROOT]);
+    let second = trust(
+        Some(&first),
+        &Rules {
+            release: vec![BOB],
+            ..silent()
+        },
+        &[ROOT],
+    );
     let stolen = release(None, "Summary: stolen\n", &[ANN]);
     let bobs = release(None, "", &[BOB]);
     let comment = "there is no checkpoint, and the key of the head is not listed any more: the channel is read from 1";
@@ -403,7 +525,10 @@ fn thief_shown_to_one(start: &Start) {
 /// A head that no links lead down from.
 fn head_without_links(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
-    let before = Head { serial: "2147483646".parse().unwrap(), id: r1.id() };
+    let before = Head {
+        serial: "2147483646".parse().unwrap(),
+        id: r1.id(),
+    };
     let text = first_lines("release", OS, Some(before), NOON) + "Trust: 1\nVersion: 1\n";
     let last = parse(&sign(text, &[ANN]));
     let comment = "attack 94: a new device is shown one statement alone, far above the log; the live beat leads it back";
@@ -424,7 +549,10 @@ fn head_without_links(start: &Start) {
     }
     let forged: Vec<&Statement> = forged.iter().collect();
     let serials: Vec<String> = (1..=70).map(|n: u32| n.to_string()).collect();
-    let mut life = start.life("far-above-the-links", "the same where more was forged than links are kept");
+    let mut life = start.life(
+        "far-above-the-links",
+        "the same where more was forged than links are kept",
+    );
     life.read(&serials.join(","), &forged);
     life.beat(&start.beat(1, r2));
     life.state("STALE");
@@ -434,7 +562,10 @@ fn head_without_links(start: &Start) {
     life.run(2, &[r1, r2]);
     life.write();
 
-    let second = start.second(&Rules { checkpoints: vec![(OS, r1.head())], ..rules() });
+    let second = start.second(&Rules {
+        checkpoints: vec![(OS, r1.head())],
+        ..rules()
+    });
     let named = |serial, head: &Statement| beat_at(serial).says(&[(LOG, &second), (OS, head)]);
     let mut life = start.life(
         "checkpoint-below-the-links",
@@ -450,7 +581,10 @@ fn head_without_links(start: &Start) {
 
     // Honest, and read by links now.
     let r4 = release(Some(&start.r3), "", &[ANN]);
-    let mut life = start.life("links-read-later", "a device that began at the head reads the links down to what the live beat names");
+    let mut life = start.life(
+        "links-read-later",
+        "a device that began at the head reads the links down to what the live beat names",
+    );
     life.read("4", &[&r4]);
     life.beat(&start.beat(1, r2));
     life.state("STALE");
@@ -464,7 +598,14 @@ fn head_without_links(start: &Start) {
 fn settled_against(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let first = trust(None, &silent(), &[ROOT]);
-    let second = trust(Some(&first), &Rules { checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
+    let second = trust(
+        Some(&first),
+        &Rules {
+            checkpoints: vec![(OS, r2.head())],
+            ..silent()
+        },
+        &[ROOT],
+    );
     let other = release(None, "Summary: the other\n", &[BOB]);
     let comment = "what contradicts the chain below a checkpoint on which it stands is no fork";
     let mut life = start.life_of(&second, "settled-against", comment);
@@ -496,7 +637,10 @@ fn restart_waits(start: &Start) {
     let (others, _) = branch(start);
     let ours_2 = &start.r2;
     let ours_3 = &start.r3;
-    let second = start.second(&Rules { checkpoints: vec![(OS, others.head())], ..rules() });
+    let second = start.second(&Rules {
+        checkpoints: vec![(OS, others.head())],
+        ..rules()
+    });
     let comment = "attack 117: the other branch is settled, and shown up to the checkpoint alone: a head above it that its own signatures prove waits";
     let mut life = start.life("restart-waits", comment);
     life.read("1,2,3", &[r1, ours_2, ours_3]);
@@ -515,8 +659,7 @@ fn restart_waits(start: &Start) {
     life.run(3, &[r1, &others, &new_3]);
     life.write();
 
-    let comment =
-        "the same where a live beat under the new trust names what was read: the head waits no longer, but what was applied counts";
+    let comment = "the same where a live beat under the new trust names what was read: the head waits no longer, but what was applied counts";
     let mut life = start.life("restart-named", comment);
     life.read("1,2,3", &[r1, ours_2, ours_3]);
     life.beat(&start.beat(1, ours_3));
@@ -534,13 +677,23 @@ fn restart_waits(start: &Start) {
 fn fast_forward(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
     let first = trust(None, &silent(), &[ROOT]);
-    let before = Head { serial: "2147483646".parse().unwrap(), id: r1.id() };
+    let before = Head {
+        serial: "2147483646".parse().unwrap(),
+        id: r1.id(),
+    };
     let text = first_lines("release", OS, Some(before), NOON) + "Trust: 1\nVersion: 1\n";
     let last = parse(&sign(text, &[ANN]));
-    let second = trust(Some(&first), &Rules { release: vec![CEM], checkpoints: vec![(OS, r2.head())], ..silent() }, &[ROOT]);
+    let second = trust(
+        Some(&first),
+        &Rules {
+            release: vec![CEM],
+            checkpoints: vec![(OS, r2.head())],
+            ..silent()
+        },
+        &[ROOT],
+    );
     let by_cem = release_under(2, r2, &[CEM]);
-    let comment =
-        "attacks 15 and 94: stolen keys send a device to the last serial, over a hole, and it is applied; a checkpoint brings it back";
+    let comment = "attacks 15 and 94: stolen keys send a device to the last serial, over a hole, and it is applied; a checkpoint brings it back";
     let mut life = start.life_of(&first, "fast-forward", comment);
     life.read("1,2", &[r1, r2]);
     life.hole("2147483647", &[&last]);
@@ -589,8 +742,10 @@ fn delivered(start: &Start) {
     life.read("none", &[&others, &next]);
     life.write();
 
-    let mut life = start
-        .life("delivered-where-a-device-began", "a device that began above delivers nothing of what lies below, whichever branch it is on");
+    let mut life = start.life(
+        "delivered-where-a-device-began",
+        "a device that began above delivers nothing of what lies below, whichever branch it is on",
+    );
     let r4 = release(Some(r3), "", &[ANN]);
     life.read("4", &[&r4]);
     life.beat(&start.beat(1, r2));
@@ -601,10 +756,16 @@ fn delivered(start: &Start) {
     life.read("4", &[r1, r2, r3, &r4]);
     life.write();
 
-    let mut life = start.life("delivered-of-a-branch-that-lost-below", "the same where less was delivered than the branches share");
+    let mut life = start.life(
+        "delivered-of-a-branch-that-lost-below",
+        "the same where less was delivered than the branches share",
+    );
     life.read("1,2,3", &[r1, r2, r3]);
     life.delivered(r1);
     life.beat(&start.beat(1, &release(Some(r2), "Summary: the other\n", &[BOB])));
-    life.other("2,3", &[r1, r2, &release(Some(r2), "Summary: the other\n", &[BOB])]);
+    life.other(
+        "2,3",
+        &[r1, r2, &release(Some(r2), "Summary: the other\n", &[BOB])],
+    );
     life.write();
 }

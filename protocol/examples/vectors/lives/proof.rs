@@ -21,7 +21,10 @@ pub(super) fn write(start: &Start) {
 }
 
 fn rotation(start: &Start) {
-    let moved = Rules { root: NEW_ROOT, ..rules() };
+    let moved = Rules {
+        root: NEW_ROOT,
+        ..rules()
+    };
     let comment = "attacks 11, 12 and 16: the trust log changes by the roles of both, one step after the other";
     let mut life = Life::new("rotation", comment, &start.trust);
     life.clock(NOON);
@@ -40,18 +43,30 @@ fn rotation(start: &Start) {
     life.no_trust(TrustOrder, &third);
     life.step("trust => taken 3", &[&second, &third]);
     life.no_trust(Threshold, &trust(Some(&third), &rules(), &[ROOT]));
-    let expired = Rules { expires: "2026-02-01T12:00:01Z", ..moved.clone() };
+    let expired = Rules {
+        expires: "2026-02-01T12:00:01Z",
+        ..moved.clone()
+    };
     let fourth = trust(Some(&third), &expired, &[NEW_ROOT]);
     let fifth = trust(Some(&fourth), &moved, &[NEW_ROOT]);
     let sixth = trust(Some(&fifth), &moved, &[STRANGER]);
-    life.step(&format!("trust => refused 6 {}", Threshold.number()), &[&fourth, &fifth, &sixth]);
-    let critical = Rules { more: vec!["Colour: blue".into(), "Critical: Colour".into()], ..moved };
+    life.step(
+        &format!("trust => refused 6 {}", Threshold.number()),
+        &[&fourth, &fifth, &sixth],
+    );
+    let critical = Rules {
+        more: vec!["Colour: blue".into(), "Critical: Colour".into()],
+        ..moved
+    };
     life.no_trust(Critical, &trust(Some(&fifth), &critical, &[NEW_ROOT]));
     life.write();
 }
 
 fn anchor(start: &Start) {
-    let moved = Rules { root: NEW_ROOT, ..rules() };
+    let moved = Rules {
+        root: NEW_ROOT,
+        ..rules()
+    };
     let second = trust(Some(&start.trust), &moved, &[ROOT, NEW_ROOT]);
     let comment = "attack 96: an anchor at a later trust statement: what lies below gives no rights, its keys have no power";
     let mut life = Life::new("anchor-later", comment, &second);
@@ -67,35 +82,64 @@ fn anchor(start: &Start) {
     life.trust(&trust(Some(&second), &moved, &[NEW_ROOT]));
     life.write();
 
-    let own = trust(None, &Rules { root: NEW_ROOT, ..rules() }, &[ROOT]);
-    let mut life = Life::new("anchor-unsigned", "the anchor's statement meets its own role, or trust does not begin", &own);
+    let own = trust(
+        None,
+        &Rules {
+            root: NEW_ROOT,
+            ..rules()
+        },
+        &[ROOT],
+    );
+    let mut life = Life::new(
+        "anchor-unsigned",
+        "the anchor's statement meets its own role, or trust does not begin",
+        &own,
+    );
     life.no_trust(Threshold, &own);
     life.write();
 }
 
 fn retired_keys(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let second = start.second(&Rules { release: vec![CEM], checkpoints: vec![(OS, r2.head())], ..rules() });
+    let second = start.second(&Rules {
+        release: vec![CEM],
+        checkpoints: vec![(OS, r2.head())],
+        ..rules()
+    });
     let by_cem = release_under(2, r2, &[CEM]);
-    let comment = "attack 13: retired keys sign nothing new; what they signed is proven below a checkpoint";
+    let comment =
+        "attack 13: retired keys sign nothing new; what they signed is proven below a checkpoint";
     let mut life = start.life("retired-keys", comment);
     life.read("1", &[r1]);
     life.trust(&second);
     life.refused(3, Threshold, &[r2, r3]);
     life.refused(3, Threshold, &[r2, &release_under(2, r2, &[ANN, BOB])]);
-    life.refused(2, Checkpoint, &[&release(Some(r1), "Summary: instead\n", &[ANN, BOB])]);
+    life.refused(
+        2,
+        Checkpoint,
+        &[&release(Some(r1), "Summary: instead\n", &[ANN, BOB])],
+    );
     life.read("2,3", &[r2, &by_cem]);
     life.write();
 
-    let mut life = start.life("below-a-checkpoint", "a new device reads below a checkpoint what only retired keys have signed");
+    let mut life = start.life(
+        "below-a-checkpoint",
+        "a new device reads below a checkpoint what only retired keys have signed",
+    );
     life.trust(&second);
     life.refused(1, Threshold, &[r1]);
     life.from(2, &[&by_cem]);
     life.read("1,2,3", &[r1, r2, &by_cem]);
     life.write();
 
-    let retired = start.second(&Rules { release: vec![CEM], ..rules() });
-    let mut life = start.life("below-a-release", "without a checkpoint a release of a listed key proves what lies below it");
+    let retired = start.second(&Rules {
+        release: vec![CEM],
+        ..rules()
+    });
+    let mut life = start.life(
+        "below-a-release",
+        "without a checkpoint a release of a listed key proves what lies below it",
+    );
     life.trust(&retired);
     life.refused(2, Threshold, &[r1, r2]);
     life.read("1,2,3", &[r1, r2, &by_cem]);
@@ -108,17 +152,32 @@ fn vouching(start: &Start) {
     let mut life = start.life("vouching", comment);
     life.read("1", &[r1]);
     let smuggled = release(Some(r1), "", &[STOP]);
-    life.refused(2, Threshold, &[&smuggled, &withdraw(&smuggled, r1, &[STOP])]);
+    life.refused(
+        2,
+        Threshold,
+        &[&smuggled, &withdraw(&smuggled, r1, &[STOP])],
+    );
     // A withdrawal that the key for releases has signed too is a withdrawal all the same.
-    life.refused(2, Threshold, &[&smuggled, &withdraw(&smuggled, r1, &[STOP, ANN])]);
+    life.refused(
+        2,
+        Threshold,
+        &[&smuggled, &withdraw(&smuggled, r1, &[STOP, ANN])],
+    );
     life.refused(2, Threshold, &[&release(Some(r1), "", &[BEAT])]);
     let unsigned = withdraw(r1, r1, &[STRANGER]);
     life.refused(2, Threshold, &[&unsigned]);
-    life.refused(2, Threshold, &[&unsigned, &withdraw(&unsigned, r1, &[STOP])]);
+    life.refused(
+        2,
+        Threshold,
+        &[&unsigned, &withdraw(&unsigned, r1, &[STOP])],
+    );
     life.read("2,3", &[&unsigned, &release(Some(&unsigned), "", &[ANN])]);
     life.write();
 
-    let mut life = start.life("vouching-of-many", "one signature for a backlog: strangers have signed what lies below");
+    let mut life = start.life(
+        "vouching-of-many",
+        "one signature for a backlog: strangers have signed what lies below",
+    );
     let s1 = release(None, "", &[STRANGER]);
     let s2 = release(Some(&s1), "", &[STRANGER]);
     let s3 = withdraw(&s2, &s1, &[STRANGER]);
@@ -126,7 +185,10 @@ fn vouching(start: &Start) {
     life.read("1,2,3,4", &[&s1, &s2, &s3, &release(Some(&s3), "", &[BOB])]);
     life.write();
 
-    let mut life = start.life("vouching-not-upwards", "what is linked above something proven is not proven by that");
+    let mut life = start.life(
+        "vouching-not-upwards",
+        "what is linked above something proven is not proven by that",
+    );
     life.refused(2, Threshold, &[r1, &release(Some(r1), "", &[STRANGER])]);
     life.read("1,2,3", &[r1, r2, r3]);
     life.write();
@@ -142,7 +204,11 @@ fn links(start: &Start) {
     life.refused(2, Link, &[r2, &withdraw(r3, r1, &[STOP])]);
     life.refused(2, Link, &[r2, r2, r3]);
     life.refused(2, NewerTrust, &[&release_under(2, r1, &[ANN])]);
-    life.refused(2, Channel, &[&release_in("vectors.os.testing", Some(r1), "", &[ANN])]);
+    life.refused(
+        2,
+        Channel,
+        &[&release_in("vectors.os.testing", Some(r1), "", &[ANN])],
+    );
     life.state_of(OS, "STALE");
     life.read("2,3", &[r2, r3]);
     life.write();
@@ -160,7 +226,10 @@ fn worthless_signatures(start: &Start) {
     let spoilt = appended(r2, &cems);
     let stop = withdraw(r2, r2, &[STOP]);
     let spoilt_stop = appended(&stop, &cems);
-    let second = start.second(&Rules { release: vec![ANN, BOB, CEM], ..rules() });
+    let second = start.second(&Rules {
+        release: vec![ANN, BOB, CEM],
+        ..rules()
+    });
     let mut life = start.life("worthless-signature", comment);
     life.read("1,2", &[r1, &spoilt]);
     life.read("3", &[&spoilt_stop]);
@@ -173,9 +242,12 @@ fn worthless_signatures(start: &Start) {
     life.none(Withdrawn, &[r1, r2, &stop]);
     life.write();
 
-    let others: String = (20..35).map(|seed| signature(b"something else", seed)).collect();
+    let others: String = (20..35)
+        .map(|seed| signature(b"something else", seed))
+        .collect();
     let sixteen = appended(&release(None, "", &[ANN]), &others);
-    let comment = "sixteen signatures, of which one holds; and one of many keys, of which none counts";
+    let comment =
+        "sixteen signatures, of which one holds; and one of many keys, of which none counts";
     let mut life = start.life("sixteen-signatures", comment);
     life.read("1", &[&sixteen]);
     let many: Vec<u8> = (20..36).collect();
@@ -183,7 +255,10 @@ fn worthless_signatures(start: &Start) {
     let mut bobs = String::from_utf8(release(Some(r1), "", &[ANN]).octets().to_vec()).unwrap();
     bobs = bobs.replace(&public(ANN), &public(BOB));
     life.refused(2, Threshold, &[&parse(bobs.as_bytes())]);
-    let spoilt = appended(&parse(bobs.as_bytes()), &signature(release(Some(r1), "", &[ANN]).signed_part(), ANN));
+    let spoilt = appended(
+        &parse(bobs.as_bytes()),
+        &signature(release(Some(r1), "", &[ANN]).signed_part(), ANN),
+    );
     life.read("2", &[&spoilt]);
     life.write();
 }
@@ -198,12 +273,24 @@ fn precedence(start: &Start) {
         "Role: release vectors.lab.* 1 bob",
         "Role: release vectors.lab.y 1 cem",
     ];
-    let rules = Rules { keys: vec![CEM], more: more.map(String::from).into(), ..rules() };
+    let rules = Rules {
+        keys: vec![CEM],
+        more: more.map(String::from).into(),
+        ..rules()
+    };
     let first = trust(None, &rules, &[ROOT]);
-    let mut life = start.life_of(&first, "precedence", "of the roles that match a channel the most specific alone counts, kind by kind");
+    let mut life = start.life_of(
+        &first,
+        "precedence",
+        "of the roles that match a channel the most specific alone counts, kind by kind",
+    );
     let mut of = |channel: &str, signers: &[u8], good: bool| {
         let statement = release_in(channel, None, "", signers);
-        let step = if good { "new 1".into() } else { format!("refused 1 {}", Threshold.number()) };
+        let step = if good {
+            "new 1".into()
+        } else {
+            format!("refused 1 {}", Threshold.number())
+        };
         life.step(&format!("read {channel} => {step}"), &[&statement]);
     };
     of(OS, &[ANN, BOB], false);
@@ -229,25 +316,85 @@ fn precedence(start: &Start) {
 
 fn beat_roles(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
-    let more = ["Role: beat vectors.os.* 1 pulse", "Role: beat vectors.os.lab.* 1 ann"].map(String::from);
-    let first = trust(None, &Rules { keys: vec![PULSE], more: more.into(), ..rules() }, &[ROOT]);
+    let more = [
+        "Role: beat vectors.os.* 1 pulse",
+        "Role: beat vectors.os.lab.* 1 ann",
+    ]
+    .map(String::from);
+    let first = trust(
+        None,
+        &Rules {
+            keys: vec![PULSE],
+            more: more.into(),
+            ..rules()
+        },
+        &[ROOT],
+    );
     let comment = "attack 98: beats stand in the beat channel of a role, and speak for channels whose most specific role that is";
     let mut life = start.life_of(&first, "beat-roles", comment);
     life.read("1", &[r1]);
     let other = release_in("vectors.os", None, "", &[ANN]);
     life.step("read vectors.os => new 1", &[&other]);
-    let narrow = Beat { channel: "vectors.os.beat", key: PULSE, ..beat_at(1) };
+    let narrow = Beat {
+        channel: "vectors.os.beat",
+        key: PULSE,
+        ..beat_at(1)
+    };
     let heads = [(LOG, &first), (OS, r2), ("vectors.os", &other)];
-    life.no_beat(Threshold, &Beat { key: PULSE, ..beat_at(1) }.says(&heads));
-    life.no_beat(Threshold, &Beat { key: BEAT, ..narrow.clone() }.says(&heads));
-    life.no_beat(NoRole, &Beat { channel: "vectors.os.stable.beat", ..narrow.clone() }.says(&heads));
-    life.no_beat(NoRole, &Beat { channel: "vectors.lab.beat", key: ANN, ..narrow.clone() }.says(&heads));
-    life.no_beat(Namespace, &Beat { channel: "vector.beat", key: BEAT, ..narrow.clone() }.says(&heads));
+    life.no_beat(
+        Threshold,
+        &Beat {
+            key: PULSE,
+            ..beat_at(1)
+        }
+        .says(&heads),
+    );
+    life.no_beat(
+        Threshold,
+        &Beat {
+            key: BEAT,
+            ..narrow.clone()
+        }
+        .says(&heads),
+    );
+    life.no_beat(
+        NoRole,
+        &Beat {
+            channel: "vectors.os.stable.beat",
+            ..narrow.clone()
+        }
+        .says(&heads),
+    );
+    life.no_beat(
+        NoRole,
+        &Beat {
+            channel: "vectors.lab.beat",
+            key: ANN,
+            ..narrow.clone()
+        }
+        .says(&heads),
+    );
+    life.no_beat(
+        Namespace,
+        &Beat {
+            channel: "vector.beat",
+            key: BEAT,
+            ..narrow.clone()
+        }
+        .says(&heads),
+    );
     life.beat(&beat_at(1).says(&heads));
     life.state("STALE");
     life.state_of("vectors.os", "CURRENT");
-    let elsewhere = Head { serial: "9".parse().unwrap(), id: r1.id() };
-    life.beat(&narrow.names(&[(LOG, first.head()), (OS, r1.head()), ("vectors.os", elsewhere)]));
+    let elsewhere = Head {
+        serial: "9".parse().unwrap(),
+        id: r1.id(),
+    };
+    life.beat(&narrow.names(&[
+        (LOG, first.head()),
+        (OS, r1.head()),
+        ("vectors.os", elsewhere),
+    ]));
     life.state("CURRENT");
     life.state_of("vectors.os", "CURRENT");
     life.write();
@@ -255,7 +402,10 @@ fn beat_roles(start: &Start) {
 
 fn closed(start: &Start) {
     let (r1, r2) = (&start.r1, &start.r2);
-    let close = |lines: &[&str]| Rules { more: lines.iter().map(|line| format!("Closed: {line}")).collect(), ..rules() };
+    let close = |lines: &[&str]| Rules {
+        more: lines.iter().map(|line| format!("Closed: {line}")).collect(),
+        ..rules()
+    };
     let second = start.second(&close(&["vectors.os.* vectors.os.stable vectors.os.lab.x"]));
     let other = release_in("vectors.os.testing", None, "", &[ANN]);
     let comment = "attack 122: channels are closed for good, but for those that the line itself lists; trust logs and beats never are";
@@ -267,13 +417,32 @@ fn closed(start: &Start) {
     let refused = format!("refused 1 {}", Closed.number());
     life.step(&format!("read vectors.os.testing => {refused}"), &[&other]);
     let below = release_in("vectors.os.stable.x86", None, "", &[ANN]);
-    life.step(&format!("read vectors.os.stable.x86 => {refused}"), &[&below]);
-    life.step("read vectors.os => new 1", &[&release_in("vectors.os", None, "", &[ANN])]);
-    life.step(&format!("run vectors.os.testing => none {}", Closed.number()), &[]);
+    life.step(
+        &format!("read vectors.os.stable.x86 => {refused}"),
+        &[&below],
+    );
+    life.step(
+        "read vectors.os => new 1",
+        &[&release_in("vectors.os", None, "", &[ANN])],
+    );
+    life.step(
+        &format!("run vectors.os.testing => none {}", Closed.number()),
+        &[],
+    );
     life.read("2", &[r2]);
     life.no_trust(StaysClosed, &trust(Some(&second), &rules(), &[ROOT]));
-    life.no_trust(StaysClosed, &trust(Some(&second), &close(&["vectors.os.*"]), &[ROOT]));
-    life.no_trust(StaysClosed, &trust(Some(&second), &close(&["vectors.os.* vectors.os.lab.x vectors.os.stable"]), &[ROOT]));
+    life.no_trust(
+        StaysClosed,
+        &trust(Some(&second), &close(&["vectors.os.*"]), &[ROOT]),
+    );
+    life.no_trust(
+        StaysClosed,
+        &trust(
+            Some(&second),
+            &close(&["vectors.os.* vectors.os.lab.x vectors.os.stable"]),
+            &[ROOT],
+        ),
+    );
     let both = close(&["vectors.os.* vectors.os.stable vectors.os.lab.x", "*"]);
     let third = trust(Some(&second), &both, &[ROOT]);
     life.trust(&third);
@@ -302,23 +471,42 @@ fn settled_beat(start: &Start) {
     let mut life = start.life("settled-beat", comment);
     life.trust(&second);
     life.read("1,2,3", &[r1, r2, &by_cem]);
-    let now = Beat { key: PULSE, trust: 2, ..beat_at(1) };
-    life.beat(&now.says(&[(LOG, &second), (OS, &by_cem), ("vectors.quiet", &quiet), ("vectors.unnamed", &unnamed)]));
+    let now = Beat {
+        key: PULSE,
+        trust: 2,
+        ..beat_at(1)
+    };
+    life.beat(&now.says(&[
+        (LOG, &second),
+        (OS, &by_cem),
+        ("vectors.quiet", &quiet),
+        ("vectors.unnamed", &unnamed),
+    ]));
     life.none(Unsettled, &[r1, r2, &by_cem]);
     // A channel with a line of its own needs no beat.
     life.step("read vectors.quiet => new 1", &[&quiet]);
     life.step("run vectors.quiet => 1", &[&quiet]);
     life.step("read vectors.unnamed => new 1", &[&unnamed]);
-    life.step(&format!("run vectors.unnamed => none {}", Unsettled.number()), &[&unnamed]);
+    life.step(
+        &format!("run vectors.unnamed => none {}", Unsettled.number()),
+        &[&unnamed],
+    );
     life.no_beat(Threshold, &seventh);
     // In the beat channel itself nothing is settled.
     for serial in [7, 8] {
-        life.beat(&Beat { key: PULSE, trust: 2, ..beat_at(serial) }.says(&[
-            (LOG, &second),
-            (OS, &by_cem),
-            ("vectors.quiet", &quiet),
-            ("vectors.unnamed", &unnamed),
-        ]));
+        life.beat(
+            &Beat {
+                key: PULSE,
+                trust: 2,
+                ..beat_at(serial)
+            }
+            .says(&[
+                (LOG, &second),
+                (OS, &by_cem),
+                ("vectors.quiet", &quiet),
+                ("vectors.unnamed", &unnamed),
+            ]),
+        );
     }
     life.settled(false, &eighth);
     life.settled(false, &now.says(&[(LOG, &second), (OS, r1)]));
@@ -331,7 +519,10 @@ fn settled_beat(start: &Start) {
     life.refused(3, Checkpoint, &[&release(Some(&instead), "", &[CEM])]);
     life.write();
 
-    let mut life = start.life("settled-beat-restart", "a checkpoint by beat below the head: the channel restarts when the beat has come");
+    let mut life = start.life(
+        "settled-beat-restart",
+        "a checkpoint by beat below the head: the channel restarts when the beat has come",
+    );
     life.read("1", &[r1]);
     life.trust(&second);
     life.beat(&now.says(&[(LOG, &second), (OS, &by_cem)]));
@@ -352,15 +543,24 @@ fn settled_beat_of_a_role(start: &Start) {
     let more = vec!["Role: beat vectors.os.* 1 pulse".into()];
     let wide = beat_at(7).says(&[(LOG, &start.trust), (OS, r1), ("vectors.x", r1)]);
     let checkpoints = vec![(BEATS, wide.head())];
-    let second = start.second(&Rules { keys: vec![PULSE], more, checkpoints, ..rules() });
-    let comment = "a beat that a checkpoint names stands for the channels alone that its role speaks for";
+    let second = start.second(&Rules {
+        keys: vec![PULSE],
+        more,
+        checkpoints,
+        ..rules()
+    });
+    let comment =
+        "a beat that a checkpoint names stands for the channels alone that its role speaks for";
     let mut life = start.life("settled-beat-of-a-role", comment);
     life.trust(&second);
     let other = release(None, "Summary: the other\n", &[ANN]);
     life.read("1", &[&other]);
     life.settled(true, &wide);
     life.read("2", &[&release(Some(&other), "", &[BOB])]);
-    life.step(&format!("read vectors.x => refused 1 {}", Checkpoint.number()), &[&release_in("vectors.x", None, "", &[ANN])]);
+    life.step(
+        &format!("read vectors.x => refused 1 {}", Checkpoint.number()),
+        &[&release_in("vectors.x", None, "", &[ANN])],
+    );
     life.state_of(OS, "STALE");
     let _ = r2;
     life.write();
@@ -368,14 +568,27 @@ fn settled_beat_of_a_role(start: &Start) {
 
 fn checkpoints_elsewhere(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
-    let foreign = vec![("vector.os", r3.head()), ("my.vectors.os", r3.head()), ("vectors.none", r3.head())];
-    let second = start.second(&Rules { checkpoints: foreign, ..rules() });
-    let mut life = start.life("checkpoints-elsewhere", "checkpoints and heads of channels outside the namespace have no effect");
+    let foreign = vec![
+        ("vector.os", r3.head()),
+        ("my.vectors.os", r3.head()),
+        ("vectors.none", r3.head()),
+    ];
+    let second = start.second(&Rules {
+        checkpoints: foreign,
+        ..rules()
+    });
+    let mut life = start.life(
+        "checkpoints-elsewhere",
+        "checkpoints and heads of channels outside the namespace have no effect",
+    );
     life.trust(&second);
     life.read("1,2", &[r1, r2]);
     life.beat(&beat_at(1).says(&[("vector.os", r3), (LOG, &second), (OS, r2), (BEATS, r3)]));
     life.state("CURRENT");
     life.run(2, &[r1, r2]);
-    life.step(&format!("read vector.os => refused 1 {}", Namespace.number()), &[&release_in("vector.os", None, "", &[ANN])]);
+    life.step(
+        &format!("read vector.os => refused 1 {}", Namespace.number()),
+        &[&release_in("vector.os", None, "", &[ANN])],
+    );
     life.write();
 }

@@ -20,21 +20,45 @@ pub(super) fn write(start: &Start) {
 }
 
 /// A log of releases with these fields, and a device that has read it and has a beat that names its head.
-fn log_of(start: &Start, name: &'static str, comment: &str, fields: &[&str]) -> (Life, Vec<Statement>) {
+fn log_of(
+    start: &Start,
+    name: &'static str,
+    comment: &str,
+    fields: &[&str],
+) -> (Life, Vec<Statement>) {
     let mut log: Vec<Statement> = Vec::new();
     for fields in fields {
         log.push(release(log.last(), fields, &[ANN]));
     }
     let mut life = start.life(name, comment);
-    let serials: Vec<String> = log.iter().map(|statement| statement.serial().to_string()).collect();
+    let serials: Vec<String> = log
+        .iter()
+        .map(|statement| statement.serial().to_string())
+        .collect();
     life.read(&serials.join(","), &log.iter().collect::<Vec<_>>());
-    life.beat(&Beat { expires: "2026-02-02T12:00:00Z", ..beat_at(1) }.says(&[(LOG, &start.trust), (OS, log.last().unwrap())]));
+    life.beat(
+        &Beat {
+            expires: "2026-02-02T12:00:00Z",
+            ..beat_at(1)
+        }
+        .says(&[(LOG, &start.trust), (OS, log.last().unwrap())]),
+    );
     (life, log)
 }
 
 fn targets(start: &Start) {
-    let fields = ["", "Target: arch=x86_64\n", "Target: arch=riscv64\n", "Target: arch=x86_64 board=apu2\nTarget: arch=arm site=a\n"];
-    let (mut life, log) = log_of(start, "targets", "the newest release whose Target matches: all properties of one of its lines", &fields);
+    let fields = [
+        "",
+        "Target: arch=x86_64\n",
+        "Target: arch=riscv64\n",
+        "Target: arch=x86_64 board=apu2\nTarget: arch=arm site=a\n",
+    ];
+    let (mut life, log) = log_of(
+        start,
+        "targets",
+        "the newest release whose Target matches: all properties of one of its lines",
+        &fields,
+    );
     let log: Vec<&Statement> = log.iter().collect();
     for (profile, serial) in [
         ("device-1", 1),
@@ -55,7 +79,16 @@ fn targets(start: &Start) {
 
 fn not_before(start: &Start) {
     let comment = "attacks 23 and 121: what is not due hides no fix";
-    let (mut life, log) = log_of(start, "not-before", comment, &["", "Urgency: critical\n", "Not-Before: 2026-02-01T12:00:10Z\n"]);
+    let (mut life, log) = log_of(
+        start,
+        "not-before",
+        comment,
+        &[
+            "",
+            "Urgency: critical\n",
+            "Not-Before: 2026-02-01T12:00:10Z\n",
+        ],
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.run(2, &all);
     life.applied(&log[1]);
@@ -74,7 +107,8 @@ fn not_before(start: &Start) {
     life.none(Withdrawn, &all);
     life.write();
 
-    let comment = "attack 121: a release that one broker shows to one device is not what the live beat names";
+    let comment =
+        "attack 121: a release that one broker shows to one device is not what the live beat names";
     let mut life = start.life("shown-to-one", comment);
     let (r1, r2) = (&start.r1, &start.r2);
     let stolen = release(Some(r2), "Not-Before: 2026-02-01T11:00:00Z\n", &[ANN]);
@@ -87,17 +121,32 @@ fn not_before(start: &Start) {
 
 fn waves(start: &Start) {
     let start_at: Timestamp = NOON.parse().unwrap();
-    let fields = ["", "Rollout: 2026-02-01T12:00:00Z 80000 spread=60 cohort=site\n"];
-    let comment = "attacks 70 and 71: a wave comes for each device in its turn, for a cohort at once";
+    let fields = [
+        "",
+        "Rollout: 2026-02-01T12:00:00Z 80000 spread=60 cohort=site\n",
+    ];
+    let comment =
+        "attacks 70 and 71: a wave comes for each device in its turn, for a cohort at once";
     let (mut life, log) = log_of(start, "waves", comment, &fields);
     let log: Vec<&Statement> = log.iter().collect();
-    let mut turns: Vec<(Timestamp, &str)> = ["device-1", "device-2 site=b", "device-3 site=b", "device-4"]
-        .into_iter()
-        .map(|profile| {
-            let identity = profile.split_once(" site=").map_or(profile, |(_, site)| site);
-            (start_at.plus(rollout::share(&OS.parse().unwrap(), log[1].previous(), identity, 80_000)), profile)
-        })
-        .collect();
+    let mut turns: Vec<(Timestamp, &str)> =
+        ["device-1", "device-2 site=b", "device-3 site=b", "device-4"]
+            .into_iter()
+            .map(|profile| {
+                let identity = profile
+                    .split_once(" site=")
+                    .map_or(profile, |(_, site)| site);
+                (
+                    start_at.plus(rollout::share(
+                        &OS.parse().unwrap(),
+                        log[1].previous(),
+                        identity,
+                        80_000,
+                    )),
+                    profile,
+                )
+            })
+            .collect();
     turns.sort_unstable();
     for (turn, profile) in turns {
         life.profile(profile);
@@ -108,10 +157,22 @@ fn waves(start: &Start) {
     }
     life.write();
 
-    let fields = ["", "Rollout: 2026-02-02T00:00:00Z 900000\nNot-Before: 2026-02-01T12:00:10Z\nDeadline: 2026-02-01T12:00:20Z\n"];
-    let (mut life, log) = log_of(start, "deadline", "from its Deadline on no wave is waited for, but its Not-Before is", &fields);
+    let fields = [
+        "",
+        "Rollout: 2026-02-02T00:00:00Z 900000\nNot-Before: 2026-02-01T12:00:10Z\nDeadline: 2026-02-01T12:00:20Z\n",
+    ];
+    let (mut life, log) = log_of(
+        start,
+        "deadline",
+        "from its Deadline on no wave is waited for, but its Not-Before is",
+        &fields,
+    );
     let log: Vec<&Statement> = log.iter().collect();
-    for (clock, serial) in [("2026-02-01T12:00:10Z", 1), ("2026-02-01T12:00:19Z", 1), ("2026-02-01T12:00:20Z", 2)] {
+    for (clock, serial) in [
+        ("2026-02-01T12:00:10Z", 1),
+        ("2026-02-01T12:00:19Z", 1),
+        ("2026-02-01T12:00:20Z", 2),
+    ] {
         life.clock(clock);
         life.run(serial, &log);
     }
@@ -121,7 +182,10 @@ fn waves(start: &Start) {
         start,
         "wave-and-not-before",
         "a wave that has come does not go before Not-Before",
-        &["", "Rollout: 2026-02-01T11:00:00Z 60\nNot-Before: 2026-02-01T12:00:10Z\n"],
+        &[
+            "",
+            "Rollout: 2026-02-01T11:00:00Z 60\nNot-Before: 2026-02-01T12:00:10Z\n",
+        ],
     );
     let log: Vec<&Statement> = log.iter().collect();
     life.run(1, &log);
@@ -174,7 +238,10 @@ fn barriers(start: &Start) {
 fn barriers_in_the_way(start: &Start) {
     let (r1, stop) = (&start.r1, withdraw(&start.r1, &start.r1, &[STOP]));
     let over = release(Some(&stop), "Barrier: 1\n", &[ANN]);
-    let mut life = start.life("barrier-withdrawn", "a barrier that was withdrawn is not run, nor what lies above it");
+    let mut life = start.life(
+        "barrier-withdrawn",
+        "a barrier that was withdrawn is not run, nor what lies above it",
+    );
     life.read("1,2,3", &[r1, &stop, &over]);
     life.beat(&start.beat(1, &over));
     life.none(Withdrawn, &[r1, &stop, &over]);
@@ -190,7 +257,12 @@ fn barriers_in_the_way(start: &Start) {
     life.write();
 
     let fields = ["Not-Before: 2026-02-01T12:00:10Z\n", "Barrier: 1\n"];
-    let (mut life, log) = log_of(start, "barrier-not-due", "a barrier that is not due", &fields);
+    let (mut life, log) = log_of(
+        start,
+        "barrier-not-due",
+        "a barrier that is not due",
+        &fields,
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.none(Barrier, &all);
     life.clock("2026-02-01T12:00:10Z");
@@ -234,10 +306,20 @@ fn applied(start: &Start) {
 
     // Applied, and proven by links alone.
     let (r1, r2) = (&start.r1, &start.r2);
-    let second = start.second(&Rules { release: vec![CEM], checkpoints: vec![(OS, r2.head())], ..rules() });
-    let riscv =
-        parse(&sign(String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap() + "Target: arch=riscv64\n", &[CEM]));
-    let mut life = start.life("applied-by-links", "what was applied counts while links in the log at hand prove it, or a checkpoint");
+    let second = start.second(&Rules {
+        release: vec![CEM],
+        checkpoints: vec![(OS, r2.head())],
+        ..rules()
+    });
+    let riscv = parse(&sign(
+        String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap()
+            + "Target: arch=riscv64\n",
+        &[CEM],
+    ));
+    let mut life = start.life(
+        "applied-by-links",
+        "what was applied counts while links in the log at hand prove it, or a checkpoint",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.applied(r2);
@@ -251,10 +333,13 @@ fn applied(start: &Start) {
     life.run(2, &[r1, r2, &riscv]);
     life.write();
 
-    let text = String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap() + "Barrier: 2\n";
+    let text = String::from_utf8(release_under(2, r2, &[CEM]).signed_part().to_vec()).unwrap()
+        + "Barrier: 2\n";
     let over = parse(&sign(text, &[CEM]));
-    let mut life =
-        start.life("applied-by-a-checkpoint", "what was applied counts as a checkpoint although the log at hand begins above it");
+    let mut life = start.life(
+        "applied-by-a-checkpoint",
+        "what was applied counts as a checkpoint although the log at hand begins above it",
+    );
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.run(2, &[r1, r2]);
@@ -267,8 +352,15 @@ fn applied(start: &Start) {
 
     // Proven by a link alone.
     let r3 = release(Some(r2), "Target: arch=riscv64\n", &[ANN]);
-    let third = start.second(&Rules { release: vec![CEM], checkpoints: vec![(OS, r3.head())], ..rules() });
-    let mut life = start.life("applied-by-a-link", "what was applied counts while a link in the log at hand proves it, and no longer");
+    let third = start.second(&Rules {
+        release: vec![CEM],
+        checkpoints: vec![(OS, r3.head())],
+        ..rules()
+    });
+    let mut life = start.life(
+        "applied-by-a-link",
+        "what was applied counts while a link in the log at hand proves it, and no longer",
+    );
     life.read("1,2,3", &[r1, r2, &r3]);
     life.beat(&start.beat(1, &r3));
     life.run(2, &[r1, r2, &r3]);
@@ -282,7 +374,12 @@ fn applied(start: &Start) {
 
 fn image(start: &Start) {
     let fields = ["", "", "Target: n=1\n", "Barrier: 2\n"];
-    let (mut life, log) = log_of(start, "image", "the serial of the release that the image came with counts as applied", &fields);
+    let (mut life, log) = log_of(
+        start,
+        "image",
+        "the serial of the release that the image came with counts as applied",
+        &fields,
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.run(2, &all);
     life.step(&format!("came-with {OS} 2"), &[]);
@@ -293,25 +390,43 @@ fn image(start: &Start) {
 }
 
 fn critical(start: &Start) {
-    let comment = "attack 42: the release to run has an unknown critical field: nothing is run in its place";
-    let (mut life, log) = log_of(start, "critical", comment, &["", "Colour: blue\nCritical: Colour\n"]);
+    let comment =
+        "attack 42: the release to run has an unknown critical field: nothing is run in its place";
+    let (mut life, log) = log_of(
+        start,
+        "critical",
+        comment,
+        &["", "Colour: blue\nCritical: Colour\n"],
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.none(Critical, &all);
     life.applied(&log[0]);
     life.none(Critical, &all);
     life.write();
 
-    let fields = ["", "Target: n=1\nColour: blue\nCritical: Colour\n", "Critical: Version Apply\nApply: live\n"];
-    let (mut life, log) =
-        log_of(start, "critical-elsewhere", "fields that are known may be critical; what is for others is for others", &fields);
+    let fields = [
+        "",
+        "Target: n=1\nColour: blue\nCritical: Colour\n",
+        "Critical: Version Apply\nApply: live\n",
+    ];
+    let (mut life, log) = log_of(
+        start,
+        "critical-elsewhere",
+        "fields that are known may be critical; what is for others is for others",
+        &fields,
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.run(3, &all);
     life.write();
 }
 
 fn log_ends(start: &Start) {
-    let (mut life, log) =
-        log_of(start, "log-ends", "the log at hand ends before a release is found, or before the head", &["", "", "Target: n=1\n"]);
+    let (mut life, log) = log_of(
+        start,
+        "log-ends",
+        "the log at hand ends before a release is found, or before the head",
+        &["", "", "Target: n=1\n"],
+    );
     let all: Vec<&Statement> = log.iter().collect();
     life.none(LogEnds, &all[2..]);
     life.none(LogEnds, &all[..2]);
@@ -321,7 +436,15 @@ fn log_ends(start: &Start) {
     // Beyond what is known: it is read first.
     life.none(LogEnds, &[&log[1], &log[2], &next]);
     life.none(Link, &[&log[1], &next]);
-    life.none(Threshold, &[&log[0], &log[1], &log[2], &release(Some(&log[2]), "", &[STOP])]);
+    life.none(
+        Threshold,
+        &[
+            &log[0],
+            &log[1],
+            &log[2],
+            &release(Some(&log[2]), "", &[STOP]),
+        ],
+    );
     life.run(2, &all[1..]);
     life.write();
 }
@@ -330,7 +453,9 @@ fn begun(start: &Start) {
     let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
     let mut life =
         start.life("begun", "attack 81: what was begun may be finished although something newer is there, while nothing withdraws it");
-    let finish = |life: &mut Life, serial: u32, how: &str, log: &[&Statement]| life.step(&format!("finish {OS} {serial} => {how}"), log);
+    let finish = |life: &mut Life, serial: u32, how: &str, log: &[&Statement]| {
+        life.step(&format!("finish {OS} {serial} => {how}"), log)
+    };
     life.read("1,2", &[r1, r2]);
     life.beat(&start.beat(1, r2));
     life.run(2, &[r1, r2]);
@@ -341,19 +466,40 @@ fn begun(start: &Start) {
     finish(&mut life, 2, &format!("no {}", LogEnds.number()), &[r2]);
     finish(&mut life, 2, &format!("no {}", LogEnds.number()), &[r3]);
     life.clock(LATER);
-    finish(&mut life, 2, &format!("no {}", NotCurrent.number()), &[r2, r3]);
+    finish(
+        &mut life,
+        2,
+        &format!("no {}", NotCurrent.number()),
+        &[r2, r3],
+    );
     let stop = withdraw(r3, r2, &[STOP]);
     life.clock(NOON);
     life.read("4", &[&stop]);
-    finish(&mut life, 2, &format!("no {}", Withdrawn.number()), &[r2, r3, &stop]);
+    finish(
+        &mut life,
+        2,
+        &format!("no {}", Withdrawn.number()),
+        &[r2, r3, &stop],
+    );
     life.run(3, &[r2, r3, &stop]);
     life.write();
 }
 
 fn expired(start: &Start) {
-    let soon = trust(None, &Rules { expires: "2026-02-01T12:00:10Z", ..rules() }, &[ROOT]);
+    let soon = trust(
+        None,
+        &Rules {
+            expires: "2026-02-01T12:00:10Z",
+            ..rules()
+        },
+        &[ROOT],
+    );
     let (r1, r2) = (&start.r1, &start.r2);
-    let mut life = start.life_of(&soon, "trust-expires", "at exactly its end trust has expired: nothing is installed, reading goes on");
+    let mut life = start.life_of(
+        &soon,
+        "trust-expires",
+        "at exactly its end trust has expired: nothing is installed, reading goes on",
+    );
     life.read("1", &[r1]);
     life.beat(&beat_at(1).says(&[(LOG, &soon), (OS, r1)]));
     life.clock("2026-02-01T12:00:09Z");

@@ -24,7 +24,8 @@ fn story_01_a_routine_trust_and_brokers_alone_undo_no_withdrawal() {
     let (mut t, [_, second, _]) = story_1(&[Rule::ChainStands, Rule::HeadStays]);
     assert_eq!(t.reads(second, 1), Ok(Place::Replace));
     assert_eq!((t.head(), t.clears()), (second, None));
-    let (mut t, [_, second, _]) = story_1(&[Rule::ChainStands, Rule::HeadStays, Rule::WithdrawalsKept]);
+    let (mut t, [_, second, _]) =
+        story_1(&[Rule::ChainStands, Rule::HeadStays, Rule::WithdrawalsKept]);
     t.reads(second, 1).unwrap();
     assert_eq!(t.clears(), Some(second));
 }

@@ -10,7 +10,10 @@ mod trust;
 
 use crate::{
     device::{Device, Freshness, Place, Refusal},
-    facts::{Author, FUTURE, Id, Kind, LAST, LIFE, LOST, Listed, NONE, PLAIN, Role, Serial, Statement, Trust},
+    facts::{
+        Author, FUTURE, Id, Kind, LAST, LIFE, LOST, Listed, NONE, PLAIN, Role, Serial, Statement,
+        Trust,
+    },
     rules::{Rule, Setting},
     world::{Bounds, Ceremony, World},
 };
@@ -30,7 +33,13 @@ impl Stage {
         Self::new(Setting::new(Some(0)), Bounds::default())
     }
     pub(super) fn without_beats() -> Self {
-        Self::new(Setting::new(Some(0)), Bounds { beats: false, ..Bounds::default() })
+        Self::new(
+            Setting::new(Some(0)),
+            Bounds {
+                beats: false,
+                ..Bounds::default()
+            },
+        )
     }
     /// The same without some rules.
     pub(super) fn without(mut self, rules: &[Rule]) -> Self {
@@ -41,7 +50,9 @@ impl Stage {
     }
     /// An honest statement that the origin stores.
     pub(super) fn says(&mut self, kind: Kind) -> Id {
-        let id = self.w.write(&self.s, 0, self.w.logs[0], kind, Author::First);
+        let id = self
+            .w
+            .write(&self.s, 0, self.w.logs[0], kind, Author::First);
         assert!(self.w.append(&self.s, id));
         id
     }
@@ -55,11 +66,27 @@ impl Stage {
     /// The same at any serial, with a `Previous` that nobody has.
     pub(super) fn signs_at(&self, serial: Serial, kind: Kind) -> Id {
         let keys = kind.role().key(0);
-        self.s.book.write(Statement { channel: 0, serial, parent: LOST, kind, under: 1, keys, author: Author::Thief })
+        self.s.book.write(Statement {
+            channel: 0,
+            serial,
+            parent: LOST,
+            kind,
+            under: 1,
+            keys,
+            author: Author::Thief,
+        })
     }
     pub(super) fn invents(&self, parent: Id) -> Id {
         let serial = self.s.book.get(parent).serial + 1;
-        self.s.book.write(Statement { channel: 0, serial, parent, kind: PLAIN, under: 1, keys: 0, author: Author::Thief })
+        self.s.book.write(Statement {
+            channel: 0,
+            serial,
+            parent,
+            kind: PLAIN,
+            under: 1,
+            keys: 0,
+            author: Author::Thief,
+        })
     }
     /// The honest signer's beat.
     pub(super) fn signer(&mut self) -> Id {
@@ -67,10 +94,22 @@ impl Stage {
     }
     /// A beat that says anything, by the key that is listed.
     pub(super) fn beat(&self, serial: Serial, time: u8, trust: u16, named: Id) -> Id {
-        let kind = Kind::Beat { time, trust, heads: [named, NONE] };
+        let kind = Kind::Beat {
+            time,
+            trust,
+            heads: [named, NONE],
+        };
         let under = self.s.book.trust(self.w.trust).serial;
         let keys = self.s.book.trust(self.w.trust).roles[Role::Beat as usize].keys;
-        self.s.book.write(Statement { channel: 2, serial, parent: NONE, kind, under, keys, author: Author::Thief })
+        self.s.book.write(Statement {
+            channel: 2,
+            serial,
+            parent: NONE,
+            kind,
+            under,
+            keys,
+            author: Author::Thief,
+        })
     }
     pub(super) fn takes_beat(&mut self, id: Id) -> Result<(), Refusal> {
         self.w.device.take_beat(&self.s, id, self.w.now)
@@ -112,7 +151,14 @@ impl Stage {
         assert_eq!(self.state(), Freshness::Current);
     }
     pub(super) fn ceremony(&self, stolen: &'static [Role], what: Ceremony) -> Vec<World> {
-        self.w.ceremony(&self.s, &Bounds { stolen, ..self.bounds.clone() }, what)
+        self.w.ceremony(
+            &self.s,
+            &Bounds {
+                stolen,
+                ..self.bounds.clone()
+            },
+            what,
+        )
     }
 }
 

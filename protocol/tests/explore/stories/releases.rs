@@ -9,7 +9,12 @@ fn story_06_what_is_not_due_hides_no_fix() {
     let play = |rules: &[Rule]| {
         let mut t = Stage::with_beats().without(rules);
         let fix = t.release();
-        t.says(Kind::Release { barrier: 0, not_before: 9, matches: true, critical: false });
+        t.says(Kind::Release {
+            barrier: 0,
+            not_before: 9,
+            matches: true,
+            critical: false,
+        });
         t.becomes_current();
         (t.clears(), fix)
     };
@@ -60,12 +65,22 @@ fn story_06_a_barrier_is_met_by_what_is_later_and_a_critical_field_hides_nothing
     let mut t = Stage::with_beats();
     let barrier = t.release();
     let second = t.release();
-    let third = t.says(Kind::Release { barrier: 1, not_before: 0, matches: true, critical: false });
+    let third = t.says(Kind::Release {
+        barrier: 1,
+        not_before: 0,
+        matches: true,
+        critical: false,
+    });
     t.becomes_current();
     assert_eq!(t.clears(), Some(barrier));
     t.applies(second);
     assert_eq!(t.clears(), Some(third));
-    t.says(Kind::Release { barrier: 0, not_before: 0, matches: true, critical: true });
+    t.says(Kind::Release {
+        barrier: 0,
+        not_before: 0,
+        matches: true,
+        critical: true,
+    });
     t.becomes_current();
     assert_eq!(t.clears(), None);
 }
@@ -89,8 +104,20 @@ fn story_07_a_closed_channel_stays_closed() {
     let mut t = Stage::with_beats();
     t.trust(|trust| trust.closed[0] = true);
     let closed = t.s.book.trust(t.w.trust);
-    assert!(!Trust { closed: [false; 2], ..closed }.may_follow(&closed));
-    assert!(Trust { closed: [true; 2], ..closed }.may_follow(&closed));
+    assert!(
+        !Trust {
+            closed: [false; 2],
+            ..closed
+        }
+        .may_follow(&closed)
+    );
+    assert!(
+        Trust {
+            closed: [true; 2],
+            ..closed
+        }
+        .may_follow(&closed)
+    );
     let first = t.w.write(&t.s, 0, NONE, PLAIN, Author::First);
     assert!(!t.w.append(&t.s, first));
 }
@@ -101,7 +128,12 @@ fn story_07_a_closed_channel_stays_closed() {
 fn story_08_where_the_log_at_hand_ends_there_is_none() {
     let mut t = Stage::with_beats();
     let ours = t.release();
-    t.says(Kind::Release { barrier: 0, not_before: 0, matches: false, critical: false });
+    t.says(Kind::Release {
+        barrier: 0,
+        not_before: 0,
+        matches: false,
+        critical: false,
+    });
     t.becomes_current();
     assert_eq!(t.w.device.clear(&t.s, 0, 2, t.w.now), None);
     assert_eq!(t.w.device.clear(&t.s, 0, 1, t.w.now), Some(ours));

@@ -12,16 +12,30 @@ fn names<'a>(before: &[&'a str], met: &[&'a str], room: usize) -> Vec<&'a str> {
 
 /// The beat channel that speaks for a channel: that of its most specific role.
 fn speaks<'a>(roles: &[&'a str], channel: &str) -> Option<&'a str> {
-    let matching = roles.iter().filter(|below| **below == "*" || channel.strip_prefix(**below).is_some_and(|rest| rest.starts_with('.')));
-    matching.max_by_key(|below| if **below == "*" { 0 } else { below.len() }).copied()
+    let matching = roles.iter().filter(|below| {
+        **below == "*"
+            || channel
+                .strip_prefix(**below)
+                .is_some_and(|rest| rest.starts_with('.'))
+    });
+    matching
+        .max_by_key(|below| if **below == "*" { 0 } else { below.len() })
+        .copied()
 }
 
 #[test]
 fn story_09_nobody_displaces_anybody() {
     let before = names(&[], &["acme.os", "acme.app"], 3);
-    let after = names(&before, &["acme.testing.a", "acme.testing.b", "acme.app", "acme.os"], 3);
+    let after = names(
+        &before,
+        &["acme.testing.a", "acme.testing.b", "acme.app", "acme.os"],
+        3,
+    );
     assert_eq!(after, ["acme.os", "acme.app", "acme.testing.a"]);
-    assert_eq!(speaks(&["*", "acme.testing"], "acme.testing.a"), Some("acme.testing"));
+    assert_eq!(
+        speaks(&["*", "acme.testing"], "acme.testing.a"),
+        Some("acme.testing")
+    );
     assert_eq!(speaks(&["*", "acme.testing"], "acme.os"), Some("*"));
 }
 
@@ -36,7 +50,10 @@ fn story_10_an_outbox_is_emptied_by_the_log_a_rival_or_trust_and_by_nothing_else
     let pending = t.w.outbox[0];
     assert!(t.w.append(&t.s, pending));
     t.w.offer(&t.s, 0);
-    assert_eq!((t.w.outbox[0], t.w.logs[0], t.w.loose.iter().next()), (NONE, pending, None));
+    assert_eq!(
+        (t.w.outbox[0], t.w.logs[0], t.w.loose.iter().next()),
+        (NONE, pending, None)
+    );
     // A proven rival has the place.
     t.w.outbox[0] = t.signs(pending, PLAIN, Author::First);
     let rival = t.signs(pending, PLAIN, Author::Second);
@@ -76,8 +93,15 @@ fn story_10_an_outbox_is_emptied_when_what_it_stands_on_is_filed_away() {
 #[test]
 fn story_11_distinct_listed_keys_are_counted_and_nothing_else_has_any_effect() {
     let t = Stage::with_beats();
-    let (one, two, foreign) = (Role::Release.key(0), Role::Release.key(2), Role::Release.key(3));
-    let role = Listed { keys: one | two, threshold: 2 };
+    let (one, two, foreign) = (
+        Role::Release.key(0),
+        Role::Release.key(2),
+        Role::Release.key(3),
+    );
+    let role = Listed {
+        keys: one | two,
+        threshold: 2,
+    };
     let mut trust = t.s.book.trust(t.w.trust);
     trust.roles[Role::Release as usize] = role;
     let release = t.s.book.get(t.signs(NONE, PLAIN, Author::First));
@@ -93,10 +117,17 @@ fn story_15_a_withdrawal_proves_only_itself() {
     let play = |rules: &[Rule]| {
         let mut t = Stage::with_beats().without(rules);
         let invented = t.invents(NONE);
-        let stop = t.signs(invented, Kind::Withdraw { release: invented }, Author::Thief);
+        let stop = t.signs(
+            invented,
+            Kind::Withdraw { release: invented },
+            Author::Thief,
+        );
         t.reads(stop, 1)
     };
-    assert_eq!((play(&[]), play(&[Rule::WithdrawalProvesItself])), (Err(Refusal::Threshold), Ok(Place::Replace)));
+    assert_eq!(
+        (play(&[]), play(&[Rule::WithdrawalProvesItself])),
+        (Err(Refusal::Threshold), Ok(Place::Replace))
+    );
     // By a retired key it is proven below a release, or a checkpoint.
     let mut t = Stage::with_beats();
     let first = t.release();

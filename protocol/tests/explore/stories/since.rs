@@ -89,7 +89,10 @@ fn a_statement_beside_the_checkpoint_is_refused() {
         t.walks();
         [t.reads(other, 1), t.reads(above, 2)].map(|read| read == Err(Refusal::Checkpoint))
     };
-    assert_eq!((play(&[]), play(&[Rule::CheckpointSettles])), ([true; 2], [false; 2]));
+    assert_eq!(
+        (play(&[]), play(&[Rule::CheckpointSettles])),
+        ([true; 2], [false; 2])
+    );
 }
 
 #[test]
@@ -106,7 +109,10 @@ fn a_later_trust_sets_no_time_back() {
         t.reads_log();
         t.state()
     };
-    assert_eq!((play(&[]), play(&[Rule::TimeRunsOn])), (Freshness::Stale, Freshness::Current));
+    assert_eq!(
+        (play(&[]), play(&[Rule::TimeRunsOn])),
+        (Freshness::Stale, Freshness::Current)
+    );
 }
 
 #[test]
@@ -127,7 +133,10 @@ fn a_beat_leads_away_from_any_number_of_forged_statements() {
         (t.head() == first, t.state())
     };
     assert_eq!(play(&[]), (true, Freshness::Current));
-    assert_eq!(play(&[Rule::BeatDecidesUnlinked]), (false, Freshness::Stale));
+    assert_eq!(
+        play(&[Rule::BeatDecidesUnlinked]),
+        (false, Freshness::Stale)
+    );
 }
 
 #[test]

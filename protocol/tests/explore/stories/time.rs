@@ -71,7 +71,10 @@ fn story_05_no_beat_of_the_future_and_none_again_after_a_start() {
         let beat = t.beat(LAST, FUTURE + 1, t.w.trust, first);
         t.takes_beat(beat)
     };
-    assert_eq!((play(&[]), play(&[Rule::NoFutureBeats])), (Err(Refusal::BeatFuture), Ok(())));
+    assert_eq!(
+        (play(&[]), play(&[Rule::NoFutureBeats])),
+        (Err(Refusal::BeatFuture), Ok(()))
+    );
     // A beat as far ahead as may be is live for a life from first sight, not for two.
     let play = |rules: &[Rule]| {
         let mut t = Stage::with_beats().without(rules);
@@ -83,7 +86,10 @@ fn story_05_no_beat_of_the_future_and_none_again_after_a_start() {
         t.state()
     };
     assert_eq!(play(&[Rule::TimeRunsOn]), Freshness::Stale);
-    assert_eq!(play(&[Rule::TimeRunsOn, Rule::LifeFromSight]), Freshness::Current);
+    assert_eq!(
+        play(&[Rule::TimeRunsOn, Rule::LifeFromSight]),
+        Freshness::Current
+    );
     let play = |rules: &[Rule]| {
         let mut t = Stage::new(Setting::new(None), Bounds::default()).without(rules);
         t.release();
@@ -92,7 +98,10 @@ fn story_05_no_beat_of_the_future_and_none_again_after_a_start() {
         t.w.device.reboot(&t.s, 50);
         t.state()
     };
-    assert_eq!((play(&[]), play(&[Rule::SinceStart])), (Freshness::Stale, Freshness::Current));
+    assert_eq!(
+        (play(&[]), play(&[Rule::SinceStart])),
+        (Freshness::Stale, Freshness::Current)
+    );
 }
 
 // ---- 12: the words of the states ---------------------------------------------------------------------------------------
@@ -105,20 +114,40 @@ fn story_12_the_states_in_their_order() {
     let second = t.release();
     t.becomes_current();
     let (now, trust) = (t.w.now, t.w.trust);
-    let later = t.s.book.write_trust(Trust { serial: 9, ..t.s.book.trust(trust) });
+    let later = t.s.book.write_trust(Trust {
+        serial: 9,
+        ..t.s.book.trust(trust)
+    });
     let state = |t: &Stage, time, trust, named, at| {
-        let mut device = Device { beat: NONE, ..t.w.device };
-        device.take_beat(&t.s, t.beat(LAST, time, trust, named), now).unwrap();
+        let mut device = Device {
+            beat: NONE,
+            ..t.w.device
+        };
+        device
+            .take_beat(&t.s, t.beat(LAST, time, trust, named), now)
+            .unwrap();
         device.freshness(&t.s, 0, at)
     };
     assert_eq!(state(&t, 0, trust, second, now), Freshness::Current);
     assert_eq!(state(&t, 0, trust, first, now), Freshness::Current);
-    assert_eq!(state(&t, 0, trust, second, now + LIFE - 1), Freshness::Current);
+    assert_eq!(
+        state(&t, 0, trust, second, now + LIFE - 1),
+        Freshness::Current
+    );
     assert_eq!(state(&t, 0, trust, second, now + LIFE), Freshness::Stale);
     assert_eq!(state(&t, 0, later, second, now), Freshness::Behind);
     assert_eq!(state(&t, 0, later, other, now), Freshness::Forked);
     assert_eq!(state(&t, 0, trust, other, now + LIFE), Freshness::Forked);
-    assert_eq!(state(&t, 0, trust, t.signs(second, PLAIN, Author::Thief), now + LIFE), Freshness::Behind);
+    assert_eq!(
+        state(
+            &t,
+            0,
+            trust,
+            t.signs(second, PLAIN, Author::Thief),
+            now + LIFE
+        ),
+        Freshness::Behind
+    );
     // A beat of older trust says BEHIND and FORKED, and never CURRENT.
     t.trust(|_| ());
     t.walks();

@@ -22,7 +22,11 @@ fn main() -> anyhow::Result<()> {
                 let count = count.parse()?;
                 let text: Vec<String> = lines.by_ref().take(count).collect::<Result<_, _>>()?;
                 let text: String = text.iter().map(|line| format!("{line}\n")).collect();
-                let statements = if text.is_empty() { vec![] } else { tidings_protocol::bundle::parse(text.as_bytes())? };
+                let statements = if text.is_empty() {
+                    vec![]
+                } else {
+                    tidings_protocol::bundle::parse(text.as_bytes())?
+                };
                 device.answer(step, statements)
             }
             _ => "unable".into(),

@@ -12,7 +12,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "tidings-conformance", about = "Does an implementation keep to the specification?")]
+#[command(
+    name = "tidings-conformance",
+    about = "Does an implementation keep to the specification?"
+)]
 struct Arguments {
     #[command(subcommand)]
     what: What,

@@ -40,7 +40,14 @@ impl Report {
 
     /// The summary, and how to end.
     pub(crate) fn end(&self) -> ExitCode {
-        println!("{} as they must be, {} left out, {} wrong", self.good, self.left_out, self.wrong);
-        if self.wrong == 0 && self.good > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        println!(
+            "{} as they must be, {} left out, {} wrong",
+            self.good, self.left_out, self.wrong
+        );
+        if self.wrong == 0 && self.good > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }

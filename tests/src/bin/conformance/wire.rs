@@ -22,27 +22,41 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn open(address: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+        let stream =
+            TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let output = stream.try_clone()?;
-        let mut wire = Self { input: BufReader::new(stream), output, greeting: String::new() };
+        let mut wire = Self {
+            input: BufReader::new(stream),
+            output,
+            greeting: String::new(),
+        };
         wire.greeting = wire.line()?;
         Ok(wire)
     }
 
     pub(crate) fn send(&mut self, octets: &[u8]) -> anyhow::Result<()> {
-        self.output.write_all(octets).context("the broker takes nothing")
+        self.output
+            .write_all(octets)
+            .context("the broker takes nothing")
     }
 
     /// A line, without CR LF.
     pub(crate) fn line(&mut self) -> anyhow::Result<String> {
         let mut line = Vec::new();
-        self.input.by_ref().take(MOST).read_until(b'\n', &mut line).context("the broker does not answer")?;
+        self.input
+            .by_ref()
+            .take(MOST)
+            .read_until(b'\n', &mut line)
+            .context("the broker does not answer")?;
         match line.strip_suffix(b"\r\n") {
             Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
             None if line.is_empty() => bail!("the broker has closed the connection"),
-            None => bail!("a line that does not end with CR LF: {:?}", String::from_utf8_lossy(&line)),
+            None => bail!(
+                "a line that does not end with CR LF: {:?}",
+                String::from_utf8_lossy(&line)
+            ),
         }
     }
 
@@ -68,7 +82,11 @@ impl Wire {
     /// A command, the first line of its answer, and the block that follows if the code is this one.
     pub(crate) fn list(&mut self, command: &str, code: &str) -> anyhow::Result<(String, String)> {
         let first = self.ask(command)?;
-        let block = if first.starts_with(code) { self.block()? } else { String::new() };
+        let block = if first.starts_with(code) {
+            self.block()?
+        } else {
+            String::new()
+        };
         Ok((first, block))
     }
 

@@ -41,17 +41,26 @@ fn show(what: &str, line: &Line) {
         line.cpu_us,
         line.p99_ms,
         line.last_p99_ms,
-        line.idle_octets.map_or(String::new(), |idle| format!("; {idle:.0} octets of memory per idle subscriber")),
+        line.idle_octets.map_or(String::new(), |idle| format!(
+            "; {idle:.0} octets of memory per idle subscriber"
+        )),
     );
 }
 
 async fn budgets(subscribers: usize) -> anyhow::Result<()> {
-    for (what, budget) in [("raw, a statement's octets", None), ("tidings", Some(IDLE_OCTETS)), ("tidings, TLS", Some(IDLE_OCTETS_TLS))] {
+    for (what, budget) in [
+        ("raw, a statement's octets", None),
+        ("tidings", Some(IDLE_OCTETS)),
+        ("tidings, TLS", Some(IDLE_OCTETS_TLS)),
+    ] {
         let (fan, _held) = fan(what, subscribers, None, "").await?;
         let line = fan_out(fan, subscribers)?;
         show(what, &line);
         if let (Some(budget), Some(idle)) = (budget, line.idle_octets) {
-            ensure!(idle <= budget, "an idle subscriber may cost {budget} octets, it costs {idle:.0}");
+            ensure!(
+                idle <= budget,
+                "an idle subscriber may cost {budget} octets, it costs {idle:.0}"
+            );
         }
     }
     Ok(())
@@ -66,14 +75,20 @@ async fn growth(stall: Option<u64>, messages: usize) -> anyhow::Result<()> {
     let (fan, held) = fan("tidings", 10, Some(messages), "").await?;
     let process = fan.process;
     let mut stalled = TcpStream::connect(fan.endpoint.address)?;
-    let (mut watcher, mut said) = (Watcher::new(Opening::anonymous(), &"test.fan.out".parse()?, Some(1)), Vec::new());
+    let (mut watcher, mut said) = (
+        Watcher::new(Opening::anonymous(), &"test.fan.out".parse()?, Some(1)),
+        Vec::new(),
+    );
     if stall.is_some() {
         watcher.begin(&mut said);
         stalled.write_all(&said)?;
     }
     let (before, began) = (process.memory()?, Instant::now());
     fan_out(fan, 10)?;
-    println!("the broker's memory grew by {} KiB, its store's cache included", (process.memory()?.saturating_sub(before)) / 1024);
+    println!(
+        "the broker's memory grew by {} KiB, its store's cache included",
+        (process.memory()?.saturating_sub(before)) / 1024
+    );
     let Some(seconds) = stall else { return Ok(()) };
     thread::sleep(Duration::from_secs(seconds).saturating_sub(began.elapsed()));
     stalled.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -81,9 +96,13 @@ async fn growth(stall: Option<u64>, messages: usize) -> anyhow::Result<()> {
     while count < messages {
         let octets = stalled.read(&mut buffer)?;
         ensure!(octets > 0, "the stalled subscriber was disconnected");
-        count += watcher.take(&buffer[..octets], &mut said).map_err(anyhow::Error::msg)?;
+        count += watcher
+            .take(&buffer[..octets], &mut said)
+            .map_err(anyhow::Error::msg)?;
     }
-    println!("a subscriber that did not read for {seconds} s then got all {messages} messages in order");
+    println!(
+        "a subscriber that did not read for {seconds} s then got all {messages} messages in order"
+    );
     drop(held);
     Ok(())
 }
@@ -92,7 +111,10 @@ async fn growth(stall: Option<u64>, messages: usize) -> anyhow::Result<()> {
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let files = options.subscribers as u64 + 256;
     let allowed = rlimit::increase_nofile_limit(files)?;
-    ensure!(allowed >= files, "only {allowed} open files are allowed, {files} are needed");
+    ensure!(
+        allowed >= files,
+        "only {allowed} open files are allowed, {files} are needed"
+    );
     match (options.stall, options.messages) {
         (None, None) => budgets(options.subscribers).await,
         (stall, messages) => growth(stall, messages.unwrap_or(MESSAGES)).await,

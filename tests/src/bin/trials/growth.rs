@@ -22,7 +22,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000,10000")]
     channels: Vec<usize>,
     /// Statements stored, in a hundred channels; in increasing order
-    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000,10000,100000,1000000"
+    )]
     statements: Vec<usize>,
 }
 
@@ -33,7 +37,14 @@ const PUBLICATIONS: usize = 500;
 const POLLS: Duration = Duration::from_secs(2);
 
 /// Stores so many statements more: in channels of its own, all by TAKETHIS.
-fn fill(process: Process, to: &Endpoint, fixture: &Fixture, name: &str, channels: usize, statements: usize) -> anyhow::Result<()> {
+fn fill(
+    process: Process,
+    to: &Endpoint,
+    fixture: &Fixture,
+    name: &str,
+    channels: usize,
+    statements: usize,
+) -> anyhow::Result<()> {
     let mut work: Vec<Vec<(String, Vec<u8>)>> = vec![Vec::new(); FILLERS.min(channels)];
     let fillers = work.len();
     for number in 0..channels {
@@ -46,7 +57,10 @@ fn fill(process: Process, to: &Endpoint, fixture: &Fixture, name: &str, channels
         }
     }
     let all = work.iter().map(Vec::len).sum::<usize>();
-    let peers = work.into_iter().map(|work| Box::new(Poster::new(Opening::anonymous(), work, 64)) as Box<dyn Peer>).collect();
+    let peers = work
+        .into_iter()
+        .map(|work| Box::new(Poster::new(Opening::anonymous(), work, 64)) as Box<dyn Peer>)
+        .collect();
     closed_loop(process, to, peers, |count, _| count == all).map(drop)
 }
 
@@ -72,51 +86,102 @@ async fn costs(broker: &Broker, name: &str) -> anyhow::Result<Costs> {
     let mut peers: Vec<Box<dyn Peer>> = Vec::new();
     for number in 0..FILLERS {
         let all = signed(&format!("test.cost-{name}.p{number}"), PUBLICATIONS)?;
-        peers.push(Box::new(Poster::new(Opening::anonymous(), all.iter().map(article), 1)));
+        peers.push(Box::new(Poster::new(
+            Opening::anonymous(),
+            all.iter().map(article),
+            1,
+        )));
     }
-    let publish = closed_loop(broker.process(), &broker.clear, peers, |count, _| count == FILLERS * PUBLICATIONS)?.cpu_us;
+    let publish = closed_loop(broker.process(), &broker.clear, peers, |count, _| {
+        count == FILLERS * PUBLICATIONS
+    })?
+    .cpu_us;
     let polled: Channel = format!("test.cost-{name}.p0").parse()?;
     let poller = |_| Box::new(Poller::new(Opening::anonymous(), &polled)) as Box<dyn Peer>;
-    let poll = closed_loop(broker.process(), &broker.clear, (0..100).map(poller).collect(), |_, elapsed| elapsed > POLLS)?.cpu_us;
+    let poll = closed_loop(
+        broker.process(),
+        &broker.clear,
+        (0..100).map(poller).collect(),
+        |_, elapsed| elapsed > POLLS,
+    )?
+    .cpu_us;
     let channel: Channel = format!("test.cost-{name}.fan").parse()?;
     let all = signed(channel.as_str(), MESSAGES + 1)?;
-    Publisher::connect(fixture.source()?).await?.publish(&all[0]).await?;
+    Publisher::connect(fixture.source()?)
+        .await?
+        .publish(&all[0])
+        .await?;
     let fan = Fan {
         process: broker.process(),
         endpoint: broker.clear.clone(),
-        publisher: Box::new(Poster::on_demand(Opening::anonymous(), all[1..].iter().map(article))),
-        subscriber: Box::new(move || Box::new(Watcher::new(Opening::anonymous(), &channel, Some(1))) as Box<dyn Peer>),
+        publisher: Box::new(Poster::on_demand(
+            Opening::anonymous(),
+            all[1..].iter().map(article),
+        )),
+        subscriber: Box::new(move || {
+            Box::new(Watcher::new(Opening::anonymous(), &channel, Some(1))) as Box<dyn Peer>
+        }),
         messages: vec![Poster::NEXT.to_vec(); MESSAGES],
     };
     let delivery = fan_out(fan, SUBSCRIBERS)?.cpu_us;
-    Ok(Costs { publish, poll, delivery })
+    Ok(Costs {
+        publish,
+        poll,
+        delivery,
+    })
 }
 
 async fn start() -> anyhow::Result<Broker> {
     let broker = Broker::start(true)?;
-    Publisher::connect(broker.fixture.source()?).await?.publish(&broker.fixture.trust).await?;
+    Publisher::connect(broker.fixture.source()?)
+        .await?
+        .publish(&broker.fixture.trust)
+        .await?;
     Ok(broker)
 }
 
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mebibytes = |octets: u64| octets as f64 / f64::from(1 << 20);
-    println!("| | CPU µs per publication | per poll | per delivery | the broker's memory, MiB | s to start again |");
+    println!(
+        "| | CPU µs per publication | per poll | per delivery | the broker's memory, MiB | s to start again |"
+    );
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-    for (what, sizes) in [("channels", &arguments.channels), ("statements", &arguments.statements)] {
+    for (what, sizes) in [
+        ("channels", &arguments.channels),
+        ("statements", &arguments.statements),
+    ] {
         let mut broker = start().await?;
         let mut before = 0;
         for size in sizes {
             let (more, name) = (size - before, format!("{what}{size}"));
-            let channels = if what == "channels" { more } else { more.min(100) };
-            fill(broker.process(), &broker.clear, &broker.fixture, &name, channels, more)?;
+            let channels = if what == "channels" {
+                more
+            } else {
+                more.min(100)
+            };
+            fill(
+                broker.process(),
+                &broker.clear,
+                &broker.fixture,
+                &name,
+                channels,
+                more,
+            )?;
             before = *size;
-            let Costs { publish, poll, delivery } = costs(&broker, &name).await?;
+            let Costs {
+                publish,
+                poll,
+                delivery,
+            } = costs(&broker, &name).await?;
             let memory = broker.process().memory()?;
             let began = Instant::now();
             broker = broker.restart()?;
             let took = began.elapsed().as_secs_f64();
-            println!("| {size} {what} | {publish:.1} | {poll:.2} | {delivery:.2} | {:.0} | {took:.2} |", mebibytes(memory));
+            println!(
+                "| {size} {what} | {publish:.1} | {poll:.2} | {delivery:.2} | {:.0} | {took:.2} |",
+                mebibytes(memory)
+            );
         }
     }
     Ok(())

@@ -30,7 +30,8 @@ const STORE_BATCH: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Statements sent to a peer before its answers are read.
 const WINDOW: usize = 256;
-const PEER: &str = "[[peer]]\nname = \"loader\"\nnetworks = [\"127.0.0.0/8\"]\nfeeds = \"test.*\"\n";
+const PEER: &str =
+    "[[peer]]\nname = \"loader\"\nnetworks = [\"127.0.0.0/8\"]\nfeeds = \"test.*\"\n";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -73,7 +74,10 @@ enum What {
     },
     /// So many subscribers in a process of their own
     #[command(hide = true)]
-    Subscribe { broker: SocketAddr, subscribers: usize },
+    Subscribe {
+        broker: SocketAddr,
+        subscribers: usize,
+    },
 }
 
 fn channel(number: u32) -> anyhow::Result<Channel> {
@@ -81,13 +85,23 @@ fn channel(number: u32) -> anyhow::Result<Channel> {
 }
 
 /// Logs of statements of about 1 KiB, signed on all cores.
-fn write_logs(fixture: &Fixture, channels: u32, statements: u32) -> anyhow::Result<Vec<Vec<Statement>>> {
+fn write_logs(
+    fixture: &Fixture,
+    channels: u32,
+    statements: u32,
+) -> anyhow::Result<Vec<Vec<Statement>>> {
     let threads = u32::try_from(std::thread::available_parallelism()?.get())?;
     let write = |number: u32| {
         let channel = channel(number)?;
         let (mut log, mut head): (Vec<Statement>, Option<Head>) = (Vec::new(), None);
         for serial in 1..=statements {
-            let statement = release(&channel, head, &format!("1.{serial}"), 1024, &fixture.release)?;
+            let statement = release(
+                &channel,
+                head,
+                &format!("1.{serial}"),
+                1024,
+                &fixture.release,
+            )?;
             head = Some(statement.head());
             log.push(statement);
         }
@@ -95,22 +109,43 @@ fn write_logs(fixture: &Fixture, channels: u32, statements: u32) -> anyhow::Resu
     };
     let parts = std::thread::scope(|scope| {
         let write = &write;
-        let spawn = |part| scope.spawn(move || (0..channels).filter(|number| number % threads == part).map(write).collect::<Vec<_>>());
+        let spawn = |part| {
+            scope.spawn(move || {
+                (0..channels)
+                    .filter(|number| number % threads == part)
+                    .map(write)
+                    .collect::<Vec<_>>()
+            })
+        };
         let parts: Vec<_> = (0..threads).map(spawn).collect();
-        parts.into_iter().map(|part| part.join().map_err(|_| anyhow::anyhow!("a writer has panicked"))).collect::<anyhow::Result<Vec<_>>>()
+        parts
+            .into_iter()
+            .map(|part| {
+                part.join()
+                    .map_err(|_| anyhow::anyhow!("a writer has panicked"))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()
     })?;
     parts.into_iter().flatten().collect()
 }
 
 /// Sends statements by TAKETHIS over one connection; every one has to be taken.
-async fn send_all<'a>(connection: &mut Connection, statements: impl Iterator<Item = &'a Statement>) -> anyhow::Result<()> {
+async fn send_all<'a>(
+    connection: &mut Connection,
+    statements: impl Iterator<Item = &'a Statement>,
+) -> anyhow::Result<()> {
     let statements: Vec<&Statement> = statements.collect();
-    ensure!(connection.command("MODE STREAM").await?.code == code::STREAMING, "it does not stream");
+    ensure!(
+        connection.command("MODE STREAM").await?.code == code::STREAMING,
+        "it does not stream"
+    );
     for some in statements.chunks(WINDOW) {
         let mut octets = Vec::new();
         for statement in some {
             octets.extend_from_slice(format!("TAKETHIS {}\r\n", statement.message_id()).as_bytes());
-            octets.extend_from_slice(&article::render(statement, "loader.invalid!not-for-mail").octets);
+            octets.extend_from_slice(
+                &article::render(statement, "loader.invalid!not-for-mail").octets,
+            );
             octets.extend_from_slice(b".\r\n");
         }
         connection.send_raw(&octets).await?;
@@ -132,15 +167,30 @@ async fn origin(more: &str) -> anyhow::Result<(Fixture, Daemon, Publisher)> {
 }
 
 /// Waits until a broker has so many statements in all; how long that took.
-async fn until_count(fixture: &Fixture, channels: u32, statements: u64) -> anyhow::Result<Duration> {
+async fn until_count(
+    fixture: &Fixture,
+    channels: u32,
+    statements: u64,
+) -> anyhow::Result<Duration> {
     let began = Instant::now();
     loop {
-        let listing = connect(fixture).await?.listing("LIST COUNTS test.product-*", code::LIST).await?;
-        let counts: Vec<u64> = listing.lines().filter_map(|line| line.split(' ').nth(3)?.parse().ok()).collect();
+        let listing = connect(fixture)
+            .await?
+            .listing("LIST COUNTS test.product-*", code::LIST)
+            .await?;
+        let counts: Vec<u64> = listing
+            .lines()
+            .filter_map(|line| line.split(' ').nth(3)?.parse().ok())
+            .collect();
         if counts.len() == channels as usize && counts.iter().sum::<u64>() == statements {
             return Ok(began.elapsed());
         }
-        ensure!(began.elapsed() < PATIENCE, "{} of {statements} after {PATIENCE:?}: {}", counts.iter().sum::<u64>(), fixture.log());
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "{} of {statements} after {PATIENCE:?}: {}",
+            counts.iter().sum::<u64>(),
+            fixture.log()
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -174,25 +224,46 @@ async fn latency(tiers: usize, releases: u32) -> anyhow::Result<()> {
     }
     let (mut head, mut delays) = (first.head(), vec![Vec::new(); brokers.len()]);
     for number in 1..=releases {
-        let statement = release(&channel, Some(head), &format!("1.{number}"), 1024, &brokers[0].release)?;
+        let statement = release(
+            &channel,
+            Some(head),
+            &format!("1.{number}"),
+            1024,
+            &brokers[0].release,
+        )?;
         head = statement.head();
         let sent = Instant::now();
-        let publish = async { publisher.publish(&statement).await.map(drop).map_err(anyhow::Error::from) };
-        let arrivals = futures_util::future::join_all(watchers.iter_mut().map(|(connection, promised)| async move {
-            let event = connection.event(*promised).await;
-            (event, Instant::now())
-        }));
+        let publish = async {
+            publisher
+                .publish(&statement)
+                .await
+                .map(drop)
+                .map_err(anyhow::Error::from)
+        };
+        let arrivals = futures_util::future::join_all(watchers.iter_mut().map(
+            |(connection, promised)| async move {
+                let event = connection.event(*promised).await;
+                (event, Instant::now())
+            },
+        ));
         let (published, arrivals) = tokio::join!(publish, arrivals);
         published?;
         for (tier, (event, at)) in arrivals.into_iter().enumerate() {
-            ensure!(event?.context("the watch has ended")?.statement == statement, "another statement came");
+            ensure!(
+                event?.context("the watch has ended")?.statement == statement,
+                "another statement came"
+            );
             delays[tier].push(at.duration_since(sent).as_secs_f64() * 1000.0);
         }
     }
     println!("| tier | p50 ms | p99 ms |\n| ---: | ---: | ---: |");
     for (tier, mut delays) in delays.into_iter().enumerate() {
         delays.sort_by(f64::total_cmp);
-        println!("| {tier} | {:.2} | {:.2} |", percentile(&delays, 0.5), percentile(&delays, 0.99));
+        println!(
+            "| {tier} | {:.2} | {:.2} |",
+            percentile(&delays, 0.5),
+            percentile(&delays, 0.99)
+        );
     }
     Ok(())
 }
@@ -202,21 +273,40 @@ async fn cold(channels: u32, statements: u32, inn: Option<PathBuf>) -> anyhow::R
     let began = Instant::now();
     let logs = write_logs(&origin, channels, statements)?;
     let count = u64::from(channels) * u64::from(statements);
-    let octets: usize = logs.iter().flatten().map(|statement| statement.octets().len()).sum();
-    println!("{count} statements, {:.0} octets each, signed in {:.1} s", octets as f64 / count as f64, began.elapsed().as_secs_f64());
+    let octets: usize = logs
+        .iter()
+        .flatten()
+        .map(|statement| statement.octets().len())
+        .sum();
+    println!(
+        "{count} statements, {:.0} octets each, signed in {:.1} s",
+        octets as f64 / count as f64,
+        began.elapsed().as_secs_f64()
+    );
     let began = Instant::now();
     send_all(&mut connect(&origin).await?, logs.iter().flatten()).await?;
     let rate = |took: Duration| count as f64 / took.as_secs_f64();
     let took = began.elapsed();
     println!("| what | statements/s | seconds |\n| --- | ---: | ---: |");
-    println!("| the origin takes all of it by TAKETHIS, each signature checked | {:.0} | {:.1} |", rate(took), took.as_secs_f64());
+    println!(
+        "| the origin takes all of it by TAKETHIS, each signature checked | {:.0} | {:.1} |",
+        rate(took),
+        took.as_secs_f64()
+    );
     let mirror = origin.mirror_of(&[origin.address], "")?;
     let (before, began) = (daemon.cpu_seconds()?, Instant::now());
     let mirroring = mirror.start()?;
     until_count(&mirror, channels, count).await?;
     let took = began.elapsed();
-    println!("| **a mirror that had nothing has all of it** | **{:.0}** | {:.1} |", rate(took), took.as_secs_f64());
-    let (ours, theirs) = (cpu_seconds(mirroring.pid())?, daemon.cpu_seconds()? - before);
+    println!(
+        "| **a mirror that had nothing has all of it** | **{:.0}** | {:.1} |",
+        rate(took),
+        took.as_secs_f64()
+    );
+    let (ours, theirs) = (
+        cpu_seconds(mirroring.pid())?,
+        daemon.cpu_seconds()? - before,
+    );
     println!(
         "| the same in CPU time of the mirror; of its upstream | {:.0}; {:.0} | {ours:.1}; {theirs:.1} |",
         count as f64 / ours,
@@ -229,22 +319,49 @@ async fn cold(channels: u32, statements: u32, inn: Option<PathBuf>) -> anyhow::R
     }
     std::hint::black_box(sum);
     let took = began.elapsed();
-    println!("| SHA-256 of the same octets, one core | {:.0} | {:.2} |", rate(took), took.as_secs_f64());
+    println!(
+        "| SHA-256 of the same octets, one core | {:.0} | {:.2} |",
+        rate(took),
+        took.as_secs_f64()
+    );
     let began = Instant::now();
     for statement in logs.iter().flatten() {
         std::hint::black_box(Statement::parse(statement.octets())?);
     }
     let took = began.elapsed();
-    println!("| parsing them, which hashes, one core | {:.0} | {:.2} |", rate(took), took.as_secs_f64());
+    println!(
+        "| parsing them, which hashes, one core | {:.0} | {:.2} |",
+        rate(took),
+        took.as_secs_f64()
+    );
     let took = file_alone(&logs)?;
-    println!("| a file alone, batches of {STORE_BATCH} made durable | {:.0} | {:.1} |", rate(took), took.as_secs_f64());
+    println!(
+        "| a file alone, batches of {STORE_BATCH} made durable | {:.0} | {:.1} |",
+        rate(took),
+        took.as_secs_f64()
+    );
     if let Some(script) = inn {
         let scratch = tempfile::tempdir_in("/tmp")?;
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
         let some = u64::min(count, 20_000);
-        let names: Vec<String> = logs.iter().take(100).filter_map(|log| Some(log.first()?.channel().to_string())).collect();
-        let inn = Inn::start(&script, scratch.path(), "a", 0, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let sent: Vec<&Statement> = logs.iter().take(names.len()).flatten().take(usize::try_from(some)?).collect();
+        let names: Vec<String> = logs
+            .iter()
+            .take(100)
+            .filter_map(|log| Some(log.first()?.channel().to_string()))
+            .collect();
+        let inn = Inn::start(
+            &script,
+            scratch.path(),
+            "a",
+            0,
+            &names.iter().map(String::as_str).collect::<Vec<_>>(),
+        )?;
+        let sent: Vec<&Statement> = logs
+            .iter()
+            .take(names.len())
+            .flatten()
+            .take(usize::try_from(some)?)
+            .collect();
         let began = Instant::now();
         send_all(&mut inn.connect().await?, sent.iter().copied()).await?;
         let took = began.elapsed();
@@ -276,12 +393,20 @@ async fn catch_up(statements: u32) -> anyhow::Result<()> {
     const CHANNELS: u32 = 1_000;
     let (origin, _origin, _publisher) = origin("").await?;
     let logs = write_logs(&origin, CHANNELS, 10 + statements / CHANNELS)?;
-    send_all(&mut connect(&origin).await?, logs.iter().flat_map(|log| &log[..10])).await?;
+    send_all(
+        &mut connect(&origin).await?,
+        logs.iter().flat_map(|log| &log[..10]),
+    )
+    .await?;
     let mirror = origin.mirror_of(&[origin.address], "")?;
     let daemon = mirror.start()?;
     until_count(&mirror, CHANNELS, 10 * u64::from(CHANNELS)).await?;
     daemon.kill()?;
-    send_all(&mut connect(&origin).await?, logs.iter().flat_map(|log| &log[10..])).await?;
+    send_all(
+        &mut connect(&origin).await?,
+        logs.iter().flat_map(|log| &log[10..]),
+    )
+    .await?;
     let count: u64 = logs.iter().map(|log| log.len() as u64).sum();
     let began = Instant::now();
     let _daemon = mirror.start()?;
@@ -306,7 +431,16 @@ fn subscribe(broker: SocketAddr, subscribers: usize) -> anyhow::Result<()> {
     let channel = channel(0)?;
     let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
     let watcher = || Watcher::new(Opening::anonymous(), &channel, Some(1));
-    crowd.join(&Endpoint { address: broker, tls: None }, (0..subscribers).map(|_| watcher()), PATIENCE, &mut done, || ())?;
+    crowd.join(
+        &Endpoint {
+            address: broker,
+            tls: None,
+        },
+        (0..subscribers).map(|_| watcher()),
+        PATIENCE,
+        &mut done,
+        || (),
+    )?;
     println!("ready");
     let mut times = Vec::with_capacity(subscribers);
     loop {
@@ -337,7 +471,10 @@ async fn masses(mirrors: usize, subscribers: usize, releases: u32) -> anyhow::Re
     let channel = channel(0)?;
     let first = release(&channel, None, "1.0", 1024, &origin.release)?;
     publisher.publish(&first).await?;
-    let limits = format!("[limits]\nconnections = {0}\nconnections_per_address = {0}\nwatches = {0}\n", subscribers + 100);
+    let limits = format!(
+        "[limits]\nconnections = {0}\nconnections_per_address = {0}\nwatches = {0}\n",
+        subscribers + 100
+    );
     let mut brokers = Vec::new();
     let mut crowds = Vec::new();
     for _ in 0..mirrors {
@@ -345,29 +482,57 @@ async fn masses(mirrors: usize, subscribers: usize, releases: u32) -> anyhow::Re
         let daemon = mirror.start()?;
         until_count(&mirror, 1, 1).await?;
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["mirrors", "subscribe", &mirror.address.to_string(), &subscribers.to_string()])
+            .args([
+                "mirrors",
+                "subscribe",
+                &mirror.address.to_string(),
+                &subscribers.to_string(),
+            ])
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().context("no output")?;
-        let mut crowd = Subscribers { child, lines: BufReader::new(output).lines() };
-        ensure!(crowd.lines.next().context("no subscribers")?? == "ready", "subscribers fail");
+        let mut crowd = Subscribers {
+            child,
+            lines: BufReader::new(output).lines(),
+        };
+        ensure!(
+            crowd.lines.next().context("no subscribers")?? == "ready",
+            "subscribers fail"
+        );
         crowds.push(crowd);
         brokers.push((mirror, daemon));
     }
-    println!("| release | subscribers | p50 ms | p99 ms | ms to the last |\n| ---: | ---: | ---: | ---: | ---: |");
+    println!(
+        "| release | subscribers | p50 ms | p99 ms | ms to the last |\n| ---: | ---: | ---: | ---: | ---: |"
+    );
     let mut head = first.head();
     for number in 1..=releases {
-        let statement = release(&channel, Some(head), &format!("1.{number}"), 1024, &origin.release)?;
+        let statement = release(
+            &channel,
+            Some(head),
+            &format!("1.{number}"),
+            1024,
+            &origin.release,
+        )?;
         head = statement.head();
         let sent = nanos();
         publisher.publish(&statement).await?;
         let mut delays = Vec::new();
         for crowd in &mut crowds {
             let line = crowd.lines.next().context("subscribers have ended")??;
-            delays.extend(line.split(' ').filter_map(|time| time.parse::<u128>().ok()).map(|time| time.saturating_sub(sent) as f64 / 1e6));
+            delays.extend(
+                line.split(' ')
+                    .filter_map(|time| time.parse::<u128>().ok())
+                    .map(|time| time.saturating_sub(sent) as f64 / 1e6),
+            );
         }
         delays.sort_by(f64::total_cmp);
-        ensure!(delays.len() == mirrors * subscribers, "{} of {} have it", delays.len(), mirrors * subscribers);
+        ensure!(
+            delays.len() == mirrors * subscribers,
+            "{} of {} have it",
+            delays.len(),
+            mirrors * subscribers
+        );
         println!(
             "| {number} | {} | {:.0} | {:.0} | {:.0} |",
             delays.len(),
@@ -381,16 +546,30 @@ async fn masses(mirrors: usize, subscribers: usize, releases: u32) -> anyhow::Re
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let what = arguments.what;
-    if let What::Subscribe { broker, subscribers } = what {
+    if let What::Subscribe {
+        broker,
+        subscribers,
+    } = what
+    {
         return subscribe(broker, subscribers);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match what {
             What::Latency { tiers, releases } => latency(tiers, releases).await,
-            What::Cold { channels, statements, inn } => cold(channels, statements, inn).await,
+            What::Cold {
+                channels,
+                statements,
+                inn,
+            } => cold(channels, statements, inn).await,
             What::CatchUp { statements } => catch_up(statements).await,
-            What::Masses { mirrors, subscribers, releases } => masses(mirrors, subscribers, releases).await,
+            What::Masses {
+                mirrors,
+                subscribers,
+                releases,
+            } => masses(mirrors, subscribers, releases).await,
             What::Subscribe { .. } => Ok(()),
         }
     })

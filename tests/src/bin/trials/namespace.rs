@@ -14,7 +14,9 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use tidings_client::{Body, Channel, Connection, Device, Head, Publisher, Source, Start, State, Statement, keys};
+use tidings_client::{
+    Body, Channel, Connection, Device, Head, Publisher, Source, Start, State, Statement, keys,
+};
 use tidings_protocol::{article, nntp::code};
 use tidings_tests::{
     Daemon, Fixture,
@@ -56,23 +58,39 @@ struct Namespace {
 }
 
 fn roles(products: usize, release: &str) -> Vec<String> {
-    let fixed = ["trust * 1 root".into(), format!("release * 1 {release}"), "withdraw * 1 stop".into()];
-    fixed.into_iter().chain((0..products).map(|product| format!("beat test.p{product:02}.* 1 beat"))).collect()
+    let fixed = [
+        "trust * 1 root".into(),
+        format!("release * 1 {release}"),
+        "withdraw * 1 stop".into(),
+    ];
+    fixed
+        .into_iter()
+        .chain((0..products).map(|product| format!("beat test.p{product:02}.* 1 beat")))
+        .collect()
 }
 
 fn names(product: usize, channels: usize) -> anyhow::Result<Vec<Channel>> {
-    (0..channels).map(|number| Ok(format!("test.p{:02}.machine-{number:05}.stable", number / product).parse()?)).collect()
+    (0..channels)
+        .map(|number| {
+            Ok(format!("test.p{:02}.machine-{number:05}.stable", number / product).parse()?)
+        })
+        .collect()
 }
 
 /// Sends statements by TAKETHIS; every one has to be taken. The octets on the wire.
 async fn send(connection: &mut Connection, statements: &[Statement]) -> anyhow::Result<usize> {
-    ensure!(connection.command("MODE STREAM").await?.code == code::STREAMING, "it does not stream");
+    ensure!(
+        connection.command("MODE STREAM").await?.code == code::STREAMING,
+        "it does not stream"
+    );
     let mut sent = 0;
     for some in statements.chunks(WINDOW) {
         let mut octets = Vec::new();
         for statement in some {
             octets.extend_from_slice(format!("TAKETHIS {}\r\n", statement.message_id()).as_bytes());
-            octets.extend_from_slice(&article::render(statement, "loader.invalid!not-for-mail").octets);
+            octets.extend_from_slice(
+                &article::render(statement, "loader.invalid!not-for-mail").octets,
+            );
             octets.extend_from_slice(b".\r\n");
         }
         sent += octets.len();
@@ -108,7 +126,10 @@ impl Namespace {
     async fn begin(arguments: &Arguments) -> anyhow::Result<Self> {
         let products = arguments.channels.div_ceil(arguments.product);
         let lines = roles(products, "ann");
-        let realm = Realm::new(&lines.iter().map(String::as_str).collect::<Vec<_>>(), &["root"]);
+        let realm = Realm::new(
+            &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+            &["root"],
+        );
         let origin = broker(&realm, "")?;
         let file = origin.directory.join("beat.key");
         keys::write_private(&file, &key("beat"), None)?;
@@ -120,19 +141,41 @@ impl Namespace {
         let daemon = origin.start()?;
         let mut publisher = Publisher::connect(origin.source()?).await?;
         publisher.publish(&realm.log[0]).await?;
-        println!("trust 1 with {} roles for beats: {} octets", products, realm.log[0].octets().len());
-        Ok(Self { realm, origin, _daemon: daemon, publisher, products, heads: BTreeMap::new() })
+        println!(
+            "trust 1 with {} roles for beats: {} octets",
+            products,
+            realm.log[0].octets().len()
+        );
+        Ok(Self {
+            realm,
+            origin,
+            _daemon: daemon,
+            publisher,
+            products,
+            heads: BTreeMap::new(),
+        })
     }
 
     /// Publishes one release more in channels.
     async fn publish(&mut self, channels: &[Channel], by: &str) -> anyhow::Result<()> {
-        let sign = |channel: &Channel| self.realm.release(channel, self.heads.get(channel).copied(), "1", &[by]);
+        let sign = |channel: &Channel| {
+            self.realm
+                .release(channel, self.heads.get(channel).copied(), "1", &[by])
+        };
         let releases: Vec<Statement> = channels.iter().map(sign).collect();
         let began = Instant::now();
         let octets = send(&mut connect(&self.origin).await?, &releases).await?;
         let took = began.elapsed();
-        self.heads.extend(releases.iter().map(|release| (release.channel().clone(), release.head())));
-        println!("{} releases by {by}: {:.1} s, {octets} octets", releases.len(), took.as_secs_f64());
+        self.heads.extend(
+            releases
+                .iter()
+                .map(|release| (release.channel().clone(), release.head())),
+        );
+        println!(
+            "{} releases by {by}: {:.1} s, {octets} octets",
+            releases.len(),
+            took.as_secs_f64()
+        );
         Ok(())
     }
 
@@ -147,38 +190,76 @@ impl Namespace {
                 let Some(beat) = beat else { continue };
                 octets += beat.octets().len();
                 if let Body::Beat(beat) = beat.body() {
-                    let under = self.realm.log.last().map(|trust| (trust.channel(), trust.head()));
+                    let under = self
+                        .realm
+                        .log
+                        .last()
+                        .map(|trust| (trust.channel(), trust.head()));
                     if under.is_some_and(|(log, head)| beat.head(log) == Some(head)) {
                         named.extend(beat.heads.iter().cloned());
                     }
                 }
             }
-            let confirmed = self.heads.iter().filter(|(channel, head)| named.get(*channel) == Some(*head)).count();
+            let confirmed = self
+                .heads
+                .iter()
+                .filter(|(channel, head)| named.get(*channel) == Some(*head))
+                .count();
             if confirmed == self.heads.len() {
-                println!("{} beats name every head {:.1} s later: {octets} octets", self.products, began.elapsed().as_secs_f64());
+                println!(
+                    "{} beats name every head {:.1} s later: {octets} octets",
+                    self.products,
+                    began.elapsed().as_secs_f64()
+                );
                 return Ok(());
             }
-            ensure!(began.elapsed() < PATIENCE, "{confirmed} of {} heads are named; {}", self.heads.len(), self.origin.log());
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "{confirmed} of {} heads are named; {}",
+                self.heads.len(),
+                self.origin.log()
+            );
             sleep(Duration::from_millis(200)).await;
         }
     }
 
     /// A new device of some channels: current, and at their heads.
-    async fn device(&self, what: &str, at: SocketAddr, channels: &[Channel]) -> anyhow::Result<Device> {
-        let source = Source::new([format!("nntp://{at}").as_str()], &self.realm.anchor.to_string())?;
+    async fn device(
+        &self,
+        what: &str,
+        at: SocketAddr,
+        channels: &[Channel],
+    ) -> anyhow::Result<Device> {
+        let source = Source::new(
+            [format!("nntp://{at}").as_str()],
+            &self.realm.anchor.to_string(),
+        )?;
         let state = State::ephemeral(&self.realm.anchor);
-        let mut device = Device::with_state(source, channels.iter().map(Channel::as_str), state)?.with_start(Start::Newest);
+        let mut device = Device::with_state(source, channels.iter().map(Channel::as_str), state)?
+            .with_start(Start::Newest);
         self.poll(what, &mut device, channels).await?;
         Ok(device)
     }
 
-    async fn poll(&self, what: &str, device: &mut Device, channels: &[Channel]) -> anyhow::Result<()> {
+    async fn poll(
+        &self,
+        what: &str,
+        device: &mut Device,
+        channels: &[Channel],
+    ) -> anyhow::Result<()> {
         let (before, began) = (device.received(), Instant::now());
         let news = device.poll().await?.len();
         let took = began.elapsed();
         for channel in channels {
-            ensure!(device.state().head(channel) == self.heads.get(channel).copied(), "{what}: {channel} is behind");
-            ensure!(device.freshness(channel).is_current(), "{what}: {channel} is {}", device.freshness(channel));
+            ensure!(
+                device.state().head(channel) == self.heads.get(channel).copied(),
+                "{what}: {channel} is behind"
+            );
+            ensure!(
+                device.freshness(channel).is_current(),
+                "{what}: {channel} is {}",
+                device.freshness(channel)
+            );
         }
         println!(
             "{what}, {} channel(s): CURRENT after {:.2} s, {news} statements, {} octets",
@@ -192,16 +273,29 @@ impl Namespace {
     /// A mirror that had nothing has everything.
     async fn mirror(&self, statements: u64) -> anyhow::Result<(Fixture, Daemon)> {
         let (upstream, count) = counting(self.origin.address).await?;
-        let mirror = self.origin.mirror_of(&[upstream], &format!("[quota]\nchannels = {}\n", 2 * self.heads.len()))?;
+        let mirror = self.origin.mirror_of(
+            &[upstream],
+            &format!("[quota]\nchannels = {}\n", 2 * self.heads.len()),
+        )?;
         let began = Instant::now();
         let daemon = mirror.start()?;
         loop {
-            let listing = connect(&mirror).await?.listing("LIST COUNTS test.*.stable", code::LIST).await?;
-            let there: u64 = listing.lines().filter_map(|line| line.split(' ').nth(3)?.parse::<u64>().ok()).sum();
+            let listing = connect(&mirror)
+                .await?
+                .listing("LIST COUNTS test.*.stable", code::LIST)
+                .await?;
+            let there: u64 = listing
+                .lines()
+                .filter_map(|line| line.split(' ').nth(3)?.parse::<u64>().ok())
+                .sum();
             if there == statements {
                 break;
             }
-            ensure!(began.elapsed() < PATIENCE, "{there} of {statements}; {}", mirror.log());
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "{there} of {statements}; {}",
+                mirror.log()
+            );
             sleep(Duration::from_millis(200)).await;
         }
         let took = began.elapsed();
@@ -216,11 +310,19 @@ impl Namespace {
     /// Runs `tidings` in the origin's directory.
     fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command: Command = tidings(&self.origin.directory);
-        command.args(arguments).env("TIDINGS_BROKERS", self.origin.url()).env("TIDINGS_ANCHOR", self.realm.anchor.to_string());
+        command
+            .args(arguments)
+            .env("TIDINGS_BROKERS", self.origin.url())
+            .env("TIDINGS_ANCHOR", self.realm.anchor.to_string());
         let (began, output) = (Instant::now(), command.output()?);
-        let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+        let said =
+            String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
         ensure!(output.status.success(), "{arguments:?}: {said}");
-        println!("tidings {}: {:.1} s", arguments[..2].join(" "), began.elapsed().as_secs_f64());
+        println!(
+            "tidings {}: {:.1} s",
+            arguments[..2].join(" "),
+            began.elapsed().as_secs_f64()
+        );
         Ok(said)
     }
 
@@ -231,8 +333,19 @@ impl Namespace {
         for name in ["root", "cem"] {
             keys::write_private(&directory.join(format!("{name}s.key")), &key(name), None)?;
         }
-        let change =
-            ["trust", "change", "log", "--out", "new", "--remove-key", "ann", "--add-key", "cem=cems.key", "--role", "release * 1 cem"];
+        let change = [
+            "trust",
+            "change",
+            "log",
+            "--out",
+            "new",
+            "--remove-key",
+            "ann",
+            "--add-key",
+            "cem=cems.key",
+            "--role",
+            "release * 1 cem",
+        ];
         self.run(&change)?;
         let octets = std::fs::metadata(directory.join("new"))?.len();
         self.run(&["sign", "--key", "roots.key", "new"])?;
@@ -240,8 +353,15 @@ impl Namespace {
         let trust: Channel = "test.trust".parse()?;
         self.publisher = Publisher::connect(self.origin.source()?).await?;
         let newest = self.publisher.newest(&trust).await?.context("no trust")?;
-        ensure!(newest.serial().number() == 2, "the trust log ends at {}", newest.serial());
-        println!("trust 2: {} octets, {octets} with what goes round between its signers", newest.octets().len());
+        ensure!(
+            newest.serial().number() == 2,
+            "the trust log ends at {}",
+            newest.serial()
+        );
+        println!(
+            "trust 2: {} octets, {octets} with what goes round between its signers",
+            newest.octets().len()
+        );
         self.realm.log.push(newest.into_inner());
         Ok(())
     }
@@ -254,23 +374,62 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     namespace.publish(&channels, "ann").await?;
     namespace.beats().await?;
     let origin = namespace.origin.address;
-    let some: Vec<Channel> = channels.iter().step_by(arguments.product / 5).cloned().collect();
-    let mut one = namespace.device("a new device", origin, &channels[..1]).await?;
+    let some: Vec<Channel> = channels
+        .iter()
+        .step_by(arguments.product / 5)
+        .cloned()
+        .collect();
+    let mut one = namespace
+        .device("a new device", origin, &channels[..1])
+        .await?;
     let mut many = namespace.device("a new device", origin, &some).await?;
     let _first = namespace.mirror(channels.len() as u64).await?;
     namespace.rotate().await?;
     namespace.beats().await?;
-    namespace.poll("after the rotation, a device that was there", &mut one, &channels[..1]).await?;
+    namespace
+        .poll(
+            "after the rotation, a device that was there",
+            &mut one,
+            &channels[..1],
+        )
+        .await?;
     namespace.publish(&some, "cem").await?;
     namespace.beats().await?;
-    namespace.poll("after a release by the new key, the same", &mut one, &channels[..1]).await?;
+    namespace
+        .poll(
+            "after a release by the new key, the same",
+            &mut one,
+            &channels[..1],
+        )
+        .await?;
     namespace.poll("another", &mut many, &some).await?;
     // Whoever has the old key is refused in every channel.
-    let old = Realm { log: namespace.realm.log[..1].to_vec(), ..Realm::clone_of(&namespace.realm) };
-    let stolen = old.release(&channels[1], namespace.heads.get(&channels[1]).copied(), "6.6", &["ann"]);
-    ensure!(namespace.publisher.publish(&stolen).await.is_err(), "the old key signs still");
-    let (mirror, _daemon) = namespace.mirror((channels.len() + some.len()) as u64).await?;
-    namespace.device("a new device at the new mirror", mirror.address, &channels[1..2]).await?;
-    namespace.device("a new device at the new mirror", mirror.address, &some).await?;
+    let old = Realm {
+        log: namespace.realm.log[..1].to_vec(),
+        ..Realm::clone_of(&namespace.realm)
+    };
+    let stolen = old.release(
+        &channels[1],
+        namespace.heads.get(&channels[1]).copied(),
+        "6.6",
+        &["ann"],
+    );
+    ensure!(
+        namespace.publisher.publish(&stolen).await.is_err(),
+        "the old key signs still"
+    );
+    let (mirror, _daemon) = namespace
+        .mirror((channels.len() + some.len()) as u64)
+        .await?;
+    namespace
+        .device(
+            "a new device at the new mirror",
+            mirror.address,
+            &channels[1..2],
+        )
+        .await?;
+    namespace
+        .device("a new device at the new mirror", mirror.address, &some)
+        .await?;
     Ok(())
 }

@@ -16,7 +16,9 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use futures_util::StreamExt;
-use tidings_client::{Channel, Device, Head, Monitor, Publisher, Source, Start, State, Statement, keys};
+use tidings_client::{
+    Channel, Device, Head, Monitor, Publisher, Source, Start, State, Statement, keys,
+};
 use tidings_tests::{
     Daemon, Fixture, Random,
     cables::{self, heal, lose},
@@ -29,10 +31,20 @@ use tokio::{task::JoinHandle, time::sleep};
 const REGIONS: usize = 3;
 const LEAVES: usize = 9;
 const DEVICES_PER_LEAF: usize = 2;
-const CHANNELS: &[&str] = &["test.os.stable", "test.os.testing", "test.app.one", "test.app.two"];
+const CHANNELS: &[&str] = &[
+    "test.os.stable",
+    "test.os.testing",
+    "test.app.one",
+    "test.app.two",
+];
 /// How long everything may take to be whole again after the last fault.
 const HEAL: Duration = Duration::from_secs(90);
-const ROLES: &[&str] = &["trust * 1 root", "release * 1 ann", "withdraw * 1 ann", "beat * 1 beat"];
+const ROLES: &[&str] = &[
+    "trust * 1 root",
+    "release * 1 ann",
+    "withdraw * 1 ann",
+    "beat * 1 beat",
+];
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -63,7 +75,8 @@ fn device(realm: &Realm, leaves: &[&Fixture], name: String) -> anyhow::Result<Wa
     let urls: Vec<String> = leaves.iter().map(|leaf| leaf.url()).collect();
     let source = Source::new(urls.iter().map(String::as_str), &realm.anchor.to_string())?;
     let state = State::ephemeral(&realm.anchor);
-    let mut device = Device::with_state(source, CHANNELS.iter().copied(), state)?.with_start(Start::Oldest);
+    let mut device =
+        Device::with_state(source, CHANNELS.iter().copied(), state)?.with_start(Start::Oldest);
     let (got, monitor) = (Got::default(), device.monitor());
     let (noted, own) = (got.clone(), name.clone());
     let task = tokio::spawn(async move {
@@ -73,13 +86,20 @@ fn device(realm: &Realm, leaves: &[&Fixture], name: String) -> anyhow::Result<Wa
             match item {
                 Ok(statement) => {
                     let mut got = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                    got.entry(statement.channel().clone()).or_default().push(statement.head());
+                    got.entry(statement.channel().clone())
+                        .or_default()
+                        .push(statement.head());
                 }
                 Err(error) => tracing::debug!(own, %error, "a device has trouble"),
             }
         }
     });
-    Ok(Watcher { name, got, monitor, task })
+    Ok(Watcher {
+        name,
+        got,
+        monitor,
+        task,
+    })
 }
 
 struct Tree {
@@ -102,33 +122,57 @@ impl Tree {
     }
 
     async fn plant(realm: Realm, random: Random, liar: SocketAddr) -> anyhow::Result<Self> {
-        let nodes: Vec<Fixture> = (0..1 + REGIONS + LEAVES).map(|node| Self::node(&realm, node)).collect::<Result<_, _>>()?;
+        let nodes: Vec<Fixture> = (0..1 + REGIONS + LEAVES)
+            .map(|node| Self::node(&realm, node))
+            .collect::<Result<_, _>>()?;
         let beat_key = nodes[0].directory.join("beat.key");
         keys::write_private(&beat_key, &key("beat"), None)?;
-        let beats =
-            format!("[[beat]]\nnamespace = \"test\"\nkey_file = \"{}\"\nevery_seconds = 2\nlife_seconds = 20\n", beat_key.display());
+        let beats = format!(
+            "[[beat]]\nnamespace = \"test\"\nkey_file = \"{}\"\nevery_seconds = 2\nlife_seconds = 20\n",
+            beat_key.display()
+        );
         nodes[0].configure(&format!("{BROKER}{beats}"))?;
         for region in 1..=REGIONS {
             // The last region has an upstream that lies, beside the honest one.
-            let upstreams = if region == REGIONS { vec![liar, nodes[0].address] } else { vec![nodes[0].address] };
+            let upstreams = if region == REGIONS {
+                vec![liar, nodes[0].address]
+            } else {
+                vec![nodes[0].address]
+            };
             nodes[region].mirror(&upstreams, BROKER)?;
         }
         for leaf in 0..LEAVES {
             nodes[1 + REGIONS + leaf].mirror(&[nodes[1 + leaf % REGIONS].address], BROKER)?;
         }
-        let daemons = nodes.iter().map(|node| node.start().map(Some)).collect::<Result<_, _>>()?;
+        let daemons = nodes
+            .iter()
+            .map(|node| node.start().map(Some))
+            .collect::<Result<_, _>>()?;
         let mut publisher = Publisher::connect(nodes[0].source()?).await?;
         for statement in &realm.log {
             publisher.publish(statement).await?;
         }
-        Ok(Self { realm, nodes, daemons, heads: BTreeMap::new(), publisher, random })
+        Ok(Self {
+            realm,
+            nodes,
+            daemons,
+            heads: BTreeMap::new(),
+            publisher,
+            random,
+        })
     }
 
     async fn publish(&mut self, count: u32) -> anyhow::Result<()> {
         for _ in 0..count {
-            let channel: Channel = CHANNELS[usize::try_from(self.random.below(CHANNELS.len() as u64))?].parse()?;
+            let channel: Channel =
+                CHANNELS[usize::try_from(self.random.below(CHANNELS.len() as u64))?].parse()?;
             let heads = self.heads.entry(channel.clone()).or_default();
-            let statement = self.realm.release(&channel, heads.last().copied(), &format!("1.{}", heads.len()), &["ann"]);
+            let statement = self.realm.release(
+                &channel,
+                heads.last().copied(),
+                &format!("1.{}", heads.len()),
+                &["ann"],
+            );
             self.publisher.publish(&statement).await?;
             heads.push(statement.head());
         }
@@ -150,7 +194,11 @@ impl Tree {
             }
             1 => {
                 // Only one way: what it sends arrives, what it should get does not.
-                let direction = if self.random.below(2) == 0 { "in" } else { "out" };
+                let direction = if self.random.below(2) == 0 {
+                    "in"
+                } else {
+                    "out"
+                };
                 let percent = 10 + self.random.below(40);
                 lose(node, direction, percent)?;
                 self.publish(10).await?;
@@ -202,7 +250,12 @@ impl Tree {
             let wrong = self.what_is_missing(devices).await?;
             let Some(wrong) = wrong else { return Ok(()) };
             if began.elapsed() > HEAL {
-                let logs: Vec<String> = self.nodes.iter().enumerate().map(|(n, node)| format!("== n{n}\n{}", node.log())).collect();
+                let logs: Vec<String> = self
+                    .nodes
+                    .iter()
+                    .enumerate()
+                    .map(|(n, node)| format!("== n{n}\n{}", node.log()))
+                    .collect();
                 anyhow::bail!("after {HEAL:?} {wrong}\n{}", logs.join("\n"));
             }
             sleep(Duration::from_millis(200)).await;
@@ -214,18 +267,40 @@ impl Tree {
             for (n, node) in self.nodes.iter().enumerate() {
                 let there = head(node, channel).await.unwrap_or(0);
                 if there as usize != heads.len() {
-                    return Ok(Some(format!("n{n} has {there} of {} of {channel}", heads.len())));
+                    return Ok(Some(format!(
+                        "n{n} has {there} of {} of {channel}",
+                        heads.len()
+                    )));
                 }
             }
             for device in devices {
-                let got = device.got.lock().unwrap_or_else(PoisonError::into_inner).get(channel).cloned().unwrap_or_default();
+                let got = device
+                    .got
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get(channel)
+                    .cloned()
+                    .unwrap_or_default();
                 // Never anything twice, never out of order, never anything that was not published.
-                ensure!(heads.starts_with(&got), "{} has got {got:?} of {channel}, which is not how it was published", device.name);
+                ensure!(
+                    heads.starts_with(&got),
+                    "{} has got {got:?} of {channel}, which is not how it was published",
+                    device.name
+                );
                 if got.len() < heads.len() {
-                    return Ok(Some(format!("{} has {} of {} of {channel}", device.name, got.len(), heads.len())));
+                    return Ok(Some(format!(
+                        "{} has {} of {} of {channel}",
+                        device.name,
+                        got.len(),
+                        heads.len()
+                    )));
                 }
                 if !device.monitor.freshness(channel).is_current() {
-                    return Ok(Some(format!("{} is {} in {channel}", device.name, device.monitor.freshness(channel))));
+                    return Ok(Some(format!(
+                        "{} is {} in {channel}",
+                        device.name,
+                        device.monitor.freshness(channel)
+                    )));
                 }
             }
         }
@@ -239,13 +314,22 @@ async fn grow(arguments: &Arguments, seed: u64) -> anyhow::Result<()> {
     let realm = Realm::new(ROLES, &["root"]);
     // It tells of releases that nobody has signed, well-formed in everything else.
     let forged = Arc::new(AtomicUsize::new(0));
-    let (count, other) = (forged.clone(), Realm { log: realm.log.clone(), anchor: realm.anchor.clone(), ..Realm::new(ROLES, &["root"]) });
+    let (count, other) = (
+        forged.clone(),
+        Realm {
+            log: realm.log.clone(),
+            anchor: realm.anchor.clone(),
+            ..Realm::new(ROLES, &["root"])
+        },
+    );
     let lie = move |command: &str, answer: Vec<u8>| {
-        let real = relay::statement(&answer).filter(|statement| statement.channel().as_str() == CHANNELS[0]);
+        let real = relay::statement(&answer)
+            .filter(|statement| statement.channel().as_str() == CHANNELS[0]);
         match real.filter(|_| command == "XWATCH" || command.starts_with("ARTICLE")) {
             Some(real) => {
                 count.fetch_add(1, Ordering::Relaxed);
-                let forgery: Statement = other.release(real.channel(), real.predecessor(), "6.6", &["eve"]);
+                let forgery: Statement =
+                    other.release(real.channel(), real.predecessor(), "6.6", &["eve"]);
                 Act::Send(relay::forge(&answer, &forgery, None))
             }
             None => Act::Send(answer),
@@ -255,9 +339,16 @@ async fn grow(arguments: &Arguments, seed: u64) -> anyhow::Result<()> {
     let mut tree = Tree::plant(realm, Random::new(seed), liar).await?;
     let mut devices = Vec::new();
     for leaf in 0..LEAVES {
-        let (own, next) = (&tree.nodes[1 + REGIONS + leaf], &tree.nodes[1 + REGIONS + (leaf + 1) % LEAVES]);
+        let (own, next) = (
+            &tree.nodes[1 + REGIONS + leaf],
+            &tree.nodes[1 + REGIONS + (leaf + 1) % LEAVES],
+        );
         for number in 0..DEVICES_PER_LEAF {
-            devices.push(device(&tree.realm, &[own, next], format!("device {number} of leaf {leaf}"))?);
+            devices.push(device(
+                &tree.realm,
+                &[own, next],
+                format!("device {number} of leaf {leaf}"),
+            )?);
         }
     }
     tree.publish(20).await?;
@@ -277,11 +368,22 @@ async fn grow(arguments: &Arguments, seed: u64) -> anyhow::Result<()> {
     let count: usize = tree.heads.values().map(Vec::len).sum();
     for node in &tree.nodes {
         for (channel, heads) in &tree.heads {
-            let there: Vec<Head> = read_all(node, channel).await?.iter().map(Statement::head).collect();
-            ensure!(there == *heads, "{} has something else in {channel}", node.url());
+            let there: Vec<Head> = read_all(node, channel)
+                .await?
+                .iter()
+                .map(Statement::head)
+                .collect();
+            ensure!(
+                there == *heads,
+                "{} has something else in {channel}",
+                node.url()
+            );
         }
     }
-    ensure!(forged.load(Ordering::Relaxed) > 0, "the liar was never asked");
+    ensure!(
+        forged.load(Ordering::Relaxed) > 0,
+        "the liar was never asked"
+    );
     println!(
         "{:5.1} s: whole again {:.1} s after the last fault: {count} statements, once and in order in each of {} devices, all CURRENT; {} lies were told and not believed",
         began.elapsed().as_secs_f64(),
@@ -295,7 +397,11 @@ async fn grow(arguments: &Arguments, seed: u64) -> anyhow::Result<()> {
 
 #[tokio::main]
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let seed = arguments.seed.unwrap_or_else(|| tidings_client::now().seconds() ^ u64::from(std::process::id()).rotate_left(32));
+    let seed = arguments.seed.unwrap_or_else(|| {
+        tidings_client::now().seconds() ^ u64::from(std::process::id()).rotate_left(32)
+    });
     println!("seed {seed}; `cargo xtask tree --seed {seed}` repeats it");
-    grow(&arguments, seed).await.with_context(|| format!("seed {seed}"))
+    grow(&arguments, seed)
+        .await
+        .with_context(|| format!("seed {seed}"))
 }

@@ -27,10 +27,21 @@ pub(crate) struct Fanout {
 
 impl Fanout {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { common, work, subscribers, messages } = self;
+        let Self {
+            common,
+            work,
+            subscribers,
+            messages,
+        } = self;
         let source = common.from.source()?;
         let (mut publisher, key, trust) = work.signer(&source).await?;
-        let made = work.make((&mut publisher, &key, trust), &work.channel, messages as usize + 1).await?;
+        let made = work
+            .make(
+                (&mut publisher, &key, trust),
+                &work.channel,
+                messages as usize + 1,
+            )
+            .await?;
         // The channel has to be there before anybody watches.
         publisher.publish(&made[0]).await?;
         let first = made[0].serial().number();
@@ -45,7 +56,8 @@ impl Fanout {
         let poster = Poster::on_demand(opening.clone(), made[1..].iter().map(article));
         crowd.join(&endpoint, [poster], PATIENCE, &mut done, || ())?;
         let before = report.memory()?;
-        let watchers = (0..subscribers).map(|_| Watcher::new(opening.clone(), &work.channel, Some(first)));
+        let watchers =
+            (0..subscribers).map(|_| Watcher::new(opening.clone(), &work.channel, Some(first)));
         crowd.join(&endpoint, watchers, PATIENCE, &mut done, || bar.inc(1))?;
         bar.finish_and_clear();
         if let Some((before, after)) = before.zip(report.memory()?) {
@@ -75,7 +87,11 @@ impl Fanout {
             last.push(sent.elapsed());
             bar.inc(1);
         }
-        report.rate("deliveries", subscribers as usize * messages as usize, &stopwatch)?;
+        report.rate(
+            "deliveries",
+            subscribers as usize * messages as usize,
+            &stopwatch,
+        )?;
         bar.finish_and_clear();
         let last = Spread::of_milliseconds(last);
         report.figure("to the last subscriber, p50", last.at(0.5), "ms");

@@ -12,7 +12,9 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tidings_client::{Channel, Publisher, Source, Statement, bench::Process, keys::SigningKey, now};
+use tidings_client::{
+    Channel, Publisher, Source, Statement, bench::Process, keys::SigningKey, now,
+};
 use tidings_protocol::{
     Serial,
     statement::{Body, Draft, Release},
@@ -86,19 +88,40 @@ impl Common {
 impl Work {
     async fn signer(&self, source: &Source) -> anyhow::Result<(Publisher, SigningKey, Serial)> {
         let publisher = Publisher::connect(source.clone()).await?;
-        let trust = publisher.trust().context("the broker has no trust log of this namespace; publish that first")?.serial();
+        let trust = publisher
+            .trust()
+            .context("the broker has no trust log of this namespace; publish that first")?
+            .serial();
         Ok((publisher, key::private(&self.key)?, trust))
     }
 
     /// Statements that follow each other and what is there, signed before anything is measured.
-    async fn make(&self, to: (&mut Publisher, &SigningKey, Serial), channel: &Channel, count: usize) -> anyhow::Result<Vec<Statement>> {
+    async fn make(
+        &self,
+        to: (&mut Publisher, &SigningKey, Serial),
+        channel: &Channel,
+        count: usize,
+    ) -> anyhow::Result<Vec<Statement>> {
         let (publisher, key, trust) = to;
-        let mut head = publisher.newest(channel).await?.map(|statement| statement.head());
+        let mut head = publisher
+            .newest(channel)
+            .await?
+            .map(|statement| statement.head());
         let mut made = Vec::with_capacity(count);
         let summary = "x".repeat((self.octets as usize).saturating_sub(450));
         for number in 0..count {
-            let release = Release { version: format!("bench.{number}"), summary: Some(summary.clone()), ..Release::default() };
-            let draft = Draft { channel: channel.clone(), after: head, time: now(), trust: Some(trust), body: Body::Release(release) };
+            let release = Release {
+                version: format!("bench.{number}"),
+                summary: Some(summary.clone()),
+                ..Release::default()
+            };
+            let draft = Draft {
+                channel: channel.clone(),
+                after: head,
+                time: now(),
+                trust: Some(trust),
+                body: Body::Release(release),
+            };
             let statement = draft.write()?.sign(key)?;
             head = Some(statement.head());
             made.push(statement);
@@ -117,7 +140,14 @@ fn allow_files(connections: usize) -> anyhow::Result<()> {
             "{needed} open files are needed for {connections} connections, and {} are allowed; see `ulimit -Hn`",
             limit.maximum.unwrap_or(0)
         );
-        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..limit }).context("the limit of open files cannot be raised")?;
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(needed),
+                ..limit
+            },
+        )
+        .context("the limit of open files cannot be raised")?;
     }
     Ok(())
 }

@@ -31,7 +31,12 @@ pub(crate) struct Poll {
 
 impl Poll {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Self { common, channel, connections, seconds } = self;
+        let Self {
+            common,
+            channel,
+            connections,
+            seconds,
+        } = self;
         let source = common.from.source()?;
         allow_files(connections as usize)?;
         let mut report = common.report("poll", &source);
@@ -40,7 +45,13 @@ impl Poll {
         let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
         let opening = Opening::of(&source);
         let pollers = (0..connections).map(|_| Poller::new(opening.clone(), &channel));
-        crowd.join(&Endpoint::of(&source)?, pollers, PATIENCE, &mut done, || bar.inc(1))?;
+        crowd.join(
+            &Endpoint::of(&source)?,
+            pollers,
+            PATIENCE,
+            &mut done,
+            || bar.inc(1),
+        )?;
         done.clear();
         bar.finish_and_clear();
         let bar = output::progress(seconds as usize, "seconds");

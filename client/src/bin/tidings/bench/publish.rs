@@ -31,7 +31,13 @@ pub(crate) struct Publish {
 
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { common, work, publishers, statements, window } = self;
+        let Self {
+            common,
+            work,
+            publishers,
+            statements,
+            window,
+        } = self;
         let source = common.from.source()?;
         let (mut publisher, key, trust) = work.signer(&source).await?;
         let all = usize::from(publishers) * statements as usize;
@@ -39,8 +45,14 @@ impl Publish {
         let mut posters = Vec::new();
         for number in 0..publishers {
             let channel: Channel = format!("{}.bench{number}", work.channel).parse()?;
-            let made = work.make((&mut publisher, &key, trust), &channel, statements as usize).await?;
-            posters.push(Poster::new(Opening::of(&source), made.iter().map(article), window.into()));
+            let made = work
+                .make((&mut publisher, &key, trust), &channel, statements as usize)
+                .await?;
+            posters.push(Poster::new(
+                Opening::of(&source),
+                made.iter().map(article),
+                window.into(),
+            ));
             signing.inc(u64::from(statements));
         }
         signing.finish_and_clear();

@@ -15,7 +15,13 @@ use tidings_client::bench::{
 use crate::output;
 
 /// The parts of a spread that are shown.
-const PARTS: &[(&str, f64)] = &[("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+const PARTS: &[(&str, f64)] = &[
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("max", 1.0),
+];
 
 pub(super) struct Report {
     what: &'static str,
@@ -40,7 +46,14 @@ impl Stopwatch {
 
 impl Report {
     pub(super) fn new(what: &'static str, broker: String, process: Option<Process>) -> Self {
-        Self { what, broker, process, conditions: Vec::new(), figures: Vec::new(), delays: None }
+        Self {
+            what,
+            broker,
+            process,
+            conditions: Vec::new(),
+            figures: Vec::new(),
+            delays: None,
+        }
     }
 
     pub(super) fn condition(&mut self, name: &'static str, value: impl ToString) {
@@ -57,34 +70,60 @@ impl Report {
 
     /// Begins to measure.
     pub(super) fn begin(&self) -> anyhow::Result<Stopwatch> {
-        let cpu = self.process.map(|process| anyhow::Ok((process, process.cpu().context("--pid")?))).transpose()?;
-        Ok(Stopwatch { began: Instant::now(), cpu })
+        let cpu = self
+            .process
+            .map(|process| anyhow::Ok((process, process.cpu().context("--pid")?)))
+            .transpose()?;
+        Ok(Stopwatch {
+            began: Instant::now(),
+            cpu,
+        })
     }
 
     /// How many there were a second, and what each has cost the broker.
-    pub(super) fn rate(&mut self, what: &'static str, count: usize, stopwatch: &Stopwatch) -> anyhow::Result<()> {
+    pub(super) fn rate(
+        &mut self,
+        what: &'static str,
+        count: usize,
+        stopwatch: &Stopwatch,
+    ) -> anyhow::Result<()> {
         let elapsed = stopwatch.elapsed();
         self.figure("count", count as f64, what);
         self.figure("time", elapsed.as_secs_f64(), "s");
         self.figure("rate", count as f64 / elapsed.as_secs_f64(), "/s");
         if let Some((process, before)) = stopwatch.cpu {
             let used = process.cpu().context("--pid")?.saturating_sub(before);
-            self.figure("broker CPU each", used.as_secs_f64() * 1e6 / count.max(1) as f64, "µs");
+            self.figure(
+                "broker CPU each",
+                used.as_secs_f64() * 1e6 / count.max(1) as f64,
+                "µs",
+            );
         }
         Ok(())
     }
 
     /// The broker's memory now, if its process is known.
     pub(super) fn memory(&self) -> anyhow::Result<Option<u64>> {
-        self.process.map(|process| process.memory().context("--pid")).transpose()
+        self.process
+            .map(|process| process.memory().context("--pid"))
+            .transpose()
     }
 
     fn json(&self) -> Value {
-        let conditions: Map<_, _> = self.conditions.iter().map(|(name, value)| ((*name).into(), value.as_str().into())).collect();
-        let figure = |(name, value, unit): &(&str, f64, &str)| ((*name).into(), json!({"value": value, "unit": unit}));
+        let conditions: Map<_, _> = self
+            .conditions
+            .iter()
+            .map(|(name, value)| ((*name).into(), value.as_str().into()))
+            .collect();
+        let figure = |(name, value, unit): &(&str, f64, &str)| {
+            ((*name).into(), json!({"value": value, "unit": unit}))
+        };
         let figures: Map<_, _> = self.figures.iter().map(figure).collect();
         let delays = self.delays.as_ref().map(|(what, delays)| {
-            let parts: Map<_, _> = PARTS.iter().map(|(name, part)| ((*name).into(), delays.at(*part).into())).collect();
+            let parts: Map<_, _> = PARTS
+                .iter()
+                .map(|(name, part)| ((*name).into(), delays.at(*part).into()))
+                .collect();
             json!({"of": what, "count": delays.count(), "milliseconds": parts})
         });
         json!({"bench": self.what, "broker": self.broker, "conditions": conditions, "figures": figures, "delays": delays})
@@ -92,23 +131,51 @@ impl Report {
 
     pub(super) fn show(&self, as_json: bool, svg: Option<&Path>) -> anyhow::Result<()> {
         if let (Some(path), Some((what, delays))) = (svg, &self.delays) {
-            let bar = |(name, part): &(&str, f64)| Bar { label: (*name).into(), value: delays.at(*part), spread: None, ours: true };
+            let bar = |(name, part): &(&str, f64)| Bar {
+                label: (*name).into(),
+                value: delays.at(*part),
+                spread: None,
+                ours: true,
+            };
             let all: Vec<Bar> = PARTS.iter().map(bar).collect();
-            let conditions: Vec<String> = self.conditions.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            let conditions: Vec<String> = self
+                .conditions
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
             let title = format!("{}: {what}", self.what);
             let chart = bars(&title, &format!("ms; {}", conditions.join(", ")), &all);
-            std::fs::write(path, chart).with_context(|| format!("cannot write {}", path.display()))?;
+            std::fs::write(path, chart)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         if as_json {
             output::line(&self.json().to_string());
             return Ok(());
         }
-        let conditions: Vec<String> = self.conditions.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        output::line(&format!("{} of {}: {}", self.what, self.broker, conditions.join(", ")));
-        let mut rows: Vec<Vec<String>> =
-            self.figures.iter().map(|(name, value, unit)| vec![(*name).into(), number(*value), (*unit).into()]).collect();
+        let conditions: Vec<String> = self
+            .conditions
+            .iter()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        output::line(&format!(
+            "{} of {}: {}",
+            self.what,
+            self.broker,
+            conditions.join(", ")
+        ));
+        let mut rows: Vec<Vec<String>> = self
+            .figures
+            .iter()
+            .map(|(name, value, unit)| vec![(*name).into(), number(*value), (*unit).into()])
+            .collect();
         if let Some((what, delays)) = &self.delays {
-            rows.extend(PARTS.iter().map(|(name, part)| vec![format!("{what}, {name}"), number(delays.at(*part)), "ms".into()]));
+            rows.extend(PARTS.iter().map(|(name, part)| {
+                vec![
+                    format!("{what}, {name}"),
+                    number(delays.at(*part)),
+                    "ms".into(),
+                ]
+            }));
         }
         output::table(&["measured", "", ""], rows);
         Ok(())

@@ -34,19 +34,35 @@ pub(crate) struct Storm {
 
 impl Storm {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Self { common, channel, abreast, seconds, no_resumption } = self;
+        let Self {
+            common,
+            channel,
+            abreast,
+            seconds,
+            no_resumption,
+        } = self;
         let source = common.from.source()?;
         allow_files(2 * abreast as usize)?;
         let mut report = common.report("storm", &source);
         report.condition("abreast", abreast);
         report.condition("resumption", if no_resumption { "off" } else { "on" });
         let endpoint = Endpoint::of(&source)?;
-        let endpoint = if no_resumption { endpoint.without_resumption() } else { endpoint };
+        let endpoint = if no_resumption {
+            endpoint.without_resumption()
+        } else {
+            endpoint
+        };
         let opening = Opening::of(&source);
         let poller = || Poller::new(opening.clone(), &channel).once();
         let bar = output::progress(seconds as usize, "seconds");
         let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-        crowd.join(&endpoint, (0..abreast).map(|_| poller()), PATIENCE, &mut done, || ())?;
+        crowd.join(
+            &endpoint,
+            (0..abreast).map(|_| poller()),
+            PATIENCE,
+            &mut done,
+            || (),
+        )?;
         let (mut count, mut delays) = (0, Vec::new());
         let mut began = vec![None; abreast as usize];
         let stopwatch = report.begin()?;

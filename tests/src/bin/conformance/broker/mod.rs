@@ -40,12 +40,21 @@ fn expect(answer: &str, good: &[&str]) -> Outcome {
 
 /// Good if something is as it must be.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Outcome {
-    if found == expected { Outcome::Good } else { Outcome::Wrong(format!("expected {expected:?}, found {found:?}")) }
+    if found == expected {
+        Outcome::Good
+    } else {
+        Outcome::Wrong(format!("expected {expected:?}, found {found:?}"))
+    }
 }
 
 impl Broker<'_> {
     /// A check. One that could not be made because the connection broke is wrong, and the next has a new connection.
-    fn check(&mut self, requirement: &str, what: &str, check: impl FnOnce(&mut Self) -> anyhow::Result<Outcome>) -> anyhow::Result<()> {
+    fn check(
+        &mut self,
+        requirement: &str,
+        what: &str,
+        check: impl FnOnce(&mut Self) -> anyhow::Result<Outcome>,
+    ) -> anyhow::Result<()> {
         let outcome = match check(self) {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -62,7 +71,12 @@ impl Broker<'_> {
     }
 
     /// A statement that must not be taken, and changes nothing.
-    fn refuses(&mut self, requirement: &str, what: &str, statement: anyhow::Result<Statement>) -> anyhow::Result<()> {
+    fn refuses(
+        &mut self,
+        requirement: &str,
+        what: &str,
+        statement: anyhow::Result<Statement>,
+    ) -> anyhow::Result<()> {
         let statement = statement?;
         self.check(requirement, what, |broker| {
             let channel = statement.channel().to_string();
@@ -77,12 +91,25 @@ impl Broker<'_> {
     }
 
     /// A statement that must be taken.
-    fn takes(&mut self, requirement: &str, what: &str, statement: &Statement) -> anyhow::Result<()> {
-        self.check(requirement, what, |broker| Ok(expect(&broker.post(statement)?, &["240"])))
+    fn takes(
+        &mut self,
+        requirement: &str,
+        what: &str,
+        statement: &Statement,
+    ) -> anyhow::Result<()> {
+        self.check(requirement, what, |broker| {
+            Ok(expect(&broker.post(statement)?, &["240"]))
+        })
     }
 
     /// The next release of the channel, which is taken.
-    fn release(&mut self, requirement: &str, what: &str, fields: &str, signers: &[u8]) -> anyhow::Result<()> {
+    fn release(
+        &mut self,
+        requirement: &str,
+        what: &str,
+        fields: &str,
+        signers: &[u8],
+    ) -> anyhow::Result<()> {
         let statement = namespace::release(CHANNEL, self.head(), self.under(), fields, signers)?;
         self.takes(requirement, what, &statement)?;
         self.log.push(statement);
@@ -102,7 +129,13 @@ pub(crate) fn run(address: &str, report: &mut Report) -> anyhow::Result<()> {
     let wire = Wire::open(address)?;
     let greeting = expect(&wire.greeting, &["200", "201"]);
     report.note("1-26", "it greets with 200 or 201", greeting);
-    let mut broker = Broker { address, wire, report, trust: vec![], log: vec![] };
+    let mut broker = Broker {
+        address,
+        wire,
+        report,
+        trust: vec![],
+        log: vec![],
+    };
     broker.begin()?;
     broker.publishing()?;
     broker.articles()?;

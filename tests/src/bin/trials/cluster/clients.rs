@@ -25,12 +25,21 @@ pub(crate) struct World {
 
 impl World {
     async fn connect(&self, broker: usize) -> anyhow::Result<Connection> {
-        Ok(timeout(Duration::from_secs(3), Connection::open(&self.urls[broker].parse()?, &Tls::system()?)).await??)
+        Ok(timeout(
+            Duration::from_secs(3),
+            Connection::open(&self.urls[broker].parse()?, &Tls::system()?),
+        )
+        .await??)
     }
 
     fn pick(&self, random: &mut Random) -> (usize, Channel) {
-        let below = |random: &mut Random, bound: usize| usize::try_from(random.below(bound as u64)).unwrap_or(0);
-        (below(random, self.urls.len()), self.channels[below(random, self.channels.len())].clone())
+        let below = |random: &mut Random, bound: usize| {
+            usize::try_from(random.below(bound as u64)).unwrap_or(0)
+        };
+        (
+            below(random, self.urls.len()),
+            self.channels[below(random, self.channels.len())].clone(),
+        )
     }
 }
 
@@ -41,7 +50,10 @@ pub(crate) async fn publisher(world: Arc<World>, number: u64, seed: u64) {
     while !world.stop.is_cancelled() {
         let (broker, channel) = world.pick(&mut random);
         count += 1;
-        if publish(&world, broker, &channel, &format!("{number}.{count}")).await.is_err() {
+        if publish(&world, broker, &channel, &format!("{number}.{count}"))
+            .await
+            .is_err()
+        {
             sleep(Duration::from_millis(100)).await;
         }
         sleep(Duration::from_millis(random.below(40))).await;
@@ -49,8 +61,12 @@ pub(crate) async fn publisher(world: Arc<World>, number: u64, seed: u64) {
 }
 
 async fn head(connection: &mut Connection, channel: &Channel) -> anyhow::Result<Option<Head>> {
-    let Some((group, _)) = connection.group(channel, None).await? else { return Ok(None) };
-    let mut newest = connection.articles(channel, group.high..=group.high, 1 << 20).await?;
+    let Some((group, _)) = connection.group(channel, None).await? else {
+        return Ok(None);
+    };
+    let mut newest = connection
+        .articles(channel, group.high..=group.high, 1 << 20)
+        .await?;
     Ok(newest.pop().map(|statement| statement.head()))
 }
 
@@ -58,7 +74,12 @@ async fn head(connection: &mut Connection, channel: &Channel) -> anyhow::Result<
 ///
 /// # Errors
 /// If nothing was posted.
-pub(crate) async fn publish(world: &World, broker: usize, channel: &Channel, version: &str) -> anyhow::Result<Outcome> {
+pub(crate) async fn publish(
+    world: &World,
+    broker: usize,
+    channel: &Channel,
+    version: &str,
+) -> anyhow::Result<Outcome> {
     let mut connection = world.connect(broker).await?;
     let after = timeout(Duration::from_secs(5), head(&mut connection, channel)).await??;
     let statement = world.realm.release(channel, after, version, &["ann"]);
@@ -80,14 +101,21 @@ pub(crate) async fn subscriber(world: Arc<World>, broker: usize) {
     loop {
         let watching = async {
             let mut connection = world.connect(broker).await?;
-            let targets: Vec<String> =
-                world.channels.iter().map(|channel| format!("{channel}:{}", cursors.get(channel).copied().unwrap_or(0))).collect();
-            let promised = timeout(Duration::from_secs(5), connection.watch(&targets.join(" "))).await??;
+            let targets: Vec<String> = world
+                .channels
+                .iter()
+                .map(|channel| format!("{channel}:{}", cursors.get(channel).copied().unwrap_or(0)))
+                .collect();
+            let promised =
+                timeout(Duration::from_secs(5), connection.watch(&targets.join(" "))).await??;
             loop {
                 // Two heartbeats are missing: it is gone.
                 let event = timeout(Duration::from_secs(7), connection.event(promised)).await??;
                 if let Some(incoming) = event {
-                    let (channel, head) = (incoming.statement.channel().clone(), incoming.statement.head());
+                    let (channel, head) = (
+                        incoming.statement.channel().clone(),
+                        incoming.statement.head(),
+                    );
                     world.history.got(&name, &channel, head);
                     cursors.insert(channel, head.serial.number());
                 }
@@ -127,11 +155,16 @@ impl Down {
     fn enter(&self, history: &History, node: &SlotName, until: Option<Instant>) {
         let mut inner = self.lock();
         let now = Instant::now();
-        inner.acting.retain(|_, until| until.is_none_or(|until| until > now));
+        inner
+            .acting
+            .retain(|_, until| until.is_none_or(|until| until > now));
         inner.acting.insert(node.to_string(), until);
         inner.went += 1;
         if inner.acting.len() > MAX {
-            history.wrong(format!("{:?} are down at once, {MAX} may be", inner.acting.keys()));
+            history.wrong(format!(
+                "{:?} are down at once, {MAX} may be",
+                inner.acting.keys()
+            ));
         }
     }
 
@@ -142,16 +175,27 @@ impl Down {
     /// What has happened, in words.
     pub(crate) fn describe(&self) -> String {
         let inner = self.lock();
-        format!("{} slots were used, {} machines died, the group stopped {} times", inner.went, inner.died, inner.stopped)
+        format!(
+            "{} slots were used, {} machines died, the group stopped {} times",
+            inner.went, inner.died, inner.stopped
+        )
     }
 }
 
 fn slots(world: &World, broker: usize) -> anyhow::Result<Slots> {
-    Ok(Slots::new(Source::new([world.urls[broker].as_str()], &world.realm.anchor.to_string())?))
+    Ok(Slots::new(Source::new(
+        [world.urls[broker].as_str()],
+        &world.realm.anchor.to_string(),
+    )?))
 }
 
 /// A machine that goes down again and again, and sometimes dies.
-pub(crate) async fn machine(world: Arc<World>, down: Arc<Down>, number: u64, seed: u64) -> anyhow::Result<()> {
+pub(crate) async fn machine(
+    world: Arc<World>,
+    down: Arc<Down>,
+    number: u64,
+    seed: u64,
+) -> anyhow::Result<()> {
     let mut random = Random::new(seed ^ number.wrapping_mul(0x51_7cc1));
     let (group, node): (SlotName, SlotName) = ("web".parse()?, format!("m{number}").parse()?);
     let serial = Serial::FIRST;
@@ -160,7 +204,12 @@ pub(crate) async fn machine(world: Arc<World>, down: Arc<Down>, number: u64, see
         sleep(Duration::from_millis(100 + random.below(400))).await;
         let broker = world.pick(&mut random).0;
         let asked = Instant::now();
-        let Ok(taken) = timeout(Duration::from_secs(12), slots(&world, broker)?.take(&group, &node, serial)).await else {
+        let Ok(taken) = timeout(
+            Duration::from_secs(12),
+            slots(&world, broker)?.take(&group, &node, serial),
+        )
+        .await
+        else {
             may_hold = true;
             continue;
         };
@@ -179,7 +228,11 @@ pub(crate) async fn machine(world: Arc<World>, down: Arc<Down>, number: u64, see
         let most = if random.below(8) == 0 { 5_000 } else { 300 };
         sleep(Duration::from_millis(random.below(most))).await;
         let broker = world.pick(&mut random).0;
-        let held = timeout(Duration::from_secs(12), slots(&world, broker)?.hold(&group, &node, slot.token)).await;
+        let held = timeout(
+            Duration::from_secs(12),
+            slots(&world, broker)?.hold(&group, &node, slot.token),
+        )
+        .await;
         let Ok(Ok(slot)) = held else {
             may_hold = true;
             continue;
@@ -199,12 +252,21 @@ pub(crate) async fn machine(world: Arc<World>, down: Arc<Down>, number: u64, see
             continue;
         }
         down.enter(&world.history, &node, Some(slot.until));
-        sleep(Duration::from_millis(random.below(800)).min(slot.until.saturating_duration_since(Instant::now()))).await;
+        sleep(
+            Duration::from_millis(random.below(800))
+                .min(slot.until.saturating_duration_since(Instant::now())),
+        )
+        .await;
         down.leave(node.as_str());
         let mut freed = false;
         for _ in 0..5 {
             let broker = world.pick(&mut random).0;
-            match timeout(Duration::from_secs(12), slots(&world, broker)?.free(&group, &node, slot.token)).await {
+            match timeout(
+                Duration::from_secs(12),
+                slots(&world, broker)?.free(&group, &node, slot.token),
+            )
+            .await
+            {
                 Ok(Ok(()) | Err(SlotError::Lost(_))) => {
                     freed = true;
                     break;
@@ -218,7 +280,15 @@ pub(crate) async fn machine(world: Arc<World>, down: Arc<Down>, number: u64, see
 }
 
 fn failed(listing: &str) -> Vec<String> {
-    listing.lines().filter_map(|line| line.strip_prefix("failed ")?.split(' ').next().map(String::from)).collect()
+    listing
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("failed ")?
+                .split(' ')
+                .next()
+                .map(String::from)
+        })
+        .collect()
 }
 
 /// Looks at those that have failed when the group has stopped, and sees that it has stopped indeed.
@@ -229,7 +299,9 @@ pub(crate) async fn operator(world: Arc<World>, down: Arc<Down>, seed: u64) -> a
         sleep(Duration::from_millis(200)).await;
         let broker = world.pick(&mut random).0;
         let mut slots = slots(&world, broker)?;
-        let Ok(Ok(listing)) = timeout(Duration::from_secs(5), slots.list(&group)).await else { continue };
+        let Ok(Ok(listing)) = timeout(Duration::from_secs(5), slots.list(&group)).await else {
+            continue;
+        };
         let found = failed(&listing);
         if found.len() < FAILURES {
             continue;
@@ -240,8 +312,14 @@ pub(crate) async fn operator(world: Arc<World>, down: Arc<Down>, seed: u64) -> a
         {
             let mut inner = down.lock();
             inner.stopped += 1;
-            if inner.given.iter().any(|(asked, given)| *asked > begun && *given < ended) {
-                world.history.wrong(format!("a slot was given although {found:?} have failed"));
+            if inner
+                .given
+                .iter()
+                .any(|(asked, given)| *asked > begun && *given < ended)
+            {
+                world
+                    .history
+                    .wrong(format!("a slot was given although {found:?} have failed"));
             }
         }
         for node in found {

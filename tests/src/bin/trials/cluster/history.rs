@@ -49,7 +49,11 @@ impl History {
     }
 
     pub(crate) fn post(&self, channel: &Channel, head: Head, outcome: Outcome) {
-        self.lock().posts.push(Post { channel: channel.clone(), head, outcome });
+        self.lock().posts.push(Post {
+            channel: channel.clone(),
+            head,
+            outcome,
+        });
     }
 
     pub(crate) fn wrong(&self, what: String) {
@@ -59,11 +63,19 @@ impl History {
     /// A subscriber has got something; whether it is what comes next.
     pub(crate) fn got(&self, subscriber: &str, channel: &Channel, head: Head) {
         let mut seen = self.lock();
-        let got = seen.got.entry(subscriber.into()).or_default().entry(channel.clone()).or_default();
+        let got = seen
+            .got
+            .entry(subscriber.into())
+            .or_default()
+            .entry(channel.clone())
+            .or_default();
         let expected = u32::try_from(got.len()).unwrap_or(u32::MAX) + 1;
         got.push(head);
         if head.serial.number() != expected {
-            seen.wrong.push(format!("{subscriber} has got {channel} {} where {expected} comes next", head.serial));
+            seen.wrong.push(format!(
+                "{subscriber} has got {channel} {} where {expected} comes next",
+                head.serial
+            ));
         }
     }
 
@@ -74,27 +86,47 @@ impl History {
     pub(crate) fn check(&self, logs: &BTreeMap<String, Got>) -> anyhow::Result<String> {
         let seen = self.lock();
         ensure!(seen.wrong.is_empty(), "{}", seen.wrong.join("\n"));
-        let Some((first, log)) = logs.first_key_value() else { anyhow::bail!("no broker") };
+        let Some((first, log)) = logs.first_key_value() else {
+            anyhow::bail!("no broker")
+        };
         for (broker, other) in logs {
             ensure!(other == log, "{broker} and {first} have different logs");
         }
         let mut places: HashMap<(&Channel, u32), Head> = HashMap::new();
         for (channel, heads) in log {
             for (at, head) in heads.iter().enumerate() {
-                ensure!(head.serial.number() as usize == at + 1, "{channel} has a gap before {}", head.serial);
+                ensure!(
+                    head.serial.number() as usize == at + 1,
+                    "{channel} has a gap before {}",
+                    head.serial
+                );
                 places.insert((channel, head.serial.number()), *head);
             }
         }
         let mut counts = [0; 3];
         let mut acknowledged = HashSet::new();
-        for Post { channel, head, outcome } in &seen.posts {
+        for Post {
+            channel,
+            head,
+            outcome,
+        } in &seen.posts
+        {
             let there = places.get(&(channel, head.serial.number())) == Some(head);
             match outcome {
                 Outcome::Stored => {
-                    ensure!(there, "{channel} {head} was acknowledged, and is not in the log");
-                    ensure!(acknowledged.insert((channel, head.serial)), "{channel} {} was acknowledged twice", head.serial);
+                    ensure!(
+                        there,
+                        "{channel} {head} was acknowledged, and is not in the log"
+                    );
+                    ensure!(
+                        acknowledged.insert((channel, head.serial)),
+                        "{channel} {} was acknowledged twice",
+                        head.serial
+                    );
                 }
-                Outcome::Refused => ensure!(!there, "{channel} {head} was refused, and is in the log"),
+                Outcome::Refused => {
+                    ensure!(!there, "{channel} {head} was refused, and is in the log")
+                }
                 Outcome::Unknown => {}
             }
             counts[*outcome as usize] += 1;
@@ -122,7 +154,10 @@ mod tests {
     }
 
     fn head(serial: u32, what: &str) -> Head {
-        Head { serial: Serial::new(serial).unwrap_or(Serial::FIRST), id: StatementId::of(what.as_bytes()) }
+        Head {
+            serial: Serial::new(serial).unwrap_or(Serial::FIRST),
+            id: StatementId::of(what.as_bytes()),
+        }
     }
 
     fn log(heads: &[Head]) -> Got {
@@ -131,7 +166,9 @@ mod tests {
 
     fn check(history: &History, first: &[Head], second: &[Head]) -> String {
         let logs = BTreeMap::from([("a".into(), log(first)), ("b".into(), log(second))]);
-        history.check(&logs).map_or_else(|error| error.to_string(), |_| "good".into())
+        history
+            .check(&logs)
+            .map_or_else(|error| error.to_string(), |_| "good".into())
     }
 
     /// The checker sees each thing that must never be.
@@ -140,19 +177,31 @@ mod tests {
         let (one, two, other) = (head(1, "one"), head(2, "two"), head(2, "other"));
         let seen = |posts: &[(Head, Outcome)], got: &[Head]| {
             let history = History::default();
-            posts.iter().for_each(|(head, outcome)| history.post(&channel(), *head, *outcome));
-            got.iter().for_each(|head| history.got("s", &channel(), *head));
+            posts
+                .iter()
+                .for_each(|(head, outcome)| history.post(&channel(), *head, *outcome));
+            got.iter()
+                .for_each(|head| history.got("s", &channel(), *head));
             history
         };
         use Outcome::{Refused, Stored, Unknown};
-        let good = seen(&[(one, Stored), (two, Unknown), (other, Refused)], &[one, two]);
+        let good = seen(
+            &[(one, Stored), (two, Unknown), (other, Refused)],
+            &[one, two],
+        );
         assert_eq!(check(&good, &[one, two], &[one, two]), "good");
         assert!(check(&good, &[one, two], &[one]).contains("different logs"));
         assert!(check(&good, &[one, head(3, "x")], &[one, head(3, "x")]).contains("has a gap"));
         let all = [one, two];
         assert!(check(&seen(&[(other, Stored)], &all), &all, &all).contains("is not in the log"));
-        assert!(check(&seen(&[(two, Stored), (two, Stored)], &all), &all, &all).contains("acknowledged twice"));
-        assert!(check(&seen(&[(two, Refused)], &all), &all, &all).contains("was refused, and is in the log"));
+        assert!(
+            check(&seen(&[(two, Stored), (two, Stored)], &all), &all, &all)
+                .contains("acknowledged twice")
+        );
+        assert!(
+            check(&seen(&[(two, Refused)], &all), &all, &all)
+                .contains("was refused, and is in the log")
+        );
         assert!(check(&seen(&[], &[one]), &all, &all).contains("has not got the log"));
         assert!(check(&seen(&[], &[two]), &all, &all).contains("where 1 comes next"));
         assert!(check(&seen(&[], &[one, other]), &all, &all).contains("has not got the log"));

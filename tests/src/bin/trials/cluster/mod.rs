@@ -29,10 +29,21 @@ use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 const NODES: usize = 3;
-const CHANNELS: &[&str] = &["test.os.stable", "test.os.testing", "test.app.one", "test.app.two", "test.app.three"];
+const CHANNELS: &[&str] = &[
+    "test.os.stable",
+    "test.os.testing",
+    "test.app.one",
+    "test.app.two",
+    "test.app.three",
+];
 const PUBLISHERS: u64 = 20;
 const MACHINES: u64 = 8;
-const ROLES: &[&str] = &["trust * 1 root", "release * 1 ann", "withdraw * 1 ann", "beat * 1 beat"];
+const ROLES: &[&str] = &[
+    "trust * 1 root",
+    "release * 1 ann",
+    "withdraw * 1 ann",
+    "beat * 1 beat",
+];
 /// How long everything may take to work again, after the last fault, by itself.
 const HEAL: Duration = Duration::from_secs(60);
 
@@ -72,7 +83,10 @@ impl Stage<'_> {
                 self.kill(node)?;
                 sleep(pause / 2).await;
                 self.start(node)?;
-                format!("broker {node} was killed, and started again after {:.1} s", seconds / 2.0)
+                format!(
+                    "broker {node} was killed, and started again after {:.1} s",
+                    seconds / 2.0
+                )
             }
             1 => {
                 self.kill(node)?;
@@ -80,7 +94,10 @@ impl Stage<'_> {
                 sleep(pause / 2).await;
                 self.start(node)?;
                 self.start(other)?;
-                format!("brokers {node} and {other} were killed, and started again after {:.1} s", seconds / 2.0)
+                format!(
+                    "brokers {node} and {other} were killed, and started again after {:.1} s",
+                    seconds / 2.0
+                )
             }
             2 => {
                 self.signal(node, "STOP")?;
@@ -98,13 +115,17 @@ impl Stage<'_> {
                 cables::cut_ports(node, &[2181, 2888, 3888])?;
                 sleep(pause).await;
                 cables::heal(node)?;
-                format!("node {node} has reached no other ZooKeeper server for {seconds:.1} s, nor they it")
+                format!(
+                    "node {node} has reached no other ZooKeeper server for {seconds:.1} s, nor they it"
+                )
             }
             5 => {
                 self.ensemble.servers[node].kill()?;
                 sleep(pause).await;
                 self.ensemble.servers[node].start()?;
-                format!("ZooKeeper server {node} was killed, and started again after {seconds:.1} s")
+                format!(
+                    "ZooKeeper server {node} was killed, and started again after {seconds:.1} s"
+                )
             }
             6 => {
                 self.ensemble.servers[node].signal("STOP")?;
@@ -118,7 +139,9 @@ impl Stage<'_> {
                 sleep(pause).await;
                 self.ensemble.servers[node].start()?;
                 self.ensemble.servers[other].start()?;
-                format!("ZooKeeper servers {node} and {other} were killed, and started again after {seconds:.1} s")
+                format!(
+                    "ZooKeeper servers {node} and {other} were killed, and started again after {seconds:.1} s"
+                )
             }
             8 => {
                 self.ensemble.servers[node].signal("STOP")?;
@@ -149,7 +172,9 @@ impl Stage<'_> {
     }
 
     fn signal(&self, node: usize, name: &str) -> anyhow::Result<()> {
-        self.daemons[node].as_ref().map_or(Ok(()), |daemon| daemon.signal(name))
+        self.daemons[node]
+            .as_ref()
+            .map_or(Ok(()), |daemon| daemon.signal(name))
     }
 }
 
@@ -172,13 +197,24 @@ async fn logs(members: &[Fixture], channels: &[Channel]) -> anyhow::Result<BTree
 }
 
 /// Everything works again by itself: every broker takes a statement in every channel, and all have the same heads.
-async fn until_whole(world: &World, members: &[Fixture], began: Instant) -> anyhow::Result<Duration> {
+async fn until_whole(
+    world: &World,
+    members: &[Fixture],
+    began: Instant,
+) -> anyhow::Result<Duration> {
     for (broker, member) in members.iter().enumerate() {
         for channel in &world.channels {
             let mut count = 0;
-            while !matches!(publish(world, broker, channel, &format!("whole{broker}.{count}")).await, Ok(Outcome::Stored)) {
+            while !matches!(
+                publish(world, broker, channel, &format!("whole{broker}.{count}")).await,
+                Ok(Outcome::Stored)
+            ) {
                 count += 1;
-                ensure!(began.elapsed() < HEAL, "{} takes no statements in {channel} {HEAL:?} after the last fault", member.name);
+                ensure!(
+                    began.elapsed() < HEAL,
+                    "{} takes no statements in {channel} {HEAL:?} after the last fault",
+                    member.name
+                );
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -189,12 +225,22 @@ async fn until_whole(world: &World, members: &[Fixture], began: Instant) -> anyh
         for (broker, member) in members.iter().enumerate() {
             let subscriber = format!("the subscriber of broker {broker}");
             loop {
-                let got = world.history.lock().got.get(&subscriber).and_then(|got| got.get(channel)).map_or(0, Vec::len);
+                let got = world
+                    .history
+                    .lock()
+                    .got
+                    .get(&subscriber)
+                    .and_then(|got| got.get(channel))
+                    .map_or(0, Vec::len);
                 let there = head(member, channel).await.unwrap_or(0);
                 if there == want && got == want as usize {
                     break;
                 }
-                ensure!(began.elapsed() < HEAL, "{} has {there} of {want} in {channel}, and its subscriber {got}", member.name);
+                ensure!(
+                    began.elapsed() < HEAL,
+                    "{} has {there} of {want} in {channel}, and its subscriber {got}",
+                    member.name
+                );
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -206,7 +252,11 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
     let realm = Realm::new(ROLES, &["root"]);
     let site = Site::new(ensemble, Realm::clone_of(&realm));
     let keys = tempfile::tempdir()?;
-    let more = format!("{}{}[limits]\nheartbeat_seconds = 3\n", clients::SLOTS, site.beats(keys.path())?);
+    let more = format!(
+        "{}{}[limits]\nheartbeat_seconds = 3\n",
+        clients::SLOTS,
+        site.beats(keys.path())?
+    );
     let members: Vec<Fixture> = (0..NODES)
         .map(|node| {
             let mut member = site.member(&format!("broker{node}"), "keep_entries = 64\n", &more)?;
@@ -216,18 +266,28 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
         })
         .collect::<anyhow::Result<_>>()?;
     site.init(&members[0])?;
-    let daemons = members.iter().map(|member| member.start().map(Some)).collect::<Result<Vec<_>, _>>()?;
+    let daemons = members
+        .iter()
+        .map(|member| member.start().map(Some))
+        .collect::<Result<Vec<_>, _>>()?;
     site.publish_trust(&members[0]).await?;
     let world = Arc::new(World {
         realm,
         urls: members.iter().map(Fixture::url).collect(),
-        channels: CHANNELS.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
+        channels: CHANNELS
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<_, _>>()?,
         history: History::default(),
         stop: CancellationToken::new(),
     });
     let down = Arc::new(Down::default());
-    let mut workers: Vec<JoinHandle<()>> = (0..PUBLISHERS).map(|number| tokio::spawn(publisher(world.clone(), number, seed))).collect();
-    let subscribers: Vec<JoinHandle<()>> = (0..NODES).map(|broker| tokio::spawn(subscriber(world.clone(), broker))).collect();
+    let mut workers: Vec<JoinHandle<()>> = (0..PUBLISHERS)
+        .map(|number| tokio::spawn(publisher(world.clone(), number, seed)))
+        .collect();
+    let subscribers: Vec<JoinHandle<()>> = (0..NODES)
+        .map(|broker| tokio::spawn(subscriber(world.clone(), broker)))
+        .collect();
     let report = |world: Arc<World>, worker: &'static str, result: anyhow::Result<()>| {
         if let Err(error) = result {
             world.history.wrong(format!("{worker}: {error:#}"));
@@ -235,13 +295,30 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
     };
     for number in 0..MACHINES {
         let (world, down) = (world.clone(), down.clone());
-        workers.push(tokio::spawn(async move { report(world.clone(), "a machine", machine(world, down, number, seed).await) }));
+        workers.push(tokio::spawn(async move {
+            report(
+                world.clone(),
+                "a machine",
+                machine(world, down, number, seed).await,
+            )
+        }));
     }
     {
         let (world, down) = (world.clone(), down.clone());
-        workers.push(tokio::spawn(async move { report(world.clone(), "the operator", operator(world, down, seed).await) }));
+        workers.push(tokio::spawn(async move {
+            report(
+                world.clone(),
+                "the operator",
+                operator(world, down, seed).await,
+            )
+        }));
     }
-    let mut stage = Stage { ensemble, members, daemons, random: Random::new(seed) };
+    let mut stage = Stage {
+        ensemble,
+        members,
+        daemons,
+        random: Random::new(seed),
+    };
     let played = async {
         sleep(Duration::from_millis(500)).await;
         for _ in 0..faults {
@@ -257,15 +334,35 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
         let whole = until_whole(&world, &stage.members, ended).await?;
         let logs = logs(&stage.members, &world.channels).await?;
         let found = world.history.check(&logs)?;
-        println!("  whole again {:.1} s after the last fault: {found}; {}", whole.as_secs_f64(), down.describe());
+        println!(
+            "  whole again {:.1} s after the last fault: {found}; {}",
+            whole.as_secs_f64(),
+            down.describe()
+        );
         anyhow::Ok(())
     };
     let played = played.await;
     subscribers.iter().for_each(|subscriber| subscriber.abort());
     if played.is_err() {
         for member in &stage.members {
-            let lines: Vec<String> = member.log().lines().filter(|line| !line.contains("session::posting")).map(String::from).collect();
-            println!("== {}\n{}", member.name, lines.iter().rev().take(80).rev().cloned().collect::<Vec<_>>().join("\n"));
+            let lines: Vec<String> = member
+                .log()
+                .lines()
+                .filter(|line| !line.contains("session::posting"))
+                .map(String::from)
+                .collect();
+            println!(
+                "== {}\n{}",
+                member.name,
+                lines
+                    .iter()
+                    .rev()
+                    .take(80)
+                    .rev()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            );
         }
     }
     played
@@ -273,15 +370,22 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
 
 #[tokio::main]
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let first = arguments.seed.unwrap_or_else(|| tidings_client::now().seconds() ^ u64::from(std::process::id()).rotate_left(32));
+    let first = arguments.seed.unwrap_or_else(|| {
+        tidings_client::now().seconds() ^ u64::from(std::process::id()).rotate_left(32)
+    });
     cables::lay(NODES)?;
-    let place =
-        |node| Place { client: address(node, 2181), peers: (address(node, 2888), address(node, 3888)), launcher: cables::launcher(node) };
+    let place = |node| Place {
+        client: address(node, 2181),
+        peers: (address(node, 2888), address(node, 3888)),
+        launcher: cables::launcher(node),
+    };
     let mut ensemble = Ensemble::start_at((0..NODES).map(place).collect(), "")?;
     let began = Instant::now();
     for seed in first..first + arguments.seeds {
         println!("seed {seed}; `cargo xtask cluster --seed {seed} --seeds 1` repeats its faults");
-        play(&mut ensemble, seed, arguments.faults).await.with_context(|| format!("seed {seed}"))?;
+        play(&mut ensemble, seed, arguments.faults)
+            .await
+            .with_context(|| format!("seed {seed}"))?;
         for node in 0..NODES {
             cables::heal(node)?;
             ensemble.servers[node].start()?;

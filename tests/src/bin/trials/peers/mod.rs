@@ -154,7 +154,13 @@ impl Peer for Boxed {
 /// Each message is published when everybody has the one before.
 pub(super) fn fan_out(fan: Fan, subscribers: usize) -> anyhow::Result<Line> {
     let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-    crowd.join(&fan.endpoint, [Boxed(fan.publisher)], PATIENCE, &mut done, || ())?;
+    crowd.join(
+        &fan.endpoint,
+        [Boxed(fan.publisher)],
+        PATIENCE,
+        &mut done,
+        || (),
+    )?;
     // The first thousand set everything up that is there once.
     let first = subscribers.min(1_000);
     let mut join = |crowd: &mut Crowd, count| {
@@ -187,7 +193,9 @@ pub(super) fn fan_out(fan: Fan, subscribers: usize) -> anyhow::Result<Line> {
             crowd.turn(PATIENCE, &mut done)?;
             let taken = sent.elapsed();
             for one in done.drain(..).filter(|one| one.index > 0) {
-                missing = missing.checked_sub(one.count).context("somebody got something twice")?;
+                missing = missing
+                    .checked_sub(one.count)
+                    .context("somebody got something twice")?;
                 each.push(taken);
             }
         }
@@ -230,11 +238,24 @@ fn signed(fixture: &Fixture, channel: &Channel, count: usize) -> anyhow::Result<
 pub(super) type Held = Box<dyn std::any::Any>;
 
 /// A server and those who will subscribe and publish; how many messages, if not as many as tell something.
-pub(super) async fn fan(what: &str, subscribers: usize, count: Option<usize>, program: &str) -> anyhow::Result<(Fan, Held)> {
+pub(super) async fn fan(
+    what: &str,
+    subscribers: usize,
+    count: Option<usize>,
+    program: &str,
+) -> anyhow::Result<(Fan, Held)> {
     let count = count.unwrap_or_else(|| messages(subscribers));
-    let of = |server: Server, publisher: Box<dyn Peer>, subscriber: Box<dyn Fn() -> Box<dyn Peer>>, message: Vec<u8>| {
-        let fan =
-            Fan { process: server.process(), endpoint: server.endpoint.clone(), publisher, subscriber, messages: vec![message; count] };
+    let of = |server: Server,
+              publisher: Box<dyn Peer>,
+              subscriber: Box<dyn Fn() -> Box<dyn Peer>>,
+              message: Vec<u8>| {
+        let fan = Fan {
+            process: server.process(),
+            endpoint: server.endpoint.clone(),
+            publisher,
+            subscriber,
+            messages: vec![message; count],
+        };
         Ok((fan, Box::new(server) as Held))
     };
     let body = payload(OCTETS);
@@ -242,23 +263,48 @@ pub(super) async fn fan(what: &str, subscribers: usize, count: Option<usize>, pr
         "raw" | "raw, a statement's octets" => {
             let size = if what == "raw" { OCTETS } else { OCTETS + 620 };
             let subscriber = Box::new(move || Box::new(Raw::new(size)) as Box<dyn Peer>);
-            of(raw(subscribers, size)?, Box::new(Raw::new(size)), subscriber, payload(size))
+            of(
+                raw(subscribers, size)?,
+                Box::new(Raw::new(size)),
+                subscriber,
+                payload(size),
+            )
         }
         "mosquitto" => {
             let subscriber = Box::new(|| Box::new(Mqtt::new(true)) as Box<dyn Peer>);
-            of(mosquitto()?, Box::new(Mqtt::new(false)), subscriber, Mqtt::publish(&body))
+            of(
+                mosquitto()?,
+                Box::new(Mqtt::new(false)),
+                subscriber,
+                Mqtt::publish(&body),
+            )
         }
         "redis" => {
             let subscriber = Box::new(|| Box::new(Redis::new(true)) as Box<dyn Peer>);
-            of(redis()?, Box::new(Redis::new(false)), subscriber, Redis::publish(&body))
+            of(
+                redis()?,
+                Box::new(Redis::new(false)),
+                subscriber,
+                Redis::publish(&body),
+            )
         }
         "nats-server" => {
             let subscriber = Box::new(|| Box::new(Nats::subscriber()) as Box<dyn Peer>);
-            of(nats(program, false)?, Box::new(Nats::publisher()), subscriber, Nats::publish(&body))
+            of(
+                nats(program, false)?,
+                Box::new(Nats::publisher()),
+                subscriber,
+                Nats::publish(&body),
+            )
         }
         "nats-server, TLS" => {
             let subscriber = Box::new(|| Box::new(Nats::subscriber()) as Box<dyn Peer>);
-            of(nats(program, true)?, Box::new(Nats::publisher()), subscriber, Nats::publish(&body))
+            of(
+                nats(program, true)?,
+                Box::new(Nats::publisher()),
+                subscriber,
+                Nats::publish(&body),
+            )
         }
         "tidings" | "tidings, TLS" => {
             let broker = Broker::start(true)?;
@@ -267,12 +313,21 @@ pub(super) async fn fan(what: &str, subscribers: usize, count: Option<usize>, pr
             let mut publisher = Publisher::connect(broker.fixture.source()?).await?;
             publisher.publish(&broker.fixture.trust).await?;
             publisher.publish(&all[0]).await?;
-            let endpoint = if what == "tidings" { &broker.clear } else { &broker.encrypted };
+            let endpoint = if what == "tidings" {
+                &broker.clear
+            } else {
+                &broker.encrypted
+            };
             let fan = Fan {
                 process: broker.process(),
                 endpoint: endpoint.clone(),
-                publisher: Box::new(Poster::on_demand(Opening::anonymous(), all[1..].iter().map(article))),
-                subscriber: Box::new(move || Box::new(Watcher::new(Opening::anonymous(), &channel, Some(1))) as Box<dyn Peer>),
+                publisher: Box::new(Poster::on_demand(
+                    Opening::anonymous(),
+                    all[1..].iter().map(article),
+                )),
+                subscriber: Box::new(move || {
+                    Box::new(Watcher::new(Opening::anonymous(), &channel, Some(1))) as Box<dyn Peer>
+                }),
                 messages: vec![Poster::NEXT.to_vec(); count],
             };
             Ok((fan, Box::new(broker) as Held))
@@ -291,7 +346,13 @@ pub(super) fn closed_loop(
     let size = peers.len();
     let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
     let (began, before) = (Instant::now(), process.cpu()?);
-    crowd.join(endpoint, peers.into_iter().map(Boxed), PATIENCE, &mut done, || ())?;
+    crowd.join(
+        endpoint,
+        peers.into_iter().map(Boxed),
+        PATIENCE,
+        &mut done,
+        || (),
+    )?;
     let (mut count, mut delays) = (done.drain(..).map(|one| one.count).sum(), Vec::new());
     while !until(count, began.elapsed()) {
         crowd.turn(PATIENCE, &mut done)?;
@@ -313,7 +374,11 @@ pub(super) fn closed_loop(
 }
 
 fn bare(rate: f64) -> Line {
-    Line { cpu_us: 1e6 / rate, rate, ..Line::default() }
+    Line {
+        cpu_us: 1e6 / rate,
+        rate,
+        ..Line::default()
+    }
 }
 
 /// What all cores together verify in a second, as the broker does it.
@@ -329,8 +394,17 @@ fn verifications(fixture: &Fixture) -> anyhow::Result<f64> {
         anyhow::Ok(f64::from(count) / began.elapsed().as_secs_f64())
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..std::thread::available_parallelism()?.get()).map(|_| scope.spawn(one)).collect();
-        threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))?).sum()
+        let threads: Vec<_> = (0..std::thread::available_parallelism()?.get())
+            .map(|_| scope.spawn(one))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a thread has panicked"))?
+            })
+            .sum()
     })
 }
 
@@ -350,42 +424,91 @@ async fn published(what: &str, nats: &str, inn: &std::path::Path) -> anyhow::Res
     let each = 1_000;
     match what {
         "tidings, POST" | "tidings, 64 under way" => {
-            let (window, each) = if what == "tidings, POST" { (1, 2 * each) } else { (64, 5 * each) };
+            let (window, each) = if what == "tidings, POST" {
+                (1, 2 * each)
+            } else {
+                (64, 5 * each)
+            };
             let broker = Broker::start(false)?;
-            Publisher::connect(broker.fixture.source()?).await?.publish(&broker.fixture.trust).await?;
+            Publisher::connect(broker.fixture.source()?)
+                .await?
+                .publish(&broker.fixture.trust)
+                .await?;
             let mut peers: Vec<Box<dyn Peer>> = Vec::new();
             for number in 0..PUBLISHERS {
-                let all = signed(&broker.fixture, &format!("test.publish.p{number}").parse()?, each)?;
-                peers.push(Box::new(Poster::new(Opening::anonymous(), all.iter().map(article), window)));
+                let all = signed(
+                    &broker.fixture,
+                    &format!("test.publish.p{number}").parse()?,
+                    each,
+                )?;
+                peers.push(Box::new(Poster::new(
+                    Opening::anonymous(),
+                    all.iter().map(article),
+                    window,
+                )));
             }
-            closed_loop(broker.process(), &broker.clear, peers, |count, _| count == PUBLISHERS * each)
+            closed_loop(broker.process(), &broker.clear, peers, |count, _| {
+                count == PUBLISHERS * each
+            })
         }
         "JetStream, sync always" | "JetStream, sync always, 64 under way" => {
             let window = if what.ends_with("under way") { 64 } else { 1 };
             let server = jetstream(nats)?;
             let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-            crowd.join(&server.endpoint, [Nats::create_stream()], PATIENCE, &mut done, || ())?;
+            crowd.join(
+                &server.endpoint,
+                [Nats::create_stream()],
+                PATIENCE,
+                &mut done,
+                || (),
+            )?;
             while done.is_empty() {
                 crowd.turn(PATIENCE, &mut done)?;
             }
             let body = payload(OCTETS);
-            let peers = (0..PUBLISHERS).map(|number| Box::new(Nats::to_stream(number, &body, window)) as Box<dyn Peer>).collect();
-            closed_loop(server.process(), &server.endpoint, peers, |count, _| count >= PUBLISHERS * each / 2)
+            let peers = (0..PUBLISHERS)
+                .map(|number| Box::new(Nats::to_stream(number, &body, window)) as Box<dyn Peer>)
+                .collect();
+            closed_loop(server.process(), &server.endpoint, peers, |count, _| {
+                count >= PUBLISHERS * each / 2
+            })
         }
         "innd, nothing synced or checked" => {
             let scratch = tempfile::tempdir_in("/tmp")?;
-            std::fs::set_permissions(scratch.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            let groups: Vec<String> = (0..PUBLISHERS).map(|number| format!("test.publish.p{number}")).collect();
-            let inn = Inn::start(inn, scratch.path(), "a", 0, &groups.iter().map(String::as_str).collect::<Vec<_>>())?;
+            std::fs::set_permissions(
+                scratch.path(),
+                std::os::unix::fs::PermissionsExt::from_mode(0o755),
+            )?;
+            let groups: Vec<String> = (0..PUBLISHERS)
+                .map(|number| format!("test.publish.p{number}"))
+                .collect();
+            let inn = Inn::start(
+                inn,
+                scratch.path(),
+                "a",
+                0,
+                &groups.iter().map(String::as_str).collect::<Vec<_>>(),
+            )?;
             let fixture = Fixture::new()?;
             let mut peers: Vec<Box<dyn Peer>> = Vec::new();
             for group in &groups {
                 let all = signed(&fixture, &group.parse()?, each)?;
-                peers.push(Box::new(Poster::new(Opening::anonymous(), all.iter().map(article), 64)));
+                peers.push(Box::new(Poster::new(
+                    Opening::anonymous(),
+                    all.iter().map(article),
+                    64,
+                )));
             }
-            let pid: u32 = std::fs::read_to_string(format!("{}/run/innd.pid", inn.directory))?.trim().parse()?;
-            let endpoint = Endpoint { address: ([127, 0, 0, 1], inn.port).into(), tls: None };
-            closed_loop(Process(pid), &endpoint, peers, |count, _| count == PUBLISHERS * each)
+            let pid: u32 = std::fs::read_to_string(format!("{}/run/innd.pid", inn.directory))?
+                .trim()
+                .parse()?;
+            let endpoint = Endpoint {
+                address: ([127, 0, 0, 1], inn.port).into(),
+                tls: None,
+            };
+            closed_loop(Process(pid), &endpoint, peers, |count, _| {
+                count == PUBLISHERS * each
+            })
         }
         "Ed25519, all cores" => Ok(bare(verifications(&Fixture::new()?)?)),
         "write and fdatasync, 1 at a time" => Ok(bare(syncs(1)?)),
@@ -400,7 +523,9 @@ async fn small() -> anyhow::Result<(Broker, Channel)> {
     let channel: Channel = "test.os.stable".parse()?;
     let mut publisher = Publisher::connect(broker.fixture.source()?).await?;
     publisher.publish(&broker.fixture.trust).await?;
-    publisher.publish(&signed(&broker.fixture, &channel, 1)?[0]).await?;
+    publisher
+        .publish(&signed(&broker.fixture, &channel, 1)?[0])
+        .await?;
     Ok((broker, channel))
 }
 
@@ -410,21 +535,42 @@ async fn polled(what: &str, connections: usize) -> anyhow::Result<Line> {
         "tidings" => {
             let (broker, channel) = small().await?;
             let poller = |_| Box::new(Poller::new(Opening::anonymous(), &channel)) as Box<dyn Peer>;
-            closed_loop(broker.process(), &broker.clear, (0..connections).map(poller).collect(), over)
+            closed_loop(
+                broker.process(),
+                &broker.clear,
+                (0..connections).map(poller).collect(),
+                over,
+            )
         }
         "nginx, 304" => {
             let nginx = Nginx::start(false)?;
             let http = |_| Box::new(Http::new(&nginx.etag, true)) as Box<dyn Peer>;
-            closed_loop(nginx.process(), nginx.endpoint(), (0..connections).map(http).collect(), over)
+            closed_loop(
+                nginx.process(),
+                nginx.endpoint(),
+                (0..connections).map(http).collect(),
+                over,
+            )
         }
         _ => anyhow::bail!("no poll of {what:?}"),
     }
 }
 
 /// One poll on each connection.
-fn storm(process: Process, endpoint: &Endpoint, abreast: usize, peer: impl Fn() -> Box<dyn Peer>) -> anyhow::Result<Line> {
+fn storm(
+    process: Process,
+    endpoint: &Endpoint,
+    abreast: usize,
+    peer: impl Fn() -> Box<dyn Peer>,
+) -> anyhow::Result<Line> {
     let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-    crowd.join(endpoint, (0..abreast).map(|_| Boxed(peer())), PATIENCE, &mut done, || ())?;
+    crowd.join(
+        endpoint,
+        (0..abreast).map(|_| Boxed(peer())),
+        PATIENCE,
+        &mut done,
+        || (),
+    )?;
     let (began, before) = (Instant::now(), process.cpu()?);
     let mut count = 0;
     while began.elapsed() < POLLS {
@@ -435,23 +581,47 @@ fn storm(process: Process, endpoint: &Endpoint, abreast: usize, peer: impl Fn() 
         }
     }
     let rate = count as f64 / began.elapsed().as_secs_f64();
-    Ok(Line { size: abreast, cpu_us: (process.cpu()? - before).as_secs_f64() * 1e6 / count as f64, ..bare(rate) })
+    Ok(Line {
+        size: abreast,
+        cpu_us: (process.cpu()? - before).as_secs_f64() * 1e6 / count as f64,
+        ..bare(rate)
+    })
 }
 
 async fn stormed(what: &str, abreast: usize) -> anyhow::Result<Line> {
-    let of = |endpoint: &Endpoint| if what.ends_with("resumed") { endpoint.clone() } else { endpoint.clone().without_resumption() };
+    let of = |endpoint: &Endpoint| {
+        if what.ends_with("resumed") {
+            endpoint.clone()
+        } else {
+            endpoint.clone().without_resumption()
+        }
+    };
     if what.starts_with("tidings") {
         let (broker, channel) = small().await?;
-        return storm(broker.process(), &of(&broker.encrypted), abreast, || Box::new(Poller::new(Opening::anonymous(), &channel).once()));
+        return storm(broker.process(), &of(&broker.encrypted), abreast, || {
+            Box::new(Poller::new(Opening::anonymous(), &channel).once())
+        });
     }
     let nginx = Nginx::start(true)?;
-    storm(nginx.process(), &of(nginx.endpoint()), abreast, || Box::new(Http::new(&nginx.etag, false)))
+    storm(nginx.process(), &of(nginx.endpoint()), abreast, || {
+        Box::new(Http::new(&nginx.etag, false))
+    })
 }
 
 /// What is measured in each suite, in the order of a round.
 fn contestants(suite: Suite) -> (&'static str, &'static [&'static str]) {
     match suite {
-        Suite::Fanout => ("fanout", &["raw", "raw, a statement's octets", "tidings", "mosquitto", "nats-server", "redis"]),
+        Suite::Fanout => (
+            "fanout",
+            &[
+                "raw",
+                "raw, a statement's octets",
+                "tidings",
+                "mosquitto",
+                "nats-server",
+                "redis",
+            ],
+        ),
         Suite::Tls => ("tls", &["tidings, TLS", "nats-server, TLS"]),
         Suite::Publish => (
             "publish",
@@ -467,7 +637,15 @@ fn contestants(suite: Suite) -> (&'static str, &'static [&'static str]) {
             ],
         ),
         Suite::Poll => ("poll", &["tidings", "nginx, 304"]),
-        Suite::Storm => ("storm", &["tidings, full", "nginx, full", "tidings, resumed", "nginx, resumed"]),
+        Suite::Storm => (
+            "storm",
+            &[
+                "tidings, full",
+                "nginx, full",
+                "tidings, resumed",
+                "nginx, resumed",
+            ],
+        ),
     }
 }
 
@@ -476,14 +654,38 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (out, rounds, suites, subscribers, program, inn) = match arguments.what {
         What::RawServer { subscribers, size } => return raw_server(subscribers, size),
         What::Page { of, into, charts } => return page::write(&of, &into, &charts),
-        What::Run { out, rounds, suites, subscribers, nats, inn } => (out, rounds, suites, subscribers, nats, inn),
+        What::Run {
+            out,
+            rounds,
+            suites,
+            subscribers,
+            nats,
+            inn,
+        } => (out, rounds, suites, subscribers, nats, inn),
     };
-    let all = [Suite::Fanout, Suite::Tls, Suite::Publish, Suite::Poll, Suite::Storm];
-    let suites = if suites.is_empty() { all.to_vec() } else { suites };
+    let all = [
+        Suite::Fanout,
+        Suite::Tls,
+        Suite::Publish,
+        Suite::Poll,
+        Suite::Storm,
+    ];
+    let suites = if suites.is_empty() {
+        all.to_vec()
+    } else {
+        suites
+    };
     let files = subscribers.iter().max().copied().unwrap_or(0) as u64 + 256;
     let allowed = rlimit::increase_nofile_limit(files)?;
-    ensure!(allowed >= files, "{files} open files are needed, {allowed} are allowed");
-    let mut file = File::options().create(true).append(true).open(&out).with_context(|| format!("cannot write {}", out.display()))?;
+    ensure!(
+        allowed >= files,
+        "{files} open files are needed, {allowed} are allowed"
+    );
+    let mut file = File::options()
+        .create(true)
+        .append(true)
+        .open(&out)
+        .with_context(|| format!("cannot write {}", out.display()))?;
     let cores = std::thread::available_parallelism()?.get();
     ensure!(cores >= 2, "the server and the generator need a core each");
     for round in 1..=rounds {
@@ -491,7 +693,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let (name, contestants) = contestants(*suite);
             let sizes = match suite {
                 Suite::Fanout => subscribers.clone(),
-                Suite::Tls => subscribers.iter().copied().filter(|size| *size <= 5_000).collect(),
+                Suite::Tls => subscribers
+                    .iter()
+                    .copied()
+                    .filter(|size| *size <= 5_000)
+                    .collect(),
                 Suite::Publish => vec![PUBLISHERS],
                 Suite::Poll => vec![100],
                 Suite::Storm => vec![32],
@@ -508,8 +714,15 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                         Suite::Poll => polled(what, size).await,
                         Suite::Storm => stormed(what, size).await,
                     };
-                    let line = measured.with_context(|| format!("round {round}, {name}, {what}, {size}"))?;
-                    let line = Line { suite: name.into(), round, what: (*what).into(), size, ..line };
+                    let line = measured
+                        .with_context(|| format!("round {round}, {name}, {what}, {size}"))?;
+                    let line = Line {
+                        suite: name.into(),
+                        round,
+                        what: (*what).into(),
+                        size,
+                        ..line
+                    };
                     println!(
                         "{round:>2} {name:<8} {what:<34} {size:>6}: {:>9.0}/s {:>7.2} µs p99 {:>7.2} ms",
                         line.rate, line.cpu_us, line.p99_ms

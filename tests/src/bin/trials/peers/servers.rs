@@ -37,7 +37,10 @@ impl Certificate {
         let key = KeyPair::generate()?;
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let certificate = CertificateParams::new(names)?.self_signed(&key)?;
-        let made = Self { certificate: directory.join("server.pem"), key: directory.join("server.key") };
+        let made = Self {
+            certificate: directory.join("server.pem"),
+            key: directory.join("server.key"),
+        };
         fs::write(&made.certificate, certificate.pem())?;
         fs::write(&made.key, key.serialize_pem())?;
         fs::set_permissions(&made.key, fs::Permissions::from_mode(0o644))?;
@@ -61,7 +64,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // A master has children that end with it when it is asked to.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
         let asked = Instant::now();
         while asked.elapsed() < Duration::from_secs(5) {
             if let Ok(Some(_)) = self.child.try_wait() {
@@ -75,7 +80,14 @@ impl Drop for Server {
 }
 
 fn endpoint(port: u16, certificate: Option<&Certificate>) -> anyhow::Result<Endpoint> {
-    let url = format!("{}://localhost:{port}", if certificate.is_some() { "nntps" } else { "nntp" });
+    let url = format!(
+        "{}://localhost:{port}",
+        if certificate.is_some() {
+            "nntps"
+        } else {
+            "nntp"
+        }
+    );
     let source = Source::new([url.as_str()], &format!("test 1 sha256:{}", "0".repeat(64)))?;
     let source = match certificate {
         Some(certificate) => source.with_tls(Tls::from_file(&certificate.certificate)?),
@@ -88,7 +100,11 @@ fn endpoint(port: u16, certificate: Option<&Certificate>) -> anyhow::Result<Endp
 
 /// Pinned to its core, or free.
 pub(super) fn launcher(pinned: bool) -> Vec<String> {
-    if pinned { ["taskset", "-c", CORE].map(String::from).to_vec() } else { vec![] }
+    if pinned {
+        ["taskset", "-c", CORE].map(String::from).to_vec()
+    } else {
+        vec![]
+    }
 }
 
 struct Plan<'a> {
@@ -108,14 +124,20 @@ fn start(plan: &Plan<'_>, pinned: bool) -> anyhow::Result<Server> {
     let fill = |text: &str| {
         text.replace("PORT", &port.to_string())
             .replace("DIR", &directory.path().display().to_string())
-            .replace("CERTIFICATE", &certificate.certificate.display().to_string())
+            .replace(
+                "CERTIFICATE",
+                &certificate.certificate.display().to_string(),
+            )
             .replace("KEY", &certificate.key.display().to_string())
     };
     fs::write(directory.path().join("conf"), fill(plan.config))?;
     fs::create_dir(directory.path().join("www"))?;
     fs::write(directory.path().join("www/news"), [b'x'; 1024])?;
     let log = fs::File::create(directory.path().join("log"))?;
-    let words: Vec<String> = launcher(pinned).into_iter().chain([plan.program.to_owned()]).collect();
+    let words: Vec<String> = launcher(pinned)
+        .into_iter()
+        .chain([plan.program.to_owned()])
+        .collect();
     let child = Command::new(&words[0])
         .args(&words[1..])
         .args(plan.arguments.iter().map(|argument| fill(argument)))
@@ -126,14 +148,23 @@ fn start(plan: &Plan<'_>, pinned: bool) -> anyhow::Result<Server> {
         .spawn()
         .with_context(|| format!("cannot start {}; is it installed?", plan.program))?;
     let tls = plan.tls.then_some(&certificate);
-    let mut server = Server { child, endpoint: endpoint(port, tls)?, _directory: directory };
+    let mut server = Server {
+        child,
+        endpoint: endpoint(port, tls)?,
+        _directory: directory,
+    };
     let began = Instant::now();
     while TcpStream::connect(server.endpoint.address).is_err() {
         let said = || fs::read_to_string(server._directory.path().join("log")).unwrap_or_default();
         if let Some(status) = server.child.try_wait()? {
             bail!("{} ended with {status}: {}", plan.program, said());
         }
-        ensure!(began.elapsed() < START, "{} does not listen after {START:?}: {}", plan.program, said());
+        ensure!(
+            began.elapsed() < START,
+            "{} does not listen after {START:?}: {}",
+            plan.program,
+            said()
+        );
         sleep(Duration::from_millis(20));
     }
     Ok(server)
@@ -142,26 +173,59 @@ fn start(plan: &Plan<'_>, pinned: bool) -> anyhow::Result<Server> {
 pub(super) fn mosquitto() -> anyhow::Result<Server> {
     // With allow_duplicate_messages off, its default, each delivery compares strings with all earlier ones.
     let config = "listener PORT 127.0.0.1\nallow_anonymous true\nallow_duplicate_messages true\nmax_connections -1\nset_tcp_nodelay true\npersistence false\nlog_type none\nuser root\n";
-    start(&Plan { program: "mosquitto", arguments: &["-c", "DIR/conf"], config, tls: false }, true)
+    start(
+        &Plan {
+            program: "mosquitto",
+            arguments: &["-c", "DIR/conf"],
+            config,
+            tls: false,
+        },
+        true,
+    )
 }
 
 pub(super) fn redis() -> anyhow::Result<Server> {
     let config = "bind 127.0.0.1\nport PORT\nsave \"\"\nappendonly no\nmaxclients 17000\ntcp-backlog 4096\nclient-output-buffer-limit pubsub 0 0 0\ndir DIR\n";
-    start(&Plan { program: "redis-server", arguments: &["DIR/conf"], config, tls: false }, true)
+    start(
+        &Plan {
+            program: "redis-server",
+            arguments: &["DIR/conf"],
+            config,
+            tls: false,
+        },
+        true,
+    )
 }
 
 pub(super) fn nats(program: &str, tls: bool) -> anyhow::Result<Server> {
     let plain = "listen: \"127.0.0.1:PORT\"\nmax_connections: 20000\n";
-    let encrypted =
-        format!("{plain}tls {{\n  cert_file: \"CERTIFICATE\"\n  key_file: \"KEY\"\n  handshake_first: true\n  timeout: 30\n}}\n");
+    let encrypted = format!(
+        "{plain}tls {{\n  cert_file: \"CERTIFICATE\"\n  key_file: \"KEY\"\n  handshake_first: true\n  timeout: 30\n}}\n"
+    );
     let config = if tls { &encrypted } else { plain };
-    start(&Plan { program, arguments: &["-c", "DIR/conf"], config, tls }, true)
+    start(
+        &Plan {
+            program,
+            arguments: &["-c", "DIR/conf"],
+            config,
+            tls,
+        },
+        true,
+    )
 }
 
 /// JetStream that syncs each message before it acknowledges it; on all cores.
 pub(super) fn jetstream(program: &str) -> anyhow::Result<Server> {
     let config = "listen: \"127.0.0.1:PORT\"\njetstream {\n  store_dir: \"DIR/js\"\n  sync_interval: always\n}\n";
-    start(&Plan { program, arguments: &["-c", "DIR/conf"], config, tls: false }, false)
+    start(
+        &Plan {
+            program,
+            arguments: &["-c", "DIR/conf"],
+            config,
+            tls: false,
+        },
+        false,
+    )
 }
 
 /// One worker, which is what is measured.
@@ -174,8 +238,11 @@ pub(super) struct Nginx {
 impl Nginx {
     pub(super) fn start(tls: bool) -> anyhow::Result<Self> {
         let listen = if tls { "ssl " } else { "" };
-        let secrets =
-            if tls { "ssl_protocols TLSv1.3; ssl_certificate CERTIFICATE; ssl_certificate_key KEY; ssl_session_tickets on;" } else { "" };
+        let secrets = if tls {
+            "ssl_protocols TLSv1.3; ssl_certificate CERTIFICATE; ssl_certificate_key KEY; ssl_session_tickets on;"
+        } else {
+            ""
+        };
         let config = format!(
             "worker_processes 1;\nworker_rlimit_nofile 20000;\ndaemon off;\nuser root;\npid DIR/pid;\nerror_log DIR/error.log;\nevents {{ worker_connections 16000; }}\n\
              http {{ access_log off; keepalive_requests 1000000000; open_file_cache max=100;\n\
@@ -183,14 +250,33 @@ impl Nginx {
              server {{ listen 127.0.0.1:PORT {listen}backlog=4096; root DIR/www; {secrets} }} }}\n"
         );
         let arguments = ["-c", "DIR/conf", "-e", "DIR/error.log"];
-        let server = start(&Plan { program: "nginx", arguments: &arguments, config: &config, tls }, true)?;
+        let server = start(
+            &Plan {
+                program: "nginx",
+                arguments: &arguments,
+                config: &config,
+                tls,
+            },
+            true,
+        )?;
         let master = server.child.id();
         let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
-        let worker = children.split_whitespace().next().context("nginx has no worker")?.parse()?;
+        let worker = children
+            .split_whitespace()
+            .next()
+            .context("nginx has no worker")?
+            .parse()?;
         // A file's tag is when it was changed, and its size.
         let file = fs::metadata(server._directory.path().join("www/news"))?;
-        let changed = file.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs();
-        Ok(Self { server, worker, etag: format!("\"{changed:x}-{:x}\"", file.len()) })
+        let changed = file
+            .modified()?
+            .duration_since(std::time::UNIX_EPOCH)?
+            .as_secs();
+        Ok(Self {
+            server,
+            worker,
+            etag: format!("\"{changed:x}-{:x}\"", file.len()),
+        })
     }
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.server.endpoint
@@ -224,7 +310,12 @@ impl Broker {
         let daemon = fixture.start()?;
         let clear = endpoint(fixture.address.port(), None)?;
         let encrypted = endpoint(nntps.port(), Some(&certificate))?;
-        Ok(Self { fixture, daemon, clear, encrypted })
+        Ok(Self {
+            fixture,
+            daemon,
+            clear,
+            encrypted,
+        })
     }
     pub(in super::super) fn process(&self) -> Process {
         Process(self.daemon.pid())
@@ -272,5 +363,12 @@ pub(super) fn raw(count: usize, size: usize) -> anyhow::Result<Server> {
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
     let address: SocketAddr = line.trim().parse().context("the reference did not start")?;
-    Ok(Server { child, endpoint: Endpoint { address, tls: None::<(Arc<_>, ServerName<'static>)> }, _directory: directory })
+    Ok(Server {
+        child,
+        endpoint: Endpoint {
+            address,
+            tls: None::<(Arc<_>, ServerName<'static>)>,
+        },
+        _directory: directory,
+    })
 }

@@ -21,7 +21,9 @@ impl Pieces {
     ) -> Result<(), String> {
         self.0.extend_from_slice(octets);
         let mut at = 0;
-        while let Some(octets) = length(&self.0[at..])?.filter(|octets| *octets <= self.0.len() - at) {
+        while let Some(octets) =
+            length(&self.0[at..])?.filter(|octets| *octets <= self.0.len() - at)
+        {
             message(&self.0[at..at + octets])?;
             at += octets;
         }
@@ -31,7 +33,10 @@ impl Pieces {
 }
 
 fn line_end(octets: &[u8]) -> Option<usize> {
-    octets.windows(2).position(|two| two == b"\r\n").map(|at| at + 2)
+    octets
+        .windows(2)
+        .position(|two| two == b"\r\n")
+        .map(|at| at + 2)
 }
 
 fn text(octets: &[u8]) -> String {
@@ -47,14 +52,22 @@ pub(super) struct Raw {
 
 impl Raw {
     pub(super) fn new(size: usize) -> Self {
-        Self { size, greeted: false, octets: 0 }
+        Self {
+            size,
+            greeted: false,
+            octets: 0,
+        }
     }
 }
 
 impl Peer for Raw {
     fn begin(&mut self, _say: &mut Vec<u8>) {}
     fn take(&mut self, octets: &[u8], _say: &mut Vec<u8>) -> Result<usize, String> {
-        let octets = if std::mem::replace(&mut self.greeted, true) { octets.len() } else { octets.len() - 1 };
+        let octets = if std::mem::replace(&mut self.greeted, true) {
+            octets.len()
+        } else {
+            octets.len() - 1
+        };
         self.octets += octets;
         let complete = self.octets / self.size;
         self.octets %= self.size;
@@ -74,7 +87,11 @@ pub(super) struct Mqtt {
 
 impl Mqtt {
     pub(super) fn new(subscribes: bool) -> Self {
-        Self { pieces: Pieces::default(), subscribes, ready: false }
+        Self {
+            pieces: Pieces::default(),
+            subscribes,
+            ready: false,
+        }
     }
     #[allow(clippy::cast_possible_truncation)] // seven bits at a time
     pub(super) fn publish(payload: &[u8]) -> Vec<u8> {
@@ -141,33 +158,69 @@ pub(super) struct Nats {
 
 impl Nats {
     pub(super) fn subscriber() -> Self {
-        Self { pieces: Pieces::default(), begin: "SUB fan 1\r\n".into(), again: Vec::new(), window: 0, ready: false }
+        Self {
+            pieces: Pieces::default(),
+            begin: "SUB fan 1\r\n".into(),
+            again: Vec::new(),
+            window: 0,
+            ready: false,
+        }
     }
     pub(super) fn publisher() -> Self {
-        Self { begin: String::new(), ..Self::subscriber() }
+        Self {
+            begin: String::new(),
+            ..Self::subscriber()
+        }
     }
     pub(super) fn publish(payload: &[u8]) -> Vec<u8> {
-        [format!("PUB fan {}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat()
+        [
+            format!("PUB fan {}\r\n", payload.len()).as_bytes(),
+            payload,
+            b"\r\n",
+        ]
+        .concat()
     }
     /// Creates a stream in files; its answer is the one message that comes.
     pub(super) fn create_stream() -> Self {
         let stream = r#"{"name":"bench","subjects":["js.>"],"storage":"file","retention":"limits","discard":"old","num_replicas":1}"#;
-        let begin = format!("SUB _INBOX.c 1\r\nPUB $JS.API.STREAM.CREATE.bench _INBOX.c {}\r\n{stream}\r\n", stream.len());
-        Self { begin, window: 1, ..Self::subscriber() }
+        let begin = format!(
+            "SUB _INBOX.c 1\r\nPUB $JS.API.STREAM.CREATE.bench _INBOX.c {}\r\n{stream}\r\n",
+            stream.len()
+        );
+        Self {
+            begin,
+            window: 1,
+            ..Self::subscriber()
+        }
     }
     /// With so many messages under way.
     pub(super) fn to_stream(number: usize, payload: &[u8], window: usize) -> Self {
-        let again = [format!("PUB js.{number} _INBOX.{number} {}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat();
-        Self { begin: format!("SUB _INBOX.{number} 1\r\n"), again, window, ..Self::subscriber() }
+        let again = [
+            format!("PUB js.{number} _INBOX.{number} {}\r\n", payload.len()).as_bytes(),
+            payload,
+            b"\r\n",
+        ]
+        .concat();
+        Self {
+            begin: format!("SUB _INBOX.{number} 1\r\n"),
+            again,
+            window,
+            ..Self::subscriber()
+        }
     }
 }
 
 fn nats_length(octets: &[u8]) -> Result<Option<usize>, String> {
-    let Some(line) = line_end(octets) else { return Ok(None) };
+    let Some(line) = line_end(octets) else {
+        return Ok(None);
+    };
     if !octets.starts_with(b"MSG ") {
         return Ok(Some(line));
     }
-    let size = text(&octets[..line - 2]).rsplit(' ').next().and_then(|n| n.parse::<usize>().ok());
+    let size = text(&octets[..line - 2])
+        .rsplit(' ')
+        .next()
+        .and_then(|n| n.parse::<usize>().ok());
     Ok(Some(line + size.ok_or_else(|| text(octets))? + 2))
 }
 
@@ -178,7 +231,13 @@ impl Peer for Nats {
         say.extend_from_slice(b"PING\r\n");
     }
     fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String> {
-        let Self { pieces, again, window, ready, .. } = self;
+        let Self {
+            pieces,
+            again,
+            window,
+            ready,
+            ..
+        } = self;
         let mut complete = 0;
         pieces.each(octets, nats_length, |message| {
             if message.starts_with(b"MSG ") {
@@ -213,24 +272,43 @@ pub(super) struct Redis {
 
 impl Redis {
     pub(super) fn new(subscribes: bool) -> Self {
-        Self { pieces: Pieces::default(), subscribes, ready: false }
+        Self {
+            pieces: Pieces::default(),
+            subscribes,
+            ready: false,
+        }
     }
     pub(super) fn publish(payload: &[u8]) -> Vec<u8> {
-        [format!("*3\r\n$7\r\nPUBLISH\r\n$3\r\nfan\r\n${}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat()
+        [
+            format!("*3\r\n$7\r\nPUBLISH\r\n$3\r\nfan\r\n${}\r\n", payload.len()).as_bytes(),
+            payload,
+            b"\r\n",
+        ]
+        .concat()
     }
 }
 
 fn resp_length(octets: &[u8]) -> Result<Option<usize>, String> {
-    let Some(line) = line_end(octets) else { return Ok(None) };
-    let number = || text(&octets[1..line - 2]).parse::<usize>().map_err(|_| text(octets));
+    let Some(line) = line_end(octets) else {
+        return Ok(None);
+    };
+    let number = || {
+        text(&octets[1..line - 2])
+            .parse::<usize>()
+            .map_err(|_| text(octets))
+    };
     match octets[0] {
         b'+' | b':' => Ok(Some(line)),
         b'$' => Ok(Some(line + number()? + 2)),
         b'*' => {
             let mut at = line;
             for _ in 0..number()? {
-                let Some(rest) = octets.get(at..) else { return Ok(None) };
-                let Some(length) = resp_length(rest)? else { return Ok(None) };
+                let Some(rest) = octets.get(at..) else {
+                    return Ok(None);
+                };
+                let Some(length) = resp_length(rest)? else {
+                    return Ok(None);
+                };
                 at += length;
             }
             Ok(Some(at))
@@ -241,7 +319,11 @@ fn resp_length(octets: &[u8]) -> Result<Option<usize>, String> {
 
 impl Peer for Redis {
     fn begin(&mut self, say: &mut Vec<u8>) {
-        say.extend_from_slice(if self.subscribes { b"*2\r\n$9\r\nSUBSCRIBE\r\n$3\r\nfan\r\n" } else { b"*1\r\n$4\r\nPING\r\n" });
+        say.extend_from_slice(if self.subscribes {
+            b"*2\r\n$9\r\nSUBSCRIBE\r\n$3\r\nfan\r\n"
+        } else {
+            b"*1\r\n$4\r\nPING\r\n"
+        });
     }
     fn take(&mut self, octets: &[u8], _say: &mut Vec<u8>) -> Result<usize, String> {
         let (mut complete, ready) = (0, &mut self.ready);
@@ -272,13 +354,22 @@ pub(super) struct Http {
 impl Http {
     /// One that asks again after each answer, or once.
     pub(super) fn new(etag: &str, again: bool) -> Self {
-        let request = format!("GET /news HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {etag}\r\n\r\n").into_bytes();
-        Self { pieces: Pieces::default(), request, again }
+        let request =
+            format!("GET /news HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {etag}\r\n\r\n")
+                .into_bytes();
+        Self {
+            pieces: Pieces::default(),
+            request,
+            again,
+        }
     }
 }
 
 fn head_length(octets: &[u8]) -> Result<Option<usize>, String> {
-    Ok(octets.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4))
+    Ok(octets
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .map(|at| at + 4))
 }
 
 impl Peer for Http {
