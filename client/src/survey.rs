@@ -138,7 +138,7 @@ async fn look(
                 .map(|head| head.serial.number().cmp(&high))
             {
                 Some(Ordering::Equal) if state.newest(&channel).is_some() => {
-                    drop(seen.confirmed.insert(channel))
+                    seen.confirmed.insert(channel);
                 }
                 // It has less than it had.
                 Some(Ordering::Greater) if state.newest(&channel).is_some() => {}
