@@ -62,7 +62,9 @@ async fn serve(
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         if certificates
             .zip(stream.tls.as_ref())
-            .is_some_and(|(certificates, tls)| !certificates.is_good(tls))
+            .is_some_and(|(certificates, tls)| {
+                !certificates.is_good(tls, rustls_pki_types::UnixTime::now())
+            })
         {
             return Err(io::Error::other(
                 "the client's certificate has ended, or is not trusted any more",

@@ -73,7 +73,7 @@ impl Certificates {
 
     /// Whether the certificate that a client has shown is good now. A session that is resumed brings the one with which it began,
     /// and that may have ended since (attack 107).
-    pub(crate) fn is_good(&self, connection: &CommonState) -> bool {
+    pub(crate) fn is_good(&self, connection: &CommonState, now: UnixTime) -> bool {
         let Some((first, others)) = connection
             .peer_certificates()
             .and_then(|chain| chain.split_first())
@@ -81,11 +81,10 @@ impl Certificates {
             return true;
         };
         let loaded = self.config.load();
-        loaded.clients.as_ref().is_some_and(|clients| {
-            clients
-                .verify_client_cert(first, others, UnixTime::now())
-                .is_ok()
-        })
+        loaded
+            .clients
+            .as_ref()
+            .is_some_and(|clients| clients.verify_client_cert(first, others, now).is_ok())
     }
 }
 
@@ -130,4 +129,103 @@ fn read(files: &Tls) -> Result<Loaded, TlsError> {
         config: Arc::new(config),
         clients,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::{ClientConfig, ClientConnection, HandshakeKind, client::Resumption};
+
+    use super::*;
+
+    /// Everything that one side has to say, until both have nothing to say any more.
+    fn talk(client: &mut ClientConnection, server: &mut ServerConnection) {
+        for _ in 0..10 {
+            let mut octets = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut octets).unwrap();
+            }
+            let mut from = &octets[..];
+            while !from.is_empty() {
+                server.read_tls(&mut from).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            let mut octets = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut octets).unwrap();
+            }
+            let mut from = &octets[..];
+            while !from.is_empty() {
+                client.read_tls(&mut from).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        // The ticket comes with the first thing that is said.
+        let mut nothing = [0; 1];
+        assert!(
+            io::Read::read(&mut client.reader(), &mut nothing)
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        );
+    }
+
+    #[test]
+    fn attack_107_a_certificate_that_has_ended_is_none_for_a_session_that_is_resumed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let mut params = CertificateParams::new(vec!["ca".into()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issue = |name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(vec![name.into()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(2500, 1, 1);
+            (params.signed_by(&key, &ca).unwrap(), key)
+        };
+        let ((server, server_key), (client, client_key)) =
+            (issue("broker.example"), issue("device.example"));
+        let certificates = Certificates::load(&Tls {
+            certificate_file: file("server.pem", server.pem()),
+            key_file: file("server.key", server_key.serialize_pem()),
+            client_ca_file: Some(file("ca.pem", ca.pem())),
+        })
+        .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(client_key.serialize_der()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = builder
+            .with_client_auth_cert(vec![client.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"nntp".to_vec()];
+        config.resumption = Resumption::in_memory_sessions(4);
+        let config = Arc::new(config);
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut device =
+                ClientConnection::new(config.clone(), "broker.example".try_into().unwrap())
+                    .unwrap();
+            let mut broker = certificates.accept().unwrap();
+            talk(&mut device, &mut broker);
+            assert_eq!(
+                (
+                    broker.handshake_kind(),
+                    broker.peer_certificates().map(<[_]>::len)
+                ),
+                (Some(kind), Some(1))
+            );
+            assert!(certificates.is_good(&broker, UnixTime::now()));
+            // In the year 2600 it has ended.
+            let later = UnixTime::since_unix_epoch(Duration::from_secs(630 * 365 * 86_400));
+            assert!(!certificates.is_good(&broker, later));
+        }
+    }
 }

@@ -135,7 +135,7 @@ async fn connection(
                 TlsAcceptor::from(certificates.for_http()).accept(socket),
             )
             .await??;
-            if !certificates.is_good(stream.get_ref().1) {
+            if !certificates.is_good(stream.get_ref().1, rustls_pki_types::UnixTime::now()) {
                 return Err(io::Error::other(
                     "the client's certificate has ended, or is not trusted any more",
                 ));
