@@ -1,6 +1,8 @@
-//! Who is known here, and what they may read and offer. What somebody may not read does not exist for him.
+//! Who is known here, and what they may read and offer. What somebody may not read does not exist
+//! for him.
 //!
-//! Nothing rests on this for what is true: statements prove themselves, whoever brings them (attack 66).
+//! Nothing rests on this for what is true: statements prove themselves, whoever brings them (attack
+//! 66).
 
 use std::net::IpAddr;
 
@@ -33,7 +35,8 @@ pub struct Rule {
     pub readers: Vec<usize>,
 }
 
-/// Everybody who is known, and the rules; the first rule that matches a channel decides, without one all may read.
+/// Everybody who is known, and the rules; the first rule that matches a channel decides, without
+/// one all may read.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Who is known.

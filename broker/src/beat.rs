@@ -1,7 +1,8 @@
 //! The origin as the signer of beats: what is newest here, signed every few minutes (spec part 3).
 //!
-//! One beat channel for each role that lists the key. A beat names what is stored here alone, and never another statement at a serial
-//! that an earlier beat has named, unless a checkpoint has settled it. Beats take the path of every other statement.
+//! One beat channel for each role that lists the key. A beat names what is stored here alone, and
+//! never another statement at a serial that an earlier beat has named, unless a checkpoint has
+//! settled it. Beats take the path of every other statement.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -109,7 +110,8 @@ impl Signer {
         if !channels.iter().any(|channel| self.is_due(&trust, channel)) {
             return Ok(());
         }
-        // Another member of the cluster signs, or nobody can; and what has been settled elsewhere is here then.
+        // Another member of the cluster signs, or nobody can; and what has been settled elsewhere
+        // is here then.
         let Some(term) = self.shared.origin.term() else {
             return Ok(());
         };
@@ -137,7 +139,8 @@ impl Signer {
             .collect()
     }
 
-    /// Whether a beat has to be signed: in its time, or early for something new, at most every tenth of that (attack 101).
+    /// Whether a beat has to be signed: in its time, or early for something new, at most every
+    /// tenth of that (attack 101).
     fn is_due(&self, trust: &Trust, channel: &Channel) -> bool {
         let Some(said) = self.said.get(channel) else {
             return true;
@@ -176,7 +179,8 @@ impl Signer {
     /// The logs that the beats of a channel speak for, as they began.
     fn logs(&self, trust: &Trust, beats: &Channel) -> Vec<Arc<Log>> {
         let shared = &self.shared;
-        // Of what is being filled, or cannot be followed, it is not known what is newest: better no word than a wrong one.
+        // Of what is being filled, or cannot be followed, it is not known what is newest: better no
+        // word than a wrong one.
         let known = |channel: &Channel| {
             shared
                 .cluster

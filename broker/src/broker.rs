@@ -412,8 +412,8 @@ impl Broker {
         Ok(cluster::init(cluster).await?)
     }
 
-    /// Sets the head of a channel in the cluster's tree to what the store of a stopped broker has, and removes what stands above
-    /// it there: how an operator settles what the brokers cannot.
+    /// Sets the head of a channel in the cluster's tree to what the store of a stopped broker has,
+    /// and removes what stands above it there: how an operator settles what the brokers cannot.
     ///
     /// # Errors
     /// If the store or the tree cannot be used, or the store has nothing of the channel.
@@ -449,7 +449,8 @@ impl Broker {
         self.shared.connections.count()
     }
 
-    /// Stops accepting, lets sessions finish what they are answering, and closes the store; whether all went well.
+    /// Stops accepting, lets sessions finish what they are answering, and closes the store; whether
+    /// all went well.
     pub async fn shutdown(self, deadline: Duration) -> bool {
         let Self {
             shared,
@@ -482,7 +483,8 @@ impl Broker {
     }
 }
 
-/// Brokers that may have what this one has lost: those that it copies from, those that it feeds, and those that are named for it.
+/// Brokers that may have what this one has lost: those that it copies from, those that it feeds,
+/// and those that are named for it.
 fn sources(settings: &Settings) -> Result<Vec<Source>, LoginError> {
     let source = |address: &Address, login: &Login, channels: &Wildmat, is_needed| {
         let other = Other {

@@ -31,7 +31,8 @@ pub(crate) struct Counts {
     pub(crate) published: Counter,
     /// Statements that were refused after POST.
     pub(crate) refused: Counter,
-    /// Of each beat channel that is signed here: how much of the room for heads is taken, in percent, and for how many there was none.
+    /// Of each beat channel that is signed here: how much of the room for heads is taken, in
+    /// percent, and for how many there was none.
     beat_rooms: Mutex<BTreeMap<Channel, (usize, usize)>>,
 }
 

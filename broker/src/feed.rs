@@ -1,6 +1,8 @@
-//! Feeds: statements are offered to a peer by CHECK and TAKETHIS, or by IHAVE where it does not stream (RFC 4644, RFC 3977).
+//! Feeds: statements are offered to a peer by CHECK and TAKETHIS, or by IHAVE where it does not
+//! stream (RFC 4644, RFC 3977).
 //!
-//! There is no spool: a feed is a cursor for each channel, up to which the peer has answered, and the backlog is the log itself.
+//! There is no spool: a feed is a cursor for each channel, up to which the peer has answered, and
+//! the backlog is the log itself.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -79,7 +81,8 @@ struct Session<'a> {
     /// In the order in which the peer will answer.
     under_way: VecDeque<Offered>,
     later: &'a mut Later,
-    /// What the peer could not prove from below: it is sent from the newest down, below what vouches for it.
+    /// What the peer could not prove from below: it is sent from the newest down, below what
+    /// vouches for it.
     down: VecDeque<(usize, u32)>,
     /// What was sent so.
     sent_down: HashSet<(usize, u32)>,
@@ -340,7 +343,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sends what only later statements prove, from the newest down, and without asking: the peer has it in hand, or waits for it.
+    /// Sends what only later statements prove, from the newest down, and without asking: the peer
+    /// has it in hand, or waits for it.
     fn offer_down(&mut self, octets: &mut Vec<u8>) -> Result<(), FeedError> {
         while self.under_way.len() < FEED_WINDOW {
             let Some((channel, serial)) = self.down.pop_front() else {
@@ -365,7 +369,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Has a statement that was refused sent once more, below the one that vouches for it, if one does.
+    /// Has a statement that was refused sent once more, below the one that vouches for it, if one
+    /// does.
     fn send_down(&mut self, channel: usize, serial: u32) -> Result<bool, StoreError> {
         let log = self.progress[channel].log.clone();
         let Some(trust) = self
@@ -531,7 +536,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The peer may take it later: its trust log may have to come first, and is offered from the beginning.
+    /// The peer may take it later: its trust log may have to come first, and is offered from the
+    /// beginning.
     fn put_off(&mut self, channel: usize, serial: Serial) -> Result<(), StoreError> {
         let channel = self.progress[channel].log.channel.clone();
         let (due, pause) = self

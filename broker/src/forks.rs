@@ -1,7 +1,9 @@
-//! Evidence: two statements, both proven, for one place of one log (attack 28), and what a log has lost to a checkpoint or a beat.
+//! Evidence: two statements, both proven, for one place of one log (attack 28), and what a log has
+//! lost to a checkpoint or a beat.
 //!
-//! A file is what `tidings verify` proves to anybody: the trust log, then the statements. Each namespace has its own quota, and each
-//! channel a part of it, so that nobody uses up what others need (attack 114).
+//! A file is what `tidings verify` proves to anybody: the trust log, then the statements. Each
+//! namespace has its own quota, and each channel a part of it, so that nobody uses up what others
+//! need (attack 114).
 
 use std::{fs, io, path::PathBuf};
 
@@ -22,8 +24,8 @@ pub(crate) struct Forks {
 }
 
 impl Forks {
-    /// Keeps a pair, once, and says so in the log. If both follow the same statement, one of them has lost a race: a note; any other
-    /// pair is an alarm.
+    /// Keeps a pair, once, and says so in the log. If both follow the same statement, one of them
+    /// has lost a race: a note; any other pair is an alarm.
     pub(crate) fn remember(
         &self,
         provisioned: Option<&Provisioned>,

@@ -1,4 +1,5 @@
-//! A store that no broker has open: is everything there, whole and proven (`tidingsd check`), and what can be read (`tidingsd export`).
+//! A store that no broker has open: is everything there, whole and proven (`tidingsd check`), and
+//! what can be read (`tidingsd export`).
 //!
 //! Nothing is changed, whatever is found.
 
@@ -150,7 +151,8 @@ fn check_log(
     }
 }
 
-/// Writes everything that can be read as a batch of articles: trust logs first, each channel from its oldest on.
+/// Writes everything that can be read as a batch of articles: trust logs first, each channel from
+/// its oldest on.
 ///
 /// # Errors
 /// If the directory cannot be read as a store, or the batch not be written.

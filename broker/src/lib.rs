@@ -5,7 +5,8 @@
 //!                        logs → watch → subscriber   and goes out
 //! ```
 //!
-//! [`Broker::bind`] starts one, [`Broker::shutdown`] drains it; the binary and the tests use the same.
+//! [`Broker::bind`] starts one, [`Broker::shutdown`] drains it; the binary and the tests use the
+//! same.
 
 mod access;
 mod append;

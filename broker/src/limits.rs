@@ -8,11 +8,13 @@ use std::time::Duration;
 pub const APPEND_QUEUE: usize = 4096;
 /// Statements that share one commit.
 pub const APPEND_BATCH: usize = 1024;
-/// Octets of a segment of the store. The next one is made ahead: with less room, publishing is refused and everything else goes on.
+/// Octets of a segment of the store. The next one is made ahead: with less room, publishing is
+/// refused and everything else goes on.
 pub const SEGMENT_OCTETS: u32 = 64 * 1024 * 1024;
 /// Octets that are saved from the oldest segment of the store with one commit.
 pub const SAVED_OCTETS: usize = 256 * 1024;
-/// Statements of a channel that are kept in memory for a minute after they came; older ones are read from the store.
+/// Statements of a channel that are kept in memory for a minute after they came; older ones are
+/// read from the store.
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.
 pub const TAIL_OCTETS: usize = 1024 * 1024;
@@ -26,9 +28,11 @@ pub const BEAT_FULL_PERCENT: usize = 80;
 pub const BEAT_RETRY: Duration = Duration::from_secs(10);
 /// Articles of one connection that are refused before it is closed (attacks 44 and 67).
 pub const REFUSALS: u32 = 1_000;
-/// Times at which a gap in a channel was filled that are remembered for those who ask what is new since.
+/// Times at which a gap in a channel was filled that are remembered for those who ask what is new
+/// since.
 pub const JOINED: usize = 64;
-/// Octets of statements that peers have sent before what lies below them; what would be more has to be sent again.
+/// Octets of statements that peers have sent before what lies below them; what would be more has to
+/// be sent again.
 pub const FEED_WAITING_OCTETS: usize = 16 * 1024 * 1024;
 /// How far ahead of what a peer was promised a statement is wanted that it offers by CHECK.
 pub const FEED_AHEAD: u32 = 64;
@@ -50,7 +54,8 @@ pub const FEED_CURSORS: Duration = Duration::from_secs(1);
 pub const FEED_IDLE: Duration = Duration::from_secs(60);
 /// Characters of what others have said that a line of the log has at most.
 pub const LOGGED_CHARACTERS: usize = 300;
-/// Logins from one address that may fail within [`LOGIN_WINDOW`]; then nobody gets in from there by a password.
+/// Logins from one address that may fail within [`LOGIN_WINDOW`]; then nobody gets in from there by
+/// a password.
 pub const LOGINS_OF_ADDRESS: u32 = 20;
 /// For how long failed logins count.
 pub const LOGIN_WINDOW: Duration = Duration::from_secs(600);
@@ -72,7 +77,8 @@ pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
 pub const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before a broker is compared with once more.
 pub const RESTORE_AGAIN: Duration = Duration::from_secs(2);
-/// Statements of a log that a mirror reads and stores at once; the unit in which an interrupted backfill goes on.
+/// Statements of a log that a mirror reads and stores at once; the unit in which an interrupted
+/// backfill goes on.
 pub const MIRROR_CHUNK: u32 = 256;
 /// How often a mirror looks at everything that an upstream has, although it is being told.
 pub const MIRROR_AUDIT: Duration = Duration::from_secs(60);
@@ -88,13 +94,16 @@ pub const MIRROR_AVOID: Duration = Duration::from_secs(300);
 pub const MIRROR_LAG: Duration = Duration::from_secs(180);
 /// Channels of one upstream whose newest statements are under way at once.
 pub const MIRROR_ABREAST: usize = 64;
-/// How long a statement that is being published waits for the cluster, if it is not known whether it was stored.
+/// How long a statement that is being published waits for the cluster, if it is not known whether
+/// it was stored.
 pub const CLUSTER_PATIENCE: Duration = Duration::from_secs(10);
-/// The pause before a statement that is being published, or a round of following that was broken off, is tried again.
+/// The pause before a statement that is being published, or a round of following that was broken
+/// off, is tried again.
 pub const CLUSTER_RETRY: Duration = Duration::from_millis(20);
 /// How long a statement that is being published waits for the next round of following.
 pub const CLUSTER_ROUND: Duration = Duration::from_millis(500);
-/// How long the answer to a publisher waits, after the cluster has stored a statement, until it is visible at this broker.
+/// How long the answer to a publisher waits, after the cluster has stored a statement, until it is
+/// visible at this broker.
 pub const CLUSTER_FOLLOW: Duration = Duration::from_secs(1);
 /// How often a member looks at the others, and says how far it is.
 pub const CLUSTER_TICK: Duration = Duration::from_secs(1);
@@ -104,21 +113,25 @@ pub const CLUSTER_PAUSE: Duration = Duration::from_secs(2);
 pub const CLUSTER_AGAIN: Duration = Duration::from_secs(5);
 /// How often the servers are asked for the sake of somebody who is ahead of us.
 pub const CLUSTER_ASK: Duration = Duration::from_millis(100);
-/// After how long a channel that no live member can fill is complained about, and a member that lacks some takes over beats that nobody signs.
+/// After how long a channel that no live member can fill is complained about, and a member that
+/// lacks some takes over beats that nobody signs.
 pub const CLUSTER_GAP: Duration = Duration::from_secs(60);
 /// How often what the servers keep is counted anew.
 pub const CLUSTER_COUNT: Duration = Duration::from_secs(600);
 /// Channels that a member may name as those that it does not hold; with more it holds nothing new.
 pub const CLUSTER_LACKS: usize = 2_000;
-/// For how long a channel whose head was set to what this broker has takes nothing: another member may have more.
+/// For how long a channel whose head was set to what this broker has takes nothing: another member
+/// may have more.
 pub const CLUSTER_RAISE: Duration = Duration::from_secs(3);
 /// How often it is looked whether what was forgotten has been filled.
 pub const CLUSTER_SOON: Duration = Duration::from_millis(200);
 /// Reads and deletions that are under way at once.
 pub const CLUSTER_ABREAST: usize = 256;
-/// Channels of a cluster: their names are read at once, and ZooKeeper's answers have at most a mebibyte.
+/// Channels of a cluster: their names are read at once, and ZooKeeper's answers have at most a
+/// mebibyte.
 pub const CLUSTER_CHANNELS: usize = 10_000;
-/// Live members that must have a statement before the servers forget it, unless that would exceed what they keep.
+/// Live members that must have a statement before the servers forget it, unless that would exceed
+/// what they keep.
 pub const CLUSTER_COPIES: usize = 2;
 /// How far the clocks of a broker and of the ensemble may be apart; with more, it signs no beats.
 pub const CLUSTER_CLOCK: Duration = Duration::from_secs(60);
@@ -186,7 +199,8 @@ pub const ARTICLE: Duration = Duration::from_secs(60);
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the process or the machine has no file descriptor left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// After how long of silence TCP asks whether the other end is still there, and how often, and how many times.
+/// After how long of silence TCP asks whether the other end is still there, and how often, and how
+/// many times.
 pub const KEEPALIVE: (Duration, Duration, u32) =
     (Duration::from_secs(120), Duration::from_secs(30), 4);
 /// File descriptors beside those of connections, one for each segment of the store among them.

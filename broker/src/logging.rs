@@ -27,8 +27,8 @@ impl Level {
     }
 }
 
-/// Text that came from others, for a log: no control characters, so that no terminal and no reader of lines is led astray (attack 112),
-/// and not much of it.
+/// Text that came from others, for a log: no control characters, so that no terminal and no reader
+/// of lines is led astray (attack 112), and not much of it.
 pub(crate) struct Safe<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Safe<'_> {

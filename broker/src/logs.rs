@@ -1,4 +1,5 @@
-//! The logs as sessions and watches read them: marks in memory, newest statements rendered, the rest in the store.
+//! The logs as sessions and watches read them: marks in memory, newest statements rendered, the
+//! rest in the store.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -277,7 +278,8 @@ impl Log {
         serials.filter_map(read).take(most).collect()
     }
 
-    /// When a statement became visible, without rendering it: when it arrived, or when the gap below it was filled.
+    /// When a statement became visible, without rendering it: when it arrived, or when the gap
+    /// below it was filled.
     pub(crate) fn arrived(&self, serial: Serial) -> Result<Option<Timestamp>, StoreError> {
         let joined = self
             .read()
@@ -311,7 +313,8 @@ impl Log {
         }
     }
 
-    /// The log has changed otherwise than by single statements; `before`: what could be read until now.
+    /// The log has changed otherwise than by single statements; `before`: what could be read until
+    /// now.
     pub(crate) fn jump(&self, marks: Marks, before: Option<(Serial, Serial)>, now: Timestamp) {
         let mut state = self.write();
         let ranges = match before {

@@ -61,7 +61,8 @@ impl Provisioned {
         }
     }
 
-    /// Of the signatures of a trust statement those that count for the trust role of the one before, or for its own.
+    /// Of the signatures of a trust statement those that count for the trust role of the one
+    /// before, or for its own.
     pub(crate) fn with_what_counts(&self, statement: Statement) -> Statement {
         let (in_force, next) = (self.trust.load_full(), self.advance(statement.clone()));
         let Ok(next) = next else { return statement };
@@ -79,8 +80,8 @@ impl Provisioned {
         self.signed.fetch_max(time.seconds(), Ordering::Relaxed);
     }
 
-    /// The latest time of a statement that is taken by its own signatures; none while the clock is so far behind what was signed
-    /// that it is none.
+    /// The latest time of a statement that is taken by its own signatures; none while the clock is
+    /// so far behind what was signed that it is none.
     pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
         let until = now.plus(FUTURE_SECONDS);
         (until.seconds() >= self.signed.load(Ordering::Relaxed)).then_some(until)

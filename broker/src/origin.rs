@@ -1,4 +1,5 @@
-//! Where new statements are settled: by the one writer of this broker, or by the cluster that it is part of.
+//! Where new statements are settled: by the one writer of this broker, or by the cluster that it is
+//! part of.
 //!
 //! What other brokers have settled already, and is only copied, goes to the writer alone.
 
@@ -16,12 +17,14 @@ pub(crate) struct New {
     pub(crate) term: Option<i32>,
 }
 
-/// Settles what comes next in a log. Both implementations pass the same tests (`tests/tests/origin.rs`).
+/// Settles what comes next in a log. Both implementations pass the same tests
+/// (`tests/tests/origin.rs`).
 pub(crate) trait Origin: Send + Sync {
     /// Stores a statement, and answers when nothing can undo that.
     fn append(&self, new: New) -> BoxFuture<'_, Answer>;
 
-    /// Verifies and stores the next statement of a trust log; `posted`: of its signatures only those that count are kept.
+    /// Verifies and stores the next statement of a trust log; `posted`: of its signatures only
+    /// those that count are kept.
     fn append_trust(
         &self,
         statement: Statement,
@@ -29,7 +32,8 @@ pub(crate) trait Origin: Send + Sync {
         posted: bool,
     ) -> BoxFuture<'_, Answer>;
 
-    /// Waits until everything that was settled before is visible here; false if that is not to be had soon.
+    /// Waits until everything that was settled before is visible here; false if that is not to be
+    /// had soon.
     fn catch_up(&self) -> BoxFuture<'_, bool>;
 
     /// The term in which this broker signs beats; none while another one does, or nobody can.

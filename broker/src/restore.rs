@@ -1,7 +1,8 @@
-//! At its start an origin looks whether others have more of what it has signed or settled than itself (attack 116).
+//! At its start an origin looks whether others have more of what it has signed or settled than
+//! itself (attack 116).
 //!
-//! If it was restored from a backup, they do. It takes that first, verified, and signs and accepts nothing before: it would give
-//! serials once more that devices know with other statements.
+//! If it was restored from a backup, they do. It takes that first, verified, and signs and accepts
+//! nothing before: it would give serials once more that devices know with other statements.
 
 use std::{
     collections::HashSet,

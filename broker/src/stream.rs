@@ -1,7 +1,7 @@
 //! A client's octets, in clear text or under TLS.
 //!
-//! tokio-rustls owns its connection for good; here socket and TLS state can be taken apart again, so that a
-//! connection can leave tokio to be watched and come back (see [`crate::watch`]).
+//! tokio-rustls owns its connection for good; here socket and TLS state can be taken apart again,
+//! so that a connection can leave tokio to be watched and come back (see [`crate::watch`]).
 
 use std::io::{self, Read, Write};
 
@@ -49,7 +49,8 @@ pub(crate) fn read_plain(
     match tls.reader().read(buffer) {
         Ok(n) => Ok(Some(n)),
         Err(e) if would_block(&e) => Ok(None),
-        // A client that closes without close_notify: nothing it sent is trusted on that account anyway.
+        // A client that closes without close_notify: nothing it sent is trusted on that account
+        // anyway.
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(0)),
         Err(e) => Err(e),
     }
@@ -121,7 +122,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Waits until the socket takes octets again; a client that takes none for too long is given up.
+    /// Waits until the socket takes octets again; a client that takes none for too long is given
+    /// up.
     async fn writable(&self) -> io::Result<()> {
         timeout(WRITE, self.socket.writable())
             .await

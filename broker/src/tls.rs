@@ -1,4 +1,5 @@
-//! The TLS side of the listeners: implicit TLS 1.3 alone (RFC 8143), certificates that can be exchanged.
+//! The TLS side of the listeners: implicit TLS 1.3 alone (RFC 8143), certificates that can be
+//! exchanged.
 
 use std::{path::Path, sync::Arc};
 
@@ -71,8 +72,8 @@ impl Certificates {
         Ok(ServerConnection::new(self.config.load().config.clone())?)
     }
 
-    /// Whether the certificate that a client has shown is good now. A session that is resumed brings the one with which it began,
-    /// and that may have ended since (attack 107).
+    /// Whether the certificate that a client has shown is good now. A session that is resumed
+    /// brings the one with which it began, and that may have ended since (attack 107).
     pub(crate) fn is_good(&self, connection: &CommonState, now: UnixTime) -> bool {
         let Some((first, others)) = connection
             .peer_certificates()
@@ -121,8 +122,8 @@ fn read(files: &Tls) -> Result<Loaded, TlsError> {
     };
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"nntp".to_vec()];
-    // Nothing to read for anybody who does not ask again: one ticket is enough. It holds the session itself: a fleet that
-    // comes back costs no memory here.
+    // Nothing to read for anybody who does not ask again: one ticket is enough. It holds the
+    // session itself: a fleet that comes back costs no memory here.
     config.send_tls13_tickets = 1;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Loaded {

@@ -1,4 +1,5 @@
-//! `tidingsd` as its operator meets it: what it says of bad configurations, addresses, disks and clocks.
+//! `tidingsd` as its operator meets it: what it says of bad configurations, addresses, disks and
+//! clocks.
 #![allow(clippy::unwrap_used)]
 
 use std::{

@@ -5,7 +5,8 @@ use std::{fmt, str::FromStr};
 #[error("a broker is `nntp://HOST[:PORT]` or `nntps://HOST[:PORT]`; this is {0:?}")]
 pub struct AddressError(String);
 
-/// Where a broker is: `nntps://HOST[:PORT]` (563) under TLS, `nntp://HOST[:PORT]` (119) in clear text.
+/// Where a broker is: `nntps://HOST[:PORT]` (563) under TLS, `nntp://HOST[:PORT]` (119) in clear
+/// text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Whether TLS is used.

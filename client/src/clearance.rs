@@ -1,4 +1,5 @@
-//! Applying a release: the brokers are asked immediately before, whether the agent thinks of it or not.
+//! Applying a release: the brokers are asked immediately before, whether the agent thinks of it or
+//! not.
 
 use std::ops::Deref;
 
@@ -14,15 +15,16 @@ use crate::{
     poll::{Answer, Asked, refused},
 };
 
-/// A release that may be applied now. Only [`Device::apply`] hands one out, and only for as long as its closure runs.
+/// A release that may be applied now. Only [`Device::apply`] hands one out, and only for as long as
+/// its closure runs.
 pub struct Clearance<'a> {
     device: &'a mut Device,
     statement: Verified<Statement>,
 }
 
 impl Clearance<'_> {
-    /// Looks again: before the machine goes down, or after a long fetch (attack 81). What was begun may be finished, as long as
-    /// nothing withdraws it.
+    /// Looks again: before the machine goes down, or after a long fetch (attack 81). What was begun
+    /// may be finished, as long as nothing withdraws it.
     ///
     /// # Errors
     /// What is withdrawn, and what keeps brokers from answering: stop then.
@@ -42,8 +44,9 @@ impl Deref for Clearance<'_> {
 const STEP: u32 = 256;
 
 impl Device {
-    /// The release to run in a channel: brokers are asked this moment. As many as [`Device::with_quorum`] says must agree; one that
-    /// shows a withdrawal is enough to stop, and without beats one that proves a fork (attacks 29 and 81).
+    /// The release to run in a channel: brokers are asked this moment. As many as
+    /// [`Device::with_quorum`] says must agree; one that shows a withdrawal is enough to stop, and
+    /// without beats one that proves a fork (attacks 29 and 81).
     ///
     /// # Errors
     /// [`Error::NotNow`] says why there is none; otherwise what kept brokers from answering.
@@ -51,8 +54,8 @@ impl Device {
         self.agree(channel, None).await
     }
 
-    /// Applies a release, if it is the release to run. There is no other way to a [`Clearance`]. When `how` ends well it is kept as
-    /// applied.
+    /// Applies a release, if it is the release to run. There is no other way to a [`Clearance`].
+    /// When `how` ends well it is kept as applied.
     ///
     /// ```no_run
     /// # use tidings_client::{Body, Device, Error, Verified, Statement};
@@ -71,7 +74,8 @@ impl Device {
     /// Cancel safe as far as `how` is.
     ///
     /// # Errors
-    /// [`Error::NotNow`] says why it is not to be run; otherwise what kept brokers from answering, or the error of `how`.
+    /// [`Error::NotNow`] says why it is not to be run; otherwise what kept brokers from answering,
+    /// or the error of `how`.
     pub async fn apply<T, E: From<Error>>(
         &mut self,
         channel: &Channel,
@@ -119,7 +123,8 @@ impl Device {
             .map(drop)
     }
 
-    /// Keeps that a release is applied: after the reboot that it needed, or since the machine came with it.
+    /// Keeps that a release is applied: after the reboot that it needed, or since the machine came
+    /// with it.
     ///
     /// # Errors
     /// If the state file cannot be written.
@@ -128,7 +133,8 @@ impl Device {
         Ok(self.state.save()?)
     }
 
-    /// Keeps the serial that the machine's image came with, as long as nothing was applied: nothing below it is installed.
+    /// Keeps the serial that the machine's image came with, as long as nothing was applied: nothing
+    /// below it is installed.
     ///
     /// # Errors
     /// If the state file cannot be written.
@@ -188,7 +194,8 @@ impl Device {
                     self.state
                         .change(|view, now| view.note_fork((*fork).clone(), now));
                     self.state.save()?;
-                    // Another broker may have the live beat that decides; without beats nothing but trust does.
+                    // Another broker may have the live beat that decides; without beats nothing but
+                    // trust does.
                     if !self.state.view().promises_beats(channel) {
                         return Err(Error::Fork(fork));
                     }
@@ -224,7 +231,8 @@ impl Device {
         }
     }
 
-    /// Brings trust, beats and the channel up to date at one broker, and reads down to the release to run.
+    /// Brings trust, beats and the channel up to date at one broker, and reads down to the release
+    /// to run.
     async fn clear_one(
         &mut self,
         channel: &Channel,

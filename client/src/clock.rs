@@ -1,4 +1,5 @@
-//! The places of time: the clock, read here alone, and the time since the machine was started, which nobody sets.
+//! The places of time: the clock, read here alone, and the time since the machine was started,
+//! which nobody sets.
 
 use std::{
     fs,

@@ -107,7 +107,8 @@ impl Tls {
         Self::new(Some(path.as_ref()), None)
     }
 
-    /// The roots in a PEM file, or those of the system, and a certificate of our own with its key, for those who ask.
+    /// The roots in a PEM file, or those of the system, and a certificate of our own with its key,
+    /// for those who ask.
     ///
     /// # Errors
     /// If a file cannot be read, or has nothing of use.
@@ -158,8 +159,8 @@ impl Tls {
     }
 }
 
-/// AES-128 and SHA-256 first: what is public anyhow needs no more, and a handshake takes a tenth less of everybody's time than
-/// with SHA-384.
+/// AES-128 and SHA-256 first: what is public anyhow needs no more, and a handshake takes a tenth
+/// less of everybody's time than with SHA-384.
 fn provider() -> CryptoProvider {
     let suites = [
         TLS13_AES_128_GCM_SHA256,
@@ -298,7 +299,8 @@ impl Connection {
         }
     }
 
-    /// Sends octets as they are, whole lines with CR LF; their answers are read by [`Connection::answer`].
+    /// Sends octets as they are, whole lines with CR LF; their answers are read by
+    /// [`Connection::answer`].
     ///
     /// # Errors
     /// If the connection fails.
@@ -380,9 +382,11 @@ impl Connection {
         }
     }
 
-    /// Selects a channel, and asks for the id of the article with a known serial in the same round trip.
+    /// Selects a channel, and asks for the id of the article with a known serial in the same round
+    /// trip.
     ///
-    /// Returns nothing where the broker has no such channel, and with the marks the message-id at `known`, if it has it.
+    /// Returns nothing where the broker has no such channel, and with the marks the message-id at
+    /// `known`, if it has it.
     ///
     /// # Errors
     /// If the connection fails or the broker does not speak the protocol.
@@ -437,12 +441,12 @@ impl Connection {
         Ok(Some((Group { low, high }, id)))
     }
 
-    /// Reads the statements with these serials, which the broker has claimed to have, from the selected channel, many
-    /// requests at a time.
+    /// Reads the statements with these serials, which the broker has claimed to have, from the
+    /// selected channel, many requests at a time.
     ///
     /// # Errors
-    /// If the connection fails, one is missing or no statement or another than was asked for, or there are more than
-    /// `most` octets.
+    /// If the connection fails, one is missing or no statement or another than was asked for, or
+    /// there are more than `most` octets.
     pub async fn articles(
         &mut self,
         channel: &Channel,
@@ -486,8 +490,9 @@ impl Connection {
         Ok(found)
     }
 
-    /// Reads articles of the selected channel by their numbers, or any by their message-ids, many requests at a time, in
-    /// the order in which they are asked for; nothing in the place of one that the broker does not have.
+    /// Reads articles of the selected channel by their numbers, or any by their message-ids, many
+    /// requests at a time, in the order in which they are asked for; nothing in the place of one
+    /// that the broker does not have.
     ///
     /// # Errors
     /// If the connection fails, or something is no statement.
@@ -558,7 +563,8 @@ impl Connection {
         ))
     }
 
-    /// The next statement of a watch, unproven as everything that a connection brings; none when the broker ends it.
+    /// The next statement of a watch, unproven as everything that a connection brings; none when
+    /// the broker ends it.
     ///
     /// # Errors
     /// If the connection fails, or is silent for longer than promised.
@@ -582,7 +588,8 @@ impl Connection {
     /// Offers a statement; the answer is 240, or says why not.
     ///
     /// # Errors
-    /// If the connection fails: then the statement may or may not have been stored, and offering it again is harmless.
+    /// If the connection fails: then the statement may or may not have been stored, and offering it
+    /// again is harmless.
     pub async fn post(&mut self, statement: &Statement) -> Result<Response, Error> {
         let ready = self.command("POST").await?;
         if ready.code != code::SEND_ARTICLE {

@@ -1,4 +1,5 @@
-//! Bringing statements that others have published to a broker, as a feed does: what an air gap needs at its far side.
+//! Bringing statements that others have published to a broker, as a feed does: what an air gap
+//! needs at its far side.
 
 use std::collections::BTreeMap;
 
@@ -56,12 +57,14 @@ pub struct Delivered {
     pub new: usize,
     /// Statements that were.
     pub known: usize,
-    /// Channels whose gap below what was delivered is still open, and the highest serial that the broker shows.
+    /// Channels whose gap below what was delivered is still open, and the highest serial that the
+    /// broker shows.
     pub waiting: Vec<(Channel, u32)>,
 }
 
 impl Delivery {
-    /// Proves statements, in whatever order they are, with nothing but the anchor: as a mirror would.
+    /// Proves statements, in whatever order they are, with nothing but the anchor: as a mirror
+    /// would.
     ///
     /// # Errors
     /// The first that is not proven; then there is nothing to deliver.
@@ -114,8 +117,9 @@ impl Delivery {
         )
     }
 
-    /// Brings everything to the broker that is first now: the trust log upwards, all else from the newest down, so that
-    /// what its successor vouches for needs no key that is in force. What is there already is left as it is.
+    /// Brings everything to the broker that is first now: the trust log upwards, all else from the
+    /// newest down, so that what its successor vouches for needs no key that is in force. What is
+    /// there already is left as it is.
     ///
     /// # Errors
     /// If the broker cannot be used, or refuses one.

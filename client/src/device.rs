@@ -37,9 +37,11 @@ pub enum Start {
 pub struct Pace {
     /// Where it cannot be told.
     pub poll: Duration,
-    /// Although it is being told, so that a connection that only looks alive hides nothing for long.
+    /// Although it is being told, so that a connection that only looks alive hides nothing for
+    /// long.
     pub audit: Duration,
-    /// How long asking one broker for everything may take, before the next one is tried (attack 19).
+    /// How long asking one broker for everything may take, before the next one is tried (attack
+    /// 19).
     pub ask: Duration,
 }
 
@@ -64,7 +66,8 @@ pub struct Device {
     pub(crate) quorum: usize,
     pub(crate) profile: Profile,
     by_hand: bool,
-    /// The last of each channel that was returned; it is noted as delivered when the application says so.
+    /// The last of each channel that was returned; it is noted as delivered when the application
+    /// says so.
     pub(crate) returned: BTreeMap<Channel, Head>,
 }
 
@@ -159,9 +162,9 @@ impl Device {
         Ok(())
     }
 
-    /// How many brokers must have the same log before [`Device::apply`] goes on: with two or more, no single one can
-    /// show this device a log of its own (attack 29). Where there are fewer, nothing is applied. Two names of one broker
-    /// count as two.
+    /// How many brokers must have the same log before [`Device::apply`] goes on: with two or more,
+    /// no single one can show this device a log of its own (attack 29). Where there are fewer,
+    /// nothing is applied. Two names of one broker count as two.
     #[must_use]
     pub fn with_quorum(self, brokers: usize) -> Self {
         Self {
@@ -170,7 +173,8 @@ impl Device {
         }
     }
 
-    /// What [`Device::poll`] returns is delivered when [`Device::save`] is called, and comes again otherwise.
+    /// What [`Device::poll`] returns is delivered when [`Device::save`] is called, and comes again
+    /// otherwise.
     #[must_use]
     pub fn with_saving_by_hand(self) -> Self {
         Self {
@@ -234,7 +238,8 @@ impl Device {
         Err(failed)
     }
 
-    /// Asks for trust and beats alone, so that [`Device::freshness`] tells how things stand; no cursor moves.
+    /// Asks for trust and beats alone, so that [`Device::freshness`] tells how things stand; no
+    /// cursor moves.
     ///
     /// # Errors
     /// If no broker can be used.
@@ -267,10 +272,12 @@ impl Device {
         result
     }
 
-    /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once, the last good one first;
-    /// a channel that cannot be verified, or is forked, does not keep back what is new in the others.
+    /// Asks once: what is new in all channels, oldest first in each. Every broker is tried once,
+    /// the last good one first; a channel that cannot be verified, or is forked, does not keep back
+    /// what is new in the others.
     ///
-    /// When this returns, the state file has it, unless it is saved by hand. Cancel safe: what was not returned comes again.
+    /// When this returns, the state file has it, unless it is saved by hand. Cancel safe: what was
+    /// not returned comes again.
     ///
     /// # Errors
     /// If nothing is new, and a channel is forked or no broker could be used for it.
@@ -314,8 +321,8 @@ impl Device {
         Ok(news.into_iter().flat_map(News::into_statements).collect())
     }
 
-    /// The statements of a channel from a serial on up to the newest, whatever the device knows already; verified, but
-    /// without moving the cursor.
+    /// The statements of a channel from a serial on up to the newest, whatever the device knows
+    /// already; verified, but without moving the cursor.
     ///
     /// # Errors
     /// As [`Device::poll`].
@@ -377,11 +384,12 @@ impl Device {
             .ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
     }
 
-    /// Is told of what is new, for ever: catches up, then watches, and asks where it cannot be told. The cursor is that
-    /// of [`Device::poll`]; both can be used in turn. Dropping the stream ends the watch.
+    /// Is told of what is new, for ever: catches up, then watches, and asks where it cannot be
+    /// told. The cursor is that of [`Device::poll`]; both can be used in turn. Dropping the stream
+    /// ends the watch.
     ///
-    /// The state file has a statement when the next one is asked for, or after [`Device::save`]: what was not dealt with
-    /// before a crash comes again.
+    /// The state file has a statement when the next one is asked for, or after [`Device::save`]:
+    /// what was not dealt with before a crash comes again.
     ///
     /// Errors are items: the stream goes on behind them with growing pauses and other brokers.
     pub fn watch(&mut self) -> impl Stream<Item = Result<Verified<Statement>, Error>> + '_ {
@@ -413,7 +421,8 @@ impl Device {
                 let mut told_something = false;
                 match self.begin_watch(&bad).await {
                     Ok(Some((mut connection, promised))) => {
-                        // Unknown channels are watched by name, and could begin just before the watch does: ask soon.
+                        // Unknown channels are watched by name, and could begin just before the
+                        // watch does: ask soon.
                         let unknown = self.channels.iter().any(|c| self.state.head(c).is_none());
                         let audit = if unknown { self.pace.poll.min(self.pace.audit) } else { self.pace.audit };
                         let audit = jitter(audit);
@@ -423,7 +432,8 @@ impl Device {
                                 Ok(Some(Told::Beat)) => {
                                     let next = (began + audit).min(Instant::now() + self.until_stale());
                                     let current = self.channels.iter().all(|channel| self.state.freshness(channel).is_current());
-                                    // A beat that makes nothing current, a replayed one for instance, puts nothing off.
+                                    // A beat that makes nothing current, a replayed one for
+                                    // instance, puts nothing off.
                                     until = if current { next } else { until.min(next) };
                                 }
                                 Ok(Some(Told::Statement(statement))) => {
@@ -453,7 +463,8 @@ impl Device {
                         tracing::debug!(%error, "cannot watch");
                     }
                 }
-                // The next connection goes to another broker, if there is one; at once only if this one was of use.
+                // The next connection goes to another broker, if there is one; at once only if this
+                // one was of use.
                 self.connection = None;
                 self.source.turn();
                 if told_something || began.elapsed() > WATCH_WORTHWHILE {
@@ -470,7 +481,8 @@ impl Device {
         &mut self,
         without: &[Channel],
     ) -> Result<Option<(Connection, Duration)>, Error> {
-        // While a channel is not current every broker was asked, and none is connected: being told is quicker than asking again.
+        // While a channel is not current every broker was asked, and none is connected: being told
+        // is quicker than asking again.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
@@ -509,7 +521,8 @@ impl Device {
         Ok(None)
     }
 
-    /// How long the channels are current without a further beat; then other brokers are asked (attacks 17 and 18).
+    /// How long the channels are current without a further beat; then other brokers are asked
+    /// (attacks 17 and 18).
     fn until_stale(&self) -> Duration {
         let with_beats = self
             .channels
@@ -608,7 +621,8 @@ impl Device {
     }
 }
 
-/// A trust log as a broker has it: from the anchor on each step is signed, what lies below is linked.
+/// A trust log as a broker has it: from the anchor on each step is signed, what lies below is
+/// linked.
 fn walk_log(
     anchor: &Anchor,
     mut run: Vec<Statement>,

@@ -1,4 +1,5 @@
-//! Writing files: new ones that were not there, and new content for those that are, whose owner, mode and links stay.
+//! Writing files: new ones that were not there, and new content for those that are, whose owner,
+//! mode and links stay.
 
 use std::{
     fs,
@@ -28,9 +29,10 @@ pub fn create(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
     written.and_then(|()| sync_directory(path))
 }
 
-/// Gives a file new content, all or nothing: a new file beside it takes its place. A symbolic link stays, and what it leads to is
-/// replaced; owner and mode stay. Where no file can take its place (it is a mount point, or the owner cannot be kept), it is
-/// written as it stands. A file that is not there yet gets `mode`.
+/// Gives a file new content, all or nothing: a new file beside it takes its place. A symbolic link
+/// stays, and what it leads to is replaced; owner and mode stay. Where no file can take its place
+/// (it is a mount point, or the owner cannot be kept), it is written as it stands. A file that is
+/// not there yet gets `mode`.
 ///
 /// # Errors
 /// If it cannot be written.

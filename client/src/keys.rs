@@ -1,5 +1,5 @@
-//! Key files: PKCS#8 PEM, readable by their owner alone, under a passphrase if wanted (PBES2: scrypt, AES-256-CBC);
-//! public keys as one line.
+//! Key files: PKCS#8 PEM, readable by their owner alone, under a passphrase if wanted (PBES2:
+//! scrypt, AES-256-CBC); public keys as one line.
 
 use std::{
     fs, io,
@@ -74,7 +74,8 @@ pub fn generate() -> io::Result<SigningKey> {
     Ok(SigningKey::from_bytes(&seed))
 }
 
-/// Writes a private key into a new file that its owner alone may read; under a passphrase, if there is one.
+/// Writes a private key into a new file that its owner alone may read; under a passphrase, if there
+/// is one.
 ///
 /// # Errors
 /// If the file exists already, or cannot be written.
@@ -103,7 +104,8 @@ pub fn write_private(
 /// Reads a private key; `ask` is called for the passphrase if it has one.
 ///
 /// # Errors
-/// If others may read the file too, the passphrase is another, or it holds no Ed25519 key as PKCS#8 PEM.
+/// If others may read the file too, the passphrase is another, or it holds no Ed25519 key as PKCS#8
+/// PEM.
 pub fn read_private(
     path: &Path,
     ask: impl FnOnce() -> io::Result<Zeroizing<String>>,
@@ -122,7 +124,8 @@ pub fn read_private(
         });
     }
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
-    // With an access list the bits of the group show its mask, and say nothing of a group: as systemd hands out credentials.
+    // With an access list the bits of the group show its mask, and say nothing of a group: as
+    // systemd hands out credentials.
     let exposed = if is_own_by_list(path) {
         mode & 0o037
     } else {
@@ -151,7 +154,8 @@ pub fn read_private(
     })
 }
 
-/// Whether an access list lets its owner and single users read a file, and neither a group nor the rest.
+/// Whether an access list lets its owner and single users read a file, and neither a group nor the
+/// rest.
 fn is_own_by_list(path: &Path) -> bool {
     let mut list = [0; 1024];
     let length = rustix::fs::getxattr(path, "system.posix_acl_access", &mut list[..]);

@@ -1,4 +1,5 @@
-//! The Tidings library for node agents: learn of signed releases by pull or by push, and verify them here.
+//! The Tidings library for node agents: learn of signed releases by pull or by push, and verify
+//! them here.
 //!
 //! Nobody between the signer and this library is trusted: every statement that it returns is a
 //! [`Verified`]`<`[`Statement`]`>`.

@@ -28,7 +28,8 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(500);
 pub const RETRY_LAST: Duration = Duration::from_secs(300);
 /// How often a device asks where it cannot be told; with jitter.
 pub const POLL: Duration = Duration::from_secs(300);
-/// How often a device asks although it is being told, and looks whether nothing was held back (attack 18).
+/// How often a device asks although it is being told, and looks whether nothing was held back
+/// (attack 18).
 pub const AUDIT: Duration = Duration::from_secs(3600);
 /// A state file.
 pub const STATE_OCTETS: u64 = 64 * 1024 * 1024;

@@ -1,8 +1,9 @@
-//! The outbox: a signed statement is durable here before it leaves the machine, and is offered first when a program runs again.
+//! The outbox: a signed statement is durable here before it leaves the machine, and is offered
+//! first when a program runs again.
 //!
-//! So a publisher whose connection is cut, or that crashes, never signs two statements for one place (attack 92). One
-//! statement of a channel is in it at most; it leaves when the log has it, or proven another in its place, or trust cannot
-//! take it any more.
+//! So a publisher whose connection is cut, or that crashes, never signs two statements for one
+//! place (attack 92). One statement of a channel is in it at most; it leaves when the log has it,
+//! or proven another in its place, or trust cannot take it any more.
 
 use std::{
     fs, io,
@@ -81,7 +82,8 @@ pub enum OutboxError {
 pub enum Settled {
     /// The log has it.
     Published(Statement),
-    /// Another statement has its place, or trust cannot take it any more: it was dropped. What the broker said.
+    /// Another statement has its place, or trust cannot take it any more: it was dropped. What the
+    /// broker said.
     Dropped(Statement, String),
 }
 
@@ -168,7 +170,8 @@ impl Outbox {
         file::replace(&path, &octets, 0o600).map_err(error)
     }
 
-    /// Keeps other programs of this machine from publishing to a channel until the lock is dropped; waits for one that does.
+    /// Keeps other programs of this machine from publishing to a channel until the lock is dropped;
+    /// waits for one that does.
     ///
     /// # Errors
     /// If another one does not finish.
@@ -295,7 +298,8 @@ impl Outbox {
         Ok(channels)
     }
 
-    /// Removes the statement that waits for a channel: it is settled, or has never left the machine.
+    /// Removes the statement that waits for a channel: it is settled, or has never left the
+    /// machine.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -350,7 +354,8 @@ impl Publisher {
     /// Keeps a signed statement in the outbox, publishes it, and takes it out when that is settled.
     ///
     /// # Errors
-    /// As [`Publisher::publish`]. After a failed connection it stays in the outbox and is offered first in the next run.
+    /// As [`Publisher::publish`]. After a failed connection it stays in the outbox and is offered
+    /// first in the next run.
     pub async fn publish_by(
         &mut self,
         outbox: &Outbox,
@@ -372,7 +377,8 @@ impl Publisher {
         published
     }
 
-    /// Whether the log has another statement in the place of one, and that one is proven: what a broker says alone empties no outbox.
+    /// Whether the log has another statement in the place of one, and that one is proven: what a
+    /// broker says alone empties no outbox.
     async fn is_overtaken(&mut self, statement: &Statement) -> Result<bool, PublishError> {
         if statement.channel().is_trust() {
             return Ok(self
@@ -386,7 +392,8 @@ impl Publisher {
         let Some(before) = statement.predecessor() else {
             return Ok(true);
         };
-        // What it follows was filed away under a later trust: its place is free again, and it can never be taken.
+        // What it follows was filed away under a later trust: its place is free again, and it can
+        // never be taken.
         let later_trust = statement.trust() < self.trust().map(Trust::serial);
         let filed_away = newest.serial() < before.serial && later_trust;
         Ok(newest.serial() >= statement.serial()

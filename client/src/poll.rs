@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use crate::{Connection, Device, Error, Start, limits::BACKLOG_OCTETS, source::walk_trust};
 
-/// What brokers have answered: what is new in each channel, verified, and what is wrong with others.
+/// What brokers have answered: what is new in each channel, verified, and what is wrong with
+/// others.
 #[derive(Default)]
 pub(crate) struct Asked {
     pub(crate) news: Vec<News>,
@@ -57,10 +58,12 @@ pub(crate) enum Answer {
 }
 
 impl Device {
-    /// Asks brokers in turn until nothing more is to be expected of the others. The cursors stay where they are.
+    /// Asks brokers in turn until nothing more is to be expected of the others. The cursors stay
+    /// where they are.
     ///
-    /// A channel is done with when a live beat names its head, or, in a namespace without beats, when one broker has
-    /// answered. A hole in the log is taken for expired only if no broker can fill it ([2-13]).
+    /// A channel is done with when a live beat names its head, or, in a namespace without beats,
+    /// when one broker has answered. A hole in the log is taken for expired only if no broker can
+    /// fill it ([2-13]).
     pub(crate) async fn ask_brokers(&mut self) -> Asked {
         let mut asked = Asked {
             trust: self.state.trust().map(Trust::serial),
@@ -85,7 +88,8 @@ impl Device {
                     .unwrap_or(Err(Error::Silent(ask)));
                 match answer {
                     Ok(()) => {}
-                    // A connection that was kept may have been closed meanwhile: that says nothing about the broker.
+                    // A connection that was kept may have been closed meanwhile: that says nothing
+                    // about the broker.
                     Err(_) if reused => {
                         (reused, self.connection) = (false, None);
                         continue;
@@ -125,8 +129,8 @@ impl Device {
         Ok(connection)
     }
 
-    /// What was judged by another trust than the one in force now is judged anew: a key that was taken away meanwhile has
-    /// no say (attack 13).
+    /// What was judged by another trust than the one in force now is judged anew: a key that was
+    /// taken away meanwhile has no say (attack 13).
     fn forget_if_trust_changed(&self, waiting: &mut Vec<Channel>, asked: &mut Asked) {
         let trust = self.state.trust().map(Trust::serial);
         if asked.trust != trust {
@@ -144,7 +148,8 @@ impl Device {
         }
     }
 
-    /// Asks the broker that is first now for the channels that still wait; those that need no other broker wait no more.
+    /// Asks the broker that is first now for the channels that still wait; those that need no other
+    /// broker wait no more.
     async fn ask_one(
         &mut self,
         waiting: &mut Vec<Channel>,
@@ -171,7 +176,8 @@ impl Device {
                     ..
                 })
             ) {
-                // It was signed under a trust statement that came after we had walked the log, or so it says.
+                // It was signed under a trust statement that came after we had walked the log, or
+                // so it says.
                 walk_trust(&mut connection, &mut self.state).await?;
                 if asked.trust != self.state.trust().map(Trust::serial) {
                     self.forget_if_trust_changed(waiting, asked);
@@ -220,7 +226,8 @@ impl Device {
                     .change(|view, now| view.note_fork((*fork).clone(), now));
                 self.state.save()?;
                 asked.answered.insert(channel.clone());
-                // A live beat decides: the one that is known already, or one that this broker is hiding.
+                // A live beat decides: the one that is known already, or one that this broker is
+                // hiding.
                 if self.state.view().fork(&channel).is_some() {
                     asked.fail(&channel, Error::Fork(fork));
                 } else {
@@ -242,8 +249,8 @@ impl Device {
         Ok(())
     }
 
-    /// Whether no other broker has to be asked for a channel (attack 17): a live beat names its head; or there are no beats, and it
-    /// does not wait for what a checkpoint names.
+    /// Whether no other broker has to be asked for a channel (attack 17): a live beat names its
+    /// head; or there are no beats, and it does not wait for what a checkpoint names.
     fn is_done(&self, asked: &Asked, channel: &Channel) -> bool {
         let (view, now) = (self.state.view(), self.state.now());
         let ahead = asked.ahead(view, channel, &now);
@@ -280,7 +287,8 @@ impl Device {
                     id: head.id,
                 }
                 .to_string();
-                // Another statement where ours is the head: a lie, a fork, or the branch that a checkpoint or a beat has chosen.
+                // Another statement where ours is the head: a lie, a fork, or the branch that a
+                // checkpoint or a beat has chosen.
                 let other = id.is_some_and(|id| id != here);
                 if other {
                     from.min(head.serial).number()
@@ -369,9 +377,11 @@ impl Device {
         channels
     }
 
-    /// Reads the newest beats that speak for our channels, and those that checkpoints name for them.
+    /// Reads the newest beats that speak for our channels, and those that checkpoints name for
+    /// them.
     ///
-    /// What is wrong with them makes no channel fail: without a live beat it is stale, and other brokers are asked.
+    /// What is wrong with them makes no channel fail: without a live beat it is stale, and other
+    /// brokers are asked.
     pub(crate) async fn ask_beat(&mut self, connection: &mut Connection) -> Result<(), Error> {
         let unsettled = |trust: &Trust, channel: &Channel| {
             matches!(trust.checkpoint(channel), Settled::Missing(_))

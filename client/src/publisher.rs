@@ -134,7 +134,8 @@ impl Publisher {
         self.connection.address()
     }
 
-    /// Everything that the origin has of a channel from a serial on, verified, oldest first; and the lowest serial that it has.
+    /// Everything that the origin has of a channel from a serial on, verified, oldest first; and
+    /// the lowest serial that it has.
     ///
     /// # Errors
     /// If the broker cannot be used, or its head is not proven.
@@ -185,7 +186,8 @@ impl Publisher {
             .collect())
     }
 
-    /// The newest beat of a channel, if the trust in force proves it: the next one names its channels first.
+    /// The newest beat of a channel, if the trust in force proves it: the next one names its
+    /// channels first.
     ///
     /// # Errors
     /// If the broker cannot be used.
@@ -196,11 +198,13 @@ impl Publisher {
         }
     }
 
-    /// Serial and id of the newest beat of a channel, signed by those who may sign beats there, or might once: what the next
-    /// one has to follow, also when the key that signed the last one was taken away.
+    /// Serial and id of the newest beat of a channel, signed by those who may sign beats there, or
+    /// might once: what the next one has to follow, also when the key that signed the last one was
+    /// taken away.
     ///
     /// # Errors
-    /// If the broker cannot be used, or nobody who ever might has signed it: then a beat that followed it would follow a lie.
+    /// If the broker cannot be used, or nobody who ever might has signed it: then a beat that
+    /// followed it would follow a lie.
     pub async fn beat_head(&mut self, channel: &Channel) -> Result<Option<Head>, Error> {
         let refused_now = match self.newest(channel).await {
             Ok(newest) => return Ok(newest.map(|statement| statement.head())),
@@ -241,11 +245,13 @@ impl Publisher {
         Err(refused_now)
     }
 
-    /// [`Publisher::newest`], and a look at every other broker of the source: whether one of them has something that the
-    /// origin does not have, as after a restored backup (attack 30). With one broker it costs nothing more.
+    /// [`Publisher::newest`], and a look at every other broker of the source: whether one of them
+    /// has something that the origin does not have, as after a restored backup (attack 30). With
+    /// one broker it costs nothing more.
     ///
     /// # Errors
-    /// As [`Publisher::newest`], and if another broker is ahead, or has another statement in that place.
+    /// As [`Publisher::newest`], and if another broker is ahead, or has another statement in that
+    /// place.
     pub async fn newest_anywhere(
         &mut self,
         channel: &Channel,
@@ -275,8 +281,8 @@ impl Publisher {
     /// Offers a statement whose place was made for the head.
     ///
     /// # Errors
-    /// [`PublishError::LostRace`] names the head that it does not follow; nothing was stored then. After a failed
-    /// connection it may have been: publishing the same statement again is harmless.
+    /// [`PublishError::LostRace`] names the head that it does not follow; nothing was stored then.
+    /// After a failed connection it may have been: publishing the same statement again is harmless.
     pub async fn publish(&mut self, statement: &Statement) -> Result<Published, PublishError> {
         let trust_log = self.source.anchor().namespace.trust_log();
         if *statement.channel() == trust_log {

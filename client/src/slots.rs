@@ -19,7 +19,8 @@ use crate::{
 pub struct Slot {
     /// What [`Slots::hold`] and [`Slots::free`] want. A later one of the same node takes its place.
     pub token: u64,
-    /// From then on it does not count any more. Measured from before it was asked for, so that a late answer promises nothing.
+    /// From then on it does not count any more. Measured from before it was asked for, so that a
+    /// late answer promises nothing.
     pub until: Instant,
 }
 
@@ -48,7 +49,8 @@ pub enum SlotError {
     Ask(#[from] Error),
 }
 
-/// Asks brokers for slots. Several brokers have to be members of one cluster: only then have they the same slots.
+/// Asks brokers for slots. Several brokers have to be members of one cluster: only then have they
+/// the same slots.
 pub struct Slots(Source);
 
 impl Slots {
@@ -57,7 +59,8 @@ impl Slots {
         Self(source)
     }
 
-    /// A slot for a node that is about to apply a serial; after a reboot the same slot again, with another token.
+    /// A slot for a node that is about to apply a serial; after a reboot the same slot again, with
+    /// another token.
     ///
     /// # Errors
     /// [`SlotError`]; with [`SlotError::Wait`] the node has a place in the queue.
@@ -97,7 +100,8 @@ impl Slots {
         }
     }
 
-    /// Whether a token still counts, which is to be asked immediately before going down; the lease begins anew.
+    /// Whether a token still counts, which is to be asked immediately before going down; the lease
+    /// begins anew.
     ///
     /// # Errors
     /// [`SlotError`]: do not go down then.

@@ -23,7 +23,8 @@ pub struct Source {
     pub(crate) anchor: Anchor,
     tls: Tls,
     account: Option<(String, String)>,
-    /// Whether certificates, a key or a password were given: then statements are posted over TLS only.
+    /// Whether certificates, a key or a password were given: then statements are posted over TLS
+    /// only.
     secured: bool,
     /// The broker that is asked first: the last that could be used.
     pub(crate) first: usize,
@@ -67,7 +68,8 @@ impl Source {
         }
     }
 
-    /// The same with a name and a password, which brokers get over TLS only: for channels that not everybody may read.
+    /// The same with a name and a password, which brokers get over TLS only: for channels that not
+    /// everybody may read.
     #[must_use]
     pub fn with_account(self, user: &str, password: &str) -> Self {
         Self {
@@ -169,7 +171,8 @@ impl Source {
     }
 }
 
-/// Pauses after failures: doubling, with full jitter, so that a fleet does not come back at once (attack 59).
+/// Pauses after failures: doubling, with full jitter, so that a fleet does not come back at once
+/// (attack 59).
 pub fn pauses() -> impl Iterator<Item = Duration> + Send {
     // Without a seed of its own every device of a fleet would draw the same.
     let mut seed = [0; 8];
@@ -187,8 +190,8 @@ pub fn pauses() -> impl Iterator<Item = Duration> + Send {
         .build()
 }
 
-/// Walks the trust log from what is known to its newest statement, each step checked by signature; what was walked stays
-/// walked, also if the broker ends in a lie (attacks 11, 12 and 16).
+/// Walks the trust log from what is known to its newest statement, each step checked by signature;
+/// what was walked stays walked, also if the broker ends in a lie (attacks 11, 12 and 16).
 pub(crate) async fn walk_trust(
     connection: &mut Connection,
     state: &mut State,

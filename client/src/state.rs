@@ -1,7 +1,7 @@
 //! What a device must not forget: its [`View`] of the namespace, in one file.
 //!
-//! One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is damaged is
-//! refused with an explanation, and never reset silently (attack 87).
+//! One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is
+//! damaged is refused with an explanation, and never reset silently (attack 87).
 
 use std::{
     fs,
@@ -282,7 +282,8 @@ pub struct State {
     is_monitored: bool,
 }
 
-/// Tells how fresh a device's channels are while the device itself is busy watching. Cheap to clone.
+/// Tells how fresh a device's channels are while the device itself is busy watching. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Monitor {
     view: Arc<ArcSwap<View>>,
@@ -432,7 +433,8 @@ impl State {
     pub fn trust(&self) -> Option<&Trust> {
         self.view.trust()
     }
-    /// The newest statement of a channel, if the trust in force proves it by its own signatures or as a checkpoint.
+    /// The newest statement of a channel, if the trust in force proves it by its own signatures or
+    /// as a checkpoint.
     pub fn newest(&self, channel: &Channel) -> Option<Verified<Statement>> {
         self.view.newest(channel)
     }
@@ -483,7 +485,8 @@ impl State {
         self.change(|view, now| news.into_iter().for_each(|news| view.note(news, now)));
     }
 
-    /// Writes the file, unless it is the same as before: a new one beside the old one, made durable, takes its place.
+    /// Writes the file, unless it is the same as before: a new one beside the old one, made
+    /// durable, takes its place.
     ///
     /// # Errors
     /// If it cannot be written.

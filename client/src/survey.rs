@@ -1,4 +1,5 @@
-//! What several brokers have, side by side: before something is signed, so that nothing is signed twice (attack 30).
+//! What several brokers have, side by side: before something is signed, so that nothing is signed
+//! twice (attack 30).
 
 use std::{cmp::Ordering, collections::BTreeSet};
 
@@ -22,13 +23,15 @@ use crate::{
 pub struct Seen {
     /// The broker.
     pub address: Address,
-    /// The newest statement of each channel, judged by the newest trust of all brokers; or why it cannot be used.
+    /// The newest statement of each channel, judged by the newest trust of all brokers; or why it
+    /// cannot be used.
     pub view: Result<View, Error>,
     /// Channels that it has shown this time, as they are in the view.
     pub confirmed: BTreeSet<Channel>,
     /// Channels whose newest statement is not accepted, and why.
     pub failed: Vec<(Channel, Error)>,
-    /// The way that its newest statement of a channel has come, as it says: broker by broker, itself first.
+    /// The way that its newest statement of a channel has come, as it says: broker by broker,
+    /// itself first.
     pub path: Option<String>,
     /// How many brokers stand above it on that way; an origin has tier 0.
     pub tier: Option<usize>,
@@ -65,8 +68,9 @@ impl Lookout {
         )
     }
 
-    /// Asks every broker for the newest statement of these channels; without any, of all channels of the namespace that
-    /// are neither trust logs nor beats. What a broker had before, and does not show now, is known all the same.
+    /// Asks every broker for the newest statement of these channels; without any, of all channels
+    /// of the namespace that are neither trust logs nor beats. What a broker had before, and does
+    /// not show now, is known all the same.
     pub async fn look(&mut self, channels: &[Channel]) -> Survey {
         let mut connections = Vec::new();
         for (source, state) in &mut self.0 {
@@ -225,7 +229,8 @@ async fn newest(
     }
 }
 
-/// The channels of the namespace that a broker has, but for trust logs and beats, and their last serials.
+/// The channels of the namespace that a broker has, but for trust logs and beats, and their last
+/// serials.
 pub(crate) async fn list(
     connection: &mut Connection,
     source: &Source,
@@ -284,7 +289,8 @@ impl Survey {
     /// The newest statement of a channel that any broker has, verified by the newest trust.
     ///
     /// # Errors
-    /// If two brokers have different statements for its place, or one follows another than one that is known: a fork.
+    /// If two brokers have different statements for its place, or one follows another than one that
+    /// is known: a fork.
     pub fn newest(&self, channel: &Channel) -> Result<Option<Verified<Statement>>, Error> {
         let forked = self
             .0

@@ -17,7 +17,8 @@ const REFUSED: i32 = 3;
 const NO_BROKER: i32 = 7;
 const BAD_FILE: i32 = 8;
 
-/// The command, with nothing of the tester's own around it: what it remembers is kept in the test's directory.
+/// The command, with nothing of the tester's own around it: what it remembers is kept in the test's
+/// directory.
 fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
     command
@@ -545,7 +546,8 @@ fn a_trust_log_goes_round_and_what_does_not_fit_is_refused() {
         &["trust", "show", "mixed"],
         "trust statement 1 in the file is not accepted",
     );
-    // A signature that does not hold, a fault with its line in the whole file, and a field that is not known.
+    // A signature that does not hold, a fault with its line in the whole file, and a field that is
+    // not known.
     let lines = text.lines().count();
     fs::write(
         at.join("broken"),
@@ -1286,7 +1288,8 @@ fn the_next_trust_statement_as_text() {
     );
 }
 
-/// [cases of other projects] A reader that goes away, and a full disk, end a command without a panic.
+/// [cases of other projects] A reader that goes away, and a full disk, end a command without a
+/// panic.
 #[test]
 fn outputs_that_break() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Octets as what a client or a broker sends: no panic, and the same whether they come at once or one by one.
+//! Octets as what a client or a broker sends: no panic, and the same whether they come at once or
+//! one by one.
 #![no_main]
 
 use bytes::BytesMut;

@@ -1,5 +1,5 @@
-//! Octets as a statement, as a bundle of several, and as a batch of articles: no panic, and what is accepted is given back octet by octet, through
-//! an article too.
+//! Octets as a statement, as a bundle of several, and as a batch of articles: no panic, and what is
+//! accepted is given back octet by octet, through an article too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! The envelope: an article whose body is a statement and whose headers follow from it (spec part 4).
+//! The envelope: an article whose body is a statement and whose headers follow from it (spec part
+//! 4).
 
 use alloc::{
     string::{String, ToString},
@@ -12,7 +13,8 @@ use crate::{
     statement::{Body, Urgency},
 };
 
-/// The headers of an article in the order in which they are written; all but `Path` follow from the statement.
+/// The headers of an article in the order in which they are written; all but `Path` follow from the
+/// statement.
 pub const HEADERS: &[&str] = &[
     "Path",
     "From",
@@ -162,8 +164,9 @@ pub fn render(statement: &Statement, path: &str) -> Rendered {
     }
 }
 
-/// [4-2]: reads an article whose lines end with LF. Headers are not believed: those that name the statement must agree with
-/// it, `Path` is taken as a hint, all others are ignored (attacks 1, 34, 38).
+/// [4-2]: reads an article whose lines end with LF. Headers are not believed: those that name the
+/// statement must agree with it, `Path` is taken as a hint, all others are ignored (attacks 1, 34,
+/// 38).
 ///
 /// # Errors
 /// Names the header or the line of the statement that does not fit.

@@ -1,4 +1,5 @@
-//! Batches: articles one after the other in a file, as news servers carry them over a gap (RFC 5537 section 4; spec part 5).
+//! Batches: articles one after the other in a file, as news servers carry them over a gap (RFC 5537
+//! section 4; spec part 5).
 //!
 //! Before each article stands `#! rnews SIZE`; its lines end with LF, and SIZE counts its octets.
 

@@ -1,6 +1,7 @@
 //! Beats: what was newest at a time.
 //!
-//! The beats of a role stand in its beat channel and name the trust log and the heads of the channels that the role speaks for.
+//! The beats of a role stand in its beat channel and name the trust log and the heads of the
+//! channels that the role speaks for.
 
 use alloc::{format, vec::Vec};
 
@@ -31,8 +32,9 @@ pub struct Plan {
     pub percent: usize,
 }
 
-/// Chooses what a beat names: the trust log, then the channels of the beat before in its order, then new ones as the signer met
-/// them. What does not fit is not named; nobody displaces anybody (attack 98).
+/// Chooses what a beat names: the trust log, then the channels of the beat before in its order,
+/// then new ones as the signer met them. What does not fit is not named; nobody displaces anybody
+/// (attack 98).
 pub fn plan(
     trust_log: (Channel, Head),
     before: &[(Channel, Head)],

@@ -1,7 +1,7 @@
 //! Several statements in one file, one after the other (spec part 5).
 //!
-//! Every statement begins with its `Tidings` line and no other line may, so that `cat` makes bundles and nothing has to
-//! stand between.
+//! Every statement begins with its `Tidings` line and no other line may, so that `cat` makes
+//! bundles and nothing has to stand between.
 
 use alloc::vec::Vec;
 

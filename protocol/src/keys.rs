@@ -46,7 +46,8 @@ impl PublicKey {
     /// The key to verify with.
     ///
     /// # Errors
-    /// [`KeyError::Weak`] if the octets are not canonical, not on the curve, or of small order (attack 6).
+    /// [`KeyError::Weak`] if the octets are not canonical, not on the curve, or of small order
+    /// (attack 6).
     pub fn to_verifying_key(self) -> Result<VerifyingKey, KeyError> {
         let weak = || KeyError::Weak(alloc::format!("{self}"));
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| weak())?;
@@ -110,11 +111,12 @@ impl Signature {
             octets: key.sign(signed_part).to_bytes(),
         }
     }
-    /// Whether this signature holds over a signed part, by the strict rules [1-6]. `key` must be that of [`Signature::key`],
-    /// and was refused already if it is of small order.
+    /// Whether this signature holds over a signed part, by the strict rules [1-6]. `key` must be
+    /// that of [`Signature::key`], and was refused already if it is of small order.
     ///
-    /// The same as `verify_strict`, which takes the point R apart to see its order. `verify` computes R and compares octets, so
-    /// that R is canonical, and what it would be taken apart for stands in a table.
+    /// The same as `verify_strict`, which takes the point R apart to see its order. `verify`
+    /// computes R and compares octets, so that R is canonical, and what it would be taken apart for
+    /// stands in a table.
     pub(crate) fn holds(&self, key: &VerifyingKey, signed_part: &[u8]) -> bool {
         let small_order = SMALL_ORDER.iter().any(|point| self.octets[..32] == *point);
         !small_order
@@ -154,7 +156,8 @@ mod tests {
 
     #[test]
     fn attack_06_weak_and_non_canonical_keys_are_refused() {
-        // Small order: the identity, the point of order 2, one of order 8; non-canonical: y = p + 1; off the curve: y = 2.
+        // Small order: the identity, the point of order 2, one of order 8; non-canonical: y = p +
+        // 1; off the curve: y = 2.
         let mut identity = [0; 32];
         identity[0] = 1;
         let mut order2 = [0xff; 32];
@@ -171,8 +174,8 @@ mod tests {
         }
     }
 
-    /// Signatures that a holder of the key made so that lenient verifiers take them: R of small order, R with a part of small
-    /// order; and what anybody can do to a good one.
+    /// Signatures that a holder of the key made so that lenient verifiers take them: R of small
+    /// order, R with a part of small order; and what anybody can do to a good one.
     #[test]
     fn attack_06_a_signature_holds_if_and_only_if_the_strict_rules_say_so() {
         use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION};

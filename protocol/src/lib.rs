@@ -5,8 +5,8 @@
 //!                  ↘ article ↔ nntp                        (spec part 4, 8)
 //! ```
 //!
-//! Nothing here opens a socket or a file, reads a clock or draws a random number. Without the default
-//! feature `std` the crate is `no_std` and needs `alloc` only.
+//! Nothing here opens a socket or a file, reads a clock or draws a random number. Without the
+//! default feature `std` the crate is `no_std` and needs `alloc` only.
 //!
 //! ```
 //! use tidings_protocol::{Channel, Statement};

@@ -17,7 +17,8 @@ limits! {
     LINE_OCTETS: usize = 900, "octets";
     /// The name of a field.
     FIELD_NAME_OCTETS: usize = 64, "octets";
-    /// The name of a channel; a message-id then stays within the 250 octets of RFC 3977 section 3.6.
+    /// The name of a channel; a message-id then stays within the 250 octets of RFC 3977 section
+    /// 3.6.
     CHANNEL_OCTETS: usize = 128, "octets";
     /// A token: a version, a key's name, a slot group, a cohort, a unit.
     TOKEN_OCTETS: usize = 128, "octets";
@@ -37,19 +38,22 @@ limits! {
     HEADER_OCTETS: usize = 16 * 1024, "octets";
     /// A whole article on the wire: headers, and a statement with two octets at each line end.
     ARTICLE_OCTETS: usize = 128 * 1024, "octets";
-    /// Octets of a too large article that are still read, so that it can be answered, before the connection is closed.
+    /// Octets of a too large article that are still read, so that it can be answered, before the
+    /// connection is closed.
     DISCARD_OCTETS: usize = 1024 * 1024, "octets";
     /// A multi-line answer that a client keeps whole (LIST, OVER).
     LISTING_OCTETS: usize = 16 * 1024 * 1024, "octets";
     /// A wildmat.
     WILDMAT_OCTETS: usize = 497, "octets";
-    /// Octets of a beat's `Head` lines: some 600 channels of ordinary names. What does not fit is not named.
+    /// Octets of a beat's `Head` lines: some 600 channels of ordinary names. What does not fit is
+    /// not named.
     BEAT_HEADS_OCTETS: usize = 60 * 1024, "octets";
     /// How long a beat is live at most, whatever its `Expires` says.
     BEAT_LIFE_SECONDS: u64 = 24 * 60 * 60, "seconds";
     /// How far ahead of a broker's clock the time of a new statement may be.
     FUTURE_SECONDS: u64 = 24 * 60 * 60, "seconds";
-    /// Statements below its head that a device keeps by serial and id, to know what a beat names below the head.
+    /// Statements below its head that a device keeps by serial and id, to know what a beat names
+    /// below the head.
     CHAIN_LINKS: usize = 64, "statements";
     /// Releases with the highest serials whose withdrawals a device keeps.
     WITHDRAWALS: usize = 16, "releases";

@@ -1,4 +1,5 @@
-//! Names: channels, namespaces, role patterns, and the anchor that provisions a device (spec part 1).
+//! Names: channels, namespaces, role patterns, and the anchor that provisions a device (spec part
+//! 1).
 
 use alloc::{boxed::Box, string::String};
 use core::{borrow::Borrow, fmt, str::FromStr};
@@ -11,7 +12,8 @@ pub enum NameError {
     /// Longer than [`CHANNEL_OCTETS`], or empty.
     #[error("a name has 1 to {CHANNEL_OCTETS} octets, this one has {0}")]
     Length(usize),
-    /// A part between dots is empty or has a character outside `a-z 0-9 + - _`, or begins with a sign.
+    /// A part between dots is empty or has a character outside `a-z 0-9 + - _`, or begins with a
+    /// sign.
     #[error(
         "{0:?} is no part of a name: parts are a-z, 0-9, '+', '-', '_' and begin with a letter or digit"
     )]
@@ -161,7 +163,8 @@ fn below(prefix: &str, name: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// The channels that a role covers: `*`, `NAME.*`, or one channel. Nothing else, so that "most specific" has one meaning.
+/// The channels that a role covers: `*`, `NAME.*`, or one channel. Nothing else, so that "most
+/// specific" has one meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Box<str>);
 
@@ -196,8 +199,9 @@ impl Pattern {
             None => *self.0 == *channel.as_str(),
         }
     }
-    /// [1-14]: the channel of the beats that a role with this pattern allows: `*` those in NAMESPACE`.beat`, `P.*` those in P`.beat`,
-    /// P being below the namespace. No other pattern has one.
+    /// [1-14]: the channel of the beats that a role with this pattern allows: `*` those in
+    /// NAMESPACE`.beat`, `P.*` those in P`.beat`, P being below the namespace. No other pattern has
+    /// one.
     pub fn beat_channel(&self, namespace: &Namespace) -> Option<Channel> {
         if &*self.0 == "*" {
             return Some(namespace.beat());
@@ -219,7 +223,8 @@ impl Pattern {
     }
 }
 
-/// The one line with which a device or broker is provisioned: a namespace, and serial and id of one of its trust statements.
+/// The one line with which a device or broker is provisioned: a namespace, and serial and id of one
+/// of its trust statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// The namespace.

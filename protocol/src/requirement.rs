@@ -25,7 +25,8 @@ macro_rules! requirements {
 }
 
 requirements! {
-    /// A statement has the form that the grammar and the rules of its fields ask for; nothing is repaired.
+    /// A statement has the form that the grammar and the rules of its fields ask for; nothing is
+    /// repaired.
     Grammar = "1-8";
     /// A critical field is understood.
     Critical = "1-13";

@@ -9,8 +9,9 @@ const LABEL: &[u8] = b"tidings rollout 1\n";
 
 /// [2-30]: when a device may apply a release: `start` plus its share of the window.
 ///
-/// The share is the first 64 bits of SHA-256(label, channel, LF, the *previous* statement's id, LF, identity) over 2^64:
-/// even, new for each release, and fixed before the release was written, so that nobody can be picked (attacks 70 and 71).
+/// The share is the first 64 bits of SHA-256(label, channel, LF, the *previous* statement's id, LF,
+/// identity) over 2^64: even, new for each release, and fixed before the release was written, so
+/// that nobody can be picked (attacks 70 and 71).
 pub fn turn(
     rollout: &Rollout,
     channel: &Channel,
@@ -42,7 +43,8 @@ pub fn share(
     fraction(&hash.finalize().into(), seconds)
 }
 
-/// The share that a hash takes of a whole: its first 64 bits over 2^64, so 0 up to, and not including, `whole`.
+/// The share that a hash takes of a whole: its first 64 bits over 2^64, so 0 up to, and not
+/// including, `whole`.
 pub(crate) fn fraction(hash: &[u8; 32], whole: u64) -> u64 {
     let first = hash
         .iter()

@@ -1,7 +1,8 @@
 //! Who may say what: one trust statement in force, its successor, and what it proves.
 //!
-//! *Authenticated = signed by those who may say such a thing now, or hash-linked below what is authenticated that way.*
-//! [`Trust::verify`] is the first half for one statement, [`Trust::verify_run`] both for a run of them.
+//! *Authenticated = signed by those who may say such a thing now, or hash-linked below what is
+//! authenticated that way.* [`Trust::verify`] is the first half for one statement,
+//! [`Trust::verify_run`] both for a run of them.
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, string::ToString, vec::Vec};
 
@@ -37,7 +38,8 @@ pub enum Settled {
     Nothing,
     /// This statement is part of it.
     At(Head),
-    /// What the beat with this head names, and that beat is not at hand: nothing is installed from the channel before it is.
+    /// What the beat with this head names, and that beat is not at hand: nothing is installed from
+    /// the channel before it is.
     Missing(Head),
 }
 
@@ -52,8 +54,8 @@ impl Settled {
 }
 
 impl TrustRules {
-    /// Of the roles of a kind whose patterns match a channel, the most specific alone counts. A beat is allowed in the beat
-    /// channel of a role only, and by that role.
+    /// Of the roles of a kind whose patterns match a channel, the most specific alone counts. A
+    /// beat is allowed in the beat channel of a role only, and by that role.
     pub fn role(&self, kind: Kind, channel: &Channel, namespace: &Namespace) -> Option<&Role> {
         let of_kind = self.roles.iter().filter(|role| role.kind == kind);
         if kind == Kind::Beat {
@@ -96,8 +98,8 @@ impl TrustRules {
             .filter(signed)
             .collect()
     }
-    /// Whether these rules may no longer prove what others have proven in a channel: somebody who may sign there
-    /// a release or a withdrawal would not be enough any more.
+    /// Whether these rules may no longer prove what others have proven in a channel: somebody who
+    /// may sign there a release or a withdrawal would not be enough any more.
     pub fn narrows(&self, old: &TrustRules, channel: &Channel, namespace: &Namespace) -> bool {
         [Kind::Release, Kind::Withdraw].into_iter().any(|kind| {
             let Some(before) = old.role(kind, channel, namespace) else {
@@ -131,8 +133,9 @@ pub struct Run {
 
 /// A log on its way down: what was accepted so far proves what may come below it.
 ///
-/// A statement is proven by its own signatures, or because a release that meets its role, or a checkpoint, stands above it and an
-/// unbroken chain of ids leads down from there. A withdrawal proves only itself.
+/// A statement is proven by its own signatures, or because a release that meets its role, or a
+/// checkpoint, stands above it and an unbroken chain of ids leads down from there. A withdrawal
+/// proves only itself.
 #[derive(Clone, Debug)]
 pub struct Descent {
     channel: Channel,
@@ -154,7 +157,8 @@ impl Descent {
         }
     }
 
-    /// Goes on below `lowest`, which an earlier life of this program has accepted below `top` and kept where nobody else writes.
+    /// Goes on below `lowest`, which an earlier life of this program has accepted below `top` and
+    /// kept where nobody else writes.
     ///
     /// # Errors
     /// If the trust in force does not accept `top` any more.
@@ -289,7 +293,8 @@ impl Trust {
         Ok(trust)
     }
 
-    /// Proves what lies below the anchor in its trust log, oldest first, by links alone. It gives no rights.
+    /// Proves what lies below the anchor in its trust log, oldest first, by links alone. It gives
+    /// no rights.
     ///
     /// # Errors
     /// Which statement is not linked.
@@ -324,8 +329,8 @@ impl Trust {
         Ok(run.into_iter().map(Verified::new).collect())
     }
 
-    /// The trust statement that follows this one: signed by the trust threshold of both (attacks 11 and 16), and closing what this
-    /// one closes.
+    /// The trust statement that follows this one: signed by the trust threshold of both (attacks 11
+    /// and 16), and closing what this one closes.
     ///
     /// # Errors
     /// If it is not the next one, one of the two thresholds is not met, or it opens what is closed.
@@ -359,7 +364,8 @@ impl Trust {
         Ok(next)
     }
 
-    /// Takes up a trust statement that was verified in an earlier life of this program and kept where nobody else writes.
+    /// Takes up a trust statement that was verified in an earlier life of this program and kept
+    /// where nobody else writes.
     ///
     /// # Errors
     /// If it is no trust statement of the namespace, or does not meet its own threshold.
@@ -428,8 +434,8 @@ impl Trust {
             _ => unreachable!("`unproven` accepts trust statements only"),
         }
     }
-    /// What it has settled about a channel's log: by a line of the channel's own, or else by what the beat says that a line
-    /// names, for the channels that beats of that channel may speak for.
+    /// What it has settled about a channel's log: by a line of the channel's own, or else by what
+    /// the beat says that a line names, for the channels that beats of that channel may speak for.
     pub fn checkpoint(&self, channel: &Channel) -> Settled {
         let line = |channel: &Channel| {
             self.rules()
@@ -456,7 +462,8 @@ impl Trust {
             _ => Settled::Missing(head),
         }
     }
-    /// The beats that its checkpoints name and that are not at hand: they are to be read, each at the very serial.
+    /// The beats that its checkpoints name and that are not at hand: they are to be read, each at
+    /// the very serial.
     pub fn missing_beats(&self) -> impl Iterator<Item = (&Channel, Head)> {
         let of_a_role = |channel: &Channel| self.role(Kind::Beat, channel).is_some();
         let named = self
@@ -501,8 +508,8 @@ impl Trust {
     pub fn settled_beats(&self) -> impl Iterator<Item = &Statement> {
         self.beats.values()
     }
-    /// What a beat says, as far as it may: its heads of channels whose most specific beat role is that of its channel, and that
-    /// of the trust log.
+    /// What a beat says, as far as it may: its heads of channels whose most specific beat role is
+    /// that of its channel, and that of the trust log.
     pub fn named<'a>(
         &'a self,
         beats: &'a Channel,
@@ -517,7 +524,8 @@ impl Trust {
             .filter(move |(channel, _)| may(channel))
             .map(|(channel, head)| (channel, *head))
     }
-    /// How many signatures are checked to judge a statement by itself: those of keys that its role lists.
+    /// How many signatures are checked to judge a statement by itself: those of keys that its role
+    /// lists.
     pub fn signature_checks(&self, statement: &Statement) -> usize {
         let Some(role) = self.role(statement.kind(), statement.channel()) else {
             return 0;
@@ -547,7 +555,8 @@ impl Trust {
     pub fn beat_channel(&self, channel: &Channel) -> Option<Channel> {
         self.rules().beat_channel(channel, &self.namespace)
     }
-    /// Whether a signature is by a key of the role that decides about a statement, and holds: then it counts.
+    /// Whether a signature is by a key of the role that decides about a statement, and holds: then
+    /// it counts.
     pub fn counts(&self, statement: &Statement, key: &PublicKey) -> bool {
         let Some(role) = self.role(statement.kind(), statement.channel()) else {
             return false;
@@ -555,7 +564,8 @@ impl Trust {
         self.listed(role, key).is_some() && statement.is_truly_signed_by(key)
     }
 
-    /// Whether a statement's own signatures meet the role for its kind in its channel, wherever it stands.
+    /// Whether a statement's own signatures meet the role for its kind in its channel, wherever it
+    /// stands.
     pub fn meets(&self, statement: &Statement) -> bool {
         self.count(statement)
             .is_ok_and(|(role, found)| found >= role.threshold)
@@ -620,7 +630,8 @@ impl Trust {
         let Settled::At(checkpoint) = self.checkpoint(channel) else {
             return Ok(());
         };
-        // What follows another statement in that place belongs to a branch that was settled against: it is no fork.
+        // What follows another statement in that place belongs to a branch that was settled
+        // against: it is no fork.
         let places = [Some(statement.head()), statement.predecessor()];
         match places
             .into_iter()
@@ -642,7 +653,8 @@ impl Trust {
             .find(|known| known.public == *key && role.names.contains(&known.name))
     }
 
-    /// [S1] The distinct keys of the role whose signatures hold; no other signature has any effect (attacks 2 to 5).
+    /// [S1] The distinct keys of the role whose signatures hold; no other signature has any effect
+    /// (attacks 2 to 5).
     fn count(&self, statement: &Statement) -> Result<(&Role, usize), VerifyError> {
         let (kind, channel, trust) = (statement.kind(), statement.channel(), self.serial());
         let role = self
@@ -679,8 +691,8 @@ impl Trust {
         })
     }
 
-    /// Verifies consecutive statements of one channel, oldest first, with as few signature checks as there can be. Beats prove
-    /// themselves one by one, linked or not.
+    /// Verifies consecutive statements of one channel, oldest first, with as few signature checks
+    /// as there can be. Beats prove themselves one by one, linked or not.
     ///
     /// # Errors
     /// The serial of the statement that is not accepted, and why. None is accepted then.
@@ -712,7 +724,8 @@ impl Trust {
                 .map_err(|error| (statement.serial(), error))?;
         }
         let signature_checks = descent.signature_checks;
-        // Oldest first must also mean consecutive: each names its predecessor, so only the serials are left to check.
+        // Oldest first must also mean consecutive: each names its predecessor, so only the serials
+        // are left to check.
         if let Some(gap) = run
             .windows(2)
             .find(|pair| pair[0].serial().next() != Some(pair[1].serial()))

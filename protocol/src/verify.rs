@@ -5,8 +5,8 @@ use core::ops::Deref;
 
 use crate::{Channel, Namespace, Requirement, Serial, StatementId, Timestamp, statement::Kind};
 
-/// Something that was verified. Only [`crate::trust`] makes these, and only these leave the client library,
-/// enter a broker's log or are relayed.
+/// Something that was verified. Only [`crate::trust`] makes these, and only these leave the client
+/// library, enter a broker's log or are relayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified<T>(T);
 
@@ -27,7 +27,8 @@ impl<T> Deref for Verified<T> {
     }
 }
 
-/// Why a well-formed statement is not accepted; [`VerifyError::requirement`] says by which requirement.
+/// Why a well-formed statement is not accepted; [`VerifyError::requirement`] says by which
+/// requirement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The statement is of another channel.

@@ -12,7 +12,8 @@ use crate::limits::WILDMAT_OCTETS;
 )]
 pub struct WildmatError(String);
 
-/// Patterns between commas; the last that matches decides, and `!` makes it a refusal. It is kept as it was written: a watch has many.
+/// Patterns between commas; the last that matches decides, and `!` makes it a refusal. It is kept
+/// as it was written: a watch has many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wildmat(Box<str>);
 

@@ -1,8 +1,10 @@
-//! Histories of rotations, forks, races, beats, closings, clocks and thefts, lived by the library and by a naive device beside it
-//! (spec, parts 1 and 2): they answer every step alike. What must hold whatever happens is looked at besides, and at the end of each
-//! history honest publishers and an honest broker bring the device back.
+//! Histories of rotations, forks, races, beats, closings, clocks and thefts, lived by the library
+//! and by a naive device beside it (spec, parts 1 and 2): they answer every step alike. What must
+//! hold whatever happens is looked at besides, and at the end of each history honest publishers and
+//! an honest broker bring the device back.
 //!
-//! `TIDINGS_MODEL_CASES` says how many histories; `TIDINGS_MODEL_SEED` runs one of them alone, and prints it.
+//! `TIDINGS_MODEL_CASES` says how many histories; `TIDINGS_MODEL_SEED` runs one of them alone, and
+//! prints it.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

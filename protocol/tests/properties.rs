@@ -1,4 +1,5 @@
-//! What must hold for all inputs: what is written is read back, nothing panics, nothing changed verifies.
+//! What must hold for all inputs: what is written is read back, nothing panics, nothing changed
+//! verifies.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};

@@ -1,5 +1,5 @@
-//! Every numbered requirement of the specification has a vector or a test, and every number that a vector or a test names is one of
-//! the specification's.
+//! Every numbered requirement of the specification has a vector or a test, and every number that a
+//! vector or a test names is one of the specification's.
 #![allow(clippy::unwrap_used)]
 
 use std::{

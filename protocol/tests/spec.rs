@@ -1,4 +1,5 @@
-//! The specification and the code say the same: commands, responses, limits, requirements, and its example verifies.
+//! The specification and the code say the same: commands, responses, limits, requirements, and its
+//! example verifies.
 
 #![allow(clippy::unwrap_used)]
 
@@ -312,7 +313,8 @@ fn the_example_verifies() {
     );
 }
 
-/// The code knows each field of the two tables: it refuses names that differ by case alone, and no others.
+/// The code knows each field of the two tables: it refuses names that differ by case alone, and no
+/// others.
 #[test]
 fn the_tables_of_fields_are_known() {
     let page_of = |name| rows(&page(name), "| field | form | rule | meaning |");
@@ -338,7 +340,8 @@ fn the_tables_of_fields_are_known() {
     assert!(Statement::parse(with("weather").as_bytes()).is_ok());
 }
 
-/// Each attack has one row, and the tests that a row names exist; or it says that it is open, and is.
+/// Each attack has one row, and the tests that a row names exist; or it says that it is open, and
+/// is.
 #[test]
 fn the_attacks_have_answers() {
     let mut files = Vec::new();

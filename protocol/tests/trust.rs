@@ -1,4 +1,5 @@
-//! What brokers and publishers ask of trust, beside what devices do: who has signed, what a change takes away, which beats settle.
+//! What brokers and publishers ask of trust, beside what devices do: who has signed, what a change
+//! takes away, which beats settle.
 #![allow(clippy::unwrap_used)]
 
 use tidings_protocol::{

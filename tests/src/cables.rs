@@ -1,6 +1,7 @@
 //! A bridge, and network namespaces that hang on it; and what goes wrong in a network.
 //!
-//! To be used in namespaces that end with the process: `unshare --net --mount --pid`, as `cargo xtask` does it.
+//! To be used in namespaces that end with the process: `unshare --net --mount --pid`, as `cargo
+//! xtask` does it.
 
 use std::{net::IpAddr, process::Command};
 

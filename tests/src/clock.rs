@@ -28,7 +28,8 @@ impl HandClock {
         Clock::new(move || *here.lock())
     }
 
-    /// Sets the clock that tells the date, as an operator, a hostile NTP server or an empty battery does.
+    /// Sets the clock that tells the date, as an operator, a hostile NTP server or an empty battery
+    /// does.
     pub fn set(&self, clock: Option<Timestamp>) {
         self.lock().clock = clock;
     }

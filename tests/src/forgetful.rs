@@ -1,4 +1,5 @@
-//! A file system, mounted by FUSE, that forgets what was not synced when its power goes (`forgetting.rs`): for brokers as they are.
+//! A file system, mounted by FUSE, that forgets what was not synced when its power goes
+//! (`forgetting.rs`): for brokers as they are.
 
 use std::{
     ffi::OsStr,

@@ -1,7 +1,9 @@
-//! What a disk forgets when the power goes: files and directories in memory, and which of their changes were synced.
+//! What a disk forgets when the power goes: files and directories in memory, and which of their
+//! changes were synced.
 //!
-//! The rules stand here once, and nothing else does: the simulated disk of the store's tests and the file system that whole brokers
-//! run on (`forgetful.rs`) are both made of this file, and it needs nothing but the standard library.
+//! The rules stand here once, and nothing else does: the simulated disk of the store's tests and
+//! the file system that whole brokers run on (`forgetful.rs`) are both made of this file, and it
+//! needs nothing but the standard library.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -297,7 +299,8 @@ impl Forgetting {
             operation.is_in(directory) || is_all && operation.names().1.is_some()
         });
     }
-    /// The sync of a file has failed: it is never tried again, and everybody sees what is not durable.
+    /// The sync of a file has failed: it is never tried again, and everybody sees what is not
+    /// durable.
     pub fn fail_sync(&mut self, node: usize) {
         self.pending.retain(|operation| !operation.is_data(node));
     }

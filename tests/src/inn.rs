@@ -21,8 +21,8 @@ pub struct Inn {
 }
 
 impl Inn {
-    /// Sets one up in a directory that INN's user can reach, and starts it. It feeds a peer whose name in `Path` is
-    /// `far.invalid`, or nobody with port 0.
+    /// Sets one up in a directory that INN's user can reach, and starts it. It feeds a peer whose
+    /// name in `Path` is `far.invalid`, or nobody with port 0.
     ///
     /// # Errors
     /// What the script said.

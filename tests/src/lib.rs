@@ -1,4 +1,5 @@
-//! What the whole-system tests share: a namespace with keys, a broker as a process, and statements to publish.
+//! What the whole-system tests share: a namespace with keys, a broker as a process, and statements
+//! to publish.
 
 pub mod cables;
 pub mod clock;
@@ -48,7 +49,8 @@ pub fn binary(name: &str) -> PathBuf {
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
-/// `tidings`, run in a directory, with an outbox of its own there, so that no test meets what another one has signed.
+/// `tidings`, run in a directory, with an outbox of its own there, so that no test meets what
+/// another one has signed.
 pub fn tidings(directory: &Path) -> Command {
     let mut command = Command::new(binary("tidings"));
     command
@@ -78,8 +80,8 @@ pub struct Fixture {
     _directory: Option<tempfile::TempDir>,
 }
 
-/// An address that nobody listens on, and that no outgoing connection can take while a broker is away: below the range
-/// from which Linux draws those, and never given twice by one process.
+/// An address that nobody listens on, and that no outgoing connection can take while a broker is
+/// away: below the range from which Linux draws those, and never given twice by one process.
 ///
 /// # Errors
 /// If the machine has no port left there.

@@ -27,7 +27,8 @@ pub struct Realm {
     pub expires: u64,
 }
 
-/// The rules of a trust statement from lines like `release * 2 ann bob`; every name has its [`key`].
+/// The rules of a trust statement from lines like `release * 2 ann bob`; every name has its
+/// [`key`].
 ///
 /// # Panics
 /// If a line is no role.

@@ -1,7 +1,9 @@
-//! A hostile relay: it reads commands and answers as such, and does with each answer what a test tells it to.
+//! A hostile relay: it reads commands and answers as such, and does with each answer what a test
+//! tells it to.
 //!
-//! It can delay, drop, replay, reorder, substitute, truncate, drip, and show different brokers to different devices. What
-//! it substitutes is as well-formed as the real thing: [`forge`] mends numbers, ids and headers.
+//! It can delay, drop, replay, reorder, substitute, truncate, drip, and show different brokers to
+//! different devices. What it substitutes is as well-formed as the real thing: [`forge`] mends
+//! numbers, ids and headers.
 
 use std::{
     collections::HashMap,
@@ -44,7 +46,8 @@ pub fn honest(_: &str, answer: Vec<u8>) -> Act {
     Act::Send(answer)
 }
 
-/// Starts a relay; it ends with the runtime. The first connection goes to the first broker, and so on, round and round.
+/// Starts a relay; it ends with the runtime. The first connection goes to the first broker, and so
+/// on, round and round.
 ///
 /// # Errors
 /// If there is no port.
@@ -210,7 +213,8 @@ pub fn statement(answer: &[u8]) -> Option<Statement> {
     Statement::parse(body.as_bytes()).ok()
 }
 
-/// The same answer, or event, with another statement in it; the number at its beginning is the other's, or stays.
+/// The same answer, or event, with another statement in it; the number at its beginning is the
+/// other's, or stays.
 pub fn forge(answer: &[u8], other: &Statement, number: Option<u32>) -> Vec<u8> {
     let rendered = article::render(other, "relay.invalid!not-for-mail");
     let article = String::from_utf8_lossy(&rendered.octets).into_owned();
@@ -233,7 +237,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A relay that answers ARTICLE in a channel with other statements, by their serials, and makes GROUP fit.
+/// A relay that answers ARTICLE in a channel with other statements, by their serials, and makes
+/// GROUP fit.
 ///
 /// # Panics
 /// If there is no port.

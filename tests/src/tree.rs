@@ -1,4 +1,5 @@
-//! What tests of several brokers share: an origin for a realm, and looking at what others have of it.
+//! What tests of several brokers share: an origin for a realm, and looking at what others have of
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -107,7 +108,8 @@ pub async fn origin(realm: &Realm, more: &str) -> anyhow::Result<(Fixture, Daemo
     Ok((fixture, daemon, publisher))
 }
 
-/// Publishes the trust log, as soon as the broker has compared itself with others and takes something.
+/// Publishes the trust log, as soon as the broker has compared itself with others and takes
+/// something.
 ///
 /// # Errors
 /// If it is refused for something else, or it takes too long.

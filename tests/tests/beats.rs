@@ -1,4 +1,5 @@
-//! Beats from their signers to devices: the origin itself, the small daemon, and what people are shown.
+//! Beats from their signers to devices: the origin itself, the small daemon, and what people are
+//! shown.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -196,7 +197,8 @@ async fn named(fixture: &Fixture, beats: &Channel) -> Vec<Channel> {
     }
 }
 
-/// Channels with names as long as names may be, each begun by a testing key; a beat has room for some three hundred.
+/// Channels with names as long as names may be, each begun by a testing key; a beat has room for
+/// some three hundred.
 async fn flood(realm: &Realm, publisher: &mut Publisher) -> Vec<Channel> {
     let name = |n: u32| -> Channel {
         format!("test.testing.{}{n:03}", "x".repeat(112))
@@ -238,7 +240,8 @@ async fn attack_098_channels_with_ground_names_push_no_other_out_of_a_beat() {
         [realm.log[0].channel().clone(), os()],
         "in the order in which the signer met them"
     );
-    // What came last is not named, and nothing else suffers. A new release of the first channel is named in time.
+    // What came last is not named, and nothing else suffers. A new release of the first channel is
+    // named in time.
     let next = realm.release(&os(), Some(release.head()), "2", &["ann"]);
     publisher.publish(&next).await.unwrap();
     let left_out = all.iter().find(|channel| !named.contains(channel)).unwrap();
@@ -360,7 +363,8 @@ async fn the_daemon_reads_all_brokers_and_a_mirror_that_hides_something_cannot_m
         device.poll().await.unwrap();
         device.freshness(&os())
     };
-    // An origin that has less than a mirror is not confirmed: it may have been restored from a backup.
+    // An origin that has less than a mirror is not confirmed: it may have been restored from a
+    // backup.
     let once = run(&[hiding, fixture.address], &["--once"])
         .output()
         .unwrap();
@@ -424,7 +428,8 @@ async fn the_daemon_reads_all_brokers_and_a_mirror_that_hides_something_cannot_m
         !good && text.contains("has no beat role in trust 1"),
         "{text}"
     );
-    // The key is changed: the new one goes on where the old one has ended, although nothing proves that any more.
+    // The key is changed: the new one goes on where the old one has ended, although nothing proves
+    // that any more.
     let roles = &[
         "trust * 1 root",
         "release * 1 ann",

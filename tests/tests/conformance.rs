@@ -1,4 +1,5 @@
-//! The conformance runner against devices and a broker that keep to the specification, and against such as break one rule each.
+//! The conformance runner against devices and a broker that keep to the specification, and against
+//! such as break one rule each.
 #![allow(clippy::unwrap_used)]
 
 use std::{

@@ -1,4 +1,5 @@
-//! Devices with real brokers: one cursor for poll and watch, failover, lies on the way, and the state file.
+//! Devices with real brokers: one cursor for poll and watch, failover, lies on the way, and the
+//! state file.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, net::SocketAddr, time::Duration};
@@ -345,7 +346,8 @@ async fn it_asks_where_it_cannot_be_told() {
 
 #[tokio::test]
 async fn attack_18_it_asks_although_it_is_told() {
-    // A broker that promises a line within 300 seconds and then says nothing at all, in front of one with news.
+    // A broker that promises a line within 300 seconds and then says nothing at all, in front of
+    // one with news.
     let fixture = Fixture::new().unwrap();
     let _daemon = fixture.start().unwrap();
     let head = publish(&fixture, None, 1).await;
@@ -654,7 +656,8 @@ async fn what_is_wrong_with_one_channel_keeps_nothing_back_from_another() {
         )
         .unwrap()
     };
-    // With an honest broker behind the liar, both arrive; with the liar alone, what is good does, and then the error.
+    // With an honest broker behind the liar, both arrive; with the liar alone, what is good does,
+    // and then the error.
     let mut device = open(&[format!("nntp://{liar}"), fixture.url()], "both");
     assert_eq!(serials(&device.poll().await.unwrap()), [2, 1]);
     let mut device = open(&[format!("nntp://{liar}")], "one");

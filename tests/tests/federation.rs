@@ -302,7 +302,8 @@ async fn an_air_gap_is_crossed_with_a_file() {
     let peer = "gap_seconds = 1\n[[peer]]\nname = \"stick\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"test.*\"\n";
     let far = broker(&realm, &format!("[limits]\n{peer}")).unwrap();
     let _far = far.start().unwrap();
-    // Half of it does not prove itself any more: its signers are gone, and what vouches for it is in the other half.
+    // Half of it does not prove itself any more: its signers are gone, and what vouches for it is
+    // in the other half.
     let half = tidings(&realm, &[&far], &["import", &file("one")]);
     assert!(!half.status.success());
     assert_eq!(head(&far, &os()).await.unwrap(), 0);
@@ -402,7 +403,8 @@ async fn one_table_shows_tiers_heads_and_lags() {
     );
     assert!(watch.wait().unwrap().success());
 
-    // One is stopped, and comes back with an upstream that is not there: it is behind, and it is told by how much.
+    // One is stopped, and comes back with an upstream that is not there: it is behind, and it is
+    // told by how much.
     leaf_daemon.kill().unwrap();
     let gone = tidings(&realm, &[], &arguments);
     assert!(

@@ -1,4 +1,5 @@
-//! Feeds between brokers: IHAVE, CHECK and TAKETHIS, offered and taken; what comes out of order, twice, or in a ring.
+//! Feeds between brokers: IHAVE, CHECK and TAKETHIS, offered and taken; what comes out of order,
+//! twice, or in a ring.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -281,7 +282,8 @@ async fn attacks_35_36_67_what_is_not_proven_leaves_no_trace_and_only_peers_may_
     let all = releases(&realm, &os(), None, 3, &["ann", "bob"]);
     let mut peer = connect(&fixture).await.unwrap();
     ihave(&mut peer, &realm.log[0]).await;
-    // The real id with another body, unsigned, by somebody else: refused, and the real one is taken afterwards.
+    // The real id with another body, unsigned, by somebody else: refused, and the real one is taken
+    // afterwards.
     let unsigned = releases(&realm, &os(), None, 1, &[]).remove(0);
     let by_others = releases(&realm, &os(), None, 1, &["eve", "mallory"]).remove(0);
     let mut squat = format!("TAKETHIS {}\r\n", all[0].message_id()).into_bytes();
@@ -385,7 +387,8 @@ async fn a_peer_may_close_at_every_octet() {
     }
     dialogue.extend_from_slice(format!("IHAVE {}\r\n", all[1].message_id()).as_bytes());
     let address = fixture.address;
-    // From the longest beginning that is not the whole of the first article on: nothing of it may be there.
+    // From the longest beginning that is not the whole of the first article on: nothing of it may
+    // be there.
     let first = dialogue
         .windows(5)
         .position(|window| window == b"\r\n.\r\n")
@@ -790,7 +793,8 @@ async fn a_log_that_begins_in_its_middle_is_news_too() {
     );
 }
 
-/// A news server without streaming that puts everything off once, and counts what it cannot make sense of.
+/// A news server without streaming that puts everything off once, and counts what it cannot make
+/// sense of.
 async fn putting_off(taken: std::sync::Arc<std::sync::Mutex<Vec<String>>>) -> std::net::SocketAddr {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,5 @@
-//! What operators do, and what happens to them: the commands end to end, certificates exchanged, a full disk.
+//! What operators do, and what happens to them: the commands end to end, certificates exchanged, a
+//! full disk.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -258,7 +259,8 @@ fn tls_configuration(fixture: &Fixture, address: SocketAddr) -> String {
     )
 }
 
-/// Under TLS a connection leaves for the watch loop and comes back with its keys, in both directions and again.
+/// Under TLS a connection leaves for the watch loop and comes back with its keys, in both
+/// directions and again.
 #[test]
 fn a_tls_session_goes_on_after_each_watch() {
     let fixture = Fixture::new().unwrap();
@@ -730,7 +732,8 @@ async fn attack_116_a_restored_origin_takes_what_others_have_more_before_it_take
     reached(&mirror, 15).await;
     drop((publisher, daemon, mirroring));
 
-    // Five statements are lost. While the mirror is away nothing is taken, and then they come first.
+    // Five statements are lost. While the mirror is away nothing is taken, and then they come
+    // first.
     fs::remove_dir_all(&data).unwrap();
     copy(&backup, &data);
     fixture.restore_from(&mirror).unwrap();

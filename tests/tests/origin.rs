@@ -67,7 +67,8 @@ async fn an_origin_is_an_origin(brokers: &[Fixture], mut realm: Realm) {
             .contains("after this broker's clock")
     );
     assert!(post(next(), &first).await.starts_with("240"));
-    // Known wherever it is offered again; what stands in its place has lost; what is further ahead has to wait.
+    // Known wherever it is offered again; what stands in its place has lost; what is further ahead
+    // has to wait.
     for _ in brokers {
         assert!(post(next(), &first).await.starts_with("240"));
     }
@@ -103,7 +104,8 @@ async fn an_origin_is_an_origin(brokers: &[Fixture], mut realm: Realm) {
             .collect();
         assert_eq!(log[3..], mine);
     }
-    // A key is taken away: what it has signed before stays, and it signs nothing more, at any broker, from that answer on.
+    // A key is taken away: what it has signed before stays, and it signs nothing more, at any
+    // broker, from that answer on.
     let head = *mine.last().unwrap();
     let stolen = releases(&realm, &os(), Some(head), 1, SIGNERS).remove(0);
     let roles = [

@@ -1,4 +1,5 @@
-//! A rolling update of fifty machines in five groups, behind slots in a cluster; two never come back.
+//! A rolling update of fifty machines in five groups, behind slots in a cluster; two never come
+//! back.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -42,7 +43,8 @@ enum NodeError {
     Dead,
 }
 
-/// A machine as an agent would run it: learns at once, takes its turn, looks once more, goes down, comes back.
+/// A machine as an agent would run it: learns at once, takes its turn, looks once more, goes down,
+/// comes back.
 async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
     let group = number % GROUPS;
     // Everybody has another broker first.
@@ -79,7 +81,8 @@ async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
             continue;
         };
         let version = release.version.clone();
-        // Most of the first group come after those that die: in another order they might all be done before.
+        // Most of the first group come after those that die: in another order they might all be
+        // done before.
         while group == 0 && number >= 20 && fleet.lock().unwrap().dead < DEAD.len() {
             sleep(Duration::from_millis(50)).await;
         }
@@ -114,7 +117,8 @@ async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
             match applied {
                 Ok(()) => break,
                 Err(NodeError::Dead) => return,
-                // The group is stopped, or no broker could decide: nothing is done, and it is tried again.
+                // The group is stopped, or no broker could decide: nothing is done, and it is tried
+                // again.
                 Err(_) => sleep(Duration::from_millis(500)).await,
             }
         }

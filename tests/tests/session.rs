@@ -1,4 +1,5 @@
-//! Sessions with a real broker, as scripts: `C:` is sent, `S:` is expected, `…` stands for anything.
+//! Sessions with a real broker, as scripts: `C:` is sent, `S:` is expected, `…` stands for
+//! anything.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -386,7 +387,8 @@ fn a_watch_begins_where_the_cursor_stands_and_ends_with_any_line() {
         client.run(&format!("S: {serial} {} 18", statement.message_id()));
         (0..18).for_each(|_| drop(client.line()));
     }
-    // What ends the watch is a command, even when it comes in the same write as the one that began it.
+    // What ends the watch is a command, even when it comes in the same write as the one that began
+    // it.
     client.run("C: DATE\nS: .\nS: 111 …");
     client.send(b"XWATCH test.*\r\nDATE\r\nGROUP test.os.testing\r\n");
     client.run(

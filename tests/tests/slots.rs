@@ -1,4 +1,5 @@
-//! Slots, on one machine and in a cluster: the same tests for both; over the wire, by FleetLock and by the command.
+//! Slots, on one machine and in a cluster: the same tests for both; over the wire, by FleetLock and
+//! by the command.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -54,7 +55,8 @@ async fn slots_are_slots(brokers: &[Fixture]) {
         next().take(&web, &c, serial(7)).await,
         Err(SlotError::Wait { before: 1, .. })
     ));
-    // Back from its reboot: the same slot, another token, and the one before does not count any more.
+    // Back from its reboot: the same slot, another token, and the one before does not count any
+    // more.
     let again = next().take(&web, &a, serial(7)).await.unwrap();
     assert!(matches!(
         next().hold(&web, &a, first.token).await,
@@ -217,7 +219,8 @@ async fn slots_in_a_cluster() {
     .await;
 }
 
-/// The limits are those of the present configuration, whatever they were when somebody took a slot (attack 76).
+/// The limits are those of the present configuration, whatever they were when somebody took a slot
+/// (attack 76).
 #[tokio::test(flavor = "multi_thread")]
 async fn the_present_configuration_counts() {
     let (fixture, daemon, _publisher) = origin(&realm(), GROUPS).await.unwrap();
@@ -411,7 +414,8 @@ async fn the_command_takes_turns() {
             .status
             .success()
     );
-    // A command that fails keeps the slot: nobody else goes down until the machine is well, or has failed.
+    // A command that fails keeps the slot: nobody else goes down until the machine is well, or has
+    // failed.
     assert!(!apply(&["--node", "me", "--", "false"]).status.success());
     let list = String::from_utf8(tidings(&fixture, &["slot", "list", "single"]).stdout).unwrap();
     assert!(list.contains("\nholder me 1 "), "{list}");
@@ -526,7 +530,8 @@ async fn what_is_withdrawn_while_a_machine_waits_is_not_applied() {
     assert!(!others.list(&short).await.unwrap().contains("holder me"));
 }
 
-/// What has ended well counts as applied, and is not run again, although its lease has run out meanwhile; and it is said.
+/// What has ended well counts as applied, and is not run again, although its lease has run out
+/// meanwhile; and it is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_machine_has_applied_what_it_has_applied() {
     let realm = tidings_tests::realm::Realm::new(
@@ -604,7 +609,8 @@ impl Authority {
     }
 }
 
-/// Where a client certificate is asked for, a node is who its certificate says, and nobody else (attack 80).
+/// Where a client certificate is asked for, a node is who its certificate says, and nobody else
+/// (attack 80).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_who_its_certificate_says() {
     let (authority, realm, tls) = (Authority::new(), realm(), free_address().unwrap());
@@ -764,7 +770,8 @@ async fn what_somebody_writes_into_the_tree_gives_no_slot() {
         .unwrap();
 }
 
-/// A broker that is no member does not know the time that all share, and decides nothing: its own clock may be wrong.
+/// A broker that is no member does not know the time that all share, and decides nothing: its own
+/// clock may be wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_no_member_decides_nothing() {
     let ensemble = Ensemble::start(1, "").unwrap();

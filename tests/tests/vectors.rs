@@ -1,4 +1,5 @@
-//! Every bad vector of the specification is refused by a real broker, and changes nothing (spec part 4).
+//! Every bad vector of the specification is refused by a real broker, and changes nothing (spec
+//! part 4).
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
@@ -98,7 +99,8 @@ async fn attacks_35_36_every_bad_vector_is_refused_and_leaves_no_trace() {
                 ("known" | "old", true) => {
                     assert!(answer.ends_with("stored already"), "{name}: {answer}")
                 }
-                // In a trust log the place is looked at first: the statement that follows it is the only one that could be meant.
+                // In a trust log the place is looked at first: the statement that follows it is the
+                // only one that could be meant.
                 (_, true) | ("trust-other-previous" | "trust-skips-a-serial", _) => {
                     assert!(answer.starts_with("441 head "), "{name}: {answer}")
                 }
@@ -115,7 +117,8 @@ async fn attacks_35_36_every_bad_vector_is_refused_and_leaves_no_trace() {
                         .lines()
                         .find_map(|l| l.strip_prefix("field: "))
                         .unwrap_or_default();
-                    // CR and NUL are refused by the framing already, which counts the lines of the article.
+                    // CR and NUL are refused by the framing already, which counts the lines of the
+                    // article.
                     let framed = answer.contains("has a NUL");
                     let line = line.map(|l| {
                         if framed {

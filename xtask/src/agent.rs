@@ -1,4 +1,5 @@
-//! The agent's handlers with their real tools: what wants root, loop devices, and packages that are no part of CI's.
+//! The agent's handlers with their real tools: what wants root, loop devices, and packages that are
+//! no part of CI's.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! What must not grow unnoticed: the instructions of the inner loops, and the sizes of what is shipped.
+//! What must not grow unnoticed: the instructions of the inner loops, and the sizes of what is
+//! shipped.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,8 @@ const LOOPS: &[(&str, u64, u64)] = &[
 
 /// The compiled benches.
 fn benches() -> anyhow::Result<PathBuf> {
-    // Of the whole workspace, so that what is below it is compiled with the features that every other build has.
+    // Of the whole workspace, so that what is below it is compiled with the features that every
+    // other build has.
     let mut cargo = cargo(
         "bench --workspace --features tidings-broker/bench --bench loops --no-run --message-format=json",
     );
@@ -142,8 +144,9 @@ fn code(program: &Path) -> anyhow::Result<u64> {
         .context("no size of .text")
 }
 
-/// The verifier in a program without the standard library: links only if nothing below it needs that. For processors without
-/// vector units, which is what such programs run on; with tables and unrolled rounds it would be twice as large, and quicker.
+/// The verifier in a program without the standard library: links only if nothing below it needs
+/// that. For processors without vector units, which is what such programs run on; with tables and
+/// unrolled rounds it would be twice as large, and quicker.
 pub(super) fn verifier() -> anyhow::Result<PathBuf> {
     let flags = "--cfg curve25519_dalek_backend=\"serial\" --cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\" -C force-unwind-tables=no";
     let program = small("nostd", flags)?.join("nostd-verifier");

@@ -1,4 +1,5 @@
-//! Other people's software against ours: readers on a demonstration that stays up, and INN between two brokers.
+//! Other people's software against ours: readers on a demonstration that stays up, and INN between
+//! two brokers.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,4 +1,5 @@
-//! The chores of this repository: `cargo xtask` lists them, `cargo xtask ci` is exactly what CI does.
+//! The chores of this repository: `cargo xtask` lists them, `cargo xtask ci` is exactly what CI
+//! does.
 #![allow(clippy::print_stdout)]
 
 mod agent;
@@ -34,7 +35,8 @@ enum Task {
     Deny,
     /// The verifier in a program without the standard library
     Nostd,
-    /// The ABNF of the specification against its vectors, with a parser that is not ours; the lives of devices in another implementation
+    /// The ABNF of the specification against its vectors, with a parser that is not ours; the lives
+    /// of devices in another implementation
     Spec,
     /// The walk-through of the README, command by command
     Readme,
@@ -42,21 +44,25 @@ enum Task {
     Vectors,
     /// Other people's software against ours: all of it, or what is named
     Interop {
-        /// nntplib, net-nntp, device, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews, pullnews, nntpget, actsync
+        /// nntplib, net-nntp, device, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews,
+        /// pullnews, nntpget, actsync
         names: Vec<String>,
     },
     /// The agent's handlers with their real tools, as root; `setup` installs those
     Agent {
-        /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot; all but setup if none is named
+        /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot; all but
+        /// setup if none is named
         names: Vec<String>,
     },
-    /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a network
+    /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a
+    /// network
     Tree {
         /// Repeats a run
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// Three brokers that are one origin and their ZooKeeper servers, in network namespaces, and everything that goes wrong with them
+    /// Three brokers that are one origin and their ZooKeeper servers, in network namespaces, and
+    /// everything that goes wrong with them
     Cluster {
         /// How many schedules of faults, one after the other
         #[arg(long, default_value_t = 10)]
@@ -65,13 +71,15 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// What mirrors cost: latency over four tiers, cold starts beside INN, catching up, 75,000 subscribers; takes some minutes
+    /// What mirrors cost: latency over four tiers, cold starts beside INN, catching up, 75,000
+    /// subscribers; takes some minutes
     Mirrors {
         /// A tenth of everything, and without INN
         #[arg(long)]
         quick: bool,
     },
-    /// The power goes under load, again and again: a broker on a file system that forgets what was not synced (FUSE, as root)
+    /// The power goes under load, again and again: a broker on a file system that forgets what was
+    /// not synced (FUSE, as root)
     Crash {
         /// How often
         #[arg(long, default_value_t = 300)]
@@ -80,9 +88,11 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// What the store costs, beside a bare file on the same disk: speed, octets written, starts, memory; takes some minutes
+    /// What the store costs, beside a bare file on the same disk: speed, octets written, starts,
+    /// memory; takes some minutes
     Store,
-    /// A device that slept through trust rotations and releases, between a hostile mirror and an honest one
+    /// A device that slept through trust rotations and releases, between a hostile mirror and an
+    /// honest one
     Sleeper {
         /// How many rotations
         #[arg(long, default_value_t = 1_000)]
@@ -91,7 +101,8 @@ enum Task {
         #[arg(long, default_value_t = 10_000)]
         releases: u32,
     },
-    /// Many subscribers on one broker, in clear text and over TLS, beside a bare send loop; one that stops reading
+    /// Many subscribers on one broker, in clear text and over TLS, beside a bare send loop; one
+    /// that stops reading
     Fanout {
         /// How many
         #[arg(long, default_value_t = 10_000)]
@@ -100,7 +111,8 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         rounds: u32,
     },
-    /// Each inner loop once, and the instructions that it executes; fails if one has become a tenth dearer than recorded
+    /// Each inner loop once, and the instructions that it executes; fails if one has become a tenth
+    /// dearer than recorded
     Instructions {
         /// Record them anew
         #[arg(long)]
@@ -112,11 +124,14 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
-    /// How large is what is shipped: the daemon, a device's program and memory, the verifier without the standard library
+    /// How large is what is shipped: the daemon, a device's program and memory, the verifier
+    /// without the standard library
     Sizes,
-    /// What publications, polls and deliveries cost while channels and statements grow to a million; takes some minutes
+    /// What publications, polls and deliveries cost while channels and statements grow to a
+    /// million; takes some minutes
     Growth,
-    /// Tidings beside mosquitto, nats-server, Redis, nginx and INN, in turns; writes docs/performance.md; takes an hour
+    /// Tidings beside mosquitto, nats-server, Redis, nginx and INN, in turns; writes
+    /// docs/performance.md; takes an hour
     Peers {
         /// How often each is measured
         #[arg(long, default_value_t = 10)]
@@ -210,7 +225,8 @@ fn nostd() -> anyhow::Result<()> {
     costs::verifier().map(drop)
 }
 
-/// The advisory database is on another host than the crates; where that cannot be reached, this says so.
+/// The advisory database is on another host than the crates; where that cannot be reached, this
+/// says so.
 fn deny() -> anyhow::Result<()> {
     setup::cargo_tool("cargo-deny", "0.20.2")?;
     run(&mut cargo(
@@ -249,8 +265,8 @@ fn build() -> anyhow::Result<()> {
     run(&mut cargo("build --release --workspace"))
 }
 
-/// Every block of the README and of the guide's chapters that is marked as part of the walk-through, in one shell, in a directory
-/// of its own.
+/// Every block of the README and of the guide's chapters that is marked as part of the
+/// walk-through, in one shell, in a directory of its own.
 fn readme() -> anyhow::Result<()> {
     build()?;
     let guide = root().join("docs/guide");
@@ -459,7 +475,8 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
     for target in ["statement", "session"] {
         let corpus = root().join("fuzz/corpus").join(target);
         std::fs::create_dir_all(&corpus)?;
-        // The sanitizers want a nightly compiler; without them the instrumentation works with every compiler.
+        // The sanitizers want a nightly compiler; without them the instrumentation works with every
+        // compiler.
         let mut fuzz = cargo(&format!("fuzz run --sanitizer none {target}"));
         fuzz.arg(corpus)
             .arg(&seeds)
@@ -471,7 +488,8 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
 }
 
 fn tests() -> anyhow::Result<()> {
-    // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is spoken by others.
+    // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is
+    // spoken by others.
     setup::packages(&["libfaketime", "openssl", "curl", "python3"])?;
     // The agent's slots are written by these; a device in Python is judged.
     setup::packages(&["zstd", "bsdiff", "xdelta3"])?;

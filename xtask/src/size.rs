@@ -64,7 +64,8 @@ struct Lines {
     tests: usize,
 }
 
-/// What a file has. Tests are what follows `#[cfg(test)]`, which stands last in a file; and files named `tests.rs`.
+/// What a file has. Tests are what follows `#[cfg(test)]`, which stands last in a file; and files
+/// named `tests.rs`.
 fn count(path: &Path, lines: &mut Lines) -> anyhow::Result<()> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -20,8 +20,8 @@ const BUDGETS: &[(&str, usize)] = &[
 /// All of them together have fewer.
 const TOTAL: usize = 6_600;
 
-/// The words of a page: runs of characters other than space that have a letter or a digit. Tables count; fenced blocks, which
-/// are examples, pseudocode and grammar, do not.
+/// The words of a page: runs of characters other than space that have a letter or a digit. Tables
+/// count; fenced blocks, which are examples, pseudocode and grammar, do not.
 fn words(page: &str) -> usize {
     let mut fenced = false;
     let outside = page.lines().filter(|line| {

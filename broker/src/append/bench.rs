@@ -49,7 +49,8 @@ impl Appends {
         }))
     }
 
-    /// Checks each against the head, makes all of them durable at once, and shows them; how many were stored.
+    /// Checks each against the head, makes all of them durable at once, and shows them; how many
+    /// were stored.
     pub fn append(&mut self, statements: Vec<Verified<Statement>>) -> usize {
         let (now, mut pending) = (clock::now(), Pending::default());
         for statement in statements {

@@ -1,8 +1,10 @@
-//! The one writer: everything that is stored takes this path, whether it is posted here or comes from another broker.
+//! The one writer: everything that is stored takes this path, whether it is posted here or comes
+//! from another broker.
 //!
-//! `writer.rs` offers each request to the pure log of its channel and commits many steps at once; `trust.rs` does so for trust
-//! statements, and for what they take away; `peers.rs` and `window.rs` hold what peers have sent out of order; `retain.rs` removes what is not
-//! kept any more. Nothing is visible, relayed or acknowledged before it is on the disk.
+//! `writer.rs` offers each request to the pure log of its channel and commits many steps at once;
+//! `trust.rs` does so for trust statements, and for what they take away; `peers.rs` and `window.rs`
+//! hold what peers have sent out of order; `retain.rs` removes what is not kept any more. Nothing
+//! is visible, relayed or acknowledged before it is on the disk.
 
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -133,7 +135,8 @@ impl AppendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Appended {
     New,
-    /// It was here already: a publisher that asks again after a broken connection gets the same answer.
+    /// It was here already: a publisher that asks again after a broken connection gets the same
+    /// answer.
     Known,
 }
 
@@ -207,7 +210,8 @@ enum Request {
         posted: bool,
         reply: Reply<Appended>,
     },
-    /// Only whether a statement would be refused where it stands, and why; nothing is stored. Evidence of a fork is kept.
+    /// Only whether a statement would be refused where it stands, and why; nothing is stored.
+    /// Evidence of a fork is kept.
     Judge {
         statement: Statement,
         reply: oneshot::Sender<Option<Answer>>,
@@ -244,8 +248,9 @@ impl Appender {
         Ok((Self(sender), thread))
     }
 
-    /// Stores a statement that the trust with this serial has verified, in two steps: when the first is done, what is handed
-    /// over after it comes after it; when the second is done, it is durable.
+    /// Stores a statement that the trust with this serial has verified, in two steps: when the
+    /// first is done, what is handed over after it comes after it; when the second is done, it is
+    /// durable.
     pub(crate) async fn hand_over(
         &self,
         statement: Verified<Statement>,
@@ -283,7 +288,8 @@ impl Appender {
         .await
     }
 
-    /// The answer to a statement, verified or of a trust log, that is not what comes next; none if it is what comes next. Nothing is stored.
+    /// The answer to a statement, verified or of a trust log, that is not what comes next; none if
+    /// it is what comes next. Nothing is stored.
     pub(crate) async fn judge(&self, statement: Statement) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Judge { statement, reply }).await;
@@ -306,7 +312,8 @@ impl Appender {
             .await
     }
 
-    /// Nothing more comes from a peer before it has answers: what it has sent begins a backfill, or has to be sent again.
+    /// Nothing more comes from a peer before it has answers: what it has sent begins a backfill, or
+    /// has to be sent again.
     pub(crate) async fn stalled(&self, peer: Peer) {
         self.send(Request::Stalled(peer)).await;
     }

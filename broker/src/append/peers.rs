@@ -1,4 +1,5 @@
-//! What peers send: it is taken at once, or waits in the window until it hangs together with the log.
+//! What peers send: it is taken at once, or waits in the window until it hangs together with the
+//! log.
 
 use tidings_protocol::{
     Channel, Serial, Timestamp,
@@ -52,7 +53,8 @@ impl Writer {
                     }
                     return self.drain(pending, now, &channel);
                 }
-                // Above a gap nobody vouches for it: why it is not proven says more than that there is a gap.
+                // Above a gap nobody vouches for it: why it is not proven says more than that there
+                // is a gap.
                 let refused = match refused {
                     Refused::Gap { from } => self.unproven(again, from),
                     refused => refused,
@@ -135,7 +137,8 @@ impl Writer {
             .extend(replies.into_iter().map(|reply| (reply, answer.clone())));
     }
 
-    /// A peer sends no more before it has answers: the highest of what it has sent begins a backfill, if it can.
+    /// A peer sends no more before it has answers: the highest of what it has sent begins a
+    /// backfill, if it can.
     pub(super) fn resolve_stalled(&mut self, pending: &mut Pending, now: Timestamp, peer: Peer) {
         for channel in self.state.window.channels(Some(peer)) {
             if !channel.is_trust() && self.draft(pending, &channel).log.backfill().is_none() {

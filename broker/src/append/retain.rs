@@ -1,4 +1,5 @@
-//! Retention: what is not kept any more goes from below, in bounded turns with other work in between (attack 109).
+//! Retention: what is not kept any more goes from below, in bounded turns with other work in
+//! between (attack 109).
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,8 @@ impl Writer {
         }
     }
 
-    /// Channels that a feed has begun in the middle: what has not come by now is not to be had, and the log begins there.
-    /// A mirror asks, and knows better.
+    /// Channels that a feed has begun in the middle: what has not come by now is not to be had, and
+    /// the log begins there. A mirror asks, and knows better.
     fn begin_overdue(&mut self, pending: &mut Pending, now: Timestamp) {
         let patience = self.gap_patience;
         let due = |(channel, (_, since)): (&Channel, &(_, Instant))| {
@@ -127,7 +128,8 @@ impl Writer {
         }
     }
 
-    /// Down to where a log is kept: everything that is nearer the head, or younger, than the operator says.
+    /// Down to where a log is kept: everything that is nearer the head, or younger, than the
+    /// operator says.
     fn lowest_kept(
         &self,
         log: &Log,

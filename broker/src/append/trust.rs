@@ -17,7 +17,8 @@ use super::{
 use crate::namespaces::Provisioned;
 
 impl Writer {
-    /// Judges trust statements, oldest first, by what is in force; what comes into force does so before anything else is judged.
+    /// Judges trust statements, oldest first, by what is in force; what comes into force does so
+    /// before anything else is judged.
     pub(super) fn take_trust(
         &mut self,
         pending: &mut Pending,
@@ -195,7 +196,8 @@ impl Writer {
         match refused {
             Refused::Fork(pair) => {
                 let (ours, theirs) = *pair;
-                // Two successors of one trust statement, both signed by the thresholds: worse than any other fork.
+                // Two successors of one trust statement, both signed by the thresholds: worse than
+                // any other fork.
                 let before = theirs
                     .predecessor()
                     .and_then(|before| self.store.get(log.channel(), before.serial).ok()?);

@@ -1,6 +1,8 @@
-//! What peers have sent before what lies below it: it waits here until it hangs together with the log, and is answered then.
+//! What peers have sent before what lies below it: it waits here until it hangs together with the
+//! log, and is answered then.
 //!
-//! A peer that sends no more before it has an answer is stalled: then its statements begin a backfill, or have to be sent again.
+//! A peer that sends no more before it has an answer is stalled: then its statements begin a
+//! backfill, or have to be sent again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -55,7 +57,8 @@ impl Window {
             .collect()
     }
 
-    /// Whether what waits vouches for a statement: the next one does, which names it, and is vouched for or a proven release.
+    /// Whether what waits vouches for a statement: the next one does, which names it, and is
+    /// vouched for or a proven release.
     pub(super) fn vouches_for(&self, channel: &Channel, head: Head) -> bool {
         let Some(all) = self.channels.get(channel) else {
             return false;

@@ -1,4 +1,5 @@
-//! The writer: takes requests, offers them to the logs, commits many at once, shows what is durable, answers.
+//! The writer: takes requests, offers them to the logs, commits many at once, shows what is
+//! durable, answers.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -47,7 +48,8 @@ pub(crate) struct Writer {
     pub(crate) closed_kept: Duration,
     /// What is copied from other brokers, and never begun here.
     pub(crate) mirrored: Option<Wildmat>,
-    /// Whether others are one origin with this broker: what is missing they have, even if they are away.
+    /// Whether others are one origin with this broker: what is missing they have, even if they are
+    /// away.
     pub(crate) clustered: bool,
     pub(crate) counts: Arc<Counts>,
     /// Called once when the store has failed for good.
@@ -559,7 +561,8 @@ impl Writer {
         self.store.commit(batch)
     }
 
-    /// What is durable of one log becomes visible; the log, and whether it is new, if there is something to tell of.
+    /// What is durable of one log becomes visible; the log, and whether it is new, if there is
+    /// something to tell of.
     fn show(
         &mut self,
         channel: &Channel,

@@ -13,8 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Stores, serves and relays the logs of Tidings over NNTP.
 ///
-/// A broker is provisioned with the anchors of its namespaces and takes only what the keys behind them have signed.
-/// SIGHUP reads certificates and the log level again, SIGTERM and Ctrl-C let sessions finish and end the broker.
+/// A broker is provisioned with the anchors of its namespaces and takes only what the keys behind
+/// them have signed. SIGHUP reads certificates and the log level again, SIGTERM and Ctrl-C let
+/// sessions finish and end the broker.
 #[derive(Parser)]
 #[command(name = "tidingsd", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Arguments {
@@ -36,7 +37,8 @@ const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, and s
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the whole thing on this machine: keys, an origin, two devices, signed releases, and a forgery refused
+    /// Show the whole thing on this machine: keys, an origin, two devices, signed releases, and a
+    /// forgery refused
     Demo(demo::Options),
     /// Make an empty place for a cluster in ZooKeeper, where [cluster] of the configuration says
     InitCluster {
@@ -48,7 +50,8 @@ enum Command {
         )]
         config: PathBuf,
     },
-    /// Set the head of a channel in the cluster to what the store of this broker, which is stopped, has; when brokers say that it cannot be followed
+    /// Set the head of a channel in the cluster to what the store of this broker, which is stopped,
+    /// has; when brokers say that it cannot be followed
     SetHead {
         /// The channel
         channel: String,
@@ -60,7 +63,8 @@ enum Command {
         )]
         config: PathBuf,
     },
-    /// Read the whole store of a broker that is stopped, or a copy of it, verify it with the anchors, and say what is damaged
+    /// Read the whole store of a broker that is stopped, or a copy of it, verify it with the
+    /// anchors, and say what is damaged
     Check {
         /// The data directory
         directory: PathBuf,
@@ -75,7 +79,8 @@ enum Command {
         )]
         config: PathBuf,
     },
-    /// Write all statements that can be read in a store, as a batch of articles for `tidings import`
+    /// Write all statements that can be read in a store, as a batch of articles for `tidings
+    /// import`
     Export {
         /// The data directory
         directory: PathBuf,

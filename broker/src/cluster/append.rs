@@ -1,6 +1,8 @@
-//! Settling one statement: a multi-operation, tried again for as long as it can only have lost a race.
+//! Settling one statement: a multi-operation, tried again for as long as it can only have lost a
+//! race.
 //!
-//! Whatever becomes of an attempt, the next one checks the version of the head: nothing is ever settled twice.
+//! Whatever becomes of an attempt, the next one checks the version of the head: nothing is ever
+//! settled twice.
 
 use std::sync::atomic::Ordering;
 
@@ -72,7 +74,8 @@ impl Origin for Cluster {
             let Ok(tree) = self.tree() else { return false };
             let caught_up = async {
                 tree.sync().await.ok()?;
-                // Events of what was set before have come; the round that takes them up may be the one after this one.
+                // Events of what was set before have come; the round that takes them up may be the
+                // one after this one.
                 let mut rounds = self.rounds.subscribe();
                 for _ in 0..2 {
                     self.wake.notify_one();
@@ -142,7 +145,8 @@ impl Cluster {
                 .inspect(|p| self.look_at(&p.anchor.namespace.trust_log()));
             // A round that was under way may have read what was before; the next one is soon there.
             let _ = timeout(CLUSTER_ROUND, rounds.changed()).await;
-            // Where rounds alone do not help, as after a head was set, the servers are not asked without end.
+            // Where rounds alone do not help, as after a head was set, the servers are not asked
+            // without end.
             tokio::time::sleep(CLUSTER_RETRY).await;
         }
     }
@@ -150,7 +154,8 @@ impl Cluster {
     async fn attempt(&self, draft: &Draft) -> Result<Attempt, AppendError> {
         let statement = draft.statement();
         let channel = statement.channel();
-        // Whoever offers what is here already, as everybody can, gets the answer without the servers.
+        // Whoever offers what is here already, as everybody can, gets the answer without the
+        // servers.
         if self
             .logs
             .get(channel.as_str())
@@ -232,7 +237,8 @@ impl Cluster {
             && matches!(draft, Draft::Trust(..))
             && statement.head() == provisioned.anchor.head;
         if !begins && log::place(after.map(|seen| seen.head), statement) != Place::Next {
-            // Perhaps it follows what we have not heard of yet; the servers are asked, but not by everybody who asks us.
+            // Perhaps it follows what we have not heard of yet; the servers are asked, but not by
+            // everybody who asks us.
             let ahead = after.is_none_or(|seen| statement.serial() > seen.head.serial);
             if !ahead {
                 return Ok(Attempt::NotNext);
@@ -300,7 +306,8 @@ impl Cluster {
         may
     }
 
-    /// Waits until a settled statement is visible here too; a publisher finds it where it has published.
+    /// Waits until a settled statement is visible here too; a publisher finds it where it has
+    /// published.
     async fn until_visible(&self, channel: &Channel, serial: Serial) {
         let mut news = self.logs.news();
         let visible = || {

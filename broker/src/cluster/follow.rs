@@ -1,7 +1,8 @@
 //! Copies what the cluster has settled to our own store, in the order in which it was settled.
 //!
-//! A watch tells which heads were set; what it does not tell, since the connection was broken, is found by looking at
-//! everything after it is whole again. What the servers have forgotten comes from another member, by the path of mirrors.
+//! A watch tells which heads were set; what it does not tell, since the connection was broken, is
+//! found by looking at everything after it is whole again. What the servers have forgotten comes
+//! from another member, by the path of mirrors.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -66,7 +67,8 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
                 unsound: BTreeMap::new(),
                 read: 0,
             };
-            // Trust is read first, then the events again: what was settled before it is in the same round, and judged before it.
+            // Trust is read first, then the events again: what was settled before it is in the same
+            // round, and judged before it.
             let trust = round
                 .read_heads(
                     &batch
@@ -102,7 +104,8 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
         };
         match done.await {
             Ok(highest) => {
-                // Events of what was read now have come by the time that the next round begins; see `held` in members.rs.
+                // Events of what was read now have come by the time that the next round begins; see
+                // `held` in members.rs.
                 cluster.held.fetch_max(read, Ordering::Relaxed);
                 read = read.max(highest);
                 if whole || *cluster.rounds.borrow() > 0 {
@@ -322,7 +325,8 @@ impl Round<'_> {
                 ),
             );
         } else if ours != seen.head {
-            // If it is only that another member has brought it, the head is another one by now, and nothing is set.
+            // If it is only that another member has brought it, the head is another one by now, and
+            // nothing is set.
             if self.tree.set_head(channel, ours, Some(seen)).await? {
                 tracing::warn!(%channel, ours = %ours.serial, theirs = %seen.head.serial, "the cluster's servers have lost statements that this broker has: their head is set to ours");
                 lock(&self.cluster.raised).insert(channel.clone(), std::time::Instant::now());

@@ -1,8 +1,9 @@
-//! The members: who is there, up to where each holds everything, who signs beats, and what the servers may forget.
+//! The members: who is there, up to where each holds everything, who signs beats, and what the
+//! servers may forget.
 //!
-//! `held` is the zxid up to which this member has everything in its own store. An event of a head that was set before
-//! something was read has come when the answer to that read has; so what was read in one round is held when the
-//! next one, which begins with those events, is done.
+//! `held` is the zxid up to which this member has everything in its own store. An event of a head
+//! that was set before something was read has come when the answer to that read has; so what was
+//! read in one round is held when the next one, which begins with those events, is done.
 
 use std::{
     collections::BTreeMap,
@@ -90,7 +91,8 @@ async fn tick(
             standing.vacant,
         )
     };
-    // Whoever has a wrong clock, or lacks something, leaves it to others; when there are none, it trims, and is relieved by the first who can.
+    // Whoever has a wrong clock, or lacks something, leaves it to others; when there are none, it
+    // trims, and is relieved by the first who can.
     let fit = right && whole;
     let last_choice = vacant.is_some_and(|since| since.elapsed() > CLUSTER_GAP);
     let own_term = match us {
@@ -142,7 +144,8 @@ fn held(cluster: &Cluster) -> (i64, Vec<String>) {
     }
 }
 
-/// Whether a member has an entry on its disk; of one that serves other namespaces that is not known.
+/// Whether a member has an entry on its disk; of one that serves other namespaces that is not
+/// known.
 fn has(cluster: &Cluster, member: &Member, zxid: i64, path: &str) -> bool {
     let channel = path.split('/').nth(2).unwrap_or_default();
     member.common == cluster.common
@@ -247,7 +250,8 @@ impl Trimming {
         }
     }
 
-    /// Has the servers forget what every live member has; and, beyond what they shall keep, what at least one has.
+    /// Has the servers forget what every live member has; and, beyond what they shall keep, what at
+    /// least one has.
     async fn trim(
         &mut self,
         cluster: &Cluster,

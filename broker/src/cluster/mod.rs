@@ -1,8 +1,9 @@
-//! Several brokers that are one origin: what is new is settled in ZooKeeper, then every member copies it to its own store.
+//! Several brokers that are one origin: what is new is settled in ZooKeeper, then every member
+//! copies it to its own store.
 //!
-//! `tree.rs` is what stands in ZooKeeper, `append.rs` puts one statement there, `follow.rs` copies what is there, `members.rs`
-//! knows the others, signs beats in turn with them and trims. A session that ends is begun anew; nothing depends on it but
-//! membership.
+//! `tree.rs` is what stands in ZooKeeper, `append.rs` puts one statement there, `follow.rs` copies
+//! what is there, `members.rs` knows the others, signs beats in turn with them and trims. A session
+//! that ends is begun anew; nothing depends on it but membership.
 
 mod append;
 mod follow;

@@ -157,7 +157,8 @@ pub(super) enum NotAppended {
     Refused(zk::Error),
 }
 
-/// Two sessions with the servers, at the root of our tree: within one, what is read waits for what was written before.
+/// Two sessions with the servers, at the root of our tree: within one, what is read waits for what
+/// was written before.
 pub(super) struct Tree {
     /// Reads, watches, and is the member.
     client: zk::Client,
@@ -456,8 +457,8 @@ impl Tree {
         Ok(())
     }
 
-    /// One multi-operation: the trust is still the one that has verified the statement, the head still the one that it
-    /// follows; then the entry is created and the head set.
+    /// One multi-operation: the trust is still the one that has verified the statement, the head
+    /// still the one that it follows; then the entry is created and the head set.
     pub(super) async fn append(&self, append: Append<'_>) -> Result<(), NotAppended> {
         let Append {
             statement,
@@ -509,7 +510,8 @@ impl Tree {
                 index,
                 source: NodeExists | NoNode,
             }) if index > first => {
-                // The head was as it should be, so it is no race. What is only missing, or left over from another time, is put right.
+                // The head was as it should be, so it is no race. What is only missing, or left
+                // over from another time, is put right.
                 match after {
                     Some(_)
                         if self
@@ -541,8 +543,8 @@ impl Tree {
         }
     }
 
-    /// Sets a head without an entry: what a member has had before there was a cluster, or has kept when the servers forgot it.
-    /// False if another member was quicker.
+    /// Sets a head without an entry: what a member has had before there was a cluster, or has kept
+    /// when the servers forgot it. False if another member was quicker.
     pub(super) async fn set_head(
         &self,
         channel: &Channel,
@@ -637,7 +639,8 @@ impl Tree {
         }
     }
 
-    /// Says up to where this member holds everything, but for some channels; the servers' time then.
+    /// Says up to where this member holds everything, but for some channels; the servers' time
+    /// then.
     pub(super) async fn hold(
         &self,
         name: &str,
@@ -724,7 +727,8 @@ impl Tree {
         })
     }
 
-    /// Begins a new term after another one, perhaps a weak one, or ends ours: the new term, unless somebody was quicker.
+    /// Begins a new term after another one, perhaps a weak one, or ends ours: the new term, unless
+    /// somebody was quicker.
     pub(super) async fn begin_term(
         &self,
         member: Option<(&Member, bool)>,

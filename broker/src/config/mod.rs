@@ -1,7 +1,7 @@
 //! Configuration: TOML as it is written → checked settings.
 //!
-//! Unknown keys are refused, and the nearest known one is named. Units are in the keys. `written.rs` is the file as it is
-//! written, this one what is made of it.
+//! Unknown keys are refused, and the nearest known one is named. Units are in the keys.
+//! `written.rs` is the file as it is written, this one what is made of it.
 
 mod written;
 
@@ -187,7 +187,8 @@ impl Settings {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Names the file, the line or key, what was expected, and for an unknown key the nearest known one.
+    /// Names the file, the line or key, what was expected, and for an unknown key the nearest known
+    /// one.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.into(),

@@ -108,9 +108,11 @@ pub struct Login {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorConfig {
-    /// Brokers, `nntps://HOST[:PORT]` or `nntp://HOST[:PORT]`; all are followed at once, and the first to have something wins.
+    /// Brokers, `nntps://HOST[:PORT]` or `nntp://HOST[:PORT]`; all are followed at once, and the
+    /// first to have something wins.
     pub upstreams: Vec<String>,
-    /// A wildmat of the channels that are copied, those of the future included; trust logs and beats come with them.
+    /// A wildmat of the channels that are copied, those of the future included; trust logs and
+    /// beats come with them.
     #[serde(default = "everything")]
     pub channels: String,
     /// How this broker makes itself known to them.
@@ -141,7 +143,8 @@ pub struct ClusterConfig {
     /// And how many octets of them.
     #[serde(default = "default_keep_mebibytes")]
     pub keep_mebibytes: u32,
-    /// The name for ZooKeeper's digest authentication; nodes are then for those with this name and password alone.
+    /// The name for ZooKeeper's digest authentication; nodes are then for those with this name and
+    /// password alone.
     pub user: Option<String>,
     /// A file with the password, and nothing else.
     pub password_file: Option<PathBuf>,
@@ -191,7 +194,8 @@ pub struct FeedConfig {
     /// A wildmat of the channels that are offered.
     #[serde(default = "everything")]
     pub channels: String,
-    /// The name that it puts into `Path`: what has been there is not offered. Without it, the peer says itself what it has.
+    /// The name that it puts into `Path`: what has been there is not offered. Without it, the peer
+    /// says itself what it has.
     pub path: Option<String>,
     /// How this broker makes itself known.
     #[serde(default)]
@@ -297,7 +301,8 @@ pub struct BeatConfig {
     /// How often a beat is signed.
     #[serde(default = "default_every")]
     pub every_seconds: u64,
-    /// For how long one proves that nothing is held back; a few times as long, so that one may be late.
+    /// For how long one proves that nothing is held back; a few times as long, so that one may be
+    /// late.
     #[serde(default = "default_life")]
     pub life_seconds: u64,
 }
@@ -338,7 +343,8 @@ pub struct Limits {
     pub handshake_seconds: u64,
     /// The longest silence of a watch.
     pub heartbeat_seconds: u64,
-    /// For how long a channel that a feed has begun in the middle is not served, since what lies below may still come.
+    /// For how long a channel that a feed has begun in the middle is not served, since what lies
+    /// below may still come.
     pub gap_seconds: u64,
     /// For how many days a channel is kept that is closed for good.
     pub closed_days: u64,

@@ -27,7 +27,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// What `tidingsd demo` can be told.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Make everything in this new directory, publish, print one `key=value` a line and then `ready`, and stay up until SIGTERM
+    /// Make everything in this new directory, publish, print one `key=value` a line and then
+    /// `ready`, and stay up until SIGTERM
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// How many releases are published with --keep
@@ -38,7 +39,8 @@ pub struct Options {
 /// Runs the demonstration.
 ///
 /// # Errors
-/// If something cannot be set up; what is shown and does not happen as it should ends with exit code 1.
+/// If something cannot be set up; what is shown and does not happen as it should ends with exit
+/// code 1.
 pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -366,7 +368,8 @@ async fn show() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A mirror copies everything, the origin is stopped, and a device goes on at the mirror with the cursor that it has.
+/// A mirror copies everything, the origin is stopped, and a device goes on at the mirror with the
+/// cursor that it has.
 async fn move_to_a_mirror(mut stage: Stage, path: &std::path::Path) -> anyhow::Result<()> {
     let mirror = stage.mirror(path)?;
     let url = format!("nntp://{}", mirror.nntp[0]);

@@ -1,4 +1,5 @@
-//! Somebody on the way: passes everything on, but changes the text of articles, and mends ids and headers to fit.
+//! Somebody on the way: passes everything on, but changes the text of articles, and mends ids and
+//! headers to fit.
 
 use std::{io, net::SocketAddr};
 

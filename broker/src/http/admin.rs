@@ -34,7 +34,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// Whoever is asked under another name than its own is asked by a page that an operator's browser has open (attack 115).
+/// Whoever is asked under another name than its own is asked by a page that an operator's browser
+/// has open (attack 115).
 async fn right_host(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let host = request
         .headers()

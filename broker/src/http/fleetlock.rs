@@ -1,7 +1,7 @@
 //! FleetLock: the slots for machines that speak the protocol of Zincati.
 //!
-//! `POST /v1/pre-reboot` takes a slot, `POST /v1/steady-state` frees it; both may be asked again. Every refusal has a body with
-//! `kind`, a word for programs, and `value`, a sentence for people.
+//! `POST /v1/pre-reboot` takes a slot, `POST /v1/steady-state` frees it; both may be asked again.
+//! Every refusal has a body with `kind`, a word for programs, and `value`, a sentence for people.
 
 use std::sync::Arc;
 

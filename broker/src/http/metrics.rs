@@ -1,4 +1,5 @@
-//! The metrics, read when they are asked for. Labels are namespaces and groups of the configuration, or words of a closed set.
+//! The metrics, read when they are asked for. Labels are namespaces and groups of the
+//! configuration, or words of a closed set.
 
 use std::sync::Arc;
 

@@ -80,7 +80,8 @@ async fn serve(
                     continue;
                 }
             },
-            // Whoever holds all of them idle keeps no operator out: the oldest gives way (attack 115).
+            // Whoever holds all of them idle keeps no operator out: the oldest gives way (attack
+            // 115).
             Some(few) => {
                 few.retain(|stop| !stop.is_cancelled());
                 if few.len() >= ADMIN_CONNECTIONS {

@@ -1,5 +1,5 @@
-//! Filling one log from one upstream: the newest statement first, the rest backwards, each checked against the id that
-//! its successor names, in chunks that survive an interruption.
+//! Filling one log from one upstream: the newest statement first, the rest backwards, each checked
+//! against the id that its successor names, in chunks that survive an interruption.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -198,7 +198,8 @@ impl Filling<'_> {
         }
     }
 
-    /// What retention does not keep is not wanted; what upstream does not have has to be missing everywhere.
+    /// What retention does not keep is not wanted; what upstream does not have has to be missing
+    /// everywhere.
     fn range(&self, numbers: &Numbers, from: u32, top: u32) -> Range {
         let Self {
             shared,
@@ -404,7 +405,8 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Trust statements, oldest first, each checked by the one before; and what lies below the anchor.
+    /// Trust statements, oldest first, each checked by the one before; and what lies below the
+    /// anchor.
     async fn walk_trust(
         &self,
         asking: &mut Connection,

@@ -1,5 +1,6 @@
-//! A mirror: a device that serves on. It follows every upstream at once, verifies all it takes with its own anchors, and
-//! gives it to the one writer; the first to bring something wins, and what comes twice is a duplicate.
+//! A mirror: a device that serves on. It follows every upstream at once, verifies all it takes with
+//! its own anchors, and gives it to the one writer; the first to bring something wins, and what
+//! comes twice is a duplicate.
 //!
 //! `upstream.rs` follows one upstream, `filling.rs` fills one log from it.
 
@@ -36,8 +37,8 @@ pub(crate) type Only = dyn Fn(&Channel) -> bool + Send + Sync;
 pub(crate) struct Mirror {
     pub(crate) settings: Mirroring,
     pub(crate) upstreams: Vec<Upstream>,
-    /// Of those, what is wanted now: among members of a cluster, where what none of them has is waited for, since another one
-    /// has it, and is away.
+    /// Of those, what is wanted now: among members of a cluster, where what none of them has is
+    /// waited for, since another one has it, and is away.
     only: Option<Box<Only>>,
     /// Channels that are being filled from some upstream.
     claims: Mutex<HashMap<Channel, Holder>>,
@@ -45,7 +46,8 @@ pub(crate) struct Mirror {
     holes: Mutex<HashMap<Channel, (u32, Instant)>>,
 }
 
-/// Who fills a channel, since when without having stored anything, and which upstreams wait for their turn.
+/// Who fills a channel, since when without having stored anything, and which upstreams wait for
+/// their turn.
 struct Holder {
     number: u64,
     since: Instant,
@@ -165,7 +167,8 @@ impl Mirror {
             && self.only.as_ref().is_none_or(|only| only(channel))
     }
 
-    /// What an upstream is asked for: if that is more than a wildmat may be, everything, and what is not wanted is passed over.
+    /// What an upstream is asked for: if that is more than a wildmat may be, everything, and what
+    /// is not wanted is passed over.
     fn asks(&self) -> String {
         let channels = &self.settings.channels;
         if channels.patterns() > WILDMAT_PATTERNS {
@@ -213,7 +216,8 @@ impl Mirror {
         self.upstreams.iter().map(standing).collect()
     }
 
-    /// A channel for one upstream alone; if another one has it, this one is told when it is free, or no progress is made.
+    /// A channel for one upstream alone; if another one has it, this one is told when it is free,
+    /// or no progress is made.
     fn claim(&self, channel: &Channel, upstream: &Upstream) -> Option<Claim<'_>> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
@@ -241,7 +245,8 @@ impl Mirror {
         })
     }
 
-    /// What was wrong under the trust before is looked at anew; and what it has taken away from logs is asked for.
+    /// What was wrong under the trust before is looked at anew; and what it has taken away from
+    /// logs is asked for.
     fn trust_has_changed(&self, shared: &Shared) {
         let head = |channel: &Channel| {
             shared
@@ -272,7 +277,8 @@ impl Mirror {
         }
     }
 
-    /// Where a beat that was stored names another statement than ours, its branch is asked for, also of those who had it wrong.
+    /// Where a beat that was stored names another statement than ours, its branch is asked for,
+    /// also of those who had it wrong.
     fn beat_has_come(&self, shared: &Shared, heads: &[(Channel, Head)]) {
         let contradicts = |channel: &Channel, head: Head| {
             let log = shared
@@ -291,8 +297,9 @@ impl Mirror {
         }
     }
 
-    /// Whether a log that we have may go on behind a hole: only if nobody has what follows our head. Of an upstream that is
-    /// away, or numbers articles by itself, that is not known, and the hole has to have been there for a while.
+    /// Whether a log that we have may go on behind a hole: only if nobody has what follows our
+    /// head. Of an upstream that is away, or numbers articles by itself, that is not known, and the
+    /// hole has to have been there for a while.
     fn accepts_hole(&self, channel: &Channel, next: u32, patience: Duration) -> bool {
         if self.only.is_some() {
             return false;
@@ -320,7 +327,8 @@ impl Mirror {
         all_known || since.elapsed() > patience
     }
 
-    /// Whether a log that we do not have may begin with a serial: only if nobody who can be asked has more of it.
+    /// Whether a log that we do not have may begin with a serial: only if nobody who can be asked
+    /// has more of it.
     fn may_begin(&self, channel: &Channel, low: u32) -> bool {
         if self.only.is_some() {
             return false;

@@ -35,7 +35,8 @@ pub(super) async fn follow(
     upstream: &Upstream,
 ) -> Result<(), Error> {
     let mut asking = connect(upstream).await?;
-    // Servers without CAPABILITIES, and those that number articles by themselves, are asked in another way.
+    // Servers without CAPABILITIES, and those that number articles by themselves, are asked in
+    // another way.
     let tells = asking.is_capable("XWATCH").await.unwrap_or(false);
     if !tells {
         asking.command("MODE READER").await?;
@@ -142,7 +143,8 @@ async fn listen(
             }
             Err(AppendError::Future { .. }) => upstream.ask_later(&channel, MIRROR_AGAIN),
             Err(AppendError::Closed) => return Ok(()),
-            // It may be good under a newer trust, or below a newer head: a look at the whole will tell.
+            // It may be good under a newer trust, or below a newer head: a look at the whole will
+            // tell.
             Err(AppendError::NoTrust(_) | AppendError::Verify(_) | AppendError::Fork(..)) => {
                 upstream.ask_for(&provisioned.anchor.namespace.trust_log());
                 upstream.ask_for(&channel);
@@ -195,7 +197,8 @@ async fn ask(
     }
 }
 
-/// The channels of which an upstream has more than we do; trust logs come first, and are brought up to date at once.
+/// The channels of which an upstream has more than we do; trust logs come first, and are brought up
+/// to date at once.
 async fn look(
     shared: &Shared,
     mirror: &Mirror,
@@ -365,8 +368,8 @@ fn settle(upstream: &Upstream, done: Option<(Result<Copied, AppendError>, Channe
     }
 }
 
-/// What an upstream has wrong is not asked of it again for a while; its other channels are, and other upstreams. What is
-/// our own affair, or waits for trust, is only put off.
+/// What an upstream has wrong is not asked of it again for a while; its other channels are, and
+/// other upstreams. What is our own affair, or waits for trust, is only put off.
 fn avoid(upstream: &Upstream, channel: &Channel, error: &FillError) {
     if let FillError::Append(error) = error
         && error.is_passing()

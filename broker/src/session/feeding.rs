@@ -1,7 +1,8 @@
 //! What other brokers offer: IHAVE (RFC 3977 section 6.3.2), CHECK and TAKETHIS (RFC 4644).
 //!
-//! A statement is stored, and proven, before it is answered for. Many TAKETHIS are under way at once, and answered in their order;
-//! what comes before what lies below it waits in the writer's window.
+//! A statement is stored, and proven, before it is answered for. Many TAKETHIS are under way at
+//! once, and answered in their order; what comes before what lies below it waits in the writer's
+//! window.
 
 use futures_util::{FutureExt, StreamExt, future};
 use tidings_protocol::{
@@ -248,7 +249,8 @@ pub(super) async fn take_this(
 
 type Stored = future::BoxFuture<'static, Outcome>;
 
-/// Verifies an article and hands it to the writer. When this returns, what is handed over later comes later.
+/// Verifies an article and hands it to the writer. When this returns, what is handed over later
+/// comes later.
 async fn begin(
     shared: &Shared,
     known: &[usize],

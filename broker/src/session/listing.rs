@@ -67,7 +67,8 @@ pub(super) async fn list(session: &mut Session, item: ListItem) -> Answer {
         }
         ListItem::OverviewFmt => {
             session.respond(code::LIST, "fields of the overview");
-            // RFC 3977 section 8.4 allows this older form, and there are readers that know no other.
+            // RFC 3977 section 8.4 allows this older form, and there are readers that know no
+            // other.
             let fields = [
                 "Subject:",
                 "From:",

@@ -303,7 +303,8 @@ impl Session {
         self.place.last_refusal = Some(response.clone());
     }
 
-    /// One line for all that was not taken from a connection: a line for each would be a flood (attack 108).
+    /// One line for all that was not taken from a connection: a line for each would be a flood
+    /// (attack 108).
     fn tell_of_refusals(&self) {
         let Place {
             refused,
@@ -432,7 +433,8 @@ impl Session {
             .extend_from_slice(format!("{response}\r\n").as_bytes());
     }
 
-    /// Takes note of octets that were looked at for the client; with many, others have their turn first.
+    /// Takes note of octets that were looked at for the client; with many, others have their turn
+    /// first.
     async fn pay(&mut self, octets: usize) -> Result<(), End> {
         self.spent += octets;
         if self.spent >= TURN_OCTETS {
@@ -442,7 +444,8 @@ impl Session {
         self.relieve().await
     }
 
-    /// Sends what is gathered when it has become much, and lets other sessions have their turn in long answers.
+    /// Sends what is gathered when it has become much, and lets other sessions have their turn in
+    /// long answers.
     async fn relieve(&mut self) -> Result<(), End> {
         tokio::task::coop::consume_budget().await;
         if self.output.len() >= OUTPUT_OCTETS {

@@ -1,4 +1,5 @@
-//! POST: from octets to a verified, stored statement. The answer says who is at fault and what to do.
+//! POST: from octets to a verified, stored statement. The answer says who is at fault and what to
+//! do.
 
 use tidings_protocol::{
     Statement,
@@ -27,7 +28,8 @@ pub(super) async fn post(session: &mut Session, article: Result<Vec<u8>, BlockEr
     let Incoming { statement, path } = incoming;
     let id = statement.message_id();
     let path = article::prepend_hop(&shared.settings.config.name, path.as_deref());
-    // What somebody may not read does not exist for them: who cannot sign there learns nothing by trying (attack 113).
+    // What somebody may not read does not exist for them: who cannot sign there learns nothing by
+    // trying (attack 113).
     let is_hidden = !shared
         .settings
         .access
@@ -122,7 +124,8 @@ async fn append(
         .await?)
 }
 
-/// A statement with those of its signatures alone that count; one that has no more than its role needs has no others, or is refused.
+/// A statement with those of its signatures alone that count; one that has no more than its role
+/// needs has no others, or is refused.
 fn with_what_counts(trust: &Trust, statement: Statement) -> Statement {
     let needed = trust
         .role(statement.kind(), statement.channel())

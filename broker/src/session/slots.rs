@@ -182,8 +182,8 @@ fn refusal(session: &Session, rules: &SlotGroup, what: &SlotAction) -> Option<Re
     }
 }
 
-/// Whether a certificate, which the handshake has verified, names a node: by the letter, so that it is no other node in
-/// another spelling, and without wildcards.
+/// Whether a certificate, which the handshake has verified, names a node: by the letter, so that it
+/// is no other node in another spelling, and without wildcards.
 pub(crate) fn names(certificate: &rustls_pki_types::CertificateDer<'_>, node: &SlotName) -> bool {
     webpki::EndEntityCert::try_from(certificate).is_ok_and(|certificate| {
         certificate

@@ -67,7 +67,8 @@ impl Session {
         Ok(Some(watch))
     }
 
-    /// Finds the channels that wildmats mean now, at the cost of this client (attack 102): the loop looks at those alone that begin later.
+    /// Finds the channels that wildmats mean now, at the cost of this client (attack 102): the loop
+    /// looks at those alone that begin later.
     async fn find_live(&mut self, watch: &mut Watch) -> Result<(), End> {
         if watch.live.is_empty() {
             return Ok(());

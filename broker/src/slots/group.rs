@@ -1,4 +1,5 @@
-//! One group of machines: who is down, who waits, who has failed. A pure function of what is asked and of the time.
+//! One group of machines: who is down, who waits, who has failed. A pure function of what is asked
+//! and of the time.
 
 use std::collections::VecDeque;
 
@@ -14,7 +15,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asker<'a> {
     pub(crate) node: &'a str,
-    /// As whom the broker knows it: what one has taken, another one cannot take again or free (attack 77).
+    /// As whom the broker knows it: what one has taken, another one cannot take again or free
+    /// (attack 77).
     pub(crate) by: &'a str,
 }
 
@@ -27,7 +29,8 @@ pub(crate) struct Holder {
     pub(crate) serial: Option<u32>,
     token: u64,
     pub(crate) since: u64,
-    /// When the lease began that runs now; how long it is the present configuration says (attack 76).
+    /// When the lease began that runs now; how long it is the present configuration says (attack
+    /// 76).
     pub(crate) renewed: u64,
     /// How often the token was asked about.
     held: u32,
@@ -155,7 +158,8 @@ impl Group {
         }
     }
 
-    /// Leases that have run out are failures, and those who have not asked for long do not wait any more.
+    /// Leases that have run out are failures, and those who have not asked for long do not wait any
+    /// more.
     pub(crate) fn advance(&mut self, rules: Rules, now: Timestamp) {
         let now = now.seconds();
         self.waiting.retain(|waiter| waiter.until > now);
@@ -200,8 +204,8 @@ impl Group {
         u64::from(self.tokens) << 32 | u64::from(nonce)
     }
 
-    /// A slot for a node; one that has it gets it again, with another token, and for as long as it still had. It waits for
-    /// `patience` seconds without asking again.
+    /// A slot for a node; one that has it gets it again, with another token, and for as long as it
+    /// still had. It waits for `patience` seconds without asking again.
     pub(crate) fn take(
         &mut self,
         rules: Rules,
@@ -228,7 +232,8 @@ impl Group {
         self.heard_of(now, |failure| {
             failure.node == node && failure.by == asker.by
         });
-        // One that has failed may fail again and again: it gets none either, until somebody has looked.
+        // One that has failed may fail again and again: it gets none either, until somebody has
+        // looked.
         if self.failed.len() >= rules.failures
             || self.failed.iter().any(|failure| failure.node == node)
         {

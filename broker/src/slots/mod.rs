@@ -1,7 +1,7 @@
 //! Slots: how many machines of a group may be down at once (spec part 6).
 //!
-//! `group.rs` decides, `keep.rs` keeps: in the store of this broker, or in its cluster's tree. A decision counts when
-//! what it was made from is still what is kept; otherwise it is made again.
+//! `group.rs` decides, `keep.rs` keeps: in the store of this broker, or in its cluster's tree. A
+//! decision counts when what it was made from is still what is kept; otherwise it is made again.
 
 mod group;
 mod keep;
@@ -206,7 +206,8 @@ impl Slots {
             {
                 return Ok(decided);
             }
-            // Somebody else was quicker; they take turns sooner if they do not all come back at once.
+            // Somebody else was quicker; they take turns sooner if they do not all come back at
+            // once.
             let jitter = RandomState::new().build_hasher().finish() % (1 + 4 * race);
             tokio::time::sleep(Duration::from_millis(jitter)).await;
         }

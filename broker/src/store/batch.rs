@@ -9,8 +9,9 @@
 //! | 8 | checksum of the table |
 //! | 8 | checksum of the head up to here |
 //!
-//! The table says what changes; each statement lies behind it as a [`Value`], with a checksum of its own, so that a damaged statement is
-//! one statement. Checksums begin with the place: what lies elsewhere than it was written is not whole. All numbers are little-endian.
+//! The table says what changes; each statement lies behind it as a [`Value`], with a checksum of
+//! its own, so that a damaged statement is one statement. Checksums begin with the place: what lies
+//! elsewhere than it was written is not whole. All numbers are little-endian.
 
 use tidings_protocol::{Head, Serial, StatementId, Timestamp};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -240,8 +241,8 @@ pub(super) fn write_head_of_last(table: &mut Vec<u8>, id: &StatementId) {
     table.extend_from_slice(id.octets());
 }
 
-/// The tables of two batches that change nothing, and reach into the next page: what lies before them is not the last batch any more,
-/// and if it is not whole, it is damaged, not torn.
+/// The tables of two batches that change nothing, and reach into the next page: what lies before
+/// them is not the last batch any more, and if it is not whole, it is damaged, not torn.
 pub(super) const WITNESS: [&[u8]; 2] = [&[PADDING; PAGE_OCTETS as usize], &[]];
 
 /// Where the statements of a channel lie that are not behind this table, but in the segment.

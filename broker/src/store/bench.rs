@@ -1,4 +1,5 @@
-//! The store alone, for its measurements (feature `bench`): octets instead of statements, since it looks into neither.
+//! The store alone, for its measurements (feature `bench`): octets instead of statements, since it
+//! looks into neither.
 
 use std::path::Path;
 
@@ -39,7 +40,8 @@ impl Stored {
         })
     }
 
-    /// Appends octets to the logs of channels, durably and at once; of each only so many newest are kept, if that is said.
+    /// Appends octets to the logs of channels, durably and at once; of each only so many newest are
+    /// kept, if that is said.
     ///
     /// # Errors
     /// If the store fails.

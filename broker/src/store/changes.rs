@@ -161,7 +161,8 @@ impl Batch {
             marks: Some(*marks),
         });
     }
-    /// Remembers what is stored of a channel above a gap, and not visible yet: its highest and its lowest serial.
+    /// Remembers what is stored of a channel above a gap, and not visible yet: its highest and its
+    /// lowest serial.
     pub(crate) fn set_backfill(&mut self, channel: &Channel, backfill: Option<(Serial, Serial)>) {
         let octets = |(top, lowest): (Serial, Serial)| {
             [top, lowest]
@@ -172,7 +173,8 @@ impl Batch {
         self.put(gap_key(channel.as_str()).into(), backfill.map(octets));
     }
 
-    /// Marks of which only the head is new, and that the last statement of the channel here is: by the place of that statement.
+    /// Marks of which only the head is new, and that the last statement of the channel here is: by
+    /// the place of that statement.
     fn moved_heads(&self, index: &Index) -> HashMap<usize, usize> {
         let (mut last, mut told, mut moved) = (HashMap::new(), HashSet::new(), HashMap::new());
         for (at, entry) in self.entries.iter().enumerate() {

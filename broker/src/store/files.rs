@@ -1,7 +1,9 @@
-//! The few things that the store asks of a file system; the real one here, one that forgets in `simulated.rs`.
+//! The few things that the store asks of a file system; the real one here, one that forgets in
+//! `simulated.rs`.
 //!
-//! Names are relative to the data directory. What a file system may lose when the power goes is what was not synced: the octets of a
-//! file by [`File::sync`], the names in a directory by [`Disk::sync_directory`].
+//! Names are relative to the data directory. What a file system may lose when the power goes is
+//! what was not synced: the octets of a file by [`File::sync`], the names in a directory by
+//! [`Disk::sync_directory`].
 
 use std::{
     fs, io,
@@ -17,7 +19,8 @@ pub(crate) trait File: Send + Sync {
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
     fn write_at(&self, at: u64, octets: &[u8]) -> io::Result<()>;
     fn truncate(&self, octets: u64) -> io::Result<()>;
-    /// Has the file system set octets aside for the file, whose length stays: a copy that is taken meanwhile ends where the file does.
+    /// Has the file system set octets aside for the file, whose length stays: a copy that is taken
+    /// meanwhile ends where the file does.
     fn reserve(&self, octets: u64) -> io::Result<()>;
     /// Makes the octets durable, and the length.
     fn sync(&self) -> io::Result<()>;
@@ -60,7 +63,8 @@ pub(crate) struct RealDisk {
 }
 
 impl RealDisk {
-    /// Locks a data directory, which is made if it is to be written; none if another process has it locked.
+    /// Locks a data directory, which is made if it is to be written; none if another process has it
+    /// locked.
     pub(crate) fn lock(root: PathBuf, access: Access) -> io::Result<Option<Self>> {
         if access == Access::Write {
             let missing: Vec<_> = root

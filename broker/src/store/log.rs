@@ -1,4 +1,5 @@
-//! The log as it is written: one batch, one write, one sync; the next segment is made ahead, and the oldest goes when most of it is dead.
+//! The log as it is written: one batch, one write, one sync; the next segment is made ahead, and
+//! the oldest goes when most of it is dead.
 
 use std::{
     io,
@@ -18,7 +19,8 @@ use super::{
 /// Octets that a segment has beyond its limit: for what ends it, and for what a start adds.
 pub(super) const SLACK_OCTETS: u32 = 2 * (WITNESS_OCTETS + SEAL_OCTETS);
 
-/// With so many segments it is worth its while to save more of the oldest, which may count for ever and keep what is dead behind it.
+/// With so many segments it is worth its while to save more of the oldest, which may count for ever
+/// and keep what is dead behind it.
 const MANY_SEGMENTS: u64 = 4;
 
 pub(super) struct Log {
@@ -99,7 +101,8 @@ impl Log {
         match make() {
             Ok(file) => self.ahead = Some(file),
             Err(error) if is_full(&error) => {
-                // It may not have come to be; what is left of it would keep the room that is missing.
+                // It may not have come to be; what is left of it would keep the room that is
+                // missing.
                 let _ = self.disk.remove(&name);
             }
             Err(error) => return Err(self.fail(&name, error)),
@@ -107,7 +110,8 @@ impl Log {
         Ok(())
     }
 
-    /// What the disk refused is not tried again: what is in the system's memory then is not what is on the disk.
+    /// What the disk refused is not tried again: what is in the system's memory then is not what is
+    /// on the disk.
     fn fail(&mut self, name: &str, error: io::Error) -> StoreError {
         self.has_failed = true;
         failed(&*self.disk, name)(error)
@@ -243,7 +247,8 @@ impl Log {
         if self.is_witnessed || self.has_failed || self.end + WITNESS_OCTETS > self.limits.segment {
             return Ok(());
         }
-        // Each is synced for itself: of two in one write, the second alone may be whole after a loss of power.
+        // Each is synced for itself: of two in one write, the second alone may be whole after a
+        // loss of power.
         for table in WITNESS {
             let mut octets = Vec::new();
             let own = BatchHead::write(
@@ -260,7 +265,8 @@ impl Log {
         Ok(())
     }
 
-    /// Whether it is time for the oldest segment to go: most of it is dead, or most of everything, or the disk is full.
+    /// Whether it is time for the oldest segment to go: most of it is dead, or most of everything,
+    /// or the disk is full.
     fn is_due(&self, index: &Index) -> bool {
         let Some(oldest) = index
             .segments
@@ -286,7 +292,8 @@ impl Log {
             || self.ahead.is_none() && dead >= oldest.live + u64::from(self.limits.segment))
     }
 
-    /// Saves some of what counts in the oldest segment, or all if the disk is full; then the segment goes.
+    /// Saves some of what counts in the oldest segment, or all if the disk is full; then the
+    /// segment goes.
     fn trim(&mut self, index: &RwLock<Index>) -> Result<(), StoreError> {
         loop {
             let locked = index.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,12 +1,14 @@
-//! The store: one log of batches in segments, one writer, an index in memory. `docs/design/store.md` says why.
+//! The store: one log of batches in segments, one writer, an index in memory.
+//! `docs/design/store.md` says why.
 //!
 //! ```text
 //! commit → batch → log (segments: write, sync) → index → get
 //!                   recovery: segments, index files → index
 //! ```
 //!
-//! Statements lie by channel and serial. Marks are what is overwritten: those of channels, what is being filled in, slots, and
-//! the cursors of feeds. When a batch is committed it survives a loss of power, whole; nothing that is lost goes unsaid.
+//! Statements lie by channel and serial. Marks are what is overwritten: those of channels, what is
+//! being filled in, slots, and the cursors of feeds. When a batch is committed it survives a loss
+//! of power, whole; nothing that is lost goes unsaid.
 
 mod batch;
 #[cfg(feature = "bench")]
@@ -340,7 +342,8 @@ impl Store {
             .map_or(0, u32::from_be_bytes))
     }
 
-    /// Moves such cursors, durably; on a full disk not: a peer that is asked again says that it knows.
+    /// Moves such cursors, durably; on a full disk not: a peer that is asked again says that it
+    /// knows.
     pub(crate) fn set_feed_cursors<'a>(
         &self,
         peer: &str,
@@ -457,7 +460,8 @@ impl Store {
         }
     }
 
-    /// Stores a damaged statement once more, as somebody else has it who has proven it; whether it was still missing.
+    /// Stores a damaged statement once more, as somebody else has it who has proven it; whether it
+    /// was still missing.
     pub(crate) fn mend(&self, statement: &Statement, path: &str) -> Result<bool, StoreError> {
         // Held from looking to writing, so that what is removed meanwhile does not come back.
         let mut log = self.log()?;

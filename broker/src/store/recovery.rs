@@ -1,7 +1,8 @@
 //! From a directory to an index: what is there is read, and what is not whole is named.
 //!
-//! *Torn* is the last batch of the last segment, if it is not whole and nothing whole follows it: nobody was answered for it, and it is
-//! left out. Everything else that is not as it was written is damage, and nothing that is missing is made anew.
+//! *Torn* is the last batch of the last segment, if it is not whole and nothing whole follows it:
+//! nobody was answered for it, and it is left out. Everything else that is not as it was written is
+//! damage, and nothing that is missing is made anew.
 
 use std::{collections::BTreeSet, io, sync::Arc};
 
@@ -145,7 +146,8 @@ fn find_last(disk: &dyn Disk, names: &Names) -> Result<(u32, Scan), StoreError> 
     Err(missing(highest.saturating_sub(2).max(1)))
 }
 
-/// Reads a store. `by_index` says whether index files are believed: then segments that have one are not read.
+/// Reads a store. `by_index` says whether index files are believed: then segments that have one are
+/// not read.
 pub(super) fn recover(disk: &dyn Disk, by_index: bool) -> Result<Found, StoreError> {
     let names = names(disk)?;
     let (number, last) = find_last(disk, &names)?;
@@ -308,7 +310,8 @@ impl Found {
 
 const NEW: &str = "store.new";
 
-/// Takes a store away in which nothing ever was: whether its name is durable is not known, and to ask once more proves nothing.
+/// Takes a store away in which nothing ever was: whether its name is durable is not known, and to
+/// ask once more proves nothing.
 pub(super) fn discard_if_new(disk: &dyn Disk, found: &Found) -> io::Result<bool> {
     let is_new = found.number == 1 && found.torn == 0 && found.last.batches.len() <= WITNESS.len();
     if is_new {
@@ -350,8 +353,9 @@ fn add_witness(octets: &mut Vec<u8>, number: u32, oldest: u32, before: &mut u64)
     }
 }
 
-/// Has everything on the disk that was read, since what an earlier process could not sync may be in the system's memory alone: the last
-/// segment is written anew, with one batch more, so that nothing whole is ever taken for torn later. Gives its file.
+/// Has everything on the disk that was read, since what an earlier process could not sync may be in
+/// the system's memory alone: the last segment is written anew, with one batch more, so that
+/// nothing whole is ever taken for torn later. Gives its file.
 pub(super) fn write_anew(
     disk: &dyn Disk,
     found: &mut Found,
@@ -378,7 +382,8 @@ pub(super) fn write_anew(
         file => (file?, false),
     };
     let fill = || {
-        // The room of the segment that was made ahead is taken, so that a full disk is no hindrance.
+        // The room of the segment that was made ahead is taken, so that a full disk is no
+        // hindrance.
         file.write_at(0, octets)?;
         if file.octets()? > octets.len() as u64 {
             file.truncate(octets.len() as u64)?;

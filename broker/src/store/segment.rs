@@ -1,4 +1,5 @@
-//! One segment, a file that only grows, and the index file beside it, which may be deleted at any time.
+//! One segment, a file that only grows, and the index file beside it, which may be deleted at any
+//! time.
 
 use memchr::memmem;
 
@@ -86,7 +87,8 @@ fn next_head(number: u32, octets: &[u8], from: u32) -> Option<u32> {
         .find(|at| BatchHead::read(number, *at, &octets[*at as usize..]).is_some())
 }
 
-/// Reads a segment. If nothing was ever written behind it, its last batch may be torn: it ends before that.
+/// Reads a segment. If nothing was ever written behind it, its last batch may be torn: it ends
+/// before that.
 pub(super) fn scan(number: u32, octets: Vec<u8>, may_be_torn: bool) -> Scan {
     let mut scan = Scan {
         octets,
@@ -108,7 +110,8 @@ pub(super) fn scan(number: u32, octets: Vec<u8>, may_be_torn: bool) -> Scan {
         } else {
             next_head(number, &scan.octets, at + 1)
         };
-        // One batch is written at a time: octets behind the one that the head announces are those of another.
+        // One batch is written at a time: octets behind the one that the head announces are those
+        // of another.
         let announced = BatchHead::read(number, at, &scan.octets[at as usize..])
             .map_or(u64::MAX, |head| u64::from(at) + head.octets());
         if next.is_none() && may_be_torn && !scan.is_sealed && u64::from(length) <= announced {
@@ -211,7 +214,8 @@ impl<'a> Summary<'a> {
         })
     }
 
-    /// Writes what the index knows of a segment when the next one begins: removals come first, then what is left.
+    /// Writes what the index knows of a segment when the next one begins: removals come first, then
+    /// what is left.
     pub(super) fn write(&self, number: u32, index: &Index) -> Vec<u8> {
         let mut octets = INDEX_MAGIC.to_vec();
         octets.numbers(&[self.used, self.oldest]);

@@ -21,7 +21,8 @@ use forgetting::{Forgetting, Node, Operation};
 pub(super) enum Fault {
     /// The power goes before it, or after it.
     Gone { is_done: bool },
-    /// It fails, and all after it too or not; of a write, the first half is done; what a sync fails for is never synced again.
+    /// It fails, and all after it too or not; of a write, the first half is done; what a sync fails
+    /// for is never synced again.
     Error { kind: io::ErrorKind, for_good: bool },
 }
 

@@ -400,8 +400,8 @@ fn ten_thousand_cuts_lose_nothing() {
     });
 }
 
-/// The n-th operation fails, once or from then on: what was answered for is there after a restart, what is shown then is durable, and
-/// a start that fails changes nothing.
+/// The n-th operation fails, once or from then on: what was answered for is there after a restart,
+/// what is shown then is durable, and a start that fails changes nothing.
 #[test]
 fn an_error_at_any_operation_loses_nothing() {
     const STEPS: usize = 30;
@@ -523,7 +523,8 @@ fn hundred(limits: Limits) -> (SimulatedDisk, Content) {
     (disk.copy(), life.content)
 }
 
-/// Damage is refused and named, or costs what it has hit, and that is said. Gives how many statements it cost.
+/// Damage is refused and named, or costs what it has hit, and that is said. Gives how many
+/// statements it cost.
 #[track_caller]
 fn check_damaged(disk: &SimulatedDisk, limits: Limits, content: &Content, about: &str) -> usize {
     let before = disk.operations().0;
@@ -655,7 +656,8 @@ fn a_file_that_is_gone_is_missed_if_it_held_anything() {
     }
 }
 
-/// What was copied while it was written is whole up to where it ends, if the newest files are copied first.
+/// What was copied while it was written is whole up to where it ends, if the newest files are
+/// copied first.
 #[test]
 fn a_copy_that_is_taken_meanwhile_is_a_prefix() {
     for seed in 0..40 {

@@ -87,7 +87,8 @@ impl Engine {
             on_failure,
             started: Instant::now(),
         };
-        // Three ticks a heartbeat: the longest silence is two of them, and there is time left to arrive.
+        // Three ticks a heartbeat: the longest silence is two of them, and there is time left to
+        // arrive.
         thread::Builder::new()
             .name(format!("watch-{index}"))
             .spawn(move || engine.run(heartbeat / 3))?;
@@ -438,7 +439,8 @@ impl Engine {
         }
     }
 
-    /// Once in a while: a sign of life for those who got nothing, an end for those who take nothing.
+    /// Once in a while: a sign of life for those who got nothing, an end for those who take
+    /// nothing.
     fn tick(&mut self) {
         let now = self.seconds();
         let limit = u32::try_from(WATCH_STALL.as_secs()).unwrap_or(u32::MAX);
@@ -482,7 +484,8 @@ fn key(index: usize) -> u32 {
     index as u32
 }
 
-/// Sends the next events of the first channel that has any; how many were begun, none when there are none.
+/// Sends the next events of the first channel that has any; how many were begun, none when there
+/// are none.
 fn send_some(watcher: &mut Watcher, channels: &[Channel]) -> io::Result<Option<usize>> {
     for index in 0..watcher.cursors.len() {
         let Cursor {
@@ -530,7 +533,8 @@ fn send_some(watcher: &mut Watcher, channels: &[Channel]) -> io::Result<Option<u
     Ok(None)
 }
 
-/// Moves a cursor behind what was begun; with nothing begun the socket is full, and will say when it can be written.
+/// Moves a cursor behind what was begun; with nothing begun the socket is full, and will say when
+/// it can be written.
 fn advance(
     watcher: &mut Watcher,
     index: usize,

@@ -1,8 +1,9 @@
 //! Watches: subscribers that are told of statements as they come (spec part 4).
 //!
-//! A connection that watches leaves its session's task and becomes a row in a table: a socket, a cursor for each
-//! channel, nothing else. One loop per core walks its table. No queue, no timer and no buffer belongs to a
-//! subscriber; one that is slow stays behind with its cursor and reads the log again when its socket takes more.
+//! A connection that watches leaves its session's task and becomes a row in a table: a socket, a
+//! cursor for each channel, nothing else. One loop per core walks its table. No queue, no timer and
+//! no buffer belongs to a subscriber; one that is slow stays behind with its cursor and reads the
+//! log again when its socket takes more.
 
 mod engine;
 mod watcher;
@@ -31,7 +32,8 @@ use engine::Engine;
 
 /// Whoever takes a connection back when its watch has ended, and knows what its client may read.
 pub(crate) trait Guest: Send {
-    /// Goes on with a connection, and with what its client has sent since. Called within the runtime.
+    /// Goes on with a connection, and with what its client has sent since. Called within the
+    /// runtime.
     fn come_back(self: Box<Self>, stream: Stream, input: BytesMut);
     /// Whether a channel that a wildmat matches exists for the client.
     fn may_read(&self, channel: &Channel) -> bool;
@@ -183,7 +185,8 @@ impl Watches {
             .for_each(|mailbox| mailbox.put_news(log, new));
     }
 
-    /// Closes the connections that watch a log which is begun anew: nothing would come on them any more.
+    /// Closes the connections that watch a log which is begun anew: nothing would come on them any
+    /// more.
     pub(crate) fn drop_log(&self, log: &Arc<Log>) {
         for mailbox in &self.loops {
             mailbox.put(|inbox| inbox.dropped.push(log.clone()));

@@ -1,7 +1,9 @@
-//! The applier: root, without network. It believes the agent nothing: it verifies statements from its own anchor, with what it
-//! remembers itself, takes a payload's octets into a place of its own, verifies those, and only then calls a handler.
+//! The applier: root, without network. It believes the agent nothing: it verifies statements from
+//! its own anchor, with what it remembers itself, takes a payload's octets into a place of its own,
+//! verifies those, and only then calls a handler.
 //!
-//! It is asked in one line, `VERB CHANNEL SERIAL N`: the N-th `Payload` line, from 0, of the release with that serial.
+//! It is asked in one line, `VERB CHANNEL SERIAL N`: the N-th `Payload` line, from 0, of the
+//! release with that serial.
 
 use std::{
     fs,
@@ -230,7 +232,8 @@ impl Applier {
         }
     }
 
-    /// Takes what was handed over, and finds the release: in the log, or, if it was begun, in its own place.
+    /// Takes what was handed over, and finds the release: in the log, or, if it was begun, in its
+    /// own place.
     fn case(&mut self, request: Request) -> anyhow::Result<Case> {
         let (log, trouble) = match self.learn(&request.channel) {
             Ok(log) => (log, String::new()),
@@ -245,7 +248,8 @@ impl Applier {
             .iter()
             .find(|statement| statement.serial() == request.serial)
             .map(|found| Statement::clone(found));
-        // What was begun is what the place is of; a release that another one displaced is still dropped, and nothing else.
+        // What was begun is what the place is of; a release that another one displaced is still
+        // dropped, and nothing else.
         let statement = begun.or(listed).with_context(|| {
             format!(
                 "{} {} is not proven here{trouble}",
@@ -365,7 +369,8 @@ impl Applier {
                 Ok(())
             }
             Verb::Go => match self.fact(case) {
-                // The way back from a trial; there is one boot for each trial, and no more trials than there may be.
+                // The way back from a trial; there is one boot for each trial, and no more trials
+                // than there may be.
                 Ok(Some(Fact::Running)) => Ok(()),
                 Ok(Some(Fact::Armed)) if self.trials_of(case).contains(&self.boot) => finish(),
                 Ok(fact) => Err(format!(
@@ -381,7 +386,8 @@ impl Applier {
         }
     }
 
-    /// Brings the payload into a place of root's own, verified there, and lays what it makes beside what runs.
+    /// Brings the payload into a place of root's own, verified there, and lays what it makes beside
+    /// what runs.
     fn stage(&mut self, case: &Case) -> anyhow::Result<Answer> {
         self.forget_kept(case)?;
         fs::create_dir_all(&case.place)?;
@@ -438,7 +444,8 @@ impl Applier {
         Ok(())
     }
 
-    /// A copy that nobody else can change, read through the descriptor that was verified (attack 54); none if it is another.
+    /// A copy that nobody else can change, read through the descriptor that was verified (attack
+    /// 54); none if it is another.
     fn copy(
         &self,
         theirs: &Path,
@@ -667,7 +674,8 @@ pub fn hex(digest: &Digest) -> String {
     digest.to_string().trim_start_matches("sha256:").to_owned()
 }
 
-/// What lies in the agent's directory is opened as what anybody may have put there: no link, no pipe, no device.
+/// What lies in the agent's directory is opened as what anybody may have put there: no link, no
+/// pipe, no device.
 fn open_theirs(path: &Path) -> anyhow::Result<fs::File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! `/etc/tidings/agent.toml` and `agent.d/*.toml`, checked. The agent and the applier read the same.
+//! `/etc/tidings/agent.toml` and `agent.d/*.toml`, checked. The agent and the applier read the
+//! same.
 
 use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
@@ -26,7 +27,8 @@ pub struct Config {
     pub quorum: u8,
     /// Roots for TLS with brokers, in a file; the system's if absent.
     pub roots: Option<PathBuf>,
-    /// What makes this machine another one than the rest of the fleet; the machine's id if absent. It is hashed, and never sent.
+    /// What makes this machine another one than the rest of the fleet; the machine's id if absent.
+    /// It is hashed, and never sent.
     pub identity: Option<String>,
     /// `model = "x"`, or `model = { file = "/sys/…" }`.
     #[serde(default)]
@@ -37,7 +39,8 @@ pub struct Config {
     /// How this machine is called where slots are given.
     #[serde(default, deserialize_with = "maybe_parsed")]
     pub node: Option<SlotName>,
-    /// What may be used to make a release effective; a stronger way may take the place of a weaker one.
+    /// What may be used to make a release effective; a stronger way may take the place of a weaker
+    /// one.
     #[serde(default = "all_ways")]
     pub ways: Vec<Way>,
     /// How long the machine may take to be well with a release.

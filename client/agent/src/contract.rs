@@ -1,7 +1,8 @@
-//! The contract that every handler keeps, as a test of anybody's: `tidings-agent check-handler FILE`.
+//! The contract that every handler keeps, as a test of anybody's: `tidings-agent check-handler
+//! FILE`.
 //!
-//! What a handler is told to do depends on the machine, so that the test runs it with a payload that its author gives, on a
-//! machine (or a file that stands for one) that may be changed.
+//! What a handler is told to do depends on the machine, so that the test runs it with a payload
+//! that its author gives, on a machine (or a file that stands for one) that may be changed.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! Fetching payloads, over https, http and from files. The digest decides, not the place: nothing that a server says is
-//! believed, and nothing of it is kept that could be more than was signed.
+//! Fetching payloads, over https, http and from files. The digest decides, not the place: nothing
+//! that a server says is believed, and nothing of it is kept that could be more than was signed.
 
 use std::{
     fs,
@@ -122,7 +122,8 @@ impl Fetcher {
         Self { slice, ..self }
     }
 
-    /// Fetches what has this size and digest, from one of its places; goes on where it was stopped, over a restart too.
+    /// Fetches what has this size and digest, from one of its places; goes on where it was stopped,
+    /// over a restart too.
     pub fn fetch(&self, urls: &[&str], size: u64, digest: &Digest) -> Fetched {
         let whole = self.directory.join(hex(digest));
         if fs::metadata(&whole).is_ok_and(|about| about.len() == size) {
@@ -261,7 +262,8 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Opens a place at an octet, or at the beginning; redirects are followed by hand, never to a weaker scheme (attack 56).
+    /// Opens a place at an octet, or at the beginning; redirects are followed by hand, never to a
+    /// weaker scheme (attack 56).
     fn open(&self, url: &str, have: u64, size: u64) -> Result<(Box<dyn Read>, u64), Bad> {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS {

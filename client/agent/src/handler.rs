@@ -1,4 +1,5 @@
-//! Calling a handler: a small executable of root's, with a clean environment, a bounded time and a bounded answer.
+//! Calling a handler: a small executable of root's, with a clean environment, a bounded time and a
+//! bounded answer.
 
 use std::{
     fs,
@@ -159,7 +160,8 @@ impl Handlers {
         let mut command = match call.payload {
             None => Command::new(&program),
             Some(payload) => {
-                // It stays open over exec, and the shell opens it anew as number 3: what was verified, and from its beginning.
+                // It stays open over exec, and the shell opens it anew as number 3: what was
+                // verified, and from its beginning.
                 fcntl_setfd(payload.as_fd(), FdFlags::empty())?;
                 let mut shell = Command::new("/bin/sh");
                 shell

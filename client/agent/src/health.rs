@@ -1,4 +1,5 @@
-//! Whether the machine is well: `health.d` of `/etc/tidings`, small executables that look at this machine and at nothing else.
+//! Whether the machine is well: `health.d` of `/etc/tidings`, small executables that look at this
+//! machine and at nothing else.
 
 use std::{
     path::{Path, PathBuf},

@@ -38,7 +38,8 @@ impl Here<'_> {
         ));
     }
 
-    /// Lets the applier know what we know, if that has changed: trust, the newest beats, and the log.
+    /// Lets the applier know what we know, if that has changed: trust, the newest beats, and the
+    /// log.
     async fn hand_over(&mut self) -> Result<(), Error> {
         let agent = &mut *self.agent;
         let state = agent.device.state();

@@ -5,9 +5,10 @@
 //!             round: what is intended, what is, the one next step
 //! ```
 //!
-//! `config` and `windows` are what the operator wants; `round` decides, `journal` remembers, `world` does what was decided, with
-//! `here` for this machine; `apply` is the part that is root, `link` the way to it, `handler` calls what it may call; `status`
-//! is what is seen from outside. `contract` tests anybody's handler, `restarts` finds who runs what is not there any more.
+//! `config` and `windows` are what the operator wants; `round` decides, `journal` remembers,
+//! `world` does what was decided, with `here` for this machine; `apply` is the part that is root,
+//! `link` the way to it, `handler` calls what it may call; `status` is what is seen from outside.
+//! `contract` tests anybody's handler, `restarts` finds who runs what is not there any more.
 
 pub mod apply;
 pub mod config;

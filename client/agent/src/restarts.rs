@@ -1,8 +1,9 @@
 //! Who runs code that the tree of now, or the tree that comes, does not have.
 //!
-//! Only `maps`, `map_files` and `cgroup` below `/proc/PID` are read, never a process's environment, directory or command line
-//! (attack 83). No text of `maps` is believed but a path: what is mapped is opened by `map_files`, the very inode, and compared
-//! by build-id, else by digest, with what lies at that path below the process's own root, or below the new one.
+//! Only `maps`, `map_files` and `cgroup` below `/proc/PID` are read, never a process's environment,
+//! directory or command line (attack 83). No text of `maps` is believed but a path: what is mapped
+//! is opened by `map_files`, the very inode, and compared by build-id, else by digest, with what
+//! lies at that path below the process's own root, or below the new one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

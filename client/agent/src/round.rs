@@ -1,13 +1,16 @@
-//! What the agent does next: a pure function of what it has written down, and of what the machine says.
+//! What the agent does next: a pure function of what it has written down, and of what the machine
+//! says.
 //!
-//! The agent writes down what it *intends*, the handler says what *is*, and each round does the one step that brings the
-//! second nearer to the first. No step is remembered as done.
+//! The agent writes down what it *intends*, the handler says what *is*, and each round does the one
+//! step that brings the second nearer to the first. No step is remembered as done.
 
 use serde::{Deserialize, Serialize};
 
-/// How often a release may be tried that the machine does not come back with: a power cut looks like that too.
+/// How often a release may be tried that the machine does not come back with: a power cut looks
+/// like that too.
 pub const TRIALS: u8 = 3;
-/// How often a verb that has failed is called again, with growing pauses, before another payload is tried.
+/// How often a verb that has failed is called again, with growing pauses, before another payload is
+/// tried.
 pub const FAILURES: u8 = 3;
 
 /// What the agent wants to become true of a release.
@@ -239,7 +242,8 @@ impl Task {
         }
     }
 
-    /// Whether it may still be exchanged for something newer: nothing of it has run or may be about to.
+    /// Whether it may still be exchanged for something newer: nothing of it has run or may be about
+    /// to.
     pub fn is_before_going(&self) -> bool {
         matches!(self.intent, Intent::Stage | Intent::Go) && self.gone.is_none()
     }

@@ -1,6 +1,8 @@
-//! What is seen from outside: `status.json` for programs, a textfile for node_exporter, and words for people.
+//! What is seen from outside: `status.json` for programs, a textfile for node_exporter, and words
+//! for people.
 //!
-//! The file is written at each change, and read without asking the agent: it tells of the agent that is broken too.
+//! The file is written at each change, and read without asking the agent: it tells of the agent
+//! that is broken too.
 
 use std::{fs, io, path::Path};
 
@@ -47,7 +49,8 @@ pub struct ChannelStatus {
     pub release: Option<u32>,
     /// Its version.
     pub version: Option<String>,
-    /// What the agent wants of it: stage, go, keep, fail, leave; or how it ended: kept, failed, left.
+    /// What the agent wants of it: stage, go, keep, fail, leave; or how it ended: kept, failed,
+    /// left.
     pub intent: Option<String>,
     /// The format of the payload that is used.
     pub format: Option<String>,

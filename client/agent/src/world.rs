@@ -77,7 +77,8 @@ pub enum End {
     Gone,
 }
 
-/// More rounds than any task needs without waiting: beyond that the handler and the agent do not agree.
+/// More rounds than any task needs without waiting: beyond that the handler and the agent do not
+/// agree.
 const ROUNDS: u32 = 64;
 
 /// Goes on with a task until it rests, has to wait, or the machine goes.
@@ -200,7 +201,8 @@ impl<W: World> Round<'_, W> {
             self.change(|task| task.payload = Some(number))?;
             return Ok(None);
         }
-        // Nothing of it has run, so that nothing has failed: a tool may be installed, room be made, a place be mended.
+        // Nothing of it has run, so that nothing has failed: a tool may be installed, room be made,
+        // a place be mended.
         let mut why = reasons.join("; ");
         if !self.task.skip.is_empty() {
             why = format!("{}; {why}", self.task.why);
@@ -233,7 +235,8 @@ impl<W: World> Round<'_, W> {
         self.after(answer).await
     }
 
-    /// First the note that the machine goes, then the arming: else the loader may boot what nobody remembers.
+    /// First the note that the machine goes, then the arming: else the loader may boot what nobody
+    /// remembers.
     async fn ready(&mut self) -> std::io::Result<Option<End>> {
         match self.world.ready(self.task, self.statement).await {
             Ready::Wait(why) => Ok(Some(End::Later(why))),

@@ -1,4 +1,5 @@
-//! The handlers that are shipped keep the contract that `check-handler` tests; one that does not is found.
+//! The handlers that are shipped keep the contract that `check-handler` tests; one that does not is
+//! found.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! Fetching from servers that are slow, lie, break off, or send elsewhere (attacks 19, 20, 55 to 58).
+//! Fetching from servers that are slow, lie, break off, or send elsewhere (attacks 19, 20, 55 to
+//! 58).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

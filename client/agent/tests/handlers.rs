@@ -1,4 +1,5 @@
-//! Handlers that do not behave: they hang, print without end, print what is no text, leave others behind.
+//! Handlers that do not behave: they hang, print without end, print what is no text, leave others
+//! behind.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

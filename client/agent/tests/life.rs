@@ -1,4 +1,5 @@
-//! A machine's life with a real broker, the real agent and the real applier: installed, fallen back, withdrawn.
+//! A machine's life with a real broker, the real agent and the real applier: installed, fallen
+//! back, withdrawn.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! What the handlers of two slots guard, each by itself: what boots, what is on trial, what was changed since.
+//! What the handlers of two slots guard, each by itself: what boots, what is on trial, what was
+//! changed since.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

@@ -1,9 +1,10 @@
-//! The sweep (attack 86): the power goes at every point of agent, applier and handlers, one by one; then the loader chooses,
-//! and the agent goes on. A point is each place between two changes that any of them makes: each durable write of the agent
-//! and the applier, and each program that a handler starts; a write into a slot is torn in its middle too.
+//! The sweep (attack 86): the power goes at every point of agent, applier and handlers, one by one;
+//! then the loader chooses, and the agent goes on. A point is each place between two changes that
+//! any of them makes: each durable write of the agent and the applier, and each program that a
+//! handler starts; a write into a slot is torn in its middle too.
 //!
-//! The machine's directory is copied at each point of one life without a fault. That copy is the disk as it was when
-//! everything died there.
+//! The machine's directory is copied at each point of one life without a fault. That copy is the
+//! disk as it was when everything died there.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -428,7 +429,8 @@ fn resume(
         .map(|error| format!("{}: point {}: {error}", case.name, name()))
 }
 
-/// Goes on from every second point: in a process of its own, since handlers inherit the applier's lock.
+/// Goes on from every second point: in a process of its own, since handlers inherit the applier's
+/// lock.
 fn work(arguments: &str) {
     let words: Vec<&str> = arguments.split(' ').collect();
     let (format, number, worker, directory) = (
@@ -459,7 +461,8 @@ fn work(arguments: &str) {
     fs::write(directory.join(format!("bad-{worker}")), bad.join("\n")).unwrap();
 }
 
-/// In memory, where there is such a place: what is synced is not the question here, what was written is.
+/// In memory, where there is such a place: what is synced is not the question here, what was
+/// written is.
 fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {

@@ -1,6 +1,7 @@
-//! An agent that is taken over: it writes what it likes into its directories, and sends what it likes to the socket. The applier
-//! behind the socket is the real one, started for each connection as systemd starts it. Nothing is applied that was not signed
-//! and due (attacks 49 to 55, 84, 85, 87 and 88).
+//! An agent that is taken over: it writes what it likes into its directories, and sends what it
+//! likes to the socket. The applier behind the socket is the real one, started for each connection
+//! as systemd starts it. Nothing is applied that was not signed and due (attacks 49 to 55, 84, 85,
+//! 87 and 88).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

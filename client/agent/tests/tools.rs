@@ -1,5 +1,6 @@
-//! Handlers with their real tools, on loop devices and file systems of their own: as root, by `cargo xtask agent`.
-//! Each is tested by the contract; then it is killed at every program that `stage` and `drop` start, and goes on.
+//! Handlers with their real tools, on loop devices and file systems of their own: as root, by
+//! `cargo xtask agent`. Each is tested by the contract; then it is killed at every program that
+//! `stage` and `drop` start, and goes on.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

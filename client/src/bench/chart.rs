@@ -46,7 +46,8 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// Horizontal bars from zero, in the order given; thin lines show spreads. Readable in light and dark.
+/// Horizontal bars from zero, in the order given; thin lines show spreads. Readable in light and
+/// dark.
 pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let height = HEAD + ROW * bars.len() as f64 + 8.0;
     let most = bars

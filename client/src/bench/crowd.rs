@@ -23,10 +23,12 @@ const ABREAST: usize = 64;
 pub trait Peer: Send {
     /// What is said as soon as the connection stands.
     fn begin(&mut self, say: &mut Vec<u8>);
-    /// Takes what has come, says more, and returns how many answers or messages are complete with it.
+    /// Takes what has come, says more, and returns how many answers or messages are complete with
+    /// it.
     ///
     /// # Errors
-    /// In words, if the other side does not keep to the protocol, or something is missing, doubled or out of order.
+    /// In words, if the other side does not keep to the protocol, or something is missing, doubled
+    /// or out of order.
     fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String>;
     /// Whether it is set up: from here on what is complete is counted.
     fn is_ready(&self) -> bool;
@@ -112,7 +114,8 @@ pub struct Done {
     pub index: usize,
     /// How many.
     pub count: usize,
-    /// When it had last said something after it had an answer: what took from then to now is an answer's time.
+    /// When it had last said something after it had an answer: what took from then to now is an
+    /// answer's time.
     pub since: Instant,
 }
 
@@ -252,8 +255,8 @@ impl Crowd {
         self.members.is_empty()
     }
 
-    /// Connects more and sets them up, some at a time; calls back for each that is ready. What is complete meanwhile is added
-    /// to `done`.
+    /// Connects more and sets them up, some at a time; calls back for each that is ready. What is
+    /// complete meanwhile is added to `done`.
     ///
     /// # Errors
     /// If one cannot be set up, or nothing happens for `patience`.
@@ -391,7 +394,8 @@ impl Crowd {
                 }
                 member.write()?;
             }
-            // A stream that gave less than there was room for is empty: the next octet is an event again. Its end may be in this one.
+            // A stream that gave less than there was room for is empty: the next octet is an event
+            // again. Its end may be in this one.
             if member.tls.is_none() && !closed && octets < self.buffer.len() {
                 break;
             }

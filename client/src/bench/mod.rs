@@ -1,7 +1,9 @@
-//! Load: many connections on one thread, and what they cost and how long they take (feature `bench`).
+//! Load: many connections on one thread, and what they cost and how long they take (feature
+//! `bench`).
 //!
-//! [`Crowd`] drives the connections; what is said on each is a [`Peer`]. Those of NNTP are in [`nntp`]; a comparison with
-//! other servers brings its own. `tidings bench` and the comparisons of this repository measure with the same generator.
+//! [`Crowd`] drives the connections; what is said on each is a [`Peer`]. Those of NNTP are in
+//! [`nntp`]; a comparison with other servers brings its own. `tidings bench` and the comparisons of
+//! this repository measure with the same generator.
 
 pub mod chart;
 mod crowd;

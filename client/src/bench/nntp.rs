@@ -48,7 +48,8 @@ fn expect(line: &str, codes: &[u16]) -> Result<(), String> {
     }
 }
 
-/// The beginning of each session: a greeting, and perhaps a login, whose answers come one after the other.
+/// The beginning of each session: a greeting, and perhaps a login, whose answers come one after the
+/// other.
 #[derive(Clone)]
 pub struct Opening {
     commands: Arc<[u8]>,
@@ -71,7 +72,8 @@ impl Opening {
             answers: &[&[200, 201], &[381], &[281]],
         }
     }
-    /// As a source wants it: with its account, if it has one. Only over TLS: a password is nobody else's business.
+    /// As a source wants it: with its account, if it has one. Only over TLS: a password is nobody
+    /// else's business.
     pub fn of(source: &Source) -> Self {
         match source.account() {
             Some((user, password)) if source.address().tls => Self::login(user, password),
@@ -247,7 +249,8 @@ impl Peer for Poller {
     }
 }
 
-/// Publishes statements that were made beforehand, one after the other as they are given or as the answers come.
+/// Publishes statements that were made beforehand, one after the other as they are given or as the
+/// answers come.
 pub struct Poster {
     opening: Opening,
     lines: Lines,
@@ -269,8 +272,8 @@ pub fn article(statement: &Statement) -> (String, Vec<u8>) {
 }
 
 impl Poster {
-    /// One that publishes all of its work as soon as the session is open: each by POST (RFC 3977 section 6.3.1) if `window` is
-    /// 1, otherwise by TAKETHIS with so many under way.
+    /// One that publishes all of its work as soon as the session is open: each by POST (RFC 3977
+    /// section 6.3.1) if `window` is 1, otherwise by TAKETHIS with so many under way.
     pub fn new(
         opening: Opening,
         work: impl IntoIterator<Item = (String, Vec<u8>)>,

@@ -1,4 +1,5 @@
-//! Well-formed statements that are not accepted: nobody may say so, or they belong elsewhere in the log; and articles.
+//! Well-formed statements that are not accepted: nobody may say so, or they belong elsewhere in the
+//! log; and articles.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION};
@@ -74,7 +75,8 @@ fn signatures(v: &mut Vectors) {
         "",
         &tail(&malleable),
     );
-    // What the holder of a key can make: R of small order, or with a part of small order, and S that fits.
+    // What the holder of a key can make: R of small order, or with a part of small order, and S
+    // that fits.
     let secret = ExpandedSecretKey::from(key(ANN).as_bytes()).scalar;
     let make = |nonce: Scalar, torsion: EdwardsPoint| {
         let r = (EdwardsPoint::mul_base(&nonce) + torsion)

@@ -1,6 +1,8 @@
-//! Writes the test vectors of the specification: `cargo run -p tidings-protocol --example vectors -- spec/vectors`.
+//! Writes the test vectors of the specification: `cargo run -p tidings-protocol --example vectors
+//! -- spec/vectors`.
 //!
-//! Everything is made from fixed seeds, so that it writes the same files each time. What is expected stands here by hand.
+//! Everything is made from fixed seeds, so that it writes the same files each time. What is
+//! expected stands here by hand.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod good;

@@ -965,7 +965,8 @@ fn trust_keys(v: &mut Vectors) {
     );
     v.about("1-6");
     for (name, key) in [
-        // The points of orders 1, 2, 4 and 8; the same with y = p + 1; y = 2 and y = 7, where there is no point of the curve.
+        // The points of orders 1, 2, 4 and 8; the same with y = p + 1; y = 2 and y = 7, where there
+        // is no point of the curve.
         ("weak", format!("AQ{}", "A".repeat(41))),
         ("of-order-2", format!("7P{}38", "_".repeat(39))),
         ("of-order-4", "A".repeat(43)),

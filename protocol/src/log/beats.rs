@@ -1,4 +1,5 @@
-//! Beat channels: no links, no forks. The highest serial that is proven counts, and the beat that a checkpoint names is kept.
+//! Beat channels: no links, no forks. The highest serial that is proven counts, and the beat that a
+//! checkpoint names is kept.
 
 use super::{Judge, Log, Offered, Refused, Span, Step};
 use crate::{Head, Verified, trust::Trust};
@@ -39,8 +40,8 @@ impl Log {
         Ok(step)
     }
 
-    /// The log of beats has no gap but that below the newest run: what lies below one is of no use to anybody, but for the beat that
-    /// a checkpoint names.
+    /// The log of beats has no gap but that below the newest run: what lies below one is of no use
+    /// to anybody, but for the beat that a checkpoint names.
     fn forget_below_gap(&self, step: &mut Step, head: Head, settled: Option<Head>) {
         let goes_on = self
             .span

@@ -1,9 +1,12 @@
-//! The rules of a log, as pure functions: what of an offer is new, where it belongs, and what a change of trust takes away.
+//! The rules of a log, as pure functions: what of an offer is new, where it belongs, and what a
+//! change of trust takes away.
 //!
-//! A [`Log`] is what is known of one channel: the visible statements from `low` to `head`, without a gap, and at most one *backfill*,
-//! which is stored above a gap, hidden, and grows downwards until it meets the head. [`Log::offer`] judges a run of statements and
-//! gives a [`Step`]: what to store, what to take away, and what the log is then. Nothing has changed before [`Log::apply`], which
-//! is for after the commit. Trust logs and beat channels have rules of their own: [`Log::offer_trust`], [`Log::offer_beat`].
+//! A [`Log`] is what is known of one channel: the visible statements from `low` to `head`, without
+//! a gap, and at most one *backfill*, which is stored above a gap, hidden, and grows downwards
+//! until it meets the head. [`Log::offer`] judges a run of statements and gives a [`Step`]: what to
+//! store, what to take away, and what the log is then. Nothing has changed before [`Log::apply`],
+//! which is for after the commit. Trust logs and beat channels have rules of their own:
+//! [`Log::offer_trust`], [`Log::offer_beat`].
 
 mod beats;
 mod linked;
@@ -51,7 +54,8 @@ enum Proof {
     Unjudged,
     /// Nobody, by the trust with this serial.
     Failed(Serial),
-    /// All of it is proven by the trust with this serial; `vouches`: and what it names below is proven by that.
+    /// All of it is proven by the trust with this serial; `vouches`: and what it names below is
+    /// proven by that.
     Proven { trust: Serial, vouches: bool },
 }
 
@@ -288,7 +292,8 @@ impl Log {
         Some(step)
     }
 
-    /// The step by which the log begins with the backfill: what lies below has not come, and is not waited for any longer.
+    /// The step by which the log begins with the backfill: what lies below has not come, and is not
+    /// waited for any longer.
     pub fn begin_with_backfill(&self) -> Option<Step> {
         let backfill = self
             .backfill
@@ -302,7 +307,8 @@ impl Log {
         Some(step)
     }
 
-    /// The step by which retention removes what lies below a serial, but for the statement that a checkpoint names; the head stays.
+    /// The step by which retention removes what lies below a serial, but for the statement that a
+    /// checkpoint names; the head stays.
     pub fn trim(&self, low: Serial, settled: Option<Head>) -> Option<Step> {
         let span = self
             .span

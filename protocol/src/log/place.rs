@@ -12,12 +12,13 @@ pub enum Place {
         /// The first missing serial.
         from: Serial,
     },
-    /// It has the head's serial or follows it, but contradicts it: once verified, it proves that two statements
-    /// were signed for one place (attack 28).
+    /// It has the head's serial or follows it, but contradicts it: once verified, it proves that
+    /// two statements were signed for one place (attack 28).
     Fork,
 }
 
-/// Spec part 2, `place`: where a statement belongs in a log with this head; `None` is the empty log.
+/// Spec part 2, `place`: where a statement belongs in a log with this head; `None` is the empty
+/// log.
 pub fn place(head: Option<Head>, statement: &Statement) -> Place {
     let Some(head) = head else {
         let first = statement.serial() == Serial::FIRST;

@@ -8,8 +8,9 @@ use crate::{
 };
 
 impl Log {
-    /// The step that a trust statement which comes into force makes: above a checkpoint, what is not proven any more is filed away,
-    /// and its place is free; a log that the checkpoint has decided against ends below it.
+    /// The step that a trust statement which comes into force makes: above a checkpoint, what is
+    /// not proven any more is filed away, and its place is free; a log that the checkpoint has
+    /// decided against ends below it.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -60,7 +61,8 @@ impl Log {
             }
             base = Some(checkpoint.serial);
         }
-        // The newest release that proves itself proves what lies below it; withdrawals above it have to prove themselves.
+        // The newest release that proves itself proves what lies below it; withdrawals above it
+        // have to prove themselves.
         let first = base.and_then(Serial::next).unwrap_or(span.low);
         let mut withdrawals = None;
         for serial in serials(first.number()..=span.head.serial.number()).rev() {
@@ -77,8 +79,8 @@ impl Log {
         Ok(withdrawals.or(base))
     }
 
-    /// A withdrawal of a release that stays, which is proven by the trust in force and would not be by its successor: it has to be
-    /// issued anew first.
+    /// A withdrawal of a release that stays, which is proven by the trust in force and would not be
+    /// by its successor: it has to be issued anew first.
     ///
     /// # Errors
     /// If the log cannot be read.

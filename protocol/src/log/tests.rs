@@ -666,7 +666,8 @@ fn a_beat_that_a_checkpoint_names_is_kept_below_the_others() {
     // Older ones, and a beat of a key without a role, have no effect.
     assert!(broker.take(&[beat(1, "beat")], Begin::Nothing).is_err());
     assert!(broker.take(&[beat(9, "eve")], Begin::Nothing).is_err());
-    // Its key goes: what it has signed gives way to what is proven, but for the beat that is settled.
+    // Its key goes: what it has signed gives way to what is proven, but for the beat that is
+    // settled.
     let settled = next_trust(&broker.trust, LATER, &[(channel.clone(), old.head())]);
     broker.bring_into_force(settled.clone());
     assert_eq!(broker.serials(), [2, 3]);
@@ -747,7 +748,8 @@ fn a_trust_log_begins_at_the_anchor_and_is_filled_below() {
         .offer_trust(&anchor, Some(&trust), statements[3..].to_vec(), &all)
         .unwrap();
     assert_eq!(above.trust.map(|trust| trust.serial().number()), Some(5));
-    // What is not linked below the anchor is nothing, and another one in its place is not the anchor's.
+    // What is not linked below the anchor is nothing, and another one in its place is not the
+    // anchor's.
     let other = trust_statement(None, LATER, &[]);
     assert!(
         log.offer_trust(&anchor, Some(&trust), vec![other.clone()], &all)

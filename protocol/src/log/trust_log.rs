@@ -1,4 +1,5 @@
-//! Trust logs: each statement is judged by the one before; what lies below the anchor is proven by links, and gives no rights.
+//! Trust logs: each statement is judged by the one before; what lies below the anchor is proven by
+//! links, and gives no rights.
 
 use alloc::vec::Vec;
 
@@ -19,8 +20,8 @@ pub struct TrustStep {
 }
 
 impl Log {
-    /// Judges consecutive statements of this trust log, oldest first; if one is not accepted, what comes before it is, if there is
-    /// something.
+    /// Judges consecutive statements of this trust log, oldest first; if one is not accepted, what
+    /// comes before it is, if there is something.
     ///
     /// # Errors
     /// Why it has no effect.

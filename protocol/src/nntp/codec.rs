@@ -1,7 +1,8 @@
 //! Framing for both ends of a connection, as tokio-util decoders (RFC 3977 section 3.1).
 //!
-//! [4-4], one strict tokenizer: a line ends with CR LF, and a CR, LF or NUL anywhere else spoils it (attack 39). A spoiled
-//! block is still read to its end, up to [`DISCARD_OCTETS`], so that it can be answered.
+//! [4-4], one strict tokenizer: a line ends with CR LF, and a CR, LF or NUL anywhere else spoils it
+//! (attack 39). A spoiled block is still read to its end, up to [`DISCARD_OCTETS`], so that it can
+//! be answered.
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
@@ -121,7 +122,8 @@ impl Block {
         let most = self.limit.max(DISCARD_OCTETS);
         while self.wanted != Some(self.lines) {
             let Some(end) = memchr::memchr(b'\n', input) else {
-                // Nothing is gained by waiting for the end of a line that is too long already (attack 104).
+                // Nothing is gained by waiting for the end of a line that is too long already
+                // (attack 104).
                 return if input.len() > BLOCK_LINE_OCTETS + 3 {
                     Err(CodecError::Line(BLOCK_LINE_OCTETS))
                 } else {
@@ -153,7 +155,8 @@ impl Block {
 pub enum Input {
     /// A command, or why the line is none.
     Command(Result<Command, SyntaxError>),
-    /// The article after POST, IHAVE or TAKETHIS, its lines ending with LF, or why it cannot be used.
+    /// The article after POST, IHAVE or TAKETHIS, its lines ending with LF, or why it cannot be
+    /// used.
     Article(Result<Vec<u8>, BlockError>),
 }
 

@@ -176,7 +176,8 @@ pub struct DateTime {
 }
 
 impl DateTime {
-    /// The time meant; two-digit years lie in the hundred years up to now (RFC 3977 section 7.3.2). Earlier than 1970 is 1970.
+    /// The time meant; two-digit years lie in the hundred years up to now (RFC 3977 section 7.3.2).
+    /// Earlier than 1970 is 1970.
     pub fn resolve(&self, now: Timestamp) -> Option<Timestamp> {
         let this = now.civil().year;
         let year = match self.short_year {

@@ -89,7 +89,8 @@ codes! {
     NOT_STORED = 503, "the broker does not keep such data";
 }
 
-/// The reason behind 435 and 438 for a statement that is stored, or was: whoever offers it has nothing more to do.
+/// The reason behind 435 and 438 for a statement that is stored, or was: whoever offers it has
+/// nothing more to do.
 pub const HERE: &str = "it is here, or was";
 
 /// One response line.
@@ -102,7 +103,8 @@ pub struct Response {
 }
 
 impl Response {
-    /// A response; text that would make the line longer than [`RESPONSE_OCTETS`] is cut, line ends become spaces.
+    /// A response; text that would make the line longer than [`RESPONSE_OCTETS`] is cut, line ends
+    /// become spaces.
     pub fn new(code: Code, text: impl fmt::Display) -> Self {
         let mut text = text.to_string();
         if text.contains(|c: char| c.is_control()) {
@@ -141,7 +143,8 @@ impl fmt::Display for Response {
     }
 }
 
-/// The text of a 441 after a lost race: `head SERIAL ID; …`, so that the publisher can sign again at once.
+/// The text of a 441 after a lost race: `head SERIAL ID; …`, so that the publisher can sign again
+/// at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LostRace(pub Head);
 

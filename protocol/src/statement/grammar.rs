@@ -1,4 +1,5 @@
-//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the signatures (spec part 1).
+//! From octets to a statement: lines, the fixed first lines, the fields of each kind, the
+//! signatures (spec part 1).
 
 use alloc::{
     format,
@@ -23,9 +24,11 @@ use crate::{
     limits::{FIELD_NAME_OCTETS, LINE_OCTETS, SIGNATURES, STATEMENT_OCTETS},
 };
 
-// Requirements [1-2] to [1-12], and the rules of the tables of fields are kept here, and nowhere else.
+// Requirements [1-2] to [1-12], and the rules of the tables of fields are kept here, and nowhere
+// else.
 
-/// The fields of each kind, after the fixed ones; a known field in a statement of another kind is refused.
+/// The fields of each kind, after the fixed ones; a known field in a statement of another kind is
+/// refused.
 const FIELDS: &[(Kind, &[&str])] = &[
     (
         Kind::Release,
@@ -52,7 +55,8 @@ const FIELDS: &[(Kind, &[&str])] = &[
     (Kind::Beat, &["Expires", "Head"]),
 ];
 
-/// The fields that every kind has: the first lines in their order, the list of critical fields, the signatures.
+/// The fields that every kind has: the first lines in their order, the list of critical fields, the
+/// signatures.
 const COMMON: &[&str] = &[
     "Tidings",
     "Channel",
@@ -315,7 +319,8 @@ pub(super) fn statement(octets: &[u8]) -> Result<Statement, StatementError> {
     })
 }
 
-/// [1-11]: refuses fields of other kinds, repeated first lines, and names that only look like known ones (attack 41).
+/// [1-11]: refuses fields of other kinds, repeated first lines, and names that only look like known
+/// ones (attack 41).
 fn check_name(field: &Field<'_>, kind: Kind) -> Result<(), StatementError> {
     let of_this_kind = FIELDS
         .iter()

@@ -1,7 +1,8 @@
 //! What statements say, kind by kind (spec part 1).
 //!
-//! These types are plain data: publishers fill them in for a [`super::Draft`], whose text is then read by the same
-//! grammar as everybody else's. Those inside a [`super::Statement`] have passed it.
+//! These types are plain data: publishers fill them in for a [`super::Draft`], whose text is then
+//! read by the same grammar as everybody else's. Those inside a [`super::Statement`] have passed
+//! it.
 
 use alloc::{string::String, vec::Vec};
 
@@ -109,11 +110,13 @@ pub struct Rollout {
     pub seconds: u64,
     /// Over how long fetching is spread, in seconds.
     pub spread: Option<u64>,
-    /// The key of the local property that stands for the device's identity, so that cohorts go together.
+    /// The key of the local property that stands for the device's identity, so that cohorts go
+    /// together.
     pub cohort: Option<String>,
 }
 
-/// What makes a release effective. A hint for the device's own policy; nothing here is ever executed.
+/// What makes a release effective. A hint for the device's own policy; nothing here is ever
+/// executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Apply {
     /// Restart the machine.
@@ -183,7 +186,8 @@ pub struct Release {
 /// A release is called back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Withdraw {
-    /// Serial and id of the release: a withdrawal counts against this statement, on whatever branch it was met.
+    /// Serial and id of the release: a withdrawal counts against this statement, on whatever branch
+    /// it was met.
     pub withdraws: Head,
     /// Why, for people.
     pub reason: String,

@@ -1,7 +1,8 @@
 //! Statements: the signed text that everything else carries (spec part 1).
 //!
-//! A [`Statement`] is made by parsing only, keeps the octets that it was made of, and gives those back: nothing
-//! is ever written anew from parsed values. What a publisher is about to say is a [`Draft`].
+//! A [`Statement`] is made by parsing only, keeps the octets that it was made of, and gives those
+//! back: nothing is ever written anew from parsed values. What a publisher is about to say is a
+//! [`Draft`].
 
 mod draft;
 mod error;
@@ -83,7 +84,8 @@ impl Statement {
         Self::parse(&octets)
     }
 
-    /// The same statement with those of its signatures alone that count: what the broker that takes it from its publisher keeps ([4-6]).
+    /// The same statement with those of its signatures alone that count: what the broker that takes
+    /// it from its publisher keeps ([4-6]).
     #[must_use]
     pub fn with_signatures(&self, counts: impl Fn(&PublicKey) -> bool) -> Self {
         if self
@@ -187,8 +189,8 @@ impl Statement {
             id: self.id,
         }
     }
-    /// A field that its publisher calls critical and that this version of the library does not know. Such a statement
-    /// is stored and relayed, but must not be acted on ([1-13], attack 42).
+    /// A field that its publisher calls critical and that this version of the library does not
+    /// know. Such a statement is stored and relayed, but must not be acted on ([1-13], attack 42).
     pub fn unknown_critical(&self) -> Option<&str> {
         self.critical
             .iter()

@@ -1,4 +1,5 @@
-//! The release to run: asked immediately before something is applied, and again before the machine goes down for it.
+//! The release to run: asked immediately before something is applied, and again before the machine
+//! goes down for it.
 
 use alloc::{collections::BTreeMap, string::String};
 
@@ -19,13 +20,15 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Whether a release is for this device: all selectors of one of its targets match, or it has no target.
+    /// Whether a release is for this device: all selectors of one of its targets match, or it has
+    /// no target.
     pub fn matches(&self, release: &Release) -> bool {
         let is = |(key, value): &(String, String)| self.properties.get(key) == Some(value);
         release.targets.is_empty() || release.targets.iter().any(|target| target.iter().all(is))
     }
 
-    /// From when on this device may apply a release: `Not-Before`, and its turn in the rollout unless the deadline comes first.
+    /// From when on this device may apply a release: `Not-Before`, and its turn in the rollout
+    /// unless the deadline comes first.
     pub fn due(&self, statement: &Statement, release: &Release) -> Option<Timestamp> {
         let turn = release.rollout.as_ref().map(|rollout| {
             let cohort = rollout
@@ -181,8 +184,9 @@ pub enum Clear {
 }
 
 impl View {
-    /// The release to run in a channel: the newest that the live beat covers, that is for this device and due; or what it asks
-    /// to be applied first. `log` is what was read this moment: proven, oldest first, up to the head.
+    /// The release to run in a channel: the newest that the live beat covers, that is for this
+    /// device and due; or what it asks to be applied first. `log` is what was read this moment:
+    /// proven, oldest first, up to the head.
     ///
     /// # Errors
     /// Why there is none.
@@ -283,8 +287,9 @@ impl View {
         Ok(Clear::Apply(statement.clone()))
     }
 
-    /// Whether what was begun may be finished although another release would be chosen now: the channel is as it has to be for any,
-    /// `log` has the release and all that lies above it up to the head, and nothing withdraws it.
+    /// Whether what was begun may be finished although another release would be chosen now: the
+    /// channel is as it has to be for any, `log` has the release and all that lies above it up to
+    /// the head, and nothing withdraws it.
     ///
     /// # Errors
     /// Why not.
@@ -324,7 +329,8 @@ impl View {
         Ok(trust)
     }
 
-    /// The last statement that may be installed from: what the live beat names, or the head where nobody promises beats.
+    /// The last statement that may be installed from: what the live beat names, or the head where
+    /// nobody promises beats.
     fn cover(&self, channel: &Channel, now: &Now) -> Result<Head, NotNow> {
         let trust = self.check_trust(channel, now)?;
         if let Settled::Missing(beat) = trust.checkpoint(channel) {
@@ -348,8 +354,9 @@ impl View {
         }
     }
 
-    /// The serial of the release that was applied last, while it is proven: by its own signatures, in its place in the log, or as
-    /// checkpoint. Before anything was applied it is that which the image came with.
+    /// The serial of the release that was applied last, while it is proven: by its own signatures,
+    /// in its place in the log, or as checkpoint. Before anything was applied it is that which the
+    /// image came with.
     fn applied_in(&self, channel: &Channel, log: &[Verified<Statement>]) -> Option<Serial> {
         let known = self.known(channel)?;
         let Some(applied) = &known.applied else {

@@ -9,8 +9,8 @@ pub struct Fork {
     pub ours: Statement,
     /// The one that came later: of the same serial, or the next one with another `Previous`.
     pub theirs: Statement,
-    /// Where theirs is not signed by those who may say such a thing now, but hash-linked below a statement that they
-    /// signed: what lies between, oldest first.
+    /// Where theirs is not signed by those who may say such a thing now, but hash-linked below a
+    /// statement that they signed: what lies between, oldest first.
     pub above: Vec<Statement>,
 }
 

@@ -13,7 +13,8 @@ use crate::{
 /// What a device can say of a channel at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// The live beat names the head, or a statement that the head is known to stand above: nothing is held back.
+    /// The live beat names the head, or a statement that the head is known to stand above: nothing
+    /// is held back.
     Current {
         /// Until when that is so without a further beat.
         until: Timestamp,
@@ -28,7 +29,8 @@ pub enum Freshness {
         /// When the last beat that did ended, if there was one.
         since: Option<Timestamp>,
     },
-    /// A beat names another statement at a serial of our chain, or two statements are signed for one place and no beat decides.
+    /// A beat names another statement at a serial of our chain, or two statements are signed for
+    /// one place and no beat decides.
     Forked,
 }
 
@@ -97,8 +99,8 @@ impl SeenBeat {
 }
 
 impl View {
-    /// Takes a beat, if it is the newest that is proven in its channel: linked or not, the highest serial counts, and an older
-    /// one has no effect (attack 25).
+    /// Takes a beat, if it is the newest that is proven in its channel: linked or not, the highest
+    /// serial counts, and an older one has no effect (attack 25).
     ///
     /// # Errors
     /// If it is not proven, or is of the future and this device has a clock (attack 93).
@@ -149,8 +151,9 @@ impl View {
         Some((seen, seen.beat()?))
     }
 
-    /// What the live beat names for a channel, and until when it is live: up to its `Expires`, for a day at the longest; without a
-    /// clock only if it came since the machine started. It names the trust in force, or it is none.
+    /// What the live beat names for a channel, and until when it is live: up to its `Expires`, for
+    /// a day at the longest; without a clock only if it came since the machine started. It names
+    /// the trust in force, or it is none.
     pub fn live(&self, channel: &Channel, now: &Now) -> Option<(Head, Timestamp)> {
         let (seen, beat) = self.beat_of(channel)?;
         let (time, life) = (self.time(channel, now), seen.life(beat));

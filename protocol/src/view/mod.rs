@@ -1,7 +1,8 @@
 //! What a device knows of its namespace, as a pure function of what it was offered and of the time.
 //!
-//! Four functions decide everything: [`View::judge`] whether what a broker has sent is proven, [`View::place`] what of it is new,
-//! [`View::freshness`] whether anything is held back, and [`View::clear`] which release is to be run.
+//! Four functions decide everything: [`View::judge`] whether what a broker has sent is proven,
+//! [`View::place`] what of it is new, [`View::freshness`] whether anything is held back, and
+//! [`View::clear`] which release is to be run.
 
 pub mod clearance;
 mod fork;
@@ -21,7 +22,8 @@ use crate::{
     limits::FUTURE_SECONDS, statement::Body, trust::Trust, verify::VerifyError,
 };
 
-/// A withdrawal that was proven once: it counts on whatever branch it was met, and whatever becomes of its key.
+/// A withdrawal that was proven once: it counts on whatever branch it was met, and whatever becomes
+/// of its key.
 #[derive(Clone, Debug)]
 pub struct Withdrawal {
     /// What it withdraws.
@@ -54,13 +56,15 @@ impl Withdrawal {
 pub struct Known {
     /// The statement at the head.
     pub newest: Option<Statement>,
-    /// Statements below it that links have led to, oldest first: at most [`CHAIN_LINKS`](crate::limits::CHAIN_LINKS).
+    /// Statements below it that links have led to, oldest first: at most
+    /// [`CHAIN_LINKS`](crate::limits::CHAIN_LINKS).
     pub links: Vec<Head>,
     /// The checkpoint that the head is known to stand on.
     pub settled: Option<Head>,
     /// The evidence of a fork, until a checkpoint or a live beat decides.
     pub fork: Option<Fork>,
-    /// Withdrawals: at most [`WITHDRAWALS`](crate::limits::WITHDRAWALS) of releases that were read, and as many others.
+    /// Withdrawals: at most [`WITHDRAWALS`](crate::limits::WITHDRAWALS) of releases that were read,
+    /// and as many others.
     pub withdrawals: Vec<Withdrawal>,
     /// The release that was applied last.
     pub applied: Option<Statement>,
@@ -87,7 +91,8 @@ pub enum Refusal {
     /// Two statements for one place, and nothing that decides for the other one.
     #[error("{} {} is forked: {} and {} are both signed ({})", .0.ours.channel(), .0.serial(), .0.ours.id(), .0.theirs.id(), Requirement::Fork)]
     Fork(Box<Fork>),
-    /// A checkpoint or a beat decides which branch is the log: it has to be read from a lower serial on.
+    /// A checkpoint or a beat decides which branch is the log: it has to be read from a lower
+    /// serial on.
     #[error("the log has to be read from {serial} on ({})", Requirement::ReadFrom)]
     ReadFrom {
         /// From here on.
@@ -200,7 +205,8 @@ impl View {
     pub fn head(&self, channel: &Channel) -> Option<Head> {
         Some(self.known(channel)?.newest.as_ref()?.head())
     }
-    /// The newest statement of a channel, if the trust in force proves it by its own signatures or as a checkpoint.
+    /// The newest statement of a channel, if the trust in force proves it by its own signatures or
+    /// as a checkpoint.
     pub fn newest(&self, channel: &Channel) -> Option<Verified<Statement>> {
         let newest = self.known(channel)?.newest.clone()?;
         self.trust()?
@@ -217,13 +223,15 @@ impl View {
     pub fn applied(&self, channel: &Channel) -> Option<&Statement> {
         self.known(channel)?.applied.as_ref()
     }
-    /// Whether the trust in force has a role for the beats of a channel: then nothing is installed from it without one.
+    /// Whether the trust in force has a role for the beats of a channel: then nothing is installed
+    /// from it without one.
     pub fn promises_beats(&self, channel: &Channel) -> bool {
         self.trust()
             .is_some_and(|trust| trust.beat_channel(channel).is_some())
     }
 
-    /// The latest signed time that concerns a beat channel, running on by the monotonic clock since it was seen.
+    /// The latest signed time that concerns a beat channel, running on by the monotonic clock since
+    /// it was seen.
     fn signed_time(&self, beats: Option<&Channel>, now: &Now) -> Timestamp {
         let trust = self
             .trust()
@@ -236,16 +244,18 @@ impl View {
         beat.max(trust).unwrap_or(Timestamp::from_seconds(0))
     }
 
-    /// The clock, if it counts for a beat channel: one that is more than a day behind what was signed does not.
+    /// The clock, if it counts for a beat channel: one that is more than a day behind what was
+    /// signed does not.
     fn clock(&self, beats: Option<&Channel>, now: &Now) -> Option<Timestamp> {
         let signed = self.signed_time(beats, now);
         now.clock
             .filter(|clock| clock.plus(FUTURE_SECONDS) >= signed)
     }
 
-    /// The time that counts in a channel: the latest of the clock, the time of the trust in force and that of its newest beat that
-    /// is proven. The two signed ones run on by the monotonic clock, from beat to beat; nobody's beats move the time of channels
-    /// that they do not speak for.
+    /// The time that counts in a channel: the latest of the clock, the time of the trust in force
+    /// and that of its newest beat that is proven. The two signed ones run on by the monotonic
+    /// clock, from beat to beat; nobody's beats move the time of channels that they do not speak
+    /// for.
     pub fn time(&self, channel: &Channel, now: &Now) -> Timestamp {
         let beats = self.trust().and_then(|trust| trust.beat_channel(channel));
         let signed = self.signed_time(beats.as_ref(), now);
@@ -256,7 +266,8 @@ impl View {
     /// The next statements of the trust log come into force, one after the other.
     ///
     /// # Errors
-    /// If one is not the next, or a threshold is not met: its serial and why. Those before it stay in force.
+    /// If one is not the next, or a threshold is not met: its serial and why. Those before it stay
+    /// in force.
     pub fn take_trust(
         &mut self,
         statements: impl IntoIterator<Item = Statement>,

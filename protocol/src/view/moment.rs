@@ -50,13 +50,14 @@ impl Moment {
     fn ran(&self, now: &Now) -> Option<u64> {
         (self.boot == now.boot).then(|| now.monotonic.saturating_sub(self.monotonic))
     }
-    /// The time that it was then, and runs on by the monotonic clock until the machine stops; then what was seen has its own time
-    /// again. The clock has no say in it: it may have been wrong then and right now, or the other way round, and the difference
-    /// would stay.
+    /// The time that it was then, and runs on by the monotonic clock until the machine stops; then
+    /// what was seen has its own time again. The clock has no say in it: it may have been wrong
+    /// then and right now, or the other way round, and the difference would stay.
     pub(super) fn running(&self, own: Timestamp, now: &Now) -> Timestamp {
         self.ran(now).map_or(own, |ran| self.time.plus(ran))
     }
-    /// Seconds that have passed since: by the monotonic clock, or by the clock after the machine has stopped.
+    /// Seconds that have passed since: by the monotonic clock, or by the clock after the machine
+    /// has stopped.
     pub(super) fn elapsed(&self, now: &Now) -> u64 {
         let by_clock = || Some(now.clock?.seconds().saturating_sub(self.clock?.seconds()));
         self.ran(now).or_else(by_clock).unwrap_or(0)

@@ -50,8 +50,8 @@ impl News {
 }
 
 impl View {
-    /// Notes that the head stands on the checkpoint, where that is seen without reading; and that a fork is over, because it lies
-    /// below or one of the two is not proven any more.
+    /// Notes that the head stands on the checkpoint, where that is seen without reading; and that a
+    /// fork is over, because it lies below or one of the two is not proven any more.
     pub(super) fn stand(&mut self, channel: &Channel) {
         let Some(trust) = self.trust.clone() else {
             return;
@@ -89,7 +89,8 @@ impl View {
         trust.checkpoint(channel).head() == Some(newest.head()) || trust.meets(newest)
     }
 
-    /// The id of our chain at a serial, as far as links have led there, or the checkpoint on which it stands says.
+    /// The id of our chain at a serial, as far as links have led there, or the checkpoint on which
+    /// it stands says.
     pub(super) fn id_at(&self, channel: &Channel, serial: Serial) -> Option<StatementId> {
         let known = self.known(channel)?;
         let newest = known.newest.as_ref()?;
@@ -105,8 +106,9 @@ impl View {
             .map(|head| head.id)
     }
 
-    /// The serial from which the channel has still to be read, before anything is installed from it: that of its checkpoint, if its
-    /// head does not stand on that; or the first, where nothing proves the head any more.
+    /// The serial from which the channel has still to be read, before anything is installed from
+    /// it: that of its checkpoint, if its head does not stand on that; or the first, where nothing
+    /// proves the head any more.
     pub fn restart(&self, channel: &Channel) -> Option<Serial> {
         let settled = self
             .known(channel)
@@ -121,8 +123,9 @@ impl View {
         }
     }
 
-    /// What the live beat names, if links that were read do not lead there from our head: then the branch of that statement is
-    /// the log, once it is seen that it is another one. What a checkpoint has settled no beat decides anew.
+    /// What the live beat names, if links that were read do not lead there from our head: then the
+    /// branch of that statement is the log, once it is seen that it is another one. What a
+    /// checkpoint has settled no beat decides anew.
     fn named_elsewhere(&self, channel: &Channel, now: &Now) -> Option<Head> {
         let (named, _) = self.live(channel, now)?;
         let known = self.known(channel)?;
@@ -140,8 +143,9 @@ impl View {
             .map_or(head.serial, |lowest| lowest.serial)
     }
 
-    /// The serial from which a channel has to be read: after the head, after what was delivered, or from where a checkpoint or a
-    /// live beat decides for another branch; none if nothing is known of the channel.
+    /// The serial from which a channel has to be read: after the head, after what was delivered, or
+    /// from where a checkpoint or a live beat decides for another branch; none if nothing is known
+    /// of the channel.
     pub fn read_from(&self, channel: &Channel, now: &Now) -> Option<Serial> {
         let head = self.head(channel)?;
         let delivered = self.known(channel)?.delivered.map_or(Serial::FIRST, after);
@@ -156,7 +160,8 @@ impl View {
             .min()
     }
 
-    /// Proves consecutive statements of a channel, oldest first, all or nothing, and remembers the withdrawals among them.
+    /// Proves consecutive statements of a channel, oldest first, all or nothing, and remembers the
+    /// withdrawals among them.
     ///
     /// # Errors
     /// Which statement is refused, and why.
@@ -180,8 +185,9 @@ impl View {
         Ok(run)
     }
 
-    /// One for each release. Those of the releases with the highest serials stay: so many that were read when the withdrawal was met,
-    /// and as many others, so that invented ones push out none that matters.
+    /// One for each release. Those of the releases with the highest serials stay: so many that were
+    /// read when the withdrawal was met, and as many others, so that invented ones push out none
+    /// that matters.
     fn keep_withdrawal(&mut self, channel: &Channel, new: Withdrawal) {
         let kept = &mut self
             .channels
@@ -200,8 +206,8 @@ impl View {
 
     /// What of a proven run is new, and where it belongs. It changes nothing; [`View::note`] does.
     ///
-    /// The run begins at [`View::read_from`] or below. It begins later only where nobody who can be asked has anything below: then
-    /// `gap` is accepted, as a signed discontinuity.
+    /// The run begins at [`View::read_from`] or below. It begins later only where nobody who can be
+    /// asked has anything below: then `gap` is accepted, as a signed discontinuity.
     ///
     /// # Errors
     /// A fork, or from where the log must be read instead.
@@ -250,7 +256,8 @@ impl View {
             if over_a_gap(from) {
                 return Err(Refusal::ReadFrom { serial: from });
             }
-            // A broker that is behind says nothing about our head, unless a live beat says the same.
+            // A broker that is behind says nothing about our head, unless a live beat says the
+            // same.
             let named = self
                 .live(channel, now)
                 .is_some_and(|(named, _)| run.iter().any(|statement| statement.head() == named));
@@ -391,7 +398,8 @@ impl View {
             known.delivered = known.delivered.or(joins);
         }
         if news.other_branch {
-            // The chain goes on where the branches part; what was delivered of ours above is no step of the other.
+            // The chain goes on where the branches part; what was delivered of ours above is no
+            // step of the other.
             let chain = known
                 .links
                 .iter()

@@ -1,5 +1,5 @@
-//! A device that answers the steps of a life (`spec/vectors/README.md`), over the library: shared by the tests and by the driver
-//! for the conformance runner.
+//! A device that answers the steps of a life (`spec/vectors/README.md`), over the library: shared
+//! by the tests and by the driver for the conformance runner.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

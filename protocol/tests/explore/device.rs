@@ -1,5 +1,5 @@
-//! The device: one struct, and the four functions of part 2 of the specification: `judge`, `place`, `freshness` and
-//! `clear`. Everything else here only feeds them.
+//! The device: one struct, and the four functions of part 2 of the specification: `judge`, `place`,
+//! `freshness` and `clear`. Everything else here only feeds them.
 
 use crate::{
     facts::{CHANNELS, FUTURE, Id, Ids, Kind, LIFE, Moment, NONE, Serial, Trust, TrustNo},
@@ -17,8 +17,8 @@ pub(crate) struct Known {
     pub(crate) standing: Id,
     /// Two statements for one place, ours and theirs, of which nothing has decided.
     pub(crate) evidence: [Id; 2],
-    /// Withdrawals that were met, each proven by its own signatures when it was: those of releases that had been read, and
-    /// of others, so that inventions push out no others than such.
+    /// Withdrawals that were met, each proven by its own signatures when it was: those of releases
+    /// that had been read, and of others, so that inventions push out no others than such.
     pub(crate) withdrawals: Ids,
     pub(crate) unread: Ids,
     /// The release that was applied last.
@@ -59,12 +59,13 @@ impl Known {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Device {
-    /// The trust in force, what time it was by then, and when it was seen first since the machine started.
+    /// The trust in force, what time it was by then, and when it was seen first since the machine
+    /// started.
     pub(crate) trust: TrustNo,
     pub(crate) trust_time: Moment,
     pub(crate) trust_seen: Moment,
-    /// The newest proven beat, what time it was by then, when it was seen first since the machine started, and whether it
-    /// came since then.
+    /// The newest proven beat, what time it was by then, when it was seen first since the machine
+    /// started, and whether it came since then.
     pub(crate) beat: Id,
     pub(crate) beat_time: Moment,
     pub(crate) beat_seen: Moment,
@@ -108,7 +109,8 @@ pub(crate) enum Freshness {
 }
 
 impl Device {
-    // ---- the four functions -------------------------------------------------------------------------------------
+    // ---- the four functions
+    // -------------------------------------------------------------------------------------
 
     /// Whether a run, oldest first, is proven: from the newest down.
     pub(crate) fn judge(&self, s: &Setting, channel: usize, run: &[Id]) -> Result<(), Refusal> {
@@ -361,7 +363,8 @@ impl Device {
         }
     }
 
-    /// S9: what was begun may be finished while the channel is as it must be and nothing withdraws it.
+    /// S9: what was begun may be finished while the channel is as it must be and nothing withdraws
+    /// it.
     pub(crate) fn may_finish(&self, s: &Setting, channel: usize, id: Id, now: Moment) -> bool {
         let at_hand = s
             .book
@@ -371,8 +374,8 @@ impl Device {
         current && at_hand.contains(&id) && !self.withdrawn(s, channel, id, &at_hand)
     }
 
-    /// S12: the serial above which delivery goes on, after something was delivered: the last of its chain that is on ours, or
-    /// the checkpoint.
+    /// S12: the serial above which delivery goes on, after something was delivered: the last of its
+    /// chain that is on ours, or the checkpoint.
     pub(crate) fn delivered(&self, s: &Setting, channel: usize, last: Id) -> Serial {
         let head = self.channels[channel].head;
         let shared = s
@@ -387,7 +390,8 @@ impl Device {
             .max(s.book.get(checkpoint).serial.min(s.book.get(last).serial))
     }
 
-    // ---- what they ask ------------------------------------------------------------------------------------------
+    // ---- what they ask
+    // ------------------------------------------------------------------------------------------
 
     pub(crate) fn trust(&self, s: &Setting) -> Trust {
         s.book.trust(self.trust)
@@ -451,7 +455,8 @@ impl Device {
         (clock + FUTURE >= trust.max(beat) || !s.has(Rule::ClockBehindIsNone)).then_some(clock)
     }
 
-    /// The checkpoint of a channel; `NONE` if there is none, and nothing if the beat that names it is not at hand.
+    /// The checkpoint of a channel; `NONE` if there is none, and nothing if the beat that names it
+    /// is not at hand.
     pub(crate) fn checkpoint(&self, s: &Setting, channel: usize) -> Option<Id> {
         let trust = self.trust(s);
         let by_beat = match s.book.get(trust.beat_line).kind {
@@ -467,7 +472,8 @@ impl Device {
         }
     }
 
-    /// Our chain, as far as its links were read, what the head's `Previous` names, and the checkpoint on which it stands.
+    /// Our chain, as far as its links were read, what the head's `Previous` names, and the
+    /// checkpoint on which it stands.
     pub(crate) fn ours(&self, s: &Setting, channel: usize, serial: Serial) -> Id {
         let known = &self.channels[channel];
         let head = s.book.get(known.head);
@@ -484,7 +490,8 @@ impl Device {
         }
     }
 
-    /// Whether a statement has another id at a serial of our chain, or another `Previous` just above.
+    /// Whether a statement has another id at a serial of our chain, or another `Previous` just
+    /// above.
     fn contradicts(&self, s: &Setting, channel: usize, id: Id) -> bool {
         let statement = s.book.get(id);
         let (place, before) = (
@@ -494,8 +501,8 @@ impl Device {
         place != NONE && place != id || before != NONE && before != statement.parent
     }
 
-    /// Whether no links lead from our head down to what a beat names; what a checkpoint on which we stand has settled, no beat
-    /// decides anew.
+    /// Whether no links lead from our head down to what a beat names; what a checkpoint on which we
+    /// stand has settled, no beat decides anew.
     fn is_elsewhere(&self, s: &Setting, channel: usize, named: Id) -> bool {
         let (known, serial) = (&self.channels[channel], s.book.get(named).serial);
         let linked = self.ours(s, channel, serial) == named;
@@ -508,7 +515,8 @@ impl Device {
             .meets(&s.book.get(self.channels[channel].head))
     }
 
-    /// S3: whether a withdrawal counts against a release: one of the log at hand, or one that is kept while it is proven.
+    /// S3: whether a withdrawal counts against a release: one of the log at hand, or one that is
+    /// kept while it is proven.
     fn withdrawn(&self, s: &Setting, channel: usize, release: Id, at_hand: &[Id]) -> bool {
         let trust = self.trust(s);
         let proven = |id: &Id| s.has(Rule::WithdrawalStays) || trust.meets(&s.book.get(*id));

@@ -1,5 +1,5 @@
-//! What there is to talk about: statements and trust statements. Each has a number for its id, and the number stands
-//! for the content: whoever makes the same statement again gets the same number.
+//! What there is to talk about: statements and trust statements. Each has a number for its id, and
+//! the number stands for the content: whoever makes the same statement again gets the same number.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -23,8 +23,8 @@ pub(crate) const FUTURE: Moment = 2;
 /// The last serial of all.
 pub(crate) const LAST: Serial = 200;
 
-/// Keys, as bits: of each role one that is listed at first, and one that replaces it. A statement has the keys whose
-/// signatures hold.
+/// Keys, as bits: of each role one that is listed at first, and one that replaces it. A statement
+/// has the keys whose signatures hold.
 pub(crate) type Keys = u16;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Role {

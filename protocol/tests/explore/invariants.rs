@@ -22,8 +22,8 @@ pub(crate) enum Broken {
     Current,
     /// Something else is cleared than the newest release that is due, or the barrier before it.
     Steered,
-    /// Something is cleared that is not for this device now: not due, another target, an unknown critical field, a barrier
-    /// that was not applied, a closed channel.
+    /// Something is cleared that is not for this device now: not due, another target, an unknown
+    /// critical field, a barrier that was not applied, a closed channel.
     Unfit,
     /// An honest withdrawal was on the log, and nobody is told of it any more.
     Untold,
@@ -205,8 +205,9 @@ fn cleared(
     }
 }
 
-/// The stolen keys are taken away, an honest broker answers, and releases are published until one reaches the serial of what
-/// the device holds by honest signatures: it is CURRENT and clears the newest. Says how many releases were needed.
+/// The stolen keys are taken away, an honest broker answers, and releases are published until one
+/// reaches the serial of what the device holds by honest signatures: it is CURRENT and clears the
+/// newest. Says how many releases were needed.
 pub(crate) fn heals(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize, Broken> {
     if !bounds.heals {
         return Ok(0);
@@ -240,7 +241,8 @@ pub(crate) fn heals(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize
         .try_fold(0, |needed, way| Ok(needed.max(heal_one(s, bounds, way)?)))
 }
 
-/// Without beats: the keys are taken away, the log grows beyond what the device holds, and a checkpoint is put at its head.
+/// Without beats: the keys are taken away, the log grows beyond what the device holds, and a
+/// checkpoint is put at its head.
 fn heal_by_checkpoint(s: &Setting, bounds: &Bounds, world: &World) -> Result<usize, Broken> {
     for mut way in world.ceremony(s, bounds, Ceremony::Remove) {
         let mut newest = NONE;
@@ -381,7 +383,8 @@ pub(crate) fn honest_contact(
         {
             return true;
         }
-        // Without a place of its own to begin at it reads all; a broker that has less than it asks for shows its head.
+        // Without a place of its own to begin at it reads all; a broker that has less than it asks
+        // for shows its head.
         let run = s.book.run(log, from.min(s.book.get(log).serial).max(1));
         if run.is_empty() {
             break;

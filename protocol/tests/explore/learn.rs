@@ -7,7 +7,8 @@ use crate::{
 };
 
 impl Device {
-    /// The next trust statement comes into force. (That it is signed as it must be is not modelled: nobody steals roots.)
+    /// The next trust statement comes into force. (That it is signed as it must be is not modelled:
+    /// nobody steals roots.)
     pub(crate) fn take_trust(&mut self, s: &Setting, next: TrustNo, now: Moment) {
         let line = self.trust(s).beat_line;
         let running = if self.trust == 0 || !s.has(Rule::TimeRunsOn) {

@@ -1,15 +1,18 @@
 //! The rules of protocol 0.2 as a model that is explored breadth first, every state once.
 //!
-//! One namespace with two channels; an honest origin, its publishers (who may race and crash), its signer of beats and its
-//! ceremonies; a device; and between origin and device an adversary who has everything that was ever signed, decides what the
-//! device gets and when, and has each set of stolen keys in turn. [`device`] has the rules of a device as one struct and the
-//! four functions `judge`, `place`, `freshness` and `clear`, to be read beside `src/view`; [`world`] the rules of everybody
-//! else and all that may happen; [`invariants`] what must hold in every state, and that every state heals. [`mutants`] takes
-//! the rules away one by one, and sees an invariant break; [`stories`] plays known attacks.
+//! One namespace with two channels; an honest origin, its publishers (who may race and crash), its
+//! signer of beats and its ceremonies; a device; and between origin and device an adversary who has
+//! everything that was ever signed, decides what the device gets and when, and has each set of
+//! stolen keys in turn. [`device`] has the rules of a device as one struct and the four functions
+//! `judge`, `place`, `freshness` and `clear`, to be read beside `src/view`; [`world`] the rules of
+//! everybody else and all that may happen; [`invariants`] what must hold in every state, and that
+//! every state heals. [`mutants`] takes the rules away one by one, and sees an invariant break;
+//! [`stories`] plays known attacks.
 //!
-//! Time is counted in steps: a beat is live for two of them, and may be as far ahead. Signatures, hashes and the grammar are
-//! not modelled, nor are stolen root keys. `cargo test` explores small bounds. With `EXPLORE=full` in the environment the
-//! same test explores wide ones, up to `EXPLORE_STATES` states (30,000,000) for each set of keys, and says how far it came:
+//! Time is counted in steps: a beat is live for two of them, and may be as far ahead. Signatures,
+//! hashes and the grammar are not modelled, nor are stolen root keys. `cargo test` explores small
+//! bounds. With `EXPLORE=full` in the environment the same test explores wide ones, up to
+//! `EXPLORE_STATES` states (30,000,000) for each set of keys, and says how far it came:
 //!
 //! ```text
 //! EXPLORE=full cargo test --release -p tidings-protocol --test explore explored -- --nocapture --test-threads=2
@@ -42,7 +45,8 @@ const STOLEN: [(&str, &[Role]); 6] = [
     ("beat and release", &[Role::Beat, Role::Release]),
 ];
 
-/// Releases of every sort: plain, behind a barrier, not due before 2, for other machines, with an unknown critical field.
+/// Releases of every sort: plain, behind a barrier, not due before 2, for other machines, with an
+/// unknown critical field.
 const TERMS: &[Kind] = &[
     PLAIN,
     Kind::Release {

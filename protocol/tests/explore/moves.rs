@@ -374,7 +374,8 @@ impl World {
         }
     }
 
-    /// Beats by a stolen key: what stops a device, and what leads it to anything that somebody has signed.
+    /// Beats by a stolen key: what stops a device, and what leads it to anything that somebody has
+    /// signed.
     fn forged_beats(&self, s: &Setting, bounds: &Bounds) -> Vec<Id> {
         if !bounds.is_stolen(Role::Beat) {
             return vec![];

@@ -14,7 +14,8 @@ use crate::{
     world::{Bounds, World},
 };
 
-/// 128 bits for a state: with 100 million states two of them are taken for one with a chance of 1 in 10^22.
+/// 128 bits for a state: with 100 million states two of them are taken for one with a chance of 1
+/// in 10^22.
 #[derive(Clone, Copy, Default)]
 struct Fingerprint(u64, u64);
 
@@ -89,7 +90,8 @@ pub(crate) struct Found {
     pub(crate) broken: Option<(Broken, Vec<Move>, World)>,
 }
 
-/// Explores all states within bounds; ends at the first that breaks an invariant, or after so many states.
+/// Explores all states within bounds; ends at the first that breaks an invariant, or after so many
+/// states.
 pub(crate) fn explore(s: &Setting, bounds: &Bounds, at_most: usize) -> Found {
     let begun = Instant::now();
     let first = World::new(s, bounds);

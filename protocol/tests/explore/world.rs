@@ -1,5 +1,5 @@
-//! The world around a device: an honest origin with publishers, a signer of beats and ceremonies, who may all crash, and
-//! an adversary between origin and device, with stolen keys or without.
+//! The world around a device: an honest origin with publishers, a signer of beats and ceremonies,
+//! who may all crash, and an adversary between origin and device, with stolen keys or without.
 
 use crate::{
     device::Device,
@@ -82,7 +82,8 @@ pub(crate) const UNKNOWN: Moment = 99;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct World {
     pub(crate) now: Moment,
-    /// The origin: the trust in force and since when, the heads of the logs, and since when each place is taken (0: long).
+    /// The origin: the trust in force and since when, the heads of the logs, and since when each
+    /// place is taken (0: long).
     pub(crate) trust: TrustNo,
     pub(crate) trust_since: Moment,
     pub(crate) logs: [Id; CHANNELS],
@@ -99,7 +100,8 @@ pub(crate) struct World {
     pub(crate) forged: u8,
     pub(crate) ceremonies: u8,
     pub(crate) device: Device,
-    /// What no party sees: how far the time of a device without a clock was behind when it first learned it since its start.
+    /// What no party sees: how far the time of a device without a clock was behind when it first
+    /// learned it since its start.
     pub(crate) lag: Moment,
     /// And whether brokers alone have made it go back on its own branch.
     pub(crate) taken_back: bool,
@@ -183,7 +185,8 @@ impl World {
         stored
     }
 
-    /// S11: what is in an outbox is offered; it leaves when the log has it, or another in its place, or trust cannot take it.
+    /// S11: what is in an outbox is offered; it leaves when the log has it, or another in its
+    /// place, or trust cannot take it.
     pub(crate) fn offer(&mut self, s: &Setting, publisher: usize) {
         let id = self.outbox[publisher];
         if id != NONE && !self.append(s, id) && !self.is_logged(s, id) {
@@ -230,7 +233,8 @@ impl World {
         id
     }
 
-    /// The next trust statement comes into force at the origin: what is no longer proven above its checkpoints is filed away.
+    /// The next trust statement comes into force at the origin: what is no longer proven above its
+    /// checkpoints is filed away.
     pub(crate) fn bring_into_force(&mut self, s: &Setting, next: Trust) {
         self.trust = s.book.write_trust(Trust {
             parent: self.trust,
@@ -316,7 +320,8 @@ impl World {
         made
     }
 
-    /// A beat that a checkpoint may name: it names just the heads that were verified as the origin's own.
+    /// A beat that a checkpoint may name: it names just the heads that were verified as the
+    /// origin's own.
     fn settling_beat(&self, s: &Setting) -> Option<Id> {
         let Kind::Beat { heads, trust, .. } = s.book.get(self.beat).kind else {
             return None;
@@ -353,8 +358,8 @@ impl World {
         })
     }
 
-    /// Where checkpoints may stand: at the heads; below what a thief has written; and, if nothing is taken away, anywhere
-    /// or nowhere.
+    /// Where checkpoints may stand: at the heads; below what a thief has written; and, if nothing
+    /// is taken away, anywhere or nowhere.
     fn places(&self, s: &Setting, anywhere: bool) -> Vec<[Id; CHANNELS]> {
         let of = |channel: usize| {
             let mut chain = s.book.chain(self.logs[channel]);

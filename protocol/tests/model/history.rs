@@ -1,4 +1,5 @@
-//! One history: honest publishers and thieves, a device, and brokers that show it whatever there is.
+//! One history: honest publishers and thieves, a device, and brokers that show it whatever there
+//! is.
 
 use tidings_protocol::{Head, Statement, StatementId, Timestamp, statement::Kind};
 
@@ -537,7 +538,8 @@ impl History {
         }
     }
 
-    /// The stolen keys are taken away, and an honest broker answers: every device becomes current and has something to run.
+    /// The stolen keys are taken away, and an honest broker answers: every device becomes current
+    /// and has something to run.
     fn heal(&mut self) {
         if self.rules.closed.is_empty() {
             let mut next = self.rules.clone();

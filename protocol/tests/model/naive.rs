@@ -1,5 +1,5 @@
-//! A device that remembers everything and recomputes everything, by the words of parts 1 and 2. It knows who has signed what because
-//! the world tells it, and checks no signature.
+//! A device that remembers everything and recomputes everything, by the words of parts 1 and 2. It
+//! knows who has signed what because the world tells it, and checks no signature.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -324,7 +324,8 @@ impl Naive {
         self.checkpoint().ok().flatten()
     }
 
-    /// Every statement of the run may have been said: by its role, by the checkpoint, or because one above it that is linked vouches.
+    /// Every statement of the run may have been said: by its role, by the checkpoint, or because
+    /// one above it that is linked vouches.
     pub(crate) fn judge(&self, run: &[Statement]) -> Result<(), (u32, Refused)> {
         let trust = &self
             .trust

@@ -1,4 +1,5 @@
-//! Watches one channel over TLS, and prints each release when it is verified: `device BROKER ANCHOR CA CHANNEL STATE`.
+//! Watches one channel over TLS, and prints each release when it is verified: `device BROKER ANCHOR
+//! CA CHANNEL STATE`.
 
 use std::{error::Error, io::Write, pin::pin};
 

@@ -1,6 +1,8 @@
-//! Verifies a release from its anchor on, without the standard library; exits with 0 if it is authentic.
+//! Verifies a release from its anchor on, without the standard library; exits with 0 if it is
+//! authentic.
 //!
-//! If anything below `tidings-protocol` used `std`, there would be two panic handlers and this would not link.
+//! If anything below `tidings-protocol` used `std`, there would be two panic handlers and this
+//! would not link.
 #![no_std]
 #![no_main]
 

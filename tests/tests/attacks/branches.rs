@@ -92,7 +92,8 @@ async fn attack_117_a_checkpoint_below_the_head_takes_no_applied_release_back() 
 async fn a_withdrawal_counts_on_whatever_branch_it_was_met_and_whatever_becomes_of_its_key() {
     let mut realm = Realm::new(NO_BEATS, ROOTS);
     let (_stage, all, mut device) = withdrawn(&realm).await;
-    // The branch with the withdrawal loses, and its key is taken away; what goes on is not for this device.
+    // The branch with the withdrawal loses, and its key is taken away; what goes on is not for this
+    // device.
     let mut other = Stage::new(&realm).await;
     let arm = Release {
         version: "3".into(),

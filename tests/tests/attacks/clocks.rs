@@ -1,4 +1,5 @@
-//! Clocks that are wrong, set back or missing, and machines that start anew: time is handed in everywhere.
+//! Clocks that are wrong, set back or missing, and machines that start anew: time is handed in
+//! everywhere.
 
 use tidings_client::{Device, Freshness, State, Statement, Timestamp, now};
 use tidings_protocol::Requirement;
@@ -22,7 +23,8 @@ fn month_old() -> Realm {
     )
 }
 
-/// Beats a quarter of an hour apart, each of which lives for half an hour and names a release of its own.
+/// Beats a quarter of an hour apart, each of which lives for half an hour and names a release of
+/// its own.
 fn beats(realm: &Realm, releases: &[Statement]) -> Vec<Statement> {
     let mut all: Vec<Statement> = Vec::new();
     for (number, release) in (0_u64..).zip(releases) {
@@ -57,7 +59,8 @@ async fn attack_097_without_a_clock_a_beat_of_an_earlier_start_is_not_live() {
     let mut device = open(&stage, &realm, &clock);
     assert_eq!(poll(&mut device).await.unwrap(), [1]);
     assert_eq!(target(&mut device).await, Ok(Some(1)));
-    // Months later, by a clock that nobody has: the brokers hide what came since, and play the same beat.
+    // Months later, by a clock that nobody has: the brokers hide what came since, and play the same
+    // beat.
     for _ in 0..3 {
         drop(device);
         clock.restart();
@@ -201,7 +204,8 @@ async fn attack_120_a_clock_a_little_behind_makes_no_device_stale() {
 
 #[tokio::test]
 async fn attack_120_a_clock_that_was_wrong_when_the_machine_was_started_leaves_nothing_behind() {
-    // Hours behind, as one that shows local time is until the network comes; ahead; and one that was none.
+    // Hours behind, as one that shows local time is until the network comes; ahead; and one that
+    // was none.
     for wrong in [Some(-10), Some(-23), Some(3), None] {
         let realm = month_old();
         let mut stage = Stage::new(&realm).await;
@@ -259,7 +263,8 @@ async fn a_beat_that_names_another_trust_statement_than_the_one_in_force_makes_n
     let clock = HandClock::new(Some(realm.time));
     let mut device = device_at(&realm, &[stage.address()], &clock);
     assert_eq!(target(&mut device).await, Ok(Some(1)));
-    // A later trust is hidden: the beats that name it are signed under it and have no effect, so that the last one ends.
+    // A later trust is hidden: the beats that name it are signed under it and have no effect, so
+    // that the last one ends.
     let first = realm.log[0].clone();
     let renewed = realm.rotate(ROLES, &[], ROOTS);
     let confirmed = realm.beat(

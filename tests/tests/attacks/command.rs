@@ -14,7 +14,8 @@ use crate::stage::{BOTH, NO_BEATS, ROOTS, Stage, device, os, poll, releases, sou
 #[tokio::test]
 async fn attack_14_after_an_evil_release_was_withdrawn_and_its_key_taken_away_devices_still_catch_up()
  {
-    // Its signers have lost their key, the withdrawal above has not: the change gives a checkpoint all the same.
+    // Its signers have lost their key, the withdrawal above has not: the change gives a checkpoint
+    // all the same.
     let roles = &["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"];
     let realm = Realm::new(roles, &["root1"]);
     let mut stage = Stage::new(&realm).await;

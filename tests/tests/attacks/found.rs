@@ -41,7 +41,8 @@ async fn attack_13_a_survey_takes_up_nothing_that_a_broker_with_an_old_trust_log
     stage.publish(&first).await;
     let rotated = realm.rotate(CEM_AND_DAN, &[(&os(), first[0].head())], ROOTS);
     stage.publish(&[rotated]).await;
-    // One broker shows the first trust statement alone, and a second release by the keys that were taken away.
+    // One broker shows the first trust statement alone, and a second release by the keys that were
+    // taken away.
     let before = old(&realm, 1);
     let evil = before.release(&os(), Some(first[0].head()), "6.6", BOTH);
     let liar = substitute(stage.address(), "test.trust", &realm.log[..1]).await;
@@ -73,7 +74,8 @@ async fn attack_14_who_runs_ahead_of_the_log_with_a_stolen_withdraw_key_is_left_
     let liar = substitute(stage.address(), "test.os.stable", &ahead).await;
     let mut device = device(&realm, &[liar]);
     assert_eq!(poll(&mut device).await.unwrap(), [1, 2, 3, 4, 5, 6]);
-    // The honest log withdraws 2; the beat names that, and so another branch than the one where the device was led.
+    // The honest log withdraws 2; the beat names that, and so another branch than the one where the
+    // device was led.
     let withdrawal = realm.withdraw(&os(), all[1].head(), all[1].head(), &["stop"]);
     stage
         .publish(&[
@@ -466,7 +468,8 @@ async fn attack_33_retention_keeps_what_a_checkpoint_names() {
         poll(&mut device(&realm, &[stage.address()])).await.unwrap(),
         [6]
     );
-    // With it a device that stands on another branch goes on above the hole, and without it does not.
+    // With it a device that stands on another branch goes on above the hole, and without it does
+    // not.
     let ours = old(&realm, 1).release(&os(), Some(all[1].head()), "lost", BOTH);
     let branch = substitute(
         stage.address(),
@@ -506,7 +509,8 @@ async fn attack_51_a_checkpoint_on_the_other_branch_is_no_excuse_to_go_back() {
         .apply(&os(), serial(3), async |_| Ok::<_, Error>(()))
         .await
         .unwrap();
-    // What was applied lies on the branch that has lost; its keys are listed still, so that it binds.
+    // What was applied lies on the branch that has lost; its keys are listed still, so that it
+    // binds.
     let settled = realm.rotate(NO_BEATS, &[(&os(), other.head())], ROOTS);
     two.publish(&[settled]).await;
     device.set_source(source(&realm, &[two.address()])).unwrap();
@@ -635,7 +639,8 @@ async fn attack_26_a_mirror_that_is_behind_does_not_keep_a_device_before_a_hole_
         let short = relay::start(&[stage.address()], expired).await.unwrap();
         for brokers in [[short, behind], [behind, short]] {
             if roles == NO_BEATS && brokers[0] == behind {
-                // Where no beat says that there is more, the first broker that answers is believed to have what there is.
+                // Where no beat says that there is more, the first broker that answers is believed
+                // to have what there is.
                 continue;
             }
             let mut device = device(&realm, &[stage.address()]);

@@ -215,7 +215,8 @@ async fn attack_13_a_whole_set_of_retired_keys_signs_nothing_new_and_what_it_sig
             assert!(result.is_err(), "{result:?}");
         }
     }
-    // The old history is as good as ever for a device that comes new, and goes on under the new keys.
+    // The old history is as good as ever for a device that comes new, and goes on under the new
+    // keys.
     stage
         .publish(&[realm.release(&os(), Some(head), "2.0", &["cem", "dan"])])
         .await;
@@ -245,7 +246,8 @@ async fn attack_14_a_stolen_beat_key_or_one_of_two_release_keys_installs_nothing
     assert!(good.freshness(&os()).is_current());
     clear(&mut good, 2).await.unwrap();
 
-    // The thief of the beat key names a head that was never released, and offers a statement to go with it.
+    // The thief of the beat key names a head that was never released, and offers a statement to go
+    // with it.
     let forged = realm.release(&os(), Some(all[1].head()), "6.6", &["beat"]);
     let lie = beat(Some(first.head()), forged.head());
     let liar = substitute(
@@ -297,7 +299,8 @@ async fn attack_15_a_device_that_was_sent_to_the_last_serial_comes_back_by_a_che
     let mut stage = Stage::new(&realm).await;
     let honest = releases(&realm, None, 2, BOTH);
     stage.publish(&honest).await;
-    // The thief of both release keys: the broker takes the next serial only; a hostile mirror claims that all below has expired.
+    // The thief of both release keys: the broker takes the next serial only; a hostile mirror
+    // claims that all below has expired.
     let far = Head {
         serial: serial(2_147_483_645),
         id: honest[0].id(),

@@ -63,7 +63,8 @@ async fn attack_27_events_that_come_late_twice_or_in_another_order_are_put_right
     let mut stage = Stage::new(&realm).await;
     let all = releases(&realm, None, 6, BOTH);
     stage.publish(&all[..1]).await;
-    // The first event is kept until the second has gone out; the third comes twice; the fourth is another statement.
+    // The first event is kept until the second has gone out; the third comes twice; the fourth is
+    // another statement.
     let kept: Mutex<Vec<u8>> = Mutex::default();
     let forged = realm.release(&os(), Some(all[3].head()), "6.6", &["ann"]);
     let mischief = move |command: &str, answer: Vec<u8>| {
@@ -134,7 +135,8 @@ async fn attack_28_a_fork_stops_is_kept_as_evidence_and_is_over_when_a_live_beat
     assert!(matches!(poll(&mut device).await, Err(Error::Fork(_))));
     assert_eq!(device.freshness(&os()), Freshness::Forked);
     drop(device);
-    // It is remembered, also beside the honest broker; nothing is installed any more, and reading goes on.
+    // It is remembered, also beside the honest broker; nothing is installed any more, and reading
+    // goes on.
     let more = realm.release(&os(), Some(ours.head()), "1.3", BOTH);
     one.publish(std::slice::from_ref(&more)).await;
     let mut device = open(&[one.address()]);
@@ -236,7 +238,8 @@ async fn attack_28_a_broker_refuses_the_second_statement_keeps_both_and_goes_on(
         anchor: realm.anchor.clone(),
         ..realm
     };
-    // Two who have raced may be one who has stolen: both are kept, and so is what came ten minutes later.
+    // Two who have raced may be one who has stolen: both are kept, and so is what came ten minutes
+    // later.
     let race = realm.release(&os(), Some(all[0].head()), "1.2-race", BOTH);
     let fork = later.release(&os(), Some(all[0].head()), "1.2-fork", BOTH);
     let deep = later.release(&os(), None, "1.1-fork", BOTH);

@@ -1,5 +1,6 @@
-//! What an attacker will try: each test has the number that the attack has in `SECURITY.md`, and runs a real broker and the
-//! real client, with a hostile relay between them where the attacker is on the way.
+//! What an attacker will try: each test has the number that the attack has in `SECURITY.md`, and
+//! runs a real broker and the real client, with a hostile relay between them where the attacker is
+//! on the way.
 #![allow(clippy::unwrap_used)]
 
 mod branches;

@@ -189,7 +189,8 @@ async fn what_trust_cannot_take_any_more_leaves_the_outbox() {
 
 #[tokio::test]
 async fn what_stands_on_a_statement_that_was_filed_away_leaves_the_outbox() {
-    // The thief of a release key was first; an honest release stands on that, and was not sent when the key was taken away.
+    // The thief of a release key was first; an honest release stands on that, and was not sent when
+    // the key was taken away.
     let mut realm = Realm::new(
         &[
             "trust * 1 root1",

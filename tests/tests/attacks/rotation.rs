@@ -1,4 +1,5 @@
-//! Keys that are taken away or listed later: signatures that count for nothing, anchors, checkpoints, and what a thief leaves.
+//! Keys that are taken away or listed later: signatures that count for nothing, anchors,
+//! checkpoints, and what a thief leaves.
 
 use tidings_client::{Device, Error, Head, Source, Start, State, Statement};
 use tidings_protocol::{Anchor, Requirement};
@@ -21,7 +22,8 @@ const CEM_AND_DAN: &[&str] = &[
     "beat * 1 beat",
 ];
 
-/// A copy with signatures appended on the way, well formed and worthless: they are over something else.
+/// A copy with signatures appended on the way, well formed and worthless: they are over something
+/// else.
 fn soiled(realm: &Realm, statement: &Statement, names: &[&str]) -> Statement {
     let other = realm.release(&"test.other".parse().unwrap(), None, "0", names);
     let lines: String = String::from_utf8_lossy(other.octets())
@@ -212,7 +214,8 @@ async fn attack_096_retired_root_keys_have_no_power_over_a_device_with_the_newes
     );
     let mut new = open(&[liar, honest]);
     assert_eq!(new.poll().await.unwrap()[0].id(), good.id());
-    // A mirror with that anchor copies and serves the trust log from 1, for devices that have slept.
+    // A mirror with that anchor copies and serves the trust log from 1, for devices that have
+    // slept.
     let mut mirror = Fixture::new().unwrap();
     mirror.anchor = anchor;
     mirror.mirror(&[stage.address()], "").unwrap();
@@ -223,7 +226,8 @@ async fn attack_096_retired_root_keys_have_no_power_over_a_device_with_the_newes
     assert_eq!(slept.poll().await.unwrap()[0].id(), good.id());
 }
 
-/// A namespace with thirty channels, a release in each, and a beat that names them all; the releases and the beat.
+/// A namespace with thirty channels, a release in each, and a beat that names them all; the
+/// releases and the beat.
 async fn thirty(realm: &Realm, stage: &mut Stage) -> (Vec<Statement>, Statement) {
     let first: Vec<Statement> = (0..30)
         .map(|n| realm.release(&format!("test.c{n}").parse().unwrap(), None, "1", BOTH))

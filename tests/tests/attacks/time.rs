@@ -96,7 +96,8 @@ async fn attack_18_a_watch_that_only_looks_alive_is_left_when_the_beat_ends() {
     let all = releases(&realm, None, 2, BOTH);
     let beat = realm.beat(None, &[(&os(), all[0].head())], 3, &["beat"]);
     stage.publish(&[all[0].clone(), beat.clone()]).await;
-    // Heartbeats come through, news and beats do not; and the relay has nothing new when it is asked.
+    // Heartbeats come through, news and beats do not; and the relay has nothing new when it is
+    // asked.
     let quiet = substitute(stage.address(), "test.os.stable", &all[..1]).await;
     let quiet = substitute(quiet, "test.beat", std::slice::from_ref(&beat)).await;
     let deaf = |command: &str, answer: Vec<u8>| match command {
@@ -122,7 +123,8 @@ async fn attack_18_a_watch_that_only_looks_alive_is_left_when_the_beat_ends() {
     assert!(monitor.freshness(&os()).is_current());
     let next = realm.beat(Some(beat.head()), &[(&os(), all[1].head())], 600, &["beat"]);
     stage.publish(&[all[1].clone(), next]).await;
-    // The audit is an hour away; it is the end of the beat that makes the device ask the other broker.
+    // The audit is an hour away; it is the end of the beat that makes the device ask the other
+    // broker.
     assert_eq!(
         timeout(PATIENCE, watch.next())
             .await
@@ -191,7 +193,8 @@ async fn attacks_21_22_expiry_stops_installing_and_nothing_else_whatever_the_clo
     clock.set(Some(realm.time.plus(400 * DAY)));
     assert!(!device.freshness(&os()).is_current());
     assert_eq!(target(&mut device).await, Err(Requirement::Expired));
-    // 11 days on, by a signed time: the trust has expired for a device that has seen it, and stays so when the machine starts anew.
+    // 11 days on, by a signed time: the trust has expired for a device that has seen it, and stays
+    // so when the machine starts anew.
     let mut later = Realm {
         expires: 365 * DAY,
         ..realm.later(realm.time.plus(11 * DAY))
@@ -246,7 +249,8 @@ async fn attack_23_what_is_from_the_future_is_relayed_and_not_applied() {
     );
 }
 
-/// What a thief of the beat key signs: dated far ahead, and with the last serial, so that no honest beat could ever follow.
+/// What a thief of the beat key signs: dated far ahead, and with the last serial, so that no honest
+/// beat could ever follow.
 fn poison(realm: &Realm, head: Head) -> Statement {
     let far = realm.later("9990-01-01T00:00:00Z".parse().unwrap());
     far.beat(

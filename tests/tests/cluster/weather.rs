@@ -127,7 +127,8 @@ async fn rolling_restarts_of_either_side_lose_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sessions that end: the signer is paused for longer than its session, and comes back when another one signs.
+/// Sessions that end: the signer is paused for longer than its session, and comes back when another
+/// one signs.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_member_signs_beats_and_a_paused_one_cannot_contradict_it() -> anyhow::Result<()> {
     let ensemble = Ensemble::start(1, "")?;
@@ -189,7 +190,8 @@ async fn one_member_signs_beats_and_a_paused_one_cannot_contradict_it() -> anyho
     Ok(())
 }
 
-/// The bound of what the servers keep holds although one channel cannot be filled by anybody, and an operator has a way out.
+/// The bound of what the servers keep holds although one channel cannot be filled by anybody, and
+/// an operator has a way out.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_channel_that_nobody_can_fill_stops_nothing_else() -> anyhow::Result<()> {
     let ensemble = Ensemble::start(1, "")?;
@@ -335,7 +337,8 @@ async fn no_member_begins_a_log_in_the_middle() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the servers keep for those who lag is bounded in octets; and a member alone lets them forget nothing below that.
+/// What the servers keep for those who lag is bounded in octets; and a member alone lets them
+/// forget nothing below that.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_servers_keep_is_bounded_in_octets() -> anyhow::Result<()> {
     const BOUND: usize = 1 << 20;

@@ -357,7 +357,8 @@ async fn the_servers_are_reached_over_tls() -> anyhow::Result<()> {
     )
     .await?;
     all_have(&members, &os(), 3).await;
-    // A certificate of another authority, or servers whose certificate is none of ours: nothing is read, nothing is stored.
+    // A certificate of another authority, or servers whose certificate is none of ours: nothing is
+    // read, nothing is stored.
     let other = write("other.pem", &theirs.1);
     for (name, tls) in [
         ("stranger", login("stranger", &theirs.0, &ca)),

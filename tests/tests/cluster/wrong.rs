@@ -1,4 +1,5 @@
-//! What somebody has done wrong: places, names, clocks, permissions, and what was written into the tree by hand.
+//! What somebody has done wrong: places, names, clocks, permissions, and what was written into the
+//! tree by hand.
 
 use crate::stage::*;
 
@@ -387,7 +388,8 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
     Ok(())
 }
 
-/// Heads that are set while others are being read, trust logs above all, are all looked at; and one that is closed to us stops nothing else.
+/// Heads that are set while others are being read, trust logs above all, are all looked at; and one
+/// that is closed to us stops nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_head_is_overlooked() -> anyhow::Result<()> {
     const NAMESPACES: usize = 80;

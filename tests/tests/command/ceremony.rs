@@ -1,4 +1,5 @@
-//! Ceremonies: trust as text, the checkpoints that a change needs, and what proves them to each who signs.
+//! Ceremonies: trust as text, the checkpoints that a change needs, and what proves them to each who
+//! signs.
 
 use tidings_client::{Channel, Device, Head, Serial, Statement};
 use tidings_protocol::{StatementId, bundle, statement::Kind};
@@ -209,7 +210,8 @@ fn name(number: usize) -> Channel {
         .unwrap()
 }
 
-/// More channels than there is room for lines of their own: one beat stands for them all, and its heads are looked at first.
+/// More channels than there is room for lines of their own: one beat stands for them all, and its
+/// heads are looked at first.
 #[tokio::test(flavor = "multi_thread")]
 async fn attacks_99_and_118_a_beat_stands_for_the_channels_that_have_no_room() {
     const COUNT: usize = 480;

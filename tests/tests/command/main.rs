@@ -1,4 +1,5 @@
-//! `tidings` against running brokers: what is published, what is refused, and what goes wrong on the way.
+//! `tidings` against running brokers: what is published, what is refused, and what goes wrong on
+//! the way.
 #![allow(clippy::unwrap_used)]
 
 mod apply;

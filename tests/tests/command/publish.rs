@@ -16,7 +16,8 @@ use tidings_tests::{
 
 use crate::desk::{Desk, NO_BEATS, NO_BROKER, REFUSED, ROLES, WITHDRAWN, os};
 
-/// A relay that is cut off when it has the answer to what the first connection posts: before the broker has it, or after.
+/// A relay that is cut off when it has the answer to what the first connection posts: before the
+/// broker has it, or after.
 async fn cut(desk: &Desk, before: bool) -> std::net::SocketAddr {
     let mischief = move |command: &str, answer: Vec<u8>| match command {
         "POST" if before == answer.starts_with(b"340") => Act::Last(Vec::new()),
@@ -108,7 +109,8 @@ async fn attack_092_what_has_lost_its_place_is_dropped_and_what_is_in_it_is_not(
         .bad(9, "nothing waits in the outbox for test.os.stable");
 }
 
-/// A broker that speaks of another head, and does not show it, gets no second signature for the place.
+/// A broker that speaks of another head, and does not show it, gets no second signature for the
+/// place.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_32_a_broker_that_only_says_that_others_were_first_gets_one_statement_for_a_place() {
     let mut desk = Desk::new(NO_BEATS).await;

@@ -56,7 +56,8 @@ enum Command {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
-    /// Who runs code that is not there any more. Exit codes: 0 nobody, 1 somebody, 2 it cannot be told
+    /// Who runs code that is not there any more. Exit codes: 0 nobody, 1 somebody, 2 it cannot be
+    /// told
     Restarts {
         /// Compare with a root that comes
         #[arg(long, value_name = "DIR")]

@@ -1,4 +1,5 @@
-//! `tidings-apply`: root, without network; answers one request on standard input, as systemd's sockets with `Accept=yes` hand it over.
+//! `tidings-apply`: root, without network; answers one request on standard input, as systemd's
+//! sockets with `Accept=yes` hand it over.
 
 use std::{
     io::{self, Write},

@@ -1,4 +1,5 @@
-//! A namespace of its own, and a machine in a directory: two slots, a loader, and what the agent and the applier keep.
+//! A namespace of its own, and a machine in a directory: two slots, a loader, and what the agent
+//! and the applier keep.
 #![allow(
     dead_code,
     unreachable_pub,

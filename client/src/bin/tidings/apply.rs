@@ -28,8 +28,8 @@ struct Machine {
     /// A property of this machine, which `Target` and `cohort` of releases name; repeatable
     #[arg(long = "property", value_name = "KEY=VALUE")]
     properties: Vec<String>,
-    /// What makes this machine another one than the rest of the fleet; it is hashed, and never sent. Without it, a hash of
-    /// /etc/machine-id
+    /// What makes this machine another one than the rest of the fleet; it is hashed, and never
+    /// sent. Without it, a hash of /etc/machine-id
     #[arg(long, value_name = "TEXT", env = "TIDINGS_IDENTITY")]
     identity: Option<String>,
 }
@@ -131,14 +131,17 @@ pub(super) struct Apply {
     machine: Machine,
     #[command(flatten)]
     quorum: Quorum,
-    /// Keep that it is applied already, without running anything: after a reboot; with --node the slot is freed
+    /// Keep that it is applied already, without running anything: after a reboot; with --node the
+    /// slot is freed
     #[arg(long, conflicts_with = "command", requires = "serial")]
     applied: bool,
-    /// The name of this machine: if the release names a group of slots, it takes a slot before the command is run, and frees it when that ends
-    /// well; if the release reboots, after that, by --applied
+    /// The name of this machine: if the release names a group of slots, it takes a slot before the
+    /// command is run, and frees it when that ends well; if the release reboots, after that, by
+    /// --applied
     #[arg(long, value_name = "NAME", env = "TIDINGS_NODE")]
     node: Option<SlotName>,
-    /// For how many seconds to wait for a slot; a group that is stopped, since machines have failed, is not waited for
+    /// For how many seconds to wait for a slot; a group that is stopped, since machines have
+    /// failed, is not waited for
     #[arg(
         long,
         value_name = "SECONDS",
@@ -148,7 +151,8 @@ pub(super) struct Apply {
     slot_wait: u64,
     #[command(flatten)]
     reading: Reading,
-    /// What applies it; it gets the statement on standard input. Without it, only whether the release may be applied now
+    /// What applies it; it gets the statement on standard input. Without it, only whether the
+    /// release may be applied now
     #[arg(last = true)]
     command: Vec<String>,
 }
@@ -211,7 +215,8 @@ impl Apply {
         })
     }
 
-    /// Learning and fetching are for everybody at once; going down is not. What is within says whether the slot is free again.
+    /// Learning and fetching are for everybody at once; going down is not. What is within says
+    /// whether the slot is free again.
     async fn in_turn(&self, cleared: &mut Clearance<'_>) -> anyhow::Result<anyhow::Result<()>> {
         let Body::Release(Release {
             slot: Some(group),
@@ -233,7 +238,8 @@ impl Apply {
         let taken = slots
             .wait_for(&group, node, serial, Duration::from_secs(self.slot_wait))
             .await?;
-        // It may have been withdrawn while this machine has waited (attack 81), and the slot may be another one's (attack 75).
+        // It may have been withdrawn while this machine has waited (attack 81), and the slot may be
+        // another one's (attack 75).
         let started = async {
             cleared.confirm().await?;
             let held = slots.hold(&group, node, taken.token).await?;
@@ -253,7 +259,8 @@ impl Apply {
                 return Err(error);
             }
         };
-        // From here on it counts as down until it says otherwise: what has failed halfway is for its lease, and an operator.
+        // From here on it counts as down until it says otherwise: what has failed halfway is for
+        // its lease, and an operator.
         let context = || {
             format!(
                 "the slot of {group} stays taken, and the machine counts as failed when its lease has run out"
@@ -319,8 +326,8 @@ fn start(command: &[String]) -> anyhow::Result<Child> {
     child.with_context(|| format!("cannot run {:?}", command[0]))
 }
 
-/// Gives it the statement, and waits for its end. Who wants this program to end ends the command by that, and the state file is this
-/// program's until it has: no second one is begun beside it.
+/// Gives it the statement, and waits for its end. Who wants this program to end ends the command by
+/// that, and the state file is this program's until it has: no second one is begun beside it.
 async fn finish(
     mut child: Child,
     command: &[String],

@@ -35,10 +35,12 @@ const EARLY: u32 = 10;
 /// From so many percent of its room on the signer complains.
 const FULL_PERCENT: usize = 80;
 
-/// Reads the heads of all channels from all brokers that are given, verifies them, and publishes a beat at the first.
+/// Reads the heads of all channels from all brokers that are given, verifies them, and publishes a
+/// beat at the first.
 ///
-/// It names what the first has stored. What another broker has above that, or instead, is said, and the channel is left out, so
-/// that devices notice. For a new head a beat comes early, at most every tenth of the period.
+/// It names what the first has stored. What another broker has above that, or instead, is said, and
+/// the channel is left out, so that devices notice. For a new head a beat comes early, at most
+/// every tenth of the period.
 #[derive(Args)]
 pub(super) struct Beat {
     /// The private key that the trust has a beat role for
@@ -208,7 +210,8 @@ impl Signer<'_> {
             .collect()
     }
 
-    /// Leaves out what would name another statement at a serial that was named, unless a checkpoint has settled it.
+    /// Leaves out what would name another statement at a serial that was named, unless a checkpoint
+    /// has settled it.
     fn only_consistent(
         &self,
         trust: &Trust,
@@ -249,8 +252,8 @@ impl Signer<'_> {
     }
 }
 
-/// The heads of all channels as the origin has them. One that is forked is left out, one that another broker has more of, and
-/// one that no broker shows any more, so that devices notice.
+/// The heads of all channels as the origin has them. One that is forked is left out, one that
+/// another broker has more of, and one that no broker shows any more, so that devices notice.
 async fn heads(
     survey: &Survey,
     publisher: &mut Publisher,

@@ -1,4 +1,5 @@
-//! What a ceremony has on paper: a trust log in a file, what its last statement changes, and who has still to sign.
+//! What a ceremony has on paper: a trust log in a file, what its last statement changes, and who
+//! has still to sign.
 
 use std::io::IsTerminal;
 
@@ -27,7 +28,8 @@ const KNOWN: &[&str] = &[
     "Closed",
 ];
 
-/// A trust log as it lies in a file: what is in force, and perhaps a last statement that still needs signatures.
+/// A trust log as it lies in a file: what is in force, and perhaps a last statement that still
+/// needs signatures.
 pub(super) struct TrustLogFile {
     pub(super) anchor: Anchor,
     /// From the one that the anchor names up to the one in force.
@@ -37,8 +39,8 @@ pub(super) struct TrustLogFile {
     pub(super) pending: Option<Statement>,
 }
 
-/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its first statement. What lies below
-/// the anchor is proven by its links, and gives no rights.
+/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its
+/// first statement. What lies below the anchor is proven by its links, and gives no rights.
 pub(super) fn walk(
     statements: Vec<Statement>,
     anchor: Option<&Anchor>,
@@ -90,7 +92,8 @@ pub(super) fn walk(
                 file.history.push(trust);
                 file.log.push(statement);
             }
-            // The last may still be going round; whether it follows the others is checked all the same.
+            // The last may still be going round; whether it follows the others is checked all the
+            // same.
             Err(VerifyError::Threshold { .. }) if statement.serial() == to => {
                 file.pending = Some(statement)
             }

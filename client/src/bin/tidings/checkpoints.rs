@@ -1,7 +1,8 @@
 //! Checkpoints: which ones a change of trust needs, at which heads, and what proves those (S5, S7).
 //!
-//! Who signs trust verifies each head first, under the trust before, from the statements that go round with the draft: a beat is
-//! never proof for a head, or a stolen beat key would write releases (attack 118).
+//! Who signs trust verifies each head first, under the trust before, from the statements that go
+//! round with the draft: a beat is never proof for a head, or a stolen beat key would write
+//! releases (attack 118).
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,8 @@ pub(super) fn settle(rules: &mut TrustRules, channel: Channel, head: Head) {
     rules.checkpoints.push(Checkpoint { channel, head });
 }
 
-/// What the beats of a channel may speak for under some rules, of the heads in one; lines of a channel's own go before.
+/// What the beats of a channel may speak for under some rules, of the heads in one; lines of a
+/// channel's own go before.
 fn settled_by<'a>(
     rules: &'a TrustRules,
     namespace: &'a Namespace,
@@ -57,8 +59,8 @@ fn settled_by<'a>(
         .filter(move |(channel, _)| !channel.is_trust() && may(channel))
 }
 
-/// What proves the lines that were there already, and what a change adds: for each channel whose signers lose a key a line of its
-/// own, or, when these do not fit, lines that name beats.
+/// What proves the lines that were there already, and what a change adds: for each channel whose
+/// signers lose a key a line of its own, or, when these do not fit, lines that name beats.
 pub(super) async fn add(
     source: &Source,
     before: &Trust,
@@ -73,7 +75,8 @@ pub(super) async fn add(
             .checkpoints
             .iter()
             .any(|line| line.channel == channel && is_new(old, line));
-        // What only an earlier checkpoint proves needs one in every statement to come; those are carried on.
+        // What only an earlier checkpoint proves needs one in every statement to come; those are
+        // carried on.
         if explicit || new.is_closed(&channel) || !new.narrows(old, &channel, &namespace) {
             continue;
         }
@@ -124,7 +127,8 @@ pub(super) fn room(rest: usize) -> usize {
     STATEMENT_OCTETS.saturating_sub(rest + SIGNATURES * SIGNATURE_OCTETS)
 }
 
-/// Adds a line for the newest beat of each beat role that names the head of some channel that wants one; those are wanted no more.
+/// Adds a line for the newest beat of each beat role that names the head of some channel that wants
+/// one; those are wanted no more.
 async fn by_beats(
     source: &Source,
     before: &Trust,
@@ -195,7 +199,8 @@ async fn newest_beat(
     Ok(newest.filter(|beat| before.check(beat).is_ok()))
 }
 
-/// The statement that a checkpoint names, and what lies above it as far as that is needed to prove it.
+/// The statement that a checkpoint names, and what lies above it as far as that is needed to prove
+/// it.
 async fn read_run(
     source: &Source,
     before: &Trust,
@@ -236,7 +241,8 @@ async fn read_run(
     )))
 }
 
-/// Verifies the head of each new checkpoint from the statements that go round, under the trust before.
+/// Verifies the head of each new checkpoint from the statements that go round, under the trust
+/// before.
 pub(super) fn verify(
     before: &Trust,
     draft: &Statement,
@@ -322,7 +328,8 @@ async fn is_there(source: &Source, channel: &Channel, head: Head) -> bool {
     false
 }
 
-/// Between the making of a change and its end there are hours: what was published meanwhile by a key that goes would stop its channel.
+/// Between the making of a change and its end there are hours: what was published meanwhile by a
+/// key that goes would stop its channel.
 pub(super) async fn check_heads(
     from: &From,
     publisher: &Publisher,
@@ -378,7 +385,8 @@ pub(super) async fn check_heads(
     lost_withdrawals(&source, before, trust.rules(), &survey).await
 }
 
-/// Refuses rules under which a withdrawal of a release that stays would be lost: it is issued anew first (S5).
+/// Refuses rules under which a withdrawal of a release that stays would be lost: it is issued anew
+/// first (S5).
 pub(super) async fn lost_withdrawals(
     source: &Source,
     before: &Trust,
@@ -441,8 +449,8 @@ async fn logs(source: &Source, before: &Trust, channel: &Channel) -> Vec<Vec<Sta
     logs
 }
 
-/// The first withdrawal in some logs of a release that some rules would prove, without one that they would. What stays is the log
-/// with the checkpoint, up to the last that the rules prove.
+/// The first withdrawal in some logs of a release that some rules would prove, without one that
+/// they would. What stays is the log with the checkpoint, up to the last that the rules prove.
 fn lost(
     rules: &TrustRules,
     namespace: &Namespace,
@@ -475,7 +483,8 @@ fn lost(
     lost.next().map(|(by, release)| (by, release.serial))
 }
 
-/// What a change of who may sign means for those who run the origin and the fleet, while it goes on and after it.
+/// What a change of who may sign means for those who run the origin and the fleet, while it goes on
+/// and after it.
 pub(super) fn advise(old: &TrustRules, new: &TrustRules) {
     let gone = |kind: Kind| {
         let keys = |rules: &TrustRules| -> Vec<_> {

@@ -43,7 +43,8 @@ const HELP: &str = "\
 /// Where a change comes from and goes to.
 #[derive(Args)]
 struct Paper {
-    /// The trust log, from `tidings trust log` or `tidings trust init`; without it, it is read from a broker
+    /// The trust log, from `tidings trust log` or `tidings trust init`; without it, it is read from
+    /// a broker
     log: Option<PathBuf>,
     /// Where the log with its new statement goes; it must not exist yet
     #[arg(long, short, value_name = "FILE", required_unless_present = "dry_run")]
@@ -54,15 +55,17 @@ struct Paper {
     /// Show what would change, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask brokers; channels whose signers lose a key then cannot be verified by new devices until they have news
+    /// Do not ask brokers; channels whose signers lose a key then cannot be verified by new devices
+    /// until they have news
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
     brokers: From,
 }
 
-/// What goes into the editor comes back as the draft of the next statement: checkpoints that it needs are added, from the heads
-/// that all brokers show when the editor is left, the statements that prove them go with it, and who has to sign is shown.
+/// What goes into the editor comes back as the draft of the next statement: checkpoints that it
+/// needs are added, from the heads that all brokers show when the editor is left, the statements
+/// that prove them go with it, and who has to sign is shown.
 #[derive(Args)]
 pub(super) struct Edit {
     #[command(flatten)]
@@ -90,7 +93,8 @@ struct Change {
     /// The name of a key that goes, from all roles too; repeatable
     #[arg(long = "remove-key", value_name = "NAME")]
     remove_keys: Vec<String>,
-    /// A new role, or one that replaces that of the same kind and pattern: `KIND PATTERN THRESHOLD NAME…`; repeatable
+    /// A new role, or one that replaces that of the same kind and pattern: `KIND PATTERN THRESHOLD
+    /// NAME…`; repeatable
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
     /// A role that goes: `KIND PATTERN`; repeatable
@@ -320,7 +324,8 @@ fn editor() -> Option<String> {
         .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
-/// Opens the editor until the text is a trust statement, or the editing is given up; then nothing was written.
+/// Opens the editor until the text is a trust statement, or the editing is given up; then nothing
+/// was written.
 fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
     let editor = editor().unwrap_or_else(|| "vi".into());
     let file = tempfile::Builder::new()

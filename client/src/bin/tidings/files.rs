@@ -69,7 +69,8 @@ pub(super) fn read_bundle(path: &Path) -> anyhow::Result<Vec<Statement>> {
     Ok(statements)
 }
 
-/// Refuses two copies of one statement: their signatures may differ, and nothing says which is meant.
+/// Refuses two copies of one statement: their signatures may differ, and nothing says which is
+/// meant.
 pub(super) fn once(statements: &[Statement]) -> anyhow::Result<()> {
     let mut seen = BTreeSet::new();
     for statement in statements {

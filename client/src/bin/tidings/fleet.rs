@@ -55,7 +55,8 @@ enum Cell {
     Nothing,
     /// It is not accepted.
     Wrong,
-    /// Another broker has something else in its place: one of the two is wrong, and nothing here says which.
+    /// Another broker has something else in its place: one of the two is wrong, and nothing here
+    /// says which.
     Forked,
     /// The broker cannot be asked.
     Unknown,

@@ -1,4 +1,5 @@
-//! `tidings init`: keys, the first trust statement, an origin's and a device's configuration in one go.
+//! `tidings init`: keys, the first trust statement, an origin's and a device's configuration in one
+//! go.
 
 use std::{fs, path::PathBuf};
 
@@ -46,14 +47,15 @@ const KEYS: [(&str, Kind, &str); 4] = [
 pub(super) struct Init {
     /// The namespace, e.g. baserock: what all its channels begin with
     namespace: Namespace,
-    /// The directory for all of it; it must not exist yet. Without it, one with the name of the namespace
+    /// The directory for all of it; it must not exist yet. Without it, one with the name of the
+    /// namespace
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The name under which devices reach the origin
     #[arg(long, value_name = "HOST", default_value = "localhost")]
     host: String,
-    /// Encrypt the keys of trust, releases and withdrawals under one passphrase, which is asked for, or read from the file that
-    /// TIDINGS_PASSPHRASE_FILE names
+    /// Encrypt the keys of trust, releases and withdrawals under one passphrase, which is asked
+    /// for, or read from the file that TIDINGS_PASSPHRASE_FILE names
     #[arg(long)]
     encrypt: bool,
 }

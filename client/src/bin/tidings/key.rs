@@ -23,7 +23,8 @@ pub(super) enum Key {
     New {
         /// Where the private key goes; it must not exist yet
         file: PathBuf,
-        /// Encrypt it under a passphrase, which is asked for, or read from the file that TIDINGS_PASSPHRASE_FILE names
+        /// Encrypt it under a passphrase, which is asked for, or read from the file that
+        /// TIDINGS_PASSPHRASE_FILE names
         #[arg(long)]
         encrypt: bool,
     },

@@ -1,7 +1,8 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
-//! In the order in which a statement travels: `release`, `withdraw` and `edit` make what `publishing` and `sign` sign and publish;
-//! `reader` reads and `verify` proves, `status` tells how things stand, `apply` acts, `slot` takes turns, `beat` confirms.
+//! In the order in which a statement travels: `release`, `withdraw` and `edit` make what
+//! `publishing` and `sign` sign and publish; `reader` reads and `verify` proves, `status` tells how
+//! things stand, `apply` acts, `slot` takes turns, `beat` confirms.
 
 mod apply;
 mod beat;
@@ -44,8 +45,9 @@ use tracing_subscriber::{
 
 /// Tell a fleet, provably, that there is an update.
 ///
-/// Publishers make keys and trust once, then `release --publish` as often as there is news. Devices `fetch` or `watch`.
-/// Every statement that this command shows was verified here, from the anchor on.
+/// Publishers make keys and trust once, then `release --publish` as often as there is news. Devices
+/// `fetch` or `watch`. Every statement that this command shows was verified here, from the anchor
+/// on.
 #[derive(Parser)]
 #[command(name = "tidings", version, after_help = exit::Exit::help())]
 struct Arguments {
@@ -123,7 +125,8 @@ enum Command {
 /// Which brokers, and what proves what they say.
 #[derive(Args)]
 struct From {
-    /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several (or with commas between) are tried in turn
+    /// A broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; several (or with commas between) are
+    /// tried in turn
     #[arg(
         long = "broker",
         value_name = "URL",

@@ -13,14 +13,16 @@ use super::{
     publishing::{Desk, OutboxArgs},
 };
 
-/// Every command that publishes offers first what waits for its channel. Nothing else is signed for a channel before that is settled.
+/// Every command that publishes offers first what waits for its channel. Nothing else is signed for
+/// a channel before that is settled.
 #[derive(Args)]
 pub(super) struct ShowOutbox {
     /// The namespace, if no anchor says it
     #[arg(long)]
     namespace: Option<Namespace>,
-    /// Remove what waits for a channel. Only what never left this machine may be dropped: what a broker or a mirror may have got makes a
-    /// fork of the channel when something else is signed for its place. The broker is asked, if one is given
+    /// Remove what waits for a channel. Only what never left this machine may be dropped: what a
+    /// broker or a mirror may have got makes a fork of the channel when something else is signed
+    /// for its place. The broker is asked, if one is given
     #[arg(long, value_name = "CHANNEL")]
     drop: Option<Channel>,
     /// Drop it without asking

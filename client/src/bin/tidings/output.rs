@@ -1,4 +1,5 @@
-//! The one place that writes to standard output and standard error: for people, or one JSON object a line.
+//! The one place that writes to standard output and standard error: for people, or one JSON object
+//! a line.
 
 use std::{io::IsTerminal, os::fd::AsFd, sync::OnceLock, time::Duration};
 
@@ -36,7 +37,8 @@ fn is_odd(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Text that others wrote, safe for a terminal: nothing that moves the cursor or turns the line round.
+/// Text that others wrote, safe for a terminal: nothing that moves the cursor or turns the line
+/// round.
 fn safe(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -121,8 +123,8 @@ impl std::io::Write for Log {
     }
 }
 
-/// Writes all of it, past the buffers of the library, also where a reader has set the file to answer at once (`EAGAIN`): it is
-/// waited for, if need be only so long.
+/// Writes all of it, past the buffers of the library, also where a reader has set the file to
+/// answer at once (`EAGAIN`): it is waited for, if need be only so long.
 fn write_all(to: impl AsFd, mut octets: &[u8], patience: Option<Duration>) -> std::io::Result<()> {
     let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
     while !octets.is_empty() {
@@ -141,7 +143,8 @@ fn write_all(to: impl AsFd, mut octets: &[u8], patience: Option<Duration>) -> st
     Ok(())
 }
 
-/// What cannot be written ends the command: quietly where the reader has enough, as in `tidings log … | head`.
+/// What cannot be written ends the command: quietly where the reader has enough, as in `tidings log
+/// … | head`.
 fn done(written: std::io::Result<()>) {
     if let Err(error) = written {
         if error.kind() != std::io::ErrorKind::BrokenPipe {

@@ -1,4 +1,5 @@
-//! From `FORMAT FILE URL [KEY=VALUE…]` to the value of a `Payload` field: what is released is measured here.
+//! From `FORMAT FILE URL [KEY=VALUE…]` to the value of a `Payload` field: what is released is
+//! measured here.
 
 use std::{fs, io::Read, path::Path};
 
@@ -9,8 +10,8 @@ use tidings_protocol::Digest;
 
 use super::exit::Exit;
 
-/// The value of the field. File names may have blanks: the URL is the first word with `://`, and what follows a property up to the
-/// next `KEY=` belongs to it.
+/// The value of the field. File names may have blanks: the URL is the first word with `://`, and
+/// what follows a property up to the next `KEY=` belongs to it.
 pub(super) fn measure(payload: &str) -> anyhow::Result<String> {
     let wrong = || {
         Exit::Usage.because(format!(

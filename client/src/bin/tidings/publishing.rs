@@ -32,8 +32,8 @@ const NEAR: usize = 3;
 /// Where signed statements wait until the log has them.
 #[derive(Args)]
 pub(super) struct OutboxArgs {
-    /// Where signed statements wait until the log has them, and where it is remembered what was signed here; without it, below
-    /// XDG_STATE_HOME or ~/.local/state
+    /// Where signed statements wait until the log has them, and where it is remembered what was
+    /// signed here; without it, below XDG_STATE_HOME or ~/.local/state
     #[arg(long, value_name = "DIR", env = "TIDINGS_OUTBOX")]
     outbox: Option<PathBuf>,
 }
@@ -62,7 +62,8 @@ impl OutboxArgs {
         )?)
     }
 
-    /// For a program that may have no place of its own: beats have no forks, and one that is lost is followed by the next.
+    /// For a program that may have no place of its own: beats have no forks, and one that is lost
+    /// is followed by the next.
     pub(super) fn open_or_temporary(
         &self,
         namespace: &Namespace,
@@ -86,7 +87,8 @@ impl OutboxArgs {
         Ok(SignedPlaces::open(self.directory("signed")?)?)
     }
 
-    /// Signs, unless this machine has signed another statement for the same place, and remembers that it has.
+    /// Signs, unless this machine has signed another statement for the same place, and remembers
+    /// that it has.
     pub(super) fn sign(
         &self,
         statement: Statement,
@@ -123,7 +125,8 @@ pub(super) fn time() -> anyhow::Result<Timestamp> {
 pub(super) struct Place {
     #[command(flatten)]
     pub(super) from: From,
-    /// Instead of asking a broker: the channel's head, `SERIAL sha256:HEX`, or `-` for an empty channel
+    /// Instead of asking a broker: the channel's head, `SERIAL sha256:HEX`, or `-` for an empty
+    /// channel
     #[arg(long, value_name = "HEAD", requires = "trust")]
     pub(super) after: Option<String>,
     /// Instead of asking a broker: the serial of the trust statement in force
@@ -242,7 +245,8 @@ impl Desk {
         self.publisher.trust().ok_or_else(none)
     }
 
-    /// Offers what waits for a channel; until it is settled nothing else is signed for it, by other programs neither.
+    /// Offers what waits for a channel; until it is settled nothing else is signed for it, by other
+    /// programs neither.
     pub(super) async fn begin(&mut self, channel: &Channel) -> anyhow::Result<Begun> {
         let _lock = self.outbox.lock(channel).await?;
         let published = match self.settle(channel).await? {

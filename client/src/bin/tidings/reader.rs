@@ -34,7 +34,8 @@ impl Reading {
         )
     }
 
-    /// A device that begins with what the state file has, and writes nothing: another program may be using it.
+    /// A device that begins with what the state file has, and writes nothing: another program may
+    /// be using it.
     pub(super) fn device_that_looks(&self, channels: &[Channel]) -> anyhow::Result<Device> {
         let source = self.from.source()?;
         let state = match &self.state {
@@ -74,7 +75,8 @@ impl Fetch {
                 },
             )?
             .with_saving_by_hand();
-        // Until nothing is new: the last answer is also the one that tells what is wrong with some channel.
+        // Until nothing is new: the last answer is also the one that tells what is wrong with some
+        // channel.
         loop {
             let news = device.poll().await?;
             if news.is_empty() {

@@ -20,7 +20,8 @@ pub(super) struct Release {
     /// The version, a token without spaces; order is by serial alone
     #[arg(long, required_unless_present = "again")]
     version: Option<String>,
-    /// Publish what a release said once more: before it falls out of retention, or after the key of withdrawals was stolen
+    /// Publish what a release said once more: before it falls out of retention, or after the key of
+    /// withdrawals was stolen
     #[arg(long, value_name = "SERIAL", conflicts_with_all = ["version", "content"])]
     again: Option<Serial>,
     #[command(flatten)]
@@ -64,8 +65,8 @@ struct Content {
     /// reboot, kexec, `restart UNIT…`, live or none
     #[arg(long)]
     apply: Option<String>,
-    /// A way to get it, `FORMAT FILE URL [KEY=VALUE…]`; size and SHA-256 are those of FILE, and `base=@FILE` or
-    /// `result=@FILE` become the SHA-256 of that file. Repeatable
+    /// A way to get it, `FORMAT FILE URL [KEY=VALUE…]`; size and SHA-256 are those of FILE, and
+    /// `base=@FILE` or `result=@FILE` become the SHA-256 of that file. Repeatable
     #[arg(long = "payload", value_name = "PAYLOAD")]
     payloads: Vec<String>,
 }
@@ -154,10 +155,12 @@ async fn again(
     Ok(said(there))
 }
 
-/// Of the part of a log that an origin keeps, from so near its lower end on a release is about to fall out.
+/// Of the part of a log that an origin keeps, from so near its lower end on a release is about to
+/// fall out.
 const NEAR_PART: u32 = 10;
 
-/// S15: says which release, the newest for its set of targets, is about to fall out of what the origin keeps.
+/// S15: says which release, the newest for its set of targets, is about to fall out of what the
+/// origin keeps.
 async fn warn_of_retention(desk: &mut Desk, draft: &Draft) -> anyhow::Result<()> {
     let channel = &draft.channel;
     let low = match desk.publisher.low(channel).await? {
@@ -191,7 +194,8 @@ async fn warn_of_retention(desk: &mut Desk, draft: &Draft) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The newest release for each set of targets, if it is among the lowest tenth of the log, and not withdrawn.
+/// The newest release for each set of targets, if it is among the lowest tenth of the log, and not
+/// withdrawn.
 fn about_to_fall_out(log: &[&Statement], low: u32) -> Vec<(Vec<String>, Serial)> {
     let text = |target: &Target| {
         target

@@ -21,7 +21,8 @@ use super::{
 
 #[derive(Args)]
 pub(super) struct Sign {
-    /// The statement, or a trust log whose last statement is signed; the signature is added to the file
+    /// The statement, or a trust log whose last statement is signed; the signature is added to the
+    /// file
     file: PathBuf,
     /// The private key
     #[arg(long = "key", value_name = "FILE", required = true)]
@@ -31,8 +32,8 @@ pub(super) struct Sign {
     another: bool,
     #[command(flatten)]
     outbox: OutboxArgs,
-    /// Look at the brokers first: a serial of a trust log that one of them has already is not signed again. Without
-    /// brokers (on a machine without network) nothing can be asked
+    /// Look at the brokers first: a serial of a trust log that one of them has already is not
+    /// signed again. Without brokers (on a machine without network) nothing can be asked
     #[command(flatten)]
     from: From,
 }
@@ -233,7 +234,8 @@ impl Publish {
     }
 }
 
-/// For those who read a trust log in a file as a bundle: what it is without what goes round with it.
+/// For those who read a trust log in a file as a bundle: what it is without what goes round with
+/// it.
 pub(super) fn trust_log(statements: Vec<Statement>, from: &From) -> anyhow::Result<TrustLogFile> {
     let log = statements
         .into_iter()

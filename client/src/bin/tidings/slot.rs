@@ -47,7 +47,8 @@ pub(super) enum Slot {
         #[command(flatten)]
         from: From,
     },
-    /// Show who is down, who waits, who has failed: group MAX LEASE-SECONDS FAILURES, holder NODE SERIAL SINCE UNTIL, waiting NODE SINCE, failed NODE SERIAL AT RETURNED
+    /// Show who is down, who waits, who has failed: group MAX LEASE-SECONDS FAILURES, holder NODE
+    /// SERIAL SINCE UNTIL, waiting NODE SINCE, failed NODE SERIAL AT RETURNED
     List {
         /// The group
         group: SlotName,
@@ -61,7 +62,8 @@ pub(super) enum Slot {
         #[command(flatten)]
         from: From,
     },
-    /// Forget a node, after an operator has looked at it: it is not down, does not wait and has not failed
+    /// Forget a node, after an operator has looked at it: it is not down, does not wait and has not
+    /// failed
     Clear {
         /// The group
         group: SlotName,

@@ -12,8 +12,8 @@ const EXPIRY_WARNING_DAYS: u64 = 30;
 
 #[derive(Args)]
 pub(super) struct Status {
-    /// The channels; without any, all that the state file knows. Or brokers, nntp://HOST or nntps://HOST: then their heads
-    /// are compared, of all channels or of those that are named too
+    /// The channels; without any, all that the state file knows. Or brokers, nntp://HOST or
+    /// nntps://HOST: then their heads are compared, of all channels or of those that are named too
     #[arg(value_name = "CHANNEL|BROKER")]
     what: Vec<String>,
     /// Compare brokers again and again until Ctrl-C; without naming any, all of --broker

@@ -1,7 +1,8 @@
-//! Trust: who may say what, made once, looked at, and as files that go round among people who never meet.
+//! Trust: who may say what, made once, looked at, and as files that go round among people who never
+//! meet.
 //!
-//! A trust log is a bundle of all its statements; the last of them may still lack signatures, and what its checkpoints name may
-//! follow. That one file goes round.
+//! A trust log is a bundle of all its statements; the last of them may still lack signatures, and
+//! what its checkpoints name may follow. That one file goes round.
 
 use std::{fs, path::PathBuf};
 
@@ -29,7 +30,8 @@ pub(super) const DAY: u64 = 86_400;
 
 #[derive(Subcommand)]
 pub(super) enum Trust {
-    /// Make the first trust statement of a namespace, and print the anchor line for devices and brokers
+    /// Make the first trust statement of a namespace, and print the anchor line for devices and
+    /// brokers
     Init(Init),
     /// Write the trust log of a namespace, from a broker, into a file
     Log(Log),
@@ -38,7 +40,8 @@ pub(super) enum Trust {
     Edit(Box<Edit>),
     /// Add a statement that says the same for longer to a trust log, for its signers to sign
     Renew(Box<Renew>),
-    /// Show what the newest trust statement of a file says and changes, who has signed it, and who is missing
+    /// Show what the newest trust statement of a file says and changes, who has signed it, and who
+    /// is missing
     Show {
         /// A trust log, or one statement
         file: PathBuf,
@@ -54,8 +57,8 @@ pub(super) struct Init {
     /// A key and its name; public or private, repeatable
     #[arg(long = "key", value_name = "NAME=FILE", required = true)]
     keys: Vec<String>,
-    /// Who signs what: `KIND PATTERN THRESHOLD NAME…`, e.g. 'release * 2 ann bob cem'; repeatable. Without any, every
-    /// key may sign everything alone
+    /// Who signs what: `KIND PATTERN THRESHOLD NAME…`, e.g. 'release * 2 ann bob cem'; repeatable.
+    /// Without any, every key may sign everything alone
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
     /// For how many days it holds
@@ -207,10 +210,11 @@ fn print_anchor(anchor: &Anchor) {
     );
 }
 
-/// Print the anchor line that new devices and brokers get: the newest trust statement of a namespace
+/// Print the anchor line that new devices and brokers get: the newest trust statement of a
+/// namespace
 ///
-/// Every trust statement can be an anchor; with the newest, keys that were taken away before have no power over a device that begins
-/// with it.
+/// Every trust statement can be an anchor; with the newest, keys that were taken away before have
+/// no power over a device that begins with it.
 #[derive(Args)]
 pub(super) struct ShowAnchor {
     /// A trust log in a file; without it, a broker is asked
@@ -310,7 +314,8 @@ pub(super) fn not_taken(
     Ok(())
 }
 
-/// Before a signature is added to a statement of a trust log: whether a broker has its serial already.
+/// Before a signature is added to a statement of a trust log: whether a broker has its serial
+/// already.
 pub(super) async fn check_serial(source: &Source, statement: &Statement) -> anyhow::Result<()> {
     let survey = survey(source, &[source.anchor().namespace.trust_log()]).await;
     usable(&survey)?;

@@ -17,7 +17,8 @@ use super::{ceremony, exit::Exit, files, output};
 
 #[derive(Args)]
 pub(super) struct Verify {
-    /// Statements, several to a file if need be; a file that begins with the trust log, as evidence of forks does, proves itself
+    /// Statements, several to a file if need be; a file that begins with the trust log, as evidence
+    /// of forks does, proves itself
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// The anchor that the trust begins at: `NAMESPACE SERIAL sha256:HEX`
@@ -301,7 +302,8 @@ fn judge_trust(history: &[Trust], statement: Statement) -> Verdict {
         .iter()
         .find(|trust| Some(trust.head()) == statement.predecessor());
     match before.map(|trust| trust.succeed(statement.clone())) {
-        // It follows the log as far as that goes, or stands beside its successor: then both are signed.
+        // It follows the log as far as that goes, or stands beside its successor: then both are
+        // signed.
         Some(Ok(other)) => Verdict::Good(other.statement().clone()),
         Some(Err(error)) => Verdict::Bad(error.to_string()),
         None => {

@@ -342,7 +342,8 @@ fn clock_behind(start: &Start) {
     life.none(Withdrawn, &[r1, r2, &stop]);
     life.write();
 
-    // The monotonic clock stands still between these: what decides is the distance to the newest signed time.
+    // The monotonic clock stands still between these: what decides is the distance to the newest
+    // signed time.
     let next = |serial| {
         Beat {
             time: "2026-02-01T12:00:01Z",

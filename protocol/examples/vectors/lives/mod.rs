@@ -1,4 +1,5 @@
-//! Lives of devices: what is offered to them, step by step, and what must come of it (`spec/vectors/README.md`).
+//! Lives of devices: what is offered to them, step by step, and what must come of it
+//! (`spec/vectors/README.md`).
 
 mod about;
 mod fresh;

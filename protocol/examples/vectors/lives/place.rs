@@ -655,7 +655,8 @@ fn restart_waits(start: &Start) {
     life.other("2,3", &[r1, &others, &new_3]);
     life.beat(&beat_at(3).says(&[(LOG, &second), (OS, &new_3)]));
     life.state("CURRENT");
-    // What was applied is proven still, by its own signatures; this is another release of the same serial.
+    // What was applied is proven still, by its own signatures; this is another release of the same
+    // serial.
     life.run(3, &[r1, &others, &new_3]);
     life.write();
 

@@ -19,7 +19,8 @@ pub(super) fn write(start: &Start) {
     expired(start);
 }
 
-/// A log of releases with these fields, and a device that has read it and has a beat that names its head.
+/// A log of releases with these fields, and a device that has read it and has a beat that names its
+/// head.
 fn log_of(
     start: &Start,
     name: &'static str,

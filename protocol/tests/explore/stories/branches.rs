@@ -2,7 +2,8 @@
 
 use super::*;
 
-// ---- 1: brokers alone roll back, or make a device forget -------------------------------------------------------------
+// ---- 1: brokers alone roll back, or make a device forget
+// -------------------------------------------------------------
 
 fn story_1(rules: &[Rule]) -> (Stage, [Id; 3]) {
     let mut t = Stage::without_beats().without(rules);
@@ -71,7 +72,8 @@ fn story_01_nor_does_a_stolen_beat_key_with_them() {
     assert_eq!(cleared, Some(first));
 }
 
-// ---- 2: the accident that still waited for the root keys -------------------------------------------------------------
+// ---- 2: the accident that still waited for the root keys
+// -------------------------------------------------------------
 
 #[test]
 fn story_02_a_mirror_leaves_the_branch_that_lost_the_race() {
@@ -129,7 +131,8 @@ fn story_02_an_origin_follows_no_beat() {
     assert_eq!(t.w.logs[0], second);
 }
 
-// ---- 14: delivery ------------------------------------------------------------------------------------------------------
+// ---- 14: delivery
+// ------------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_14_delivery_goes_on_above_the_last_that_is_on_the_chain() {

@@ -1,5 +1,6 @@
-//! The ways in which an earlier wording of the rules was broken, each played against the rules of now; and, where a rule alone
-//! bars the way, against the rules without it. Serials are small here: where a story speaks of 40, 41 and 42 it is 1, 2 and 3.
+//! The ways in which an earlier wording of the rules was broken, each played against the rules of
+//! now; and, where a rule alone bars the way, against the rules without it. Serials are small here:
+//! where a story speaks of 40, 41 and 42 it is 1, 2 and 3.
 
 mod branches;
 mod releases;

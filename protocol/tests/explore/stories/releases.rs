@@ -2,7 +2,8 @@
 
 use super::*;
 
-// ---- 6: the newest release hides the one that is due -------------------------------------------------------------------
+// ---- 6: the newest release hides the one that is due
+// -------------------------------------------------------------------
 
 #[test]
 fn story_06_what_is_not_due_hides_no_fix() {
@@ -85,7 +86,8 @@ fn story_06_a_barrier_is_met_by_what_is_later_and_a_critical_field_hides_nothing
     assert_eq!(t.clears(), None);
 }
 
-// ---- 7: closed ---------------------------------------------------------------------------------------------------------
+// ---- 7: closed
+// ---------------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_07_a_closed_channel_stays_closed() {
@@ -122,7 +124,8 @@ fn story_07_a_closed_channel_stays_closed() {
     assert!(!t.w.append(&t.s, first));
 }
 
-// ---- 8: retention, and a log that is cut -------------------------------------------------------------------------------
+// ---- 8: retention, and a log that is cut
+// -------------------------------------------------------------------------------
 
 #[test]
 fn story_08_where_the_log_at_hand_ends_there_is_none() {

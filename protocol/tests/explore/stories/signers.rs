@@ -2,9 +2,11 @@
 
 use super::*;
 
-// ---- 9: nobody displaces anybody in a beat -----------------------------------------------------------------------------
+// ---- 9: nobody displaces anybody in a beat
+// -----------------------------------------------------------------------------
 
-/// S6: the channels of the beat before in that order, then new ones as the signer met them; what does not fit is not named.
+/// S6: the channels of the beat before in that order, then new ones as the signer met them; what
+/// does not fit is not named.
 fn names<'a>(before: &[&'a str], met: &[&'a str], room: usize) -> Vec<&'a str> {
     let new = met.iter().filter(|name| !before.contains(name));
     before.iter().chain(new).copied().take(room).collect()
@@ -39,7 +41,8 @@ fn story_09_nobody_displaces_anybody() {
     assert_eq!(speaks(&["*", "acme.testing"], "acme.os"), Some("*"));
 }
 
-// ---- 10: the outbox ----------------------------------------------------------------------------------------------------
+// ---- 10: the outbox
+// ----------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_10_an_outbox_is_emptied_by_the_log_a_rival_or_trust_and_by_nothing_else() {
@@ -88,7 +91,8 @@ fn story_10_an_outbox_is_emptied_when_what_it_stands_on_is_filed_away() {
     t.release();
 }
 
-// ---- 11: signatures ----------------------------------------------------------------------------------------------------
+// ---- 11: signatures
+// ----------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_11_distinct_listed_keys_are_counted_and_nothing_else_has_any_effect() {
@@ -110,7 +114,8 @@ fn story_11_distinct_listed_keys_are_counted_and_nothing_else_has_any_effect() {
     assert_eq!([one | two, one | two | foreign].map(meets), [true; 2]);
 }
 
-// ---- 15: vouching ------------------------------------------------------------------------------------------------------
+// ---- 15: vouching
+// ------------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_15_a_withdrawal_proves_only_itself() {

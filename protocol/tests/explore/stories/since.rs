@@ -2,7 +2,8 @@
 
 use super::*;
 
-// ---- and what the exploration has found since --------------------------------------------------------------------------
+// ---- and what the exploration has found since
+// --------------------------------------------------------------------------
 
 #[test]
 fn without_beats_evidence_of_a_fork_stops_until_a_checkpoint_and_what_was_settled_is_no_fork() {
@@ -24,7 +25,8 @@ fn without_beats_evidence_of_a_fork_stops_until_a_checkpoint_and_what_was_settle
 
 #[test]
 fn while_a_channel_is_read_anew_nothing_is_installed_from_it() {
-    // The device is far up the branch that was settled against: its head alone does not contradict the checkpoint.
+    // The device is far up the branch that was settled against: its head alone does not contradict
+    // the checkpoint.
     let play = |rules: &[Rule]| {
         let mut t = Stage::without_beats().without(rules);
         let first = t.release();

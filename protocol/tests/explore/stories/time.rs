@@ -2,7 +2,8 @@
 
 use super::*;
 
-// ---- 5: clocks ---------------------------------------------------------------------------------------------------------
+// ---- 5: clocks
+// ---------------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_05_a_machine_that_starts_in_1970_is_not_bricked() {
@@ -104,7 +105,8 @@ fn story_05_no_beat_of_the_future_and_none_again_after_a_start() {
     );
 }
 
-// ---- 12: the words of the states ---------------------------------------------------------------------------------------
+// ---- 12: the words of the states
+// ---------------------------------------------------------------------------------------
 
 #[test]
 fn story_12_the_states_in_their_order() {
@@ -157,7 +159,8 @@ fn story_12_the_states_in_their_order() {
     assert_eq!(state(&t, 0, trust, second, now), Freshness::Current);
 }
 
-// ---- 17: a stolen beat key and a signed orphan -------------------------------------------------------------------------
+// ---- 17: a stolen beat key and a signed orphan
+// -------------------------------------------------------------------------
 
 #[test]
 fn story_17_a_stolen_beat_key_chooses_among_what_was_signed_and_no_more() {

@@ -2,7 +2,8 @@
 
 use super::*;
 
-// ---- 3: a stolen beat key writes releases ----------------------------------------------------------------------------
+// ---- 3: a stolen beat key writes releases
+// ----------------------------------------------------------------------------
 
 #[test]
 fn story_03_a_checkpoint_names_no_beat_with_an_invented_head() {
@@ -53,7 +54,8 @@ fn story_03_who_cannot_get_the_beat_installs_nothing_and_an_own_line_goes_before
     assert!(play(&[Rule::OwnLineFirst]).is_ok());
 }
 
-// ---- 4: what a thief put above the checkpoint ------------------------------------------------------------------------
+// ---- 4: what a thief put above the checkpoint
+// ------------------------------------------------------------------------
 
 #[test]
 fn story_04_what_a_thief_put_above_the_checkpoint_is_filed_away() {
@@ -85,7 +87,8 @@ fn story_04_what_a_thief_put_above_the_checkpoint_is_filed_away() {
     assert_eq!(play(&[Rule::FiledAway, Rule::ExtendsProven]), Some(true));
 }
 
-// ---- 13: anchors -------------------------------------------------------------------------------------------------------
+// ---- 13: anchors
+// -------------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_13_old_and_new_anchors_come_to_the_same() {
@@ -98,7 +101,8 @@ fn story_13_old_and_new_anchors_come_to_the_same() {
     });
     let second = t.release();
     let beat = t.signer();
-    // One that has slept since the first, and one whose anchor is the second: its checkpoints are new to it.
+    // One that has slept since the first, and one whose anchor is the second: its checkpoints are
+    // new to it.
     let new = Device::default();
     for device in [t.w.device, new] {
         t.w.device = device;

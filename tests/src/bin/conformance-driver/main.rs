@@ -1,4 +1,5 @@
-//! A driver for `tidings-conformance device` over the library: see `tests/src/bin/conformance/README.md`.
+//! A driver for `tidings-conformance device` over the library: see
+//! `tests/src/bin/conformance/README.md`.
 #![allow(clippy::print_stdout)]
 
 #[allow(dead_code)]

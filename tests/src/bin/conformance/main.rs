@@ -1,4 +1,5 @@
-//! `tidings-conformance`: does an implementation keep to the specification? See `README.md` beside this file.
+//! `tidings-conformance`: does an implementation keep to the specification? See `README.md` beside
+//! this file.
 #![allow(clippy::print_stdout)]
 
 mod broker;

@@ -1,7 +1,8 @@
-//! The power goes under load, round after round: a real broker on a file system that forgets what was not synced.
+//! The power goes under load, round after round: a real broker on a file system that forgets what
+//! was not synced.
 //!
-//! Everything that was answered with 240, and everything that a reader was ever shown, is there after each start, and nobody repairs
-//! anything by hand.
+//! Everything that was answered with 240, and everything that a reader was ever shown, is there
+//! after each start, and nobody repairs anything by hand.
 
 use std::{
     collections::BTreeMap,

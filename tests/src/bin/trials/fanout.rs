@@ -1,5 +1,5 @@
-//! Many subscribers on one broker, beside a reference that does nothing but one `write` for each subscriber and message; and a
-//! subscriber that stops reading.
+//! Many subscribers on one broker, beside a reference that does nothing but one `write` for each
+//! subscriber and message; and a subscriber that stops reading.
 
 use std::{
     io::{Read, Write},
@@ -22,7 +22,8 @@ pub(crate) struct Options {
     /// Subscribers
     #[arg(long, default_value_t = 10_000)]
     subscribers: usize,
-    /// One subscriber more stops reading for so many seconds while messages are published at full speed
+    /// One subscriber more stops reading for so many seconds while messages are published at full
+    /// speed
     #[arg(long, value_name = "SECONDS")]
     stall: Option<u64>,
     /// So many messages to ten subscribers; with --stall, one more stops reading meanwhile
@@ -69,8 +70,8 @@ async fn budgets(subscribers: usize) -> anyhow::Result<()> {
 /// Messages at full speed where nothing else is said.
 const MESSAGES: usize = 6_000;
 
-/// Ten subscribers who read, and perhaps one who does not for a while, and then gets everything in order. What that one costs is the
-/// difference.
+/// Ten subscribers who read, and perhaps one who does not for a while, and then gets everything in
+/// order. What that one costs is the difference.
 async fn growth(stall: Option<u64>, messages: usize) -> anyhow::Result<()> {
     let (fan, held) = fan("tidings", 10, Some(messages), "").await?;
     let process = fan.process;

@@ -1,5 +1,5 @@
-//! What a publication, a poll and a delivery cost while the number of channels and of stored statements grows; what the broker
-//! needs in memory, and to start.
+//! What a publication, a poll and a delivery cost while the number of channels and of stored
+//! statements grows; what the broker needs in memory, and to start.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! Tidings and INN, the news server: an origin feeds `innd`, `innd` feeds a broker, a mirror pulls from it, `nnrpd` reads,
-//! and `rnews` takes what was exported. INN numbers articles by itself; everything is verified at the far ends all the same.
+//! Tidings and INN, the news server: an origin feeds `innd`, `innd` feeds a broker, a mirror pulls
+//! from it, `nnrpd` reads, and `rnews` takes what was exported. INN numbers articles by itself;
+//! everything is verified at the far ends all the same.
 
 use std::{
     fs,
@@ -77,7 +78,8 @@ async fn go_round(arguments: &Arguments) -> anyhow::Result<()> {
         inn.connect().await?.command("MODE READER").await?.text
     );
 
-    // Something else stands in the group, and is carried too: INN's numbers are not our serials, and not all is ours.
+    // Something else stands in the group, and is carried too: INN's numbers are not our serials,
+    // and not all is ours.
     let foreign = "Path: x!not-for-mail\r\nFrom: a@example.org\r\nNewsgroups: test.os.stable\r\nSubject: hello\r\nDate: DATE\r\nMessage-ID: <hello@example.org>\r\n\r\nhello\r\n.\r\n";
     inn.ihave(
         "<hello@example.org>",

@@ -1,5 +1,5 @@
-//! What mirrors cost: how soon news are four tiers down, how long a mirror takes to begin and to catch up, and one release
-//! to very many subscribers of several mirrors.
+//! What mirrors cost: how soon news are four tiers down, how long a mirror takes to begin and to
+//! catch up, and one release to very many subscribers of several mirrors.
 
 use std::{
     fs,

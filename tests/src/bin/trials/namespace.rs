@@ -1,5 +1,5 @@
-//! Ten thousand channels in one namespace, in products of some hundred each: beats, a rotation of the release key, a new mirror
-//! and new devices. Every step has to work; what it costs is printed.
+//! Ten thousand channels in one namespace, in products of some hundred each: beats, a rotation of
+//! the release key, a new mirror and new devices. Every step has to work; what it costs is printed.
 
 use std::{
     collections::BTreeMap,

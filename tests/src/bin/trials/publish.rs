@@ -20,7 +20,8 @@ pub(crate) struct Options {
     /// For how many seconds each
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Beside each other: one broker, a cluster of three, and the multi-operations of ZooKeeper alone
+    /// Beside each other: one broker, a cluster of three, and the multi-operations of ZooKeeper
+    /// alone
     #[arg(long)]
     cluster: bool,
     /// How often, with --cluster
@@ -98,7 +99,8 @@ fn syncs(fixture: &Fixture) -> anyhow::Result<f64> {
     Ok(f64::from(count) / began.elapsed().as_secs_f64())
 }
 
-/// Rate, median and 99th percentile of what some publishers get, each with a channel of its own; they share the brokers.
+/// Rate, median and 99th percentile of what some publishers get, each with a channel of its own;
+/// they share the brokers.
 async fn measure(
     sources: &[Source],
     publishers: usize,
@@ -157,7 +159,8 @@ impl Measured {
     }
 }
 
-/// The multi-operation of an append, without anything around it: check, create, set, by writers that share these sessions.
+/// The multi-operation of an append, without anything around it: check, create, set, by writers
+/// that share these sessions.
 async fn raw(
     clients: &[zk::Client],
     writers: usize,

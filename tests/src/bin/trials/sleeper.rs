@@ -1,5 +1,5 @@
-//! A device that slept through a thousand trust rotations and ten thousand releases, and wakes up between a hostile mirror
-//! and an honest one (attack 12): what it costs to catch up in one go.
+//! A device that slept through a thousand trust rotations and ten thousand releases, and wakes up
+//! between a hostile mirror and an honest one (attack 12): what it costs to catch up in one go.
 
 use std::time::Instant;
 
@@ -76,7 +76,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let beat = realm.beat(None, &[(&channel, withdrawal.head())], 600, &["beat"]);
     publisher.publish(&beat).await?;
 
-    // The hostile mirror: half-way, a trust statement by a stranger; and a release changed in the middle of the log.
+    // The hostile mirror: half-way, a trust statement by a stranger; and a release changed in the
+    // middle of the log.
     let half = realm.log.len() / 2;
     let mut coup = Realm {
         log: realm.log[..half].to_vec(),
@@ -117,7 +118,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         device.freshness(&channel)
     );
     let checks = device.state().view().signature_checks();
-    // Each rotation: two signatures, checked by the old rules and by the new; the first by its own alone.
+    // Each rotation: two signatures, checked by the old rules and by the new; the first by its own
+    // alone.
     let by_trust = u64::from(arguments.rotations) * 4 + 2;
     ensure!(
         checks == by_trust + 2 + 1 + 1,

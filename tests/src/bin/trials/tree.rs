@@ -1,5 +1,6 @@
-//! A tree in network namespaces of its own: an origin, three regions, nine leaves, devices under each; and everything that
-//! goes wrong in a network while it publishes. At the end every device has every statement once, in order, and is CURRENT.
+//! A tree in network namespaces of its own: an origin, three regions, nine leaves, devices under
+//! each; and everything that goes wrong in a network while it publishes. At the end every device
+//! has every statement once, in order, and is CURRENT.
 //!
 //! It has to run where it may make namespaces; `cargo xtask tree` does it in one that ends with it.
 

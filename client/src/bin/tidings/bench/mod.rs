@@ -30,8 +30,9 @@ const SPARE_FILES: u64 = 64;
 
 /// Measure a running broker: publishing, fan-out, polls, catching up, connections
 ///
-/// What is measured is this broker, this network and this machine together; the machine that runs the load may be the limit:
-/// look at its own CPU. Compare figures of one run with each other, not with those of other machines.
+/// What is measured is this broker, this network and this machine together; the machine that runs
+/// the load may be the limit: look at its own CPU. Compare figures of one run with each other, not
+/// with those of other machines.
 #[derive(Subcommand)]
 pub(super) enum Bench {
     /// Publish signed statements; each is verified and durable before it counts
@@ -65,7 +66,8 @@ struct Common {
 /// What is published.
 #[derive(Args)]
 struct Work {
-    /// The channel; its namespace's trust must let --key release there. What is published stays: take a channel that nobody follows
+    /// The channel; its namespace's trust must let --key release there. What is published stays:
+    /// take a channel that nobody follows
     #[arg(long)]
     channel: Channel,
     /// The private key

@@ -18,7 +18,8 @@ pub(crate) struct Publish {
     common: Common,
     #[command(flatten)]
     work: Work,
-    /// Publishers; each has a connection, and the channel with `.bench0`, `.bench1` … behind its name
+    /// Publishers; each has a connection, and the channel with `.bench0`, `.bench1` … behind its
+    /// name
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     publishers: u16,
     /// Statements that each of them publishes
@@ -67,7 +68,8 @@ impl Publish {
         crowd.join(&Endpoint::of(&source)?, posters, PATIENCE, &mut done, || ())?;
         let (mut count, mut delays) = (0, Vec::with_capacity(all));
         while count < all {
-            // What was complete before the last of them had begun comes with the first turn, and without a time.
+            // What was complete before the last of them had begun comes with the first turn, and
+            // without a time.
             count += done.drain(..).map(|one| one.count).sum::<usize>();
             crowd.turn(PATIENCE, &mut done)?;
             for one in done.drain(..) {

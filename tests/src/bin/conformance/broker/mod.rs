@@ -48,7 +48,8 @@ fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Outcome {
 }
 
 impl Broker<'_> {
-    /// A check. One that could not be made because the connection broke is wrong, and the next has a new connection.
+    /// A check. One that could not be made because the connection broke is wrong, and the next has
+    /// a new connection.
     fn check(
         &mut self,
         requirement: &str,

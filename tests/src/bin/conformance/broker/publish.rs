@@ -245,7 +245,8 @@ impl Broker<'_> {
         })
     }
 
-    /// What peers offer; a broker that has no peers answers 480 or 502, or does not know the commands.
+    /// What peers offer; a broker that has no peers answers 480 or 502, or does not know the
+    /// commands.
     pub(super) fn feeding(&mut self) -> anyhow::Result<()> {
         for command in ["CHECK <1.x@y>", "IHAVE <1.x@y>", "TAKETHIS <1.x@y>"] {
             self.check(

@@ -1,4 +1,5 @@
-//! Those who use the cluster meanwhile: publishers, subscribers, machines that take turns, and an operator.
+//! Those who use the cluster meanwhile: publishers, subscribers, machines that take turns, and an
+//! operator.
 
 use std::{
     collections::HashMap,
@@ -224,7 +225,8 @@ pub(crate) async fn machine(
         if !may_hold {
             down.lock().given.push((asked, Instant::now()));
         }
-        // Time goes by before it is ready to go down, sometimes too much; then the token is asked about, wherever.
+        // Time goes by before it is ready to go down, sometimes too much; then the token is asked
+        // about, wherever.
         let most = if random.below(8) == 0 { 5_000 } else { 300 };
         sleep(Duration::from_millis(random.below(most))).await;
         let broker = world.pick(&mut random).0;

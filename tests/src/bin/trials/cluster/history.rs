@@ -1,4 +1,5 @@
-//! What clients have seen, and whether it can have been so: every acknowledged statement once, one order for everybody.
+//! What clients have seen, and whether it can have been so: every acknowledged statement once, one
+//! order for everybody.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -1,7 +1,9 @@
-//! Three brokers and three ZooKeeper servers, each in a network namespace: they are killed, paused, cut off and restarted
-//! while twenty publish, others watch, and machines take turns going down. Afterwards the history is checked.
+//! Three brokers and three ZooKeeper servers, each in a network namespace: they are killed, paused,
+//! cut off and restarted while twenty publish, others watch, and machines take turns going down.
+//! Afterwards the history is checked.
 //!
-//! It has to run where it may make namespaces; `cargo xtask cluster` does it in one that ends with it.
+//! It has to run where it may make namespaces; `cargo xtask cluster` does it in one that ends with
+//! it.
 
 mod clients;
 mod history;
@@ -187,7 +189,8 @@ async fn logs(members: &[Fixture], channels: &[Channel]) -> anyhow::Result<BTree
     for member in members {
         let mut log = Got::new();
         for channel in channels {
-            // Read with proof, from the oldest on: what does not verify or is not linked is an error.
+            // Read with proof, from the oldest on: what does not verify or is not linked is an
+            // error.
             let all = read_all(member, channel).await?;
             log.insert(channel.clone(), all.iter().map(Statement::head).collect());
         }
@@ -196,7 +199,8 @@ async fn logs(members: &[Fixture], channels: &[Channel]) -> anyhow::Result<BTree
     Ok(logs)
 }
 
-/// Everything works again by itself: every broker takes a statement in every channel, and all have the same heads.
+/// Everything works again by itself: every broker takes a statement in every channel, and all have
+/// the same heads.
 async fn until_whole(
     world: &World,
     members: &[Fixture],

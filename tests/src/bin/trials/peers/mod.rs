@@ -1,6 +1,8 @@
-//! Tidings beside other servers, in turns, with one generator: what a delivery, a publication and a poll cost.
+//! Tidings beside other servers, in turns, with one generator: what a delivery, a publication and a
+//! poll cost.
 //!
-//! Every measurement starts its server anew. Each is one line of JSON; `page` makes tables and charts of them.
+//! Every measurement starts its server anew. Each is one line of JSON; `page` makes tables and
+//! charts of them.
 
 mod page;
 pub(super) mod servers;
@@ -94,7 +96,8 @@ enum Suite {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Octets of a message, and of a statement.
 const OCTETS: usize = 1024;
-/// What a statement of that size has on the wire, with its headers and the line of its event; measured in the first round.
+/// What a statement of that size has on the wire, with its headers and the line of its event;
+/// measured in the first round.
 const DELIVERIES: usize = 150_000;
 /// How long polls are measured.
 const POLLS: Duration = Duration::from_secs(3);
@@ -237,7 +240,8 @@ fn signed(fixture: &Fixture, channel: &Channel, count: usize) -> anyhow::Result<
 /// A server that ends when this is dropped.
 pub(super) type Held = Box<dyn std::any::Any>;
 
-/// A server and those who will subscribe and publish; how many messages, if not as many as tell something.
+/// A server and those who will subscribe and publish; how many messages, if not as many as tell
+/// something.
 pub(super) async fn fan(
     what: &str,
     subscribers: usize,

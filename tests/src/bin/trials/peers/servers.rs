@@ -171,7 +171,8 @@ fn start(plan: &Plan<'_>, pinned: bool) -> anyhow::Result<Server> {
 }
 
 pub(super) fn mosquitto() -> anyhow::Result<Server> {
-    // With allow_duplicate_messages off, its default, each delivery compares strings with all earlier ones.
+    // With allow_duplicate_messages off, its default, each delivery compares strings with all
+    // earlier ones.
     let config = "listener PORT 127.0.0.1\nallow_anonymous true\nallow_duplicate_messages true\nmax_connections -1\nset_tcp_nodelay true\npersistence false\nlog_type none\nuser root\n";
     start(
         &Plan {
@@ -329,7 +330,8 @@ impl Broker {
     }
 }
 
-/// The reference: accepts so many subscribers and one publisher, and passes on what that sends by one write each.
+/// The reference: accepts so many subscribers and one publisher, and passes on what that sends by
+/// one write each.
 pub(in super::super) fn raw_server(count: usize, size: usize) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);

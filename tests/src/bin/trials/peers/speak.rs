@@ -1,4 +1,5 @@
-//! What is said to other servers: just enough of MQTT, NATS, Redis and HTTP to subscribe, to publish and to poll.
+//! What is said to other servers: just enough of MQTT, NATS, Redis and HTTP to subscribe, to
+//! publish and to poll.
 
 use tidings_client::bench::Peer;
 
@@ -43,7 +44,8 @@ fn text(octets: &[u8]) -> String {
     String::from_utf8_lossy(&octets[..octets.len().min(80)]).into_owned()
 }
 
-/// A subscriber of the reference: it says nothing, gets an octet as a greeting, and then messages of one size.
+/// A subscriber of the reference: it says nothing, gets an octet as a greeting, and then messages
+/// of one size.
 pub(super) struct Raw {
     size: usize,
     greeted: bool,
@@ -145,7 +147,8 @@ impl Peer for Mqtt {
     }
 }
 
-/// A client of NATS; a subscriber, or a publisher to a stream of JetStream that waits for each acknowledgement.
+/// A client of NATS; a subscriber, or a publisher to a stream of JetStream that waits for each
+/// acknowledgement.
 pub(super) struct Nats {
     pieces: Pieces,
     begin: String,
