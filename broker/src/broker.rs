@@ -473,7 +473,7 @@ impl Broker {
                 "some sessions did not end in time and are cut off"
             );
         }
-        // The writer ends when the last letter box is gone.
+        // The writer ends when the last queue is gone.
         drop(shared);
         let done = tokio::task::spawn_blocking(move || writer.join().is_ok());
         let drained = tokio::time::timeout(deadline, done)
