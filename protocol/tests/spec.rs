@@ -393,6 +393,39 @@ fn the_attacks_have_answers() {
     assert_eq!(numbers, (1..=123).collect::<Vec<_>>());
 }
 
+/// What an operator can write stands in the example, with its default.
+#[test]
+fn the_documented_configuration_has_every_key() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let (written, example) = (
+        read("broker/src/config/written.rs"),
+        read("docs/tidingsd.toml"),
+    );
+    let keys = written
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub "));
+    let keys: Vec<&str> = keys
+        .filter_map(|line| line.split_once(": "))
+        .map(|key| key.0)
+        .collect();
+    assert!(keys.len() > 50, "the keys are not found");
+    let stands = |key: &str| {
+        let lines = example
+            .lines()
+            .map(|line| line.trim_start_matches(['#', ' ']));
+        let table = |line: &str| {
+            line.trim_matches(['[', ' '])
+                .split(['.', ']'])
+                .any(|part| part == key)
+        };
+        lines.into_iter().any(|line| {
+            line.starts_with(&format!("{key} = ")) || line.starts_with('[') && table(line)
+        })
+    };
+    let missing: Vec<_> = keys.into_iter().filter(|key| !stands(key)).collect();
+    assert!(missing.is_empty(), "docs/tidingsd.toml lacks {missing:?}");
+}
+
 #[test]
 fn dependencies_point_one_way() {
     let manifest =
