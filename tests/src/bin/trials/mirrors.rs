@@ -129,12 +129,14 @@ fn write_logs(
     parts.into_iter().flatten().collect()
 }
 
-/// Sends statements by TAKETHIS over one connection; every one has to be taken.
-async fn send_all<'a>(
+/// Sends statements by TAKETHIS over one connection; every one has to be taken. The octets that were
+/// sent.
+pub(crate) async fn send_all<'a>(
     connection: &mut Connection,
-    statements: impl Iterator<Item = &'a Statement>,
-) -> anyhow::Result<()> {
-    let statements: Vec<&Statement> = statements.collect();
+    statements: impl IntoIterator<Item = &'a Statement>,
+) -> anyhow::Result<usize> {
+    let statements: Vec<&Statement> = statements.into_iter().collect();
+    let mut sent = 0;
     ensure!(
         connection.command("MODE STREAM").await?.code == code::STREAMING,
         "it does not stream"
@@ -148,13 +150,14 @@ async fn send_all<'a>(
             );
             octets.extend_from_slice(b".\r\n");
         }
+        sent += octets.len();
         connection.send_raw(&octets).await?;
         for _ in some {
             let answer = connection.answer().await?;
             ensure!(answer.code == code::TAKEN, "{answer}");
         }
     }
-    Ok(())
+    Ok(sent)
 }
 
 async fn origin(more: &str) -> anyhow::Result<(Fixture, Daemon, Publisher)> {

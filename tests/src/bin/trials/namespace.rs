@@ -15,9 +15,9 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use tidings_client::{
-    Body, Channel, Connection, Device, Head, Publisher, Source, Start, State, Statement, keys,
+    Body, Channel, Device, Head, Publisher, Source, Start, State, Statement, keys,
 };
-use tidings_protocol::{article, nntp::code};
+use tidings_protocol::nntp::code;
 use tidings_tests::{
     Daemon, Fixture,
     realm::{Realm, key},
@@ -30,8 +30,8 @@ use tokio::{
     time::sleep,
 };
 
-/// Statements under way at once.
-const WINDOW: usize = 64;
+use crate::mirrors::send_all;
+
 /// How long one step may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How often the origin signs; early for new heads, every tenth of it.
@@ -75,32 +75,6 @@ fn names(product: usize, channels: usize) -> anyhow::Result<Vec<Channel>> {
             Ok(format!("test.p{:02}.machine-{number:05}.stable", number / product).parse()?)
         })
         .collect()
-}
-
-/// Sends statements by TAKETHIS; every one has to be taken. The octets on the wire.
-async fn send(connection: &mut Connection, statements: &[Statement]) -> anyhow::Result<usize> {
-    ensure!(
-        connection.command("MODE STREAM").await?.code == code::STREAMING,
-        "it does not stream"
-    );
-    let mut sent = 0;
-    for some in statements.chunks(WINDOW) {
-        let mut octets = Vec::new();
-        for statement in some {
-            octets.extend_from_slice(format!("TAKETHIS {}\r\n", statement.message_id()).as_bytes());
-            octets.extend_from_slice(
-                &article::render(statement, "loader.invalid!not-for-mail").octets,
-            );
-            octets.extend_from_slice(b".\r\n");
-        }
-        sent += octets.len();
-        connection.send_raw(&octets).await?;
-        for _ in some {
-            let answer = connection.answer().await?;
-            ensure!(answer.code == code::TAKEN, "{answer}");
-        }
-    }
-    Ok(sent)
 }
 
 /// Passes everything on, and counts what comes from a broker.
@@ -164,7 +138,7 @@ impl Namespace {
         };
         let releases: Vec<Statement> = channels.iter().map(sign).collect();
         let began = Instant::now();
-        let octets = send(&mut connect(&self.origin).await?, &releases).await?;
+        let octets = send_all(&mut connect(&self.origin).await?, &releases).await?;
         let took = began.elapsed();
         self.heads.extend(
             releases
