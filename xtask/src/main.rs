@@ -101,6 +101,13 @@ enum Task {
         #[arg(long, default_value_t = 10_000)]
         releases: u32,
     },
+    /// Many channels in one namespace: beats, a rotation of the release key, a new mirror, new
+    /// devices
+    Namespace {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        channels: u32,
+    },
     /// Many subscribers on one broker, in clear text and over TLS, beside a bare send loop; one
     /// that stops reading
     Fanout {
@@ -446,6 +453,11 @@ fn sleeper(rotations: u32, releases: u32) -> anyhow::Result<()> {
     ]))
 }
 
+fn namespace(channels: u32) -> anyhow::Result<()> {
+    build()?;
+    run(trial("namespace").args(["--channels", &channels.to_string()]))
+}
+
 fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
     build()?;
     let subscribers = subscribers.to_string();
@@ -517,6 +529,7 @@ fn ci() -> anyhow::Result<()> {
         ("mirrors", || mirrors(true)),
         ("crash", || crash(40, 1)),
         ("sleeper", || sleeper(1_000, 10_000)),
+        ("namespace", || namespace(10_000)),
         ("fanout", || fanout(10_000, 1)),
         ("publish", || {
             publish(2, None).and_then(|()| publish(2, Some(1)))
@@ -568,6 +581,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
             rotations,
             releases,
         } => sleeper(rotations, releases),
+        Task::Namespace { channels } => namespace(channels),
         Task::Fanout {
             subscribers,
             rounds,
