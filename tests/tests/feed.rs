@@ -120,9 +120,35 @@ async fn attacks_37_63_a_ring_of_three_and_what_is_published_goes_round_once() {
     for fixture in &ring {
         until_head(fixture, &os(), 41).await;
         // While its neighbours start they refuse connections.
-        let log = fixture.log().replace("Connection refused", "");
+        let log = fixture
+            .log()
+            .replace("Connection refused", "")
+            .replace("refused=0", "");
         assert!(!log.contains("fork") && !log.contains("refused"), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_trust_statement_in_one_write_is_judged_by_it() {
+    let mut realm = realm();
+    let (fixture, _daemon) = taker(&realm);
+    let first = realm.release(&os(), None, "1", &["ann", "bob"]);
+    let roles = [
+        "trust * 2 root1 root2 root3",
+        "release * 1 cem",
+        "withdraw * 1 stop",
+    ];
+    let rotated = realm.rotate(
+        &roles,
+        &[(&os(), first.head())],
+        &["root1", "root2", "root3"],
+    );
+    let second = realm.release(&os(), Some(first.head()), "2", &["cem"]);
+    let mut peer = connect(&fixture).await.unwrap();
+    assert_eq!(
+        take_these(&mut peer, &[&realm.log[0], &first, &rotated, &second]).await,
+        [239; 4]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

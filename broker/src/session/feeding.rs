@@ -272,7 +272,6 @@ async fn begin(
         .as_ref()
         .is_some_and(|cluster| cluster.settles(&channel));
     if statement.kind() == Kind::Trust && channel == provisioned.anchor.namespace.trust_log() {
-        // It decides about what comes after it.
         if clustered {
             let outcome = shared
                 .origin
@@ -288,11 +287,11 @@ async fn begin(
         return Ok(stored.map(Outcome::from).boxed());
     }
     let trust = provisioned.trust.load_full();
-    let trust =
-        trust.ok_or_else(|| Outcome::Later(AppendError::NoTrust(channel.clone()).to_string()))?;
     if clustered {
         // What comes next is settled with the others; what comes later waits for its turn.
         let serial = statement.serial();
+        let trust =
+            trust.ok_or_else(|| Outcome::from(Err(AppendError::NoTrust(channel.clone()))))?;
         let statement = trust
             .verify(statement)
             .map_err(|error| Outcome::from(Err(AppendError::from(error))))?;
@@ -316,10 +315,14 @@ async fn begin(
         };
         return Ok(future::ready(outcome).boxed());
     }
-    let copy = match trust.verify_or_return(statement) {
-        Ok(statement) => Copy::proven(statement, trust.serial(), path),
-        // Perhaps its successor, which is here, vouches for it.
-        Err(refused) => Copy::unproven(refused.0, path),
+    let copy = match trust {
+        // Perhaps its trust statement lies before it in the writer's queue.
+        None => Copy::unproven(statement, path),
+        Some(trust) => match trust.verify_or_return(statement) {
+            Ok(statement) => Copy::proven(statement, trust.serial(), path),
+            // Perhaps its successor, which is here, vouches for it.
+            Err(refused) => Copy::unproven(refused.0, path),
+        },
     };
     let stored = shared.appender.feed(copy, peer).await;
     Ok(stored.map(Outcome::from).boxed())
