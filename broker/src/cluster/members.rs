@@ -180,8 +180,11 @@ fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Optio
         Some(other) if !joined => State::NameTaken(other.address.clone()),
         _ => State::Member,
     };
+    // By name: who joined first says nothing to whoever looks, and changes with each restart.
+    let mut members = members.to_vec();
+    members.sort_by(|one, other| one.name.cmp(&other.name));
     let mut standing = cluster.standing();
-    let (were, are) = (names(&standing.members), names(members));
+    let (were, are) = (names(&standing.members), names(&members));
     if state != standing.state {
         match &state {
             State::NameTaken(address) => tracing::error!(
@@ -214,7 +217,7 @@ fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Optio
         tracing::error!(%channel, "no live member has what this broker lacks of this channel; it is waited for. If it is gone for good: `tidingsd set-head`");
     }
     standing.state = state;
-    standing.members = members.to_vec();
+    standing.members = members;
     standing.signer = signer;
 }
 
