@@ -24,6 +24,9 @@ pub(super) enum Fault {
     /// It fails, and all after it too or not; of a write, the first half is done; what a sync fails
     /// for is never synced again.
     Error { kind: io::ErrorKind, for_good: bool },
+    /// It is a sync, and says that it is done, and is not; the power goes before the operation after
+    /// it.
+    LeftOut,
 }
 
 /// SplitMix64.
@@ -46,6 +49,7 @@ struct World {
     operations: usize,
     reads: usize,
     fault: Option<(usize, Fault)>,
+    left_out: usize,
     read_fault: Option<(usize, io::ErrorKind)>,
     /// Everything fails from here on.
     dead: Option<io::ErrorKind>,
@@ -98,7 +102,29 @@ impl World {
                 self.dead = for_good.then_some(kind);
                 Err(kind.into())
             }
+            Some((_, Fault::LeftOut)) => done(&mut self.disk),
         }
+    }
+    /// The same for a sync, which can be left out.
+    fn sync(
+        &mut self,
+        done: impl FnOnce(&mut Forgetting),
+        failed: impl FnOnce(&mut Forgetting),
+    ) -> io::Result<()> {
+        let is_left_out = self.fault == Some((self.operations + 1, Fault::LeftOut));
+        if is_left_out {
+            self.left_out += 1;
+            self.fault = Some((self.operations + 2, Fault::Gone { is_done: false }));
+        }
+        self.change(
+            |disk| {
+                if !is_left_out {
+                    done(disk);
+                }
+                Ok(())
+            },
+            failed,
+        )
     }
     fn do_it(&mut self, operation: Operation) -> io::Result<()> {
         self.change(
@@ -128,6 +154,7 @@ impl SimulatedDisk {
             operations: 0,
             reads: 0,
             fault,
+            left_out: 0,
             read_fault,
             dead,
             quota: usize::MAX,
@@ -144,6 +171,10 @@ impl SimulatedDisk {
     /// Has a fault happen at an operation that changes something, counted from the beginning.
     pub(super) fn fail_at(&self, operation: usize, fault: Fault) {
         self.world().fault = Some((operation, fault));
+    }
+    /// How many syncs were left out.
+    pub(super) fn left_out(&self) -> usize {
+        self.world().left_out
     }
     pub(super) fn fail_read_at(&self, read: usize, kind: io::ErrorKind) {
         self.world().read_fault = Some((read, kind));
@@ -265,11 +296,8 @@ impl Disk for SimulatedDisk {
     fn sync_directory(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
         let node = world.disk.find(name)?;
-        world.change(
-            |disk| {
-                disk.sync_directory(node);
-                Ok(())
-            },
+        world.sync(
+            |disk| disk.sync_directory(node),
             |disk| disk.fail_sync_directory(node),
         )
     }
@@ -352,12 +380,6 @@ impl File for Open {
     }
     fn sync(&self) -> io::Result<()> {
         let (mut world, node) = (self.world()?, self.node);
-        world.change(
-            |disk| {
-                disk.sync(node);
-                Ok(())
-            },
-            |disk| disk.fail_sync(node),
-        )
+        world.sync(|disk| disk.sync(node), |disk| disk.fail_sync(node))
     }
 }

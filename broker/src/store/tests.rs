@@ -276,15 +276,19 @@ impl Life {
     fn check(&mut self, store: &Store, about: &str) {
         let (found, damaged) = read(store);
         assert!(damaged.is_empty(), "{about}: {damaged:?}");
-        if found == self.next {
-            self.content = self.next.clone();
-        }
         assert!(
-            found == self.content,
+            self.fits(&found),
             "{about}: {:?}\n\nshould be {:?}",
             keys(&found),
             keys(&self.content)
         );
+    }
+
+    fn fits(&mut self, found: &Content) -> bool {
+        if *found == self.next {
+            self.content = self.next.clone();
+        }
+        *found == self.content
     }
 }
 
@@ -367,6 +371,35 @@ fn a_cut_at_any_operation_loses_nothing() {
             }
         }
     }
+}
+
+/// The tests of cuts can fail: each sync of a short history is left out once, and the power goes
+/// before the next operation. Most of them are missed under bare POSIX; the others promise nothing
+/// yet, as those of a new directory and of files that are removed.
+#[test]
+fn a_sync_that_is_left_out_is_missed() {
+    const STEPS: usize = 30;
+    let seed = 5;
+    let (count, _) = operations(seed, STEPS);
+    let (mut left_out, mut missed) = (0, Vec::new());
+    for at in 1..=count {
+        let (disk, mut life) = (SimulatedDisk::new(Model::Posix), Life::new(seed));
+        disk.fail_at(at, Fault::LeftOut);
+        live(&mut life, &disk, STEPS);
+        left_out += disk.left_out();
+        if disk.left_out() == 0 {
+            continue;
+        }
+        disk.cut(Cut::Everything, &mut Random(at as u64));
+        let fits = open(&disk).is_ok_and(|store| {
+            let (found, damaged) = read(&store);
+            damaged.is_empty() && life.fits(&found)
+        });
+        if !fits {
+            missed.push(at);
+        }
+    }
+    assert!(missed.len() * 2 > left_out, "{left_out}: {missed:?}");
 }
 
 /// 10,000 cuts: each of 2,500 stores lives through four, at random operations.
