@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidings_broker::limits::MIRROR_AUDIT;
 use tidings_client::{Channel, Device, Head, Publisher, Source, Start, State};
 use tidings_protocol::{
     nntp::code,
@@ -65,11 +66,7 @@ async fn a_mirror_of_a_mirror_has_everything_and_tells_of_what_is_new() {
     .await
     .unwrap();
     until_head(&leaf, &os(), 306).await;
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < MIRROR_AUDIT / 2, "{:?}", began.elapsed());
     let new: Channel = "test.new.channel".parse().unwrap();
     publish(&realm, &mut publisher, &new, None, 3, &["dora"])
         .await

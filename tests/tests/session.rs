@@ -402,7 +402,7 @@ fn a_silent_watch_is_told_that_the_broker_is_still_there() {
     let mut client = Client::connect(&stage);
     let began = std::time::Instant::now();
     client.run("S: 200 …\nC: XWATCH test.os.*\nS: 290 2 watching\nS: 0\nS: 0\nS: 0");
-    assert!(began.elapsed() < Duration::from_secs(6));
+    assert!(began.elapsed() < Duration::from_secs(30));
     client.run("C: QUIT\nS: .\nS: 205 …");
 }
 
