@@ -503,8 +503,8 @@ fn tests() -> anyhow::Result<()> {
     // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is
     // spoken by others.
     setup::packages(&["libfaketime", "openssl", "curl", "python3"])?;
-    // The agent's slots are written by these; a device in Python is judged.
-    setup::packages(&["zstd", "bsdiff", "xdelta3"])?;
+    // Payloads are made and applied by these; a device in Python is judged.
+    setup::packages(&["zstd", "bsdiff", "xdelta3", "rsync"])?;
     setup::packages(ZOOKEEPER)?;
     let python = setup::python(PYTHON)?;
     run(cargo("test --workspace --all-features").env("TIDINGS_PYTHON", python))

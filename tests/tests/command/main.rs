@@ -5,4 +5,5 @@
 mod apply;
 mod ceremony;
 mod desk;
+mod payload;
 mod publish;

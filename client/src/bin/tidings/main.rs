@@ -1,6 +1,6 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
-//! In the order in which a statement travels: `release`, `withdraw` and `edit` make what
+//! In the order in which a statement travels: `payload` makes what `release` announces; `release`, `withdraw` and `edit` make what
 //! `publishing` and `sign` sign and publish; `reader` reads and `verify` proves, `status` tells how
 //! things stand, `apply` acts, `slot` takes turns, `beat` confirms.
 
@@ -74,6 +74,9 @@ enum Command {
     Anchor(trust::ShowAnchor),
     /// Make a release: what is new, and where it can be had
     Release(Box<release::Release>),
+    /// Make payloads from images or trees, and compare two builds
+    #[command(subcommand)]
+    Payload(payload::Payload),
     /// Make a withdrawal: call a release back
     Withdraw(Box<withdraw::Withdraw>),
     /// Add a signature to a statement in a file
@@ -273,6 +276,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Trust(trust) => runtime.block_on(trust.run()),
         Command::Anchor(anchor) => runtime.block_on(anchor.run()),
         Command::Release(release) => runtime.block_on(release.run()),
+        Command::Payload(payload) => payload.run(),
         Command::Withdraw(withdraw) => runtime.block_on(withdraw.run()),
         Command::Sign(sign) => runtime.block_on(sign.run()),
         Command::Publish(publish) => runtime.block_on(publish.run()),

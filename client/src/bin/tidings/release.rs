@@ -66,7 +66,8 @@ struct Content {
     #[arg(long)]
     apply: Option<String>,
     /// A way to get it, `FORMAT FILE URL [KEY=VALUE…]`; size and SHA-256 are those of FILE, and
-    /// `base=@FILE` or `result=@FILE` become the SHA-256 of that file. Repeatable
+    /// `base=@FILE` or `result=@FILE` become the SHA-256 of that file. Or `@FILE`: the lines that
+    /// `tidings payload make` has written. Repeatable
     #[arg(long = "payload", value_name = "PAYLOAD")]
     payloads: Vec<String>,
 }
@@ -120,7 +121,9 @@ impl Content {
         add("Slot", self.slot);
         add("Apply", self.apply);
         for payload in &self.payloads {
-            add("Payload", Some(payload::measure(payload)?));
+            for value in payload::values(payload)? {
+                add("Payload", Some(value));
+            }
         }
         Ok(fields)
     }

@@ -1,18 +1,79 @@
-//! From `FORMAT FILE URL [KEY=VALUE…]` to the value of a `Payload` field: what is released is
-//! measured here.
+//! Payloads: what is released is made, compared and measured here, and becomes the value of a
+//! `Payload` field.
+
+mod compare;
+mod make;
+mod tree;
 
 use std::{fs, io::Read, path::Path};
 
 use anyhow::Context;
+use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 use tidings_protocol::Digest;
 
 use super::exit::Exit;
 
+#[derive(Subcommand)]
+pub(super) enum Payload {
+    Make(make::Make),
+    Compare(compare::Compare),
+    /// Run a tool, and say how much memory it took: for `make`, in a process that has no other child
+    #[command(hide = true)]
+    Measure {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+impl Payload {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Make(make) => make.run(),
+            Self::Compare(compare) => compare.run(),
+            Self::Measure { command } => make::measure(&command),
+        }
+    }
+}
+
+/// Whether a path is a tree; otherwise it is an image, a file or a block device.
+fn is_tree(path: &Path) -> anyhow::Result<bool> {
+    let about = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(about.is_dir())
+}
+
+/// The digits of a digest alone.
+fn hex(digest: &Digest) -> String {
+    digest.to_string().trim_start_matches("sha256:").to_owned()
+}
+
+/// The values of fields: one that is measured, or those of a file that `tidings payload make` has
+/// written, as `@FILE`.
+pub(super) fn values(payload: &str) -> anyhow::Result<Vec<String>> {
+    let Some(path) = payload.strip_prefix('@').map(Path::new) else {
+        return Ok(vec![measure(payload)?]);
+    };
+    let octets = super::files::read(path)?;
+    let text = String::from_utf8_lossy(&octets);
+    let wrong = |line: &str| {
+        Exit::BadFile.because(format!(
+            "{}: expected lines `Payload: VALUE`, found {line:?}",
+            path.display()
+        ))
+    };
+    let value = |line: &str| {
+        let value = line.strip_prefix("Payload: ").ok_or_else(|| wrong(line))?;
+        Ok(value.to_owned())
+    };
+    let values: Vec<String> = text.lines().map(value).collect::<anyhow::Result<_>>()?;
+    anyhow::ensure!(!values.is_empty(), wrong(""));
+    Ok(values)
+}
+
 /// The value of the field. File names may have blanks: the URL is the first word with `://`, and
 /// what follows a property up to the next `KEY=` belongs to it.
-pub(super) fn measure(payload: &str) -> anyhow::Result<String> {
+fn measure(payload: &str) -> anyhow::Result<String> {
     let wrong = || {
         Exit::Usage.because(format!(
             "--payload: expected `FORMAT FILE URL [KEY=VALUE…]`, found {payload:?}"
