@@ -104,7 +104,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// A running broker.
 pub struct Broker {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     certificates: Option<Arc<Certificates>>,
     writer: thread::JoinHandle<()>,
     failed: Arc<AtomicBool>,

@@ -6,6 +6,8 @@ mod listing;
 mod posting;
 mod reading;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod watching;
 
 pub(crate) use slots::{identity as slot_identity, names as certificate_names};

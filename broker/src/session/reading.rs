@@ -410,6 +410,7 @@ async fn hdr(session: &mut Session, field: &str, selector: &Selector, legacy: bo
         let Ok(Some(entry)) = log.entry(serial) else {
             continue;
         };
+        session.pay(entry.article().len()).await?;
         let number = serial.number() * shown;
         match metadata(&entry) {
             Some(value) => line(session, format_args!("{number} {value}")),
