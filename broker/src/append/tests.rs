@@ -442,6 +442,16 @@ fn attack_100_one_namespace_uses_up_its_own_channels_alone() {
             "beat",
         ))
         .unwrap();
+    // Nor is it for ever: what is closed is dropped, and its room is free.
+    bench
+        .next_trust(&Says {
+            roles: ROLES,
+            closed: vec!["acme.a", "acme.b"],
+            ..Says::default()
+        })
+        .unwrap();
+    bench.sweep();
+    bench.post(&releases(&channel("acme.c"), 1)[0]).unwrap();
 }
 
 #[test]
@@ -713,6 +723,20 @@ fn attack_122_a_closed_channel_takes_nothing_and_is_dropped_after_some_days() {
     assert_eq!(bench.serials(&os()), [1]);
     bench.writer.closed_kept = Duration::ZERO;
     bench.sweep();
+    assert_eq!(bench.head(&os()), None);
+    // It does not begin again from 1, by whatever way.
+    for refused in [
+        bench.copy(&all, Begin::Log).map(drop),
+        bench.feed(&all[0]).try_recv().unwrap().map(drop),
+    ] {
+        assert!(
+            matches!(
+                refused,
+                Err(AppendError::Verify(VerifyError::Closed { .. }))
+            ),
+            "{refused:?}"
+        );
+    }
     assert_eq!(bench.head(&os()), None);
     // Trust and beats go on.
     let body = Body::Beat(Beat {

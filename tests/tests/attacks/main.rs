@@ -3,6 +3,7 @@
 //! on the way.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod branches;
 mod broker;
 mod clocks;

@@ -330,6 +330,11 @@ async fn attack_093_a_device_with_a_clock_takes_no_beat_of_the_future() {
             usize::from(taken),
             "{ahead}"
         );
+        // Nor does one that was not taken leave anything behind: the honest beat is live.
+        let honest = source(&realm, &[stage.address()]);
+        device.set_source(honest).unwrap();
+        poll(&mut device).await.unwrap();
+        assert!(device.freshness(&os()).is_current(), "{ahead}");
     }
 }
 

@@ -328,6 +328,18 @@ async fn attack_123_the_newest_release_for_some_machines_is_published_again_befo
         again["fields"]["Target"],
         serde_json::json!(["machine=old"])
     );
+    // Retention itself waits for no `Target`: what has nobody to publish it again goes.
+    let mut desk = desk
+        .restart("[[retention]]\nchannels = \"test.os.*\"\ncount = 1\n")
+        .await;
+    let began = Instant::now();
+    while desk.publisher.low(&os()).await.unwrap() != Some(8) {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "nothing more has fallen out"
+        );
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
