@@ -3,18 +3,28 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
+
+use tokio::sync::OwnedMutexGuard;
 
 use crate::limits::{LOGIN_ADDRESSES, LOGIN_WINDOW, LOGINS_OF_ADDRESS};
 
 #[derive(Default)]
 struct Counts {
     all: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<IpAddr, OfAddress>,
     /// Logins that have failed, and since when they are counted.
     failed: HashMap<IpAddr, (u32, Instant)>,
+}
+
+/// What is known of an address while it has connections.
+#[derive(Default)]
+struct OfAddress {
+    connections: usize,
+    /// Whose turn it is to log in, once somebody has.
+    login: Option<Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// The counter.
@@ -47,18 +57,22 @@ impl Connections {
         })
     }
 
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a connection, or says why there may be no more.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, &'static str> {
         let address = payer(address);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.lock();
         if counts.all >= self.most {
             return Err("too many connections, try again later or elsewhere");
         }
         let ours = counts.by_address.entry(address).or_default();
-        if *ours >= self.most_per_address {
+        if ours.connections >= self.most_per_address {
             return Err("too many connections from your address, close some first");
         }
-        *ours += 1;
+        ours.connections += 1;
         counts.all += 1;
         Ok(Permit {
             connections: self.clone(),
@@ -68,7 +82,7 @@ impl Connections {
 
     /// Whether an address has tried too many passwords, over all of its connections (attack 115).
     pub(crate) fn is_guessing(&self, address: IpAddr) -> bool {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.lock();
         let failed = counts.failed.get(&payer(address));
         failed.is_some_and(|(count, since)| {
             *count >= LOGINS_OF_ADDRESS && since.elapsed() < LOGIN_WINDOW
@@ -77,7 +91,7 @@ impl Connections {
 
     /// Takes note of a login that has failed.
     pub(crate) fn note_failed_login(&self, address: IpAddr) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.lock();
         counts
             .failed
             .retain(|_, (_, since)| since.elapsed() < LOGIN_WINDOW);
@@ -92,24 +106,30 @@ impl Connections {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .all
+        self.lock().all
+    }
+}
+
+impl Permit {
+    /// The turn of one connection of an address to log in: were those of all looked at at once, all
+    /// would be before the first has failed (attack 115).
+    pub(crate) async fn login_turn(&self) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut counts = self.connections.lock();
+            let ours = counts.by_address.entry(self.address).or_default();
+            ours.login.get_or_insert_default().clone()
+        };
+        turn.lock_owned().await
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self
-            .connections
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.connections.lock();
         counts.all -= 1;
         if let Some(ours) = counts.by_address.get_mut(&self.address) {
-            *ours -= 1;
-            if *ours == 0 {
+            ours.connections -= 1;
+            if ours.connections == 0 {
                 counts.by_address.remove(&self.address);
             }
         }

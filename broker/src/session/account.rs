@@ -43,7 +43,9 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
     };
     let shared = session.shared().clone();
     let (address, tried) = (session.place.peer.ip(), name.clone());
+    let turn = session.place.permit.login_turn().await;
     if shared.connections.is_guessing(address) {
+        drop(turn);
         tokio::time::sleep(LOGIN_PAUSE).await;
         return Err(End::Refused(Response::new(
             code::UNAVAILABLE,
@@ -69,6 +71,7 @@ pub(super) async fn pass(session: &mut Session, password: String) -> Result<(), 
             tracing::warn!(peer = %session.place.peer, name = %Safe(&name), "a login has failed");
             session.place.logins += 1;
             shared.connections.note_failed_login(address);
+            drop(turn);
             // Guessing is slow, also over many commands.
             tokio::time::sleep(LOGIN_PAUSE).await;
             if session.place.logins >= LOGINS {

@@ -64,7 +64,7 @@ struct Place {
     logins: u32,
     /// Which connection this is.
     number: Peer,
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl Guest for Place {
@@ -149,7 +149,7 @@ impl Session {
             last_refusal,
             logins,
             number,
-            _permit: permit,
+            permit,
         };
         Self::resume(Box::new(place), stream, BytesMut::new())
     }

@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
+use tidings_client::{Address, Connection, Tls};
 use tidings_protocol::nntp::code;
 use tidings_tests::{
     free_address, http,
-    tree::{connect, origin, os, publish, realm, until},
+    tree::{broker, connect, origin, os, publish, realm, until},
 };
+use tokio::task::JoinSet;
 
 const SIGNERS: &[&str] = &["ann", "bob"];
 
@@ -142,4 +144,54 @@ async fn attack_115_nobody_keeps_operators_from_the_admin_port() {
         .await
         .unwrap();
     assert_eq!(status, 421);
+}
+
+/// `secret`, by `openssl passwd -6`.
+const SECRET: &str = "$6$tidings$QSEpYZ5hzqsRYIUOIQDqhrvWxaKRWJlwVPwSnb7Ddv9rrhlWC6cZHn3vkt8Cx/F0ybTA0Y0Ak5rgHSgY.yxfs1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_115_guesses_on_many_connections_of_one_address_at_once_are_as_few_as_on_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(path("broker.pem"), own.cert.pem()).unwrap();
+    std::fs::write(path("broker.key"), own.signing_key.serialize_pem()).unwrap();
+    let address = free_address().unwrap();
+    let fixture = broker(
+        &realm(),
+        &format!(
+            "nntps = [\"{address}\"]\n[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n[[peer]]\nname = \"ann\"\npassword = \"{SECRET}\"\n",
+            path("broker.pem"),
+            path("broker.key")
+        ),
+    )
+    .unwrap();
+    let _daemon = fixture.start().unwrap();
+    let (url, tls): (Address, _) = (
+        format!("nntps://{address}").parse().unwrap(),
+        Tls::from_file(path("broker.pem")).unwrap(),
+    );
+    let mut known = Connection::open(&url, &tls).await.unwrap();
+    known.login("ann", "secret").await.unwrap();
+    let mut guessers = Vec::new();
+    for _ in 0..60 {
+        guessers.push(Connection::open(&url, &tls).await.unwrap());
+    }
+    let mut guesses = JoinSet::new();
+    for (number, mut guesser) in guessers.into_iter().enumerate() {
+        guesses.spawn(async move { guesser.login("ann", &number.to_string()).await });
+    }
+    let said: Vec<String> = guesses
+        .join_all()
+        .await
+        .into_iter()
+        .map(|answer| answer.unwrap_err().to_string())
+        .collect();
+    let (tried, refused) = (
+        said.iter().filter(|said| said.contains("481")).count(),
+        said.iter()
+            .filter(|said| said.contains("too many logins have failed from your address"))
+            .count(),
+    );
+    assert_eq!((tried, refused), (20, 40), "{said:?}");
 }
