@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::{
     limits::{REPAIR, REPAIR_PATIENCE},
+    logging::Safe,
     login::Credentials,
     shared::Shared,
 };
@@ -38,7 +39,7 @@ pub(crate) async fn run(shared: Arc<Shared>, others: Vec<Other>) {
             match timeout(REPAIR_PATIENCE, mend(&shared, other, &damaged)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(broker = %other.address, %error, "damaged statements cannot be fetched there")
+                    tracing::warn!(broker = %other.address, error = %Safe(&tidings_client::explain(&error)), "damaged statements cannot be fetched there")
                 }
                 Err(_) => {
                     tracing::warn!(broker = %other.address, "damaged statements are not sent there in time")

@@ -22,6 +22,7 @@ use crate::{
     append::{Answer, AppendError},
     config::{Login, Mirroring},
     limits::{RESTORE_AGAIN, RESTORE_PATIENCE},
+    logging::Safe,
     mirror,
     origin::{New, Origin},
     repair::Other,
@@ -108,11 +109,11 @@ async fn settle(shared: &Arc<Shared>, source: &Source) {
             Ok(more) if more.is_empty() => return,
             Ok(more) => take(shared, source, &more).await,
             Err(error) if !source.is_needed => {
-                tracing::warn!(broker = %source.other.address, error, "this broker could not be compared with; it may have more than this one, if that was restored");
+                tracing::warn!(broker = %source.other.address, error = %Safe(&error), "this broker could not be compared with; it may have more than this one, if that was restored");
                 return;
             }
             Err(error) => {
-                tracing::error!(broker = %source.other.address, error, "this broker of restore_from cannot be compared with: nothing is accepted or signed until it can, or is not named there any more");
+                tracing::error!(broker = %source.other.address, error = %Safe(&error), "this broker of restore_from cannot be compared with: nothing is accepted or signed until it can, or is not named there any more");
                 sleep(RESTORE_AGAIN).await;
             }
         }

@@ -15,6 +15,7 @@ use tidings_protocol::{
 use tidings_tests::{
     Fixture,
     realm::{ROLES, Realm, key, rules},
+    relay::{self, Act},
     tree::{broker, connect, head, origin, os, publish, read_all, realm, until, until_head},
 };
 
@@ -195,6 +196,30 @@ async fn attack_111_a_mirror_fills_below_what_an_upstream_that_comes_later_has()
         read_all(&leaf, &os()).await.unwrap(),
         read_all(&origin, &os()).await.unwrap()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_112_what_other_brokers_answer_is_no_more_than_text_in_a_log() {
+    let (fixture, _daemon, _publisher) = origin(&realm(), "").await.unwrap();
+    let hostile = |command: &str, answer: Vec<u8>| match command.starts_with("LIST ACTIVE") {
+        true => Act::Send("503 \u{1b}]0;owned\u{7} \u{9b}31m \u{202e}txt\r\n".into()),
+        false => Act::Send(answer),
+    };
+    let liar = relay::start(&[fixture.address], hostile).await.unwrap();
+    for format in ["text", "json"] {
+        let mirror = fixture
+            .mirror_of(&[liar], &format!("[log]\nformat = \"{format}\"\n"))
+            .unwrap();
+        let _daemon = mirror.start().unwrap();
+        // At its start it compares itself, and then it follows.
+        for says in ["could not be compared with", "cannot be followed"] {
+            until(says, async || mirror.log().contains(says)).await;
+        }
+        let log = mirror.log();
+        assert!(log.matches("]0;owned").count() >= 2, "{log}");
+        let odd = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!log.contains(odd), "{log:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 //! the way.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod apply;
 mod ceremony;
 mod desk;
