@@ -555,7 +555,9 @@ async fn attack_101_a_beat_comes_early_for_a_new_head_within_bounds() {
     let first = desk.releases(&os(), 1).await;
     let mut command = desk.command(
         &[desk.fixture.address],
-        &["beat", "--key", "beat.key", "--every", "20", "--life", "60"],
+        &[
+            "beat", "--key", "beat.key", "--every", "60", "--life", "120",
+        ],
     );
     let mut child = command.spawn().unwrap();
     let began = Instant::now();
@@ -590,5 +592,5 @@ async fn attack_101_a_beat_comes_early_for_a_new_head_within_bounds() {
     };
     assert_eq!(beat.head(&os()), Some(second.head()));
     let between = log[1].time().seconds() - log[0].time().seconds();
-    assert!((1..20).contains(&between), "{between} s after the first");
+    assert!((6..60).contains(&between), "{between} s after the first");
 }

@@ -113,6 +113,8 @@ impl Beat {
                 Ok(0) => {}
                 Ok(count) => {
                     due = at + every;
+                    // However long it took: the next one is a tenth away from here.
+                    ticks.reset();
                     tracing::info!(count, "beats published");
                 }
                 // The next round may go better; until then devices see that no beat comes.
