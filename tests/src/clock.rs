@@ -1,6 +1,9 @@
-//! A device's clocks, set by a test.
+//! Clocks that a test sets: a device's, and that of a broker's process.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tidings_client::{Clock, Now, Timestamp};
 
@@ -46,4 +49,16 @@ impl HandClock {
         let mut now = self.lock();
         (now.boot, now.monotonic) = (now.boot + 1, 1);
     }
+}
+
+/// The library that takes the place of a process's clock.
+///
+/// # Panics
+/// If it is not installed.
+pub fn faketime() -> PathBuf {
+    ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1").into())
+        .into_iter()
+        .find(|path: &PathBuf| Path::exists(path))
+        .unwrap_or_else(|| panic!("libfaketime is missing: install Debian's package `libfaketime`"))
 }

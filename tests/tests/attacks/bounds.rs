@@ -3,13 +3,20 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tidings_client::{Address, Connection, Tls};
 use tidings_protocol::nntp::code;
 use tidings_tests::{
+    clock::faketime,
     free_address, http,
+    relay::{self, Act},
     tree::{broker, connect, origin, os, publish, realm, until},
 };
 use tokio::task::JoinSet;
@@ -97,6 +104,134 @@ async fn attack_104_a_line_without_an_end_is_refused_at_its_limit() {
             .unwrap();
         assert!(said.contains("501 a line of more than"), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_106_no_answer_makes_a_client_send_a_password_in_clear_text() {
+    let (fixture, _daemon, _publisher) = origin(&realm(), "").await.unwrap();
+    let heard = Arc::new(Mutex::new(String::new()));
+    let thief = {
+        let heard = heard.clone();
+        move |command: &str, _: Vec<u8>| {
+            *heard.lock().unwrap() += &format!("{command}\n");
+            // A referral of the first version, and what would ask for the password.
+            match command {
+                "DATE" => Act::Send(b"400 nntp://127.0.0.1:1 has room\r\n".to_vec()),
+                _ => Act::Send(b"381 and the password?\r\n".to_vec()),
+            }
+        }
+    };
+    let thief = relay::start(&[fixture.address], thief).await.unwrap();
+    let url: Address = format!("nntp://{thief}").parse().unwrap();
+    let mut connection = Connection::open(&url, &Tls::system().unwrap())
+        .await
+        .unwrap();
+    let refused = connection.login("ann", "secret").await.unwrap_err();
+    assert!(refused.to_string().contains("over TLS only"), "{refused}");
+    assert_eq!(connection.command("DATE").await.unwrap().code.0, 400);
+    assert!(connection.login("ann", "secret").await.is_err());
+    assert_eq!(*heard.lock().unwrap(), "DATE\n");
+}
+
+/// A certificate of a test's own authority, which holds until then; it and its key as files.
+fn issue(
+    ca: &CertifiedIssuer<'_, KeyPair>,
+    directory: &Path,
+    name: &str,
+    until: Option<u64>,
+) -> [String; 2] {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    if let Some(until) = until {
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(until);
+    }
+    let file = |kind: &str| {
+        directory
+            .join(format!("{name}.{kind}"))
+            .display()
+            .to_string()
+    };
+    let files = [file("pem"), file("key")];
+    std::fs::write(&files[0], params.signed_by(&key, ca).unwrap().pem()).unwrap();
+    std::fs::write(&files[1], key.serialize_pem()).unwrap();
+    files
+}
+
+/// A handshake as such, and whether the broker greets then.
+fn greeted(config: &Arc<ClientConfig>, address: SocketAddr) -> (Option<HandshakeKind>, bool) {
+    let name = "broker.example".try_into().unwrap();
+    let mut tls = ClientConnection::new(config.clone(), name).unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+    let mut text = Vec::new();
+    // The ticket for the next time comes before the greeting; QUIT makes the broker close.
+    let _ = stream.write_all(b"QUIT\r\n");
+    let _ = stream.read_to_end(&mut text);
+    (tls.handshake_kind(), text.starts_with(b"200 "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_107_a_session_is_not_resumed_when_its_certificate_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::new(vec!["ca".into()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let roots = directory.path().join("ca.pem");
+    std::fs::write(&roots, ca.pem()).unwrap();
+    let [broker_pem, broker_key] = issue(&ca, directory.path(), "broker.example", None);
+    let in_an_hour = tidings_client::now().seconds() + 3_600;
+    let [device_pem, device_key] = issue(&ca, directory.path(), "device.example", Some(in_an_hour));
+    let address = free_address().unwrap();
+    let mut fixture = broker(
+        &realm(),
+        &format!(
+            "nntps = [\"{address}\"]\n[tls]\ncertificate_file = \"{broker_pem}\"\nkey_file = \"{broker_key}\"\nclient_ca_file = \"{}\"\n",
+            roots.display()
+        ),
+    )
+    .unwrap();
+    // The broker's clock is moved while it runs.
+    let time = directory.path().join("time");
+    std::fs::write(&time, "+0s").unwrap();
+    fixture.launcher = vec![
+        "env".into(),
+        format!("LD_PRELOAD={}", faketime().display()),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
+        "FAKETIME_NO_CACHE=1".into(),
+        format!("FAKETIME_TIMESTAMP_FILE={}", time.display()),
+    ];
+    let _daemon = fixture.start().unwrap();
+    let mut trusted = RootCertStore::empty();
+    trusted.add(ca.der().clone()).unwrap();
+    let client = || {
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(trusted.clone())
+    };
+    let device = client()
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_file(&device_pem).unwrap()],
+            PrivateKeyDer::from_pem_file(&device_key).unwrap(),
+        )
+        .unwrap();
+    let (device, anybody) = (Arc::new(device), Arc::new(client().with_no_client_auth()));
+    tokio::task::block_in_place(|| {
+        assert_eq!(greeted(&device, address), (Some(HandshakeKind::Full), true));
+        assert_eq!(
+            greeted(&device, address),
+            (Some(HandshakeKind::Resumed), true)
+        );
+        std::fs::write(&time, "+2h").unwrap();
+        assert_eq!(
+            greeted(&device, address),
+            (Some(HandshakeKind::Resumed), false)
+        );
+        assert!(greeted(&anybody, address).1, "others are served");
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,6 +89,61 @@ async fn attack_091_a_worthless_signature_by_a_key_that_is_listed_later_is_no_ti
 }
 
 #[tokio::test]
+async fn attack_091_the_evidence_of_a_fork_does_not_vanish_when_a_key_is_listed() {
+    let mut realm = Realm::new(NO_BEATS, ROOTS);
+    let (mut one, mut two) = (Stage::new(&realm).await, Stage::new(&realm).await);
+    let ours = releases(&realm, None, 2, BOTH);
+    let rival = realm.release(&os(), Some(ours[0].head()), "1.2-other", BOTH);
+    let theirs = [ours[0].clone(), rival];
+    one.publish(&ours).await;
+    two.publish(&theirs).await;
+    // On the way both get a signature by a key that is not listed yet.
+    let mut shown = Vec::new();
+    for (stage, log) in [(&one, &ours[..]), (&two, &theirs[..])] {
+        let dirty: Vec<Statement> = log
+            .iter()
+            .map(|statement| soiled(&realm, statement, &["cem"]))
+            .collect();
+        shown.push(substitute(stage.address(), "test.os.stable", &dirty).await);
+    }
+    let path = one.fixture.directory.join("evidence.state");
+    let open = |broker: std::net::SocketAddr| {
+        Device::open(source(&realm, &[broker]), ["test.os.stable"], &path)
+            .unwrap()
+            .with_start(Start::Oldest)
+    };
+    let mut device = open(shown[0]);
+    assert_eq!(poll(&mut device).await.unwrap(), [1, 2]);
+    drop(device);
+    let mut device = open(shown[1]);
+    assert!(matches!(poll(&mut device).await, Err(Error::Fork(_))));
+    drop(device);
+    let roles = &[
+        "trust * 2 root1 root2 root3",
+        "release * 2 ann bob cem",
+        "withdraw * 1 stop",
+    ];
+    let anchor = Realm::clone_of(&realm);
+    let listed = realm.rotate(roles, &[], ROOTS);
+    one.publish(std::slice::from_ref(&listed)).await;
+    let state = || State::open(&path, &anchor.anchor).unwrap();
+    for _ in 0..2 {
+        let mut device =
+            Device::with_state(source(&anchor, &[shown[0]]), ["test.os.stable"], state()).unwrap();
+        assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
+        assert_eq!(
+            device.state().trust().map(|trust| trust.serial()),
+            Some(serial(2))
+        );
+        let fork = device.state().view().fork(&os()).unwrap();
+        assert_eq!(
+            (fork.ours.id(), fork.theirs.id()),
+            (ours[1].id(), theirs[1].id())
+        );
+    }
+}
+
+#[tokio::test]
 async fn attack_091_of_sixteen_signatures_one_holds() {
     let realm = Realm::new(
         &["trust * 1 root1", "release * 1 ann", "withdraw * 1 stop"],
