@@ -1,6 +1,6 @@
 //! Restarts and branches: what a checkpoint or a live beat decides, and what nobody takes back.
 
-use tidings_client::{Device, Error, Freshness, State, Statement};
+use tidings_client::{Device, Error, Freshness, Start, State, Statement};
 use tidings_protocol::{
     Requirement,
     statement::{Beat, Body, Draft, Release},
@@ -28,28 +28,38 @@ async fn withdrawn(realm: &Realm) -> (Stage, Vec<Statement>, Device) {
 #[tokio::test]
 async fn attack_117_a_checkpoint_below_the_head_makes_no_device_forget_a_withdrawal() {
     let mut realm = Realm::new(NO_BEATS, ROOTS);
-    let (mut stage, all, mut device) = withdrawn(&realm).await;
+    let (mut stage, all, mut whole) = withdrawn(&realm).await;
+    // This one knows no link down to the checkpoint, and has to read the channel anew.
+    let mut newest = device(&realm, &[stage.address()]).with_start(Start::Newest);
+    assert_eq!(poll(&mut newest).await.unwrap(), [3]);
     // A renewal, nothing stolen: surveyed at 1, and held two days later.
     let renewed = realm.rotate(NO_BEATS, &[(&os(), all[0].head())], ROOTS);
     stage.publish(std::slice::from_ref(&renewed)).await;
-    // The brokers show the renewal, and the log up to the release that was withdrawn.
-    for length in [1, 2] {
-        let short = substitute(stage.address(), "test.os.stable", &all[..length]).await;
-        device.set_source(source(&realm, &[short])).unwrap();
-        assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
-        assert_eq!(device.state().head(&os()), Some(all[2].head()));
-        assert!(clear(&mut device, 1).await.is_err() && clear(&mut device, 2).await.is_err());
+    for device in [&mut whole, &mut newest] {
+        // The brokers show the renewal, and the log up to the release that was withdrawn.
+        for length in [1, 2] {
+            let short = substitute(stage.address(), "test.os.stable", &all[..length]).await;
+            device.set_source(source(&realm, &[short])).unwrap();
+            assert_eq!(poll(device).await.unwrap(), [] as [u32; 0]);
+            assert_eq!(device.state().head(&os()), Some(all[2].head()));
+            assert!(clear(device, 1).await.is_err() && clear(device, 2).await.is_err());
+        }
+        device
+            .set_source(source(&realm, &[stage.address()]))
+            .unwrap();
+        assert_eq!(poll(device).await.unwrap(), [] as [u32; 0]);
+        assert_eq!(target(device).await, Err(Requirement::Withdrawn));
     }
-    device
-        .set_source(source(&realm, &[stage.address()]))
-        .unwrap();
-    assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
-    assert_eq!(target(&mut device).await, Err(Requirement::Withdrawn));
 }
 
 #[tokio::test]
 async fn attack_117_a_checkpoint_below_the_head_takes_no_applied_release_back() {
-    for roles in [NO_BEATS, ROLES] {
+    for (roles, start) in [
+        (NO_BEATS, Start::Oldest),
+        (NO_BEATS, Start::Newest),
+        (ROLES, Start::Oldest),
+        (ROLES, Start::Newest),
+    ] {
         let mut realm = Realm::new(roles, ROOTS);
         let mut stage = Stage::new(&realm).await;
         let all = releases(&realm, None, 3, BOTH);
@@ -58,7 +68,7 @@ async fn attack_117_a_checkpoint_below_the_head_takes_no_applied_release_back() 
         if roles == ROLES {
             stage.publish(std::slice::from_ref(&first)).await;
         }
-        let mut device = device(&realm, &[stage.address()]);
+        let mut device = device(&realm, &[stage.address()]).with_start(start);
         poll(&mut device).await.unwrap();
         device
             .apply(&os(), serial(3), async |_| Ok::<_, Error>(()))
@@ -80,7 +90,12 @@ async fn attack_117_a_checkpoint_below_the_head_takes_no_applied_release_back() 
             short
         };
         device.set_source(source(&realm, &[short])).unwrap();
-        assert_eq!(poll(&mut device).await.unwrap(), [] as [u32; 0]);
+        // The live beat leads there, and one that knew no link to it hears of it.
+        let heard: &[u32] = match (roles == ROLES, start) {
+            (true, Start::Newest) => &[1],
+            _ => &[],
+        };
+        assert_eq!(poll(&mut device).await.unwrap(), heard);
         for number in 1..=2 {
             assert!(clear(&mut device, number).await.is_err(), "{number}");
         }

@@ -86,8 +86,10 @@ async fn attack_097_without_a_clock_a_beat_of_an_earlier_start_is_not_live() {
 async fn attack_097_without_a_clock_old_beats_in_slow_motion_are_not_live_one_after_the_other() {
     let realm = month_old();
     let mut stage = Stage::new(&realm).await;
-    let all = releases(&realm, None, 4, BOTH);
-    let beats = beats(&realm, &all);
+    // Long after the trust statement, so that its time says nothing of theirs.
+    let later = realm.later(realm.time.plus(20 * DAY));
+    let all = releases(&later, None, 4, BOTH);
+    let beats = beats(&later, &all);
     stage.publish(&all[..1]).await;
     stage.publish(&beats[..1]).await;
     let clock = HandClock::new(None);
