@@ -112,6 +112,25 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A lock on a file, until it is dropped. It is given back as such: a process that is just being
+/// started has the open file too, for a moment, and would hold the lock for as long.
+#[derive(Debug)]
+pub(crate) struct Lock(fs::File);
+
+impl Lock {
+    /// Locks a file that nobody else has locked.
+    pub(crate) fn of(file: fs::File) -> Result<Self, fs::TryLockError> {
+        file.try_lock().map(|()| Self(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it does the same, once all have closed it.
+        let _ = self.0.unlock();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +164,20 @@ mod tests {
             4,
             "nothing is left over"
         );
+    }
+
+    #[test]
+    fn a_lock_that_was_given_back_is_free_although_somebody_has_the_open_file_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || fs::File::create(directory.path().join("lock")).unwrap();
+        let lock = Lock::of(open()).unwrap();
+        let inherited = lock.0.try_clone().unwrap();
+        assert!(matches!(
+            Lock::of(open()),
+            Err(fs::TryLockError::WouldBlock)
+        ));
+        drop(lock);
+        assert!(Lock::of(open()).is_ok());
+        drop(inherited);
     }
 }

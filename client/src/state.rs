@@ -272,7 +272,7 @@ impl FileChannel {
 pub struct State {
     path: Option<PathBuf>,
     /// Held as long as the state is in use, so that two devices do not take each other back.
-    _lock: Option<fs::File>,
+    _lock: Option<file::Lock>,
     /// The SHA-256 of what the file has, if this process has read or written it.
     written: Option<Digest>,
     view: View,
@@ -353,11 +353,11 @@ impl State {
         let lock = lock
             .or_else(|first| fs::File::open(&name).map_err(|_| first))
             .map_err(error)?;
-        match lock.try_lock() {
-            Ok(()) => {}
+        let lock = match file::Lock::of(lock) {
+            Ok(lock) => lock,
             Err(fs::TryLockError::WouldBlock) => return Err(StateError::InUse(path)),
             Err(fs::TryLockError::Error(source)) => return Err(error(source)),
-        }
+        };
         Ok(Self {
             _lock: Some(lock),
             path: Some(path.clone()),
