@@ -359,20 +359,21 @@ fn the_attacks_have_answers() {
             .iter()
             .any(|(_, text)| text.contains(&format!("fn {name}")))
     };
-    let mut numbers = Vec::new();
-    for row in rows(
-        &fs::read_to_string(root().join("SECURITY.md")).unwrap(),
-        "| # | attack | answer |",
-    ) {
+    let page = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let of_row = |row: &[String]| -> Vec<u32> {
         let of_row: Vec<u32> = row[0]
             .split([',', ' '])
             .filter_map(|n| n.parse().ok())
             .collect();
-        numbers.extend(if row[0].contains("to") {
+        if row[0].contains("to") {
             (of_row[0]..=of_row[1]).collect()
         } else {
             of_row
-        });
+        }
+    };
+    let mut numbers = Vec::new();
+    for row in rows(&page, "| # | attack | answer |") {
+        numbers.extend(of_row(&row));
         let missing: Vec<_> = row[2]
             .split('`')
             .filter(|name| name.starts_with("attack") && !exists(name))
@@ -391,6 +392,10 @@ fn the_attacks_have_answers() {
     }
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=123).collect::<Vec<_>>());
+    let adversaries = rows(&page, "| # | keys | brokers | clock |");
+    let mut told: Vec<u32> = adversaries.iter().flat_map(|row| of_row(row)).collect();
+    told.sort_unstable();
+    assert_eq!(told, (91..=123).collect::<Vec<_>>());
 }
 
 /// What an operator can write stands in the example, with its default.
