@@ -91,7 +91,7 @@ fn json(output: &Output) -> serde_json::Value {
 async fn the_origin_signs_and_a_device_is_current_until_it_stops() {
     let realm = Realm::new(ROLES, &["root"]);
     let beat =
-        "[[beat]]\nnamespace = \"test\"\nkey_file = \"KEY\"\nevery_seconds = 1\nlife_seconds = 3";
+        "[[beat]]\nnamespace = \"test\"\nkey_file = \"KEY\"\nevery_seconds = 1\nlife_seconds = 10";
     let (fixture, daemon, mut publisher) = start(&realm, beat).await;
     let release = realm.release(&os(), None, "1", &["ann"]);
     publisher.publish(&release).await.unwrap();
@@ -116,13 +116,13 @@ async fn the_origin_signs_and_a_device_is_current_until_it_stops() {
     // Beats come by push: it stays current for longer than one of them lives.
     let beats: Channel = "test.beat".parse().unwrap();
     let first = head(&fixture, &beats).await.unwrap();
-    until("five more beats", async || {
+    until("twelve more beats", async || {
         assert!(
             monitor.freshness(&os()).is_current(),
             "{}",
             monitor.freshness(&os())
         );
-        head(&fixture, &beats).await.unwrap() >= first + 5
+        head(&fixture, &beats).await.unwrap() >= first + 12
     })
     .await;
     let status = ["status", "--json"];
