@@ -129,7 +129,7 @@ fn missing_certificates_are_named() {
     fails(
         &tidingsd(&["--config", &config]),
         1,
-        &["cannot read the certificate from", "c.pem"],
+        &["tls.certificate_file: cannot read", "c.pem"],
     );
 }
 

@@ -8,3 +8,4 @@ mod ceremony;
 mod desk;
 mod payload;
 mod publish;
+mod silence;
