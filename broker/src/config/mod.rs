@@ -3,6 +3,7 @@
 //! Unknown keys are refused, and the nearest known one is named. Units are in the keys.
 //! `written.rs` is the file as it is written, this one what is made of it.
 
+mod changed;
 mod written;
 
 use std::{

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest as _, Sha256};
-use tidings_client::pem;
+use tidings_client::{file, pem};
 use tidings_protocol::Digest;
 use tokio::time::Instant;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -368,9 +368,7 @@ impl Fetcher {
             return Err(Bad::Other("it has the right size and another digest: it was changed on the way, or at its place".into()));
         }
         fs::rename(part, whole).context("cannot write")?;
-        fs::File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .context("cannot write")?;
+        file::sync_directory(&self.directory).context("cannot write")?;
         Ok(())
     }
 

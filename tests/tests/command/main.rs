@@ -6,6 +6,7 @@ mod answers;
 mod apply;
 mod ceremony;
 mod desk;
+mod json;
 mod payload;
 mod publish;
 mod silence;
