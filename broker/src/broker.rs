@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::{Appender, Writer},
-    beat, clock,
+    beat, beforehand, clock,
     cluster::{self, Cluster, TreeError},
     config::{Login, Mirroring, Settings},
     connections::Connections,
@@ -30,7 +30,8 @@ use crate::{
     feed,
     forks::Forks,
     http,
-    limits::{CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
+    identity::{self, Identity},
+    limits::{CERTIFICATE_WARNING, CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
     listener,
     login::{Credentials, LoginError},
     logs::Logs,
@@ -91,7 +92,7 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-fn hint(error: &io::Error) -> &'static str {
+pub(crate) fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "; another program listens there: stop it, or choose another port in [listen]"
@@ -105,7 +106,6 @@ fn hint(error: &io::Error) -> &'static str {
 /// A running broker.
 pub struct Broker {
     pub(crate) shared: Arc<Shared>,
-    certificates: Option<Arc<Certificates>>,
     writer: thread::JoinHandle<()>,
     failed: Arc<AtomicBool>,
     /// Where it listens in clear text.
@@ -129,16 +129,7 @@ impl Broker {
         }
         let config = &settings.config;
         let limits = &config.limits;
-        let files = limits.connections as u64 + SPARE_FILES;
-        // As many connections as the configuration promises, or as many as the system allows.
-        let allowed = rlimit::increase_nofile_limit(files)?;
-        if allowed < files {
-            tracing::warn!(
-                allowed,
-                wanted = files,
-                "the limit of open files is below limits.connections; raise it (LimitNOFILE)"
-            );
-        }
+        let most = connections_of(limits.connections)?;
         let certificates = config
             .tls
             .as_ref()
@@ -155,12 +146,15 @@ impl Broker {
         let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
         logs.take_up_kept(&namespaces)?;
 
+        let fleetlock = config.fleetlock.as_ref().map_or(&[][..], |f| &f.listen);
+        let every = settings.addresses();
         let listen = |addresses: &[SocketAddr]| {
             let bind = |address: &SocketAddr| {
-                let listener = listener::bind(*address).map_err(|source| StartError::Listen {
-                    address: *address,
-                    source,
-                })?;
+                let listener =
+                    listener::bind(*address, &every).map_err(|source| StartError::Listen {
+                        address: *address,
+                        source,
+                    })?;
                 Ok((listener.local_addr()?, listener))
             };
             addresses
@@ -169,11 +163,7 @@ impl Broker {
                 .collect::<Result<Vec<_>, StartError>>()
         };
         let (clear, tls) = (listen(&config.listen.nntp)?, listen(&config.listen.nntps)?);
-        let (fleetlock, admin) = (
-            config.fleetlock.as_ref().map_or(&[][..], |f| &f.listen),
-            &config.admin.listen,
-        );
-        let (fleetlock, admin) = (listen(fleetlock)?, listen(admin)?);
+        let (fleetlock, admin) = (listen(fleetlock)?, listen(&config.admin.listen)?);
         let secure_fleetlock = config
             .fleetlock
             .as_ref()
@@ -267,9 +257,24 @@ impl Broker {
             .iter()
             .map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
         let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
-        let connections = Connections::new(limits.connections, limits.connections_per_address);
+        let mut logins: Vec<(String, Credentials)> = Vec::new();
+        let of_mirror = mirror.as_ref().and_then(|mirror| mirror.credentials());
+        logins.extend(of_mirror.map(|login| ("mirror.login".into(), login.clone())));
+        logins.extend(
+            feeds
+                .iter()
+                .map(|(feed, login)| (format!("feed {}: login", feed.name), login.clone())),
+        );
+        logins.extend(sources.iter().map(|source| {
+            let key = format!("the login for {}", source.other.address);
+            (key, source.other.credentials.clone())
+        }));
+        let identity = Identity::new(certificates.clone(), logins);
+        warn_of_ends(&identity);
+        let connections = Connections::new(most, limits.connections_per_address);
         let shared = Arc::new(Shared {
             settings,
+            identity,
             store,
             logs,
             namespaces,
@@ -370,7 +375,6 @@ impl Broker {
         }
         Ok(Self {
             shared,
-            certificates,
             writer,
             failed,
             nntp,
@@ -378,29 +382,19 @@ impl Broker {
         })
     }
 
-    /// Reads what a configuration points to, and changes nothing.
+    /// Reads what a configuration points to, and changes nothing; what an operator should know of
+    /// it, a line each.
     ///
     /// # Errors
-    /// If a certificate or a key cannot be used.
-    pub fn check(settings: &Settings) -> Result<(), StartError> {
-        settings
-            .config
-            .tls
-            .as_ref()
-            .map(Certificates::load)
-            .transpose()?;
+    /// If a certificate, a key or a password cannot be used.
+    pub fn check(settings: &Settings) -> Result<Vec<String>, StartError> {
+        let mut notes = identity::read(settings)?.trouble(clock::now());
+        notes.extend(beforehand::look(settings));
         settings
             .beats
             .iter()
             .try_for_each(|one| beat::load(one).map(drop))?;
-        let logins = settings
-            .mirror
-            .iter()
-            .map(|mirror| &mirror.login)
-            .chain(settings.feeds.iter().map(|feed| &feed.login));
-        Ok(logins
-            .map(Credentials::read)
-            .try_for_each(|read| read.map(drop))?)
+        Ok(notes)
     }
 
     /// Makes an empty tree in ZooKeeper for the cluster of a configuration.
@@ -434,14 +428,17 @@ impl Broker {
         self.shared.stop.cancelled().await;
     }
 
-    /// Reads certificate and key again.
-    ///
-    /// # Errors
-    /// If they cannot be used; the present ones stay in use then.
-    pub fn reload_certificates(&self) -> Result<(), TlsError> {
-        self.certificates
-            .as_ref()
-            .map_or(Ok(()), |certificates| certificates.reload())
+    /// Reads certificates, keys and passwords again. What cannot be used is named, with its key;
+    /// what was read before stays in use there.
+    pub fn reload(&self) -> Vec<String> {
+        let wrong = self.shared.identity.reload();
+        warn_of_ends(&self.shared.identity);
+        wrong
+    }
+
+    /// The configuration that it was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     /// Connections at this moment.
@@ -532,12 +529,44 @@ fn sources(settings: &Settings) -> Result<Vec<Source>, LoginError> {
     Ok(sources)
 }
 
+/// As many connections as the configuration promises, or as many as the system has files for.
+fn connections_of(promised: usize) -> Result<usize, StartError> {
+    let files = promised as u64 + SPARE_FILES;
+    let allowed = rlimit::increase_nofile_limit(files)?;
+    if allowed >= files {
+        return Ok(promised);
+    }
+    // The store, upstreams and operators need files too.
+    let left = allowed.saturating_sub(SPARE_FILES.min(allowed / 2)).max(1);
+    let most = usize::try_from(left).map_or(promised, |left| left.min(promised));
+    tracing::warn!(
+        allowed,
+        wanted = files,
+        connections = most,
+        "the limit of open files is below limits.connections, of which there will be fewer; raise it (LimitNOFILE)"
+    );
+    Ok(most)
+}
+
+fn warn_of_ends(identity: &Identity) {
+    for line in identity.trouble(clock::now()) {
+        tracing::warn!("{line}");
+    }
+}
+
 async fn sweep(shared: Arc<Shared>) {
     let gap = Duration::from_secs(shared.settings.config.limits.gap_seconds);
     let mut ticks = tokio::time::interval(SWEEP.min(gap));
+    let mut told = tokio::time::Instant::now();
     loop {
         tokio::select! {
-            _ = ticks.tick() => shared.appender.sweep().await,
+            _ = ticks.tick() => {
+                shared.appender.sweep().await;
+                if told.elapsed() >= CERTIFICATE_WARNING {
+                    told = tokio::time::Instant::now();
+                    warn_of_ends(&shared.identity);
+                }
+            }
             () = shared.stop.cancelled() => return,
         }
     }

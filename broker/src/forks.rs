@@ -117,9 +117,7 @@ impl Forks {
                 break;
             }
         }
-        let mut new = tempfile::NamedTempFile::new_in(&self.directory)?;
-        io::Write::write_all(&mut new, &octets)?;
-        new.persist(&path)?;
+        tidings_client::file::replace(&path, &octets, 0o600)?;
         Ok(Some(path))
     }
 

@@ -11,6 +11,7 @@
 mod access;
 mod append;
 mod beat;
+mod beforehand;
 mod broker;
 mod clock;
 mod cluster;
@@ -22,6 +23,7 @@ mod failure;
 mod feed;
 mod forks;
 mod http;
+mod identity;
 pub mod inspect;
 pub mod limits;
 mod listener;

@@ -197,6 +197,10 @@ pub const WRITE: Duration = Duration::from_secs(60);
 pub const ARTICLE: Duration = Duration::from_secs(60);
 /// How long sessions may go on after SIGTERM.
 pub const DRAIN: Duration = Duration::from_secs(10);
+/// How often a certificate that is about to end is pointed out.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(86_400);
+/// How often it is said that connections cannot be accepted, for as long as that lasts.
+pub const ACCEPT_COMPLAINT: Duration = Duration::from_secs(60);
 /// How long accepting pauses when the process or the machine has no file descriptor left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After how long of silence TCP asks whether the other end is still there, and how often, and how

@@ -1,6 +1,11 @@
 //! Accepting: count the connection, set up the socket, begin the session.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use socket2::{SockRef, TcpKeepalive};
 use tidings_protocol::nntp::{Response, code};
@@ -11,21 +16,36 @@ use tokio::{
 
 use crate::{
     connections::Permit,
-    limits::{ACCEPT_PAUSE, KEEPALIVE},
+    limits::{ACCEPT_COMPLAINT, ACCEPT_PAUSE, KEEPALIVE},
     session::Session,
     shared::Shared,
     stream::Stream,
     tls::Certificates,
 };
 
-/// The refusal of a connection that is one too many.
-async fn refuse(socket: TcpStream, why: &str, tls: bool) {
+/// The refusal of a connection that is one too many: at once, since it holds a file that others
+/// wait for. A socket that is new has room for a line.
+fn refuse(socket: &TcpStream, why: &str, tls: bool) {
     // Under TLS a refusal in clear text would only confuse; the connection is closed.
     if !tls {
-        let mut stream = Stream { socket, tls: None };
         let line = format!("{}\r\n", Response::new(code::UNAVAILABLE, why));
         // The peer may be gone already.
-        let _ = timeout(Duration::from_secs(1), stream.write_all(line.as_bytes())).await;
+        let _ = SockRef::from(socket).send(line.as_bytes());
+    }
+}
+
+/// What is said once, and then now and then for as long as it lasts.
+#[derive(Default)]
+pub(crate) struct Complaint(Option<Instant>);
+
+impl Complaint {
+    /// Whether it is time to say it.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|last| last.elapsed() >= ACCEPT_COMPLAINT);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
     }
 }
 
@@ -86,6 +106,7 @@ pub(crate) async fn run(
     listener: TcpListener,
     certificates: Option<Arc<Certificates>>,
 ) {
+    let mut complaint = Complaint::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -102,32 +123,58 @@ pub(crate) async fn run(
                 ))),
                 Err(why) => {
                     tracing::debug!(%peer, why, "connection refused");
-                    let tls = certificates.is_some();
-                    drop(
-                        shared
-                            .tasks
-                            .spawn(async move { refuse(socket, why, tls).await }),
-                    );
+                    refuse(&socket, why, certificates.is_some());
                 }
             },
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; is the limit of open files too low?");
+                if complaint.is_due() {
+                    tracing::warn!(%error, "cannot accept a connection; is the limit of open files too low?");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// A listening socket for an address.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listening socket for an address, beside all others. `[::]` is for IPv4 too, but where IPv4 has
+/// its own on the same port.
+pub(crate) fn bind(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
         socket2::Type::STREAM,
         None,
     )?;
     socket.set_reuse_address(true)?;
+    let has_own = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+    if address.is_ipv6() && all.iter().any(has_own) {
+        socket.set_only_v6(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As nginx, INN and dovecot are configured.
+    #[tokio::test]
+    async fn both_families_may_have_the_same_port() {
+        let first = bind("0.0.0.0:0".parse().unwrap(), &[]).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let (v4, v6) = (
+            SocketAddr::from(([0, 0, 0, 0], port)),
+            SocketAddr::from(([0; 8], port)),
+        );
+        assert!(bind(v6, &[v6]).is_err(), "alone it would be for both");
+        bind(v6, &[v4, v6]).unwrap();
+    }
+
+    #[test]
+    fn what_lasts_is_not_said_every_time() {
+        let mut complaint = Complaint::default();
+        assert!(complaint.is_due() && !complaint.is_due());
+    }
 }

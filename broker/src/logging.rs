@@ -1,11 +1,9 @@
 //! Structured logs: text or JSON on standard error, or the journal.
 
-use std::{
-    fmt::{self, Write as _},
-    io::IsTerminal,
-};
+use std::fmt::{self, Write as _};
 
 use anyhow::Context;
+use tidings_client::terminal::{self, is_odd};
 use tracing_subscriber::{
     Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
@@ -33,15 +31,10 @@ pub(crate) struct Safe<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Safe<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Besides control characters those that turn the order of what follows.
-        let odd = |c: char| {
-            c.is_control()
-                || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-        };
         self.0
             .chars()
             .take(LOGGED_CHARACTERS)
-            .try_for_each(|c| f.write_char(if odd(c) { '\u{fffd}' } else { c }))
+            .try_for_each(|c| f.write_char(if is_odd(c) { '\u{fffd}' } else { c }))
     }
 }
 
@@ -59,8 +52,9 @@ pub fn start(level: &str, format: LogFormat) -> anyhow::Result<Level> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(terminal::Log::default)
+        .with_ansi(terminal::has_colours())
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => registry.with(text).init(),
         LogFormat::Json => registry.with(text.json()).init(),

@@ -6,13 +6,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts,
-    logs::Logs, namespaces::Namespaces, origin::Origin, slots::Slots, store::Store, watch::Watches,
+    identity::Identity, logs::Logs, namespaces::Namespaces, origin::Origin, slots::Slots,
+    store::Store, watch::Watches,
 };
 
 type Standings = Arc<dyn Fn(&Logs) -> Vec<String> + Send + Sync>;
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    /// Certificates, keys and passwords.
+    pub(crate) identity: Identity,
     pub(crate) store: Store,
     pub(crate) logs: Arc<Logs>,
     pub(crate) namespaces: Arc<Namespaces>,

@@ -1,37 +1,54 @@
 //! The TLS side of the listeners: implicit TLS 1.3 alone (RFC 8143), certificates that can be
 //! exchanged.
 
-use std::{path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
     CommonState, RootCertStore, ServerConfig, ServerConnection,
     crypto::aws_lc_rs,
-    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use rustls_pki_types::UnixTime;
+use tidings_client::{
+    pem::{self, PemError, Validity},
+    rustls_words,
+};
 
 use crate::config::Tls;
 
 /// Why TLS cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM file cannot be read.
-    #[error("cannot read {what} from {path}: {source}")]
+    /// A PEM file cannot be used.
+    #[error("tls.{key}: {source}")]
     Pem {
-        /// Certificate, key, or the roots of clients.
-        what: &'static str,
-        /// The file.
-        path: std::path::PathBuf,
+        /// The key of the configuration.
+        key: &'static str,
         /// Why.
-        source: rustls_pki_types::pem::Error,
+        source: PemError,
     },
     /// Certificate and key do not go together, or are of no use.
-    #[error("certificate and key cannot be used: {0}")]
-    Rustls(#[from] rustls::Error),
+    #[error("tls: the certificate {certificate} and the key {key} cannot be used together: {why}", certificate = .certificate.display(), key = .key.display())]
+    Pair {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// That of the key.
+        key: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The roots for clients are of no use.
-    #[error("tls.client_ca_file cannot be used: {0}")]
-    Clients(#[from] VerifierBuilderError),
+    #[error("tls.client_ca_file: {path} cannot be used: {why}", path = .path.display())]
+    Clients {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// TLS cannot be set up at all.
+    #[error("TLS cannot be used: {0}")]
+    Setup(String),
 }
 
 /// What new connections are served with; connections that stand keep what they began with.
@@ -45,6 +62,8 @@ struct Loaded {
     config: Arc<ServerConfig>,
     /// Judges clients.
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// When our own certificate ends, and the last of the roots.
+    ends: Vec<(PathBuf, Validity)>,
 }
 
 impl Certificates {
@@ -61,6 +80,11 @@ impl Certificates {
         Ok(())
     }
 
+    /// When the certificates in the files end.
+    pub(crate) fn ends(&self) -> Vec<(PathBuf, Validity)> {
+        self.config.load().ends.clone()
+    }
+
     /// The same for HTTP.
     pub(crate) fn for_http(&self) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.config.load().config);
@@ -69,7 +93,8 @@ impl Certificates {
     }
 
     pub(crate) fn accept(&self) -> Result<ServerConnection, TlsError> {
-        Ok(ServerConnection::new(self.config.load().config.clone())?)
+        let config = self.config.load().config.clone();
+        ServerConnection::new(config).map_err(|error| TlsError::Setup(rustls_words(&error)))
     }
 
     /// Whether the certificate that a client has shown is good now. A session that is resumed
@@ -90,45 +115,61 @@ impl Certificates {
 }
 
 fn read(files: &Tls) -> Result<Loaded, TlsError> {
-    let pem = |what, path: &Path| {
-        let path = path.to_path_buf();
-        move |source| TlsError::Pem { what, path, source }
-    };
-    let error = || pem("the certificate", &files.certificate_file);
-    let chain = CertificateDer::pem_file_iter(&files.certificate_file)
-        .map_err(error())?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(error())?;
-    let key =
-        PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem("the key", &files.key_file))?;
+    let error = |key| move |source| TlsError::Pem { key, source };
+    let setup = |error: rustls::Error| TlsError::Setup(rustls_words(&error));
+    let chain = pem::certificates(&files.certificate_file).map_err(error("certificate_file"))?;
+    let key = pem::private_key(&files.key_file).map_err(error("key_file"))?;
+    let mut ends: Vec<(PathBuf, Validity)> = chain
+        .first()
+        .and_then(|first| Validity::of(first))
+        .map(|end| (files.certificate_file.clone(), end))
+        .into_iter()
+        .collect();
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])?;
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(setup)?;
     let mut clients: Option<Arc<dyn ClientCertVerifier>> = None;
     let builder = match &files.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let error = || pem("the roots of clients", path);
+            let bad = |why: String| TlsError::Clients {
+                path: path.clone(),
+                why,
+            };
             let mut roots = RootCertStore::empty();
-            for root in CertificateDer::pem_file_iter(path).map_err(error())? {
-                roots.add(root.map_err(error())?)?;
+            let found = pem::certificates(path).map_err(error("client_ca_file"))?;
+            let last = found.iter().filter_map(|root| Validity::of(root));
+            ends.extend(
+                last.max_by_key(|end| end.until)
+                    .map(|end| (path.clone(), end)),
+            );
+            for root in found {
+                roots.add(root).map_err(|e| bad(rustls_words(&e)))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated();
-            let verifier = verifier.build()?;
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| bad(e.to_string()))?;
             clients = Some(verifier.clone());
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(chain, key)?;
+    let pair = |error: rustls::Error| TlsError::Pair {
+        certificate: files.certificate_file.clone(),
+        key: files.key_file.clone(),
+        why: rustls_words(&error),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
     config.alpn_protocols = vec![b"nntp".to_vec()];
     // Nothing to read for anybody who does not ask again: one ticket is enough. It holds the
     // session itself: a fleet that comes back costs no memory here.
     config.send_tls13_tickets = 1;
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
     Ok(Loaded {
         config: Arc::new(config),
         clients,
+        ends,
     })
 }
 
@@ -138,6 +179,7 @@ mod tests {
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::{ClientConfig, ClientConnection, HandshakeKind, client::Resumption};
+    use rustls_pki_types::PrivateKeyDer;
 
     use super::*;
 

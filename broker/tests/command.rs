@@ -129,7 +129,7 @@ fn missing_certificates_are_named() {
     fails(
         &tidingsd(&["--config", &config]),
         1,
-        &["cannot read the certificate from", "c.pem"],
+        &["tls.certificate_file: cannot read", "c.pem"],
     );
 }
 
@@ -360,4 +360,55 @@ fn a_clock_before_2026_is_refused() {
         !directory.path().join("data").exists(),
         "nothing is changed"
     );
+}
+
+/// Every unit that is started at boot is tried again for as long as it takes, and confined.
+#[test]
+fn every_unit_is_confined_and_tried_again() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut units = Vec::new();
+    for directory in ["docs", "client/agent/units"] {
+        for entry in fs::read_dir(root.join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "service") {
+                units.push((path.clone(), fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    assert!(units.len() >= 4, "{units:?}");
+    for (path, text) in units {
+        let mut wanted = vec![
+            "NoNewPrivileges=yes",
+            "CapabilityBoundingSet=",
+            "ProtectHome=yes",
+            "PrivateTmp=yes",
+            "ProtectClock=yes",
+            "ProtectKernelLogs=yes",
+            "LockPersonality=yes",
+            "RestrictRealtime=yes",
+            "SystemCallArchitectures=native",
+            "RestrictAddressFamilies=",
+        ];
+        // What a socket starts runs once, as root, to change the machine.
+        if text.contains("WantedBy=") {
+            wanted.extend([
+                "RestartSec=",
+                "StartLimitIntervalSec=0",
+                "ProtectSystem=strict",
+                "PrivateDevices=yes",
+                "ProtectKernelModules=yes",
+                "ProtectKernelTunables=yes",
+                "ProtectControlGroups=yes",
+                "MemoryDenyWriteExecute=yes",
+                "RestrictNamespaces=yes",
+                "RestrictSUIDSGID=yes",
+                "SystemCallFilter=@system-service",
+                "SystemCallErrorNumber=EPERM",
+            ]);
+        }
+        for line in wanted {
+            let has = text.lines().any(|known| known.starts_with(line));
+            assert!(has, "{} lacks {line}", path.display());
+        }
+    }
 }

@@ -2,8 +2,16 @@ use std::{fmt, str::FromStr};
 
 /// Why a broker's address was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a broker is `nntp://HOST[:PORT]` or `nntps://HOST[:PORT]`; this is {0:?}")]
-pub struct AddressError(String);
+pub enum AddressError {
+    /// It is another thing.
+    #[error("a broker is `nntp://HOST[:PORT]` or `nntps://HOST[:PORT]`; this is {0:?}")]
+    Form(String),
+    /// A name, and perhaps a password, stands in it. It is not quoted.
+    #[error(
+        "a broker is `nntp://HOST[:PORT]` or `nntps://HOST[:PORT]`, without a name and a password in it (`--user` and `--password-file`; `[….login]` of a configuration)"
+    )]
+    Credentials,
+}
 
 /// Where a broker is: `nntps://HOST[:PORT]` (563) under TLS, `nntp://HOST[:PORT]` (119) in clear
 /// text.
@@ -20,10 +28,14 @@ pub struct Address {
 impl FromStr for Address {
     type Err = AddressError;
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.into());
-        let (tls, rest) = match text.split_once("://") {
-            Some(("nntps" | "snews", rest)) => (true, rest),
-            Some(("nntp" | "news", rest)) => (false, rest),
+        let wrong = || match text.contains('@') {
+            true => AddressError::Credentials,
+            false => AddressError::Form(text.into()),
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "nntps" | "snews" => true,
+            "nntp" | "news" => false,
             _ => return Err(wrong()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -43,7 +55,8 @@ impl FromStr for Address {
                 .split_once(':')
                 .map_or((rest, None), |(host, port)| (host, Some(port))),
         };
-        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        // Of an address of IPv6 a zone may be part: `fe80::1%eth0`.
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
         if host.is_empty() || !host.chars().all(good) {
             return Err(wrong());
         }
@@ -80,6 +93,8 @@ mod tests {
             ("nntp://127.0.0.1:1119/", "nntp://127.0.0.1:1119"),
             ("nntps://[::1]", "nntps://[::1]:563"),
             ("nntp://[::1]:5", "nntp://[::1]:5"),
+            ("NNTP://a.example", "nntp://a.example:119"),
+            ("nntp://[fe80::1%eth0]", "nntp://[fe80::1%eth0]:119"),
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), full);
@@ -98,5 +113,14 @@ mod tests {
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_password_is_never_quoted() {
+        let error = "nntps://ann:secret@a.example"
+            .parse::<Address>()
+            .unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("--password-file") && !text.contains("secret"));
     }
 }

@@ -214,7 +214,7 @@ impl Device {
                 }
                 Err(error) => {
                     self.connection = None;
-                    failed = Some(error.at(self.source.address()));
+                    failed = Some(self.source.passed_over(error));
                 }
             }
             if self.source.brokers.len() > 1 {

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::{self, Write as _},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,16 +10,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::{
-        CryptoProvider, aws_lc_rs,
-        aws_lc_rs::cipher_suite::{
-            TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
-        },
-    },
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls_pki_types::ServerName;
 use tidings_protocol::{
     Channel, Serial, Statement,
     article::{self, Incoming},
@@ -33,152 +23,16 @@ use tidings_protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 use tokio_util::codec::Decoder;
 
 use crate::{
-    Address, Error,
-    limits::{ANSWER, CONNECT, FAREWELL, PIPELINE, SILENCE, WATCH_GRACE},
+    Address, Error, Tls, TlsError, dial,
+    limits::{ANSWER, CONNECT, FAREWELL, GREETING, PIPELINE, SILENCE, WATCH_GRACE},
+    tls::io_words,
 };
-
-/// Why TLS cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file with certificates or a key cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Pem {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        source: rustls_pki_types::pem::Error,
-    },
-    /// A file has no certificate.
-    #[error("there is no certificate in {0}")]
-    NoCertificate(std::path::PathBuf),
-    /// A certificate and a key cannot be used together.
-    #[error("the certificate {certificate} and the key {key} cannot be used together: {source}")]
-    Pair {
-        /// The file of the certificate.
-        certificate: std::path::PathBuf,
-        /// That of the key.
-        key: std::path::PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The other side speaks no TLS, or is not the one that was meant.
-    #[error(
-        "no TLS with {address}: {source}; is it the port for nntps://, and do its certificate and --ca belong together?"
-    )]
-    Handshake {
-        /// The broker.
-        address: Address,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// rustls refuses.
-    #[error("TLS cannot be used: {0}")]
-    Rustls(#[from] rustls::Error),
-    /// The host is no name that a certificate could be for.
-    #[error("{0:?} is no host name")]
-    Host(String),
-}
-
-/// Whom to believe that a broker is the one that was meant. The statements do not depend on it.
-#[derive(Clone)]
-pub struct Tls(Arc<ClientConfig>);
-
-impl Tls {
-    /// The roots that the operating system trusts.
-    ///
-    /// # Errors
-    /// If TLS cannot be set up at all.
-    pub fn system() -> Result<Self, TlsError> {
-        Self::new(None, None)
-    }
-
-    /// The roots in a PEM file, and no others.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or has no usable certificate.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
-        Self::new(Some(path.as_ref()), None)
-    }
-
-    /// The roots in a PEM file, or those of the system, and a certificate of our own with its key,
-    /// for those who ask.
-    ///
-    /// # Errors
-    /// If a file cannot be read, or has nothing of use.
-    pub fn new(roots: Option<&Path>, own: Option<(&Path, &Path)>) -> Result<Self, TlsError> {
-        let error = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| TlsError::Pem { path, source }
-        };
-        let read = |path: &Path| {
-            let certificates = CertificateDer::pem_file_iter(path).map_err(error(path))?;
-            let certificates = certificates
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(error(path))?;
-            if certificates.is_empty() {
-                Err(TlsError::NoCertificate(path.into()))
-            } else {
-                Ok(certificates)
-            }
-        };
-        let mut store = RootCertStore::empty();
-        match roots {
-            // Those that cannot be read are left out, as every other program here does.
-            None => drop(
-                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-            ),
-            Some(path) => read(path)?
-                .into_iter()
-                .try_for_each(|certificate| store.add(certificate))?,
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(store);
-        let config = match own {
-            None => config.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let private = PrivateKeyDer::from_pem_file(key).map_err(error(key))?;
-                let pair = |source| TlsError::Pair {
-                    certificate: certificate.into(),
-                    key: key.into(),
-                    source,
-                };
-                config
-                    .with_client_auth_cert(read(certificate)?, private)
-                    .map_err(pair)?
-            }
-        };
-        Ok(Self(Arc::new(config)))
-    }
-}
-
-/// AES-128 and SHA-256 first: what is public anyhow needs no more, and a handshake takes a tenth
-/// less of everybody's time than with SHA-384.
-fn provider() -> CryptoProvider {
-    let suites = [
-        TLS13_AES_128_GCM_SHA256,
-        TLS13_CHACHA20_POLY1305_SHA256,
-        TLS13_AES_256_GCM_SHA384,
-    ];
-    CryptoProvider {
-        cipher_suites: suites.into(),
-        ..aws_lc_rs::default_provider()
-    }
-}
-
-#[cfg(feature = "bench")]
-impl Tls {
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        self.0.clone()
-    }
-}
 
 trait Octets: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Octets for T {}
@@ -208,17 +62,15 @@ impl Connection {
     /// If the broker cannot be reached, is not the one that was meant, or refuses.
     pub async fn open(address: &Address, tls: &Tls) -> Result<Self, Error> {
         let open = async {
-            let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
+            let socket = dial::connect(&address.host, address.port).await?;
             socket.set_nodelay(true)?;
             let octets: Box<dyn Octets> = if address.tls {
                 let name = ServerName::try_from(address.host.clone())
                     .map_err(|_| TlsError::Host(address.host.clone()))?;
-                let handshake = TlsConnector::from(tls.0.clone())
-                    .connect(name, socket)
-                    .await;
-                Box::new(handshake.map_err(|source| TlsError::Handshake {
+                let handshake = TlsConnector::from(tls.config()).connect(name, socket).await;
+                Box::new(handshake.map_err(|why| TlsError::Handshake {
                     address: address.clone(),
-                    source,
+                    why: io_words(&why),
                 })?)
             } else {
                 Box::new(socket)
@@ -235,13 +87,16 @@ impl Connection {
             codec: ClientCodec::default(),
             received: Arc::default(),
         };
-        let greeting = connection.response().await.map_err(|error| match error {
-            Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !address.tls => {
-                let why = "the connection was closed before a greeting; does this port want TLS (nntps://)?";
-                Error::Io(std::io::Error::new(error.kind(), why))
-            }
-            error => error,
-        })?;
+        let greeting = timeout(GREETING, connection.response())
+            .await
+            .unwrap_or(Err(Error::NoGreeting(GREETING)))
+            .map_err(|error| match error {
+                Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !address.tls => {
+                    let why = "the connection was closed before a greeting; does this port want TLS (nntps://)?";
+                    Error::Io(std::io::Error::new(error.kind(), why))
+                }
+                error => error,
+            })?;
         match greeting.code {
             code::READY | code::READY_NO_POSTING => Ok(connection),
             _ => Err(Error::Refused(greeting)),

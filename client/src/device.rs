@@ -231,7 +231,7 @@ impl Device {
                     self.connection = Some(connection);
                     return self.trusted();
                 }
-                Err(error) => failed = error.at(self.source.address()),
+                Err(error) => failed = self.source.passed_over(error),
             }
             self.source.turn();
         }
@@ -256,8 +256,10 @@ impl Device {
             };
             match timeout(ask, one).await.unwrap_or(Err(Error::Silent(ask))) {
                 Ok(()) => result = Ok(()),
-                Err(error) if result.is_err() => result = Err(error.at(self.source.address())),
-                Err(_) => {}
+                Err(error) => {
+                    let error = self.source.passed_over(error);
+                    result = result.or(Err(error));
+                }
             }
             if self
                 .channels
@@ -339,12 +341,23 @@ impl Device {
                 .unwrap_or(Err(Error::Silent(ask)))
             {
                 Ok(history) => return Ok(history),
-                Err(error) => failed = error.at(self.source.address()),
+                Err(error) => failed = self.source.passed_over(error),
             }
             self.connection = None;
             self.source.turn();
         }
         Err(failed)
+    }
+
+    /// Whether the broker that is asked first has a channel at all, now.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub async fn has(&mut self, channel: &Channel) -> Result<bool, Error> {
+        let mut connection = self.connect().await?;
+        let found = connection.group(channel, None).await?.is_some();
+        self.connection = Some(connection);
+        Ok(found)
     }
 
     async fn read_history(

@@ -9,7 +9,7 @@ use tidings_protocol::{
     view::{Fork, clearance::NotNow},
 };
 
-use crate::{Address, AddressError, StateError, TlsError};
+use crate::{Address, AddressError, StateError, TlsError, tls::io_words};
 
 /// What keeps a device from learning what is new. Nothing that was not verified has had any effect.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +54,16 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] StateError),
     /// The connection failed.
-    #[error("the connection failed: {0}")]
-    Io(#[from] std::io::Error),
+    #[error("the connection failed: {}", io_words(.0))]
+    Io(std::io::Error),
     /// The broker took too long.
     #[error("the broker did not answer within {0:?}")]
     Silent(std::time::Duration),
+    /// Something took the connection, and did not greet.
+    #[error(
+        "it took the connection and said nothing within {0:?}; does this port want TLS (nntps://), or is it a proxy without a broker?"
+    )]
+    NoGreeting(std::time::Duration),
     /// The broker does not speak the protocol.
     #[error("the broker does not speak the protocol: {0}")]
     Protocol(#[from] CodecError),
@@ -129,6 +134,13 @@ pub enum Error {
     /// More is missing than is read at once.
     #[error("{0} is behind by more than can be read at once; start anew from its head")]
     Backlog(Channel),
+}
+
+// Without a source: what a library says of it is in the text already, in words of ours.
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 impl Error {

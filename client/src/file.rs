@@ -26,48 +26,95 @@ pub fn create(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
         // The first error is the one to tell.
         let _ = fs::remove_file(path);
     }
-    written.and_then(|()| sync_directory(path))
+    written.and_then(|()| sync_directory(directory(path)))
 }
 
 /// Gives a file new content, all or nothing: a new file beside it takes its place. A symbolic link
-/// stays, and what it leads to is replaced; owner and mode stay. Where no file can take its place
-/// (it is a mount point, or the owner cannot be kept), it is written as it stands. A file that is
-/// not there yet gets `mode`.
+/// stays, and what it leads to is replaced; owner, mode and access list stay. Where no file can take
+/// its place (it is a mount point, its directory cannot be written to, or the owner cannot be kept),
+/// it is written as it stands. A file that is not there yet gets `mode`.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn replace(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
+    replace_at(path, octets, mode, &|_| {})
+}
+
+/// The same, that tells of each place at which the power may go: "before", "written", "replaced".
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_at(path: &Path, octets: &[u8], mode: u32, point: &dyn Fn(&str)) -> io::Result<()> {
+    point("before");
     let real = target(path)?;
     let old = fs::metadata(&real).ok();
+    let replaced = match successor(&real, octets, mode, old.as_ref()) {
+        Ok(new) => {
+            point("written");
+            new.persist(&real).map(drop).map_err(|error| error.error)
+        }
+        Err(error) => Err(error),
+    };
+    match replaced {
+        Ok(()) => sync_directory(directory(&real))?,
+        Err(error) if old.is_some() && has_to_stay(&error) => overwrite(&real, octets)?,
+        Err(error) => return Err(error),
+    }
+    point("replaced");
+    Ok(())
+}
+
+/// Whether no other file can take the place of one, which may be written to all the same.
+fn has_to_stay(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy
+            | io::ErrorKind::CrossesDevices
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// The file that will take a place, durable, with what has to stay as it was.
+fn successor(
+    real: &Path,
+    octets: &[u8],
+    mode: u32,
+    old: Option<&fs::Metadata>,
+) -> io::Result<tempfile::NamedTempFile> {
     // What is new gets its mode as every file that a program makes, less what the umask takes.
     let mut new = tempfile::Builder::new()
         .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(directory(&real))?;
+        .tempfile_in(directory(real))?;
     new.write_all(octets)?;
-    if let Some(old) = &old {
+    if let Some(old) = old {
+        let own = new.as_file().metadata()?;
+        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+            std::os::unix::fs::fchown(new.as_file(), Some(old.uid()), Some(old.gid()))?;
+        }
         new.as_file()
             .set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
-        let own = new.as_file().metadata()?;
-        let other = (own.uid(), own.gid()) != (old.uid(), old.gid());
-        if other
-            && std::os::unix::fs::fchown(new.as_file(), Some(old.uid()), Some(old.gid())).is_err()
-        {
-            return overwrite(&real, octets);
-        }
+        keep_access_list(real, new.as_file())?;
     }
     new.as_file().sync_all()?;
-    match new.persist(&real) {
-        Ok(_) => sync_directory(&real),
-        Err(error)
-            if matches!(
-                error.error.kind(),
-                io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices
-            ) =>
-        {
-            overwrite(&real, octets)
-        }
-        Err(error) => Err(error.error),
-    }
+    Ok(new)
+}
+
+const ACCESS_LIST: &str = "system.posix_acl_access";
+
+fn keep_access_list(old: &Path, new: &fs::File) -> io::Result<()> {
+    let mut list = [0; 4096];
+    // Most files have none, and many file systems know none.
+    let Ok(length) = rustix::fs::getxattr(old, ACCESS_LIST, &mut list[..]) else {
+        return Ok(());
+    };
+    let list = list.get(..length).unwrap_or_default();
+    Ok(rustix::fs::fsetxattr(
+        new,
+        ACCESS_LIST,
+        list,
+        rustix::fs::XattrFlags::empty(),
+    )?)
 }
 
 /// Where symbolic links lead, also if nothing is there yet.
@@ -82,12 +129,11 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
+/// It is cut last: on a full disk what is there already has room.
 fn overwrite(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
     file.write_all(octets)?;
+    file.set_len(octets.len() as u64)?;
     file.sync_all()
 }
 
@@ -97,15 +143,21 @@ fn directory(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Makes what was done to a name durable; not every file system can.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match fs::File::open(directory(path)).and_then(|directory| directory.sync_all()) {
+/// Makes the names in a directory durable, where the file system can, and the directory may be read.
+///
+/// # Errors
+/// If that fails.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    match fs::File::open(directory).and_then(|directory| directory.sync_all()) {
         Err(error)
             if matches!(
                 error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+                io::ErrorKind::InvalidInput
+                    | io::ErrorKind::Unsupported
+                    | io::ErrorKind::PermissionDenied
             ) =>
         {
+            tracing::debug!(directory = %directory.display(), %error, "names here cannot be made durable");
             Ok(())
         }
         synced => synced,
@@ -118,9 +170,13 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 pub(crate) struct Lock(fs::File);
 
 impl Lock {
-    /// Locks a file that nobody else has locked.
-    pub(crate) fn of(file: fs::File) -> Result<Self, fs::TryLockError> {
-        file.try_lock().map(|()| Self(file))
+    /// Locks a file, unless somebody else has locked it.
+    pub(crate) fn of(file: fs::File, path: &Path) -> io::Result<Option<Self>> {
+        Ok(try_lock(&file, path, false)?.then_some(Self(file)))
+    }
+
+    pub(crate) fn file(&self) -> &fs::File {
+        &self.0
     }
 }
 
@@ -129,6 +185,35 @@ impl Drop for Lock {
         // Closing it does the same, once all have closed it.
         let _ = self.0.unlock();
     }
+}
+
+/// Locks a file for one program, or for many that read; whether that was possible. Where a file
+/// system has no locks, it goes on without, and says so.
+///
+/// # Errors
+/// If it fails for another reason.
+pub fn try_lock(file: &fs::File, path: &Path, shared: bool) -> io::Result<bool> {
+    let locked = match shared {
+        true => file.try_lock_shared(),
+        false => file.try_lock(),
+    };
+    match locked {
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(error)) if has_no_locks(&error) => {
+            tracing::warn!(path = %path.display(), %error, "the file system has no locks; no two programs may use this at once");
+            Ok(true)
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn has_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL]
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == code)
 }
 
 #[cfg(test)]
@@ -169,15 +254,45 @@ mod tests {
     #[test]
     fn a_lock_that_was_given_back_is_free_although_somebody_has_the_open_file_still() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || fs::File::create(directory.path().join("lock")).unwrap();
-        let lock = Lock::of(open()).unwrap();
-        let inherited = lock.0.try_clone().unwrap();
-        assert!(matches!(
-            Lock::of(open()),
-            Err(fs::TryLockError::WouldBlock)
-        ));
-        drop(lock);
-        assert!(Lock::of(open()).is_ok());
+        let path = directory.path().join("lock");
+        let lock = || Lock::of(fs::File::create(&path).unwrap(), &path).unwrap();
+        let held = lock().unwrap();
+        let inherited = held.0.try_clone().unwrap();
+        assert!(lock().is_none());
+        drop(held);
+        assert!(lock().is_some());
         drop(inherited);
+    }
+
+    #[test]
+    fn a_file_whose_place_cannot_be_taken_is_written_as_it_stands() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "a long text").unwrap();
+        let other = directory.path().join("other");
+        fs::write(&other, "").unwrap();
+        // A mount point answers EBUSY, a directory of another's EACCES: both look like this.
+        for kind in [
+            io::ErrorKind::ResourceBusy,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::ReadOnlyFilesystem,
+        ] {
+            assert!(has_to_stay(&kind.into()));
+        }
+        assert!(!has_to_stay(&io::ErrorKind::StorageFull.into()));
+        overwrite(&file, b"short").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"short");
+    }
+
+    #[test]
+    fn where_there_are_no_locks_programs_go_on() {
+        use rustix::io::Errno;
+        assert!(has_no_locks(&Errno::NOLCK.into()) && has_no_locks(&Errno::OPNOTSUPP.into()));
+        assert!(!has_no_locks(&Errno::BADF.into()));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (one, two) = (file.reopen().unwrap(), file.reopen().unwrap());
+        assert!(try_lock(&one, file.path(), true).unwrap());
+        assert!(try_lock(&two, file.path(), true).unwrap());
+        assert!(!try_lock(&one, file.path(), false).unwrap());
     }
 }

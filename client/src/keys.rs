@@ -13,13 +13,16 @@ use ed25519_dalek::pkcs8::{
 pub use tidings_protocol::{PublicKey, SigningKey};
 use zeroize::Zeroizing;
 
-use crate::file;
+use crate::{
+    file,
+    pem::{algorithm, what_it_is},
+};
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It cannot be read.
-    #[error("cannot read the key {path}: {source}; `tidings key new {}` makes one", .path.display())]
+    #[error("cannot read the key {}: {source}{}", .path.display(), hint(.source, .path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -62,6 +65,13 @@ pub enum KeyFileError {
         /// What is wrong.
         reason: String,
     },
+}
+
+fn hint(error: &io::Error, path: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("; `tidings key new {}` makes one", path.display()),
+        _ => String::new(),
+    }
 }
 
 /// Draws a key.
@@ -114,9 +124,9 @@ pub fn read_private(
         path: path.into(),
         source,
     };
-    let pem = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
+    let pem = text_of(path).map_err(read)?;
     if !pem.contains("PRIVATE KEY-----") {
-        let reason = "it has no PEM block of a private key; is it the public half?".into();
+        let reason = what_it_is(&pem).into();
         return Err(KeyFileError::Content {
             path: path.into(),
             expected: "private key",
@@ -147,11 +157,27 @@ pub fn read_private(
         return SigningKey::from_pkcs8_encrypted_pem(&pem, given.as_bytes())
             .map_err(|_| passphrase("this is not its passphrase (or the file is damaged)".into()));
     }
-    SigningKey::from_pkcs8_pem(&pem).map_err(|e| KeyFileError::Content {
+    SigningKey::from_pkcs8_pem(&pem).map_err(|_| KeyFileError::Content {
         path: path.into(),
         expected: "Ed25519 private key as PKCS#8 PEM",
-        reason: what_it_is(&pem).map_or_else(|| e.to_string(), str::to_owned),
+        reason: match algorithm(&pem) {
+            Some("Ed25519") => "it is damaged".into(),
+            Some(other) => format!("{}, for {other}", what_it_is(&pem)),
+            None => format!("{}, of another kind or damaged", what_it_is(&pem)),
+        },
     })
+}
+
+/// What is no UTF-8 is no key, and is named for what it is.
+fn text_of(path: &Path) -> io::Result<Zeroizing<String>> {
+    let octets = Zeroizing::new(fs::read(path)?);
+    Ok(Zeroizing::new(
+        String::from_utf8_lossy(&octets).into_owned(),
+    ))
+}
+
+fn is_encrypted(pem: &str) -> bool {
+    pem.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
 }
 
 /// Whether an access list lets its owner and single users read a file, and neither a group nor the
@@ -173,31 +199,6 @@ fn no_group_reads(list: &[u8]) -> bool {
     *version == VERSION && entries.len() % 8 == 0 && entries.chunks_exact(8).all(closed)
 }
 
-/// What a file is that holds no key of ours; none of it is quoted, since it may be secret.
-fn what_it_is(text: &str) -> Option<&'static str> {
-    let known = [
-        ("BEGIN OPENSSH PRIVATE KEY", "it is a key of OpenSSH"),
-        ("BEGIN RSA PRIVATE KEY", "it is an RSA key"),
-        ("BEGIN EC PRIVATE KEY", "it is a key of another curve"),
-        ("BEGIN CERTIFICATE", "it is a certificate"),
-        (
-            "BEGIN PUBLIC KEY",
-            "it is a public key as PEM; `tidings key show` of the private half prints the line that is wanted",
-        ),
-        ("BEGIN PGP", "it is a key of OpenPGP"),
-        ("untrusted comment:", "it is a file of minisign or signify"),
-        ("ssh-ed25519 ", "it is a public key of OpenSSH"),
-    ];
-    known
-        .into_iter()
-        .find(|(mark, _)| text.contains(mark))
-        .map(|(_, what)| what)
-}
-
-fn is_encrypted(pem: &str) -> bool {
-    pem.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
-}
-
 /// For callers that have nobody to ask: services, tests.
 ///
 /// # Errors
@@ -214,12 +215,10 @@ pub fn read_public(
     path: &Path,
     ask: impl FnOnce() -> io::Result<Zeroizing<String>>,
 ) -> Result<PublicKey, KeyFileError> {
-    let text = Zeroizing::new(
-        fs::read_to_string(path).map_err(|source| KeyFileError::Read {
-            path: path.into(),
-            source,
-        })?,
-    );
+    let text = text_of(path).map_err(|source| KeyFileError::Read {
+        path: path.into(),
+        source,
+    })?;
     if text.contains("PRIVATE KEY-----") {
         return read_private(path, ask).map(|key| PublicKey::of(&key));
     }
@@ -227,9 +226,10 @@ pub fn read_public(
     line.parse().map_err(|_| KeyFileError::Content {
         path: path.into(),
         expected: "public key",
-        reason: what_it_is(&text)
-            .unwrap_or("expected one line, `ed25519:` and 43 characters of unpadded base64url")
-            .into(),
+        reason: format!(
+            "expected one line, `ed25519:` and 43 characters of unpadded base64url, but {}",
+            what_it_is(&text)
+        ),
     })
 }
 
@@ -319,6 +319,10 @@ mod tests {
             said.contains("expected one line") && !said.contains("TheSecret"),
             "{said}"
         );
+        let foreign = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        fs::write(&odd, foreign).unwrap();
+        let said = read_public(&odd, no_passphrase).unwrap_err().to_string();
+        assert!(said.ends_with("it is a private key, for ECDSA"), "{said}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(
             read_private(&path, no_passphrase),

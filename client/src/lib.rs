@@ -29,11 +29,13 @@ mod clock;
 mod connection;
 mod delivery;
 mod device;
+mod dial;
 mod error;
 pub mod file;
 pub mod keys;
 pub mod limits;
 mod outbox;
+pub mod pem;
 mod poll;
 mod publisher;
 mod signed;
@@ -41,11 +43,13 @@ mod slots;
 mod source;
 mod state;
 mod survey;
+pub mod terminal;
+mod tls;
 
 pub use address::{Address, AddressError};
 pub use clearance::Clearance;
 pub use clock::{Clock, now};
-pub use connection::{Connection, Group, Tls, TlsError};
+pub use connection::{Connection, Group};
 pub use delivery::{Delivered, Delivery, DeliveryError};
 pub use device::{Device, Pace, Start};
 pub use error::{Error, explain};
@@ -65,3 +69,4 @@ pub use tidings_protocol::{
         freshness::Freshness,
     },
 };
+pub use tls::{Tls, TlsError, io_words, rustls_words};

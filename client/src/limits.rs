@@ -4,6 +4,12 @@ use std::time::Duration;
 
 /// How long a connection, its TLS handshake included, may take to stand.
 pub const CONNECT: Duration = Duration::from_secs(10);
+/// How long a name server may take of that to say where a broker is.
+pub const RESOLVE: Duration = Duration::from_secs(5);
+/// After how long the next address of a broker is tried beside the one before (RFC 8305).
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How long a broker that has taken a connection may take to greet.
+pub const GREETING: Duration = Duration::from_secs(10);
 /// How long a broker may take for the next octets of an answer.
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// How long one whole answer may take (attack 19).
@@ -33,6 +39,10 @@ pub const POLL: Duration = Duration::from_secs(300);
 pub const AUDIT: Duration = Duration::from_secs(3600);
 /// A state file.
 pub const STATE_OCTETS: u64 = 64 * 1024 * 1024;
+/// How long a state file that another program is writing is waited for.
+pub const STATE_LOCK: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has done so.
+pub const STATE_LOCK_AGAIN: Duration = Duration::from_millis(10);
 /// A file of statements, one after the other.
 pub const BUNDLE_OCTETS: u64 = 64 * 1024 * 1024;
 /// How long looking at one of several brokers may take, twice: for its trust, and for its heads.

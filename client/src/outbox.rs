@@ -189,16 +189,13 @@ impl Outbox {
             .map_err(error)?;
         let until = Instant::now() + OUTBOX_LOCK;
         loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(OutboxLock { _file: lock }),
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
-                    sleep(LOCK_AGAIN).await
-                }
-                Err(fs::TryLockError::WouldBlock) => {
-                    return Err(OutboxError::InUse(channel.clone()));
-                }
-                Err(fs::TryLockError::Error(source)) => return Err(error(source)),
+            if file::try_lock(&lock, &path, false).map_err(error)? {
+                return Ok(OutboxLock { _file: lock });
             }
+            if Instant::now() >= until {
+                return Err(OutboxError::InUse(channel.clone()));
+            }
+            sleep(LOCK_AGAIN).await;
         }
     }
 
@@ -208,9 +205,7 @@ impl Outbox {
             path: path.into(),
             source,
         };
-        fs::File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(error)
+        file::sync_directory(&self.directory).map_err(error)
     }
 
     /// The statement that waits for a channel.

@@ -95,9 +95,7 @@ impl Device {
                         continue;
                     }
                     Err(error) => {
-                        let address = self.source.address().clone();
-                        tracing::debug!(broker = %address, %error, "this broker cannot be used");
-                        asked.unreachable = Some(error.at(&address));
+                        asked.unreachable = Some(self.source.passed_over(error));
                         self.connection = None;
                     }
                 }

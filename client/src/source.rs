@@ -12,7 +12,7 @@ use tidings_protocol::{Anchor, Channel, Serial, verify::VerifyError};
 use tokio::time::timeout;
 
 use crate::{
-    Address, Connection, Error, State, Tls,
+    Address, Connection, Error, State, Tls, explain,
     limits::{BACKLOG_OCTETS, RETRY_FIRST, RETRY_LAST, TRUST_CHUNK},
 };
 
@@ -129,11 +129,21 @@ impl Source {
             let one = async { ask(self.connect().await?).await };
             match timeout(each, one).await.unwrap_or(Err(Error::Silent(each))) {
                 Ok(answer) => return Ok(answer),
-                Err(error) => failed = error.at(self.address()),
+                Err(error) => failed = self.passed_over(error),
             }
             self.turn();
         }
         Err(failed)
+    }
+
+    /// The error of the broker that is first now. It is said, if there are others: it would stay
+    /// unknown where the next one can be used.
+    pub(crate) fn passed_over(&self, error: Error) -> Error {
+        let address = self.address();
+        if self.brokers.len() > 1 {
+            tracing::warn!(broker = %address, error = explain(&error), "this broker cannot be used; the next one is asked");
+        }
+        error.at(address)
     }
 
     async fn open(&self, address: &Address) -> Result<Connection, Error> {

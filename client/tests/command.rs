@@ -1375,3 +1375,87 @@ fn text_of_others_is_made_safe() {
         "{json}"
     );
 }
+
+/// Batches as news servers, mail and hands leave them: what they are is named.
+#[test]
+fn a_batch_that_is_none_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let anchor = namespace(at);
+    for (octets, expected) in [
+        (&b"\x1f\x8b\x08\0"[..], "gunzip it first"),
+        (b"BZh91AY", "bunzip2 it first"),
+        (b"#! cunbatch\n\x1f\x8b", "it is a compressed batch"),
+        (b"#! rnews 10\r\nhello\r\n", "CR LF"),
+        (b"Tidings: 1 release\n", "`tidings publish` takes it"),
+        (b"", "is empty"),
+    ] {
+        fs::write(at.join("batch"), octets).unwrap();
+        let output = tidings(at, &["import", "--check", "batch", "--anchor", &anchor]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains(expected),
+            "{said}"
+        );
+    }
+}
+
+/// The first process of a container gets only the signals that it asks for; also while it waits for
+/// a broker that has greeted and is silent. Otherwise it would end later, and in another way.
+#[test]
+fn the_first_process_of_a_container_ends_when_it_is_told() {
+    use std::io::{Read, Write};
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let anchor = namespace(at);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("nntp://{}", silent.local_addr().unwrap());
+    for (command, code) in [("log", 128 + 15), ("fetch", 128 + 15), ("watch", 0)] {
+        let mut outer = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child"])
+            .arg(env!("CARGO_BIN_EXE_tidings"))
+            .args([command, "acme.os", "--broker", &url, "--anchor", &anchor])
+            .spawn()
+            .unwrap();
+        let (mut connection, _) = silent.accept().unwrap();
+        connection.write_all(b"200 hello\r\n").unwrap();
+        // It is at work when it has asked for something.
+        assert!(connection.read(&mut [0; 64]).unwrap() > 0);
+        let children = format!("/proc/{0}/task/{0}/children", outer.id());
+        let inner = fs::read_to_string(children).unwrap();
+        let told = Command::new("kill").args(["-TERM", inner.trim()]).status();
+        assert!(told.unwrap().success(), "{inner:?}");
+        assert_eq!(outer.wait().unwrap().code(), Some(code), "{command}");
+    }
+}
+
+/// A name server that is silent is not waited for longer than it is said, nor at the end.
+#[test]
+fn a_name_server_that_is_silent_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let anchor = namespace(at);
+    fs::write(
+        at.join("resolv"),
+        "nameserver 192.0.2.1\noptions timeout:30 attempts:5\n",
+    )
+    .unwrap();
+    fs::write(at.join("nss"), "hosts: files dns\n").unwrap();
+    let script = format!(
+        "ip link add silent type veth peer name far && ip addr add 192.0.2.2/24 dev silent && ip link set silent up && ip link set far up && ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev silent || exit 99\n\
+         mount --bind resolv \"$(readlink -f /etc/resolv.conf)\" && mount --bind nss /etc/nsswitch.conf || exit 98\n\
+         exec {} log acme.os --broker nntp://origin --anchor '{anchor}'",
+        env!("CARGO_BIN_EXE_tidings")
+    );
+    let output = Command::new("timeout")
+        .args(["100", "unshare", "--mount", "--net", "bash", "-c", &script])
+        .current_dir(at)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(NO_BROKER), "{said}");
+    assert!(
+        said.contains("origin is not found: the name server has not said"),
+        "{said}"
+    );
+}

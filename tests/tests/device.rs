@@ -724,6 +724,6 @@ async fn a_connection_that_was_closed_meanwhile_is_made_anew() {
     );
     assert!(matches!(
         second.err().unwrap(),
-        Error::State(StateError::InUse(_))
+        Error::State(StateError::InUse(..))
     ));
 }

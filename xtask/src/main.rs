@@ -503,6 +503,8 @@ fn tests() -> anyhow::Result<()> {
     // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is
     // spoken by others.
     setup::packages(&["libfaketime", "openssl", "curl", "python3"])?;
+    // A name server that is silent, and a terminal.
+    setup::packages(&["iproute2", "bsdutils"])?;
     // Payloads are made and applied by these; a device in Python is judged.
     setup::packages(&["zstd", "bsdiff", "xdelta3", "rsync"])?;
     setup::packages(ZOOKEEPER)?;

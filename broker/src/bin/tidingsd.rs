@@ -9,7 +9,10 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tidings_broker::{Broker, Settings, demo, inspect, limits, logging};
+use tidings_client::terminal::Program;
 use tokio::signal::unix::{SignalKind, signal};
+
+const PROGRAM: Program = Program("tidingsd");
 
 /// Stores, serves and relays the logs of Tidings over NNTP.
 ///
@@ -98,11 +101,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() {
+            error.exit();
+        }
+        PROGRAM.raw(error.render().to_string().as_bytes());
+        std::process::exit(error.exit_code())
+    });
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tidingsd: {}", tidings_client::explain(error.as_ref()));
+            PROGRAM.note(&tidings_client::explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -118,7 +127,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 .build()
                 .context("cannot start a runtime")?;
             runtime.block_on(Broker::init_cluster(&settings))?;
-            eprintln!("tidingsd: the place for the cluster is made; start its brokers");
+            PROGRAM.note("the place for the cluster is made; start its brokers");
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::SetHead { channel, config }) => {
@@ -128,9 +137,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 .build()
                 .context("cannot start a runtime")?;
             let head = runtime.block_on(Broker::set_head(&settings, &channel))?;
-            eprintln!(
-                "tidingsd: the head of {channel} in the cluster is {head} now; start this broker, and look at the others"
-            );
+            PROGRAM.note(&format!(
+                "the head of {channel} in the cluster is {head} now; start this broker, and look at the others"
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Check {
@@ -140,35 +149,36 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }) => check(&directory, &anchors, &config),
         Some(Command::Export { directory, output }) => export(&directory, output.as_deref()),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(
-                shell,
-                &mut Arguments::command(),
-                "tidingsd",
-                &mut std::io::stdout(),
-            );
+            let mut page = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), PROGRAM.0, &mut page);
+            PROGRAM.raw(&page);
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Man) => {
+            let mut page = Vec::new();
             clap_mangen::Man::new(Arguments::command())
                 .section("8")
-                .render(&mut std::io::stdout())?;
+                .render(&mut page)?;
+            PROGRAM.raw(&page);
             Ok(ExitCode::SUCCESS)
         }
         None => {
             let settings = Settings::read(&arguments.config)?;
             if arguments.check {
-                Broker::check(&settings)?;
-                if settings.anchors.is_empty() {
-                    eprintln!("tidingsd: anchors is empty: every statement will be refused");
+                for line in Broker::check(&settings)? {
+                    PROGRAM.note(&line);
                 }
-                eprintln!("tidingsd: {} is good", arguments.config.display());
+                PROGRAM.note(&format!("{} is good", arguments.config.display()));
                 return Ok(ExitCode::SUCCESS);
             }
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
                 .context("cannot start threads")?;
-            runtime.block_on(serve(settings))
+            let code = runtime.block_on(serve(settings));
+            // A look-up of a name cannot be broken off: nobody waits for it.
+            runtime.shutdown_background();
+            code
         }
     }
 }
@@ -197,7 +207,7 @@ fn check(directory: &Path, anchors: &[String], config: &Path) -> anyhow::Result<
 
 fn export(directory: &Path, output: Option<&Path>) -> anyhow::Result<ExitCode> {
     let found = match output {
-        None => inspect::export(directory, &mut BufWriter::new(std::io::stdout().lock()))?,
+        None => inspect::export(directory, &mut BufWriter::new(PROGRAM))?,
         Some(path) => {
             let file = std::fs::File::create_new(path)
                 .with_context(|| format!("cannot write {}", path.display()))?;
@@ -214,25 +224,25 @@ fn export(directory: &Path, output: Option<&Path>) -> anyhow::Result<ExitCode> {
 
 fn report(found: &inspect::Found, directory: &Path, what: &str) -> anyhow::Result<ExitCode> {
     for wrong in &found.wrong {
-        eprintln!("tidingsd: {wrong}");
+        PROGRAM.note(&wrong.to_string());
     }
     if found.torn > 0 {
-        eprintln!(
-            "tidingsd: the last {} octets were never whole; nobody was answered for them, and the next start cuts them off",
+        PROGRAM.note(&format!(
+            "the last {} octets were never whole; nobody was answered for them, and the next start cuts them off",
             found.torn
-        );
+        ));
     }
     let (statements, channels, segments) = (found.statements, found.channels, found.segments);
     let counts = format!("{statements} statements, {channels} channels, {segments} segments");
     if found.wrong.is_empty() {
-        eprintln!("tidingsd: {}: {counts}: {what}", directory.display());
+        PROGRAM.note(&format!("{}: {counts}: {what}", directory.display()));
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!(
-        "tidingsd: {}: {counts} could be read; {} things are wrong",
+    PROGRAM.note(&format!(
+        "{}: {counts} could be read; {} things are wrong",
         directory.display(),
         found.wrong.len()
-    );
+    ));
     Ok(DAMAGED.into())
 }
 
@@ -267,20 +277,40 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// SIGHUP: certificates and the log level; what cannot be used leaves the present one in use.
+/// SIGHUP: certificates, keys, passwords and the log level; what cannot be used leaves the present
+/// one in use, and what was changed besides is named.
 fn reload(broker: &Broker, file: &std::path::Path, level: &logging::Level) {
-    match broker.reload_certificates() {
-        Ok(()) => tracing::info!("certificates read again"),
-        Err(error) => tracing::error!(%error, "the present certificate stays in use"),
+    let wrong = broker.reload();
+    for error in &wrong {
+        tracing::error!(error, "the present certificate stays in use");
     }
-    let set = Settings::read(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|settings| level.set(&settings.config.log.level));
-    match set {
+    if wrong.is_empty() {
+        tracing::info!("certificates and logins read again");
+    }
+    let settings = match Settings::read(file) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let error = error.to_string();
+            tracing::error!(
+                error,
+                "the present log level stays in use, and everything else"
+            );
+            return;
+        }
+    };
+    match level.set(&settings.config.log.level) {
         Ok(()) => tracing::info!("log level read again"),
         Err(error) => tracing::error!(
             error = format!("{error:#}"),
             "the present log level stays in use"
         ),
+    }
+    let changed = broker.settings().config.differing(&settings.config);
+    if !changed.is_empty() {
+        let keys = changed.join(", ");
+        tracing::warn!(
+            keys,
+            "these have changed and need a restart; they are as they were at the start"
+        );
     }
 }

@@ -3,11 +3,12 @@
 //! Unknown keys are refused, and the nearest known one is named. Units are in the keys.
 //! `written.rs` is the file as it is written, this one what is made of it.
 
+mod changed;
 mod written;
 
 use std::{
     fmt, fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -183,6 +184,15 @@ pub struct Settings {
     pub retention: Vec<Retention>,
 }
 
+fn addresses(config: &Config) -> Vec<SocketAddr> {
+    let fleetlock = config.fleetlock.iter().flat_map(|f| &f.listen);
+    let nntp = config.listen.nntp.iter().chain(&config.listen.nntps);
+    nntp.chain(fleetlock)
+        .chain(&config.admin.listen)
+        .copied()
+        .collect()
+}
+
 impl Settings {
     /// Reads and checks a file.
     ///
@@ -199,6 +209,11 @@ impl Settings {
             reason: explain(&text, &error),
         })?;
         Self::check(config, path)
+    }
+
+    /// All addresses on which this broker listens.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        addresses(&self.config)
     }
 
     /// A digest of what is the same for all members of a cluster: anchors, and groups of slots.
@@ -265,6 +280,15 @@ impl Settings {
             return Err(wrong(
                 "listen".into(),
                 &"expected at least one address in nntp or nntps",
+            ));
+        }
+        let mut every = addresses(&config);
+        every.retain(|address| address.port() != 0);
+        every.sort();
+        if let Some(twice) = every.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(wrong(
+                "listen".into(),
+                &format!("{} is named twice; each address is for one thing", twice[0]),
             ));
         }
         if !config.listen.nntps.is_empty() && config.tls.is_none() {

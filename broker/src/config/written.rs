@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tidings_protocol::limits::HEARTBEAT_SECONDS;
 
 /// The file as it is written. Every key has a default but `data_dir`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The name that this broker puts in front of `Path`.
@@ -67,7 +67,7 @@ pub struct Config {
 }
 
 /// `[listen]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// Addresses for clear text.
@@ -77,7 +77,7 @@ pub struct Listen {
 }
 
 /// `[tls]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// PEM: the certificate and those of its issuers.
@@ -89,7 +89,7 @@ pub struct Tls {
 }
 
 /// How this broker makes itself known to others.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Login {
     /// PEM: the roots that their certificates are checked with; without it, those of the system.
@@ -105,7 +105,7 @@ pub struct Login {
 }
 
 /// `[mirror]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorConfig {
     /// Brokers, `nntps://HOST[:PORT]` or `nntp://HOST[:PORT]`; all are followed at once, and the
@@ -124,7 +124,7 @@ pub struct MirrorConfig {
 }
 
 /// `[cluster]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterConfig {
     /// The ZooKeeper servers, `HOST:PORT` each.
@@ -156,7 +156,7 @@ pub struct ClusterConfig {
 }
 
 /// `[cluster.tls]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterTls {
     /// PEM: the roots that the servers' certificates are checked with.
@@ -184,7 +184,7 @@ fn default_keep_mebibytes() -> u32 {
 }
 
 /// `[[feed]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeedConfig {
     /// What the log and the cursors call it. With another name everything is offered again.
@@ -203,7 +203,7 @@ pub struct FeedConfig {
 }
 
 /// `[[peer]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerConfig {
     /// What the log calls them, and AUTHINFO USER.
@@ -221,7 +221,7 @@ pub struct PeerConfig {
 }
 
 /// `[[access]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessConfig {
     /// A wildmat of channels.
@@ -239,7 +239,7 @@ pub(super) fn default_poll() -> u64 {
 }
 
 /// `[[slot]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlotConfig {
     /// The group, as `Slot:` of a release names it.
@@ -272,7 +272,7 @@ fn default_lease() -> u64 {
 }
 
 /// `[fleetlock]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FleetLockConfig {
     /// Addresses for HTTP.
@@ -283,7 +283,7 @@ pub struct FleetLockConfig {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Addresses for HTTP, in clear text: keep them on loopback.
@@ -291,7 +291,7 @@ pub struct Admin {
 }
 
 /// `[[beat]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BeatConfig {
     /// The namespace; one of those in `anchors`.
@@ -316,7 +316,7 @@ fn default_life() -> u64 {
 }
 
 /// `[[retention]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionConfig {
     /// A wildmat of channels. Trust logs are kept for ever, whatever matches.
@@ -328,7 +328,7 @@ pub struct RetentionConfig {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections in all.
@@ -351,7 +351,7 @@ pub struct Limits {
 }
 
 /// `[quota]`: what each namespace may use up, so that none takes what others need.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quota {
     /// Channels.
@@ -361,7 +361,7 @@ pub struct Quota {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as tracing has it.

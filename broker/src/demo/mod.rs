@@ -12,7 +12,9 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, pin_mut};
-use tidings_client::{Body, Device, Error, PublishError, Source, State, Statement, Tls, Verified};
+use tidings_client::{
+    Body, Device, Error, PublishError, Source, State, Statement, Tls, Verified, terminal::Program,
+};
 use tidings_protocol::statement::Urgency;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -52,9 +54,8 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-#[allow(clippy::print_stdout)]
 fn say(line: impl std::fmt::Display) {
-    println!("{line}");
+    Program("tidingsd").line(&line.to_string());
 }
 
 async fn keep(directory: PathBuf, releases: u32) -> anyhow::Result<ExitCode> {
@@ -69,6 +70,7 @@ async fn keep(directory: PathBuf, releases: u32) -> anyhow::Result<ExitCode> {
         "{} is not empty; the demonstration makes everything anew, name a new directory",
         directory.display()
     );
+    let directory = std::path::absolute(directory)?;
     let mut stage = Stage::set_up(&directory).await?;
     for number in 1..=releases {
         stage

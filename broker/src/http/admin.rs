@@ -6,8 +6,8 @@ use axum::{
     Json, Router,
     extract::{Request, State},
     http::{
-        StatusCode,
-        header::{CONTENT_TYPE, HOST},
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE, HOST, VARY},
     },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -114,19 +114,46 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &metrics::registry(&shared).await) {
-        Ok(()) => (
-            [(
-                CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )],
-            text,
+    let encoded =
+        prometheus_client::encoding::text::encode(&mut text, &metrics::registry(&shared).await);
+    if let Err(error) = encoded {
+        return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+    }
+    let accept = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect::<Vec<_>>()
+        .join(",");
+    match wants_open_metrics(&accept) {
+        true => ([(VARY, "accept"), (CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        false => (
+            [(VARY, "accept"), (CONTENT_TYPE, PLAIN)],
+            metrics::plain(&text),
         )
             .into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Whether `Accept` prefers OpenMetrics (RFC 9110 section 12.5.1); who does not name it gets text.
+fn wants_open_metrics(accept: &str) -> bool {
+    let quality = |kind: &str| {
+        let of = |range: &str| {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next()?;
+            let quality = parts.find_map(|part| part.strip_prefix("q="));
+            let quality = quality.map_or(1.0, |q| q.parse::<f64>().unwrap_or(0.0));
+            name.eq_ignore_ascii_case(kind).then_some(quality)
+        };
+        accept.split(',').filter_map(of).fold(0.0, f64::max)
+    };
+    let open = quality("application/openmetrics-text");
+    open > 0.0 && open >= quality("text/plain")
 }
 
 /// How it stands: heads, and the cluster.
@@ -164,6 +191,26 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_format_is_the_one_that_is_asked_for() {
+        for accept in [
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "text/plain;q=0.3, application/openmetrics-text;q=0.9;version=1.0.0",
+        ] {
+            assert!(wants_open_metrics(accept), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/plain;version=0.0.4",
+            "application/openmetrics-text;q=0.2,text/plain",
+            "application/openmetrics-text;q=0",
+        ] {
+            assert!(!wants_open_metrics(accept), "{accept}");
+        }
+    }
 
     #[test]
     fn attack_115_a_name_that_somebody_else_has_made_up_is_not_ours() {

@@ -50,6 +50,17 @@ pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
             free,
         );
     }
+    let ends = shared.identity.ends().into_iter().map(|(path, end)| {
+        let until = i64::try_from(end.until.seconds()).unwrap_or(i64::MAX);
+        (path.display().to_string(), until)
+    });
+    family(
+        &mut registry,
+        "certificate_expires_timestamp_seconds",
+        "When the certificate in a file ends, of several roots the last",
+        "file",
+        ends,
+    );
     counters(shared, &mut registry);
     namespaces(shared, &mut registry);
     if let Some(cluster) = &shared.cluster {
@@ -277,6 +288,52 @@ async fn in_groups(shared: &Shared, registry: &mut Registry) {
             "group",
             rows.iter()
                 .map(|(group, values)| (group.clone(), values[at])),
+        );
+    }
+}
+
+/// Prometheus' older text format, 0.0.4, from OpenMetrics: a counter has the name of its samples,
+/// and nothing marks the end.
+pub(super) fn plain(open_metrics: &str) -> String {
+    let mut text = String::new();
+    let mut lines = open_metrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        let of = |line: &str, what: &str| {
+            let (name, rest) = line.strip_prefix(what)?.split_once(' ')?;
+            Some((name.to_owned(), rest.to_owned()))
+        };
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let (help, kind) = (of(line, "# HELP "), of(line, "# TYPE "));
+        let is_counters = is_counter(line) || lines.peek().is_some_and(|next| is_counter(next));
+        let line = match (help, kind) {
+            (Some((name, rest)), _) if is_counters => format!("# HELP {name}_total {rest}"),
+            (_, Some((name, rest))) if is_counters => format!("# TYPE {name}_total {rest}"),
+            _ => line.to_owned(),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_names_counters_as_their_samples() {
+        let mut registry = Registry::with_prefix("tidings");
+        registry.register("stored", "What was stored", ConstCounter::new(7_u64));
+        let gauge = Gauge::<i64>::default();
+        registry.register("watches", "Who watches", gauge);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert_eq!(
+            plain(&text),
+            "# HELP tidings_stored_total What was stored.\n# TYPE tidings_stored_total counter\ntidings_stored_total 7\n# HELP tidings_watches Who watches.\n# TYPE tidings_watches gauge\ntidings_watches 0\n"
         );
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::{ACCEPT_PAUSE, ADMIN_CONNECTIONS, HTTP_BODY_OCTETS, HTTP_CONNECTION, HTTP_HEADERS},
+    listener::Complaint,
     shared::Shared,
     tls::Certificates,
 };
@@ -59,6 +60,7 @@ async fn serve(
     mut few: Option<VecDeque<CancellationToken>>,
 ) {
     let router = router.layer(DefaultBodyLimit::max(HTTP_BODY_OCTETS));
+    let mut complaint = Complaint::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -67,7 +69,9 @@ async fn serve(
         let (socket, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept an HTTP connection; is the limit of open files too low?");
+                if complaint.is_due() {
+                    tracing::warn!(%error, "cannot accept an HTTP connection; is the limit of open files too low?");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -161,6 +161,11 @@ impl Mirror {
         })
     }
 
+    /// What upstreams are shown.
+    pub(crate) fn credentials(&self) -> Option<&Credentials> {
+        self.upstreams.first().map(|upstream| &upstream.credentials)
+    }
+
     /// Whether a channel is copied now.
     fn takes(&self, channel: &Channel) -> bool {
         self.settings.channels.matches(channel.as_str())

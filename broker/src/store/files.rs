@@ -12,6 +12,8 @@ use std::{
     sync::Arc,
 };
 
+use tidings_client::file;
+
 /// A file that is open.
 pub(crate) trait File: Send + Sync {
     fn octets(&self) -> io::Result<u64>;
@@ -79,23 +81,16 @@ impl RealDisk {
                 } else {
                     above
                 };
-                fs::File::open(above)?.sync_all()?;
+                file::sync_directory(above)?;
             }
         }
         let lock = fs::File::open(&root)?;
-        let locked = match access {
-            Access::Write => lock.try_lock(),
-            Access::Read => lock.try_lock_shared(),
-        };
-        match locked {
-            Ok(()) => Ok(Some(Self {
-                root,
-                access,
-                _lock: lock,
-            })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
+        let locked = file::try_lock(&lock, &root, access == Access::Read)?;
+        Ok(locked.then_some(Self {
+            root,
+            access,
+            _lock: lock,
+        }))
     }
 }
 
@@ -161,7 +156,7 @@ impl Disk for RealDisk {
         fs::remove_dir(self.root.join(name))
     }
     fn sync_directory(&self, name: &str) -> io::Result<()> {
-        fs::File::open(self.root.join(name))?.sync_all()
+        file::sync_directory(&self.root.join(name))
     }
     fn free(&self) -> io::Result<u64> {
         let disk = rustix::fs::statvfs(&self.root)?;

@@ -155,8 +155,11 @@ impl Applier {
             .create(true)
             .append(true)
             .open(own.join("lock"))?;
-        lock.try_lock()
-            .context("another applier, or a handler of it, is still at work")?;
+        let free = tidings_client::file::try_lock(&lock, &own.join("lock"), false)?;
+        ensure!(
+            free,
+            "another applier, or a handler of it, is still at work"
+        );
         fcntl_setfd(lock.as_fd(), FdFlags::empty())?;
         let handlers = Handlers::new(&config.paths.etc, &config.paths.lib);
         Ok(Self {

@@ -198,13 +198,21 @@ impl Config {
         for file in &files {
             let text = fs::read_to_string(file)
                 .with_context(|| format!("cannot read {}", file.display()))?;
-            let table: toml::Table = text
-                .parse()
-                .with_context(|| format!("{} is no TOML", file.display()))?;
+            // The line is named and not quoted: it may have a proxy's password.
+            let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+                let before = error.span().and_then(|span| text.get(..span.start));
+                let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+                anyhow::anyhow!(
+                    "{} is no TOML: line {line}: {}",
+                    file.display(),
+                    error.message()
+                )
+            })?;
             merge(&mut all, table);
         }
         let config: Self = all
             .try_into()
+            .map_err(|error: toml::de::Error| anyhow::anyhow!("{}", error.message()))
             .with_context(|| format!("{} (with agent.d) cannot be used", path.display()))?;
         config
             .check()

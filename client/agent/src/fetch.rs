@@ -10,8 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest as _, Sha256};
+use tidings_client::{file, pem};
 use tidings_protocol::Digest;
 use tokio::time::Instant;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -71,13 +71,8 @@ impl Fetcher {
     /// # Errors
     /// If the proxy or the roots cannot be used.
     pub fn new(config: &config::Fetch, directory: &Path) -> anyhow::Result<Self> {
-        let read = |path: &PathBuf| -> anyhow::Result<Vec<CertificateDer<'static>>> {
-            let all = CertificateDer::pem_file_iter(path)
-                .with_context(|| format!("fetch.roots: cannot read {}", path.display()))?;
-            Ok(all.collect::<Result<_, _>>()?)
-        };
         let roots = match &config.roots {
-            Some(path) => read(path)?,
+            Some(path) => pem::certificates(path).context("fetch.roots")?,
             None => rustls_native_certs::load_native_certs().certs,
         };
         let roots: Vec<_> = roots
@@ -103,7 +98,7 @@ impl Fetcher {
         if let Some(proxy) = &config.proxy {
             agent = agent.proxy(Some(
                 ureq::Proxy::new(proxy)
-                    .with_context(|| format!("fetch.proxy: {proxy:?} is none"))?,
+                    .map_err(|_| anyhow::anyhow!("fetch.proxy: expected `http://[USER:PASSWORD@]HOST:PORT` or another proxy, found something else"))?,
             ));
         }
         fs::create_dir_all(directory)
@@ -373,9 +368,7 @@ impl Fetcher {
             return Err(Bad::Other("it has the right size and another digest: it was changed on the way, or at its place".into()));
         }
         fs::rename(part, whole).context("cannot write")?;
-        fs::File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .context("cannot write")?;
+        file::sync_directory(&self.directory).context("cannot write")?;
         Ok(())
     }
 
@@ -413,7 +406,11 @@ fn check_size(found: u64, size: u64) -> Result<(), Bad> {
 }
 
 fn explained(error: &ureq::Error) -> anyhow::Error {
-    let text = tidings_client::explain(error);
+    let text = match error {
+        ureq::Error::Rustls(error) => tidings_client::rustls_words(error),
+        ureq::Error::Io(error) => tidings_client::io_words(error),
+        error => tidings_client::explain(error),
+    };
     let advice = if text.contains("certificate") {
         " (the digest is signed too: `fetch.roots`, or an http:// place, would do)"
     } else {

@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use tidings_client::file;
 use tidings_protocol::Digest;
 
 use crate::round::Task;
@@ -97,24 +97,10 @@ fn read(text: &str) -> anyhow::Result<Records> {
     Ok(toml::from_str(rest)?)
 }
 
-/// Replaces a file: a new one beside it, made durable, takes its place.
+/// Replaces a file, as [`file::replace`] does.
 ///
 /// # Errors
 /// As the file system has them.
 pub fn replace(path: &Path, octets: &[u8], point: &Point) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    point("before a file is replaced");
-    let mut new = tempfile::Builder::new()
-        .prefix(".new")
-        .tempfile_in(directory)?;
-    new.write_all(octets)?;
-    new.as_file().sync_all()?;
-    point("its successor is written");
-    new.persist(path).map_err(|error| error.error)?;
-    fs::File::open(directory)?.sync_all()?;
-    point("it is replaced");
-    Ok(())
+    file::replace_at(path, octets, 0o600, &|at| point(at))
 }

@@ -7,6 +7,7 @@
 use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
+use tidings_client::file;
 
 /// `status.json`. Fields are added, never changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +68,14 @@ impl Status {
     /// As the file system has them.
     pub fn write(&self, run: &Path, textfile: Option<&Path>) -> io::Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
-        put(&run.join("status.json"), &format!("{text}\n"))?;
-        textfile.map_or(Ok(()), |path| put(path, &self.metrics()))
+        file::replace(
+            &run.join("status.json"),
+            format!("{text}\n").as_bytes(),
+            0o644,
+        )?;
+        textfile.map_or(Ok(()), |path| {
+            file::replace(path, self.metrics().as_bytes(), 0o644)
+        })
     }
 
     /// Reads it.
@@ -147,13 +154,6 @@ impl Status {
         };
         self.channels.iter().map(line).collect()
     }
-}
-
-fn put(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    fs::write(&name, text)?;
-    fs::rename(&name, path)
 }
 
 #[cfg(test)]

@@ -6,5 +6,7 @@ mod answers;
 mod apply;
 mod ceremony;
 mod desk;
+mod json;
 mod payload;
 mod publish;
+mod silence;

@@ -34,7 +34,7 @@ fn noise(count: usize, seed: u64) -> Vec<u8> {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        (state >> 33) as u8
+        (state >> 33).to_le_bytes()[0]
     };
     (0..count).map(|_| next()).collect()
 }

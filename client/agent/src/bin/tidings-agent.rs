@@ -1,8 +1,6 @@
 //! `tidings-agent`: the daemon, and what tells of it.
-#![allow(clippy::print_stdout, reason = "its subcommands answer people")]
 
 use std::{
-    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,7 +14,12 @@ use tidings_agent::{
     restarts::{self, Against},
     status::{Overall, Status},
 };
-use tidings_client::Clock;
+use tidings_client::{
+    Clock,
+    terminal::{Log, Program},
+};
+
+const PROGRAM: Program = Program("tidings-agent");
 
 #[derive(Parser)]
 #[command(
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("tidings-agent: {error:#}");
+            PROGRAM.note(&format!("{error:#}"));
             ExitCode::from(2)
         }
     }
@@ -111,6 +114,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     match &arguments.command {
         Some(Command::Check) => {
             config.profile()?;
+            PROGRAM.note(&format!("{} is good", arguments.config.display()));
             Ok(0)
         }
         Some(Command::Status { json }) => status(&config, *json),
@@ -121,8 +125,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         }) => check_handler(&config, handler, payload, set),
         None | Some(_) => {
             tracing_subscriber::fmt()
-                .with_writer(io::stderr)
+                .with_writer(Log::default)
                 .with_ansi(false)
+                .log_internal_errors(false)
                 .without_time()
                 .init();
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -143,9 +148,9 @@ fn status(config: &Config, json: bool) -> anyhow::Result<u8> {
     let status = Status::read(&config.paths.run)
         .context("no status is there; does the agent run? (`systemctl status tidings-agent`)")?;
     if json {
-        println!("{}", serde_json::to_string(&status)?);
+        PROGRAM.line(&serde_json::to_string(&status)?);
     } else {
-        status.lines().iter().for_each(|line| println!("{line}"));
+        status.lines().iter().for_each(|line| PROGRAM.line(line));
     }
     Ok(match status.state {
         Overall::Well => 0,
@@ -186,14 +191,14 @@ fn check_handler(
         lib,
         etc,
     }
-    .check(|line| println!("ok: {line}"))?;
+    .check(|line| PROGRAM.line(&format!("ok: {line}")))?;
     Ok(0)
 }
 
 fn restarts(against: &Against, json: bool, pids: &[u32]) -> anyhow::Result<u8> {
     let stale = restarts::find(Path::new("/proc"), pids, against)?;
     if json {
-        println!("{}", serde_json::to_string(&stale)?);
+        PROGRAM.line(&serde_json::to_string(&stale)?);
     } else {
         for process in &stale {
             let what = if process.restart {
@@ -202,7 +207,10 @@ fn restarts(against: &Against, json: bool, pids: &[u32]) -> anyhow::Result<u8> {
                 "not by us"
             };
             process.files.iter().for_each(|(path, why)| {
-                println!("{} {} ({what}): {path} {why}", process.pid, process.unit)
+                PROGRAM.line(&format!(
+                    "{} {} ({what}): {path} {why}",
+                    process.pid, process.unit
+                ))
             });
         }
     }

@@ -26,8 +26,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(tidings_client::terminal::Log::default)
         .with_ansi(false)
+        .log_internal_errors(false)
         .without_time()
         .init();
     match serve(&Arguments::parse()) {

@@ -1,25 +1,28 @@
 //! The release to run: which one it is, and a command that applies it.
 
-use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tidings_client::{
-    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Slots, Start,
-    Verified,
+    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Slots, Verified,
 };
 use tidings_protocol::{Digest, Statement, slot::SlotName, statement::Apply as Way};
-use tokio::{
-    process::Child,
-    signal::unix::{SignalKind, signal},
-    time::Instant,
-};
+use tokio::{process::Child, signal::unix::SignalKind, time::Instant};
 
 use super::{
+    ends::Ends,
     exit::{CommandFailed, Exit},
     output,
-    reader::Reading,
+    reader::{Reading, note_if_unknown},
 };
 
 /// What this machine is: by this it knows which releases are for it, and when its turn comes.
@@ -108,7 +111,9 @@ impl Next {
 
 /// The release to run; that there is none is no success.
 async fn to_run(device: &mut Device, channel: &Channel) -> anyhow::Result<Verified<Statement>> {
-    match device.target(channel).await? {
+    let target = device.target(channel).await;
+    note_if_unknown(device, channel);
+    match target? {
         Clear::Apply(statement) => Ok(statement),
         Clear::Nothing { next: Some((serial, due)), .. } => {
             Err(Exit::Waiting.because(format!("nothing of {channel} is to be run now: {serial} is due at {due}")))
@@ -167,12 +172,17 @@ impl Apply {
         ensure!(self.reading.state.is_some(), state());
         let device = self
             .reading
-            .device(std::slice::from_ref(&self.channel), Start::Newest)?;
+            .device_that_applies(std::slice::from_ref(&self.channel))?;
         let mut device = device
             .with_quorum(self.quorum.quorum.into())
             .with_profile(self.machine.profile()?);
         if let (true, Some(serial)) = (self.applied, self.serial) {
             device.note_applied_serial(&self.channel, serial).await?;
+            let channel = self.channel.as_str();
+            output::answer(
+                || json!({"channel": channel, "applied": serial.number()}),
+                || format!("{channel} {serial} is kept as applied"),
+            );
             let Some(node) = &self.node else {
                 return Ok(());
             };
@@ -192,7 +202,9 @@ impl Apply {
             None => to_run(&mut device, &self.channel).await?.serial(),
         };
         if self.command.is_empty() {
-            let statement = device.may_apply(&self.channel, serial).await?;
+            let statement = device.may_apply(&self.channel, serial).await;
+            note_if_unknown(&device, &self.channel);
+            let statement = statement?;
             let trust = device.state().trust();
             output::answer(
                 || output::json(&statement, trust),
@@ -206,7 +218,9 @@ impl Apply {
                 serial,
                 async |cleared: &mut Clearance<'_>| self.in_turn(cleared).await,
             )
-            .await?;
+            .await;
+        note_if_unknown(&device, &self.channel);
+        let freed = freed?;
         freed.with_context(|| {
             format!(
                 "{} {serial} is applied, but the slot could not be freed",
@@ -326,6 +340,13 @@ fn start(command: &[String]) -> anyhow::Result<Child> {
     child.with_context(|| format!("cannot run {:?}", command[0]))
 }
 
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// Whether a command runs, which is told of signals and waited for.
+pub(super) fn is_busy() -> bool {
+    BUSY.load(Ordering::Relaxed)
+}
+
 /// Gives it the statement, and waits for its end. Who wants this program to end ends the command by
 /// that, and the state file is this program's until it has: no second one is begun beside it.
 async fn finish(
@@ -333,8 +354,8 @@ async fn finish(
     command: &[String],
     cleared: &Clearance<'_>,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut ends = Ends::new()?;
+    BUSY.store(true, Ordering::Relaxed);
     let pid = child
         .id()
         .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
@@ -345,14 +366,15 @@ async fn finish(
     let status = loop {
         tokio::select! {
             status = child.wait() => break status.with_context(|| format!("cannot wait for {:?}", command[0]))?,
-            // A terminal tells the command too.
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {
-                // It may have ended by itself.
-                let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            signal = ends.told() => {
+                // A terminal tells the command too; and it may have ended by itself.
+                if signal == SignalKind::terminate() {
+                    let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+                }
             }
         }
     };
+    BUSY.store(false, Ordering::Relaxed);
     if status.success() {
         return Ok(());
     }

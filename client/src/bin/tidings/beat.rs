@@ -18,13 +18,11 @@ use tidings_protocol::{
     statement::Kind,
     trust::{Settled, Trust},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     From,
+    ends::{Ends, as_any_process},
     exit::Exit,
     key, output,
     publishing::{Desk, OutboxArgs, time},
@@ -92,12 +90,9 @@ impl Beat {
             outbox,
         };
         if self.once {
-            return signer.round(true).await.map(drop);
+            return as_any_process(Box::pin(signer.round(true))).await.map(drop);
         }
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
+        let mut ends = Ends::new()?;
         let every = Duration::from_secs(self.every);
         let mut ticks = interval(every / EARLY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,11 +100,14 @@ impl Beat {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = ends.told() => return Ok(()),
             }
             let at = Instant::now();
-            match signer.round(at >= due).await {
+            let round = tokio::select! {
+                round = signer.round(at >= due) => round,
+                _ = ends.told() => return Ok(()),
+            };
+            match round {
                 Ok(0) => {}
                 Ok(count) => {
                     due = at + every;

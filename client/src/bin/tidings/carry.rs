@@ -95,10 +95,16 @@ impl Import {
         let anchor = self.from.must_anchor()?;
         let mut statements = Vec::new();
         for path in &self.files {
-            statements.extend(
-                batch::read(&files::read(path)?)
-                    .with_context(|| format!("{} is no batch of statements", path.display()))?,
-            );
+            let octets = files::read(path)?;
+            let read = batch::read(&octets).map_err(|error| {
+                let hint = what_it_is(&octets).map_or(String::new(), |what| format!("; {what}"));
+                let path = path.display();
+                Exit::BadFile.because(format!("{path} is no batch of statements: {error}{hint}"))
+            })?;
+            if read.is_empty() {
+                output::note(&format!("{} is empty", path.display()));
+            }
+            statements.extend(read);
         }
         let delivery = Delivery::prove(
             &mut View::new(anchor.clone()),
@@ -111,6 +117,9 @@ impl Import {
             "{count} statements of {channels} channels are proven"
         ));
         if self.check {
+            if output::is_json() {
+                output::object(&json!({"proven": count, "channels": channels}));
+            }
             return Ok(());
         }
         let bar = output::progress(count, "statements offered");
@@ -137,4 +146,43 @@ impl Import {
         );
         Ok(())
     }
+}
+
+/// What a file is that is no batch, as news servers, mail and hands leave them.
+fn what_it_is(octets: &[u8]) -> Option<&'static str> {
+    let known: &[(&[u8], &str)] = &[
+        (b"\x1f\x8b", "it is compressed: gunzip it first"),
+        (b"BZh", "it is compressed: bunzip2 it first"),
+        (b"\xfd7zXZ", "it is compressed: unxz it first"),
+        (b"\x28\xb5\x2f\xfd", "it is compressed: unzstd it first"),
+        (b"\x1f\x9d", "it is compressed: uncompress it first"),
+        (
+            b"#! cunbatch",
+            "it is a compressed batch: decompress what follows the first line (`tail -n +2 FILE | zcat`)",
+        ),
+        (
+            b"#! gunbatch",
+            "it is a compressed batch: decompress what follows the first line (`tail -n +2 FILE | zcat`)",
+        ),
+        (
+            b"#! gunzip",
+            "it is a compressed batch: decompress what follows the first line (`tail -n +2 FILE | zcat`)",
+        ),
+        (
+            b"#! bunzip",
+            "it is a compressed batch: decompress what follows the first line (`tail -n +2 FILE | bzcat`)",
+        ),
+        (b"\xef\xbb\xbf", "a byte order mark stands before it"),
+        (
+            b"Tidings: 1 ",
+            "it is a statement: `tidings publish` takes it",
+        ),
+    ];
+    let begins = known.iter().find(|(mark, _)| octets.starts_with(mark));
+    let has_returns = || {
+        let first = octets.split(|octet| *octet == b'\n').next()?;
+        let what = "its lines end with CR LF, where a batch has LF alone; was it carried as text?";
+        first.ends_with(b"\r").then_some(what)
+    };
+    begins.map(|(_, what)| *what).or_else(has_returns)
 }

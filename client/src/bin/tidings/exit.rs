@@ -3,8 +3,8 @@
 use std::fmt;
 
 use tidings_client::{
-    Error, NotNow, OutboxError, PublishError, SignedError, SlotError, StateError,
-    keys::KeyFileError,
+    DeliveryError, Error, NotNow, OutboxError, PublishError, SignedError, SlotError, StateError,
+    TlsError, keys::KeyFileError, pem::PemError,
 };
 use tidings_protocol::{NameError, Requirement, StatementError, verify::VerifyError};
 
@@ -68,6 +68,12 @@ impl Exit {
             told: true,
         }
         .into()
+    }
+}
+
+impl From<Exit> for (u8, &'static str) {
+    fn from(exit: Exit) -> Self {
+        (exit as u8, exit.word())
     }
 }
 
@@ -159,6 +165,16 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref() {
         return Some(match error {
+            DeliveryError::Client(error) => of_client(error),
+            DeliveryError::NoTrust(_) | DeliveryError::Twice(..) => Exit::BadFile,
+            _ => Exit::Refused,
+        });
+    }
+    if cause.is::<TlsError>() || cause.is::<PemError>() {
+        return Some(Exit::BadFile);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return Some(match error {
             SlotError::Wait { .. } | SlotError::Stopped(_) => Exit::Waiting,
             SlotError::Lost(_) | SlotError::NoGroup(_) => Exit::Refused,
             SlotError::Ask(error) => of_client(error),
@@ -211,7 +227,7 @@ fn of_reason(reason: &NotNow) -> Exit {
 }
 
 fn of_state(error: &StateError) -> Exit {
-    if matches!(error, StateError::InUse(_)) {
+    if matches!(error, StateError::InUse(..)) {
         Exit::Waiting
     } else {
         Exit::BadFile

@@ -4,10 +4,9 @@ use std::{collections::BTreeSet, io::IsTerminal, time::Duration};
 
 use anyhow::ensure;
 use serde_json::json;
-use tidings_client::{Channel, Lookout, Seen, Survey, now};
-use tokio::signal::unix::{SignalKind, signal};
+use tidings_client::{Channel, Lookout, Seen, Survey, now, terminal};
 
-use super::{From, exit::Exit, output};
+use super::{From, ends::Ends, exit::Exit, output};
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(2);
@@ -15,30 +14,38 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Looks once, or again and again.
 pub(super) async fn compare(from: &From, channels: &[Channel], watch: bool) -> anyhow::Result<()> {
     let mut lookout = Lookout::new(&from.source()?);
-    let mut terminate = signal(SignalKind::terminate())?;
+    if !watch {
+        return judge(&lookout.look(channels).await, channels);
+    }
+    let mut ends = Ends::new()?;
     loop {
-        let survey = lookout.look(channels).await;
-        if watch && !output::is_json() && std::io::stdout().is_terminal() {
+        let survey = tokio::select! {
+            survey = lookout.look(channels) => survey,
+            _ = ends.told() => return Ok(()),
+        };
+        if !output::is_json() && terminal::takes_sequences(&std::io::stdout()) {
             // The cursor goes home, and what stood there goes away.
             output::raw(b"\x1b[H\x1b[2J");
         }
-        let bad = show(&survey, channels);
-        if !watch {
-            let some = || {
-                Exit::NotCurrent.as_told(format!(
-                    "{bad} of {} broker(s) are behind, forked, or cannot be asked",
-                    survey.0.len()
-                ))
-            };
-            ensure!(bad == 0, some());
-            return Ok(());
-        }
+        show(&survey, channels);
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = ends.told() => return Ok(()),
             () = tokio::time::sleep(EVERY) => {}
         }
     }
+}
+
+/// Shows how brokers stand; that some are not as they should be is no success.
+fn judge(survey: &Survey, channels: &[Channel]) -> anyhow::Result<()> {
+    let bad = show(survey, channels);
+    let some = || {
+        Exit::NotCurrent.as_told(format!(
+            "{bad} of {} broker(s) are behind, forked, or cannot be asked",
+            survey.0.len()
+        ))
+    };
+    ensure!(bad == 0, some());
+    Ok(())
 }
 
 /// What one broker has of one channel, beside what the others have.

@@ -11,6 +11,7 @@ mod carry;
 mod ceremony;
 mod checkpoints;
 mod edit;
+mod ends;
 mod evidence;
 mod exit;
 mod files;
@@ -35,7 +36,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use anyhow::{Context, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::Exit;
-use tidings_client::{Anchor, Source, Tls};
+use tidings_client::{Anchor, Source, Tls, terminal};
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
@@ -215,13 +216,39 @@ impl From {
 }
 
 fn main() -> ExitCode {
-    let matches = without_empty_variables(Arguments::command()).get_matches();
-    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = without_empty_variables(Arguments::command()).try_get_matches();
+    let matches = matches.unwrap_or_else(|error| refuse(&error));
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
     output::wants_json(arguments.json);
     log_to_stderr(arguments.verbose);
     match run(arguments.command) {
         Ok(()) => (Exit::Done as u8).into(),
         Err(error) => output::fail(&error).into(),
+    }
+}
+
+/// Arguments that are wrong are a refusal as any other; help and version are answers for people.
+fn refuse(error: &clap::Error) -> ! {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        // What is wrong; how it is used stands below.
+        let wrong = text.split("\n\nUsage").next().unwrap_or_default();
+        let wrong: Vec<&str> = wrong.split_whitespace().collect();
+        let wrong = wrong.join(" ");
+        output::refusal(wrong.trim_start_matches("error: "), Exit::Usage, None);
+    }
+    if !error.use_stderr() {
+        let page = error.render();
+        let colours = terminal::has_colours() && std::io::stdout().is_terminal();
+        let text = match colours {
+            true => page.ansi().to_string(),
+            false => page.to_string(),
+        };
+        output::raw(text.as_bytes());
+    }
+    match error.use_stderr() {
+        true => error.exit(),
+        false => std::process::exit(error.exit_code()),
     }
 }
 
@@ -249,16 +276,13 @@ fn log_to_stderr(verbose: bool) {
             "warn".into()
         }
     });
-    let filter = filter
-        .parse::<Targets>()
-        .unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let colours = std::io::stderr().is_terminal()
-        && !is_set("NO_COLOR")
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let filter = filter.parse::<Targets>().unwrap_or_else(|_| {
+        output::note("RUST_LOG is no filter of tracing; `warn` is used instead");
+        Targets::new().with_default(LevelFilter::WARN)
+    });
     let text = tracing_subscriber::fmt::layer()
-        .with_writer(output::Log::default)
-        .with_ansi(colours)
+        .with_writer(terminal::Log::default)
+        .with_ansi(terminal::has_colours())
         .log_internal_errors(false);
     tracing_subscriber::registry()
         .with(text.with_filter(filter))
@@ -270,30 +294,44 @@ fn run(command: Command) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start")?;
+    let result = match command {
+        Command::Watch(watch) => runtime.block_on(watch.run()),
+        Command::Apply(apply) => {
+            runtime.block_on(ends::as_any_process_unless(apply::is_busy, apply.run()))
+        }
+        Command::Beat(beat) => runtime.block_on(beat.run()),
+        command => runtime.block_on(ends::as_any_process(run_one(command))),
+    };
+    // A look-up of a name cannot be broken off: nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run_one(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(init) => init.run(),
         Command::Key(key) => key.run(),
-        Command::Trust(trust) => runtime.block_on(trust.run()),
-        Command::Anchor(anchor) => runtime.block_on(anchor.run()),
-        Command::Release(release) => runtime.block_on(release.run()),
+        Command::Trust(trust) => trust.run().await,
+        Command::Anchor(anchor) => anchor.run().await,
+        Command::Release(release) => release.run().await,
         Command::Payload(payload) => payload.run(),
-        Command::Withdraw(withdraw) => runtime.block_on(withdraw.run()),
-        Command::Sign(sign) => runtime.block_on(sign.run()),
-        Command::Publish(publish) => runtime.block_on(publish.run()),
-        Command::Outbox(outbox) => runtime.block_on(outbox.run()),
-        Command::Fetch(fetch) => runtime.block_on(fetch.run()),
-        Command::Watch(watch) => runtime.block_on(watch.run()),
-        Command::Log(log) => runtime.block_on(log.run()),
+        Command::Withdraw(withdraw) => withdraw.run().await,
+        Command::Sign(sign) => sign.run().await,
+        Command::Publish(publish) => publish.run().await,
+        Command::Outbox(outbox) => outbox.run().await,
+        Command::Fetch(fetch) => fetch.run().await,
+        Command::Watch(watch) => watch.run().await,
+        Command::Log(log) => log.run().await,
         Command::Verify(verify) => verify.run(),
-        Command::Status(status) => runtime.block_on(status.run()),
-        Command::Export(export) => runtime.block_on(export.run()),
-        Command::Import(import) => runtime.block_on(import.run()),
-        Command::Next(next) => runtime.block_on(next.run()),
-        Command::Apply(apply) => runtime.block_on(apply.run()),
-        Command::Slot(slot) => runtime.block_on(slot.run()),
-        Command::Evidence(evidence) => runtime.block_on(evidence.run()),
-        Command::Beat(beat) => runtime.block_on(beat.run()),
-        Command::Bench(bench) => runtime.block_on(bench.run()),
+        Command::Status(status) => status.run().await,
+        Command::Export(export) => export.run().await,
+        Command::Import(import) => import.run().await,
+        Command::Next(next) => next.run().await,
+        Command::Apply(apply) => apply.run().await,
+        Command::Slot(slot) => slot.run().await,
+        Command::Evidence(evidence) => evidence.run().await,
+        Command::Beat(beat) => Box::pin(beat.run()).await,
+        Command::Bench(bench) => bench.run().await,
         Command::Completions { shell } => {
             let mut page = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut page);

@@ -1,23 +1,19 @@
-//! The one place that writes to standard output and standard error: for people, or one JSON object
-//! a line.
+//! What the command says: for people, or one JSON object a line.
 
-use std::{io::IsTerminal, os::fd::AsFd, sync::OnceLock, time::Duration};
+use std::{io::IsTerminal, sync::OnceLock};
 
 use comfy_table::{Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
-    time::Timespec,
-};
 use serde_json::{Map, Value, json};
-use tidings_client::{Body, Statement, Verified};
-use tidings_protocol::{article, trust::Trust};
+use tidings_client::{
+    Body, Statement, Verified,
+    terminal::{self, Program, is_odd},
+};
+use tidings_protocol::{Requirement, article, trust::Trust};
 
-use super::exit::{self, Exit};
+use super::exit;
 
-/// How long standard error is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROGRAM: Program = Program("tidings");
 
 static JSON: OnceLock<bool> = OnceLock::new();
 
@@ -32,33 +28,14 @@ pub(super) fn is_json() -> bool {
     JSON.get().is_some_and(|wanted| *wanted)
 }
 
-fn is_odd(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-/// Text that others wrote, safe for a terminal: nothing that moves the cursor or turns the line
-/// round.
-fn safe(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if is_odd(c) && !matches!(c, '\n' | '\t') {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
-}
-
 /// A line on standard output.
 pub(super) fn line(text: &str) {
-    raw(format!("{}\n", safe(text)).as_bytes());
+    PROGRAM.line(text);
 }
 
 /// Octets on standard output as they are: a statement, a page.
 pub(super) fn raw(octets: &[u8]) {
-    done(write_all(std::io::stdout(), octets, None));
+    PROGRAM.raw(octets);
 }
 
 /// An answer, in one of its two forms.
@@ -85,17 +62,13 @@ pub(super) fn object(value: &Value) {
 
 /// Something that the user should know, and that is no result.
 pub(super) fn note(text: &str) {
-    // Where it cannot be said there is no one to be told so.
-    let _ = write_all(
-        std::io::stderr(),
-        format!("tidings: {}\n", safe(text)).as_bytes(),
-        Some(PATIENCE),
-    );
+    PROGRAM.note(text);
 }
 
 /// Asks on standard error; the answer comes by standard input.
 pub(super) fn prompt(text: &str) {
-    let _ = write_all(std::io::stderr(), safe(text).as_bytes(), Some(PATIENCE));
+    // Where it cannot be asked, no answer comes.
+    drop(terminal::write_error(terminal::safe(text).as_bytes()));
 }
 
 /// Says why a command fails, and how it ends.
@@ -104,54 +77,16 @@ pub(super) fn fail(error: &anyhow::Error) -> u8 {
     let text = tidings_client::explain(error.as_ref());
     note(&text);
     if is_json() && !exit::is_told(error) {
-        let requirement = exit::requirement(error).map(|requirement| requirement.number());
-        object(&json!({"error": text, "exit": word, "code": code, "requirement": requirement}));
+        refusal(&text, (code, word), exit::requirement(error));
     }
     code
 }
 
-/// Standard error for the log: what cannot be written there is lost, and nothing else.
-#[derive(Default)]
-pub(super) struct Log;
-
-impl std::io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-        write_all(std::io::stderr(), octets, Some(PATIENCE)).map(|()| octets.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Writes all of it, past the buffers of the library, also where a reader has set the file to
-/// answer at once (`EAGAIN`): it is waited for, if need be only so long.
-fn write_all(to: impl AsFd, mut octets: &[u8], patience: Option<Duration>) -> std::io::Result<()> {
-    let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
-    while !octets.is_empty() {
-        match rustix::io::write(&to, octets) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(count) => octets = &octets[count..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                if poll(&mut [PollFd::new(&to, PollFlags::OUT)], timeout.as_ref())? == 0 {
-                    return Err(Errno::AGAIN.into());
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-/// What cannot be written ends the command: quietly where the reader has enough, as in `tidings log
-/// … | head`.
-fn done(written: std::io::Result<()>) {
-    if let Err(error) = written {
-        if error.kind() != std::io::ErrorKind::BrokenPipe {
-            note(&format!("cannot write to standard output: {error}"));
-        }
-        std::process::exit(i32::from(Exit::Failed as u8));
-    }
+/// A refusal as JSON.
+pub(super) fn refusal(text: &str, exit: impl Into<(u8, &'static str)>, by: Option<Requirement>) {
+    let (code, word) = exit.into();
+    let requirement = by.map(Requirement::number);
+    object(&json!({"error": text, "exit": word, "code": code, "requirement": requirement}));
 }
 
 pub(super) fn signers(statement: &Statement, trust: Option<&Trust>) -> Vec<String> {
@@ -230,8 +165,16 @@ pub(super) fn summary(statement: &Verified<Statement>, trust: Option<&Trust>) ->
 }
 
 /// A bar for long work, on a terminal only.
+pub(super) fn bar(count: u64) -> ProgressBar {
+    match terminal::takes_sequences(&std::io::stderr()) {
+        true => ProgressBar::new(count),
+        false => ProgressBar::hidden(),
+    }
+}
+
+/// The same with a rate of things.
 pub(super) fn progress(count: usize, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(count as u64);
+    let bar = bar(count as u64);
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {msg} {bar:30} {per_sec} {eta}") {
         bar.set_style(style);
     }

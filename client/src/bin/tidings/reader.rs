@@ -1,15 +1,13 @@
 //! Reading with proof: fetch, watch, log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
 use futures_core::Stream;
-use tidings_client::{Channel, Device, Serial, Start, State};
+use tidings_client::{Anchor, Channel, Device, Serial, Start, State, StateError};
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use super::{From, exit::Exit, output};
+use super::{From, ends::Ends, exit::Exit, output};
 
 /// What a reading command needs beside its brokers.
 #[derive(Args)]
@@ -23,23 +21,30 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn device(&self, channels: &[Channel], start: Start) -> anyhow::Result<Device> {
-        let source = self.from.source()?;
-        let state = match &self.state {
-            Some(path) => State::open(path, source.anchor())?,
-            None => State::ephemeral(source.anchor()),
-        };
-        Ok(
-            Device::with_state(source, channels.iter().map(Channel::as_str), state)?
-                .with_start(start),
-        )
+        Ok(self
+            .device_with(channels, |path, anchor| State::open(path, anchor))?
+            .with_start(start))
     }
 
     /// A device that begins with what the state file has, and writes nothing: another program may
     /// be using it.
     pub(super) fn device_that_looks(&self, channels: &[Channel]) -> anyhow::Result<Device> {
+        self.device_with(channels, |path, anchor| State::look(path, anchor))
+    }
+
+    /// A device that applies releases, perhaps beside a program that watches.
+    pub(super) fn device_that_applies(&self, channels: &[Channel]) -> anyhow::Result<Device> {
+        self.device_with(channels, |path, anchor| State::open_to_apply(path, anchor))
+    }
+
+    fn device_with(
+        &self,
+        channels: &[Channel],
+        open: impl FnOnce(&Path, &Anchor) -> Result<State, StateError>,
+    ) -> anyhow::Result<Device> {
         let source = self.from.source()?;
         let state = match &self.state {
-            Some(path) => State::look(path, source.anchor())?,
+            Some(path) => open(path, source.anchor())?,
             None => State::ephemeral(source.anchor()),
         };
         Ok(Device::with_state(
@@ -47,6 +52,15 @@ impl Reading {
             channels.iter().map(Channel::as_str),
             state,
         )?)
+    }
+}
+
+/// A name that is written wrong looks as a channel that has not begun yet.
+pub(super) fn note_if_unknown(device: &Device, channel: &Channel) {
+    if device.state().head(channel).is_none() {
+        output::note(&format!(
+            "there is no channel {channel} yet; is its name right?"
+        ));
     }
 }
 
@@ -75,6 +89,7 @@ impl Fetch {
                 },
             )?
             .with_saving_by_hand();
+        let mut count = 0;
         // Until nothing is new: the last answer is also the one that tells what is wrong with some
         // channel.
         loop {
@@ -87,17 +102,18 @@ impl Fetch {
             for statement in &news {
                 output::statement(statement, device.state().trust());
             }
+            count += news.len();
             // What could not be shown is not lost: it comes again.
             device.save()?;
         }
-        for channel in self
-            .channels
-            .iter()
-            .filter(|c| device.state().head(c).is_none())
-        {
-            output::note(&format!(
-                "there is no channel {channel} yet; is its name right?"
-            ));
+        for channel in &self.channels {
+            note_if_unknown(&device, channel);
+            if let Some(head) = device.state().head(channel).filter(|_| count == 0) {
+                output::note(&format!(
+                    "nothing is new in {channel}: {} is known",
+                    head.serial
+                ));
+            }
         }
         Ok(())
     }
@@ -128,18 +144,23 @@ impl Watch {
                 Start::Newest
             },
         )?;
+        let mut ends = Ends::new()?;
         // For the names of signers; where no broker answers yet, their keys are shown instead.
-        let trust = device.trust().await.ok().cloned();
+        let trust = tokio::select! {
+            trust = device.trust() => trust.ok().cloned(),
+            _ = ends.told() => return Ok(()),
+        };
+        if trust.is_some() {
+            self.note_unknown(&mut device).await;
+        }
         let mut left = self.count.unwrap_or(u64::MAX);
-        let mut terminate = signal(SignalKind::terminate())?;
         {
             let mut stream = std::pin::pin!(device.watch());
             while left > 0 {
                 let next = std::future::poll_fn(|context| stream.as_mut().poll_next(context));
                 let item = tokio::select! {
                     item = next => item,
-                    _ = tokio::signal::ctrl_c() => break,
-                    _ = terminate.recv() => break,
+                    _ = ends.told() => break,
                 };
                 match item {
                     Some(Ok(statement)) => {
@@ -147,12 +168,31 @@ impl Watch {
                         left -= 1;
                     }
                     // It goes on by itself; whoever looks should know why it is quiet.
-                    Some(Err(error)) => output::note(&format!("{error}; trying again")),
+                    Some(Err(error)) => output::note(&format!(
+                        "{}; trying again",
+                        tidings_client::explain(&error)
+                    )),
                     None => break,
                 }
             }
         }
         Ok(device.save()?)
+    }
+}
+
+impl Watch {
+    /// A channel may begin later; but a name that is written wrong would be waited for in silence.
+    async fn note_unknown(&self, device: &mut Device) {
+        for channel in &self.channels {
+            if device.state().head(channel).is_some() {
+                continue;
+            }
+            if let Ok(false) = device.has(channel).await {
+                output::note(&format!(
+                    "there is no channel {channel} yet; is its name right? It is waited for"
+                ));
+            }
+        }
     }
 }
 
@@ -172,7 +212,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut device = self.reading.device(&[], Start::Newest)?;
+        let mut device = self.reading.device_that_looks(&[])?;
         let outside = || {
             Exit::Usage.because(format!(
                 "{} is not in the namespace of the anchor",

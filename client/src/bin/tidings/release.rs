@@ -1,12 +1,16 @@
 //! Releases: what is new, and where it can be had; or one that was published before, once more.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsString};
 
 use clap::Args;
-use tidings_client::{Body, Channel, Serial, Statement};
-use tidings_protocol::statement::{Kind, Target};
+use tidings_client::{Body, Channel, Serial, SlotError, Slots, Statement, Timestamp, now};
+use tidings_protocol::{
+    slot::SlotName,
+    statement::{Kind, Target},
+};
 
 use super::{
+    From,
     exit::Exit,
     output, payload,
     publishing::{Desk, Draft, Finish, Place, finish, finish_offline, said},
@@ -69,7 +73,7 @@ struct Content {
     /// `base=@FILE` or `result=@FILE` become the SHA-256 of that file. Or `@FILE`: the lines that
     /// `tidings payload make` has written. Repeatable
     #[arg(long = "payload", value_name = "PAYLOAD")]
-    payloads: Vec<String>,
+    payloads: Vec<OsString>,
 }
 
 impl Release {
@@ -83,6 +87,7 @@ impl Release {
             channel: self.channel,
             fields,
         };
+        warn_of_time(&draft, now());
         if self.place.from.brokers.is_empty() || self.place.after.is_some() {
             let which =
                 || Exit::Usage.because("--again: which broker has it? give --broker and --anchor");
@@ -98,6 +103,7 @@ impl Release {
             draft.fields = again(&mut desk, &draft.channel, serial).await?;
         }
         warn_of_retention(&mut desk, &draft).await?;
+        warn_of_slot(&self.place.from, &draft).await;
         finish(&mut desk, begun, draft, &self.finish).await
     }
 }
@@ -156,6 +162,38 @@ async fn again(
         ));
     }
     Ok(said(there))
+}
+
+/// What a release says of a time that has passed already.
+fn warn_of_time(draft: &Draft, now: Timestamp) {
+    for (name, value) in &draft.fields {
+        // What is no time is refused later, with its line.
+        let Ok(time) = value.parse::<Timestamp>() else {
+            continue;
+        };
+        if name == "Deadline" && time <= now {
+            output::note(&format!(
+                "the deadline {time} has passed already: devices are to apply it at once"
+            ));
+        }
+    }
+}
+
+/// Devices would wait for ever for a slot of a group that no broker has.
+async fn warn_of_slot(from: &From, draft: &Draft) {
+    let slot = draft.fields.iter().find(|(name, _)| name == "Slot");
+    let Some(Ok(group)) = slot.map(|(_, value)| value.parse::<SlotName>()) else {
+        return;
+    };
+    let Ok(source) = from.source() else {
+        return;
+    };
+    // Whoever may not ask, or cannot now, learns nothing of it.
+    if let Err(SlotError::NoGroup(group)) = Slots::new(source).list(&group).await {
+        output::note(&format!(
+            "no broker has a group of slots {group}: devices will not go down before one has ([[slot]])"
+        ));
+    }
 }
 
 /// Of the part of a log that an origin keeps, from so near its lower end on a release is about to

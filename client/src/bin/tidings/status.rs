@@ -5,7 +5,11 @@ use clap::Args;
 use serde_json::json;
 use tidings_client::{Channel, Device, Freshness, Serial, State};
 
-use super::{exit::Exit, fleet, output, reader::Reading};
+use super::{
+    exit::Exit,
+    fleet, output,
+    reader::{Reading, note_if_unknown},
+};
 
 /// For how many days before its end the expiry of trust is pointed out.
 const EXPIRY_WARNING_DAYS: u64 = 30;
@@ -76,7 +80,12 @@ impl Status {
             None => device.poll().await.map(drop),
         };
         if let Err(error) = &asked {
-            output::note(&error.to_string());
+            output::note(&tidings_client::explain(error));
+        }
+        if asked.is_ok() && self.reading.state.is_none() {
+            channels
+                .iter()
+                .for_each(|channel| note_if_unknown(&device, channel));
         }
         let states: Vec<(Channel, Freshness)> = channels
             .iter()

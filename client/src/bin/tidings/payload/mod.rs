@@ -5,15 +5,15 @@ mod compare;
 mod make;
 mod tree;
 
-use std::{fs, io::Read, path::Path};
+use std::{ffi::OsStr, fs, io::Read, os::unix::ffi::OsStrExt, path::Path};
 
 use anyhow::Context;
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressStyle;
 use sha2::{Digest as _, Sha256};
 use tidings_protocol::Digest;
 
-use super::exit::Exit;
+use super::{exit::Exit, output};
 
 #[derive(Subcommand)]
 pub(super) enum Payload {
@@ -50,8 +50,8 @@ fn hex(digest: &Digest) -> String {
 
 /// The values of fields: one that is measured, or those of a file that `tidings payload make` has
 /// written, as `@FILE`.
-pub(super) fn values(payload: &str) -> anyhow::Result<Vec<String>> {
-    let Some(path) = payload.strip_prefix('@').map(Path::new) else {
+pub(super) fn values(payload: &OsStr) -> anyhow::Result<Vec<String>> {
+    let Some(path) = payload.as_bytes().strip_prefix(b"@").map(file) else {
         return Ok(vec![measure(payload)?]);
     };
     let octets = super::files::read(path)?;
@@ -73,39 +73,52 @@ pub(super) fn values(payload: &str) -> anyhow::Result<Vec<String>> {
 
 /// The value of the field. File names may have blanks: the URL is the first word with `://`, and
 /// what follows a property up to the next `KEY=` belongs to it.
-fn measure(payload: &str) -> anyhow::Result<String> {
+fn measure(payload: &OsStr) -> anyhow::Result<String> {
     let wrong = || {
+        let shown = payload.display();
         Exit::Usage.because(format!(
-            "--payload: expected `FORMAT FILE URL [KEY=VALUE…]`, found {payload:?}"
+            "--payload: expected `FORMAT FILE URL [KEY=VALUE…]`, found \"{shown}\""
         ))
     };
-    let (format, rest) = payload.trim().split_once(' ').ok_or_else(wrong)?;
-    let words: Vec<&str> = rest.split(' ').collect();
-    let at = words
-        .iter()
-        .position(|word| word.contains("://"))
-        .filter(|at| *at > 0)
-        .ok_or_else(wrong)?;
-    let (size, digest) = hash(Path::new(words[..at].join(" ").trim()))?;
-    let mut value = format!("{format} {size} {digest} {}", words[at]);
+    let words: Vec<&[u8]> = payload
+        .as_bytes()
+        .trim_ascii()
+        .split(|o| *o == b' ')
+        .collect();
+    let is_url = |word: &&[u8]| word.windows(3).any(|part| part == b"://");
+    let at = words.iter().position(is_url).filter(|at| *at > 1);
+    let at = at.ok_or_else(wrong)?;
+    // What is signed is text; the names of files need not be.
+    let text = |word: &[u8]| String::from_utf8(word.to_vec()).map_err(|_| wrong());
+    let (size, digest) = hash(file(words[1..at].join(&b' ').trim_ascii()))?;
+    let mut value = format!("{} {size} {digest} {}", text(words[0])?, text(words[at])?);
     for property in properties(&words[at + 1..]) {
-        match property.split_once("=@") {
-            Some((key, file)) => value.push_str(&format!(" {key}={}", hash(Path::new(file))?.1)),
-            None => value.push_str(&format!(" {property}")),
+        let base = property.windows(2).position(|part| part == b"=@");
+        match base {
+            Some(at) => {
+                let (key, name) = (text(&property[..at])?, file(&property[at + 2..]));
+                value.push_str(&format!(" {key}={}", hash(name)?.1));
+            }
+            None => value.push_str(&format!(" {}", text(&property)?)),
         }
     }
     Ok(value)
 }
 
-fn properties(words: &[&str]) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
+fn file(name: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(name))
+}
+
+fn properties(words: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = Vec::new();
     for word in words.iter().filter(|word| !word.is_empty()) {
-        match all
-            .last_mut()
-            .filter(|last| last.contains("=@") && !word.contains('='))
-        {
-            Some(last) => last.push_str(&format!(" {word}")),
-            None => all.push((*word).to_owned()),
+        let names_a_file = |last: &&mut Vec<u8>| last.windows(2).any(|part| part == b"=@");
+        match all.last_mut().filter(names_a_file) {
+            Some(last) if !word.contains(&b'=') => {
+                last.push(b' ');
+                last.extend_from_slice(word);
+            }
+            _ => all.push(word.to_vec()),
         }
     }
     all
@@ -115,7 +128,7 @@ fn properties(words: &[&str]) -> Vec<String> {
 fn hash(path: &Path) -> anyhow::Result<(u64, Digest)> {
     let context = || format!("cannot read the payload {}", path.display());
     let mut file = fs::File::open(path).with_context(context)?;
-    let bar = ProgressBar::new(file.metadata().with_context(context)?.len());
+    let bar = output::bar(file.metadata().with_context(context)?.len());
     bar.set_style(ProgressStyle::with_template(
         "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
     )?);
@@ -154,6 +167,7 @@ mod tests {
         );
         fs::write(&file, "new").unwrap();
         fs::write(&other, "old").unwrap();
+        let measure = |text: &str| measure(OsStr::new(text));
         let value = measure(&format!(
             "raw {} https://a.b/c base=@{} mem=5",
             file.display(),
@@ -174,5 +188,17 @@ mod tests {
                 .to_string()
                 .contains("expected `FORMAT FILE URL")
         );
+    }
+
+    #[test]
+    fn file_names_need_not_be_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().join(OsStr::from_bytes(b"im\xffage"));
+        fs::write(&name, "new").unwrap();
+        let payload = [b"raw ", name.as_os_str().as_bytes(), b" https://a.b/c"].concat();
+        let value = measure(OsStr::from_bytes(&payload)).unwrap();
+        assert_eq!(value, format!("raw 3 {} https://a.b/c", Digest::of(b"new")));
+        let odd = OsStr::from_bytes(b"r\xff f https://a.b/c");
+        assert!(measure(odd).is_err());
     }
 }

@@ -1,0 +1,417 @@
+//! What a device must not forget: its [`View`] of the namespace, in one file.
+//!
+//! One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is
+//! damaged is refused with an explanation, and never reset silently (attack 87).
+
+mod form;
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use tidings_protocol::{
+    Anchor, Channel, Digest, Head, Statement, Timestamp, Verified, View,
+    trust::Trust,
+    view::{News, Now, freshness::Freshness},
+};
+
+use crate::{
+    Clock, file,
+    limits::{STATE_LOCK, STATE_LOCK_AGAIN, STATE_OCTETS},
+};
+use form::File;
+
+const MAGIC: &str = "tidings-state 3";
+/// Of version 0.1, whose rules were others.
+const OLDER: [&str; 2] = ["tidings-state 1 ", "tidings-state 2 "];
+
+/// Why a state file cannot be used. It is left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be read or written.
+    #[error("cannot {what} the state file {path}: {source}")]
+    Io {
+        /// Read, write or replace.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not as it was written.
+    #[error(
+        "the state file {path} is damaged ({reason}); it is not reset by itself, since it guards against old releases: \
+         restore it, or remove it on purpose to start anew from the anchor"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It was written by a newer version.
+    #[error("the state file {0} was written by a newer version of Tidings; use that one")]
+    Newer(PathBuf),
+    /// It was written by version 0.1.
+    #[error(
+        "the state file {0} was written by Tidings 0.1, whose rules were others; move it away and begin anew with today's anchor (`NAMESPACE SERIAL ID`)"
+    )]
+    Older(PathBuf),
+    /// Another program follows channels with it, or applies something.
+    #[error("the state file {0} is in use by another program that {1}; each device needs its own")]
+    InUse(PathBuf, &'static str),
+    /// It belongs to another anchor.
+    #[error(
+        "the state file {path} belongs to the anchor `{found}`, not to `{expected}`; use another file for another namespace"
+    )]
+    OtherAnchor {
+        /// The file.
+        path: PathBuf,
+        /// The anchor of the device.
+        expected: Anchor,
+        /// The anchor in the file.
+        found: String,
+    },
+}
+
+/// What a device knows for certain, and keeps.
+pub struct State {
+    path: Option<PathBuf>,
+    /// Held as long as the state is in use, so that two programs do not do the same with it.
+    _lock: Option<file::Lock>,
+    /// What the file had when this process has read or written it last, and its SHA-256.
+    written: Option<(Digest, File)>,
+    view: View,
+    clock: Clock,
+    shared: Arc<ArcSwap<View>>,
+    /// Whether a [`Monitor`] may look: then each change costs a copy of all that is known.
+    is_monitored: bool,
+}
+
+/// Tells how fresh a device's channels are while the device itself is busy watching. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Monitor {
+    view: Arc<ArcSwap<View>>,
+    clock: Clock,
+}
+
+impl Monitor {
+    /// The state of a channel at this moment.
+    pub fn freshness(&self, channel: &Channel) -> Freshness {
+        self.view.load().freshness(channel, &self.clock.now())
+    }
+    /// Serial and id of the newest statement of a channel.
+    pub fn head(&self, channel: &Channel) -> Option<Head> {
+        self.view.load().head(channel)
+    }
+}
+
+impl State {
+    fn new(anchor: &Anchor) -> Self {
+        let view = View::new(anchor.clone());
+        let shared = Arc::new(ArcSwap::from_pointee(view.clone()));
+        Self {
+            path: None,
+            _lock: None,
+            written: None,
+            view,
+            clock: Clock::system(),
+            shared,
+            is_monitored: true,
+        }
+    }
+
+    /// A state that ends with the process.
+    pub fn ephemeral(anchor: &Anchor) -> Self {
+        Self::new(anchor)
+    }
+
+    /// The same where nobody looks while it changes.
+    pub(crate) fn unmonitored(self) -> Self {
+        Self {
+            is_monitored: false,
+            ..self
+        }
+    }
+
+    /// The same with another clock than the system's.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The state in a file, or a new one if there is no such file; for a program that follows
+    /// channels with it, and alone.
+    ///
+    /// # Errors
+    /// If the file is damaged, newer, or of another anchor. It is left as it is.
+    pub fn open(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
+        Self::open_for(path.into(), anchor, ".lock", "follows channels")
+    }
+
+    /// The same for a program that applies releases, alone, perhaps beside one that follows
+    /// channels: what either learns, both have.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn open_to_apply(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
+        Self::open_for(path.into(), anchor, ".apply.lock", "applies something")
+    }
+
+    fn open_for(
+        path: PathBuf,
+        anchor: &Anchor,
+        suffix: &str,
+        what: &'static str,
+    ) -> Result<Self, StateError> {
+        let mut name = path.clone().into_os_string();
+        name.push(suffix);
+        let error = |source| StateError::Io {
+            what: "lock",
+            path: path.clone(),
+            source,
+        };
+        let lock = fs::File::options().create(true).append(true).open(&name);
+        // Another user may have been here first; a lock needs no more than a file that can be read.
+        let lock = lock
+            .or_else(|first| fs::File::open(&name).map_err(|_| first))
+            .map_err(error)?;
+        let Some(lock) = file::Lock::of(lock, name.as_ref()).map_err(error)? else {
+            return Err(StateError::InUse(path, what));
+        };
+        Ok(Self {
+            _lock: Some(lock),
+            path: Some(path.clone()),
+            ..Self::look(path, anchor)?
+        })
+    }
+
+    /// The state in a file as it is now, for a program that only looks: what it learns is not kept.
+    ///
+    /// # Errors
+    /// As [`State::open`], but that it may be in use.
+    pub fn look(path: impl Into<PathBuf>, anchor: &Anchor) -> Result<Self, StateError> {
+        let path = path.into();
+        let mut state = Self::new(anchor);
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
+            Err(source) => {
+                return Err(StateError::Io {
+                    what: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        let (digest, file) = read(&file, &path, anchor)?;
+        state.view = view(file.clone(), &path, anchor)?;
+        state.written = Some((digest, file));
+        state.share();
+        Ok(state)
+    }
+
+    /// The anchor.
+    pub fn anchor(&self) -> &Anchor {
+        self.view.anchor()
+    }
+    /// The trust in force, once it is known.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.view.trust()
+    }
+    /// The newest statement of a channel, if the trust in force proves it by its own signatures or
+    /// as a checkpoint.
+    pub fn newest(&self, channel: &Channel) -> Option<Verified<Statement>> {
+        self.view.newest(channel)
+    }
+    /// Serial and id of the newest statement of a channel: the cursor of poll and watch alike.
+    pub fn head(&self, channel: &Channel) -> Option<Head> {
+        self.view.head(channel)
+    }
+    /// All that is known.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+    /// What the clocks show.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+    /// The time that counts for a channel.
+    pub fn time(&self, channel: &Channel) -> Timestamp {
+        self.view.time(channel, &self.now())
+    }
+    /// The state of a channel at this moment.
+    pub fn freshness(&self, channel: &Channel) -> Freshness {
+        self.view.freshness(channel, &self.now())
+    }
+    /// Tells the same from anywhere.
+    pub fn monitor(&self) -> Monitor {
+        Monitor {
+            view: self.shared.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn share(&self) {
+        if !self.is_monitored {
+            return;
+        }
+        self.shared.store(Arc::new(self.view.clone()));
+    }
+
+    /// Changes what is known, in memory alone until [`State::save`].
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut View, &Now) -> T) -> T {
+        let result = change(&mut self.view, &self.clock.now());
+        self.share();
+        result
+    }
+
+    /// Takes note of news: what is known moves on at once.
+    pub(crate) fn note<'a>(&mut self, news: impl IntoIterator<Item = &'a News>) {
+        self.change(|view, now| news.into_iter().for_each(|news| view.note(news, now)));
+    }
+
+    /// Writes the file, unless it is the same as before: a new one beside the old one, made
+    /// durable, takes its place. What another program has written since is kept.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&mut self) -> Result<(), StateError> {
+        let Some(path) = self.path.clone() else {
+            return Ok(());
+        };
+        let error = |what| {
+            let path = path.clone();
+            move |source| StateError::Io { what, path, source }
+        };
+        let mut ours = File::write(&self.view);
+        let mut rest = to_text(&ours, &path)?;
+        let mut digest = Digest::of(rest.as_bytes());
+        if self
+            .written
+            .as_ref()
+            .is_some_and(|(known, _)| *known == digest)
+        {
+            return Ok(());
+        }
+        let anchor = self.anchor().clone();
+        let turn = self.turn(&path)?;
+        let theirs = turn
+            .as_ref()
+            .map(|lock| read(lock.file(), &path, &anchor))
+            .transpose()?;
+        let none = (Digest::of(b""), File::default());
+        let (known, base) = self.written.as_ref().unwrap_or(&none);
+        if let Some((_, theirs)) = theirs.filter(|(digest, _)| digest != known) {
+            ours = ours.merged(base, theirs);
+            self.view = view(ours.clone(), &path, &anchor)?;
+            self.share();
+            rest = to_text(&ours, &path)?;
+            digest = Digest::of(rest.as_bytes());
+        }
+        file::replace(&path, format!("{MAGIC} {digest}\n{rest}").as_bytes(), 0o600)
+            .map_err(error("write"))?;
+        self.written = Some((digest, ours));
+        Ok(())
+    }
+
+    /// The file as it is, for as long as no other program may replace it; none if there is none.
+    fn turn(&self, path: &Path) -> Result<Option<file::Lock>, StateError> {
+        let error = |source| StateError::Io {
+            what: "lock",
+            path: path.into(),
+            source,
+        };
+        let until = Instant::now() + STATE_LOCK;
+        loop {
+            let file = match fs::File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(source) => return Err(error(source)),
+            };
+            if let Some(lock) = file::Lock::of(file, path).map_err(error)? {
+                let ours = lock.file().metadata().map_err(error)?.ino();
+                // Another program may have replaced it just before.
+                if fs::metadata(path).is_ok_and(|there| there.ino() == ours) {
+                    return Ok(Some(lock));
+                }
+            }
+            if Instant::now() >= until {
+                return Err(StateError::InUse(path.into(), "writes it"));
+            }
+            std::thread::sleep(STATE_LOCK_AGAIN);
+        }
+    }
+}
+
+fn to_text(file: &File, path: &Path) -> Result<String, StateError> {
+    toml::to_string(file).map_err(|error| StateError::Io {
+        what: "write",
+        path: path.into(),
+        source: io::Error::other(error),
+    })
+}
+
+fn view(file: File, path: &Path, anchor: &Anchor) -> Result<View, StateError> {
+    file.read(anchor).map_err(|reason| StateError::Damaged {
+        path: path.into(),
+        reason,
+    })
+}
+
+/// What stands in a file, and its SHA-256.
+fn read(mut file: &fs::File, path: &Path, anchor: &Anchor) -> Result<(Digest, File), StateError> {
+    let damaged = |reason: &str| StateError::Damaged {
+        path: path.into(),
+        reason: reason.into(),
+    };
+    let mut text = String::new();
+    match file.by_ref().take(STATE_OCTETS).read_to_string(&mut text) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(damaged("it is not UTF-8"));
+        }
+        Err(source) => {
+            return Err(StateError::Io {
+                what: "read",
+                path: path.into(),
+                source,
+            });
+        }
+    }
+    let (first, rest) = text
+        .split_once('\n')
+        .ok_or_else(|| damaged("it has no first line"))?;
+    let Some(sum) = first
+        .strip_prefix(MAGIC)
+        .and_then(|rest| rest.strip_prefix(' '))
+    else {
+        return Err(match () {
+            () if OLDER.iter().any(|older| first.starts_with(older)) => {
+                StateError::Older(path.into())
+            }
+            () if first.starts_with("tidings-state ") => StateError::Newer(path.into()),
+            () => damaged("its first line is not that of a state file"),
+        });
+    };
+    let digest = Digest::of(rest.as_bytes());
+    if sum != digest.to_string() {
+        return Err(damaged("its SHA-256 is not the one in its first line"));
+    }
+    let file: File = toml::from_str(rest).map_err(|e| damaged(e.message()))?;
+    if file.anchor != anchor.to_string() {
+        return Err(StateError::OtherAnchor {
+            path: path.into(),
+            expected: anchor.clone(),
+            found: file.anchor,
+        });
+    }
+    Ok((digest, file))
+}
