@@ -345,7 +345,7 @@ impl Broker {
             let lacking = cluster.clone();
             let fill = move |upstreams| {
                 let lacking = lacking.clone();
-                let only = move |channel: &Channel| lacking.lacks(channel);
+                let only = move |channel: &Channel| lacking.fills(channel);
                 mirror::follow_for_a_while(
                     &filled,
                     &Mirroring {
@@ -403,7 +403,8 @@ impl Broker {
             .try_for_each(|read| read.map(drop))?)
     }
 
-    /// Makes an empty tree in ZooKeeper for the cluster of a configuration.
+    /// Makes an empty tree in ZooKeeper for the cluster of a configuration, or carries over what an
+    /// earlier version has made.
     ///
     /// # Errors
     /// If the configuration has no cluster, there is one already, or the servers do not let us.
