@@ -248,7 +248,7 @@ impl Broker {
                 let upstreams = mirror.iter().flat_map(|mirror| mirror.standings(logs));
                 cluster
                     .iter()
-                    .flat_map(|cluster| cluster.describe())
+                    .map(|cluster| cluster.describe())
                     .chain(upstreams)
                     .collect()
             })

@@ -302,7 +302,7 @@ impl Cluster {
                 return Some(Outcome::Failed(refused));
             }
         }
-        let there = tree.appended_head(channel).await;
+        let there = tree.newest(channel).await;
         let expected = lock(&self.seen).get(channel).copied();
         match there {
             Ok(there) if there.map(|seen| seen.version) != expected.map(|seen| seen.version) => {

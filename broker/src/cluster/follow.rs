@@ -349,10 +349,9 @@ impl Round<'_> {
         channel: &Channel,
         ours: Serial,
     ) -> Result<Option<Seen>, TreeError> {
-        self.tree.sync().await?;
-        let newest = self.tree.heads(std::slice::from_ref(channel)).await?.pop();
-        match newest {
-            Some(Ok(Some(seen))) if seen.head.serial < ours => {
+        match self.tree.newest(channel).await {
+            Err(error @ TreeError::Session(_)) => return Err(error),
+            Ok(Some(seen)) if seen.head.serial < ours => {
                 let serial = seen.head.serial;
                 self.unsound.insert(
                     channel.clone(),

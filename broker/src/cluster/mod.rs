@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     append::{AppendError, Appender},
     config::Clustering,
-    limits::{CLUSTER_GAP, CLUSTER_PAUSE, CLUSTER_QUEUE},
+    limits::{CLUSTER_PAUSE, CLUSTER_QUEUE},
     login::LoginError,
     logs::Logs,
     namespaces::Namespaces,
@@ -366,8 +366,8 @@ impl Cluster {
         })
     }
 
-    /// A few lines for people.
-    pub(crate) fn describe(&self) -> Vec<String> {
+    /// A line for people.
+    pub(crate) fn describe(&self) -> String {
         let state = match self.state() {
             State::Connecting(why) => format!("is not connected: {why}"),
             State::Suspended => {
@@ -379,46 +379,13 @@ impl Cluster {
             }
         };
         let (statements, channels) = self.lag();
-        let standing = self.standing();
-        let mut lines = vec![format!(
+        format!(
             "cluster {} {}: {} {state}; {statements} statements of {channels} channels are still to come; {} signs beats",
             self.settings.servers,
             self.settings.root,
             self.name,
-            standing.signer.as_deref().unwrap_or("nobody")
-        )];
-        lines.extend(standing.members.iter().map(|member| {
-            let us = if member.ours { ", this broker" } else { "" };
-            format!("member {} at {}{us}", member.name, member.address)
-        }));
-        let others = standing.members.iter().filter(|member| {
-            standing
-                .members
-                .iter()
-                .any(|us| us.ours && us.common != member.common)
-        });
-        lines.extend(others.map(|member| {
-            format!(
-                "member {} has other anchors, or other groups of slots, than this broker: correct the configuration of one of them",
-                member.name
-            )
-        }));
-        let late = standing
-            .gaps
-            .iter()
-            .filter(|(_, gap)| gap.since.elapsed() > CLUSTER_GAP);
-        lines.extend(
-            late.map(|(channel, _)| {
-                format!("{channel} waits for statements that no live member has")
-            }),
-        );
-        lines.extend(
-            standing
-                .unsound
-                .iter()
-                .map(|(channel, why)| format!("{channel} cannot be followed: {why}")),
-        );
-        lines
+            self.standing().signer.as_deref().unwrap_or("nobody")
+        )
     }
 }
 

@@ -114,6 +114,13 @@ impl Tree {
             .collect()
     }
 
+    /// The head of a channel as it is now, whatever the server that we ask has heard of.
+    pub(super) async fn newest(&self, channel: &Channel) -> Result<Option<Seen>, TreeError> {
+        self.client.sync("/heads").await?;
+        let mut heads = self.heads(std::slice::from_ref(channel)).await?;
+        heads.pop().unwrap_or(Ok(None))
+    }
+
     /// Entries; none for those that are not there any more.
     pub(super) async fn entries(
         &self,
@@ -221,19 +228,6 @@ impl Tree {
             ))
         });
         Ok(heads.collect())
-    }
-
-    /// The head of a channel as an append that has just failed has found it.
-    pub(super) async fn appended_head(&self, channel: &Channel) -> Result<Option<Seen>, TreeError> {
-        let path = head_path(channel);
-        match self.appending.get_data(&path).await {
-            Ok((data, stat)) => match read_head(&data, &stat) {
-                None => Err(TreeError::Damaged(path)),
-                seen => Ok(seen),
-            },
-            Err(zk::Error::NoNode) => Ok(None),
-            Err(error) => Err(self.explain(error)),
-        }
     }
 
     /// Makes the place for the entries of a channel, if it is missing; whether it was.

@@ -274,16 +274,12 @@ impl Cluster {
         let Some(tree) = self.tree().ok().filter(|_| self.may_ask()) else {
             return Attempt::Again(behind);
         };
-        let newest = async {
-            tree.sync().await?;
-            tree.heads(std::slice::from_ref(channel)).await
-        };
-        match newest.await.ok().and_then(|mut heads| heads.pop()?.ok()) {
-            Some(newest) if newest.map(|seen| seen.head) == seen.map(|seen| seen.head) => {
+        match tree.newest(channel).await {
+            Ok(newest) if newest.map(|seen| seen.head) == seen.map(|seen| seen.head) => {
                 self.judge(draft).await
             }
-            Some(_) => Attempt::Again(behind),
-            None => Attempt::Done(Err(AppendError::NoQuorum)),
+            Ok(_) => Attempt::Again(behind),
+            Err(_) => Attempt::Done(Err(AppendError::NoQuorum)),
         }
     }
 

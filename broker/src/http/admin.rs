@@ -85,7 +85,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     }
     if let Some(cluster) = &shared.cluster {
         if cluster.state() != cluster::State::Member {
-            missing.push(cluster.describe().swap_remove(0));
+            missing.push(cluster.describe());
         }
         let strangers = cluster.strangers();
         if !strangers.is_empty() {
