@@ -228,3 +228,52 @@ async fn servers_that_take_little_at_once_get_little() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A statement is settled, and the member that has settled it has no answer yet when it hears of
+/// trust that was settled later: it stores the statement first, as the others do.
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_that_was_settled_later_is_stored_later() -> anyhow::Result<()> {
+    let ensemble = Ensemble::start(1, "")?;
+    let wire = Wire::new(ensemble.servers[0].address).await?;
+    let mut realm = realm();
+    let site = wire.site(&ensemble);
+    let direct = Site {
+        realm: Realm::clone_of(&realm),
+        servers: ensemble.servers(),
+        root: site.root.clone(),
+    };
+    let members = [site.member("a", "", "")?, direct.member("b", "", "")?];
+    site.init(&members[0])?;
+    let _daemons = [members[0].start()?, members[1].start()?];
+    site.publish_trust(&members[0]).await?;
+    until_acquainted(&members).await;
+    let mut at_a = publisher(&members[0]).await;
+    let at = publish(&site.realm, &mut at_a, &os(), None, 3, SIGNERS).await?;
+    until_head(&members[1], &os(), 3).await;
+    let next = site.realm.release(&os(), Some(at), "4", SIGNERS);
+    let roles = [
+        "trust * 2 root1 root2 root3",
+        "release * 2 ann cem",
+        "withdraw * 1 stop",
+        "beat * 1 beat",
+    ];
+    let rotation = realm.rotate(&roles, &[], &["root1", "root2"]);
+    wire.set(HOLD_ANSWERS);
+    let later = async {
+        wire.until_held().await;
+        until_head(&members[1], &os(), 4).await;
+        let answer = post(&members[1], &rotation).await.0;
+        // The other one hears of it, and waits.
+        sleep(Duration::from_millis(300)).await;
+        wire.set(PASS);
+        answer
+    };
+    let ((posted, _), rotated) = tokio::join!(post(&members[0], &next), later);
+    all_taken(&[posted, rotated]);
+    until_head(&members[0], &site.realm.anchor.namespace.trust_log(), 2).await;
+    for member in &members {
+        until_head(member, &os(), 4).await;
+    }
+    assert!(!members[0].log().contains("cannot be followed"));
+    Ok(())
+}
