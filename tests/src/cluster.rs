@@ -39,6 +39,8 @@ pub struct Site {
     pub servers: String,
     /// The node.
     pub root: String,
+    /// How soon a member that does not answer is none any more.
+    pub session_seconds: u64,
 }
 
 impl Site {
@@ -54,16 +56,18 @@ impl Site {
             realm,
             servers: ensemble.servers(),
             root,
+            session_seconds: SESSION_SECONDS,
         }
     }
 
     /// What a member's configuration has more than another broker's.
     pub fn configuration(&self, fixture: &Fixture, in_cluster: &str, more: &str) -> String {
         format!(
-            "{more}\n[cluster]\nservers = [{}]\nroot = \"{}\"\naddress = \"{}\"\nsession_seconds = {SESSION_SECONDS}\n{in_cluster}\n",
+            "{more}\n[cluster]\nservers = [{}]\nroot = \"{}\"\naddress = \"{}\"\nsession_seconds = {}\n{in_cluster}\n",
             self.servers,
             self.root,
-            fixture.url()
+            fixture.url(),
+            self.session_seconds
         )
     }
 

@@ -28,6 +28,9 @@ fn heads(statements: &[Statement]) -> Vec<Option<Head>> {
     statements.iter().map(|one| Some(one.head())).collect()
 }
 
+/// Servers that wait for long before they take a member for gone.
+const PATIENT: &str = "maxSessionTimeout=60000";
+
 async fn post_all(member: &Fixture, statements: &[Statement]) -> Vec<String> {
     let posts = statements.iter().map(|statement| post(member, statement));
     let answers = join_all(posts).await;
@@ -50,9 +53,10 @@ fn all_taken(answers: &[String]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_channels_are_settled_by_one_operation() -> anyhow::Result<()> {
-    let ensemble = Ensemble::start(1, "")?;
+    let ensemble = Ensemble::start(1, PATIENT)?;
     let wire = Wire::new(ensemble.servers[0].address).await?;
-    let site = wire.site(&ensemble);
+    let mut site = wire.site(&ensemble);
+    site.session_seconds = 60;
     let (members, _daemons) = site.found(&["a", "b"], "", "").await?;
     let client = by_hand(&ensemble, &site).await;
     let channels = channels(40);
@@ -92,9 +96,10 @@ async fn many_channels_are_settled_by_one_operation() -> anyhow::Result<()> {
 /// is settled meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loser_of_a_race_is_taken_out_and_the_rest_is_settled() -> anyhow::Result<()> {
-    let ensemble = Ensemble::start(1, "")?;
+    let ensemble = Ensemble::start(1, PATIENT)?;
     let wire = Wire::new(ensemble.servers[0].address).await?;
-    let site = wire.site(&ensemble);
+    let mut site = wire.site(&ensemble);
+    site.session_seconds = 60;
     let (members, _daemons) = site.found(&["a"], "", "").await?;
     let client = by_hand(&ensemble, &site).await;
     let channels = channels(20);
@@ -233,14 +238,16 @@ async fn servers_that_take_little_at_once_get_little() -> anyhow::Result<()> {
 /// trust that was settled later: it stores the statement first, as the others do.
 #[tokio::test(flavor = "multi_thread")]
 async fn trust_that_was_settled_later_is_stored_later() -> anyhow::Result<()> {
-    let ensemble = Ensemble::start(1, "")?;
+    let ensemble = Ensemble::start(1, PATIENT)?;
     let wire = Wire::new(ensemble.servers[0].address).await?;
     let mut realm = realm();
-    let site = wire.site(&ensemble);
+    let mut site = wire.site(&ensemble);
+    site.session_seconds = 60;
     let direct = Site {
         realm: Realm::clone_of(&realm),
         servers: ensemble.servers(),
         root: site.root.clone(),
+        session_seconds: site.session_seconds,
     };
     let members = [site.member("a", "", "")?, direct.member("b", "", "")?];
     site.init(&members[0])?;
