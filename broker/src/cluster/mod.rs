@@ -310,7 +310,10 @@ impl Cluster {
     /// How many entries of a channel the tree keeps.
     fn kept(&self) -> u32 {
         let channels = lock(&self.seen).len();
-        batch::kept(channels, self.standing().members.len())
+        // One that serves other namespaces would not have it.
+        let standing = self.standing();
+        let alike = |member: &&Member| member.common == self.common;
+        batch::kept(channels, standing.members.iter().filter(alike).count())
     }
 
     /// How many entries the tree has.
