@@ -238,7 +238,7 @@ impl Broker {
                 let upstreams = mirror.iter().flat_map(|mirror| mirror.standings(logs));
                 cluster
                     .iter()
-                    .flat_map(|cluster| cluster.describe())
+                    .map(|cluster| cluster.describe())
                     .chain(upstreams)
                     .collect()
             })
@@ -350,7 +350,7 @@ impl Broker {
             let lacking = cluster.clone();
             let fill = move |upstreams| {
                 let lacking = lacking.clone();
-                let only = move |channel: &Channel| lacking.lacks(channel);
+                let only = move |channel: &Channel| lacking.fills(channel);
                 mirror::follow_for_a_while(
                     &filled,
                     &Mirroring {
@@ -397,7 +397,8 @@ impl Broker {
         Ok(notes)
     }
 
-    /// Makes an empty tree in ZooKeeper for the cluster of a configuration.
+    /// Makes an empty tree in ZooKeeper for the cluster of a configuration, or carries over what an
+    /// earlier version has made.
     ///
     /// # Errors
     /// If the configuration has no cluster, there is one already, or the servers do not let us.

@@ -97,6 +97,33 @@ pub const MIRROR_ABREAST: usize = 64;
 /// How long a statement that is being published waits for the cluster, if it is not known whether
 /// it was stored.
 pub const CLUSTER_PATIENCE: Duration = Duration::from_secs(10);
+/// Statements that wait to be settled; more publishers wait before them.
+pub const CLUSTER_QUEUE: usize = 4_096;
+/// Statements that are settled by one multi-operation; the next ones wait for another.
+pub const CLUSTER_BATCH: usize = 512;
+/// Octets of one multi-operation, about: half of what ZooKeeper takes by default (`jute.maxbuffer`).
+pub const CLUSTER_BATCH_OCTETS: usize = 512 * 1024;
+/// What an operation has more than its data, about, in octets: its path and its ACL.
+pub const CLUSTER_OP_OCTETS: usize = 256;
+/// For how long batches are smaller after the connection broke with one.
+pub const CLUSTER_BATCH_AGAIN: Duration = Duration::from_secs(60);
+/// From when on the servers count as slow.
+pub const CLUSTER_SLOW: Duration = Duration::from_secs(1);
+/// Entries of a channel that the servers keep; the oldest goes with the next one. Also the statements
+/// of a channel that are settled at once.
+pub const CLUSTER_KEPT: u32 = 64;
+/// The same while no other member is live.
+pub const CLUSTER_KEPT_ALONE: u32 = 1_024;
+/// Entries that the servers keep in all: in many channels they keep fewer of each.
+pub const CLUSTER_KEPT_ALL: u32 = 65_536;
+/// But of each channel so many.
+pub const CLUSTER_KEPT_LEAST: u32 = 8;
+/// Entries that are read in one round of following; with more, the rest comes from other members.
+pub const CLUSTER_READ: usize = 8_192;
+/// The shortest time between two rounds of following: many heads are read at once.
+pub const CLUSTER_GATHER: Duration = Duration::from_millis(5);
+/// Nodes that are read by one request.
+pub const CLUSTER_READS: usize = 32;
 /// The pause before a statement that is being published, or a round of following that was broken
 /// off, is tried again.
 pub const CLUSTER_RETRY: Duration = Duration::from_millis(20);
@@ -105,7 +132,7 @@ pub const CLUSTER_ROUND: Duration = Duration::from_millis(500);
 /// How long the answer to a publisher waits, after the cluster has stored a statement, until it is
 /// visible at this broker.
 pub const CLUSTER_FOLLOW: Duration = Duration::from_secs(1);
-/// How often a member looks at the others, and says how far it is.
+/// How often a member looks at the others, and says that it is there.
 pub const CLUSTER_TICK: Duration = Duration::from_secs(1);
 /// The pause before a cluster that cannot be joined is tried again.
 pub const CLUSTER_PAUSE: Duration = Duration::from_secs(2);
@@ -116,23 +143,13 @@ pub const CLUSTER_ASK: Duration = Duration::from_millis(100);
 /// After how long a channel that no live member can fill is complained about, and a member that
 /// lacks some takes over beats that nobody signs.
 pub const CLUSTER_GAP: Duration = Duration::from_secs(60);
-/// How often what the servers keep is counted anew.
-pub const CLUSTER_COUNT: Duration = Duration::from_secs(600);
-/// Channels that a member may name as those that it does not hold; with more it holds nothing new.
-pub const CLUSTER_LACKS: usize = 2_000;
-/// For how long a channel whose head was set to what this broker has takes nothing: another member
-/// may have more.
-pub const CLUSTER_RAISE: Duration = Duration::from_secs(3);
 /// How often it is looked whether what was forgotten has been filled.
 pub const CLUSTER_SOON: Duration = Duration::from_millis(200);
-/// Reads and deletions that are under way at once.
+/// Nodes whose reads are under way at once.
 pub const CLUSTER_ABREAST: usize = 256;
 /// Channels of a cluster: their names are read at once, and ZooKeeper's answers have at most a
 /// mebibyte.
 pub const CLUSTER_CHANNELS: usize = 10_000;
-/// Live members that must have a statement before the servers forget it, unless that would exceed
-/// what they keep.
-pub const CLUSTER_COPIES: usize = 2;
 /// How far the clocks of a broker and of the ensemble may be apart; with more, it signs no beats.
 pub const CLUSTER_CLOCK: Duration = Duration::from_secs(60);
 /// Nodes of a group that are remembered as waiting; who comes later is the last.

@@ -12,10 +12,24 @@ use crate::{
     Daemon, Fixture, binary,
     ensemble::Ensemble,
     realm::{Realm, key},
+    tree::until,
 };
 
 /// How soon a member that does not answer is none any more, in these tests.
 pub const SESSION_SECONDS: u64 = 4;
+
+/// Waits until each member has seen all the others.
+///
+/// # Panics
+/// If that does not happen.
+pub async fn until_acquainted(members: &[Fixture]) {
+    let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    names.sort_unstable();
+    let said = format!("the members of the cluster members=\"{}\"", names.join(" "));
+    for member in members {
+        until(&said, async || member.log().contains(&said)).await;
+    }
+}
 
 /// A place in an ensemble for one cluster.
 pub struct Site {
@@ -25,6 +39,8 @@ pub struct Site {
     pub servers: String,
     /// The node.
     pub root: String,
+    /// How soon a member that does not answer is none any more.
+    pub session_seconds: u64,
 }
 
 impl Site {
@@ -40,16 +56,18 @@ impl Site {
             realm,
             servers: ensemble.servers(),
             root,
+            session_seconds: SESSION_SECONDS,
         }
     }
 
     /// What a member's configuration has more than another broker's.
     pub fn configuration(&self, fixture: &Fixture, in_cluster: &str, more: &str) -> String {
         format!(
-            "{more}\n[cluster]\nservers = [{}]\nroot = \"{}\"\naddress = \"{}\"\nsession_seconds = {SESSION_SECONDS}\n{in_cluster}\n",
+            "{more}\n[cluster]\nservers = [{}]\nroot = \"{}\"\naddress = \"{}\"\nsession_seconds = {}\n{in_cluster}\n",
             self.servers,
             self.root,
-            fixture.url()
+            fixture.url(),
+            self.session_seconds
         )
     }
 
@@ -105,6 +123,7 @@ impl Site {
             .map(|member| member.start().map(Some))
             .collect::<Result<Vec<_>, _>>()?;
         self.publish_trust(&members[0]).await?;
+        until_acquainted(&members).await;
         Ok((members, daemons))
     }
 

@@ -24,6 +24,7 @@ pub struct Server {
     /// Where clients reach it.
     pub address: SocketAddr,
     launcher: Vec<String>,
+    flags: Vec<String>,
     child: Option<Child>,
 }
 
@@ -50,6 +51,14 @@ impl Ensemble {
     /// # Errors
     /// If ZooKeeper is not installed, or does not start.
     pub fn start(count: usize, more: &str) -> anyhow::Result<Self> {
+        Self::start_with(count, more, &[])
+    }
+
+    /// The same, with flags of Java's.
+    ///
+    /// # Errors
+    /// If ZooKeeper is not installed, or does not start.
+    pub fn start_with(count: usize, more: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let place = |_| {
             Ok(Place {
                 client: free_address()?,
@@ -58,7 +67,7 @@ impl Ensemble {
             })
         };
         let places: anyhow::Result<Vec<Place>> = (0..count).map(place).collect();
-        Self::start_at(places?, more)
+        Self::begin(places?, more, flags)
     }
 
     /// The same in given places.
@@ -66,6 +75,10 @@ impl Ensemble {
     /// # Errors
     /// If ZooKeeper is not installed, or does not start.
     pub fn start_at(places: Vec<Place>, more: &str) -> anyhow::Result<Self> {
+        Self::begin(places, more, &[])
+    }
+
+    fn begin(places: Vec<Place>, more: &str, flags: &[&str]) -> anyhow::Result<Self> {
         ensure!(
             fs::exists(JAR)?,
             "{JAR} is missing: install Debian's packages `zookeeper` and `default-jre-headless`"
@@ -104,6 +117,7 @@ impl Ensemble {
                 directory,
                 address: place.client,
                 launcher: place.launcher,
+                flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
                 child: None,
             });
         }
@@ -175,6 +189,7 @@ impl Server {
             ]
             .map(String::from),
         );
+        words.extend(self.flags.iter().cloned());
         // What its manifest forgets, and TLS needs.
         let more = [
             "slf4j-simple",

@@ -199,11 +199,8 @@ pub(crate) enum Copied {
 pub(crate) type Peer = u64;
 
 enum Request {
-    /// A statement that is published here, or settled in the cluster.
-    Statement {
-        copy: Copy,
-        reply: Reply<Appended>,
-    },
+    /// Statements that are published here, or settled in the cluster.
+    Statements(Vec<(Copy, Reply<Appended>)>),
     /// Trust statements, oldest first; `posted`: of signatures only what counts is kept.
     Trust {
         run: Vec<(Statement, String)>,
@@ -258,7 +255,26 @@ impl Appender {
         path: String,
     ) -> BoxFuture<'static, Answer> {
         let copy = Copy::proven(statement, trust, path);
-        self.put(|reply| Request::Statement { copy, reply }).await
+        self.put(|reply| Request::Statements(vec![(copy, reply)]))
+            .await
+    }
+
+    /// The same for many at once, in this order.
+    pub(crate) async fn hand_over_all(&self, copies: Vec<Copy>) -> Vec<BoxFuture<'static, Answer>> {
+        let (mut all, mut answers) = (Vec::new(), Vec::new());
+        for copy in copies {
+            let (reply, answer) = oneshot::channel();
+            all.push((copy, reply));
+            answers.push(
+                answer
+                    .map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+                    .boxed(),
+            );
+        }
+        if !all.is_empty() {
+            self.send(Request::Statements(all)).await;
+        }
+        answers
     }
 
     /// Verifies and stores the next statement of a trust log.

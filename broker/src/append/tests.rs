@@ -278,7 +278,7 @@ impl Bench {
             trust.serial(),
             "path".into(),
         );
-        self.ask(|reply| Request::Statement { copy, reply })
+        self.ask(|reply| Request::Statements(vec![(copy, reply)]))
             .unwrap()
     }
 

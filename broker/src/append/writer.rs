@@ -148,21 +148,24 @@ impl Writer {
         full: Option<u64>,
     ) {
         match request {
-            Request::Statement { reply, .. }
-            | Request::Trust { reply, .. }
-            | Request::Feed { reply, .. }
-                if full.is_some() =>
-            {
+            Request::Statements(all) if full.is_some() => {
+                for (_, reply) in all {
+                    drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))));
+                }
+            }
+            Request::Trust { reply, .. } | Request::Feed { reply, .. } if full.is_some() => {
                 drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))));
             }
             Request::Copies { reply, .. } if full.is_some() => {
                 drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))))
             }
-            Request::Statement { copy, reply } => {
-                let channel = copy.statement().channel().clone();
-                let answer = self.append(pending, now, &channel, copy);
-                pending.answers.push((reply, answer));
-                self.drain(pending, now, &channel);
+            Request::Statements(all) => {
+                for (copy, reply) in all {
+                    let channel = copy.statement().channel().clone();
+                    let answer = self.append(pending, now, &channel, copy);
+                    pending.answers.push((reply, answer));
+                    self.drain(pending, now, &channel);
+                }
             }
             Request::Trust { run, posted, reply } => {
                 let channel = run

@@ -1,322 +1,340 @@
-//! Settling one statement: a multi-operation, tried again for as long as it can only have lost a
-//! race.
+//! Settling statements, many at once: what waits goes into one multi-operation, and what was
+//! settled goes to our own writer.
 //!
-//! Whatever becomes of an attempt, the next one checks the version of the head: nothing is ever
-//! settled twice.
+//! One batch is under way at a time, and the next one gathers meanwhile, verified already. Whatever
+//! becomes of an attempt, the next one checks the version of the head: nothing is settled twice.
 
-use std::sync::atomic::Ordering;
+use std::{sync::Arc, time::Instant};
 
-use futures_util::future::BoxFuture;
-use tidings_protocol::{
-    Channel, Serial, Statement,
-    log::{self, Place},
+use futures_util::{FutureExt, future::BoxFuture};
+use tidings_protocol::{Channel, Serial};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout, timeout_at},
 };
-use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Cluster, lock, tree};
+use super::{
+    Cluster,
+    batch::{self, Batch, Item, Known, Op, Unfit},
+    lock,
+    nodes::NotMade,
+    settle::Draft,
+    tree::{Tree, TreeError, entry_path},
+};
 use crate::{
-    append::{Answer, AppendError, Appended},
+    append::{Answer, AppendError, Copy},
     limits::{
-        CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_FOLLOW, CLUSTER_PATIENCE,
-        CLUSTER_RAISE, CLUSTER_RETRY, CLUSTER_ROUND,
+        CLUSTER_BATCH_AGAIN, CLUSTER_BATCH_OCTETS, CLUSTER_FOLLOW, CLUSTER_PATIENCE, CLUSTER_QUEUE,
+        CLUSTER_ROUND, CLUSTER_SLOW,
     },
-    origin::{New, Origin},
 };
 
-enum Draft {
-    New(New),
-    Trust(Statement, String),
+/// What became of an item.
+#[derive(Clone)]
+pub(super) enum Outcome {
+    /// It is settled, and in our own store in all but rare cases.
+    Settled,
+    /// This channel, or its trust log, has moved, which is to be looked at first.
+    Behind(Channel),
+    /// It is not what comes next.
+    NotNext,
+    /// It may have been settled, or not.
+    Unknown,
+    /// It was not settled.
+    Failed(AppendError),
 }
 
-impl Draft {
-    fn statement(&self) -> &Statement {
-        match self {
-            Draft::New(new) => &new.statement,
-            Draft::Trust(statement, _) => statement,
+/// A statement that waits for a batch.
+pub(super) struct Waiting {
+    pub(super) item: Item,
+    pub(super) draft: Arc<Draft>,
+    pub(super) reply: oneshot::Sender<Outcome>,
+}
+
+/// What is to be done with one that waits.
+#[derive(Clone)]
+enum Fate {
+    /// It waits for another batch.
+    Waits,
+    /// Our own writer gets it.
+    Settled,
+    Said(Outcome),
+}
+
+/// Settles what waits until the queue is closed.
+pub(super) async fn run(cluster: Arc<Cluster>, mut queue: mpsc::Receiver<Waiting>) {
+    let mut waiting: Vec<Waiting> = Vec::new();
+    let mut committer = Committer {
+        cluster: cluster.clone(),
+        octets: CLUSTER_BATCH_OCTETS,
+        since: Instant::now(),
+    };
+    loop {
+        if waiting.is_empty() {
+            match queue.recv().await {
+                Some(first) => waiting.push(first),
+                None => return,
+            }
+        }
+        while waiting.len() < CLUSTER_QUEUE
+            && let Ok(next) = queue.try_recv()
+        {
+            waiting.push(next);
+        }
+        waiting.retain(|one| !one.reply.is_closed());
+        if !committer.settle_some(&mut waiting).await {
+            // Everything waits for what is under way.
+            tokio::select! {
+                Some(next) = queue.recv(), if waiting.len() < CLUSTER_QUEUE => waiting.push(next),
+                () = cluster.stored.notified() => {}
+                () = sleep(CLUSTER_ROUND) => {}
+            }
         }
     }
 }
 
-/// What came of one attempt.
-enum Attempt {
-    Settled,
-    /// Something else has happened, which is to be looked at first.
-    Again(AppendError),
-    /// It may have been settled, or not.
-    Unknown,
-    /// It is not what comes next: the writer has the answer.
-    NotNext,
+struct Committer {
+    cluster: Arc<Cluster>,
+    /// How large a batch may be: less for a while, when the connection broke with a larger one.
+    octets: usize,
+    since: Instant,
 }
 
-impl Origin for Cluster {
-    fn append(&self, new: New) -> BoxFuture<'_, Answer> {
-        Box::pin(self.settle(Draft::New(new)))
+impl Committer {
+    /// Settles what can be settled at once, and answers for what is done; false if there is nothing
+    /// to do now.
+    async fn settle_some(&mut self, waiting: &mut Vec<Waiting>) -> bool {
+        let cluster = self.cluster.clone();
+        if self.since.elapsed() > CLUSTER_BATCH_AGAIN {
+            self.octets = CLUSTER_BATCH_OCTETS;
+        }
+        // Trust that comes into force meanwhile was settled later, and comes to our writer later.
+        let _order = cluster.order.lock().await;
+        let room = batch::Room {
+            octets: self.octets,
+            kept: cluster.kept(),
+        };
+        let items: Vec<&Item> = waiting.iter().map(|one| &one.item).collect();
+        let batch = batch::plan(&items, &|channel| cluster.known(channel), room);
+        let mut fates = vec![Fate::Waits; waiting.len()];
+        for (number, unfit) in &batch.unfit {
+            fates[*number] = Fate::Said(match unfit {
+                Unfit::Behind(channel) => Outcome::Behind(channel.clone()),
+                Unfit::NotNext => Outcome::NotNext,
+            });
+        }
+        let done = !batch.unfit.is_empty() || !batch.ops.is_empty();
+        if !batch.ops.is_empty() {
+            let tree = cluster.tree();
+            for number in &batch.taken {
+                fates[*number] = Fate::Settled;
+            }
+            match tree {
+                Ok(tree) => self.commit(&tree, &batch, waiting, &mut fates).await,
+                Err(error) => say(&batch, &mut fates, Outcome::Failed(error)),
+            }
+        }
+        let mut settled = Vec::new();
+        for (one, fate) in std::mem::take(waiting).into_iter().zip(fates) {
+            match fate {
+                Fate::Waits => waiting.push(one),
+                Fate::Settled => settled.push(one),
+                // The one who asked may be gone.
+                Fate::Said(outcome) => drop(one.reply.send(outcome)),
+            }
+        }
+        if !settled.is_empty() {
+            self.hand_over(settled, batch.ops).await;
+        }
+        done
     }
 
-    fn append_trust(
-        &self,
-        statement: Statement,
-        path: String,
-        posted: bool,
-    ) -> BoxFuture<'_, Answer> {
-        let counted = self
-            .namespaces
-            .of_trust_log(statement.channel())
-            .filter(|_| posted);
-        let statement = counted.map_or(statement.clone(), |provisioned| {
-            provisioned.with_what_counts(statement)
-        });
-        Box::pin(self.settle(Draft::Trust(statement, path)))
-    }
-
-    fn catch_up(&self) -> BoxFuture<'_, bool> {
-        Box::pin(async {
-            let Ok(tree) = self.tree() else { return false };
-            let caught_up = async {
-                tree.sync().await.ok()?;
-                // Events of what was set before have come; the round that takes them up may be the
-                // one after this one.
-                let mut rounds = self.rounds.subscribe();
-                for _ in 0..2 {
-                    self.wake.notify_one();
-                    rounds.changed().await.ok()?;
+    /// Makes the multi-operation. If it was not made, those items do not wait on that are the
+    /// reason; the others are tried again at once.
+    async fn commit(
+        &mut self,
+        tree: &Tree,
+        batch: &Batch,
+        waiting: &[Waiting],
+        fates: &mut [Fate],
+    ) {
+        let cluster = self.cluster.clone();
+        cluster.begin_way(&batch.ops);
+        let began = Instant::now();
+        let made = tree.commit(&batch.ops, |number| waiting[number].draft.entry());
+        let made = timeout(CLUSTER_PATIENCE, made)
+            .await
+            .unwrap_or(Err(NotMade::Unknown(zookeeper_client::Error::Timeout)));
+        let (milliseconds, statements) = (began.elapsed().as_millis(), batch.taken.len());
+        if began.elapsed() > CLUSTER_SLOW {
+            tracing::warn!(
+                milliseconds,
+                statements,
+                "the cluster's servers answer slowly"
+            );
+        }
+        match made {
+            Ok(heads) => return lock(&cluster.seen).extend(heads),
+            Err(NotMade::At(index, error)) => {
+                let op = &batch.ops[index];
+                let outcome = cluster.examine(tree, op, error).await;
+                for number in &batch.taken {
+                    fates[*number] = match &outcome {
+                        Some(outcome) if op.stops(&waiting[*number].item) => {
+                            Fate::Said(outcome.clone())
+                        }
+                        _ => Fate::Waits,
+                    };
                 }
-                (*rounds.borrow() > 2).then_some(())
-            };
-            timeout(CLUSTER_PATIENCE, caught_up)
-                .await
-                .ok()
-                .flatten()
-                .is_some()
-        })
+            }
+            Err(NotMade::Refused(error)) => {
+                tracing::error!(%error, "the cluster's servers refuse what is to be settled");
+                let refused = AppendError::Refused(error.to_string());
+                say(batch, fates, Outcome::Failed(refused));
+            }
+            Err(NotMade::Unknown(error)) => {
+                tracing::warn!(%error, statements, octets = batch.octets, "it is not known whether statements were stored; it is looked up");
+                self.shrink(batch);
+                say(batch, fates, Outcome::Unknown);
+            }
+        }
+        cluster.end_way(heads_of(&batch.ops), true);
     }
 
-    fn term(&self) -> Option<i32> {
-        let live = self.tree.load().as_ref().is_some_and(|tree| tree.is_live());
-        let right = self.standing().clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs();
-        i32::try_from(self.term.load(Ordering::Relaxed))
-            .ok()
-            .filter(|term| *term >= 0 && live && right)
+    /// After the connection broke with a batch under way the next ones are smaller: perhaps it was
+    /// larger than the servers take.
+    fn shrink(&mut self, batch: &Batch) {
+        self.octets = (batch.octets / 2).max(1);
+        self.since = Instant::now();
+        tracing::warn!(
+            octets = batch.octets,
+            at_most = self.octets,
+            "the connection to the cluster's servers broke while statements were being settled: batches are smaller for a minute. If this is said again and again, `jute.maxbuffer` of the servers is below a mebibyte, its default: raise it"
+        );
     }
+
+    /// Gives our own writer what was settled, and answers when it has stored it.
+    async fn hand_over(&self, settled: Vec<Waiting>, ops: Vec<Op>) {
+        let cluster = self.cluster.clone();
+        let mut copies = Vec::new();
+        let mut stored: Vec<BoxFuture<'static, Answer>> = Vec::new();
+        for one in &settled {
+            match (&*one.draft, &one.item.by) {
+                (Draft::New(new), Some((_, by))) => {
+                    let statement = new.statement.clone();
+                    copies.push(Copy::proven(statement, *by, new.path.clone()));
+                }
+                (draft, _) => {
+                    let (statement, path) = (draft.statement().clone(), draft.path().to_owned());
+                    let answer = cluster.local.append_trust(statement, path).await;
+                    stored.push(std::future::ready(answer).boxed());
+                }
+            }
+        }
+        stored.extend(cluster.local.hand_over_all(copies).await);
+        tokio::spawn(async move {
+            let deadline = tokio::time::Instant::now() + CLUSTER_FOLLOW;
+            let mut missing = false;
+            for (one, stored) in settled.iter().zip(stored) {
+                let (channel, serial) = (&one.item.channel, one.item.head.serial);
+                match timeout_at(deadline, stored).await {
+                    Ok(Ok(_)) => {}
+                    // By another path it came earlier.
+                    Ok(Err(AppendError::LostRace(head))) if head.serial >= serial => {}
+                    why => {
+                        missing = true;
+                        tracing::warn!(%channel, %serial, ?why, "a statement is settled, and not yet in the store of this broker");
+                    }
+                }
+            }
+            cluster.end_way(heads_of(&ops), missing);
+            // It is settled all the same.
+            for one in settled {
+                drop(one.reply.send(Outcome::Settled));
+            }
+        });
+    }
+}
+
+fn say(batch: &Batch, fates: &mut [Fate], outcome: Outcome) {
+    for number in &batch.taken {
+        fates[*number] = Fate::Said(outcome.clone());
+    }
+}
+
+fn heads_of(ops: &[Op]) -> impl Iterator<Item = &Channel> {
+    ops.iter().filter_map(|op| match op {
+        Op::Head { channel, .. } => Some(channel),
+        _ => None,
+    })
 }
 
 impl Cluster {
-    async fn settle(&self, draft: Draft) -> Answer {
-        let (channel, serial) = (
-            draft.statement().channel().clone(),
-            draft.statement().serial(),
-        );
-        let deadline = Instant::now() + CLUSTER_PATIENCE;
-        let mut unknown = false;
-        loop {
-            let mut rounds = self.rounds.subscribe();
-            rounds.mark_unchanged();
-            let attempt = timeout_at(deadline, self.attempt(&draft))
-                .await
-                .unwrap_or(Ok(Attempt::Unknown));
-            let why = match attempt {
-                Ok(Attempt::Settled) => {
-                    self.look_at(&channel);
-                    self.until_visible(&channel, serial).await;
-                    return Ok(Appended::New);
-                }
-                Ok(Attempt::NotNext) => {
-                    match self.local.judge(draft.statement().clone()).await {
-                        Some(answer) => return answer,
-                        // It is what comes next by now.
-                        None => AppendError::Behind(channel.clone()),
-                    }
-                }
-                Ok(Attempt::Again(why)) => why,
-                Ok(Attempt::Unknown) => {
-                    unknown = true;
-                    AppendError::Unknown
-                }
-                // An earlier attempt may have been made all the same.
-                Err(_) if unknown => AppendError::Unknown,
-                Err(why) => return Err(why),
-            };
-            if Instant::now() >= deadline {
-                return Err(if unknown { AppendError::Unknown } else { why });
-            }
-            self.look_at(&channel);
-            self.namespaces
-                .of(&channel)
-                .inspect(|p| self.look_at(&p.anchor.namespace.trust_log()));
-            // A round that was under way may have read what was before; the next one is soon there.
-            let _ = timeout(CLUSTER_ROUND, rounds.changed()).await;
-            // Where rounds alone do not help, as after a head was set, the servers are not asked
-            // without end.
-            tokio::time::sleep(CLUSTER_RETRY).await;
+    /// A channel as it is known here.
+    fn known(&self, channel: &Channel) -> Known {
+        if lock(&self.under_way).contains_key(channel) {
+            return Known::Busy;
+        }
+        let seen = lock(&self.seen).get(channel).copied();
+        match seen.map(|seen| seen.head) == self.local_head(channel) {
+            true => Known::Same(seen),
+            false => Known::Behind,
         }
     }
 
-    async fn attempt(&self, draft: &Draft) -> Result<Attempt, AppendError> {
-        let statement = draft.statement();
-        let channel = statement.channel();
-        // Whoever offers what is here already, as everybody can, gets the answer without the
-        // servers.
-        if self
-            .logs
-            .get(channel.as_str())
-            .is_some_and(|log| log.is_settled(statement.serial(), statement.id()))
-        {
-            return Ok(Attempt::NotNext);
-        }
-        let tree = self.tree()?;
-        let provisioned = self.namespaces.of(channel).ok_or(AppendError::NotFirst)?;
-        let trust_log = provisioned.anchor.namespace.trust_log();
-        for channel in [channel, &trust_log] {
-            if self.standing().unsound.contains_key(channel) {
-                return Err(AppendError::Unsound(channel.clone()));
-            }
-        }
-        if *self.rounds.borrow() == 0 {
-            return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
-        }
-        // What decides here is what is verified and stored here; the tree has to say the same.
-        let caught_up = |channel: &Channel| {
-            let (seen, ours) = (
-                lock(&self.seen).get(channel).copied(),
-                self.local_head(channel),
-            );
-            match seen.map(|seen| seen.head) == ours {
-                true => Ok(seen),
-                // It comes from another member, which takes a while.
-                false if self.standing().gaps.contains_key(channel) => {
-                    Err(Err(AppendError::Behind(channel.clone())))
-                }
-                false => Err(Ok(Attempt::Again(AppendError::Behind(channel.clone())))),
-            }
+    /// Why an operation failed; none if the reason is gone, and all are to be tried again.
+    async fn examine(
+        &self,
+        tree: &Tree,
+        op: &Op,
+        error: zookeeper_client::Error,
+    ) -> Option<Outcome> {
+        use zookeeper_client::Error::{BadVersion, NoNode, NodeExists};
+        let Some(channel) = op.channel() else {
+            return Some(Outcome::Failed(AppendError::OtherSigner));
         };
-        let after = match caught_up(channel) {
-            Ok(after) => after,
-            Err(otherwise) => return otherwise,
-        };
-        let (path, trust, term) = match draft {
-            Draft::Trust(statement, path) => {
-                // It is visible a moment before it is in force.
-                if provisioned
-                    .trust
-                    .load()
-                    .as_ref()
-                    .map(|trust| trust.serial())
-                    != after.map(|seen| seen.head.serial)
-                {
-                    return Ok(Attempt::Again(AppendError::Behind(trust_log)));
-                }
-                if log::place(after.map(|seen| seen.head), statement) == Place::Next
-                    || after.is_none()
-                {
-                    let next = provisioned.advance(statement.clone())?;
-                    if let Some(in_force) = provisioned.trust.load_full() {
-                        self.logs
-                            .keep_withdrawals(&in_force, &next, &self.namespaces)?;
-                    }
-                }
-                (path, None, None)
-            }
-            Draft::New(new) => {
-                let in_force = provisioned
-                    .trust
-                    .load_full()
-                    .ok_or_else(|| AppendError::NoTrust(channel.clone()))?;
-                if in_force.serial() != new.trust {
-                    in_force.check(&new.statement)?;
-                }
-                let version = match caught_up(&trust_log) {
-                    Ok(Some(seen)) if seen.head.serial == in_force.serial() => seen.version,
-                    Ok(_) => return Ok(Attempt::Again(AppendError::Behind(trust_log))),
-                    Err(otherwise) => return otherwise,
-                };
-                (&new.path, Some((&trust_log, version)), new.term)
-            }
-        };
-        // A trust log begins with what the anchor names.
-        let begins = after.is_none()
-            && matches!(draft, Draft::Trust(..))
-            && statement.head() == provisioned.anchor.head;
-        if !begins && log::place(after.map(|seen| seen.head), statement) != Place::Next {
-            // Perhaps it follows what we have not heard of yet; the servers are asked, but not by
-            // everybody who asks us.
-            let ahead = after.is_none_or(|seen| statement.serial() > seen.head.serial);
-            if !ahead {
-                return Ok(Attempt::NotNext);
-            }
-            if !self.may_ask() {
-                return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
-            }
-            let newest = async {
-                tree.sync().await?;
-                tree.heads(std::slice::from_ref(channel)).await
-            };
-            let newest = newest.await.ok().and_then(|mut heads| heads.pop()?.ok());
-            return Ok(match newest {
-                Some(newest) if newest == after => Attempt::NotNext,
-                Some(_) => Attempt::Again(AppendError::Behind(channel.clone())),
-                None => return Err(AppendError::NoQuorum),
-            });
-        }
-        if lock(&self.raised)
-            .get(channel)
-            .is_some_and(|at| at.elapsed() < CLUSTER_RAISE)
-        {
-            return Ok(Attempt::Again(AppendError::Behind(channel.clone())));
-        }
-        if after.is_none() && lock(&self.seen).len() >= CLUSTER_CHANNELS {
-            return Err(AppendError::Channels);
-        }
-        match tree
-            .append(tree::Append {
-                statement,
-                path,
-                after,
-                trust,
-                term,
-            })
-            .await
-        {
-            Ok(()) => Ok(Attempt::Settled),
-            Err(tree::NotAppended::Race) => {
-                Ok(Attempt::Again(AppendError::Behind(channel.clone())))
-            }
-            Err(tree::NotAppended::Damaged(node)) => {
-                tracing::error!(%channel, node, "the servers hold a node where none can be, or have lost one: somebody has written there; `tidingsd set-head` mends it");
-                Err(AppendError::Unsound(channel.clone()))
-            }
-            Err(tree::NotAppended::Term) => Err(AppendError::OtherSigner),
-            Err(tree::NotAppended::Unknown(error)) => {
-                tracing::warn!(%channel, serial = %statement.serial(), %error, "it is not known whether a statement was stored; it is looked at");
-                Ok(Attempt::Unknown)
-            }
-            Err(tree::NotAppended::Refused(error)) => {
+        match error {
+            BadVersion => return Some(Outcome::Behind(channel.clone())),
+            NoNode | NodeExists => {}
+            error => {
                 tracing::error!(%channel, %error, "the cluster's servers refuse a statement");
-                Err(AppendError::Refused(error.to_string()))
+                let refused = AppendError::Refused(error.to_string());
+                return Some(Outcome::Failed(refused));
             }
         }
-    }
-
-    /// Whether the servers may be asked for the sake of somebody who is ahead of us: now and then.
-    fn may_ask(&self) -> bool {
-        let mut asked = lock(&self.asked);
-        let may = asked.is_none_or(|asked| asked.elapsed() > CLUSTER_ASK);
-        if may {
-            *asked = Some(std::time::Instant::now());
+        let there = tree.newest(channel).await;
+        let expected = lock(&self.seen).get(channel).copied();
+        match there {
+            Ok(there) if there.map(|seen| seen.version) != expected.map(|seen| seen.version) => {
+                return Some(Outcome::Behind(channel.clone()));
+            }
+            Ok(_) | Err(TreeError::Damaged(_)) => {}
+            Err(_) => return Some(Outcome::Behind(channel.clone())),
         }
-        may
-    }
-
-    /// Waits until a settled statement is visible here too; a publisher finds it where it has
-    /// published.
-    async fn until_visible(&self, channel: &Channel, serial: Serial) {
-        let mut news = self.logs.news();
-        let visible = || {
-            self.local_head(channel)
-                .is_some_and(|head| head.serial >= serial)
+        // The head is as it should be, so it is no race. What is only missing, or left over from
+        // another time, is put right.
+        let mended = match (op, error) {
+            (Op::Forget(_, serial), NoNode) => self.note_forgotten(channel, *serial),
+            (Op::Entry(..), NoNode) => tree.make_directory(channel).await,
+            (Op::Begin(_), NodeExists) => tree.remove_directory(channel).await,
+            _ => false,
         };
-        let wait = async { while !visible() && news.changed().await.is_ok() {} };
-        if timeout(CLUSTER_FOLLOW, wait).await.is_err() {
-            tracing::warn!(%channel, %serial, "a statement is settled, and not yet in the store of this broker");
+        if mended {
+            return None;
         }
+        let serial = match op {
+            Op::Entry(_, serial, _) => *serial,
+            _ => Serial::FIRST,
+        };
+        tracing::error!(%channel, node = entry_path(channel, serial), "the servers hold a node where none can be, or have lost one: somebody has written there; `tidingsd set-head` mends it");
+        Some(Outcome::Failed(AppendError::Unsound(channel.clone())))
+    }
+
+    /// An entry that was to be forgotten is gone already; whether it was the lowest.
+    fn note_forgotten(&self, channel: &Channel, serial: Serial) -> bool {
+        let mut all = lock(&self.seen);
+        let seen = all.get_mut(channel);
+        let seen = seen.filter(|seen| seen.low <= serial.number());
+        seen.map(|seen| seen.low = serial.number() + 1).is_some()
     }
 }

@@ -1,24 +1,22 @@
-//! Copies what the cluster has settled to our own store, in the order in which it was settled.
+//! Copies what others have settled to our own store, in the order in which it was settled.
 //!
 //! A watch tells which heads were set; what it does not tell, since the connection was broken, is
 //! found by looking at everything after it is whole again. What the servers have forgotten comes
 //! from another member, by the path of mirrors.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::atomic::Ordering,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 
-use futures_util::{FutureExt, StreamExt, stream};
-use tidings_protocol::{Channel, Serial, log::Begin, verify::VerifyError};
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use futures_util::FutureExt;
+use tidings_protocol::{Channel, Serial, Statement, log::Begin, verify::VerifyError};
+use tokio::time::{Instant, sleep, sleep_until};
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
-use super::{Cluster, Fill, Found, Gap, Seen, Tree, TreeError, lock};
+use super::{Cluster, Fill, Gap, Seen, Tree, TreeError, backfill::Backfill, lock, nodes::Found};
 use crate::{
     append::{AppendError, Copied, Copy, Run},
-    limits::{CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK},
+    limits::{
+        CLUSTER_AGAIN, CLUSTER_GATHER, CLUSTER_READ, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK,
+    },
 };
 
 /// What has happened to the session.
@@ -34,16 +32,18 @@ enum Session {
 pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Result<(), TreeError> {
     let mut events = tree.watch_heads().await?;
     // The servers may count from another beginning now.
-    cluster.held.store(0, Ordering::Relaxed);
+    lock(&cluster.seen).clear();
     let mut everything = true;
     let (mut again, mut soon) = (
         Instant::now() + CLUSTER_AGAIN,
         Instant::now() + CLUSTER_SOON,
     );
-    // The highest zxid that was read before this round.
-    let mut read = 0;
     let mut backfill = Backfill::default();
+    let mut began = Instant::now() - CLUSTER_GATHER;
     loop {
+        // Under load what comes soon is read at once.
+        sleep_until(began + CLUSTER_GATHER).await;
+        began = Instant::now();
         match take_events(cluster, &mut events) {
             Session::Ended => return Err(TreeError::Ended),
             Session::WasBroken => everything = true,
@@ -65,7 +65,6 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
                 tree,
                 gaps: BTreeSet::new(),
                 unsound: BTreeMap::new(),
-                read: 0,
             };
             // Trust is read first, then the events again: what was settled before it is in the same
             // round, and judged before it.
@@ -103,11 +102,7 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
                 .await
         };
         match done.await {
-            Ok(highest) => {
-                // Events of what was read now have come by the time that the next round begins; see
-                // `held` in members.rs.
-                cluster.held.fetch_max(read, Ordering::Relaxed);
-                read = read.max(highest);
+            Ok(()) => {
                 if whole || *cluster.rounds.borrow() > 0 {
                     cluster.rounds.send_modify(|round| *round += 1);
                 }
@@ -145,7 +140,7 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
                 Session::Goes => {}
             },
             () = cluster.wake.notified() => {}
-            () = sleep(if backfill.0.is_some() { CLUSTER_SOON } else { CLUSTER_TICK }) => {}
+            () = sleep(if backfill.is_under_way() { CLUSTER_SOON } else { CLUSTER_TICK }) => {}
         }
     }
 }
@@ -194,15 +189,7 @@ struct Round<'a> {
     tree: &'a Tree,
     gaps: BTreeSet<Channel>,
     unsound: BTreeMap<Channel, String>,
-    /// The highest zxid that was seen.
-    read: i64,
 }
-
-type Pending = Vec<(
-    Channel,
-    Serial,
-    futures_util::future::BoxFuture<'static, Result<crate::append::Appended, AppendError>>,
-)>;
 
 impl Round<'_> {
     /// The heads of some channels, where they are not ours.
@@ -228,23 +215,8 @@ impl Round<'_> {
         mut self,
         batch: &BTreeSet<Channel>,
         missing: Vec<(Channel, Seen)>,
-    ) -> Result<i64, TreeError> {
-        let mut found = Vec::new();
-        // Many at once: each waits for its answers, and not for those of the others.
-        let reads = missing
-            .into_iter()
-            .map(|(channel, seen)| read_missing(self.cluster, self.tree, channel, seen));
-        let mut reads = stream::iter(reads).buffer_unordered(CLUSTER_ABREAST);
-        while let Some((channel, read)) = reads.next().await {
-            match read? {
-                Missing::All(entries) => found.extend(entries),
-                Missing::Forgotten => drop(self.gaps.insert(channel)),
-                Missing::Damaged(why) => drop(self.unsound.insert(channel, why)),
-            }
-        }
-        drop(reads);
-        // In the order in which it was settled: each is judged by the trust that was in force then.
-        found.sort_by_key(|found| found.zxid);
+    ) -> Result<(), TreeError> {
+        let found = self.read_missing(missing).await?;
         self.store(found).await;
         let mut standing = self.cluster.standing();
         for channel in batch.iter().filter(|channel| !self.gaps.contains(*channel)) {
@@ -277,92 +249,143 @@ impl Round<'_> {
                 })
                 .head = head;
         }
-        Ok(self.read)
+        Ok(())
     }
 
-    /// What the tree has above our head; and the head goes up where we have more.
+    /// The entries above our heads, in the order in which they were settled: each is judged by the
+    /// trust that was in force then.
+    async fn read_missing(
+        &mut self,
+        missing: Vec<(Channel, Seen)>,
+    ) -> Result<Vec<Found>, TreeError> {
+        let mut places = Vec::new();
+        for (channel, seen) in missing {
+            let (next, top) = (self.next(&channel), seen.head.serial.number());
+            let many = usize::try_from((top + 1).saturating_sub(next)).unwrap_or(usize::MAX);
+            // Who lacks so much gets it from other members, if there are any.
+            if next < seen.low || places.len() + many > CLUSTER_READ.max(many) {
+                self.gaps.insert(channel);
+                continue;
+            }
+            let serials = (next..=top).filter_map(Serial::new);
+            places.extend(serials.map(|serial| (channel.clone(), serial)));
+        }
+        let mut found = Vec::with_capacity(places.len());
+        for ((channel, _), entry) in places.iter().zip(self.tree.entries(&places).await?) {
+            match entry {
+                Some(Ok(entry)) => found.push(entry),
+                Some(Err(error)) => drop(self.unsound.insert(channel.clone(), error.to_string())),
+                // It was removed after the head was read.
+                None => drop(self.gaps.insert(channel.clone())),
+            }
+        }
+        found.retain(|found| {
+            let channel = found.statement.channel();
+            !self.gaps.contains(channel) && !self.unsound.contains_key(channel)
+        });
+        found.sort_by_key(|found| (found.zxid, found.statement.serial()));
+        Ok(found)
+    }
+
+    /// What comes next in our own log.
+    fn next(&self, channel: &Channel) -> u32 {
+        let begin = || {
+            let provisioned = self.cluster.namespaces.of_trust_log(channel);
+            provisioned.map_or(Serial::FIRST, |p| p.anchor.head.serial)
+        };
+        self.cluster
+            .local_head(channel)
+            .map_or_else(|| begin().number(), |head| head.serial.number() + 1)
+    }
+
+    /// What the tree has, if that is more than we have.
     async fn compare(
         &mut self,
         channel: &Channel,
         seen: Option<Seen>,
     ) -> Result<Option<Seen>, TreeError> {
-        let ours = self.cluster.local_head(channel);
+        if self.cluster.is_under_way(channel, seen) {
+            return Ok(None);
+        }
         let Some(seen) = seen else {
-            if let Some(ours) = ours {
-                if self.tree.set_head(channel, ours, None).await? {
+            lock(&self.cluster.seen).remove(channel);
+            if let Some(ours) = self.cluster.local_head(channel) {
+                if self.tree.begin(channel, ours).await? {
                     tracing::info!(%channel, head = %ours.serial, "the cluster begins this channel where this broker has it");
-                    lock(&self.cluster.raised).insert(channel.clone(), std::time::Instant::now());
                     lock(&self.cluster.dirty).insert(channel.clone());
                 } else {
-                    // It is looked at again with the next tick, whoever has set it.
+                    // It is looked at again soon, whichever member has set it.
                     self.gaps.insert(channel.clone());
                 }
             }
-            lock(&self.cluster.seen).remove(channel);
             return Ok(None);
         };
-        self.read = self.read.max(seen.zxid);
-        lock(&self.cluster.seen).insert(channel.clone(), seen);
+        match lock(&self.cluster.seen).entry(channel.clone()) {
+            // It was read before we have settled more.
+            Entry::Occupied(newer) if newer.get().zxid > seen.zxid => return Ok(None),
+            entry => drop(entry.insert_entry(seen)),
+        }
+        let ours = self.cluster.local_head(channel);
         let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else {
             return Ok(Some(seen));
         };
+        if ours == seen.head {
+            return Ok(None);
+        }
         let log = self.cluster.logs.get(channel.as_str());
         let same = log
             .and_then(|log| log.entry(seen.head.serial).ok()?)
             .map(|entry| entry.head == seen.head);
-        if same != Some(true) {
-            let why = match same {
-                Some(_) => {
-                    "this broker something else: a fork, of which one is to be decided for (`tidingsd set-head`)"
-                }
-                None => "this broker has removed by retention what it has had there",
-            };
-            self.unsound.insert(
-                channel.clone(),
-                format!(
-                    "at {} the cluster has {}, and {why}",
-                    seen.head.serial, seen.head.id
-                ),
-            );
-        } else if ours != seen.head {
-            // If it is only that another member has brought it, the head is another one by now, and
-            // nothing is set.
-            if self.tree.set_head(channel, ours, Some(seen)).await? {
-                tracing::warn!(%channel, ours = %ours.serial, theirs = %seen.head.serial, "the cluster's servers have lost statements that this broker has: their head is set to ours");
-                lock(&self.cluster.raised).insert(channel.clone(), std::time::Instant::now());
+        let why = match same {
+            Some(true) => return self.look_ahead(channel, ours.serial).await,
+            Some(false) => {
+                "this broker something else: a fork, of which one is to be decided for (`tidingsd set-head`)"
             }
-            self.gaps.insert(channel.clone());
+            None => "this broker has removed by retention what it has had there",
+        };
+        let (serial, id) = (seen.head.serial, seen.head.id);
+        let why = format!("at {serial} the cluster has {id}, and {why}");
+        self.unsound.insert(channel.clone(), why);
+        Ok(None)
+    }
+
+    /// Whether the tree has less than we do, and not only the server that was asked.
+    async fn look_ahead(
+        &mut self,
+        channel: &Channel,
+        ours: Serial,
+    ) -> Result<Option<Seen>, TreeError> {
+        match self.tree.newest(channel).await {
+            Err(error @ TreeError::Session(_)) => return Err(error),
+            Ok(Some(seen)) if seen.head.serial < ours => {
+                let serial = seen.head.serial;
+                self.unsound.insert(
+                    channel.clone(),
+                    format!("the cluster's servers have lost statements: they end at {serial}, and this broker has up to {ours}. Stop the broker that has most, and run `tidingsd set-head {channel}` there"),
+                );
+            }
+            // It is looked at again.
+            _ => drop(lock(&self.cluster.dirty).insert(channel.clone())),
         }
         Ok(None)
     }
 
     async fn store(&mut self, found: Vec<Found>) {
-        let mut pending: Pending = Vec::new();
+        let mut proven: Vec<Copy> = Vec::new();
         // What does not follow our head, or not by its own signatures: newest last.
         let mut above: HashMap<Channel, Vec<Copy>> = HashMap::new();
         let cluster = self.cluster;
         for Found {
-            statement,
-            path,
-            zxid,
-            octets,
+            statement, path, ..
         } in found
         {
             let channel = statement.channel().clone();
-            let node = format!("/entries/{channel}/{:010}", statement.serial().number());
-            lock(&cluster.added).push((zxid, node, octets));
             let Some(provisioned) = cluster.namespaces.of(&channel) else {
                 continue;
             };
             if provisioned.anchor.namespace.trust_log() == channel {
-                self.settle(&mut pending).await;
-                match cluster.local.append_trust(statement, path).await {
-                    Ok(_) => {}
-                    // The walk from below is under way.
-                    Err(AppendError::LostRace(_) | AppendError::AnchorFirst(_))
-                        if self.gaps.contains(&channel) => {}
-                    Err(error) => self.note(&channel, &error),
-                }
+                self.hand_over(&mut proven).await;
+                self.store_trust(&channel, statement, path).await;
                 continue;
             }
             let trust = provisioned.trust.load_full();
@@ -373,12 +396,7 @@ impl Round<'_> {
                 .and_then(|trust| trust.verify(statement.clone()).ok());
             match verified.zip(trust) {
                 Some((verified, trust)) => {
-                    let serial = verified.serial();
-                    let stored = cluster
-                        .local
-                        .hand_over(verified, trust.serial(), path)
-                        .await;
-                    pending.push((channel, serial, stored.boxed()));
+                    proven.push(Copy::proven(verified, trust.serial(), path));
                 }
                 None => above
                     .entry(channel)
@@ -386,7 +404,7 @@ impl Round<'_> {
                     .push(Copy::unproven(statement, path)),
             }
         }
-        self.settle(&mut pending).await;
+        self.hand_over(&mut proven).await;
         for (channel, copies) in above {
             match cluster
                 .local
@@ -404,11 +422,33 @@ impl Round<'_> {
         }
     }
 
-    async fn settle(&mut self, pending: &mut Pending) {
-        for (channel, serial, stored) in pending.drain(..) {
+    async fn store_trust(&mut self, channel: &Channel, statement: Statement, path: String) {
+        // What we have settled before it comes before it.
+        let order = self.cluster.order.lock().await;
+        let stored = self.cluster.local.append_trust(statement, path).await;
+        drop(order);
+        match stored {
+            Ok(_) => {}
+            // The walk from below is under way.
+            Err(AppendError::LostRace(_) | AppendError::AnchorFirst(_))
+                if self.gaps.contains(channel) => {}
+            Err(error) => self.note(channel, &error),
+        }
+    }
+
+    /// Stores what is proven, in its order.
+    async fn hand_over(&mut self, proven: &mut Vec<Copy>) {
+        let copies = std::mem::take(proven);
+        let places = copies.iter().map(|copy| {
+            let statement = copy.offered.statement();
+            (statement.channel().clone(), statement.serial())
+        });
+        let places: Vec<(Channel, Serial)> = places.collect();
+        let stored = self.cluster.local.hand_over_all(copies).await;
+        for ((channel, serial), stored) in places.into_iter().zip(stored) {
             match stored.await {
                 Ok(_) => {}
-                // By the path of mirrors it came earlier.
+                // By another path it came earlier.
                 Err(AppendError::LostRace(head)) if head.serial > serial => {}
                 Err(error) => self.note(&channel, &error),
             }
@@ -433,118 +473,6 @@ impl Round<'_> {
             self.gaps.insert(channel.clone());
         } else {
             self.unsound.insert(channel.clone(), error.to_string());
-        }
-    }
-}
-
-/// What the tree has above our head.
-enum Missing {
-    /// All of it.
-    All(Vec<Found>),
-    /// The servers have forgotten what comes next.
-    Forgotten,
-    /// Why it cannot be used.
-    Damaged(String),
-}
-
-/// The entries above our head, oldest first: the servers forget from below.
-async fn read_missing(
-    cluster: &Cluster,
-    tree: &Tree,
-    channel: Channel,
-    seen: Seen,
-) -> (Channel, Result<Missing, TreeError>) {
-    let (floor, top) = (
-        cluster
-            .local_head(&channel)
-            .map_or(0, |head| head.serial.number()),
-        seen.head.serial.number(),
-    );
-    let read = async {
-        // The next one alone, which is all in most cases; then more and more.
-        let (mut next, mut many, mut all) = (floor + 1, 1, Vec::new());
-        while next <= top {
-            let until = top.min(next + many - 1);
-            let serials: Vec<Serial> = (next..=until).filter_map(Serial::new).collect();
-            for entry in tree.entries(&channel, &serials).await? {
-                match entry {
-                    Some(Ok(found)) => all.push(found),
-                    Some(Err(error)) => return Ok(Missing::Damaged(error.to_string())),
-                    None => return Ok(Missing::Forgotten),
-                }
-            }
-            (next, many) = (until + 1, u32::try_from(CLUSTER_ABREAST).unwrap_or(1));
-        }
-        Ok(Missing::All(all))
-    };
-    let read = read.await;
-    (channel, read)
-}
-
-/// Fills from other members what the servers have forgotten, for as long as there is something.
-#[derive(Default)]
-struct Backfill(Option<Filling>);
-
-/// From where, which channels, and how it is ended.
-struct Filling {
-    from: Vec<String>,
-    channels: BTreeSet<Channel>,
-    stop: CancellationToken,
-}
-
-impl Backfill {
-    fn adjust(&mut self, cluster: &Cluster, fill: &Fill) {
-        let (from, channels): (Vec<String>, BTreeSet<Channel>) = {
-            let standing = cluster.standing();
-            let others = standing
-                .members
-                .iter()
-                .filter(|member| !member.ours)
-                .map(|member| member.address.clone());
-            (others.collect(), standing.gaps.keys().cloned().collect())
-        };
-        let wanted = !from.is_empty() && !channels.is_empty();
-        let goes_on = self.0.as_ref().is_some_and(|filling| {
-            wanted && filling.from == from && channels.is_subset(&filling.channels)
-        });
-        if goes_on || (!wanted && self.0.is_none()) {
-            return;
-        }
-        if let Some(Filling { stop, .. }) = self.0.take() {
-            stop.cancel();
-        }
-        if !wanted {
-            tracing::info!("nothing is filled from other members any more");
-            return;
-        }
-        tracing::info!(
-            channels = channels.len(),
-            from = from.join(" "),
-            "the servers have forgotten what this broker has not: it comes from other members"
-        );
-        match fill(
-            from.iter()
-                .filter_map(|address| address.parse().ok())
-                .collect(),
-        ) {
-            Ok(stop) => {
-                self.0 = Some(Filling {
-                    from,
-                    channels,
-                    stop,
-                })
-            }
-            Err(error) => {
-                tracing::error!(%error, "cluster.login cannot be used: nothing can be had from other members")
-            }
-        }
-    }
-}
-
-impl Drop for Backfill {
-    fn drop(&mut self) {
-        if let Some(Filling { stop, .. }) = self.0.take() {
-            stop.cancel();
         }
     }
 }

@@ -1,35 +1,22 @@
-//! The members: who is there, up to where each holds everything, who signs beats, and what the
-//! servers may forget.
-//!
-//! `held` is the zxid up to which this member has everything in its own store. An event of a head
-//! that was set before something was read has come when the answer to that read has; so what was
-//! read in one round is held when the next one, which begins with those events, is done.
+//! The members: who is there, who signs beats, and what the servers' clock shows.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Cluster, Member, State, Tree, TreeError, lock, tree::Term};
+use super::{Cluster, Member, State, Tree, TreeError, lock, nodes::Term};
 use crate::{
     clock,
-    limits::{
-        CLUSTER_ABREAST, CLUSTER_CLOCK, CLUSTER_COPIES, CLUSTER_COUNT, CLUSTER_GAP, CLUSTER_LACKS,
-        CLUSTER_TICK,
-    },
+    limits::{CLUSTER_CLOCK, CLUSTER_GAP, CLUSTER_TICK},
 };
 
 /// Takes part until the session ends.
 pub(super) async fn take_part(cluster: &Cluster, tree: &Tree) -> Result<(), TreeError> {
     let mut ticks = interval(CLUSTER_TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut trimming = None;
     loop {
         ticks.tick().await;
-        match tick(cluster, tree, &mut trimming).await {
+        match tick(cluster, tree).await {
             Ok(()) => {}
             Err(TreeError::Session(error)) if !tree.has_ended() => {
                 tracing::debug!(%error, "the members were not looked at")
@@ -42,31 +29,23 @@ pub(super) async fn take_part(cluster: &Cluster, tree: &Tree) -> Result<(), Tree
     }
 }
 
-async fn tick(
-    cluster: &Cluster,
-    tree: &Tree,
-    trimming: &mut Option<Trimming>,
-) -> Result<(), TreeError> {
+async fn tick(cluster: &Cluster, tree: &Tree) -> Result<(), TreeError> {
     let name = &cluster.name;
     let mut members = tree.members().await?;
-    if !members.iter().any(|member| member.name == *name)
-        && tree
-            .join(name, &cluster.settings.address.to_string(), &cluster.common)
-            .await?
-    {
-        members = tree.members().await?;
-    }
-    let joined = members.iter().any(|member| member.ours);
-    if joined {
-        let (held, lacks) = held(cluster);
-        let time = tree.hold(name, held, &lacks).await?;
-        *lock(&cluster.time) = Some((Instant::now(), time));
-        note_clock(cluster, time);
+    let was_member = members.iter().any(|member| member.ours);
+    if was_member || !members.iter().any(|member| member.name == *name) {
+        let data = format!("{} {}", cluster.settings.address, cluster.common);
+        if let Some(time) = tree.be_member(name, &data, was_member).await? {
+            *lock(&cluster.time) = Some((Instant::now(), time));
+            note_clock(cluster, time);
+        }
+        if !was_member {
+            members = tree.members().await?;
+        }
     }
     let Term {
         name: signer,
         zxid: since,
-        weak,
         term,
     } = tree.term().await?;
     let us = members
@@ -77,80 +56,27 @@ async fn tick(
         .iter()
         .any(|member| member.name == signer && member.zxid == since);
     let ours = us.is_some_and(|us| us.name == signer && us.zxid == since);
-    let (right, whole, vacant) = {
+    let (right, willing) = {
         let mut standing = cluster.standing();
-        standing.vacant = if is_there {
-            None
-        } else {
-            standing.vacant.or_else(|| Some(Instant::now()))
-        };
+        let vacant = standing.vacant.get_or_insert_with(Instant::now).elapsed();
+        if is_there {
+            standing.vacant = None;
+        }
         let right = standing.clock_ahead.unsigned_abs() <= CLUSTER_CLOCK.as_secs();
-        (
-            right,
-            standing.gaps.is_empty() && standing.unsound.is_empty(),
-            standing.vacant,
-        )
+        // A member that lacks something leaves it to others, if there are any.
+        let whole = standing.gaps.is_empty() && standing.unsound.is_empty();
+        (right, whole || vacant > CLUSTER_GAP)
     };
-    // Whoever has a wrong clock, or lacks something, leaves it to others; when there are none, it
-    // trims, and is relieved by the first who can.
-    let fit = right && whole;
-    let last_choice = vacant.is_some_and(|since| since.elapsed() > CLUSTER_GAP);
     let own_term = match us {
-        Some(_) if ours && !weak && !right => tree.begin_term(None, term).await?.and(None),
-        Some(us) if ours && weak && fit => tree.begin_term(Some((us, false)), term).await?,
+        Some(_) if ours && !right => tree.begin_term(None, term).await?.and(None),
         Some(_) if ours => Some(term),
-        Some(us) if fit && (!is_there || weak) => tree.begin_term(Some((us, false)), term).await?,
-        Some(us) if last_choice => tree.begin_term(Some((us, true)), term).await?,
+        Some(us) if right && willing && !is_there => tree.begin_term(Some(us), term).await?,
         _ => None,
     };
     cluster.set_term(own_term);
-    note_state(
-        cluster,
-        joined,
-        &members,
-        own_term.map_or_else(|| is_there.then_some(signer), |_| Some(name.clone())),
-    );
-    if own_term.is_none() {
-        *trimming = None;
-        lock(&cluster.added).clear();
-        return Ok(());
-    }
-    if trimming
-        .as_ref()
-        .is_none_or(|trimming| trimming.counted.elapsed() > CLUSTER_COUNT)
-    {
-        lock(&cluster.added).clear();
-        *trimming = Some(Trimming::count(tree).await?);
-    }
-    if let Some(trimming) = trimming {
-        trimming.trim(cluster, tree, &members).await?;
-        cluster.standing().kept = (trimming.kept.len(), trimming.octets);
-    }
+    let signer = own_term.map_or_else(|| is_there.then_some(signer), |_| Some(name.clone()));
+    note_state(cluster, &members, signer);
     Ok(())
-}
-
-/// Up to where everything is in our store, and in which channels that is not so.
-fn held(cluster: &Cluster) -> (i64, Vec<String>) {
-    let standing = cluster.standing();
-    let lacks: Vec<String> = standing
-        .gaps
-        .keys()
-        .chain(standing.unsound.keys())
-        .map(ToString::to_string)
-        .collect();
-    match lacks.len() {
-        0..=CLUSTER_LACKS => (cluster.held.load(Ordering::Relaxed), lacks),
-        _ => (0, Vec::new()),
-    }
-}
-
-/// Whether a member has an entry on its disk; of one that serves other namespaces that is not
-/// known.
-fn has(cluster: &Cluster, member: &Member, zxid: i64, path: &str) -> bool {
-    let channel = path.split('/').nth(2).unwrap_or_default();
-    member.common == cluster.common
-        && zxid <= member.held
-        && !member.lacks.iter().any(|lacking| lacking == channel)
 }
 
 fn note_clock(cluster: &Cluster, servers: Duration) {
@@ -172,10 +98,11 @@ fn note_clock(cluster: &Cluster, servers: Duration) {
     }
 }
 
-fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Option<String>) {
+fn note_state(cluster: &Cluster, members: &[Member], signer: Option<String>) {
     let taken = members
         .iter()
         .find(|member| member.name == cluster.name && !member.ours);
+    let joined = members.iter().any(|member| member.ours);
     let state = match taken {
         Some(other) if !joined => State::NameTaken(other.address.clone()),
         _ => State::Member,
@@ -223,69 +150,4 @@ fn note_state(cluster: &Cluster, joined: bool, members: &[Member], signer: Optio
 
 fn names(members: &[Member]) -> Vec<String> {
     members.iter().map(|member| member.name.clone()).collect()
-}
-
-/// What the servers keep, oldest first.
-struct Trimming {
-    kept: BTreeMap<(i64, String), usize>,
-    octets: usize,
-    /// When it was counted; what came by another way than following is not in it.
-    counted: Instant,
-}
-
-impl Trimming {
-    async fn count(tree: &Tree) -> Result<Self, TreeError> {
-        let mut all = Self {
-            kept: BTreeMap::new(),
-            octets: 0,
-            counted: Instant::now(),
-        };
-        tree.kept()
-            .await?
-            .into_iter()
-            .for_each(|entry| all.add(entry));
-        Ok(all)
-    }
-
-    fn add(&mut self, (zxid, path, octets): (i64, String, usize)) {
-        if self.kept.insert((zxid, path), octets).is_none() {
-            self.octets += octets;
-        }
-    }
-
-    /// Has the servers forget what every live member has; and, beyond what they shall keep, what at
-    /// least one has.
-    async fn trim(
-        &mut self,
-        cluster: &Cluster,
-        tree: &Tree,
-        members: &[Member],
-    ) -> Result<(), TreeError> {
-        std::mem::take(&mut *lock(&cluster.added))
-            .into_iter()
-            .for_each(|entry| self.add(entry));
-        let mut gone = Vec::new();
-        let (mut entries, mut octets) = (self.kept.len(), self.octets);
-        for (entry @ (zxid, path), size) in &self.kept {
-            let holding = members
-                .iter()
-                .filter(|member| has(cluster, member, *zxid, path))
-                .count();
-            let everybody = holding == members.len() && holding >= CLUSTER_COPIES;
-            let too_much =
-                entries > cluster.settings.keep_entries || octets > cluster.settings.keep_octets;
-            if everybody || too_much && holding > 0 {
-                gone.push(entry.clone());
-                (entries, octets) = (entries - 1, octets - size);
-            }
-        }
-        for some in gone.chunks(CLUSTER_ABREAST) {
-            let paths: Vec<String> = some.iter().map(|(_, path)| path.clone()).collect();
-            tree.forget(&paths).await?;
-            for entry in some {
-                self.octets -= self.kept.remove(entry).unwrap_or(0);
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,13 +1,19 @@
-//! Several brokers that are one origin: what is new is settled in ZooKeeper, then every member
-//! copies it to its own store.
+//! Several brokers that are one origin: what is new is settled in ZooKeeper, many statements at
+//! once; the member that has settled it stores it, and the others copy it.
 //!
-//! `tree.rs` is what stands in ZooKeeper, `append.rs` puts one statement there, `follow.rs` copies
-//! what is there, `members.rs` knows the others, signs beats in turn with them and trims. A session
-//! that ends is begun anew; nothing depends on it but membership.
+//! `tree.rs` and `nodes.rs` are what stands in ZooKeeper; `settle.rs` takes a statement, `batch.rs`
+//! plans what is settled at once, `append.rs` does it; `follow.rs` copies what others have settled,
+//! `backfill.rs` what the tree does not keep any more; `members.rs` knows the others, and signs beats
+//! in turn with them. A session that ends is begun anew;
+//! nothing depends on it but membership.
 
 mod append;
+mod backfill;
+mod batch;
 mod follow;
 mod members;
+mod nodes;
+mod settle;
 mod tree;
 
 use std::{
@@ -23,7 +29,7 @@ use arc_swap::ArcSwapOption;
 use tidings_client::Address;
 use tidings_protocol::{Channel, Head, Timestamp, Wildmat};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -31,13 +37,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     append::{AppendError, Appender},
     config::Clustering,
-    limits::{CLUSTER_GAP, CLUSTER_PAUSE},
+    limits::{CLUSTER_PAUSE, CLUSTER_QUEUE},
     login::LoginError,
     logs::Logs,
     namespaces::Namespaces,
 };
-use tree::{Found, Seen, Tree};
-pub(crate) use tree::{Member, TreeError, init, set_head};
+use append::Waiting;
+use batch::{Op, Seen};
+pub(crate) use nodes::Member;
+use tree::Tree;
+pub(crate) use tree::{TreeError, init, set_head};
 
 /// How this broker stands to its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +87,7 @@ pub(crate) struct Gap {
 pub(crate) struct Standing {
     pub(crate) state: State,
     pub(crate) members: Vec<Member>,
-    /// Who signs beats and trims.
+    /// Who signs beats.
     pub(crate) signer: Option<String>,
     /// What cannot be followed, and why.
     pub(crate) unsound: BTreeMap<Channel, String>,
@@ -88,10 +97,16 @@ pub(crate) struct Standing {
     pub(crate) vacant: Option<Instant>,
     /// How far our clock is ahead of the servers', in seconds.
     pub(crate) clock_ahead: i64,
-    /// What the servers keep; known to the one who trims.
-    pub(crate) kept: (usize, usize),
     /// Sessions that have ended.
     pub(crate) sessions_lost: u64,
+}
+
+/// What we are settling in a channel, or have settled, until our own store has it.
+struct UnderWay {
+    /// The head then.
+    head: Head,
+    /// Whether the tree was seen to have another one meanwhile.
+    look: bool,
 }
 
 /// One member's view of the cluster.
@@ -112,14 +127,16 @@ pub(crate) struct Cluster {
     wake: Notify,
     /// Counts the rounds of reading; the first of a session has looked at everything.
     rounds: watch::Sender<u64>,
-    /// Up to where everything is in our store.
-    held: AtomicI64,
-    /// What was put into the tree since it was counted, for the one who trims.
-    added: Mutex<Vec<(i64, String, usize)>>,
+    /// What waits to be settled.
+    queue: mpsc::Sender<Waiting>,
+    waiting: Mutex<Option<mpsc::Receiver<Waiting>>>,
+    under_way: Mutex<HashMap<Channel, UnderWay>>,
+    /// Something that was under way is in our store.
+    stored: Notify,
+    /// Held while our writer may get what was settled before trust that it has not.
+    order: tokio::sync::Mutex<()>,
     /// Our term, or -1.
     term: AtomicI64,
-    /// Heads that this broker has begun or raised, and when: those who have more come first.
-    raised: Mutex<HashMap<Channel, Instant>>,
     /// When the servers were asked for somebody who is ahead of us.
     asked: Mutex<Option<Instant>>,
     /// When the servers' clock showed what.
@@ -149,9 +166,9 @@ impl Cluster {
             gaps: BTreeMap::new(),
             vacant: None,
             clock_ahead: 0,
-            kept: (0, 0),
             sessions_lost: 0,
         };
+        let (queue, waiting) = mpsc::channel(CLUSTER_QUEUE);
         Self {
             settings,
             name,
@@ -165,10 +182,12 @@ impl Cluster {
             dirty: Mutex::default(),
             wake: Notify::new(),
             rounds: watch::Sender::new(0),
-            held: AtomicI64::new(0),
-            added: Mutex::default(),
+            queue,
+            waiting: Mutex::new(Some(waiting)),
+            under_way: Mutex::default(),
+            stored: Notify::new(),
+            order: tokio::sync::Mutex::default(),
             term: AtomicI64::new(-1),
-            raised: Mutex::default(),
             asked: Mutex::default(),
             time: Mutex::default(),
             standing: Mutex::new(standing),
@@ -201,8 +220,8 @@ impl Cluster {
             .term
             .swap(term.map_or(-1, i64::from), Ordering::Relaxed);
         match (before >= 0, term.is_some()) {
-            (false, true) => tracing::info!("this member signs beats and trims from now on"),
-            (true, false) => tracing::info!("this member does not sign beats and trim any more"),
+            (false, true) => tracing::info!("this member signs beats from now on"),
+            (true, false) => tracing::info!("this member does not sign beats any more"),
             _ => {}
         }
     }
@@ -239,7 +258,7 @@ impl Cluster {
     }
 
     /// Whether a channel is filled from other members now.
-    pub(crate) fn lacks(&self, channel: &Channel) -> bool {
+    pub(crate) fn fills(&self, channel: &Channel) -> bool {
         self.standing().gaps.contains_key(channel)
     }
 
@@ -253,6 +272,54 @@ impl Cluster {
     fn look_at(&self, channel: &Channel) {
         lock(&self.dirty).insert(channel.clone());
         self.wake.notify_one();
+    }
+
+    /// Notes what a batch sets.
+    fn begin_way(&self, ops: &[Op]) {
+        let mut under_way = lock(&self.under_way);
+        for op in ops {
+            if let Op::Head { channel, head, .. } = op {
+                let (head, look) = (*head, false);
+                under_way.insert(channel.clone(), UnderWay { head, look });
+            }
+        }
+    }
+
+    /// What was under way is in our store, or was not made.
+    fn end_way<'a>(&self, channels: impl Iterator<Item = &'a Channel>, look: bool) {
+        for channel in channels {
+            let ended = lock(&self.under_way).remove(channel);
+            if ended.is_some_and(|ended| look || ended.look) {
+                self.look_at(channel);
+            }
+        }
+        self.stored.notify_one();
+    }
+
+    /// Whether a channel is ours to store now; it is looked at again if the tree has something else
+    /// than we have put there.
+    fn is_under_way(&self, channel: &Channel, seen: Option<Seen>) -> bool {
+        let mut all = lock(&self.under_way);
+        let Some(ours) = all.get_mut(channel) else {
+            return false;
+        };
+        ours.look |= seen.map(|seen| seen.head) != Some(ours.head);
+        true
+    }
+
+    /// How many entries of a channel the tree keeps.
+    fn kept(&self) -> u32 {
+        let channels = lock(&self.seen).len();
+        // One that serves other namespaces would not have it.
+        let standing = self.standing();
+        let alike = |member: &&Member| member.common == self.common;
+        batch::kept(channels, standing.members.iter().filter(alike).count())
+    }
+
+    /// How many entries the tree has.
+    pub(crate) fn entries(&self) -> u64 {
+        let each = |seen: &Seen| u64::from(seen.head.serial.number() + 1 - seen.low);
+        lock(&self.seen).values().map(each).sum()
     }
 
     /// How many statements of how many channels the tree has and we do not.
@@ -302,8 +369,8 @@ impl Cluster {
         })
     }
 
-    /// A few lines for people.
-    pub(crate) fn describe(&self) -> Vec<String> {
+    /// A line for people.
+    pub(crate) fn describe(&self) -> String {
         let state = match self.state() {
             State::Connecting(why) => format!("is not connected: {why}"),
             State::Suspended => {
@@ -315,49 +382,13 @@ impl Cluster {
             }
         };
         let (statements, channels) = self.lag();
-        let standing = self.standing();
-        let mut lines = vec![format!(
-            "cluster {} {}: {} {state}; {statements} statements of {channels} channels are still to come; {} signs beats and trims",
+        format!(
+            "cluster {} {}: {} {state}; {statements} statements of {channels} channels are still to come; {} signs beats",
             self.settings.servers,
             self.settings.root,
             self.name,
-            standing.signer.as_deref().unwrap_or("nobody")
-        )];
-        lines.extend(standing.members.iter().map(|member| {
-            let us = if member.ours { ", this broker" } else { "" };
-            format!(
-                "member {} at {}, holds everything up to zxid {:#x}{us}",
-                member.name, member.address, member.held
-            )
-        }));
-        let others = standing.members.iter().filter(|member| {
-            standing
-                .members
-                .iter()
-                .any(|us| us.ours && us.common != member.common)
-        });
-        lines.extend(others.map(|member| {
-            format!(
-                "member {} has other anchors, or other groups of slots, than this broker: correct the configuration of one of them",
-                member.name
-            )
-        }));
-        let late = standing
-            .gaps
-            .iter()
-            .filter(|(_, gap)| gap.since.elapsed() > CLUSTER_GAP);
-        lines.extend(
-            late.map(|(channel, _)| {
-                format!("{channel} waits for statements that no live member has")
-            }),
-        );
-        lines.extend(
-            standing
-                .unsound
-                .iter()
-                .map(|(channel, why)| format!("{channel} cannot be followed: {why}")),
-        );
-        lines
+            self.standing().signer.as_deref().unwrap_or("nobody")
+        )
     }
 }
 
@@ -366,17 +397,29 @@ pub(crate) type Fill = dyn Fn(Vec<Address>) -> Result<CancellationToken, LoginEr
 
 /// Takes part in the cluster until the broker shuts down.
 pub(crate) async fn run(cluster: Arc<Cluster>, fill: Box<Fill>, stop: CancellationToken) {
+    let Some(waiting) = lock(&cluster.waiting).take() else {
+        return;
+    };
+    // A task of its own: what is copied from others keeps no publisher waiting.
+    let settling = tokio::spawn(append::run(cluster.clone(), waiting));
+    tokio::select! {
+        () = sessions(&cluster, &fill) => {}
+        () = stop.cancelled() => {}
+    }
+    settling.abort();
+    // Dropping the last handle ends the session, and with it the membership.
+    cluster.tree.store(None);
+}
+
+async fn sessions(cluster: &Cluster, fill: &Fill) {
     loop {
-        let ended = tokio::select! {
-            ended = session(&cluster, &fill) => ended,
-            () = stop.cancelled() => Ok(()),
+        let Err(error) = session(cluster, fill).await else {
+            return;
         };
         cluster.set_term(None);
-        // Dropping the last handle ends the session, and with it the membership.
         cluster.tree.store(None);
         cluster.rounds.send_modify(|round| *round = 0);
         lock(&cluster.time).take();
-        let Err(error) = ended else { return };
         let why = tidings_client::explain(&error);
         {
             let mut standing = cluster.standing();
@@ -393,15 +436,12 @@ pub(crate) async fn run(cluster: Arc<Cluster>, fill: Box<Fill>, stop: Cancellati
             standing.state = state;
             (standing.members, standing.signer) = (Vec::new(), None);
         }
-        tokio::select! {
-            () = sleep(CLUSTER_PAUSE) => {}
-            () = stop.cancelled() => return,
-        }
+        sleep(CLUSTER_PAUSE).await;
     }
 }
 
 async fn session(cluster: &Cluster, fill: &Fill) -> Result<(), TreeError> {
-    let tree = Arc::new(Tree::open(&cluster.settings).await?);
+    let tree = Arc::new(Tree::join(&cluster.settings).await?);
     cluster.tree.store(Some(tree.clone()));
     tracing::info!(
         servers = cluster.settings.servers,

@@ -93,10 +93,6 @@ pub struct Clustering {
     pub address: Address,
     /// After how long without an answer from the servers this broker is no member any more.
     pub session: Duration,
-    /// How many statements the servers keep at most.
-    pub keep_entries: usize,
-    /// How many octets of them.
-    pub keep_octets: usize,
     /// The name for digest authentication, and where the password is.
     pub user: Option<(String, PathBuf)>,
     /// TLS to the servers.
@@ -559,18 +555,12 @@ fn clustering(
             &format!("expected a node such as /tidings, found {:?}", cluster.root),
         ));
     }
-    let ranges = [
-        ("session_seconds", cluster.session_seconds, 1, 60),
-        ("keep_entries", cluster.keep_entries.into(), 16, 100_000),
-        ("keep_mebibytes", cluster.keep_mebibytes.into(), 1, 1_024),
-    ];
-    for (key, value, low, high) in ranges {
-        if !(low..=high).contains(&value) {
-            return Err(wrong(
-                key,
-                &format!("expected {low} to {high}, found {value}"),
-            ));
-        }
+    if !(1..=60).contains(&cluster.session_seconds) {
+        let found = cluster.session_seconds;
+        return Err(wrong(
+            "session_seconds",
+            &format!("expected 1 to 60, found {found}"),
+        ));
     }
     let user = match (&cluster.user, &cluster.password_file) {
         (Some(user), Some(file)) => Some((user.clone(), file.clone())),
@@ -589,8 +579,6 @@ fn clustering(
         root: cluster.root.clone(),
         address: cluster.address.parse().map_err(|e| wrong("address", &e))?,
         session: Duration::from_secs(cluster.session_seconds),
-        keep_entries: cluster.keep_entries as usize,
-        keep_octets: (cluster.keep_mebibytes as usize) << 20,
         user,
         tls: cluster.tls.clone(),
         fill: Mirroring {

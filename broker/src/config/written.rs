@@ -137,12 +137,6 @@ pub struct ClusterConfig {
     /// After how long without an answer from the servers this broker is no member any more.
     #[serde(default = "default_session")]
     pub session_seconds: u64,
-    /// How many statements the servers keep at most, beyond what every member has.
-    #[serde(default = "default_keep_entries")]
-    pub keep_entries: u32,
-    /// And how many octets of them.
-    #[serde(default = "default_keep_mebibytes")]
-    pub keep_mebibytes: u32,
     /// The name for ZooKeeper's digest authentication; nodes are then for those with this name and
     /// password alone.
     pub user: Option<String>,
@@ -173,14 +167,6 @@ fn default_root() -> String {
 
 fn default_session() -> u64 {
     10
-}
-
-fn default_keep_entries() -> u32 {
-    4_096
-}
-
-fn default_keep_mebibytes() -> u32 {
-    32
 }
 
 /// `[[feed]]`

@@ -85,7 +85,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     }
     if let Some(cluster) = &shared.cluster {
         if cluster.state() != cluster::State::Member {
-            missing.push(cluster.describe().swap_remove(0));
+            missing.push(cluster.describe());
         }
         let strangers = cluster.strangers();
         if !strangers.is_empty() {
@@ -168,20 +168,19 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
         .collect();
     let cluster = shared.cluster.as_ref().map(|cluster| {
         let (statements, lagging) = cluster.lag();
-        let state = cluster.state();
+        let (state, entries) = (cluster.state(), cluster.entries());
         let standing = cluster.standing();
-        let member = |member: &cluster::Member| json!({"name": member.name, "address": member.address, "held": member.held, "this": member.ours});
+        let member = |member: &cluster::Member| json!({"name": member.name, "address": member.address, "this": member.ours});
         json!({
             "state": state.as_str(),
             "members": standing.members.iter().map(member).collect::<Vec<_>>(),
-            "signs_and_trims": standing.signer,
+            "signs": standing.signer,
             "statements_to_come": statements,
             "channels_to_come": lagging,
             "filled_from_members": standing.gaps.keys().map(|channel| channel.as_str()).collect::<Vec<_>>(),
             "unsound": standing.unsound.iter().map(|(channel, why)| (channel.as_str(), why.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
             "clock_ahead_seconds": standing.clock_ahead,
-            "kept_entries": standing.kept.0,
-            "kept_octets": standing.kept.1,
+            "kept_entries": entries,
         })
     });
     let upstreams = (shared.standings)(&shared.logs);

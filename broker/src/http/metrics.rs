@@ -191,6 +191,7 @@ fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
     );
     let (statements, channels) = cluster.lag();
     let term = crate::origin::Origin::term(cluster).is_some();
+    let entries = cluster.entries();
     let standing = cluster.standing();
     let mut gauge = |name: &str, help: &str, value: i64| {
         let gauge = Gauge::<i64>::default();
@@ -205,7 +206,7 @@ fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
     );
     gauge(
         "cluster_signs",
-        "1 on the member that signs beats and trims",
+        "1 on the member that signs beats",
         i64::from(term),
     );
     gauge(
@@ -235,13 +236,8 @@ fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
     );
     gauge(
         "cluster_kept_entries",
-        "Statements that the servers keep, known to the one who trims",
-        number(standing.kept.0 as u64),
-    );
-    gauge(
-        "cluster_kept_bytes",
-        "Octets of those",
-        number(standing.kept.1 as u64),
+        "Statements that the servers keep",
+        number(entries),
     );
     registry.register(
         "cluster_sessions_lost",

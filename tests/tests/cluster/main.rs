@@ -1,7 +1,9 @@
 //! Several brokers that are one origin: a real ensemble, real brokers.
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod stage;
 mod weather;
+mod wire;
 mod works;
 mod wrong;

@@ -10,7 +10,7 @@ pub(crate) use std::{
 pub(crate) use tidings_client::{Channel, Head, Publisher, Statement};
 pub(crate) use tidings_tests::{
     Daemon, Fixture,
-    cluster::{SESSION_SECONDS, Site},
+    cluster::{SESSION_SECONDS, Site, until_acquainted},
     ensemble::Ensemble,
     http,
     realm::Realm,
@@ -20,6 +20,8 @@ pub(crate) use tokio::time::sleep;
 pub(crate) use zookeeper_client as zk;
 
 pub(crate) const SIGNERS: &[&str] = &["ann", "bob"];
+/// Entries of a channel that the servers keep while several members are live.
+pub(crate) const KEPT: usize = 64;
 
 pub(crate) async fn heads_of(member: &Fixture, channel: &Channel) -> Vec<Head> {
     read_all(member, channel)

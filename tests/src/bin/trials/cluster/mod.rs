@@ -263,9 +263,9 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
     );
     let members: Vec<Fixture> = (0..NODES)
         .map(|node| {
-            let mut member = site.member(&format!("broker{node}"), "keep_entries = 64\n", &more)?;
+            let mut member = site.member(&format!("broker{node}"), "", &more)?;
             (member.address, member.launcher) = (address(node, 1119), cables::launcher(node));
-            member.configure(&site.configuration(&member, "keep_entries = 64\n", &more))?;
+            member.configure(&site.configuration(&member, "", &more))?;
             Ok(member)
         })
         .collect::<anyhow::Result<_>>()?;

@@ -1,0 +1,545 @@
+//! What one multi-operation holds: a pure function of what waits, and of what is known of the tree.
+//!
+//! What is checked comes first. An entry is created before the head that names it is set, so that
+//! no reader sees a head without its entry.
+
+use std::collections::HashMap;
+
+use tidings_protocol::{Channel, Head, Serial};
+
+use crate::limits::{
+    CLUSTER_BATCH, CLUSTER_KEPT, CLUSTER_KEPT_ALL, CLUSTER_KEPT_ALONE, CLUSTER_KEPT_LEAST,
+    CLUSTER_OP_OCTETS,
+};
+
+/// A head as the tree has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) head: Head,
+    /// The lowest serial of which the tree has the entry; one above the head if it has none.
+    pub(super) low: u32,
+    /// Of the node: what an append that follows this head checks.
+    pub(super) version: i32,
+    /// When it was set; 0 if the servers did not say.
+    pub(super) zxid: i64,
+}
+
+/// A statement that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) channel: Channel,
+    pub(super) head: Head,
+    /// What it follows; none if the channel begins with it.
+    pub(super) after: Option<Head>,
+    pub(super) octets: usize,
+    /// The trust log and the serial in it by which it was verified; none if it is of a trust log.
+    pub(super) by: Option<(Channel, Serial)>,
+    /// The term in which this member has signed it, if it has.
+    pub(super) term: Option<i32>,
+}
+
+/// A channel as it is known here.
+pub(super) enum Known {
+    /// Something of ours is under way in it.
+    Busy,
+    /// The tree has something else than we do.
+    Behind,
+    /// The tree has what is durable on our own disk.
+    Same(Option<Seen>),
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// The term is still this one.
+    Term(i32),
+    /// The head of a trust log still has this version.
+    Trust(Channel, i32),
+    /// A channel begins.
+    Begin(Channel),
+    /// An entry, and which item it is.
+    Entry(Channel, Serial, usize),
+    /// The head, if it still has the version of the one that it follows.
+    Head {
+        channel: Channel,
+        head: Head,
+        low: u32,
+        after: Option<i32>,
+    },
+    /// An entry goes.
+    Forget(Channel, Serial),
+}
+
+impl Op {
+    /// Whether an item cannot be settled because this operation failed.
+    pub(super) fn stops(&self, item: &Item) -> bool {
+        match self {
+            Op::Term(_) => item.term.is_some(),
+            Op::Trust(log, _) => item.by.as_ref().is_some_and(|(by, _)| by == log),
+            op => op.channel() == Some(&item.channel),
+        }
+    }
+
+    /// The channel that it is about.
+    pub(super) fn channel(&self) -> Option<&Channel> {
+        match self {
+            Op::Term(_) => None,
+            Op::Trust(channel, _)
+            | Op::Begin(channel)
+            | Op::Entry(channel, ..)
+            | Op::Head { channel, .. }
+            | Op::Forget(channel, _) => Some(channel),
+        }
+    }
+}
+
+/// Why an item is not settled now, and is not to wait either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// This channel is not the same here as in the tree.
+    Behind(Channel),
+    /// It is not what comes next.
+    NotNext,
+}
+
+/// What is settled at once. Items that are neither taken nor unfit wait for another batch.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) ops: Vec<Op>,
+    pub(super) taken: Vec<usize>,
+    pub(super) unfit: Vec<(usize, Unfit)>,
+    /// About how many octets it is.
+    pub(super) octets: usize,
+}
+
+/// How much a batch may hold.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub(super) octets: usize,
+    /// Entries of a channel that the tree keeps.
+    pub(super) kept: u32,
+}
+
+/// How many entries of each channel the tree keeps: fewer if there are many channels, and more
+/// while no other member is there that could have them.
+pub(super) fn kept(channels: usize, members: usize) -> u32 {
+    let most = if members > 1 {
+        CLUSTER_KEPT
+    } else {
+        CLUSTER_KEPT_ALONE
+    };
+    let each = CLUSTER_KEPT_ALL / u32::try_from(channels.max(1)).unwrap_or(u32::MAX);
+    each.clamp(CLUSTER_KEPT_LEAST, most)
+}
+
+/// Takes what can be settled at once, channel by channel, in the order in which they came.
+///
+/// A statement of a trust log is settled alone.
+pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, room: Room) -> Batch {
+    let mut planner = Planner {
+        items,
+        known,
+        room,
+        batch: Batch::default(),
+        checks: Vec::new(),
+        term: None,
+    };
+    for (channel, numbers) in by_channel(items) {
+        let of_trust = numbers.iter().any(|number| items[*number].by.is_none());
+        if of_trust && !planner.batch.taken.is_empty() {
+            continue;
+        }
+        planner.add(channel, numbers);
+        if of_trust && !planner.batch.taken.is_empty() {
+            break;
+        }
+    }
+    planner.batch.ops.splice(0..0, planner.checks);
+    planner.batch
+}
+
+/// The items of each channel, lowest serial first; channels in the order in which they came.
+fn by_channel<'a>(items: &[&'a Item]) -> Vec<(&'a Channel, Vec<usize>)> {
+    let mut places: HashMap<&Channel, usize> = HashMap::new();
+    let mut all: Vec<(&Channel, Vec<usize>)> = Vec::new();
+    for (number, item) in items.iter().enumerate() {
+        let place = *places.entry(&item.channel).or_insert_with(|| {
+            all.push((&item.channel, Vec::new()));
+            all.len() - 1
+        });
+        all[place].1.push(number);
+    }
+    for (_, numbers) in &mut all {
+        numbers.sort_by_key(|number| items[*number].head.serial);
+    }
+    all
+}
+
+struct Planner<'a> {
+    items: &'a [&'a Item],
+    known: &'a dyn Fn(&Channel) -> Known,
+    room: Room,
+    batch: Batch,
+    checks: Vec<Op>,
+    term: Option<i32>,
+}
+
+impl Planner<'_> {
+    fn add(&mut self, channel: &Channel, numbers: Vec<usize>) {
+        let seen = match (self.known)(channel) {
+            Known::Busy => return,
+            Known::Behind => {
+                let unfit = |number| (number, Unfit::Behind(channel.clone()));
+                return self.batch.unfit.extend(numbers.into_iter().map(unfit));
+            }
+            Known::Same(seen) => seen,
+        };
+        let mut tail = seen.map(|seen| seen.head);
+        let (mut run, mut waits) = (Vec::new(), false);
+        for number in numbers {
+            let item = self.items[number];
+            if item.after == tail && !waits {
+                match self.admit(item, run.len()) {
+                    Ok(true) => {
+                        run.push(number);
+                        tail = Some(item.head);
+                    }
+                    Ok(false) => waits = true,
+                    Err(unfit) => self.batch.unfit.push((number, unfit)),
+                }
+            } else if !waits && !self.is_rival(item, &run) {
+                self.batch.unfit.push((number, Unfit::NotNext));
+            }
+        }
+        if let Some(head) = tail.filter(|_| !run.is_empty()) {
+            self.write(channel, seen, head, run);
+        }
+    }
+
+    /// Whether another one is taken in its place: what becomes of that is seen first.
+    fn is_rival(&self, item: &Item, run: &[usize]) -> bool {
+        run.iter()
+            .any(|taken| self.items[*taken].head.serial == item.head.serial)
+    }
+
+    /// Whether there is room for an item, and what has verified it is in force.
+    fn admit(&mut self, item: &Item, run: usize) -> Result<bool, Unfit> {
+        // The entry, a part of the head, and one that is forgotten.
+        let octets = item.octets + 3 * CLUSTER_OP_OCTETS;
+        let (count, many) = (self.batch.taken.len() + run, CLUSTER_KEPT as usize);
+        let is_full = count >= CLUSTER_BATCH || self.batch.octets + octets > self.room.octets;
+        if (count > 0 && is_full) || run >= many {
+            return Ok(false);
+        }
+        if item.term.is_some() && self.term.is_some() && item.term != self.term {
+            return Ok(false);
+        }
+        if let Some((log, serial)) = &item.by {
+            let version = match (self.known)(log) {
+                Known::Busy => return Ok(false),
+                Known::Same(Some(seen)) if seen.head.serial == *serial => seen.version,
+                _ => return Err(Unfit::Behind(log.clone())),
+            };
+            let check = Op::Trust(log.clone(), version);
+            if !self.checks.contains(&check) {
+                self.checks.push(check);
+            }
+        }
+        if let Some(term) = item.term.filter(|_| self.term.is_none()) {
+            self.term = Some(term);
+            self.checks.insert(0, Op::Term(term));
+        }
+        self.batch.octets += octets;
+        Ok(true)
+    }
+
+    fn write(&mut self, channel: &Channel, seen: Option<Seen>, head: Head, run: Vec<usize>) {
+        let first = self.items[run[0]].head.serial;
+        let low = lowest(seen, head, first, self.room.kept);
+        let ops = &mut self.batch.ops;
+        if seen.is_none() {
+            ops.push(Op::Begin(channel.clone()));
+        }
+        for number in &run {
+            let serial = self.items[*number].head.serial;
+            ops.push(Op::Entry(channel.clone(), serial, *number));
+        }
+        ops.push(Op::Head {
+            channel: channel.clone(),
+            head,
+            low,
+            after: seen.map(|seen| seen.version),
+        });
+        let gone = seen.map_or(low, |seen| seen.low)..low;
+        ops.extend(
+            gone.filter_map(Serial::new)
+                .map(|serial| Op::Forget(channel.clone(), serial)),
+        );
+        self.batch.taken.extend(run);
+    }
+}
+
+/// The lowest serial whose entry the tree keeps when `head` is set, where `first` was next.
+///
+/// *An entry goes only if it is durable on the disk of the member that removes it*: that is what was
+/// the head before.
+fn lowest(seen: Option<Seen>, head: Head, first: Serial, kept: u32) -> u32 {
+    let Some(seen) = seen else {
+        return first.number();
+    };
+    let durable = seen.head.serial.number();
+    (head.serial.number() + 1)
+        .saturating_sub(kept)
+        .min(durable + 1)
+        // What was kept while there was one member alone goes in several steps.
+        .min(seen.low.saturating_add(2 * CLUSTER_KEPT))
+        .max(seen.low)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_protocol::StatementId;
+
+    use super::*;
+
+    fn channel(name: &str) -> Channel {
+        name.parse().unwrap()
+    }
+
+    fn head(channel: &str, serial: u32) -> Head {
+        Head {
+            serial: Serial::new(serial).unwrap(),
+            id: StatementId::of(format!("{channel} {serial}").as_bytes()),
+        }
+    }
+
+    /// The statement with this serial, verified by trust 3.
+    fn item(name: &str, serial: u32) -> Item {
+        Item {
+            channel: channel(name),
+            head: head(name, serial),
+            after: (serial > 1).then(|| head(name, serial - 1)),
+            octets: 1_000,
+            by: Some((channel("a.trust"), Serial::new(3).unwrap())),
+            term: None,
+        }
+    }
+
+    fn trust(serial: u32) -> Item {
+        Item {
+            by: None,
+            ..item("a.trust", serial)
+        }
+    }
+
+    fn seen(name: &str, serial: u32, low: u32) -> Seen {
+        Seen {
+            head: head(name, serial),
+            low,
+            version: 70 + i32::try_from(serial).unwrap(),
+            zxid: 0,
+        }
+    }
+
+    const ROOM: Room = Room {
+        octets: 1 << 20,
+        kept: 64,
+    };
+
+    /// `a.trust` is at 3; other channels are at these.
+    fn planned(items: &[Item], heads: &[(&str, u32, u32)], room: Room) -> Batch {
+        let known = |channel: &Channel| {
+            let name = channel.as_str();
+            match heads.iter().find(|(known, ..)| *known == name) {
+                Some((_, 0, 1)) => Known::Busy,
+                Some((_, 0, 2)) => Known::Behind,
+                Some((_, serial, low)) => Known::Same(Some(seen(name, *serial, *low))),
+                None if name == "a.trust" => Known::Same(Some(seen(name, 3, 1))),
+                None => Known::Same(None),
+            }
+        };
+        plan(&items.iter().collect::<Vec<_>>(), &known, room)
+    }
+    const BUSY: (u32, u32) = (0, 1);
+    const BEHIND: (u32, u32) = (0, 2);
+
+    fn forgotten(batch: &Batch) -> Vec<u32> {
+        let all = batch.ops.iter().filter_map(|op| match op {
+            Op::Forget(_, serial) => Some(serial.number()),
+            _ => None,
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn many_channels_are_one_operation_and_trust_is_checked_once() {
+        let items = [item("a.x", 8), item("a.y", 1), item("a.x", 9)];
+        let batch = planned(&items, &[("a.x", 7, 1)], ROOM);
+        assert_eq!(batch.taken, [0, 2, 1]);
+        assert!(batch.unfit.is_empty());
+        let entry =
+            |name: &str, serial, item| Op::Entry(channel(name), Serial::new(serial).unwrap(), item);
+        let set = |name: &str, serial, low, after| Op::Head {
+            channel: channel(name),
+            head: head(name, serial),
+            low,
+            after,
+        };
+        assert_eq!(
+            batch.ops,
+            [
+                Op::Trust(channel("a.trust"), 73),
+                entry("a.x", 8, 0),
+                entry("a.x", 9, 2),
+                set("a.x", 9, 1, Some(77)),
+                Op::Begin(channel("a.y")),
+                entry("a.y", 1, 1),
+                set("a.y", 1, 1, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn whoever_lost_a_race_is_taken_out_and_nobody_else() {
+        let items = [item("a.x", 8), item("a.y", 1)];
+        let batch = planned(&items, &[("a.x", 7, 1)], ROOM);
+        let stopped = |index: usize| {
+            let all = items.iter().map(|item| batch.ops[index].stops(item));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(stopped(0), [true, true], "the trust log has moved");
+        assert_eq!(stopped(1), [true, false], "the entry is there");
+        assert_eq!(stopped(2), [true, false], "the head is another one");
+        assert_eq!(stopped(3), [false, true]);
+        // What it knows then says so: it is not taken again, the other is.
+        let again = planned(&items, &[("a.x", 8, 1)], ROOM);
+        assert_eq!(again.taken, [1]);
+        assert_eq!(again.unfit, [(0, Unfit::NotNext)]);
+    }
+
+    #[test]
+    fn of_rivals_one_is_taken_and_the_others_wait_for_what_becomes_of_it() {
+        let rival = Item {
+            head: Head {
+                id: StatementId::of(b"rival"),
+                ..head("a.x", 8)
+            },
+            ..item("a.x", 8)
+        };
+        let items = [item("a.x", 8), rival.clone(), item("a.x", 10)];
+        let batch = planned(&items, &[("a.x", 7, 1)], ROOM);
+        assert_eq!(
+            (batch.taken, batch.unfit),
+            (vec![0], vec![(2, Unfit::NotNext)])
+        );
+        let batch = planned(&[rival], &[("a.x", 8, 1)], ROOM);
+        assert_eq!(batch.unfit, [(0, Unfit::NotNext)]);
+    }
+
+    #[test]
+    fn what_is_busy_waits_and_what_is_behind_is_looked_at() {
+        let of = |(serial, low)| [("a.x", serial, low)];
+        let busy = planned(&[item("a.x", 8), item("a.y", 1)], &of(BUSY), ROOM);
+        assert_eq!((busy.taken, busy.unfit), (vec![1], vec![]));
+        let behind = planned(&[item("a.x", 8), item("a.y", 1)], &of(BEHIND), ROOM);
+        let why = Unfit::Behind(channel("a.x"));
+        assert_eq!((behind.taken, behind.unfit), (vec![1], vec![(0, why)]));
+        // The same for trust; and what another trust has verified is verified anew.
+        let why = Unfit::Behind(channel("a.trust"));
+        for (serial, low) in [BEHIND, (4, 1)] {
+            let batch = planned(&[item("a.x", 1)], &[("a.trust", serial, low)], ROOM);
+            assert_eq!(batch.unfit, [(0, why.clone())]);
+            assert!(batch.ops.is_empty());
+        }
+        let busy = planned(&[item("a.x", 1)], &[("a.trust", BUSY.0, BUSY.1)], ROOM);
+        assert!(busy.ops.is_empty() && busy.unfit.is_empty());
+    }
+
+    #[test]
+    fn trust_is_settled_alone() {
+        let items = [trust(4), item("a.x", 1)];
+        let batch = planned(&items, &[], ROOM);
+        assert_eq!(batch.taken, [0]);
+        assert!(
+            batch
+                .ops
+                .iter()
+                .all(|op| op.channel() == Some(&channel("a.trust")))
+        );
+        let items = [item("a.x", 1), trust(4)];
+        let batch = planned(&items, &[], ROOM);
+        assert_eq!((batch.taken, batch.unfit), (vec![0], vec![]));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_octets_and_in_statements() {
+        let items: Vec<Item> = (0..1_000).map(|n| item(&format!("a.n{n}"), 1)).collect();
+        let batch = planned(&items, &[], ROOM);
+        assert_eq!(batch.taken.len(), CLUSTER_BATCH);
+        assert!(batch.unfit.is_empty());
+        let room = Room {
+            octets: 10_000,
+            ..ROOM
+        };
+        let batch = planned(&items, &[], room);
+        assert!(batch.octets <= room.octets && batch.octets > room.octets / 2);
+        // One alone always goes; more of one channel wait in their order.
+        let room = Room { octets: 1, ..ROOM };
+        let few = [item("a.x", 9), item("a.x", 8)];
+        let batch = planned(&few, &[("a.x", 7, 1)], room);
+        assert_eq!((batch.taken, batch.unfit), (vec![1], vec![]));
+    }
+
+    #[test]
+    fn a_beat_is_settled_in_its_term_alone() {
+        let beat = |term| Item {
+            term: Some(term),
+            ..item("a.beat", 1)
+        };
+        let items = [item("a.x", 1), beat(5)];
+        let batch = planned(&items, &[], ROOM);
+        assert_eq!(batch.ops[0], Op::Term(5));
+        let stopped: Vec<bool> = items.iter().map(|item| batch.ops[0].stops(item)).collect();
+        assert_eq!(stopped, [false, true]);
+        let other = Item {
+            channel: channel("a.b.beat"),
+            ..beat(6)
+        };
+        let batch = planned(&[beat(5), other], &[], ROOM);
+        assert_eq!((batch.taken, batch.unfit), (vec![0], vec![]));
+    }
+
+    #[test]
+    fn the_entry_64_places_below_goes_and_nothing_that_is_not_durable_here() {
+        let low = |serial, low, kept| {
+            let room = Room { kept, ..ROOM };
+            let batch = planned(&[item("a.x", serial + 1)], &[("a.x", serial, low)], room);
+            forgotten(&batch)
+        };
+        assert!(low(63, 1, 64).is_empty());
+        assert_eq!(low(64, 1, 64), [1]);
+        assert_eq!(low(100, 38, 64), [] as [u32; 0]);
+        assert_eq!(low(101, 38, 64), [38]);
+        // A log that was brought along has no entries below.
+        assert!(low(300, 301, 64).is_empty());
+        assert_eq!(low(364, 301, 64), [301]);
+        // What was kept for longer goes in steps.
+        assert_eq!(low(1_000, 1, 64).len(), 128);
+        // A run that is longer than what is kept takes nothing away of itself.
+        let run: Vec<Item> = (11..=60).map(|serial| item("a.x", serial)).collect();
+        let room = Room { kept: 8, ..ROOM };
+        let batch = planned(&run, &[("a.x", 10, 5)], room);
+        assert_eq!(batch.taken.len(), 50);
+        assert_eq!(forgotten(&batch), (5..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn in_many_channels_fewer_entries_are_kept_and_alone_more() {
+        assert_eq!(kept(10, 3), 64);
+        assert_eq!(kept(1_024, 3), 64);
+        assert_eq!(kept(4_096, 3), 16);
+        assert_eq!(kept(10_000, 3), 8);
+        assert_eq!(kept(10, 1), 1_024);
+        assert_eq!(kept(0, 0), 1_024);
+    }
+}
