@@ -173,7 +173,6 @@ fn provider() -> CryptoProvider {
     }
 }
 
-#[cfg(feature = "bench")]
 impl Tls {
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         self.0.clone()

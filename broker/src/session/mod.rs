@@ -5,10 +5,7 @@ mod feeding;
 mod listing;
 mod posting;
 mod reading;
-mod slots;
 mod watching;
-
-pub(crate) use slots::{identity as slot_identity, names as certificate_names};
 
 use std::{
     collections::HashMap,
@@ -417,7 +414,6 @@ impl Session {
             Command::ModeStream => self.respond(code::STREAMING, "CHECK and TAKETHIS are welcome"),
             Command::AuthinfoUser(name) => account::user(self, name),
             Command::AuthinfoPass(password) => account::pass(self, password).await?,
-            Command::Xslot(request) => slots::slot(self, request).await?,
             Command::Post => self.respond(
                 code::POST_REFUSED,
                 "this broker takes no statements; publish at the origin",

@@ -6,8 +6,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use tidings_client::{
-    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Slots, Start,
-    Verified,
+    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Start, Verified,
 };
 use tidings_protocol::{Digest, Statement, slot::SlotName, statement::Apply as Way};
 use tokio::{
@@ -20,6 +19,7 @@ use super::{
     exit::{CommandFailed, Exit},
     output,
     reader::Reading,
+    slot::SlotServers,
 };
 
 /// What this machine is: by this it knows which releases are for it, and when its turn comes.
@@ -150,6 +150,8 @@ pub(super) struct Apply {
     )]
     slot_wait: u64,
     #[command(flatten)]
+    servers: SlotServers,
+    #[command(flatten)]
     reading: Reading,
     /// What applies it; it gets the statement on standard input. Without it, only whether the
     /// release may be applied now
@@ -234,7 +236,7 @@ impl Apply {
             ))
         };
         let node = self.node.as_ref().ok_or_else(which)?;
-        let mut slots = Slots::new(self.reading.from.source()?);
+        let mut slots = self.servers.slots(&self.reading.from.tls)?;
         let taken = slots
             .wait_for(&group, node, serial, Duration::from_secs(self.slot_wait))
             .await?;
@@ -304,7 +306,7 @@ impl Apply {
             return Ok(());
         };
         let group: SlotName = group.parse()?;
-        let mut slots = Slots::new(self.reading.from.source()?);
+        let mut slots = self.servers.slots(&self.reading.from.tls)?;
         match slots.take(&group, node, serial).await {
             Ok(slot) => slots.free(&group, node, slot.token).await?,
             // It has none any more; that its lease ran out, an operator is told.
