@@ -207,3 +207,48 @@ async fn attacks_80_115_bearer_tokens() {
     assert!(is_refused(&with("token of ops").status(&web).await));
     assert!(!served.fixture.log().contains("token of"));
 }
+
+#[test]
+fn groups_that_could_not_be_used_as_they_are_written_are_refused_at_the_start() {
+    let fixture = broker(&realm(), "").unwrap();
+    let file = fixture.directory.join("any.pem").display().to_string();
+    let tls = format!(
+        "[tls]\ncertificate_file = \"{file}\"\nkey_file = \"{file}\"\nclient_ca_file = \"{file}\"\n"
+    );
+    let group = "[[slot]]\ngroup = \"web\"\n";
+    let served = "[fleetlock]\nlisten = [\"127.0.0.1:1\"]\n";
+    for (text, why) in [
+        (
+            group.to_owned(),
+            "fleetlock.listen: groups of slots are served by FleetLock",
+        ),
+        (
+            format!("{group}[fleetlock]\nlisten = []\n"),
+            "fleetlock.listen",
+        ),
+        (
+            format!("{group}certificate = true\n{served}"),
+            "needs tls.client_ca_file",
+        ),
+        (
+            format!("{group}certificate = true\n{served}{tls}"),
+            "needs fleetlock.tls",
+        ),
+        (
+            format!("{group}{served}[[peer]]\nname = \"a\"\ntokens = [\"x\"]\n"),
+            "tokens: expected 64",
+        ),
+    ] {
+        fixture.configure(&text).unwrap();
+        let output = std::process::Command::new(tidings_tests::binary("tidingsd"))
+            .args(["--check", "--config"])
+            .arg(fixture.config())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains(why),
+            "{text}: {said}"
+        );
+    }
+}
