@@ -22,6 +22,8 @@ pub struct Peer {
     pub certificates: Vec<[u8; 32]>,
     /// The hash of their password, as crypt(5) has it.
     pub password: Option<String>,
+    /// SHA-256 of their bearer tokens for HTTP.
+    pub tokens: Vec<[u8; 32]>,
     /// What they may offer by IHAVE, CHECK and TAKETHIS.
     pub feeds: Option<Wildmat>,
 }
@@ -65,6 +67,15 @@ impl Access {
             .filter(|(_, peer)| is(peer))
             .map(|(index, _)| index)
             .collect()
+    }
+
+    /// Who has this bearer token. It is compared by its hash, so that no time tells how much of it
+    /// is right.
+    pub(crate) fn bearer(&self, token: &str) -> Option<usize> {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        self.peers
+            .iter()
+            .position(|peer| peer.tokens.contains(&hash))
     }
 
     /// Whether anybody here has a password.
@@ -135,6 +146,7 @@ mod tests {
             networks: vec![],
             certificates: vec![],
             password: None,
+            tokens: vec![],
             feeds,
         }
     }

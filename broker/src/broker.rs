@@ -41,7 +41,7 @@ use crate::{
     repair::{self, Other},
     restore::{self, Comparing, Source},
     shared::Shared,
-    slots::{self, Keep, Local, Slots},
+    slots::{Local, SlotStore, Slots},
     store::{Store, StoreError},
     tls::{Certificates, TlsError},
     watch::Watches,
@@ -112,6 +112,8 @@ pub struct Broker {
     pub nntp: Vec<SocketAddr>,
     /// Where it listens under TLS.
     pub nntps: Vec<SocketAddr>,
+    /// Where it serves slots.
+    pub fleetlock: Vec<SocketAddr>,
 }
 
 impl Broker {
@@ -228,10 +230,16 @@ impl Broker {
                 settings.common(),
             ))
         });
-        let keep = cluster
-            .clone()
-            .map_or_else(|| Keep::Local(Local::new(store.clone())), Keep::Cluster);
-        let slots = Arc::new(Slots::new(settings.slots.clone(), keep));
+        let slot_store = cluster.clone().map_or_else(
+            || SlotStore::Local(Local::new(store.clone())),
+            SlotStore::Cluster,
+        );
+        let slots = Arc::new(Slots::start(
+            settings.slots.clone(),
+            slot_store,
+            &tasks,
+            &stop,
+        ));
         let standings = {
             let (mirror, cluster) = (mirror.clone(), cluster.clone());
             Arc::new(move |logs: &Logs| {
@@ -294,6 +302,7 @@ impl Broker {
             clear.iter().map(|l| l.0).collect(),
             tls.iter().map(|l| l.0).collect(),
         );
+        let slot_addresses = fleetlock.iter().map(|l| l.0).collect();
         for (address, listener) in clear {
             tracing::info!(%address, "listening for NNTP");
             shared
@@ -310,6 +319,9 @@ impl Broker {
         }
         for (address, listener) in fleetlock {
             tracing::info!(%address, tls = secure_fleetlock, "listening for FleetLock");
+            if !secure_fleetlock && !address.ip().is_loopback() {
+                tracing::warn!(%address, "FleetLock is served in clear text: anybody on the way can read tokens and take slots; set fleetlock.tls");
+            }
             shared.tasks.spawn(http::fleetlock(
                 shared.clone(),
                 listener,
@@ -333,11 +345,6 @@ impl Broker {
                 .tasks
                 .spawn(restore::run(shared.clone(), sources, comparing));
         }
-        shared.tasks.spawn(slots::sweep(
-            shared.slots.clone(),
-            shared.origin.clone(),
-            shared.stop.clone(),
-        ));
         if let Some(mirror) = &mirror {
             for index in 0..mirror.upstreams.len() {
                 shared
@@ -379,6 +386,7 @@ impl Broker {
             failed,
             nntp,
             nntps,
+            fleetlock: slot_addresses,
         })
     }
 

@@ -152,25 +152,30 @@ pub const CLUSTER_ABREAST: usize = 256;
 pub const CLUSTER_CHANNELS: usize = 10_000;
 /// How far the clocks of a broker and of the ensemble may be apart; with more, it signs no beats.
 pub const CLUSTER_CLOCK: Duration = Duration::from_secs(60);
-/// Nodes of a group that are remembered as waiting; who comes later is the last.
-pub const SLOT_WAITERS: usize = 256;
+/// Nodes of a group whose order of asking is remembered; those that come later are the last.
+pub const SLOT_WAITERS: usize = 1_024;
 /// How often the lease of one slot begins anew.
 pub const SLOT_RENEWALS: u32 = 4;
 /// How long the answer to a request that may change a group takes at least.
 pub const SLOT_PAUSE: Duration = Duration::from_millis(20);
+/// The same for a node that takes the slot that it has: it does so once after a reboot.
+pub const SLOT_RETAKE_PAUSE: Duration = Duration::from_millis(200);
+/// Requests about a group that are settled together; more wait before they are read.
+pub const SLOT_QUEUE: usize = 256;
+/// For how long a request about a slot is held; one that asks for more is refused.
+pub const SLOT_WAIT: Duration = Duration::from_secs(120);
+/// How often a member of a cluster looks whether another one has changed a group in which it holds
+/// requests.
+pub const SLOT_LOOK: Duration = Duration::from_millis(100);
 /// HTTP connections to the admin port; one more ends the oldest.
 pub const ADMIN_CONNECTIONS: usize = 32;
 /// Events of a group that are remembered.
 pub const SLOT_HISTORY: usize = 256;
-/// The longest time after which a node that waits asks again.
-pub const SLOT_AGAIN: Duration = Duration::from_secs(10);
-/// After how long a waiting node that has not asked again loses its place.
-pub const SLOT_PATIENCE: Duration = Duration::from_secs(60);
-/// The same for FleetLock: Zincati asks every five minutes.
-pub const SLOT_FLEETLOCK_PATIENCE: Duration = Duration::from_secs(660);
-/// How often a decision about a group is made again, since another one was quicker.
+/// After how long a node loses its place whose request no broker holds any more.
+pub const SLOT_PATIENCE: Duration = Duration::from_secs(15);
+/// How often a decision about a group is made again, since another broker was quicker.
 pub const SLOT_RACES: u64 = 32;
-/// How often it is looked whether leases have run out.
+/// How often it is looked whether leases have run out, and the places of held requests are kept.
 pub const SLOT_SWEEP: Duration = Duration::from_secs(5);
 /// The body of an HTTP request.
 pub const HTTP_BODY_OCTETS: usize = 16 * 1024;

@@ -56,7 +56,10 @@ pub use error::{Error, explain};
 pub use outbox::{Outbox, OutboxError, OutboxLock, Settled};
 pub use publisher::{PublishError, Published, Publisher};
 pub use signed::{SignedError, SignedPlaces};
-pub use slots::{Slot, SlotError, Slots};
+pub use slots::{
+    Slot, SlotError, SlotEvent, SlotFailure, SlotHolder, SlotServer, SlotServerError, SlotStatus,
+    SlotWaiter, Slots,
+};
 pub use source::{Source, pauses};
 pub use state::{Monitor, State, StateError};
 pub use survey::{Lookout, Seen, Survey, survey};

@@ -51,5 +51,11 @@ pub const LOOK: Duration = Duration::from_secs(60);
 pub const OUTBOX_LOCK: Duration = Duration::from_secs(30);
 /// Places of a channel for which a machine remembers what it has signed.
 pub const SIGNED: usize = 256;
-/// When brokers that could not decide about a slot are asked again.
-pub const SLOT_AGAIN: Duration = Duration::from_secs(2);
+/// When slot servers that could not decide are asked again.
+pub const SLOT_RETRY: Duration = Duration::from_secs(2);
+/// When one is asked again that says that others are before this node, and does not hold requests.
+pub const SLOT_AGAIN: Duration = Duration::from_secs(10);
+/// For how long one request about a slot is held; the next one follows at once.
+pub const SLOT_HOLD: Duration = Duration::from_secs(60);
+/// An answer of a slot server.
+pub const SLOT_ANSWER_OCTETS: usize = 1024 * 1024;

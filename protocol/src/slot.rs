@@ -1,9 +1,9 @@
-//! Slots: how many machines of a group may be down at once (spec part 6).
+//! The names of groups of slots, and of the machines in them (spec part 6).
 
 use alloc::{borrow::ToOwned, string::String};
 use core::{fmt, str::FromStr};
 
-use crate::{Serial, limits::TOKEN_OCTETS};
+use crate::limits::TOKEN_OCTETS;
 
 /// The name of a group of machines, or of one machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,32 +42,6 @@ impl fmt::Display for SlotName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// What XSLOT asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotRequest {
-    /// The group.
-    pub group: SlotName,
-    /// What of it.
-    pub what: SlotAction,
-}
-
-/// One thing that is asked of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SlotAction {
-    /// A slot for this node, which is about to apply this serial; or the one that it has.
-    Take(SlotName, Serial),
-    /// Whether the token is still the one that counts; the lease begins anew.
-    Hold(SlotName, u64),
-    /// The node is back, and well.
-    Free(SlotName, u64),
-    /// Who is down, who waits, who has failed.
-    List,
-    /// What has happened.
-    Log,
-    /// An operator has looked at the node: whatever it was, it is forgotten.
-    Clear(SlotName),
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod http;
 pub mod inn;
 pub mod realm;
 pub mod relay;
+pub mod slots;
 pub mod tree;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use tidings_client::{Source, Statement, keys, now};
+use tidings_client::{Slots, Source, Statement, Tls, keys, now};
 use tidings_protocol::{
     Anchor, Channel, Head, PublicKey, Serial, SigningKey,
     statement::{Body, Draft, Kind, NamedKey, Release, Role, TrustRules},
@@ -31,6 +32,9 @@ use tidings_protocol::{
 
 /// How long a broker may take to answer after its start.
 const START: Duration = Duration::from_secs(30);
+
+/// Stands in a configuration for an address that nobody listens on.
+pub const FREE_ADDRESS: &str = "FREE-ADDRESS";
 
 /// The namespace of all tests.
 pub const NAMESPACE: &str = "test";
@@ -225,7 +229,32 @@ impl Fixture {
             self.anchor,
             self.address
         );
+        let text = match text.contains(FREE_ADDRESS) {
+            true => text.replace(FREE_ADDRESS, &free_address()?.to_string()),
+            false => text,
+        };
         Ok(fs::write(self.config(), text)?)
+    }
+
+    /// Where it serves slots, as its configuration says.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn slot_address(&self) -> anyhow::Result<SocketAddr> {
+        let text = fs::read_to_string(self.config())?;
+        let (_, listen) = text
+            .split_once("[fleetlock]\nlisten = [\"")
+            .context("no [fleetlock]")?;
+        Ok(listen.split('"').next().context("no address")?.parse()?)
+    }
+
+    /// What asks it for slots.
+    ///
+    /// # Errors
+    /// If it has no address for that.
+    pub fn slots(&self) -> anyhow::Result<Slots> {
+        let server = format!("http://{}", self.slot_address()?).parse()?;
+        Ok(Slots::new(vec![server], Tls::system()?))
     }
 
     /// Writes the configuration anew: whatever another broker has more comes from there first.
@@ -296,6 +325,9 @@ impl Fixture {
         command
             .env("TIDINGS_BROKERS", self.url())
             .env("TIDINGS_ANCHOR", self.anchor.to_string());
+        if let Ok(address) = self.slot_address() {
+            command.env("TIDINGS_SLOT_SERVERS", format!("http://{address}"));
+        }
         command
     }
 

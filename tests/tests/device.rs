@@ -54,7 +54,7 @@ async fn poll_and_watch_share_one_cursor_and_survive_restarts() {
     // A new device wants what is newest, no more.
     let mut device = open();
     assert_eq!(serials(&device.poll().await.unwrap()), [3]);
-    assert_eq!(serials(&device.poll().await.unwrap()), []);
+    assert!(serials(&device.poll().await.unwrap()).is_empty());
     drop(device);
 
     let head = publish(&fixture, head, 2).await;
@@ -86,7 +86,7 @@ async fn poll_and_watch_share_one_cursor_and_survive_restarts() {
             head.unwrap()
         );
     }
-    assert_eq!(serials(&device.poll().await.unwrap()), []);
+    assert!(serials(&device.poll().await.unwrap()).is_empty());
     assert_eq!(
         device.state().newest(&channel()).unwrap().serial().number(),
         6
@@ -297,7 +297,7 @@ async fn what_two_brokers_have_comes_once() {
         .unwrap()
         .with_start(Start::Oldest);
     assert_eq!(serials(&device.poll().await.unwrap()), [1, 2, 3]);
-    assert_eq!(serials(&device.poll().await.unwrap()), []);
+    assert!(serials(&device.poll().await.unwrap()).is_empty());
 }
 
 #[tokio::test]
@@ -492,7 +492,7 @@ async fn attack_24_a_broker_that_is_behind_is_no_error_and_no_rollback() {
         one.directory.join("state"),
     )
     .unwrap();
-    assert_eq!(serials(&ahead.poll().await.unwrap()), []);
+    assert!(serials(&ahead.poll().await.unwrap()).is_empty());
     assert_eq!(ahead.state().head(&channel()).unwrap().serial.number(), 2);
 }
 

@@ -10,10 +10,11 @@ use std::{
 
 use futures_util::StreamExt;
 use tidings_client::{
-    Channel, Clearance, Device, Error, Publisher, Release, SlotError, Slots, Source, Start, State,
+    Channel, Clearance, Device, Error, Publisher, Release, SlotError, SlotServer, Slots, Source,
+    Start, State, Tls,
 };
 use tidings_protocol::slot::SlotName;
-use tidings_tests::{cluster::Site, ensemble::Ensemble, realm::Realm, tree::until};
+use tidings_tests::{FREE_ADDRESS, cluster::Site, ensemble::Ensemble, realm::Realm, tree::until};
 use tokio::time::{sleep, timeout};
 
 const GROUPS: usize = 5;
@@ -45,7 +46,13 @@ enum NodeError {
 
 /// A machine as an agent would run it: learns at once, takes its turn, looks once more, goes down,
 /// comes back.
-async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
+async fn node(
+    number: usize,
+    urls: Vec<String>,
+    mut servers: Vec<SlotServer>,
+    realm: Realm,
+    fleet: Shared,
+) {
     let group = number % GROUPS;
     // Everybody has another broker first.
     let urls: Vec<&str> = (0..urls.len())
@@ -60,14 +67,12 @@ async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
     )
     .unwrap()
     .with_start(Start::Oldest);
-    let mut acts = Device::with_state(
-        source.clone(),
-        [channel.as_str()],
-        State::ephemeral(&realm.anchor),
-    )
-    .unwrap()
-    .with_start(Start::Oldest);
-    let mut slots = Slots::new(source);
+    let mut acts = Device::with_state(source, [channel.as_str()], State::ephemeral(&realm.anchor))
+        .unwrap()
+        .with_start(Start::Oldest);
+    let other = number % servers.len();
+    servers.rotate_left(other);
+    let mut slots = Slots::new(servers, Tls::system().unwrap());
     let (group_name, name): (SlotName, SlotName) = (
         format!("g{group}").parse().unwrap(),
         format!("node{number}").parse().unwrap(),
@@ -126,7 +131,7 @@ async fn node(number: usize, urls: Vec<String>, realm: Realm, fleet: Shared) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_update_stops_where_the_budget_says() {
+async fn attacks_73_74_79_a_rolling_update_stops_where_the_budget_says() {
     let ensemble = Ensemble::start(3, "").unwrap();
     let realm = Realm::new(
         &["trust * 1 root", "release * 1 ann", "withdraw * 1 ann"],
@@ -137,14 +142,23 @@ async fn a_rolling_update_stops_where_the_budget_says() {
     for group in 0..GROUPS {
         groups.push_str(&format!("[[slot]]\ngroup = \"g{group}\"\nmax = {MAX}\nlease_seconds = 6\nfailures = 2\noperators = [\"ops\"]\n"));
     }
+    groups.push_str(&format!("[fleetlock]\nlisten = [\"{FREE_ADDRESS}\"]\n"));
     let (members, _daemons) = site.found(&["a", "b", "c"], "", &groups).await.unwrap();
     let fleet = Shared::default();
     let urls: Vec<String> = members.iter().map(|member| member.url()).collect();
+    let servers: Vec<SlotServer> = members
+        .iter()
+        .map(|member| {
+            let address = member.slot_address().unwrap();
+            format!("http://{address}").parse().unwrap()
+        })
+        .collect();
     let nodes: Vec<_> = (0..NODES)
         .map(|number| {
             tokio::spawn(node(
                 number,
                 urls.clone(),
+                servers.clone(),
                 Realm::clone_of(&realm),
                 fleet.clone(),
             ))
@@ -174,19 +188,12 @@ async fn a_rolling_update_stops_where_the_budget_says() {
             .filter(|node| **node % GROUPS == group)
             .count()
     };
-    let (mut slots, first): (Slots, SlotName) = (
-        Slots::new(members[1].source().unwrap()),
-        "g0".parse().unwrap(),
-    );
+    let (mut slots, first): (Slots, SlotName) =
+        (members[1].slots().unwrap(), "g0".parse().unwrap());
     // The two that die are in one group: it stops, and all others are done.
     until("the group has two failures", async || {
-        slots
-            .list(&first)
-            .await
-            .unwrap_or_default()
-            .matches("\nfailed ")
-            .count()
-            == 2
+        let status = slots.status(&first).await;
+        status.is_ok_and(|status| status.failed.len() == 2)
     })
     .await;
     until("the others are done", async || {

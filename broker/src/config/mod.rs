@@ -630,6 +630,10 @@ fn slots(
         {
             return Err(wrong("certificate", &"needs tls.client_ca_file"));
         }
+        let in_tls = config.fleetlock.as_ref().is_none_or(|served| served.tls);
+        if slot.certificate && !in_tls {
+            return Err(wrong("certificate", &"needs fleetlock.tls"));
+        }
         groups.push(SlotGroup {
             name,
             rules: Rules {
@@ -649,6 +653,17 @@ fn slots(
                 .collect::<Result<_, _>>()?,
             certificate: slot.certificate,
         });
+    }
+    if !groups.is_empty()
+        && config
+            .fleetlock
+            .as_ref()
+            .is_none_or(|fleetlock| fleetlock.listen.is_empty())
+    {
+        return Err(wrong(
+            "fleetlock.listen".into(),
+            &"groups of slots are served by FleetLock: give an address",
+        ));
     }
     if config
         .fleetlock
@@ -684,10 +699,12 @@ fn access(
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
                 .map_err(|e| wrong("networks", &e))
         };
-        let fingerprint = |text: &String| {
-            let digits = text.trim_start_matches("sha256:").replace(':', "");
-            fingerprint(&digits)
-                .ok_or_else(|| wrong("certificates", &"expected 64 hexadecimal digits"))
+        let hash = |key: &'static str| {
+            move |text: &String| {
+                let digits = text.trim_start_matches("sha256:").replace(':', "");
+                fingerprint(&digits)
+                    .ok_or_else(|| wrong(key, &"expected 64 hexadecimal digits, a SHA-256"))
+            }
         };
         let sha_crypt = |hash: &&String| hash.starts_with("$6$") || hash.starts_with("$5$");
         if peer.password.is_some() && peer.password.as_ref().filter(sha_crypt).is_none() {
@@ -706,9 +723,14 @@ fn access(
             certificates: peer
                 .certificates
                 .iter()
-                .map(fingerprint)
+                .map(hash("certificates"))
                 .collect::<Result<_, _>>()?,
             password: peer.password.clone(),
+            tokens: peer
+                .tokens
+                .iter()
+                .map(hash("tokens"))
+                .collect::<Result<_, _>>()?,
             feeds: peer
                 .feeds
                 .as_ref()

@@ -44,7 +44,7 @@ pub struct Config {
     /// Groups of machines that take turns going down.
     #[serde(default)]
     pub slot: Vec<SlotConfig>,
-    /// The same groups for machines that speak FleetLock.
+    /// Where those groups are served, over FleetLock.
     pub fleetlock: Option<FleetLockConfig>,
     /// For operators: health and metrics, over HTTP.
     #[serde(default)]
@@ -202,6 +202,9 @@ pub struct PeerConfig {
     pub certificates: Vec<String>,
     /// The hash of their password, as `openssl passwd -6` prints it.
     pub password: Option<String>,
+    /// SHA-256 of their bearer tokens for FleetLock, in hexadecimal digits.
+    #[serde(default)]
+    pub tokens: Vec<String>,
     /// A wildmat of the channels that they may offer by IHAVE, CHECK and TAKETHIS.
     pub feeds: Option<String>,
 }

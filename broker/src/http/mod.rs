@@ -4,7 +4,7 @@ mod admin;
 mod fleetlock;
 mod metrics;
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, io, net::SocketAddr, pin::pin, sync::Arc};
 
 use axum::{Extension, Router, extract::DefaultBodyLimit};
 use hyper::server::conn::http1;
@@ -21,8 +21,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use fleetlock::FleetLock;
+
 use crate::{
-    limits::{ACCEPT_PAUSE, ADMIN_CONNECTIONS, HTTP_BODY_OCTETS, HTTP_CONNECTION, HTTP_HEADERS},
+    limits::{
+        ACCEPT_PAUSE, ADMIN_CONNECTIONS, HTTP_BODY_OCTETS, HTTP_CONNECTION, HTTP_HEADERS, SLOT_WAIT,
+    },
     listener::Complaint,
     shared::Shared,
     tls::Certificates,
@@ -41,7 +45,11 @@ pub(crate) async fn fleetlock(
     listener: TcpListener,
     certificates: Option<Arc<Certificates>>,
 ) {
-    let router = fleetlock::router(shared.clone());
+    let router = fleetlock::router(FleetLock {
+        slots: shared.slots.clone(),
+        access: Arc::new(shared.settings.access.clone()),
+        connections: shared.connections.clone(),
+    });
     serve(shared, listener, certificates, router, None).await;
 }
 
@@ -101,7 +109,7 @@ async fn serve(
         shared.tasks.spawn(async move {
             let connection = connection(socket, address, certificates, router);
             let served = tokio::select! {
-                served = timeout(HTTP_CONNECTION, connection) => served.unwrap_or(Ok(())),
+                served = connection => served,
                 () = stop.cancelled() => Ok(()),
             };
             if let Err(error) = served {
@@ -172,8 +180,14 @@ async fn http(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HTTP_HEADERS);
-    builder
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-        .map_err(io::Error::other)
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    if let Ok(served) = timeout(HTTP_CONNECTION, connection.as_mut()).await {
+        return served.map_err(io::Error::other);
+    }
+    // What is asked now is answered; a request may be held for long.
+    connection.as_mut().graceful_shutdown();
+    match timeout(SLOT_WAIT + HTTP_HEADERS, connection).await {
+        Ok(served) => served.map_err(io::Error::other),
+        Err(_) => Ok(()),
+    }
 }

@@ -237,7 +237,6 @@ pub(super) fn capabilities(session: &mut Session) {
             "MODE-READER" => {}
             "POST" if !posting => {}
             "IHAVE" | "STREAMING" if !feeds => {}
-            "XSLOT" if shared.slots.groups().next().is_none() => {}
             "AUTHINFO" => {
                 if login {
                     line(session, format_args!("AUTHINFO USER"));

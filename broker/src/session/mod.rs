@@ -5,12 +5,9 @@ mod feeding;
 mod listing;
 mod posting;
 mod reading;
-mod slots;
 #[cfg(test)]
 mod tests;
 mod watching;
-
-pub(crate) use slots::{identity as slot_identity, names as certificate_names};
 
 use std::{
     collections::HashMap,
@@ -419,7 +416,6 @@ impl Session {
             Command::ModeStream => self.respond(code::STREAMING, "CHECK and TAKETHIS are welcome"),
             Command::AuthinfoUser(name) => account::user(self, name),
             Command::AuthinfoPass(password) => account::pass(self, password).await?,
-            Command::Xslot(request) => slots::slot(self, request).await?,
             Command::Post => self.respond(
                 code::POST_REFUSED,
                 "this broker takes no statements; publish at the origin",

@@ -105,7 +105,6 @@ async fn dispatch(session: &mut Session, command: Command) -> Answer {
         // These change the session itself and are answered there.
         Command::Post
         | Command::Quit
-        | Command::Xslot(_)
         | Command::Xwatch(_)
         | Command::AuthinfoUser(_)
         | Command::AuthinfoPass(_)

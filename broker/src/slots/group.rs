@@ -8,7 +8,7 @@ use tidings_protocol::{Serial, Timestamp};
 
 use crate::{
     config::Rules,
-    limits::{SLOT_HISTORY, SLOT_RENEWALS, SLOT_WAITERS},
+    limits::{SLOT_HISTORY, SLOT_PATIENCE, SLOT_RENEWALS, SLOT_WAITERS},
 };
 
 /// Who asks.
@@ -25,7 +25,7 @@ pub(crate) struct Asker<'a> {
 pub(crate) struct Holder {
     pub(crate) node: String,
     by: String,
-    /// None if it came by FleetLock, which knows none.
+    /// None if the node has named none, as a plain FleetLock client does.
     pub(crate) serial: Option<u32>,
     token: u64,
     pub(crate) since: u64,
@@ -45,13 +45,15 @@ impl Holder {
     }
 }
 
-/// A node that has asked and has to ask again.
+/// A node whose request is held until its turn comes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Waiter {
     pub(crate) node: String,
     pub(crate) since: u64,
-    /// Without another request it loses its place then.
-    pub(crate) until: u64,
+    /// It loses its place then, unless a broker still holds its request.
+    until: u64,
+    /// That of its last request.
+    nonce: u32,
 }
 
 /// A node whose lease has run out.
@@ -87,19 +89,6 @@ pub(crate) enum What {
     Cleared,
 }
 
-impl What {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            What::Taken => "taken",
-            What::Retaken => "retaken",
-            What::Freed => "freed",
-            What::Failed => "failed",
-            What::Returned => "returned",
-            What::Cleared => "cleared",
-        }
-    }
-}
-
 /// What is stored of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group {
@@ -111,6 +100,27 @@ pub(crate) struct Group {
     pub(crate) history: VecDeque<Event>,
 }
 
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask {
+    /// A slot; whether the request is held until there is one.
+    Take {
+        serial: Option<Serial>,
+        held: bool,
+        nonce: u32,
+    },
+    /// Whether a token counts, and for this serial.
+    Hold { serial: Option<Serial>, token: u64 },
+    /// The node is back.
+    Free { token: Option<u64> },
+    /// The request with this nonce is gone: the node does not wait for it any more.
+    Leave { nonce: u32 },
+    /// An operator has looked at the node.
+    Clear,
+    /// How the group stands.
+    Look,
+}
+
 /// The answer to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -118,6 +128,8 @@ pub(crate) enum Answer {
     Yours {
         token: u64,
         seconds: u64,
+        /// Whether the node had none before.
+        first: bool,
     },
     Free,
     /// So many are before the node.
@@ -139,14 +151,51 @@ pub(crate) enum Lost {
     Failed,
     /// The same node has another one by now.
     Replaced,
-    /// The node has a slot that was taken by somebody else, for another serial, or by FleetLock.
+    /// The node has a slot that was taken by another peer, or for another serial.
     Other,
     /// There is no such thing.
     Unknown,
 }
 
 impl Group {
+    /// Decides. What leases and places have become by now counts in any case.
+    pub(crate) fn answer(
+        &mut self,
+        rules: Rules,
+        now: Timestamp,
+        asker: Asker<'_>,
+        ask: Ask,
+    ) -> Answer {
+        self.advance(rules, now);
+        match ask {
+            Ask::Take {
+                serial,
+                held,
+                nonce,
+            } => self.take(rules, now, asker, serial, held, nonce),
+            Ask::Hold { serial, token } => self.hold(rules, now, asker, serial, token),
+            Ask::Free { token } => self.free(now, asker, token),
+            Ask::Clear => self.clear(now, asker.node),
+            Ask::Leave { nonce } => {
+                // It may have come back by another connection, or at another broker.
+                let gone = |waiter: &Waiter| waiter.node == asker.node && waiter.nonce == nonce;
+                self.waiting.retain(|waiter| !gone(waiter));
+                Answer::Free
+            }
+            Ask::Look => Answer::Free,
+        }
+    }
+
     fn note(&mut self, now: u64, what: What, node: &str, token: u64) {
+        // A node that asks again and again does not push everything else out.
+        if what == What::Retaken
+            && let Some(last) = self.history.back_mut()
+            && last.what == what
+            && last.node == node
+        {
+            (last.at, last.token) = (now, token);
+            return;
+        }
         self.history.push_back(Event {
             at: now,
             what,
@@ -158,8 +207,7 @@ impl Group {
         }
     }
 
-    /// Leases that have run out are failures, and those who have not asked for long do not wait any
-    /// more.
+    /// Leases that have run out are failures, and places whose requests are gone are given up.
     pub(crate) fn advance(&mut self, rules: Rules, now: Timestamp) {
         let now = now.seconds();
         self.waiting.retain(|waiter| waiter.until > now);
@@ -204,18 +252,42 @@ impl Group {
         u64::from(self.tokens) << 32 | u64::from(nonce)
     }
 
+    /// How many nodes are before one that has no slot.
+    fn before(&self, node: &str) -> usize {
+        let place = self.waiting.iter().position(|waiter| waiter.node == node);
+        place.unwrap_or(self.waiting.len())
+    }
+
+    /// The same, and how many have to come back first.
+    pub(crate) fn position(&self, rules: Rules, node: &str) -> usize {
+        self.before(node) + self.down().saturating_sub(rules.max.saturating_sub(1))
+    }
+
+    /// As many have failed as may. One that has failed may fail again and again: it gets no slot
+    /// either, until an operator has looked.
+    fn is_stopped(&self, rules: Rules, node: &str) -> bool {
+        self.failed.len() >= rules.failures
+            || self.failed.iter().any(|failure| failure.node == node)
+    }
+
+    /// Whether the answer to a node that waits would be another one now.
+    pub(crate) fn is_due(&self, rules: Rules, node: &str) -> bool {
+        self.down() + self.before(node) < rules.max
+            || self.is_stopped(rules, node)
+            || self.holders.iter().any(|holder| holder.node == node)
+    }
+
     /// A slot for a node; one that has it gets it again, with another token, and for as long as it
-    /// still had. It waits for `patience` seconds without asking again.
-    pub(crate) fn take(
+    /// still had. If there is none, it gets a place in the queue if its request is held.
+    fn take(
         &mut self,
         rules: Rules,
         now: Timestamp,
         asker: Asker<'_>,
         serial: Option<Serial>,
-        patience: u64,
+        held: bool,
         nonce: u32,
     ) -> Answer {
-        self.advance(rules, now);
         let (now, serial, node) = (now.seconds(), serial.map(Serial::number), asker.node);
         if let Some(at) = self.holders.iter().position(|holder| holder.node == node) {
             if !self.holders[at].is(asker) || self.holders[at].serial != serial {
@@ -227,49 +299,30 @@ impl Group {
             return Answer::Yours {
                 token,
                 seconds: self.holders[at].seconds_left(rules, now),
+                first: false,
             };
         }
         self.heard_of(now, |failure| {
             failure.node == node && failure.by == asker.by
         });
-        // One that has failed may fail again and again: it gets none either, until somebody has
-        // looked.
-        if self.failed.len() >= rules.failures
-            || self.failed.iter().any(|failure| failure.node == node)
-        {
+        if self.is_stopped(rules, node) {
             return Answer::Stopped {
                 failed: self.failed.len(),
             };
         }
-        let place = self.waiting.iter().position(|waiter| waiter.node == node);
-        let before = place.unwrap_or(self.waiting.len());
-        if self.down() + before >= rules.max {
-            let until = now.saturating_add(patience);
-            match place {
-                // Not at every request: what is kept is written anew each time.
-                Some(place) if self.waiting[place].until < now.saturating_add(patience * 2 / 3) => {
-                    self.waiting[place].until = until
-                }
-                Some(_) => {}
-                // Beyond what is remembered everybody is the last.
-                None if self.waiting.len() < SLOT_WAITERS => self.waiting.push_back(Waiter {
-                    node: node.into(),
-                    since: now,
-                    until,
-                }),
-                None => {}
+        if self.down() + self.before(node) >= rules.max {
+            let before = self.position(rules, node);
+            if held {
+                self.wait(now, node, nonce);
             }
-            return Answer::Wait {
-                before: before + self.down().saturating_sub(rules.max.saturating_sub(1)),
-            };
+            return Answer::Wait { before };
         }
         self.waiting.retain(|waiter| waiter.node != node);
         let token = self.next_token(nonce);
-        let (node, by) = (node.to_owned(), asker.by.to_owned());
-        self.note(now, What::Taken, &node, token);
+        self.note(now, What::Taken, node, token);
         self.holders.push(Holder {
-            node,
-            by,
+            node: node.to_owned(),
+            by: asker.by.to_owned(),
             serial,
             token,
             since: now,
@@ -279,6 +332,32 @@ impl Group {
         Answer::Yours {
             token,
             seconds: rules.lease,
+            first: true,
+        }
+    }
+
+    /// The request of a node is held: it keeps its place, or gets one.
+    pub(crate) fn wait(&mut self, now: u64, node: &str, nonce: u32) {
+        let patience = SLOT_PATIENCE.as_secs();
+        let until = now.saturating_add(patience);
+        if let Some(waiter) = self.waiting.iter_mut().find(|waiter| waiter.node == node) {
+            waiter.nonce = nonce;
+            // Not each time: what is kept is written anew for it.
+            if waiter.until < now.saturating_add(patience / 2) {
+                waiter.until = until;
+            }
+            return;
+        }
+        // Beyond what is remembered everybody is the last.
+        if self.waiting.len() < SLOT_WAITERS
+            && self.holders.iter().all(|holder| holder.node != node)
+        {
+            self.waiting.push_back(Waiter {
+                node: node.into(),
+                since: now,
+                until,
+                nonce,
+            });
         }
     }
 
@@ -310,21 +389,25 @@ impl Group {
         }
     }
 
-    /// Whether a token counts; the lease begins anew, though not for ever.
-    pub(crate) fn hold(
+    /// Whether a token counts, for the serial too if there is one; the lease begins anew, though
+    /// not for ever.
+    fn hold(
         &mut self,
         rules: Rules,
         now: Timestamp,
         asker: Asker<'_>,
+        serial: Option<Serial>,
         token: u64,
     ) -> Answer {
-        self.advance(rules, now);
         let now = now.seconds();
         if let Some(holder) = self
             .holders
             .iter_mut()
             .find(|holder| holder.is(asker) && holder.token == token)
         {
+            if serial.is_some_and(|serial| holder.serial != Some(serial.number())) {
+                return Answer::Lost(Lost::Other);
+            }
             if holder.held < SLOT_RENEWALS {
                 holder.renewed = now;
             }
@@ -333,6 +416,7 @@ impl Group {
             return Answer::Yours {
                 token,
                 seconds: holder.seconds_left(rules, now),
+                first: false,
             };
         }
         self.heard_of(now, |failure| {
@@ -341,15 +425,8 @@ impl Group {
         Answer::Lost(self.lost(asker.node, token))
     }
 
-    /// A node is back; without a token, as FleetLock has it, only what was taken that way.
-    pub(crate) fn free(
-        &mut self,
-        rules: Rules,
-        now: Timestamp,
-        asker: Asker<'_>,
-        token: Option<u64>,
-    ) -> Answer {
-        self.advance(rules, now);
+    /// A node is back; without a token, only what was taken without a serial.
+    fn free(&mut self, now: Timestamp, asker: Asker<'_>, token: Option<u64>) -> Answer {
         let (now, node) = (now.seconds(), asker.node);
         let is_its = |holder: &Holder| {
             holder.is(asker) && token.map_or(holder.serial.is_none(), |token| holder.token == token)
@@ -379,8 +456,7 @@ impl Group {
     }
 
     /// An operator has looked at a node: it is not down, does not wait and has not failed.
-    pub(crate) fn clear(&mut self, rules: Rules, now: Timestamp, node: &str) -> Answer {
-        self.advance(rules, now);
+    fn clear(&mut self, now: Timestamp, node: &str) -> Answer {
         let before = (self.holders.len(), self.waiting.len(), self.failed.len());
         self.holders.retain(|holder| holder.node != node);
         self.waiting.retain(|waiter| waiter.node != node);
@@ -391,230 +467,16 @@ impl Group {
         self.note(now.seconds(), What::Cleared, node, 0);
         Answer::Free
     }
+
+    /// Whether anything is under way, or waits for an operator.
+    pub(crate) fn state(&self, rules: Rules) -> &'static str {
+        match () {
+            () if self.failed.len() >= rules.failures => "stopped",
+            () if self.down() + self.waiting.len() > 0 => "busy",
+            () => "idle",
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RULES: Rules = Rules {
-        max: 2,
-        lease: 100,
-        failures: 2,
-    };
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_seconds(seconds)
-    }
-
-    fn asker(node: &str) -> Asker<'_> {
-        Asker { node, by: "-" }
-    }
-
-    fn take(group: &mut Group, now: u64, node: &str) -> Answer {
-        group.take(RULES, at(now), asker(node), Serial::new(7), 60, 0)
-    }
-
-    fn token(answer: Answer) -> u64 {
-        match answer {
-            Answer::Yours { token, .. } => token,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn slots_are_given_in_the_order_of_asking() {
-        let mut group = Group::default();
-        let (a, b) = (
-            token(take(&mut group, 0, "a")),
-            token(take(&mut group, 0, "b")),
-        );
-        assert!(b > a);
-        assert_eq!(take(&mut group, 1, "c"), Answer::Wait { before: 1 });
-        assert_eq!(take(&mut group, 2, "d"), Answer::Wait { before: 2 });
-        assert_eq!(group.free(RULES, at(3), asker("a"), Some(a)), Answer::Free);
-        // Whoever came later does not overtake.
-        assert_eq!(take(&mut group, 4, "d"), Answer::Wait { before: 1 });
-        assert!(token(take(&mut group, 5, "c")) > b);
-        // Asking again for what is free is no harm, and frees nothing that somebody else has.
-        assert_eq!(group.free(RULES, at(6), asker("a"), Some(a)), Answer::Free);
-        assert_eq!(group.holders.len(), 2);
-    }
-
-    #[test]
-    fn one_who_does_not_ask_again_loses_its_place() {
-        let mut group = Group::default();
-        let a = token(take(&mut group, 0, "a"));
-        take(&mut group, 0, "b");
-        take(&mut group, 0, "c");
-        take(&mut group, 50, "d");
-        group.free(RULES, at(61), asker("a"), Some(a));
-        token(take(&mut group, 61, "d"));
-        assert_eq!(take(&mut group, 62, "c"), Answer::Wait { before: 1 });
-    }
-
-    #[test]
-    fn a_node_that_comes_back_has_its_slot_and_another_token() {
-        let mut group = Group::default();
-        let before = token(take(&mut group, 0, "a"));
-        let after = token(take(&mut group, 99, "a"));
-        assert!(after > before && group.holders.len() == 1);
-        // A second machine with the same name: the first must not go down.
-        assert_eq!(
-            group.hold(RULES, at(99), asker("a"), before),
-            Answer::Lost(Lost::Replaced)
-        );
-        assert_eq!(
-            group.free(RULES, at(99), asker("a"), Some(before)),
-            Answer::Lost(Lost::Replaced)
-        );
-        assert_eq!(
-            group.hold(RULES, at(99), asker("a"), after),
-            Answer::Yours {
-                token: after,
-                seconds: 100
-            }
-        );
-        assert_eq!(
-            group.free(RULES, at(198), asker("a"), Some(after)),
-            Answer::Free
-        );
-    }
-
-    #[test]
-    fn a_lease_that_runs_out_is_a_failure_and_enough_of_them_stop_the_group() {
-        let mut group = Group::default();
-        let a = token(take(&mut group, 0, "a"));
-        take(&mut group, 50, "b");
-        // It is down, and not free.
-        assert_eq!(take(&mut group, 100, "c"), Answer::Wait { before: 1 });
-        assert_eq!(
-            group.hold(RULES, at(101), asker("a"), a),
-            Answer::Lost(Lost::Failed)
-        );
-        // It is alive, so another one may go down; that it was late counts all the same.
-        let c = token(take(&mut group, 102, "c"));
-        assert_eq!(take(&mut group, 150, "d"), Answer::Stopped { failed: 2 });
-        // Who is down already may come back.
-        assert_eq!(
-            group.free(RULES, at(151), asker("c"), Some(c)),
-            Answer::Free
-        );
-        assert_eq!(take(&mut group, 152, "c"), Answer::Stopped { failed: 2 });
-        // The limits are those of now, whatever they were, and so is the lease.
-        let larger = Rules {
-            failures: 3,
-            max: 3,
-            ..RULES
-        };
-        assert_eq!(larger.lease, 100);
-        token(group.take(larger, at(153), asker("d"), None, 60, 0));
-        assert_eq!(take(&mut group, 154, "e"), Answer::Stopped { failed: 2 });
-        assert_eq!(group.clear(RULES, at(155), "a"), Answer::Free);
-        assert_eq!(
-            group.clear(RULES, at(155), "a"),
-            Answer::Lost(Lost::Unknown)
-        );
-        assert_eq!(take(&mut group, 156, "e"), Answer::Wait { before: 1 });
-        assert_eq!(group.clear(RULES, at(157), "b"), Answer::Free);
-        token(take(&mut group, 158, "e"));
-    }
-
-    #[test]
-    fn the_lease_is_that_of_the_present_configuration() {
-        let mut group = Group::default();
-        take(&mut group, 0, "a");
-        let (longer, shorter) = (
-            Rules {
-                lease: 1_000,
-                ..RULES
-            },
-            Rules { lease: 10, ..RULES },
-        );
-        group.advance(longer, at(500));
-        assert_eq!(group.holders.len(), 1);
-        group.advance(shorter, at(500));
-        assert_eq!((group.holders.len(), group.failed.len()), (0, 1));
-    }
-
-    #[test]
-    fn a_machine_that_loops_fails_in_the_end() {
-        let mut group = Group::default();
-        let mut now = 0;
-        while let Answer::Yours { token, .. } = take(&mut group, now, "a") {
-            now += 50;
-            group.hold(RULES, at(now), asker("a"), token);
-            assert!(now < 1_000, "its lease never runs out");
-        }
-        assert_eq!(group.failed.len(), 1);
-        token(take(&mut group, now, "b"));
-    }
-
-    #[test]
-    fn what_one_has_taken_another_one_does_not_take_again_or_free() {
-        let mut group = Group::default();
-        let mine = Asker {
-            node: "a",
-            by: "mine",
-        };
-        let token = token(group.take(RULES, at(0), mine, Serial::new(7), 60, 5));
-        assert_eq!(take(&mut group, 1, "a"), Answer::Lost(Lost::Other));
-        assert_eq!(
-            group.free(RULES, at(1), asker("a"), Some(token)),
-            Answer::Lost(Lost::Replaced)
-        );
-        assert_eq!(group.free(RULES, at(1), asker("a"), None), Answer::Free);
-        assert_eq!(
-            group.hold(RULES, at(1), asker("a"), token),
-            Answer::Lost(Lost::Replaced)
-        );
-        // Nor for another serial, nor by FleetLock.
-        assert_eq!(
-            group.take(RULES, at(1), mine, Serial::new(8), 60, 6),
-            Answer::Lost(Lost::Other)
-        );
-        assert_eq!(
-            group.take(RULES, at(1), mine, None, 60, 7),
-            Answer::Lost(Lost::Other)
-        );
-        assert_eq!(group.holders.len(), 1);
-        // Nor makes one a dead machine of another alive.
-        group.advance(RULES, at(200));
-        take(&mut group, 201, "a");
-        group.free(RULES, at(201), asker("a"), Some(token));
-        assert_eq!(group.failed[0].returned, None);
-        group.hold(RULES, at(202), mine, token);
-        assert_eq!(group.failed[0].returned, Some(202));
-    }
-
-    #[test]
-    fn without_a_token_only_what_was_taken_without_one_is_freed() {
-        let mut group = Group::default();
-        take(&mut group, 0, "a");
-        assert_eq!(group.free(RULES, at(1), asker("a"), None), Answer::Free);
-        assert_eq!(group.holders.len(), 1);
-        group.take(RULES, at(2), asker("f"), None, 60, 0);
-        assert_eq!(group.free(RULES, at(3), asker("f"), None), Answer::Free);
-        assert_eq!(group.holders.len(), 1);
-        assert_eq!(
-            group.free(RULES, at(3), asker("a"), Some(9)),
-            Answer::Lost(Lost::Replaced)
-        );
-        assert_eq!(
-            group.free(RULES, at(3), asker("x"), Some(1)),
-            Answer::Lost(Lost::Unknown)
-        );
-    }
-
-    #[test]
-    fn what_is_stored_is_bounded() {
-        let mut group = Group::default();
-        for n in 0..5_000 {
-            take(&mut group, 0, &format!("{}{n}", "n".repeat(100)));
-        }
-        for _ in 0..1_000 {
-            take(&mut group, 0, &format!("{}0", "n".repeat(100)));
-        }
-        assert!(serde_json::to_vec(&group).unwrap().len() < 512 * 1024);
-    }
-}
+mod tests;

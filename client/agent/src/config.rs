@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
-use tidings_client::{Anchor, Channel, Profile};
+use tidings_client::{Anchor, Channel, Profile, SlotServer, Slots, Tls};
 use tidings_protocol::{Digest, slot::SlotName};
 
 use crate::windows::Windows;
@@ -39,6 +39,9 @@ pub struct Config {
     /// How this machine is called where slots are given.
     #[serde(default, deserialize_with = "maybe_parsed")]
     pub node: Option<SlotName>,
+    /// Where slots are given.
+    #[serde(default)]
+    pub slots: SlotConfig,
     /// What may be used to make a release effective; a stronger way may take the place of a weaker
     /// one.
     #[serde(default = "all_ways")]
@@ -52,6 +55,43 @@ pub struct Config {
     /// Where everything lies.
     #[serde(default)]
     pub paths: Paths,
+}
+
+/// Where slots are given.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlotConfig {
+    /// `https://HOST[:PORT]`: brokers that are members of one cluster, or one; in the order in
+    /// which they are asked.
+    pub servers: Vec<String>,
+    /// Roots for TLS with them, in a file; the system's if absent.
+    pub roots: Option<PathBuf>,
+    /// A certificate that names this machine, if they want one.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// A file with the bearer token by which they know this machine.
+    pub bearer_file: Option<PathBuf>,
+}
+
+impl SlotConfig {
+    /// What asks them.
+    ///
+    /// # Errors
+    /// If an address is none, or a file cannot be used.
+    pub fn slots(&self) -> anyhow::Result<Slots> {
+        let servers = self.servers.iter().map(|url| url.parse::<SlotServer>());
+        let servers = servers.collect::<Result<_, _>>().context("slots.servers")?;
+        let own = self.certificate.as_deref().zip(self.key.as_deref());
+        let tls = Tls::new(self.roots.as_deref(), own).context("slots")?;
+        let slots = Slots::new(servers, tls);
+        let Some(file) = &self.bearer_file else {
+            return Ok(slots);
+        };
+        let token = fs::read_to_string(file)
+            .with_context(|| format!("slots.bearer_file: cannot read {}", file.display()))?;
+        Ok(slots.with_bearer(token.trim()))
+    }
 }
 
 /// A property of the machine.
@@ -227,6 +267,13 @@ impl Config {
             self.quorum >= 1 && usize::from(self.quorum) <= self.brokers.len(),
             "quorum: from 1 to the number of brokers"
         );
+        ensure!(
+            self.slots.certificate.is_some() == self.slots.key.is_some(),
+            "slots: certificate and key go together"
+        );
+        for url in &self.slots.servers {
+            url.parse::<SlotServer>().context("slots.servers")?;
+        }
         let known = |scheme: &String| matches!(scheme.as_str(), "https" | "http" | "file");
         ensure!(
             self.fetch.schemes.iter().all(known),

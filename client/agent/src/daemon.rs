@@ -69,18 +69,15 @@ impl Agent {
         .with_tls(tls);
         let state = tidings_client::State::open(own.join("state"), &config.anchor)?
             .with_clock(clock.clone());
-        let device = Device::with_state(
-            source.clone(),
-            config.channels.iter().map(Channel::as_str),
-            state,
-        )?
-        .with_profile(config.profile()?)
-        .with_quorum(config.quorum.into());
+        let device =
+            Device::with_state(source, config.channels.iter().map(Channel::as_str), state)?
+                .with_profile(config.profile()?)
+                .with_quorum(config.quorum.into());
         Ok(Self {
             journal: Journal::open(own.join("journal"), Arc::new(|_| {}))?,
             fetcher: Fetcher::new(&config.fetch, &own.join("payload"))?,
             boot: boot(&config)?,
-            slots: Slots::new(source),
+            slots: config.slots.slots()?,
             device,
             clock,
             file,

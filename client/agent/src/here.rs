@@ -8,6 +8,7 @@ use tidings_protocol::{
     slot::SlotName,
     statement::{Body, Payload},
 };
+use tokio::time::Instant;
 
 use crate::{
     apply::{Request, Verb},
@@ -19,6 +20,10 @@ use crate::{
     world::{Fetched, Health, Ready, World},
 };
 
+/// For how long the agent waits for a slot before it looks at its channels again.
+const SLOT_LOOK: Duration = Duration::from_secs(20);
+/// How long it listens for news before it waits for the slot again; its place is kept for longer.
+const SLOT_PAUSE: Duration = Duration::from_secs(2);
 /// How often health is looked at while the machine may become well.
 const HEALTH_AGAIN: Duration = Duration::from_secs(5);
 
@@ -129,15 +134,14 @@ impl Here<'_> {
                 "the release wants a slot of {group}: set `node` in agent.toml"
             ));
         };
-        match self
-            .agent
-            .slots
-            .take(&group, &node, statement.serial())
-            .await
-        {
+        // The server says at once when its turn has come; between two requests the agent looks at
+        // its channels.
+        let slots = &mut self.agent.slots;
+        let turn = slots.wait_for(&group, &node, statement.serial(), SLOT_LOOK);
+        match turn.await {
             Ok(slot) => Ok(Some(slot.token)),
-            Err(error @ SlotError::Wait { again, .. }) => {
-                self.wait = Some(again);
+            Err(error @ SlotError::Wait { .. }) => {
+                self.wait = Some(SLOT_PAUSE);
                 wait(error.to_string())
             }
             // Without an answer the machine does not go, whatever the deadline says (attack 78).
@@ -145,6 +149,25 @@ impl Here<'_> {
                 "no slot of {group}: {}",
                 tidings_client::explain(&error)
             )),
+        }
+    }
+
+    /// The group that has to give a slot, and this machine's name there.
+    fn seat(&self, statement: &Statement) -> Option<(SlotName, SlotName)> {
+        let group = release_of(statement)?.slot.as_ref()?.parse().ok()?;
+        Some((group, self.agent.config.node.clone()?))
+    }
+
+    async fn hold(&mut self, token: Option<u64>, statement: &Statement) -> Result<(), Ready> {
+        let (Some(token), Some((group, node))) = (token, self.seat(statement)) else {
+            return Ok(());
+        };
+        match self.agent.slots.hold(&group, &node, token).await {
+            Ok(slot) if Instant::now() < slot.until => Ok(()),
+            Ok(_) => Err(Ready::Wait(
+                "the answer about the slot came too late".into(),
+            )),
+            Err(error) => Err(Ready::Wait(tidings_client::explain(&error))),
         }
     }
 
@@ -162,8 +185,13 @@ impl Here<'_> {
         let ill = health::failing(&self.agent.config.paths.etc).await;
         let slot = self.take_slot(statement).await?;
         if slot.is_some() {
-            // Others may have waited long for their turn, and so may we (attack 81).
-            if let Err(not) = self.confirm(statement).await {
+            // Others may have waited long for their turn, and so may we (attack 81); and the slot
+            // may be another one's by now (attack 75).
+            let confirmed = match self.confirm(statement).await {
+                Ok(()) => self.hold(slot, statement).await,
+                not => not,
+            };
+            if let Err(not) = confirmed {
                 if let Some(token) = slot.or(task.slot) {
                     self.free(token, statement).await;
                 }
@@ -262,10 +290,7 @@ impl World for Here<'_> {
     }
 
     async fn free(&mut self, token: u64, statement: &Statement) -> bool {
-        let group = release_of(statement)
-            .and_then(|release| release.slot.clone())
-            .and_then(|group| group.parse::<SlotName>().ok());
-        let (Some(group), Some(node)) = (group, self.agent.config.node.clone()) else {
+        let Some((group, node)) = self.seat(statement) else {
             return true;
         };
         match self.agent.slots.free(&group, &node, token).await {

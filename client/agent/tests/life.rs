@@ -19,7 +19,8 @@ use tidings_agent::{
 };
 use tidings_broker::{Broker, Config, Settings};
 use tidings_client::{
-    Body, Channel, Head, Publisher, Release, Source, Statement, Withdraw, keys, now,
+    Body, Channel, Head, Publisher, Release, Serial, Slots, Source, Statement, Tls, Withdraw, keys,
+    now,
 };
 use tidings_protocol::{
     PublicKey,
@@ -72,7 +73,8 @@ impl Origin {
         keys::write_private(&beat, &key("beat"), None).unwrap();
         let text = format!(
             "name = \"origin.invalid\"\ndata_dir = \"{0}/data\"\nanchors = [\"acme 1 {1}\"]\nposting = true\n\
-             [listen]\nnntp = [\"127.0.0.1:0\"]\n[[beat]]\nnamespace = \"acme\"\nkey_file = \"{0}/beat.key\"\nevery_seconds = 1\nlife_seconds = 60\n",
+             [listen]\nnntp = [\"127.0.0.1:0\"]\n[[beat]]\nnamespace = \"acme\"\nkey_file = \"{0}/beat.key\"\nevery_seconds = 1\nlife_seconds = 60\n\
+             [[slot]]\ngroup = \"web\"\n[fleetlock]\nlisten = [\"127.0.0.1:0\"]\n",
             directory.display(),
             trust.id()
         );
@@ -147,11 +149,12 @@ fn configure(machine: &Machine, origin: &Origin) -> PathBuf {
     let root = machine.root.display();
     let text = format!(
         "anchor = \"acme 1 {}\"\nbrokers = [\"nntp://{}\"]\nchannels = [\"acme.os.stable\"]\nidentity = \"m\"\nhealth_seconds = 0\n\
-         [fetch]\nschemes = [\"file\"]\n\
+         node = \"m\"\n[slots]\nservers = [\"http://{}\"]\n[fetch]\nschemes = [\"file\"]\n\
          [paths]\nagent = \"{root}/agent\"\napplier = \"{root}/applier\"\nrun = \"{root}/run\"\netc = \"{root}/etc\"\nlib = \"{}/handlers\"\n\
          apply = \"{}\"\nboot_id = \"{root}/boots\"\n",
         origin.trust.id(),
         origin.broker.nntp[0],
+        origin.broker.fleetlock[0],
         env!("CARGO_MANIFEST_DIR"),
         env!("CARGO_BIN_EXE_tidings-apply"),
     );
@@ -304,6 +307,54 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
     assert!(status.channels[0].why.contains("slot fail"), "{status:?}");
     assert_eq!(status_code(&file), Some(2));
 
+    drop(agent);
+    drop(origin.publisher);
+    assert!(origin.broker.shutdown(PATIENCE).await);
+}
+
+/// It waits until another machine is back, is told at once, goes, and gives its slot back when it
+/// is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_78_a_machine_that_has_no_slot_does_not_go() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut origin = Origin::start(scratch.path()).await;
+    let anchor = format!("acme 1 {}", origin.trust.id()).parse().unwrap();
+    let (old, new) = (octets("old", 60_000), octets("new", 60_000));
+    let machine = Machine::new(&scratch.path().join("machine"), &anchor, &old, 65_536);
+    let file = configure(&machine, &origin);
+    let server = format!("http://{}", origin.broker.fleetlock[0]);
+    let mut slots = Slots::new(vec![server.parse().unwrap()], Tls::system().unwrap());
+    let (web, other) = ("web".parse().unwrap(), "other".parse().unwrap());
+    let held = slots.take(&web, &other, Serial::FIRST).await.unwrap();
+    let release = Release {
+        slot: Some("web".into()),
+        ..Release::default()
+    };
+    origin.release("turns", &new, release).await;
+    let agent = start(&file);
+    let began = Instant::now();
+    while slots.status(&web).await.unwrap().waiting.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "{}", machine.read("log"));
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!machine.root.join("went").exists());
+    slots.free(&web, &other, held.token).await.unwrap();
+    let (_, agent) = reboot(&machine, &file, agent).await;
+    until_status(&machine, "it is kept", |channel| {
+        channel.intent.as_deref() == Some("kept")
+    })
+    .await;
+    let began = Instant::now();
+    loop {
+        let status = slots.status(&web).await.unwrap();
+        if status.holders.is_empty() {
+            let last = &status.history[status.history.len() - 1];
+            assert_eq!((last.what.as_str(), last.id.as_str()), ("freed", "m"));
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{}", machine.read("log"));
+        sleep(Duration::from_millis(20)).await;
+    }
     drop(agent);
     drop(origin.publisher);
     assert!(origin.broker.shutdown(PATIENCE).await);

@@ -9,7 +9,6 @@ use alloc::{
 use crate::{
     Channel, Serial, Timestamp, Wildmat,
     limits::{COMMAND_OCTETS, XWATCH_OCTETS},
-    slot::{SlotAction, SlotName, SlotRequest},
 };
 
 /// One row of the table.
@@ -87,8 +86,6 @@ pub enum Command {
     Quit,
     /// TAKETHIS; the article follows at once.
     TakeThis(String),
-    /// XSLOT
-    Xslot(SlotRequest),
     /// XWATCH
     Xwatch(Vec<WatchTarget>),
 }
@@ -254,12 +251,6 @@ table! {
     "TAKETHIS" "MESSAGE-ID", "STREAMING", "RFC 4644 2.5", 1..=1, "a statement that another broker has, sent at once", |a| Some(Command::TakeThis(a[0].into()));
     "XHDR" "FIELD [RANGE|MESSAGE-ID]", "READER", "RFC 2980 2.6", 1..=2, "HDR under its older name", |a| hdr(true, a);
     "XOVER" "[RANGE]", "READER", "RFC 2980 2.8", 0..=1, "OVER under its older name", |a| Some(Command::Over(selector(a)?));
-    "XSLOT CLEAR" "GROUP NODE", "XSLOT", "Tidings 8.9", 2..=2, "an operator has looked at a node: forget it", |a| slot(a, |node, _| Some(SlotAction::Clear(node)));
-    "XSLOT FREE" "GROUP NODE TOKEN", "XSLOT", "Tidings 8.9", 3..=3, "a node is back, and well", |a| slot(a, |node, token| Some(SlotAction::Free(node, number(token)?)));
-    "XSLOT HOLD" "GROUP NODE TOKEN", "XSLOT", "Tidings 8.9", 3..=3, "is the token still good? the lease begins anew", |a| slot(a, |node, token| Some(SlotAction::Hold(node, number(token)?)));
-    "XSLOT LIST" "GROUP", "XSLOT", "Tidings 8.9", 1..=1, "who is down, who waits, who has failed", |a| Some(Command::Xslot(SlotRequest { group: a[0].parse().ok()?, what: SlotAction::List }));
-    "XSLOT LOG" "GROUP", "XSLOT", "Tidings 8.9", 1..=1, "what has happened in a group", |a| Some(Command::Xslot(SlotRequest { group: a[0].parse().ok()?, what: SlotAction::Log }));
-    "XSLOT TAKE" "GROUP NODE SERIAL", "XSLOT", "Tidings 8.9", 3..=3, "a slot before a node goes down", |a| slot(a, |node, serial| Some(SlotAction::Take(node, serial.parse().ok()?)));
     "XWATCH" "CHANNEL:SERIAL|WILDMAT…", "XWATCH", "Tidings 8.5", 1..=256, "be told of statements as they come; any line ends it", xwatch;
 }
 
@@ -370,20 +361,6 @@ fn date_time(arguments: &[&str]) -> Option<DateTime> {
             two(time, 4)?,
         ],
     })
-}
-
-fn slot(arguments: &[&str], what: fn(SlotName, &str) -> Option<SlotAction>) -> Option<Command> {
-    let (group, node) = (arguments[0].parse().ok()?, arguments[1].parse().ok()?);
-    let what = what(node, arguments.get(2).copied().unwrap_or_default())?;
-    Some(Command::Xslot(SlotRequest { group, what }))
-}
-
-/// Decimal without leading zeros, below 2^63.
-fn number(text: &str) -> Option<u64> {
-    let good = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    text.parse()
-        .ok()
-        .filter(|number: &u64| good && *number <= i64::MAX.unsigned_abs())
 }
 
 fn xwatch(arguments: &[&str]) -> Option<Command> {

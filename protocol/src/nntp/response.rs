@@ -51,8 +51,6 @@ codes! {
     POSTED = 240, "the statement is verified and durably stored";
     AUTHENTICATED = 281, "you are known";
     WATCHING = 290, "the longest silence in seconds; events follow";
-    SLOT = 291, "token of the slot, and the seconds of its lease";
-    SLOT_FREE = 292, "the slot is free again, or what was asked for is forgotten";
     SEND_IT = 335, "after IHAVE: send it";
     SEND_ARTICLE = 340, "send the article";
     PASSWORD_DUE = 381, "the password is wanted";
@@ -78,11 +76,6 @@ codes! {
     OUT_OF_SEQUENCE = 482, "AUTHINFO USER comes first, and once";
     NEEDS_TLS = 483, "only over TLS";
     WATCH_REFUSED = 490, "the broker holds as many watches as it may";
-    SLOT_WAIT = 491, "how many are before the node, and after how many seconds to ask again";
-    SLOT_STOPPED = 492, "as many nodes of the group have failed as may; nobody gets a slot until an operator has looked";
-    SLOT_LOST = 493, "the token does not count, or not any more; the node must not go down";
-    NO_SUCH_SLOTS = 494, "no such group of slots here";
-    SLOT_UNKNOWN = 495, "it cannot be decided now; the node must not go down";
     UNKNOWN = 500, "unknown command";
     SYNTAX = 501, "syntax error, and what the command looks like";
     NOT_PERMITTED = 502, "not now, or not for you";

@@ -25,7 +25,7 @@ async fn what_is_written_wrong_is_said() {
     desk.release(&["--version", "3", "--deadline", "2026-01-01T00:00:00Z"])
         .good("the deadline 2026-01-01T00:00:00Z has passed already");
     desk.release(&["--version", "4", "--slot", "wbe", "--apply", "reboot"])
-        .good("no broker has a group of slots wbe");
+        .good("the slot server has no group wbe");
     // A channel that may begin later is waited for, but not in silence.
     let mut child = desk
         .command(&[desk.fixture.address], &["watch", "test.os.stabel"])

@@ -13,7 +13,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tidings_client::{
-    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Slots, Verified,
+    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Verified,
 };
 use tidings_protocol::{Digest, Statement, slot::SlotName, statement::Apply as Way};
 use tokio::{process::Child, signal::unix::SignalKind, time::Instant};
@@ -23,6 +23,7 @@ use super::{
     exit::{CommandFailed, Exit},
     output,
     reader::{Reading, note_if_unknown},
+    slot::SlotServers,
 };
 
 /// What this machine is: by this it knows which releases are for it, and when its turn comes.
@@ -155,6 +156,8 @@ pub(super) struct Apply {
     )]
     slot_wait: u64,
     #[command(flatten)]
+    servers: SlotServers,
+    #[command(flatten)]
     reading: Reading,
     /// What applies it; it gets the statement on standard input. Without it, only whether the
     /// release may be applied now
@@ -248,7 +251,7 @@ impl Apply {
             ))
         };
         let node = self.node.as_ref().ok_or_else(which)?;
-        let mut slots = Slots::new(self.reading.from.source()?);
+        let mut slots = self.servers.slots(&self.reading.from.tls)?;
         let taken = slots
             .wait_for(&group, node, serial, Duration::from_secs(self.slot_wait))
             .await?;
@@ -318,7 +321,7 @@ impl Apply {
             return Ok(());
         };
         let group: SlotName = group.parse()?;
-        let mut slots = Slots::new(self.reading.from.source()?);
+        let mut slots = self.servers.slots(&self.reading.from.tls)?;
         match slots.take(&group, node, serial).await {
             Ok(slot) => slots.free(&group, node, slot.token).await?,
             // It has none any more; that its lease ran out, an operator is told.

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use tidings_client::{
-    DeliveryError, Error, NotNow, OutboxError, PublishError, SignedError, SlotError, StateError,
-    TlsError, keys::KeyFileError, pem::PemError,
+    DeliveryError, Error, NotNow, OutboxError, PublishError, SignedError, SlotError,
+    SlotServerError, StateError, TlsError, keys::KeyFileError, pem::PemError,
 };
 use tidings_protocol::{NameError, Requirement, StatementError, verify::VerifyError};
 
@@ -177,8 +177,12 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(match error {
             SlotError::Wait { .. } | SlotError::Stopped(_) => Exit::Waiting,
             SlotError::Lost(_) | SlotError::NoGroup(_) => Exit::Refused,
-            SlotError::Ask(error) => of_client(error),
+            SlotError::NoServer => Exit::Usage,
+            SlotError::Ask { source, .. } => of_slot_server(source),
         });
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return Some(of_slot_server(error));
     }
     if cause.is::<KeyFileError>() || cause.is::<StatementError>() || cause.is::<std::io::Error>() {
         return Some(Exit::BadFile);
@@ -194,6 +198,14 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::Refused);
     }
     cause.is::<NameError>().then_some(Exit::Usage)
+}
+
+fn of_slot_server(error: &SlotServerError) -> Exit {
+    match error {
+        SlotServerError::Address(_) | SlotServerError::ClearText => Exit::Usage,
+        SlotServerError::Refused { status, .. } if *status < 500 => Exit::Refused,
+        _ => Exit::NoBroker,
+    }
 }
 
 fn of_client(error: &Error) -> Exit {

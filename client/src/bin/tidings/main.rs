@@ -104,7 +104,7 @@ enum Command {
     Next(apply::Next),
     /// Run a command that applies the release to run: the head is looked at again first
     Apply(apply::Apply),
-    /// Take turns going down: take, hold and free slots; list and clear for operators
+    /// Take turns going down: take, hold and free slots; list, log and clear for operators
     #[command(subcommand)]
     Slot(slot::Slot),
     /// Write the evidence of a fork into a file that anybody can verify
@@ -141,20 +141,8 @@ struct From {
     /// The anchor of the namespace: `NAMESPACE SERIAL sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
     anchor: Option<String>,
-    /// Certificates that TLS trusts instead of the system's, PEM
-    #[arg(long, value_name = "FILE", env = "TIDINGS_CA")]
-    ca: Option<PathBuf>,
-    /// A certificate of our own, PEM, for brokers that ask for one
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "TIDINGS_CERTIFICATE",
-        requires = "certificate_key"
-    )]
-    certificate: Option<PathBuf>,
-    /// Its key, PEM
-    #[arg(long, value_name = "FILE", env = "TIDINGS_CERTIFICATE_KEY")]
-    certificate_key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFiles,
     /// The name under which brokers know us; sent over TLS only
     #[arg(
         long,
@@ -166,6 +154,39 @@ struct From {
     /// A file with the password, and nothing else
     #[arg(long, value_name = "FILE", env = "TIDINGS_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
+}
+
+/// What TLS trusts, and what we show.
+#[derive(Args)]
+struct TlsFiles {
+    /// Certificates that TLS trusts instead of the system's, PEM
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CA")]
+    ca: Option<PathBuf>,
+    /// A certificate of our own, PEM, for servers that ask for one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDINGS_CERTIFICATE",
+        requires = "certificate_key"
+    )]
+    certificate: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CERTIFICATE_KEY")]
+    certificate_key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// Nothing if none of it was given.
+    fn tls(&self) -> anyhow::Result<Option<Tls>> {
+        let own = self
+            .certificate
+            .as_deref()
+            .zip(self.certificate_key.as_deref());
+        let given = self.ca.is_some() || own.is_some();
+        Ok(given
+            .then(|| Tls::new(self.ca.as_deref(), own))
+            .transpose()?)
+    }
 }
 
 impl From {
@@ -197,14 +218,9 @@ impl From {
 
     fn source_of(&self, anchor: &Anchor) -> anyhow::Result<Source> {
         let source = Source::new(self.urls(), &anchor.to_string())?;
-        let own = self
-            .certificate
-            .as_deref()
-            .zip(self.certificate_key.as_deref());
-        let source = if self.ca.is_some() || own.is_some() {
-            source.with_tls(Tls::new(self.ca.as_deref(), own)?)
-        } else {
-            source
+        let source = match self.tls.tls()? {
+            Some(tls) => source.with_tls(tls),
+            None => source,
         };
         let Some((user, file)) = self.user.as_deref().zip(self.password_file.as_deref()) else {
             return Ok(source);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString};
 
 use clap::Args;
-use tidings_client::{Body, Channel, Serial, SlotError, Slots, Statement, Timestamp, now};
+use tidings_client::{Body, Channel, Serial, SlotError, Statement, Timestamp, now};
 use tidings_protocol::{
     slot::SlotName,
     statement::{Kind, Target},
@@ -14,6 +14,7 @@ use super::{
     exit::Exit,
     output, payload,
     publishing::{Desk, Draft, Finish, Place, finish, finish_offline, said},
+    slot::SlotServers,
     withdraw::withdrawn_by,
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Release {
     again: Option<Serial>,
     #[command(flatten)]
     content: Content,
+    #[command(flatten)]
+    slot_servers: SlotServers,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -103,7 +106,7 @@ impl Release {
             draft.fields = again(&mut desk, &draft.channel, serial).await?;
         }
         warn_of_retention(&mut desk, &draft).await?;
-        warn_of_slot(&self.place.from, &draft).await;
+        warn_of_slot(&self.slot_servers, &self.place.from, &draft).await;
         finish(&mut desk, begun, draft, &self.finish).await
     }
 }
@@ -180,18 +183,18 @@ fn warn_of_time(draft: &Draft, now: Timestamp) {
 }
 
 /// Devices would wait for ever for a slot of a group that no broker has.
-async fn warn_of_slot(from: &From, draft: &Draft) {
+async fn warn_of_slot(servers: &SlotServers, from: &From, draft: &Draft) {
     let slot = draft.fields.iter().find(|(name, _)| name == "Slot");
     let Some(Ok(group)) = slot.map(|(_, value)| value.parse::<SlotName>()) else {
         return;
     };
-    let Ok(source) = from.source() else {
+    let Ok(mut slots) = servers.slots(&from.tls) else {
         return;
     };
     // Whoever may not ask, or cannot now, learns nothing of it.
-    if let Err(SlotError::NoGroup(group)) = Slots::new(source).list(&group).await {
+    if let Err(SlotError::NoGroup(group)) = slots.status(&group).await {
         output::note(&format!(
-            "no broker has a group of slots {group}: devices will not go down before one has ([[slot]])"
+            "the slot server has no group {group}: devices will not go down before it has ([[slot]])"
         ));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tidings_client::{Channel, Connection, Head, Serial, SlotError, Slots, Source, Tls};
+use tidings_client::{Channel, Connection, Head, Serial, SlotError, Slots, Tls};
 use tidings_protocol::{nntp::code, slot::SlotName};
 use tidings_tests::{Random, realm::Realm};
 use tokio::time::{Instant, sleep, timeout};
@@ -19,6 +19,8 @@ use super::history::{History, Outcome};
 pub(crate) struct World {
     pub(crate) realm: Realm,
     pub(crate) urls: Vec<String>,
+    /// Where they give slots.
+    pub(crate) slot_servers: Vec<String>,
     pub(crate) channels: Vec<Channel>,
     pub(crate) history: History,
     pub(crate) stop: CancellationToken,
@@ -128,7 +130,7 @@ pub(crate) async fn subscriber(world: Arc<World>, broker: usize) {
 }
 
 /// How many may be down at once, for how long, and how many may fail.
-pub(crate) const SLOTS: &str = "[[peer]]\nname = \"ops\"\nnetworks = [\"10.77.0.0/24\"]\n[[slot]]\ngroup = \"web\"\nmax = 2\nlease_seconds = 3\nfailures = 2\noperators = [\"ops\"]\n";
+pub(crate) const SLOTS: &str = "[[peer]]\nname = \"ops\"\nnetworks = [\"10.77.0.0/24\"]\n[[slot]]\ngroup = \"web\"\nmax = 2\nlease_seconds = 3\nfailures = 2\noperators = [\"ops\"]\n[fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n";
 const MAX: usize = 2;
 const FAILURES: usize = 2;
 
@@ -184,10 +186,8 @@ impl Down {
 }
 
 fn slots(world: &World, broker: usize) -> anyhow::Result<Slots> {
-    Ok(Slots::new(Source::new(
-        [world.urls[broker].as_str()],
-        &world.realm.anchor.to_string(),
-    )?))
+    let server = world.slot_servers[broker].parse()?;
+    Ok(Slots::new(vec![server], Tls::system()?))
 }
 
 /// A machine that goes down again and again, and sometimes dies.
@@ -216,7 +216,7 @@ pub(crate) async fn machine(
         };
         let slot = match taken {
             Ok(slot) => slot,
-            Err(SlotError::Ask(_)) => {
+            Err(SlotError::Ask { .. }) => {
                 may_hold = true;
                 continue;
             }
@@ -281,18 +281,6 @@ pub(crate) async fn machine(
     Ok(())
 }
 
-fn failed(listing: &str) -> Vec<String> {
-    listing
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("failed ")?
-                .split(' ')
-                .next()
-                .map(String::from)
-        })
-        .collect()
-}
-
 /// Looks at those that have failed when the group has stopped, and sees that it has stopped indeed.
 pub(crate) async fn operator(world: Arc<World>, down: Arc<Down>, seed: u64) -> anyhow::Result<()> {
     let mut random = Random::new(!seed);
@@ -301,10 +289,11 @@ pub(crate) async fn operator(world: Arc<World>, down: Arc<Down>, seed: u64) -> a
         sleep(Duration::from_millis(200)).await;
         let broker = world.pick(&mut random).0;
         let mut slots = slots(&world, broker)?;
-        let Ok(Ok(listing)) = timeout(Duration::from_secs(5), slots.list(&group)).await else {
+        let Ok(Ok(status)) = timeout(Duration::from_secs(5), slots.status(&group)).await else {
             continue;
         };
-        let found = failed(&listing);
+        let failed = status.failed.into_iter();
+        let found: Vec<String> = failed.map(|failure| failure.id).collect();
         if found.len() < FAILURES {
             continue;
         }

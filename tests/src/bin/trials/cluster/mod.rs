@@ -21,7 +21,7 @@ use clients::{Down, World, machine, operator, publish, publisher, subscriber};
 use history::{Got, History, Outcome};
 use tidings_client::{Channel, Statement};
 use tidings_tests::{
-    Daemon, Fixture, Random, cables,
+    Daemon, FREE_ADDRESS, Fixture, Random, cables,
     cluster::Site,
     ensemble::{Ensemble, Place},
     realm::Realm,
@@ -265,6 +265,7 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
         .map(|node| {
             let mut member = site.member(&format!("broker{node}"), "", &more)?;
             (member.address, member.launcher) = (address(node, 1119), cables::launcher(node));
+            let more = more.replace(FREE_ADDRESS, &address(node, 8119).to_string());
             member.configure(&site.configuration(&member, "", &more))?;
             Ok(member)
         })
@@ -278,6 +279,9 @@ async fn play(ensemble: &mut Ensemble, seed: u64, faults: u32) -> anyhow::Result
     let world = Arc::new(World {
         realm,
         urls: members.iter().map(Fixture::url).collect(),
+        slot_servers: (0..NODES)
+            .map(|node| format!("http://{}", address(node, 8119)))
+            .collect(),
         channels: CHANNELS
             .iter()
             .map(|name| name.parse())

@@ -1,10 +1,17 @@
 //! Where groups of slots are kept: compare, and set.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, time::Duration};
 
 use tidings_protocol::{Timestamp, slot::SlotName};
+use tokio::time::Instant;
 
-use crate::{append::AppendError, clock, cluster::Cluster, store::Store};
+use crate::{
+    append::AppendError,
+    clock,
+    cluster::Cluster,
+    limits::{SLOT_LOOK, SLOT_SWEEP},
+    store::Store,
+};
 
 /// On one machine.
 pub(crate) struct Local {
@@ -23,23 +30,27 @@ impl Local {
 }
 
 /// One machine, or a cluster; the same tests for both (`tests/tests/slots.rs`).
-pub(crate) enum Keep {
+pub(crate) enum SlotStore {
     Local(Local),
     Cluster(Arc<Cluster>),
+    #[cfg(test)]
+    Memory(super::tests::Memory),
 }
 
-impl Keep {
+impl SlotStore {
     /// What is kept, and its version.
     pub(crate) async fn read(
         &self,
         group: &SlotName,
     ) -> Result<Option<(Vec<u8>, i32)>, AppendError> {
         match self {
-            Keep::Local(local) => local
+            SlotStore::Local(local) => local
                 .store
                 .slots(group.as_str())
                 .map_err(|_| AppendError::Store),
-            Keep::Cluster(cluster) => cluster.slots(group.as_str()).await,
+            SlotStore::Cluster(cluster) => cluster.slots(group.as_str()).await,
+            #[cfg(test)]
+            SlotStore::Memory(memory) => Ok(memory.read(group).await),
         }
     }
 
@@ -51,7 +62,7 @@ impl Keep {
         after: Option<i32>,
     ) -> Result<bool, AppendError> {
         match self {
-            Keep::Local(local) => {
+            SlotStore::Local(local) => {
                 if let Some(missing) = local
                     .store
                     .missing_octets()
@@ -67,18 +78,32 @@ impl Keep {
                 set.map_err(|_| AppendError::Closed)?
                     .map_err(|_| AppendError::Store)
             }
-            Keep::Cluster(cluster) => cluster.set_slots(group.as_str(), data, after).await,
+            SlotStore::Cluster(cluster) => cluster.set_slots(group.as_str(), data, after).await,
+            #[cfg(test)]
+            SlotStore::Memory(memory) => Ok(memory.replace(group, data, after).await),
         }
     }
 
     /// The time that all who decide share.
     pub(crate) fn now(&self) -> Result<Timestamp, AppendError> {
         match self {
-            Keep::Local(Local {
+            SlotStore::Local(Local {
                 began: (at, time), ..
             }) => Ok(time.plus(at.elapsed().as_secs())),
             // Its own clock may be wrong, and would fail everybody's nodes.
-            Keep::Cluster(cluster) => cluster.now().ok_or(AppendError::NoQuorum),
+            SlotStore::Cluster(cluster) => cluster.now().ok_or(AppendError::NoQuorum),
+            #[cfg(test)]
+            SlotStore::Memory(memory) => Ok(memory.now()),
+        }
+    }
+
+    /// How often it is looked whether others have changed a group in which requests are held.
+    pub(crate) fn look(&self) -> Duration {
+        match self {
+            SlotStore::Local(_) => SLOT_SWEEP,
+            SlotStore::Cluster(_) => SLOT_LOOK,
+            #[cfg(test)]
+            SlotStore::Memory(memory) => memory.look(),
         }
     }
 }
