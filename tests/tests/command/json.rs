@@ -113,7 +113,7 @@ impl Checked<'_> {
 }
 
 /// A group of slots, and a peer that may bring batches.
-const MORE: &str = "[[slot]]\ngroup = \"web\"\n[[peer]]\nname = \"ops\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"test.*\"\n";
+const MORE: &str = "[[slot]]\ngroup = \"web\"\n[fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n[[peer]]\nname = \"ops\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"test.*\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_and_every_refusal_has_its_form() {
@@ -148,8 +148,14 @@ async fn every_answer_and_every_refusal_has_its_form() {
     all.run("exported", &["export", os.as_str(), "--out", "batch"]);
     all.run("proven", &["import", "batch", "--check"]);
     all.run("imported", &["import", "batch"]);
-    all.run("token", &["slot", "take", "web", "n1", "1"]);
-    all.run("line", &["slot", "list", "web"]);
+    let slots = format!("http://{}", desk.fixture.slot_address().unwrap());
+    for (form, arguments) in [
+        ("token", &["slot", "take", "web", "n1", "1"][..]),
+        ("slots", &["slot", "list", "web"]),
+        ("slot_event", &["slot", "log", "web"]),
+    ] {
+        all.run(form, &[arguments, &["--slot-server", &slots]].concat());
+    }
     all.run(
         "compared",
         &["payload", "compare", "new.key", "new.key.pub"],

@@ -2,11 +2,12 @@
 //! nothing that is new, brokers that are passed over.
 
 use crate::desk::{Desk, NO_BEATS, os};
-use tidings_tests::free_address;
+use tidings_tests::{free_address, realm::Realm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_wrong_is_said() {
-    let mut desk = Desk::new(NO_BEATS).await;
+    let groups = "[[slot]]\ngroup = \"web\"\n[fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n";
+    let mut desk = Desk::with(Realm::new(NO_BEATS, &["root"]), groups).await;
     desk.releases(&os(), 2).await;
     let fetch = ["fetch", "test.os.stable", "--state", "s"];
     desk.run(&fetch).good("Serial: 2");
@@ -24,7 +25,12 @@ async fn what_is_written_wrong_is_said() {
     }
     desk.release(&["--version", "3", "--deadline", "2026-01-01T00:00:00Z"])
         .good("the deadline 2026-01-01T00:00:00Z has passed already");
-    desk.release(&["--version", "4", "--slot", "wbe", "--apply", "reboot"])
+    let server = format!("http://{}", desk.fixture.slot_address().unwrap());
+    let (slot, at) = (
+        ["--slot", "wbe", "--apply", "reboot"],
+        ["--slot-server", &server],
+    );
+    desk.release(&[&["--version", "4"], &slot[..], &at].concat())
         .good("the slot server has no group wbe");
     // A channel that may begin later is waited for, but not in silence.
     let mut child = desk
