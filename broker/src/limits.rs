@@ -120,8 +120,6 @@ pub const CLUSTER_KEPT_ALL: u32 = 65_536;
 pub const CLUSTER_KEPT_LEAST: u32 = 8;
 /// Entries that are read in one round of following; with more, the rest comes from other members.
 pub const CLUSTER_READ: usize = 8_192;
-/// The shortest time between two rounds of following: many heads are read at once.
-pub const CLUSTER_GATHER: Duration = Duration::from_millis(5);
 /// Nodes that are read by one request.
 pub const CLUSTER_READS: usize = 32;
 /// The pause before a statement that is being published, or a round of following that was broken

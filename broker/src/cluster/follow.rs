@@ -8,15 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 
 use futures_util::FutureExt;
 use tidings_protocol::{Channel, Serial, Statement, log::Begin, verify::VerifyError};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
 use super::{Cluster, Fill, Gap, Seen, Tree, TreeError, backfill::Backfill, lock, nodes::Found};
 use crate::{
     append::{AppendError, Copied, Copy, Run},
-    limits::{
-        CLUSTER_AGAIN, CLUSTER_GATHER, CLUSTER_READ, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK,
-    },
+    limits::{CLUSTER_AGAIN, CLUSTER_READ, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK},
 };
 
 /// What has happened to the session.
@@ -39,11 +37,7 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
         Instant::now() + CLUSTER_SOON,
     );
     let mut backfill = Backfill::default();
-    let mut began = Instant::now() - CLUSTER_GATHER;
     loop {
-        // Under load what comes soon is read at once.
-        sleep_until(began + CLUSTER_GATHER).await;
-        began = Instant::now();
         match take_events(cluster, &mut events) {
             Session::Ended => return Err(TreeError::Ended),
             Session::WasBroken => everything = true,

@@ -14,6 +14,8 @@ mod follow;
 mod members;
 mod nodes;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::{
