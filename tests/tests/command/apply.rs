@@ -117,7 +117,7 @@ async fn what_was_withdrawn_is_not_run_and_status_says_so() {
     assert_eq!(std::fs::read(desk.path("device.state")).unwrap(), before);
 }
 
-/// [case 25] A wrapper that is told to end tells its command, and waits for it: no second one is
+/// A wrapper that is told to end tells its command, and waits for it: no second one is
 /// begun beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_told_to_end_and_waited_for() {

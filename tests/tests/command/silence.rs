@@ -46,7 +46,7 @@ async fn what_is_written_wrong_is_said() {
     assert!(said.contains("no channel test.os.stabel yet"), "{said}");
 }
 
-/// [case 09] Every command that reads goes on to the next broker, and says which it has passed over.
+/// Every command that reads goes on to the next broker, and says which it has passed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_passed_over_is_named() {
     let mut desk = Desk::new(NO_BEATS).await;
