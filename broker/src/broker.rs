@@ -185,11 +185,12 @@ impl Broker {
         let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
         let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
         let counts = Arc::<Counts>::default();
-        let forks = Forks {
-            directory: config.data_dir.join("forks"),
-            store: store.clone(),
-            quota: config.quota.evidence,
-        };
+        let forks = Forks::open(
+            config.data_dir.join("forks"),
+            store.clone(),
+            config.quota.evidence,
+        );
+        let forked = forks.forked.clone();
         let (appender, writer) = Appender::start(Writer {
             forks,
             store: store.clone(),
@@ -251,6 +252,13 @@ impl Broker {
                     .collect()
             })
         };
+        let upstreams = {
+            let mirror = mirror.clone();
+            Arc::new(move || {
+                let of = |mirror: &Arc<Mirror>| (mirror.upstreams.len(), mirror.connected());
+                mirror.as_ref().map_or((0, 0), of)
+            })
+        };
         let sources = sources(&settings)?;
         // Members of a cluster have more in ZooKeeper, and from each other.
         let comparing = (cluster.is_none() && !sources.is_empty())
@@ -291,6 +299,8 @@ impl Broker {
             cluster: cluster.clone(),
             slots,
             standings,
+            upstreams,
+            forked,
             watches,
             connections,
             counts,

@@ -5,25 +5,92 @@
 //! namespace has its own quota, and each channel a part of it, so that nobody uses up what others
 //! need (attack 114).
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tidings_protocol::{Channel, Serial, Statement, StatementId};
+use tidings_protocol::{Channel, Serial, Statement, StatementId, bundle, trust::Settled};
 
 use crate::{
     limits::{FORK_OCTETS, FORKS_OF_CHANNEL},
-    namespaces::Provisioned,
+    namespaces::{Namespaces, Provisioned},
     store::Store,
 };
+
+/// The channels of which there is evidence of a fork, and the highest serial of each.
+#[derive(Clone, Default)]
+pub(crate) struct Forked(Arc<Mutex<BTreeMap<Channel, Serial>>>);
+
+impl Forked {
+    /// What the files say. One that cannot be read is evidence of nothing, and is left alone.
+    fn read(directory: &Path) -> Self {
+        let forked = Self::default();
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "fork") {
+                continue;
+            }
+            let read = fs::read(&path).map(|octets| bundle::parse(&octets));
+            match read {
+                Ok(Ok(statements)) => statements.last().into_iter().for_each(|last| {
+                    forked.add(last.channel(), last.serial());
+                }),
+                _ => {
+                    tracing::warn!(file = %path.display(), "this evidence of a fork cannot be read")
+                }
+            }
+        }
+        forked
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Channel, Serial>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, channel: &Channel, serial: Serial) {
+        let mut all = self.all();
+        let highest = all.entry(channel.clone()).or_insert(serial);
+        *highest = serial.max(*highest);
+    }
+
+    /// The channels whose fork no checkpoint has settled.
+    pub(crate) fn unsettled(&self, namespaces: &Namespaces) -> Vec<Channel> {
+        let is_settled = |channel: &Channel, serial: &Serial| {
+            let trust = namespaces.trust(channel);
+            trust.is_some_and(|trust| {
+                matches!(trust.checkpoint(channel), Settled::At(head) if head.serial >= *serial)
+            })
+        };
+        let all = self.all();
+        let open = all
+            .iter()
+            .filter(|(channel, serial)| !is_settled(channel, serial));
+        open.map(|(channel, _)| channel.clone()).collect()
+    }
+}
 
 /// Where evidence is kept.
 pub(crate) struct Forks {
     pub(crate) directory: PathBuf,
-    pub(crate) store: Store,
+    store: Store,
     /// Files of each namespace.
-    pub(crate) quota: usize,
+    quota: usize,
+    pub(crate) forked: Forked,
 }
 
 impl Forks {
+    pub(crate) fn open(directory: PathBuf, store: Store, quota: usize) -> Self {
+        Self {
+            forked: Forked::read(&directory),
+            directory,
+            store,
+            quota,
+        }
+    }
+
     /// Keeps a pair, once, and says so in the log. If both follow the same statement, one of them
     /// has lost a race: a note; any other pair is an alarm.
     pub(crate) fn remember(
@@ -37,6 +104,9 @@ impl Forks {
             return;
         };
         let is_race = ours.previous() == theirs.previous();
+        if !is_race {
+            self.forked.add(channel, serial);
+        }
         let extension = if is_race { "race" } else { "fork" };
         match self.write(
             provisioned,

@@ -6,11 +6,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts,
-    identity::Identity, logs::Logs, namespaces::Namespaces, origin::Origin, slots::Slots,
-    store::Store, watch::Watches,
+    forks::Forked, identity::Identity, logs::Logs, namespaces::Namespaces, origin::Origin,
+    slots::Slots, store::Store, watch::Watches,
 };
 
 type Standings = Arc<dyn Fn(&Logs) -> Vec<String> + Send + Sync>;
+type Upstreams = Arc<dyn Fn() -> (usize, usize) + Send + Sync>;
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
@@ -29,6 +30,10 @@ pub(crate) struct Shared {
     pub(crate) slots: Arc<Slots>,
     /// How the upstreams of a mirror stand, a line each.
     pub(crate) standings: Standings,
+    /// Of so many upstreams of a mirror so many are connected.
+    pub(crate) upstreams: Upstreams,
+    /// Channels of which there is evidence of a fork.
+    pub(crate) forked: Forked,
     pub(crate) watches: Arc<Watches>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) counts: Arc<Counts>,

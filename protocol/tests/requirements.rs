@@ -51,24 +51,23 @@ const TESTED: &[(&str, &[&str])] = &[
     ("5-12", &["no_upstream_shortens_a_log_that_another_has", "a_log_begins_where_nothing_below_is_to_be_had_and_is_filled_below_later"]),
     ("5-14", &["an_air_gap_is_crossed_with_a_file"]),
     ("5-15", &["what_stands_one_after_the_other_is_a_bundle"]),
-    ("6-1", &["machines_that_speak_fleetlock_take_turns"]),
-    ("6-2", &["machines_that_speak_fleetlock_take_turns"]),
-    ("6-3", &["machines_that_speak_fleetlock_take_turns"]),
+    ("6-1", &["requests_that_other_projects_publish", "bad_input_is_refused_by_name"]),
+    ("6-2", &["machines_that_speak_plain_fleetlock_take_turns", "attack_75_a_node_that_comes_back_has_its_slot_and_another_token"]),
+    ("6-3", &["bad_input_is_refused_by_name"]),
+    ("6-4", &["those_who_wait_are_told_in_their_order_at_whichever_broker", "one_who_is_gone_blocks_nobody"]),
     ("6-5", &["the_command_takes_turns"]),
-    ("6-6", &["without_a_token_only_what_was_taken_without_one_is_freed"]),
-    ("6-7", &["a_lease_that_runs_out_is_a_failure_and_enough_of_them_stop_the_group"]),
+    ("6-6", &["a_token_counts_for_its_serial_only"]),
+    ("6-7", &["attacks_73_74_79_a_lease_that_runs_out_is_a_failure_and_enough_of_them_stop_the_group"]),
     ("6-8", &["operators_see_how_it_stands"]),
-    ("6-9", &["the_present_configuration_counts"]),
-    ("6-11", &["a_node_is_who_its_certificate_says"]),
+    ("6-9", &["attack_76_the_present_configuration_counts"]),
+    ("6-10", &["attacks_73_to_79_slots_on_one_machine", "attacks_73_to_79_slots_in_a_cluster"]),
+    ("6-11", &["attacks_77_80_a_node_is_who_its_certificate_says", "attacks_80_115_bearer_tokens"]),
 ];
 
 /// Requirements that nothing here tests, and why.
 const UNTESTED: &[(&str, &str)] = &[
     ("1-1", "it says what a program is"),
-    (
-        "2-1",
-        "what a handler fetches is the agent's, which is to come",
-    ),
+    ("2-1", "what a handler fetches is the agent's"),
     ("2-2", "nothing is executed: there is no code that could"),
     (
         "3-7",
@@ -77,8 +76,6 @@ const UNTESTED: &[(&str, &str)] = &[
     ("3-16", "the ceremony; no test yet"),
     ("5-9", "mirrors; no test of its own"),
     ("5-13", "interop/inn.sh, where a news server is"),
-    ("6-4", "held requests; no test yet"),
-    ("6-10", "durable slots; no test of its own"),
 ];
 
 fn root() -> PathBuf {

@@ -26,11 +26,7 @@ impl Appends {
         }
         let on_failure: crate::failure::OnFailure = Arc::new(|| ());
         let watches = Watches::start(0, 0, Duration::from_secs(60), &logs, &on_failure)?;
-        let forks = Forks {
-            directory: directory.join("forks"),
-            store: store.clone(),
-            quota: 16,
-        };
+        let forks = Forks::open(directory.join("forks"), store.clone(), 16);
         Ok(Self(Writer {
             forks,
             store,

@@ -217,11 +217,11 @@ impl Bench {
         let logs = Arc::new(Logs::open(store.clone()).unwrap());
         let on_failure: crate::failure::OnFailure = Arc::new(|| panic!("the store has failed"));
         let writer = Writer {
-            forks: Forks {
-                directory: directory.path().join("forks"),
-                store: store.clone(),
-                quota: quota.evidence,
-            },
+            forks: Forks::open(
+                directory.path().join("forks"),
+                store.clone(),
+                quota.evidence,
+            ),
             namespaces: Arc::new(Namespaces::open(&anchors, &store).unwrap()),
             watches: Watches::start(0, 0, Duration::from_secs(60), &logs, &on_failure).unwrap(),
             store,

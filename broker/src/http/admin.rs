@@ -14,9 +14,10 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
+use tidings_protocol::Timestamp;
 
 use super::metrics;
-use crate::{cluster, shared::Shared};
+use crate::{clock, cluster, shared::Shared};
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -83,6 +84,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stop.is_cancelled() {
         missing.push("the broker is shutting down".into());
     }
+    missing.extend(missing_of_logs(&shared, clock::now()));
     if let Some(cluster) = &shared.cluster {
         if cluster.state() != cluster::State::Member {
             missing.push(cluster.describe());
@@ -112,6 +114,32 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         true => "ready\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response(),
     }
+}
+
+/// What stands between devices and being CURRENT from here: no upstream, a fork, trust that has
+/// expired.
+fn missing_of_logs(shared: &Shared, now: Timestamp) -> Vec<String> {
+    let mut missing = Vec::new();
+    if let (all @ 1.., 0) = (shared.upstreams)() {
+        missing.push(format!("none of {all} upstreams is connected"));
+    }
+    let forked = shared.forked.unsettled(&shared.namespaces);
+    missing.extend(forked.iter().map(|channel| {
+        format!("{channel} is forked: settle it with a checkpoint; its evidence is in forks/")
+    }));
+    for anchor in shared.settings.anchors.iter() {
+        let namespace = &anchor.namespace;
+        let expires = shared
+            .namespaces
+            .trust(&namespace.trust_log())
+            .map(|trust| trust.rules().expires);
+        missing.extend(
+            expires
+                .filter(|expires| *expires <= now)
+                .map(|expires| format!("the trust of {namespace} has expired: {expires}")),
+        );
+    }
+    missing
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -183,8 +211,20 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
             "kept_entries": entries,
         })
     });
-    let upstreams = (shared.standings)(&shared.logs);
-    Json(json!({"name": shared.settings.config.name, "channels": channels, "cluster": cluster, "standing": upstreams})).into_response()
+    let standing = (shared.standings)(&shared.logs);
+    let (upstreams, connected) = (shared.upstreams)();
+    let forked = shared.forked.unsettled(&shared.namespaces);
+    let forked: Vec<_> = forked.iter().map(|channel| channel.as_str()).collect();
+    Json(json!({
+        "name": shared.settings.config.name,
+        "channels": channels,
+        "cluster": cluster,
+        "upstreams": upstreams,
+        "upstreams_connected": connected,
+        "forked": forked,
+        "standing": standing,
+    }))
+    .into_response()
 }
 
 #[cfg(test)]

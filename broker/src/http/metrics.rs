@@ -37,6 +37,18 @@ pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
         shared.watches.count() as u64,
     );
     gauge("channels", "Channels that are here", logs.len() as u64);
+    let (upstreams, connected) = (shared.upstreams)();
+    gauge("upstreams", "Brokers that are mirrored", upstreams as u64);
+    gauge(
+        "upstreams_connected",
+        "Those of them that are connected",
+        connected as u64,
+    );
+    gauge(
+        "forked_channels",
+        "Channels whose fork no checkpoint has settled",
+        shared.forked.unsettled(&shared.namespaces).len() as u64,
+    );
     gauge("statements", "Statements that are visible here", statements);
     gauge(
         "tail_bytes",

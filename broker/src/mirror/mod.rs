@@ -183,6 +183,12 @@ impl Mirror {
         }
     }
 
+    /// How many upstreams are connected.
+    pub(crate) fn connected(&self) -> usize {
+        let is_there = |upstream: &&Upstream| upstream.standing().telling.is_some();
+        self.upstreams.iter().filter(is_there).count()
+    }
+
     /// How every upstream stands, a line each.
     pub(crate) fn standings(&self, logs: &Logs) -> Vec<String> {
         let lag = |channel: &Channel, high: u32| {
