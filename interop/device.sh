@@ -43,21 +43,18 @@ form() { # CHANNEL: refuses the statement in `new` unless it is one of that chan
         $1 ~ known { bad += seen[$1, $1 == "Role:" ? $2 " " $3 : $1 ~ /^(Key|Checkpoint|Signature):$/ ? $2 : $1 == "Closed:" ? $0 : ""]++ }
         $1 ~ /^(Key|Role|Checkpoint|Closed):$/ { bad += kind != "trust" || $1 == "Key:" && named[$3]++ }
         $1 == "Role:" { bad += $4 > NF - 4 || $4 > 16; for (i = 5; i <= NF; i++) bad += !named[$i] || again[NR, $i]++ }
-        $1 ~ /^(Time|Expires):$/ { bad += $2 <= time; time = $2 }
-        $1 == "Critical:" { for (i = 2; i <= NF; i++) need[$i ":"] }
+        $1 ~ /^(Time|Expires):$/ { bad += $2 <= time; time = $2 } $1 == "Critical:" { for (i = 2; i <= NF; i++) need[$i ":"] }
         END { for (f in need) bad += !(f in all) || f ~ /^(Critical|Signature):$/
             exit bad || !n || n > 16 || ("Expires:" in all) != (kind ~ /^(trust|beat)$/) }' new || fail "$what has fields that do not fit together (1-11)"; }
 meets() { # TRUST: refuses the statement in `new` unless it meets its role there (1-14, 1-15)
-    need=$(awk -v kind="$kind" -v channel="$(value Channel)" "$hit"' FNR == NR && $1 == "Key:" { key[$3] = $2 }
+    held=$(awk -v kind="$kind" -v channel="$(value Channel)" "$hit"' FNR == NR && $1 == "Key:" { key[$3] = $2 }
         FNR == NR && $1 == "Role:" && $2 == kind && hit($3, channel) && (l = 2 * length($3) + ($3 !~ /[*]$/)) > best {
             best = l; need = $4; split("", may); for (i = 5; i <= NF; i++) may[key[$i]] }
-        FNR < NR && $1 == "Signature:" && $2 in may { print $2, $3 >"counts" } END { print need ? need : 17 }' "$1" new) held=0
-    [ ! -e counts ] || while read -r public signature; do # in the form of RFC 8410, for OpenSSL
-        { printf '\060\052\060\005\006\003\053\145\160\003\041\000'; printf %s "${public#*:}=" | basenc -d --base64url; } >key
-        printf %s "$signature==" | basenc -d --base64url >signature
-        openssl pkeyutl -verify -pubin -keyform DER -inkey key -rawin -in signed -sigfile signature >/dev/null 2>&1 && held=$((held + 1))
-    done <counts
-    rm -f counts; [ "$held" -ge "$need" ] || fail "$what has $held signatures that count, which is not enough (1-14, 1-15)"; }
+        FNR < NR && $1 == "Signature:" && $2 in may { print $2, $3 } END { print(need ? need : 17) >"need" }' "$1" new | while read -r public signature; do
+        # A key in the form of RFC 8410, for OpenSSL.
+        { printf '\060\052\060\005\006\003\053\145\160\003\041\000'; printf %s "${public#*:}=" | basenc -d --base64url; } >key; printf %s "$signature==" | basenc -d --base64url >signature
+        openssl pkeyutl -verify -pubin -keyform DER -inkey key -rawin -in signed -sigfile signature >/dev/null 2>&1 && echo held; done | wc -l)
+    [ "$held" -ge "$(cat need)" ] || fail "$what has $held signatures that count, which is not enough (1-14, 1-15)"; }
 walk() { # the trust statement in `new` comes into force, or is refused (1-13, 1-16 to 1-19)
     if form "$log"; [ ! -s trust ]; then [ "$number $id" = "$anchor" ] || fail "$what is not the anchor (1-16)"
     else [ "$number $previous" = "$((at + 1)) $trusted" ] && meets trust || fail "$what does not follow the one in force (1-17)"; fi
@@ -71,16 +68,14 @@ show() { # the statement in `new`, if it is proven (1-20 to 1-25)
     [ "$settled" = "$number $id" ] || meets trust; last=$number; cat signed; }
 
 [ $# -ge 4 ] && [ -r "$2" ] || fail "usage: device.sh HOST:PORT CA_FILE CHANNEL 'NAMESPACE SERIAL sha256:HEX' [COMMAND…], CA_FILE readable"
-broker=$1 ca=$(realpath -- "$2") channel=$3 anchor=${4#* } log=${4%% *}.trust; shift 4
-printf '%s %s %s' "$channel" "$log" "$anchor" | tr '\n' '?' | grep -qxE "$name $name $serial $digest" &&
-    [ "${channel#"${log%trust}"}" != "$channel" ] || fail 'that is not a channel and the anchor of its namespace'
+broker=$1 ca=$(realpath -- "$2") channel=$3 line=$4 anchor=${4#* } log=${4%% *}.trust; shift 4
+printf '%s %s' "$channel" "$line" | tr '\n' '?' | grep -qxE "($part(\\.$part)*)(\\.$part)+ \\1 $serial $digest" || fail 'that is not a channel and the anchor of its namespace'
 dir=$(mktemp -d) && trap 'rm -rf "$dir"; kill $! 2>/dev/null' EXIT && trap 'exit 1' HUP INT TERM && cd "$dir" && mkfifo to from || fail 'no room'
 timeout $(($# ? 3600 : 30)) openssl s_client -quiet -nocommands -tls1_3 -verify_return_error -CAfile "$ca" -connect "$broker" <to >from 2>/dev/null &
 exec 3>to 4<from; line; case $answer in 20[01]*) ;; *) fail "the broker says: $answer" ;; esac
 # The channel first, so that the trust statement that its newest one is signed under is there too.
-group "$channel"; newest=$highest; group "$log"; : >trust
-for n in $(seq "${anchor%% *}" "$highest"); do say 220 ARTICLE "$n"; article ''; walk; done
+group "$channel"; newest=$highest; group "$log"; : >trust; for n in $(seq "${anchor%% *}" "$highest"); do say 220 ARTICLE "$n"; article ''; walk; done
 group "$channel"; say 220 ARTICLE "$newest"; article ''; show; [ $# -gt 0 ] || exit 0
 "$@" <signed; say 290 XWATCH "$channel:$last" "$log:$at"
-while line; do # what a watch brings (1-28 to 1-30)
-    case $answer in 0) continue ;; *"@$log> "*) article "${answer##* }"; walk ;; *' <'*) article "${answer##* }"; show; "$@" <signed ;; *) exit ;; esac; done
+# What a watch brings (1-28 to 1-30).
+while line; do case $answer in 0) ;; *"@$log> "*) article "${answer##* }"; walk ;; *' <'*) article "${answer##* }"; show; "$@" <signed ;; *) exit ;; esac; done

@@ -76,7 +76,8 @@ async fn a_mirror_reads_again_whom_it_believes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_needs_a_restart_is_named() {
     let fixture = Fixture::new().unwrap();
-    fixture.configure("").unwrap();
+    let groups = "[[slot]]\ngroup = \"web\"\n[fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n";
+    fixture.configure(groups).unwrap();
     let daemon = fixture.start().unwrap();
     let text = fs::read_to_string(fixture.config()).unwrap();
     fs::write(
