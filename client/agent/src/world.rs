@@ -91,11 +91,13 @@ pub async fn go_on<W: World>(world: &mut W, task: &mut Task) -> std::io::Result<
             "the journal has no statement that can be read".into(),
         ));
     };
+    let mut may_go = false;
     for _ in 0..ROUNDS {
         let mut round = Round {
             world,
             task,
             statement: &statement,
+            may_go: &mut may_go,
         };
         if let Some(end) = round.once().await? {
             return Ok(end);
@@ -110,6 +112,9 @@ struct Round<'a, W> {
     world: &'a mut W,
     task: &'a mut Task,
     statement: &'a Statement,
+    /// Whether the machine may go now: what was granted before a wait is asked for again, since a
+    /// slot's lease may be over.
+    may_go: &'a mut bool,
 }
 
 impl<W: World> Round<'_, W> {
@@ -142,6 +147,7 @@ impl<W: World> Round<'_, W> {
             Step::Become(intent) => return self.turn(intent),
             Step::Stage => return self.stage().await,
             Step::Ready => return self.ready().await,
+            Step::Go if !*self.may_go => return self.ready().await,
             Step::Go => return self.go(Verb::Arm).await,
             Step::Judge => match self.world.health(self.task).await {
                 Health::Well => {
@@ -247,9 +253,10 @@ impl<W: World> Round<'_, W> {
             Ready::Go { slot, ill } => {
                 let boot = self.world.boot();
                 self.change(|task| {
-                    (task.gone, task.slot, task.ill_before, task.trials) =
-                        (Some(boot), slot, ill, task.trials + 1);
+                    task.trials += u8::from(task.gone.is_none());
+                    (task.gone, task.slot, task.ill_before) = (Some(boot), slot, ill);
                 })?;
+                *self.may_go = true;
                 Ok(None)
             }
         }
