@@ -252,6 +252,14 @@ impl Apply {
         };
         let node = self.node.as_ref().ok_or_else(which)?;
         let mut slots = self.servers.slots(&self.reading.from.tls)?;
+        // A slot that this machine has had before may be that of a command that failed halfway: it
+        // is not given back for it.
+        let had = slots.status(&group).await.is_ok_and(|status| {
+            status
+                .holders
+                .iter()
+                .any(|holder| holder.id == node.as_str())
+        });
         let taken = slots
             .wait_for(&group, node, serial, Duration::from_secs(self.slot_wait))
             .await?;
@@ -270,7 +278,7 @@ impl Apply {
             Ok(child) => child,
             Err(error) => {
                 // The machine has not gone down: others may.
-                if let Err(error) = slots.free(&group, node, taken.token).await {
+                if !had && let Err(error) = slots.free(&group, node, taken.token).await {
                     output::note(&format!("the slot of {group} could not be freed: {error}"));
                 }
                 return Err(error);
