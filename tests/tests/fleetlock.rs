@@ -132,6 +132,17 @@ async fn bad_input_is_refused_by_name() {
         body[member] = value;
         body
     };
+    // A page in a browser says where it comes from.
+    let page = format!("{HEADER}Origin: http://news.example.org\r\n");
+    for path in ["/v1/pre-reboot", "/v1/groups/web/clear"] {
+        let (status, answer) = send(
+            address,
+            &format!("POST {path}"),
+            &page,
+            &lock("a", "web").to_string(),
+        );
+        assert_eq!((status, &answer["kind"]), (403, &json!("not_allowed")));
+    }
     let malformed = [
         (json!({}), "client_params: expected an object"),
         (

@@ -238,6 +238,13 @@ fn groups_that_could_not_be_used_as_they_are_written_are_refused_at_the_start() 
             format!("{group}{served}[[peer]]\nname = \"a\"\ntokens = [\"x\"]\n"),
             "tokens: expected 64",
         ),
+        (
+            format!(
+                "{group}[fleetlock]\nlisten = [\"0.0.0.0:1\"]\n[[peer]]\nname = \"a\"\ntokens = [\"{}\"]\n",
+                "0".repeat(64)
+            ),
+            "fleetlock.tls: peers have bearer tokens, which are not for clear text",
+        ),
     ] {
         fixture.configure(&text).unwrap();
         let output = std::process::Command::new(tidings_tests::binary("tidingsd"))

@@ -665,6 +665,17 @@ fn slots(
             &"groups of slots are served by FleetLock: give an address",
         ));
     }
+    let is_open = |served: &written::FleetLockConfig| {
+        !served.tls && served.listen.iter().any(|at| !at.ip().is_loopback())
+    };
+    if config.fleetlock.as_ref().is_some_and(is_open)
+        && access.peers.iter().any(|peer| !peer.tokens.is_empty())
+    {
+        return Err(wrong(
+            "fleetlock.tls".into(),
+            &"peers have bearer tokens, which are not for clear text: set it, or listen on this machine alone",
+        ));
+    }
     if config
         .fleetlock
         .as_ref()

@@ -52,7 +52,8 @@ pub(crate) struct Waiter {
     pub(crate) since: u64,
     /// It loses its place then, unless a broker still holds its request.
     until: u64,
-    /// That of its last request.
+    /// That of its last request; an earlier version kept none.
+    #[serde(default)]
     nonce: u32,
 }
 

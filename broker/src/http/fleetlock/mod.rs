@@ -13,8 +13,9 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
-    http::StatusCode,
+    extract::{Path, Request, State, rejection::BytesRejection},
+    http::{StatusCode, header::ORIGIN},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -60,7 +61,18 @@ pub(super) fn router(fleetlock: FleetLock) -> Router {
             let value = format!("{method} is not for this path: groups are read with GET, and POST is for the rest");
             refusal(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", value)
         })
+        .layer(from_fn(no_page))
         .with_state(fleetlock)
+}
+
+/// A request with `Origin` comes from a page in somebody's browser, which may have any name for this
+/// address: it is refused (attack 115).
+async fn no_page(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(ORIGIN) {
+        let value = "a page in a browser may not ask for slots".to_owned();
+        return refusal(StatusCode::FORBIDDEN, "not_allowed", value).into_response();
+    }
+    next.run(request).await
 }
 
 /// Why not.

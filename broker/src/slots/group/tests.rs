@@ -313,3 +313,17 @@ fn what_is_stored_is_bounded() {
     assert_eq!(group.history.len(), SLOT_HISTORY);
     assert!(serde_json::to_vec(&group).unwrap().len() < 512 * 1024);
 }
+
+#[test]
+fn a_group_that_an_earlier_version_has_kept_can_be_read() {
+    let mut group = Group::default();
+    for node in ["a", "b", "c"] {
+        group.takes(RULES, 1, asker(node), 1, true);
+    }
+    let mut kept = serde_json::to_value(&group).unwrap();
+    let waiting = kept["waiting"].as_array_mut().unwrap();
+    assert_eq!(waiting.len(), 1);
+    waiting[0].as_object_mut().unwrap().remove("nonce").unwrap();
+    let read: Group = serde_json::from_value(kept).unwrap();
+    assert_eq!(read, group);
+}
