@@ -32,7 +32,8 @@ pub(super) struct Item {
     /// What it follows; none if the channel begins with it.
     pub(super) after: Option<Head>,
     pub(super) octets: usize,
-    /// The trust log and the serial in it by which it was verified; none if it is of a trust log.
+    /// The trust log and the serial in it by which it was verified; none if it is of a trust log,
+    /// and was verified by what it follows.
     pub(super) by: Option<(Channel, Serial)>,
     /// The term in which this member has signed it, if it has.
     pub(super) term: Option<i32>,
@@ -134,7 +135,8 @@ pub(super) fn kept(channels: usize, members: usize) -> u32 {
 
 /// Takes what can be settled at once, channel by channel, in the order in which they came.
 ///
-/// A statement of a trust log is settled alone.
+/// A statement of a trust log is settled alone: what would follow it in the same batch was verified
+/// by nobody.
 pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, room: Room) -> Batch {
     let mut planner = Planner {
         items,
@@ -224,6 +226,9 @@ impl Planner<'_> {
 
     /// Whether there is room for an item, and what has verified it is in force.
     fn admit(&mut self, item: &Item, run: usize) -> Result<bool, Unfit> {
+        if item.by.is_none() && run > 0 {
+            return Err(Unfit::NotNext);
+        }
         // The entry, a part of the head, and one that is forgotten.
         let octets = item.octets + 3 * CLUSTER_OP_OCTETS;
         let (count, many) = (self.batch.taken.len() + run, CLUSTER_KEPT as usize);

@@ -174,6 +174,18 @@ fn trust_is_settled_alone() {
     assert_eq!((batch.taken, batch.unfit), (vec![0], vec![]));
 }
 
+/// Each was verified by the one that it follows: what would follow another one of the same batch was
+/// verified by nobody.
+#[test]
+fn of_a_trust_log_one_statement_is_settled_at_once() {
+    let items = [trust(5), trust(4)];
+    let batch = planned(&items, &[], ROOM);
+    assert_eq!(
+        (batch.taken, batch.unfit),
+        (vec![1], vec![(0, Unfit::NotNext)])
+    );
+}
+
 #[test]
 fn a_batch_is_bounded_in_octets_and_in_statements() {
     let items: Vec<Item> = (0..1_000).map(|n| item(&format!("a.n{n}"), 1)).collect();
