@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use tidings_protocol::{Channel, Head, Serial};
 
 use crate::limits::{
-    CLUSTER_BATCH, CLUSTER_KEPT, CLUSTER_KEPT_ALL, CLUSTER_KEPT_ALONE, CLUSTER_KEPT_LEAST,
-    CLUSTER_OP_OCTETS,
+    CLUSTER_BATCH, CLUSTER_FORGOTTEN, CLUSTER_KEPT, CLUSTER_KEPT_ALL, CLUSTER_KEPT_ALONE,
+    CLUSTER_KEPT_LEAST, CLUSTER_OP_OCTETS,
 };
 
 /// A head as the tree has it.
@@ -145,6 +145,7 @@ pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, room: Roo
         batch: Batch::default(),
         checks: Vec::new(),
         term: None,
+        forgets: CLUSTER_FORGOTTEN,
     };
     for (channel, numbers) in by_channel(items) {
         let of_trust = numbers.iter().any(|number| items[*number].by.is_none());
@@ -184,6 +185,8 @@ struct Planner<'a> {
     batch: Batch,
     checks: Vec<Op>,
     term: Option<i32>,
+    /// Entries that may still go.
+    forgets: u32,
 }
 
 impl Planner<'_> {
@@ -260,7 +263,11 @@ impl Planner<'_> {
 
     fn write(&mut self, channel: &Channel, seen: Option<Seen>, head: Head, run: Vec<usize>) {
         let first = self.items[run[0]].head.serial;
-        let low = lowest(seen, head, first, self.room.kept);
+        let mut low = lowest(seen, head, first, self.room.kept);
+        if let Some(seen) = seen {
+            low = low.min(seen.low.saturating_add(self.forgets));
+            self.forgets -= low - seen.low;
+        }
         let ops = &mut self.batch.ops;
         if seen.is_none() {
             ops.push(Op::Begin(channel.clone()));
