@@ -101,6 +101,8 @@ pub const CLUSTER_PATIENCE: Duration = Duration::from_secs(10);
 pub const CLUSTER_QUEUE: usize = 4_096;
 /// Statements that are settled by one multi-operation; the next ones wait for another.
 pub const CLUSTER_BATCH: usize = 512;
+/// Entries that go with one multi-operation; the others go with later ones.
+pub const CLUSTER_FORGOTTEN: u32 = 512;
 /// Octets of one multi-operation, about: half of what ZooKeeper takes by default (`jute.maxbuffer`).
 pub const CLUSTER_BATCH_OCTETS: usize = 512 * 1024;
 /// What an operation has more than its data, about, in octets: its path and its ACL.

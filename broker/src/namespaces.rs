@@ -11,7 +11,10 @@ use tidings_protocol::{
     trust::Trust, verify::VerifyError,
 };
 
-use crate::store::{Store, StoreError};
+use crate::{
+    append::AppendError,
+    store::{Store, StoreError},
+};
 
 /// Why a namespace cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,14 @@ impl Provisioned {
     pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
         let until = now.plus(FUTURE_SECONDS);
         (until.seconds() >= self.signed.load(Ordering::Relaxed)).then_some(until)
+    }
+
+    /// *What is of the future is not taken*, unless what follows it or a checkpoint vouches for it.
+    pub(crate) fn check_time(&self, time: Timestamp, clock: Timestamp) -> Result<(), AppendError> {
+        match self.until(clock).is_some_and(|until| time > until) {
+            true => Err(AppendError::Future { time, clock }),
+            false => Ok(()),
+        }
     }
 }
 

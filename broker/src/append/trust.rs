@@ -75,11 +75,7 @@ impl Writer {
             .filter(|statement| statement.serial() >= first_new)
             .map(Statement::time)
             .max();
-        if let Some(time) =
-            new.filter(|time| provisioned.until(now).is_some_and(|until| *time > until))
-        {
-            return Err(AppendError::Future { time, clock: now });
-        }
+        new.map_or(Ok(()), |time| provisioned.check_time(time, now))?;
         let last = statements.last().cloned();
         let offered = {
             let stored = |serial| pending.stored(&self.store, channel, serial);

@@ -344,7 +344,10 @@ impl Writer {
             .count();
         let there = self.state.channels.get(namespace).copied().unwrap_or(0);
         let reserved = log.channel().is_trust() || log.channel().is_beat();
-        match there + ours >= self.quota.channels && !reserved {
+        // All members store what their cluster has settled; the one that has settled it has asked
+        // before.
+        let settled = self.clustered && !pending.is_scratch && !self.is_mirrored(log.channel());
+        match there + ours >= self.quota.channels && !(reserved || settled) {
             true => Err(AppendError::Quota(namespace.clone(), self.quota.channels)),
             false => Ok(()),
         }

@@ -174,7 +174,12 @@ impl Committer {
             );
         }
         match made {
-            Ok(heads) => return lock(&cluster.seen).extend(heads),
+            Ok(heads) => {
+                // What was perhaps settled there before was not, or has been seen.
+                lock(&cluster.unknown)
+                    .retain(|channel| !heads_of(&batch.ops).any(|of| of == channel));
+                return lock(&cluster.seen).extend(heads);
+            }
             Err(NotMade::At(index, error)) => {
                 let op = &batch.ops[index];
                 let outcome = cluster.examine(tree, op, error).await;
@@ -195,6 +200,7 @@ impl Committer {
             Err(NotMade::Unknown(error)) => {
                 tracing::warn!(%error, statements, octets = batch.octets, "it is not known whether statements were stored; it is looked up");
                 self.shrink(batch);
+                lock(&cluster.unknown).extend(heads_of(&batch.ops).cloned());
                 say(batch, fates, Outcome::Unknown);
             }
         }

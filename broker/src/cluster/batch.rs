@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use tidings_protocol::{Channel, Head, Serial};
 
 use crate::limits::{
-    CLUSTER_BATCH, CLUSTER_KEPT, CLUSTER_KEPT_ALL, CLUSTER_KEPT_ALONE, CLUSTER_KEPT_LEAST,
-    CLUSTER_OP_OCTETS,
+    CLUSTER_BATCH, CLUSTER_FORGOTTEN, CLUSTER_KEPT, CLUSTER_KEPT_ALL, CLUSTER_KEPT_ALONE,
+    CLUSTER_KEPT_LEAST, CLUSTER_OP_OCTETS,
 };
 
 /// A head as the tree has it.
@@ -32,7 +32,8 @@ pub(super) struct Item {
     /// What it follows; none if the channel begins with it.
     pub(super) after: Option<Head>,
     pub(super) octets: usize,
-    /// The trust log and the serial in it by which it was verified; none if it is of a trust log.
+    /// The trust log and the serial in it by which it was verified; none if it is of a trust log,
+    /// and was verified by what it follows.
     pub(super) by: Option<(Channel, Serial)>,
     /// The term in which this member has signed it, if it has.
     pub(super) term: Option<i32>,
@@ -134,7 +135,8 @@ pub(super) fn kept(channels: usize, members: usize) -> u32 {
 
 /// Takes what can be settled at once, channel by channel, in the order in which they came.
 ///
-/// A statement of a trust log is settled alone.
+/// A statement of a trust log is settled alone: what would follow it in the same batch was verified
+/// by nobody.
 pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, room: Room) -> Batch {
     let mut planner = Planner {
         items,
@@ -143,6 +145,7 @@ pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, room: Roo
         batch: Batch::default(),
         checks: Vec::new(),
         term: None,
+        forgets: CLUSTER_FORGOTTEN,
     };
     for (channel, numbers) in by_channel(items) {
         let of_trust = numbers.iter().any(|number| items[*number].by.is_none());
@@ -182,6 +185,8 @@ struct Planner<'a> {
     batch: Batch,
     checks: Vec<Op>,
     term: Option<i32>,
+    /// Entries that may still go.
+    forgets: u32,
 }
 
 impl Planner<'_> {
@@ -224,6 +229,9 @@ impl Planner<'_> {
 
     /// Whether there is room for an item, and what has verified it is in force.
     fn admit(&mut self, item: &Item, run: usize) -> Result<bool, Unfit> {
+        if item.by.is_none() && run > 0 {
+            return Err(Unfit::NotNext);
+        }
         // The entry, a part of the head, and one that is forgotten.
         let octets = item.octets + 3 * CLUSTER_OP_OCTETS;
         let (count, many) = (self.batch.taken.len() + run, CLUSTER_KEPT as usize);
@@ -255,7 +263,11 @@ impl Planner<'_> {
 
     fn write(&mut self, channel: &Channel, seen: Option<Seen>, head: Head, run: Vec<usize>) {
         let first = self.items[run[0]].head.serial;
-        let low = lowest(seen, head, first, self.room.kept);
+        let mut low = lowest(seen, head, first, self.room.kept);
+        if let Some(seen) = seen {
+            low = low.min(seen.low.saturating_add(self.forgets));
+            self.forgets -= low - seen.low;
+        }
         let ops = &mut self.batch.ops;
         if seen.is_none() {
             ops.push(Op::Begin(channel.clone()));

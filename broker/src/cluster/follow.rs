@@ -199,7 +199,10 @@ impl Round<'_> {
                         .await?
                         .map(|seen| (channel.clone(), seen)),
                 ),
-                Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
+                Err(error) => {
+                    lock(&self.cluster.unknown).remove(channel);
+                    self.unsound.insert(channel.clone(), error.to_string());
+                }
             }
         }
         Ok(missing)
@@ -301,6 +304,7 @@ impl Round<'_> {
         if self.cluster.is_under_way(channel, seen) {
             return Ok(None);
         }
+        lock(&self.cluster.unknown).remove(channel);
         let Some(seen) = seen else {
             lock(&self.cluster.seen).remove(channel);
             if let Some(ours) = self.cluster.local_head(channel) {
@@ -419,6 +423,11 @@ impl Round<'_> {
     async fn store_trust(&mut self, channel: &Channel, statement: Statement, path: String) {
         // What we have settled before it comes before it.
         let order = self.cluster.order.lock().await;
+        if self.cluster.is_unknown(channel) {
+            // With the next round it comes in the order in which it was settled.
+            lock(&self.cluster.dirty).insert(channel.clone());
+            return;
+        }
         let stored = self.cluster.local.append_trust(statement, path).await;
         drop(order);
         match stored {

@@ -133,6 +133,8 @@ pub(crate) struct Cluster {
     queue: mpsc::Sender<Waiting>,
     waiting: Mutex<Option<mpsc::Receiver<Waiting>>>,
     under_way: Mutex<HashMap<Channel, UnderWay>>,
+    /// Channels in which something of ours was perhaps settled, until they are read again.
+    unknown: Mutex<HashSet<Channel>>,
     /// Something that was under way is in our store.
     stored: Notify,
     /// Held while our writer may get what was settled before trust that it has not.
@@ -187,6 +189,7 @@ impl Cluster {
             queue,
             waiting: Mutex::new(Some(waiting)),
             under_way: Mutex::default(),
+            unknown: Mutex::default(),
             stored: Notify::new(),
             order: tokio::sync::Mutex::default(),
             term: AtomicI64::new(-1),
@@ -307,6 +310,15 @@ impl Cluster {
         };
         ours.look |= seen.map(|seen| seen.head) != Some(ours.head);
         true
+    }
+
+    /// Whether something of ours was perhaps settled before what is newest in a trust log.
+    fn is_unknown(&self, trust_log: &Channel) -> bool {
+        let of_log = |channel: &Channel| {
+            let provisioned = self.namespaces.of(channel);
+            provisioned.is_some_and(|of| of.anchor.namespace.trust_log() == *trust_log)
+        };
+        lock(&self.unknown).iter().any(of_log)
     }
 
     /// How many entries of a channel the tree keeps.

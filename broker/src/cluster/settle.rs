@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tidings_protocol::{Head, Statement};
+use tidings_protocol::{Channel, Head, Statement, trust::Trust};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout, timeout_at},
@@ -18,10 +18,12 @@ use super::{
 };
 use crate::{
     append::{Answer, AppendError, Appended},
+    clock,
     limits::{
         CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_PATIENCE, CLUSTER_RETRY,
         CLUSTER_ROUND,
     },
+    namespaces::Provisioned,
     origin::{New, Origin},
 };
 
@@ -49,6 +51,16 @@ impl Draft {
     pub(super) fn entry(&self) -> Vec<u8> {
         [self.path().as_bytes(), b"\n", self.statement().octets()].concat()
     }
+}
+
+/// What is to be done with a draft.
+enum Prepared {
+    /// It goes into a batch.
+    Fit(Item),
+    /// Something is in its place already.
+    There,
+    /// It does not follow what is in force.
+    NotNext,
 }
 
 /// What came of one attempt.
@@ -150,10 +162,18 @@ impl Cluster {
 
     async fn attempt(&self, draft: &Arc<Draft>) -> Attempt {
         let item = match self.prepare(draft) {
-            Ok(Some(item)) => item,
-            Ok(None) => return self.judge(draft).await,
+            Ok(Prepared::Fit(item)) => item,
+            Ok(Prepared::There) => return self.judge(draft).await,
+            Ok(Prepared::NotNext) => return self.not_next(draft).await,
             Err(otherwise) => return otherwise,
         };
+        // What begins a channel our writer looks at first: whether the quota has room for it.
+        if item.after.is_none()
+            && !(item.channel.is_trust() || item.channel.is_beat())
+            && let Some(answer) = self.local.judge(draft.statement().clone()).await
+        {
+            return Attempt::Done(answer);
+        }
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting {
             item,
@@ -174,31 +194,22 @@ impl Cluster {
         }
     }
 
-    /// What a batch has to know of a statement; none if something is in its place already.
-    fn prepare(&self, draft: &Draft) -> Result<Option<Item>, Attempt> {
+    /// What a batch has to know of a statement.
+    fn prepare(&self, draft: &Draft) -> Result<Prepared, Attempt> {
         let failed = |error| Attempt::Done(Err(error));
         let statement = draft.statement();
         let channel = statement.channel();
         // What is offered again, as everybody can do, is answered without the servers.
         let log = self.logs.get(channel.as_str());
         if log.is_some_and(|log| log.is_settled(statement.serial(), statement.id())) {
-            return Ok(None);
+            return Ok(Prepared::There);
         }
         self.tree().map_err(failed)?;
         let provisioned = self.namespaces.of(channel);
         let provisioned = provisioned.ok_or_else(|| failed(AppendError::NotFirst))?;
         let trust_log = provisioned.anchor.namespace.trust_log();
-        for channel in [channel, &trust_log] {
-            let standing = self.standing();
-            if standing.unsound.contains_key(channel) {
-                return Err(failed(AppendError::Unsound(channel.clone())));
-            }
-            let seen = lock(&self.seen).get(channel).map(|seen| seen.head);
-            // It comes from another member, which takes a while.
-            if standing.gaps.contains_key(channel) && seen != self.local_head(channel) {
-                return Err(failed(AppendError::Behind(channel.clone())));
-            }
-        }
+        self.check_sound(channel).map_err(failed)?;
+        self.check_sound(&trust_log).map_err(failed)?;
         let seen = lock(&self.seen).get(channel).copied();
         if *self.rounds.borrow() == 0 {
             return Err(Attempt::Again(AppendError::Behind(channel.clone())));
@@ -218,25 +229,20 @@ impl Cluster {
         match draft {
             Draft::Trust(statement, _) => {
                 // It is visible a moment before it is in force.
-                let serial = in_force.as_ref().map(|trust| trust.serial());
-                if serial != seen.map(|seen| seen.head.serial) {
+                let head = in_force.as_ref().map(|trust| trust.head());
+                if head != seen.map(|seen| seen.head) {
                     return Err(Attempt::Again(AppendError::Behind(trust_log)));
                 }
                 // A trust log begins with what the anchor names.
                 if statement.head() == provisioned.anchor.head {
                     item.after = None;
                 }
-                if item.after == seen.map(|seen| seen.head) {
-                    let next = provisioned
-                        .advance(statement.clone())
-                        .map_err(|error| failed(error.into()))?;
-                    if let Some(in_force) = &in_force {
-                        let kept = self
-                            .logs
-                            .keep_withdrawals(in_force, &next, &self.namespaces);
-                        kept.map_err(failed)?;
-                    }
+                // *Trust waits for a batch only if the trust that it follows has verified it.*
+                if item.after != head {
+                    return Ok(Prepared::NotNext);
                 }
+                let verified = self.verify_trust(provisioned, in_force.as_deref(), statement);
+                verified.map_err(failed)?;
             }
             Draft::New(new) => {
                 let in_force =
@@ -248,7 +254,40 @@ impl Cluster {
                 (item.by, item.term) = (Some((trust_log, in_force.serial())), new.term);
             }
         }
-        Ok(Some(item))
+        // What every writer refuses is not settled.
+        let timely = provisioned.check_time(statement.time(), clock::now());
+        timely.map_err(failed)?;
+        Ok(Prepared::Fit(item))
+    }
+
+    /// Whether a channel can be followed here.
+    fn check_sound(&self, channel: &Channel) -> Result<(), AppendError> {
+        let standing = self.standing();
+        if standing.unsound.contains_key(channel) {
+            return Err(AppendError::Unsound(channel.clone()));
+        }
+        let seen = lock(&self.seen).get(channel).map(|seen| seen.head);
+        // It comes from another member, which takes a while.
+        match standing.gaps.contains_key(channel) && seen != self.local_head(channel) {
+            true => Err(AppendError::Behind(channel.clone())),
+            false => Ok(()),
+        }
+    }
+
+    fn verify_trust(
+        &self,
+        provisioned: &Provisioned,
+        in_force: Option<&Trust>,
+        statement: &Statement,
+    ) -> Result<(), AppendError> {
+        let next = match in_force {
+            None => Trust::first(&provisioned.anchor, statement.clone())?,
+            Some(trust) => trust.succeed(statement.clone())?,
+        };
+        in_force.map_or(Ok(()), |in_force| {
+            self.logs
+                .keep_withdrawals(in_force, &next, &self.namespaces)
+        })
     }
 
     async fn judge(&self, draft: &Draft) -> Attempt {

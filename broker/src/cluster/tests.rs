@@ -3,7 +3,7 @@
 use tidings_protocol::{Channel, Head, Serial, StatementId};
 
 use super::batch::{Batch, Item, Known, Op, Room, Seen, Unfit, kept, plan};
-use crate::limits::CLUSTER_BATCH;
+use crate::limits::{CLUSTER_BATCH, CLUSTER_FORGOTTEN};
 
 fn channel(name: &str) -> Channel {
     name.parse().unwrap()
@@ -172,6 +172,36 @@ fn trust_is_settled_alone() {
     let items = [item("a.x", 1), trust(4)];
     let batch = planned(&items, &[], ROOM);
     assert_eq!((batch.taken, batch.unfit), (vec![0], vec![]));
+}
+
+/// Each was verified by the one that it follows: what would follow another one of the same batch was
+/// verified by nobody.
+#[test]
+fn of_a_trust_log_one_statement_is_settled_at_once() {
+    let items = [trust(5), trust(4)];
+    let batch = planned(&items, &[], ROOM);
+    assert_eq!(
+        (batch.taken, batch.unfit),
+        (vec![1], vec![(0, Unfit::NotNext)])
+    );
+}
+
+#[test]
+fn what_a_batch_forgets_is_bounded_and_the_rest_goes_later() {
+    let items: Vec<Item> = (0..10).map(|n| item(&format!("a.n{n}"), 1_001)).collect();
+    let names: Vec<&str> = items.iter().map(|item| item.channel.as_str()).collect();
+    let heads: Vec<(&str, u32, u32)> = names.iter().map(|name| (*name, 1_000, 1)).collect();
+    let batch = planned(&items, &heads, ROOM);
+    assert_eq!(batch.taken.len(), 10);
+    assert_eq!(forgotten(&batch).len(), CLUSTER_FORGOTTEN as usize);
+    for op in &batch.ops {
+        let Op::Head { channel, low, .. } = op else {
+            continue;
+        };
+        let gone = |op: &&Op| matches!(op, Op::Forget(of, _) if of == channel);
+        let gone = batch.ops.iter().filter(gone).count();
+        assert_eq!(*low as usize, 1 + gone, "{channel}");
+    }
 }
 
 #[test]

@@ -91,10 +91,7 @@ async fn append(
     {
         return Err(Refusal::Mirrored(channel.to_string()));
     }
-    let (now, time) = (clock::now(), statement.time());
-    if provisioned.until(now).is_some_and(|until| time > until) {
-        return Err(AppendError::Future { time, clock: now }.into());
-    }
+    provisioned.check_time(statement.time(), clock::now())?;
     let trust_log = provisioned.anchor.namespace.trust_log();
     if statement.kind() == Kind::Trust {
         if channel != trust_log {

@@ -238,6 +238,16 @@ async fn servers_that_take_little_at_once_get_little() -> anyhow::Result<()> {
 /// trust that was settled later: it stores the statement first, as the others do.
 #[tokio::test(flavor = "multi_thread")]
 async fn trust_that_was_settled_later_is_stored_later() -> anyhow::Result<()> {
+    settle_trust_later(|wire| wire.set(PASS)).await
+}
+
+/// The same if it never gets the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_is_stored_after_what_was_perhaps_settled_before() -> anyhow::Result<()> {
+    settle_trust_later(Wire::cut).await
+}
+
+async fn settle_trust_later(then: impl Fn(&Wire)) -> anyhow::Result<()> {
     let ensemble = Ensemble::start(1, PATIENT)?;
     let wire = Wire::new(ensemble.servers[0].address).await?;
     let mut realm = realm();
@@ -272,7 +282,7 @@ async fn trust_that_was_settled_later_is_stored_later() -> anyhow::Result<()> {
         let answer = post(&members[1], &rotation).await.0;
         // The other one hears of it, and waits.
         sleep(Duration::from_millis(300)).await;
-        wire.set(PASS);
+        then(&wire);
         answer
     };
     let ((posted, _), rotated) = tokio::join!(post(&members[0], &next), later);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod batches;
+mod refused;
 mod stage;
 mod weather;
 mod wire;
