@@ -291,9 +291,7 @@ impl State {
             return Ok(());
         }
         let turn = self.turn(&path)?;
-        if let Some(lock) = &turn {
-            self.merge(lock, &path)?;
-        }
+        self.merge(&turn, &path)?;
         let ours = File::write(&self.view);
         let (digest, text) = to_text(&ours, &path)?;
         file::replace(&path, text.as_bytes(), 0o600).map_err(|source| StateError::Io {
@@ -314,9 +312,7 @@ impl State {
         let Some(path) = self.path.clone() else {
             return Ok(());
         };
-        if let Some(lock) = self.turn(&path)? {
-            self.merge(&lock, &path)?;
-        }
+        self.merge(&self.turn(&path)?, &path)?;
         self.save()
     }
 
@@ -333,7 +329,8 @@ impl State {
     fn merge(&mut self, lock: &file::Lock, path: &Path) -> Result<(), StateError> {
         let anchor = self.anchor().clone();
         let (digest, theirs) = read(lock.file(), path, &anchor)?;
-        let none = (Digest::of(b""), File::default());
+        let none = File::write(&View::new(anchor.clone()));
+        let none = (to_text(&none, path)?.0, none);
         let (known, base) = self.written.as_ref().unwrap_or(&none);
         if digest != *known {
             let merged = File::write(&self.view).merged(base, theirs.clone());
@@ -344,8 +341,9 @@ impl State {
         Ok(())
     }
 
-    /// The file as it is, for as long as no other program may replace it; none if there is none.
-    fn turn(&self, path: &Path) -> Result<Option<file::Lock>, StateError> {
+    /// The file as it is, for as long as no other program may replace it. Where there is none yet
+    /// it is made first: two that begin at once take turns too.
+    fn turn(&self, path: &Path) -> Result<file::Lock, StateError> {
         let error = |source| StateError::Io {
             what: "lock",
             path: path.into(),
@@ -354,15 +352,19 @@ impl State {
         let until = Instant::now() + STATE_LOCK;
         loop {
             let file = match fs::File::open(path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(source) => return Err(error(source)),
+                Err(none) if none.kind() == io::ErrorKind::NotFound => {
+                    let nothing = File::write(&View::new(self.anchor().clone()));
+                    let (_, text) = to_text(&nothing, path)?;
+                    file::begin(path, text.as_bytes(), 0o600).and_then(|()| fs::File::open(path))
+                }
+                file => file,
             };
+            let file = file.map_err(error)?;
             if let Some(lock) = file::Lock::of(file, path).map_err(error)? {
                 let ours = lock.file().metadata().map_err(error)?.ino();
                 // Another program may have replaced it just before.
                 if fs::metadata(path).is_ok_and(|there| there.ino() == ours) {
-                    return Ok(Some(lock));
+                    return Ok(lock);
                 }
             }
             if Instant::now() >= until {
@@ -475,5 +477,19 @@ mod tests {
         applies.refresh().unwrap();
         let known = applies.view().known(&channel).unwrap();
         assert_eq!(known.came_with, Some(Serial::FIRST));
+    }
+
+    #[test]
+    fn two_that_begin_at_once_take_turns() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let (watches, applies) = two(&path);
+        let turn = watches.turn(&path).unwrap();
+        let other = fs::File::open(&path).unwrap();
+        assert!(file::Lock::of(other, &path).unwrap().is_none());
+        // Whoever looks in between finds a whole file.
+        assert!(State::look(&path, applies.anchor()).is_ok());
+        drop(turn);
+        applies.turn(&path).unwrap();
     }
 }
