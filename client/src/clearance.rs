@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use tidings_protocol::{
     Channel, Serial, Statement, Verified,
+    trust::Trust,
     view::clearance::{Clear, NotNow},
 };
 use tokio::time::timeout;
@@ -245,8 +246,7 @@ impl Device {
             channel: channel.clone(),
             reason: Box::new(reason),
         };
-        let now = self.state.now();
-        let Some(head) = self.state.head(channel) else {
+        let Some(mut head) = self.state.head(channel) else {
             return Err(not_now(NotNow::NotCurrent(self.state.freshness(channel))));
         };
         let group = connection
@@ -269,10 +269,19 @@ impl Device {
             let run = connection
                 .articles(channel, from..=head.serial.number(), BACKLOG_OCTETS)
                 .await?;
+            let trust = self.state.trust().map(Trust::head);
             let run = self
                 .state
                 .change(|view, _| view.judge(channel, run))
                 .map_err(|refusal| refused(channel, refusal))?;
+            // What is decided is decided by all that any program on this machine has met.
+            self.state.refresh()?;
+            let latest = self.state.head(channel).unwrap_or(head);
+            if latest != head || self.state.trust().map(Trust::head) != trust {
+                (head, from) = (latest, from.min(latest.serial.number()));
+                continue;
+            }
+            let now = self.state.now();
             let cleared = match begun {
                 Some(begun) => self
                     .state
@@ -295,7 +304,6 @@ impl Device {
                         .max(wanted.number());
                 }
                 cleared => {
-                    self.state.save()?;
                     self.connection = Some(connection);
                     return cleared.map_err(not_now);
                 }

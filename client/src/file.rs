@@ -29,6 +29,20 @@ pub fn create(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
     written.and_then(|()| sync_directory(directory(path)))
 }
 
+/// Makes a file that is not there yet, whole from the first moment on; one that is there stays.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn begin(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
+    let real = target(path)?;
+    match successor(&real, octets, mode, None)?.persist_noclobber(&real) {
+        Ok(_) => sync_directory(directory(&real)),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Not every file system can do this unless there is one.
+        Err(error) => error.file.persist(&real).map(drop).map_err(|e| e.error),
+    }
+}
+
 /// Gives a file new content, all or nothing: a new file beside it takes its place. A symbolic link
 /// stays, and what it leads to is replaced; owner, mode and access list stay. Where no file can take
 /// its place (it is a mount point, its directory cannot be written to, or the owner cannot be kept),

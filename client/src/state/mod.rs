@@ -287,43 +287,63 @@ impl State {
         let Some(path) = self.path.clone() else {
             return Ok(());
         };
-        let error = |what| {
-            let path = path.clone();
-            move |source| StateError::Io { what, path, source }
-        };
-        let mut ours = File::write(&self.view);
-        let mut rest = to_text(&ours, &path)?;
-        let mut digest = Digest::of(rest.as_bytes());
-        if self
-            .written
-            .as_ref()
-            .is_some_and(|(known, _)| *known == digest)
-        {
+        if self.is_written(&path)? {
             return Ok(());
         }
-        let anchor = self.anchor().clone();
         let turn = self.turn(&path)?;
-        let theirs = turn
-            .as_ref()
-            .map(|lock| read(lock.file(), &path, &anchor))
-            .transpose()?;
-        let none = (Digest::of(b""), File::default());
-        let (known, base) = self.written.as_ref().unwrap_or(&none);
-        if let Some((_, theirs)) = theirs.filter(|(digest, _)| digest != known) {
-            ours = ours.merged(base, theirs);
-            self.view = view(ours.clone(), &path, &anchor)?;
-            self.share();
-            rest = to_text(&ours, &path)?;
-            digest = Digest::of(rest.as_bytes());
-        }
-        file::replace(&path, format!("{MAGIC} {digest}\n{rest}").as_bytes(), 0o600)
-            .map_err(error("write"))?;
+        self.merge(&turn, &path)?;
+        let ours = File::write(&self.view);
+        let (digest, text) = to_text(&ours, &path)?;
+        file::replace(&path, text.as_bytes(), 0o600).map_err(|source| StateError::Io {
+            what: "write",
+            path,
+            source,
+        })?;
         self.written = Some((digest, ours));
         Ok(())
     }
 
-    /// The file as it is, for as long as no other program may replace it; none if there is none.
-    fn turn(&self, path: &Path) -> Result<Option<file::Lock>, StateError> {
+    /// Takes up what another program has written since, and writes what this one has learnt:
+    /// whoever decides something next, decides it by all that is known on this machine.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn refresh(&mut self) -> Result<(), StateError> {
+        let Some(path) = self.path.clone() else {
+            return Ok(());
+        };
+        self.merge(&self.turn(&path)?, &path)?;
+        self.save()
+    }
+
+    /// Whether the file had all that is known when it was read or written last.
+    fn is_written(&self, path: &Path) -> Result<bool, StateError> {
+        let (digest, _) = to_text(&File::write(&self.view), path)?;
+        Ok(self
+            .written
+            .as_ref()
+            .is_some_and(|(known, _)| *known == digest))
+    }
+
+    /// Takes up what another program has written since this one has read or written the file.
+    fn merge(&mut self, lock: &file::Lock, path: &Path) -> Result<(), StateError> {
+        let anchor = self.anchor().clone();
+        let (digest, theirs) = read(lock.file(), path, &anchor)?;
+        let none = File::write(&View::new(anchor.clone()));
+        let none = (to_text(&none, path)?.0, none);
+        let (known, base) = self.written.as_ref().unwrap_or(&none);
+        if digest != *known {
+            let merged = File::write(&self.view).merged(base, theirs.clone());
+            self.view = view(merged, path, &anchor)?;
+            self.change(settle_forks);
+            self.written = Some((digest, theirs));
+        }
+        Ok(())
+    }
+
+    /// The file as it is, for as long as no other program may replace it. Where there is none yet
+    /// it is made first: two that begin at once take turns too.
+    fn turn(&self, path: &Path) -> Result<file::Lock, StateError> {
         let error = |source| StateError::Io {
             what: "lock",
             path: path.into(),
@@ -332,15 +352,19 @@ impl State {
         let until = Instant::now() + STATE_LOCK;
         loop {
             let file = match fs::File::open(path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(source) => return Err(error(source)),
+                Err(none) if none.kind() == io::ErrorKind::NotFound => {
+                    let nothing = File::write(&View::new(self.anchor().clone()));
+                    let (_, text) = to_text(&nothing, path)?;
+                    file::begin(path, text.as_bytes(), 0o600).and_then(|()| fs::File::open(path))
+                }
+                file => file,
             };
+            let file = file.map_err(error)?;
             if let Some(lock) = file::Lock::of(file, path).map_err(error)? {
                 let ours = lock.file().metadata().map_err(error)?.ino();
                 // Another program may have replaced it just before.
                 if fs::metadata(path).is_ok_and(|there| there.ino() == ours) {
-                    return Ok(Some(lock));
+                    return Ok(lock);
                 }
             }
             if Instant::now() >= until {
@@ -351,12 +375,15 @@ impl State {
     }
 }
 
-fn to_text(file: &File, path: &Path) -> Result<String, StateError> {
-    toml::to_string(file).map_err(|error| StateError::Io {
+/// The whole text of a file, and the SHA-256 in its first line.
+fn to_text(file: &File, path: &Path) -> Result<(Digest, String), StateError> {
+    let rest = toml::to_string(file).map_err(|error| StateError::Io {
         what: "write",
         path: path.into(),
         source: io::Error::other(error),
-    })
+    })?;
+    let digest = Digest::of(rest.as_bytes());
+    Ok((digest, format!("{MAGIC} {digest}\n{rest}")))
 }
 
 fn view(file: File, path: &Path, anchor: &Anchor) -> Result<View, StateError> {
@@ -364,6 +391,17 @@ fn view(file: File, path: &Path, anchor: &Anchor) -> Result<View, StateError> {
         path: path.into(),
         reason,
     })
+}
+
+/// What either of two programs has learnt may decide a fork that the other one has met.
+fn settle_forks(view: &mut View, now: &Now) {
+    let forks: Vec<_> = view
+        .channels()
+        .filter_map(|channel| view.fork(channel).cloned())
+        .collect();
+    for fork in forks {
+        view.note_fork(fork, now);
+    }
 }
 
 /// What stands in a file, and its SHA-256.
@@ -414,4 +452,44 @@ fn read(mut file: &fs::File, path: &Path, anchor: &Anchor) -> Result<(Digest, Fi
         });
     }
     Ok((digest, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings_protocol::Serial;
+
+    fn two(path: &Path) -> (State, State) {
+        let anchor = format!("acme 1 sha256:{}", "a".repeat(64)).parse().unwrap();
+        let watches = State::open(path, &anchor).unwrap();
+        (watches, State::open_to_apply(path, &anchor).unwrap())
+    }
+
+    #[test]
+    fn what_another_program_has_written_is_known_before_anything_is_decided() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut watches, mut applies) = two(&directory.path().join("state"));
+        applies.save().unwrap();
+        let channel: Channel = "acme.os".parse().unwrap();
+        watches.change(|view, _| view.note_came_with(&channel, Serial::FIRST));
+        watches.save().unwrap();
+        // It has nothing to write itself.
+        applies.refresh().unwrap();
+        let known = applies.view().known(&channel).unwrap();
+        assert_eq!(known.came_with, Some(Serial::FIRST));
+    }
+
+    #[test]
+    fn two_that_begin_at_once_take_turns() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let (watches, applies) = two(&path);
+        let turn = watches.turn(&path).unwrap();
+        let other = fs::File::open(&path).unwrap();
+        assert!(file::Lock::of(other, &path).unwrap().is_none());
+        // Whoever looks in between finds a whole file.
+        assert!(State::look(&path, applies.anchor()).is_ok());
+        drop(turn);
+        applies.turn(&path).unwrap();
+    }
 }

@@ -1,9 +1,12 @@
 //! Restarts and branches: what a checkpoint or a live beat decides, and what nobody takes back.
 
+use std::path::Path;
+
 use tidings_client::{Device, Error, Freshness, Start, State, Statement};
 use tidings_protocol::{
     Requirement,
     statement::{Beat, Body, Draft, Release},
+    view::Refusal,
 };
 use tidings_tests::{
     realm::{ROLES, Realm, sign},
@@ -284,4 +287,77 @@ async fn a_beat_that_names_another_trust_statement_at_the_serial_in_force_makes_
     poll(&mut device).await.unwrap();
     assert_eq!(device.freshness(&os()), Freshness::Forked);
     assert_eq!(target(&mut device).await, Err(Requirement::NotCurrent));
+}
+
+/// A state that has taken note of a log, or of the fork that it is.
+fn learn(state: &mut State, log: &[Statement]) {
+    state.change(|view, now| {
+        let run = view.judge(&os(), log.to_vec()).unwrap();
+        match view.place(&os(), run, false, now) {
+            Ok(news) => view.note(&news, now),
+            Err(Refusal::Fork(fork)) => view.note_fork(*fork, now),
+            Err(refusal) => panic!("{refusal}"),
+        }
+    });
+}
+
+/// A log of three, another statement for its second place, and a state file that knows the first.
+fn shared(realm: &Realm, path: &Path) -> (Vec<Statement>, Statement) {
+    let all = releases(realm, None, 3, BOTH);
+    let other = realm.release(&os(), Some(all[0].head()), "other", BOTH);
+    let mut state = State::open(path, &realm.anchor).unwrap();
+    state
+        .change(|view, now| view.take_trust(realm.log.clone(), now))
+        .unwrap();
+    learn(&mut state, &all[..1]);
+    state.save().unwrap();
+    (all, other)
+}
+
+#[test]
+fn attack_28_no_other_program_on_a_state_file_takes_the_evidence_away() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let directory = tempfile::tempdir().unwrap();
+    for (name, read) in [("further", 3), ("as far", 2)] {
+        let path = directory.path().join(name);
+        let (all, other) = shared(&realm, &path);
+        let mut watches = State::open(&path, &realm.anchor).unwrap();
+        let mut applies = State::open_to_apply(&path, &realm.anchor).unwrap();
+        // One has met both branches, or each of them has met another one.
+        let branch = [all[0].clone(), other];
+        if read == 3 {
+            learn(&mut applies, &all[..2]);
+        }
+        learn(&mut applies, &branch);
+        learn(&mut watches, &all[..read]);
+        applies.save().unwrap();
+        watches.save().unwrap();
+        applies.refresh().unwrap();
+        for state in [applies, State::look(&path, &realm.anchor).unwrap()] {
+            assert!(state.view().fork(&os()).is_some(), "{name}");
+            assert_eq!(state.freshness(&os()), Freshness::Forked);
+        }
+    }
+}
+
+#[test]
+fn what_one_program_on_a_state_file_knows_decides_the_fork_of_another() {
+    let mut realm = Realm::new(NO_BEATS, ROOTS);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let (all, other) = shared(&realm, &path);
+    let mut watches = State::open(&path, &realm.anchor).unwrap();
+    let mut applies = State::open_to_apply(&path, &realm.anchor).unwrap();
+    let renewed = realm.rotate(NO_BEATS, &[(&os(), all[2].head())], ROOTS);
+    learn(&mut watches, &all);
+    watches
+        .change(|view, now| view.take_trust([renewed], now))
+        .unwrap();
+    watches.save().unwrap();
+    learn(&mut applies, &all[..2]);
+    learn(&mut applies, &[all[0].clone(), other]);
+    assert!(applies.view().fork(&os()).is_some());
+    applies.save().unwrap();
+    assert_eq!(applies.view().fork(&os()), None);
+    assert_eq!(applies.head(&os()), Some(all[2].head()));
 }

@@ -12,7 +12,8 @@ use tidings_tests::{
 };
 
 use crate::stage::{
-    BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, serial, source, target,
+    BOTH, NO_BEATS, ROOTS, Stage, clear, device, os, poll, releases, requirement, serial, source,
+    target,
 };
 
 const DAY: u64 = 86_400;
@@ -292,6 +293,33 @@ async fn what_was_begun_may_be_finished_although_another_would_be_chosen_now() {
         .unwrap();
     assert_eq!(target(&mut device).await, Ok(Some(3)));
     assert!(now() >= realm.time);
+}
+
+#[tokio::test]
+async fn attack_81_a_withdrawal_that_another_program_on_the_machine_has_met_stops_it() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let all = releases(&realm, None, 1, BOTH);
+    stage.publish(&all).await;
+    let path = stage.fixture.directory.join("state");
+    let state = State::open_to_apply(&path, &realm.anchor).unwrap();
+    let mut device =
+        Device::with_state(source(&realm, &[stage.address()]), [os().as_str()], state).unwrap();
+    poll(&mut device).await.unwrap();
+    let result = device
+        .apply(&os(), serial(1), async |cleared| {
+            cleared.confirm().await?;
+            // The broker that is asked here has nothing of it.
+            let withdrawal = realm.withdraw(&os(), all[0].head(), all[0].head(), &["stop"]);
+            let mut watches = State::open(&path, &realm.anchor).unwrap();
+            watches
+                .change(|view, _| view.judge(&os(), vec![all[0].clone(), withdrawal]))
+                .unwrap();
+            watches.save().unwrap();
+            cleared.confirm().await
+        })
+        .await;
+    assert_eq!(requirement(&result.unwrap_err()), Requirement::Withdrawn);
 }
 
 #[tokio::test]
