@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{fs::FallocateFlags, io::Errno};
+
 /// Symbolic links that are followed at most.
 const LINKS: u32 = 40;
 
@@ -46,7 +48,8 @@ pub(crate) fn begin(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
 /// Gives a file new content, all or nothing: a new file beside it takes its place. A symbolic link
 /// stays, and what it leads to is replaced; owner, mode and access list stay. Where no file can take
 /// its place (it is a mount point, its directory cannot be written to, or the owner cannot be kept),
-/// it is written as it stands. A file that is not there yet gets `mode`.
+/// it is written as it stands, and a loss of power in the middle leaves a part of each. A file that is
+/// not there yet gets `mode`.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -143,9 +146,14 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// It is cut last: on a full disk what is there already has room.
+/// Its room is set aside first, where the file system can, and it is cut last: a full disk changes
+/// nothing.
 fn overwrite(path: &Path, octets: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    let room = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, octets.len() as u64);
+    if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = room {
+        return Err(error.into());
+    }
     file.write_all(octets)?;
     file.set_len(octets.len() as u64)?;
     file.sync_all()
