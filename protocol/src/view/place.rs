@@ -408,9 +408,12 @@ impl View {
             let shared =
                 |head: &Head| news.run.iter().any(|s| s.head() == *head) || joins == Some(*head);
             let parted = chain.filter(shared).max_by_key(|head| head.serial);
-            known
-                .links
-                .retain(|head| parted.is_some_and(|parted| head.serial <= parted.serial));
+            // The run has the links from its first statement on.
+            let first = news.run.first().map(|first| first.serial());
+            known.links.retain(|head| {
+                Some(head.serial) < first
+                    && parted.is_some_and(|parted| head.serial <= parted.serial)
+            });
             let stays =
                 |delivered: &Head| parted.is_some_and(|parted| delivered.serial <= parted.serial);
             known.delivered = known

@@ -12,7 +12,7 @@ const ABOUT: &[(&str, &str)] = &[
     ("replay", "2-12"), ("hole", "2-13"), ("hole-accepted", "2-13"), ("begun-above", "2-13"),
     ("fork", "2-15 2-16"), ("fork-without-beats", "2-16"), ("fork-of-a-retired-key", "2-16"), ("fork-lost", "2-14"), ("fork-won", "2-16"),
     ("branch-replaced", "2-14 2-32"), ("other-branch", "2-15"), ("other-branch-at-the-head", "2-15"), ("other-branch-shorter", "2-15"),
-    ("other-branch-without-a-live-beat", "2-15"), ("other-branch-under-older-trust", "2-15 2-20"), ("lost-race", "2-15"), ("run-ahead", "2-15"),
+    ("other-branch-without-a-live-beat", "2-15"), ("other-branch-under-older-trust", "2-15 2-20"), ("lost-race", "2-15"), ("run-ahead", "2-15"), ("branch-from-below", "2-15 2-20"),
     ("far-above-the-log", "2-15"), ("far-above-the-links", "2-15"), ("checkpoint-below-the-links", "2-20"), ("links-read-later", "2-15"),
     ("checkpoint-below", "2-14"), ("checkpoint-on-the-chain", "2-14"), ("checkpoint-above", "2-14"), ("checkpoint-between", "2-14"),
     ("restart-waits", "2-14"), ("restart-named", "2-14 2-32"), ("thief-above-the-checkpoint", "2-14"),

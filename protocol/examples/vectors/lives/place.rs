@@ -13,6 +13,7 @@ pub(super) fn write(start: &Start) {
     fork_named(start);
     lost_race(start);
     run_ahead(start);
+    branch_from_below(start);
     restart(start);
     restart_unproven(start);
     restart_waits(start);
@@ -349,6 +350,19 @@ fn run_ahead(start: &Start) {
     life.other("3", &[r1, r2, r3]);
     life.state("CURRENT");
     life.run(3, &[r1, r2, r3]);
+    life.write();
+}
+
+fn branch_from_below(start: &Start) {
+    let (r1, r2, r3) = (&start.r1, &start.r2, &start.r3);
+    let comment = "the other branch has statements below where this device began: links lead there";
+    let mut life = start.life("branch-from-below", comment);
+    life.beat(&start.beat(1, r1));
+    let rival = release(Some(r2), "Summary: another\n", &[ANN]);
+    life.hole("2,3", &[r2, &rival]);
+    life.state("STALE");
+    life.other("3", &[r1, r2, r3]);
+    life.state("CURRENT");
     life.write();
 }
 
