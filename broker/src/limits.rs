@@ -103,7 +103,8 @@ pub const CLUSTER_QUEUE: usize = 4_096;
 pub const CLUSTER_BATCH: usize = 512;
 /// Entries that go with one multi-operation; the others go with later ones.
 pub const CLUSTER_FORGOTTEN: u32 = 512;
-/// Octets of one multi-operation, about: half of what ZooKeeper takes by default (`jute.maxbuffer`).
+/// Octets of one multi-operation, about: half of what ZooKeeper takes by default
+/// (`jute.maxbuffer`).
 pub const CLUSTER_BATCH_OCTETS: usize = 512 * 1024;
 /// What an operation has more than its data, about, in octets: its path and its ACL.
 pub const CLUSTER_OP_OCTETS: usize = 256;
@@ -111,8 +112,8 @@ pub const CLUSTER_OP_OCTETS: usize = 256;
 pub const CLUSTER_BATCH_AGAIN: Duration = Duration::from_secs(60);
 /// From when on the servers count as slow.
 pub const CLUSTER_SLOW: Duration = Duration::from_secs(1);
-/// Entries of a channel that the servers keep; the oldest goes with the next one. Also the statements
-/// of a channel that are settled at once.
+/// Entries of a channel that the servers keep; the oldest goes with the next one. Also the
+/// statements of a channel that are settled at once.
 pub const CLUSTER_KEPT: u32 = 64;
 /// The same while no other member is live.
 pub const CLUSTER_KEPT_ALONE: u32 = 1_024;

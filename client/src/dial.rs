@@ -24,8 +24,8 @@ pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     race(alternating(found.collect())).await
 }
 
-/// The resolver's order, with the families in turn: if one of the two is broken, the other one comes
-/// soon.
+/// The resolver's order, with the families in turn: if one of the two is broken, the other one
+/// comes soon.
 fn alternating(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = found

@@ -46,10 +46,10 @@ pub(crate) fn begin(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Gives a file new content, all or nothing: a new file beside it takes its place. A symbolic link
-/// stays, and what it leads to is replaced; owner, mode and access list stay. Where no file can take
-/// its place (it is a mount point, its directory cannot be written to, or the owner cannot be kept),
-/// it is written as it stands, and a loss of power in the middle leaves a part of each. A file that is
-/// not there yet gets `mode`.
+/// stays, and what it leads to is replaced; owner, mode and access list stay. Where no file can
+/// take its place (it is a mount point, its directory cannot be written to, or the owner cannot be
+/// kept), it is written as it stands, and a loss of power in the middle leaves a part of each. A
+/// file that is not there yet gets `mode`.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -165,7 +165,8 @@ fn directory(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Makes the names in a directory durable, where the file system can, and the directory may be read.
+/// Makes the names in a directory durable, where the file system can, and the directory may be
+/// read.
 ///
 /// # Errors
 /// If that fails.

@@ -1,6 +1,6 @@
 //! Certificates and keys in PEM files, as other programs leave them: with CR LF, a byte order mark,
-//! text around the blocks, blanks before their lines. What is none is named for what it is, and none
-//! of it is quoted, since it may be secret.
+//! text around the blocks, blanks before their lines. What is none is named for what it is, and
+//! none of it is quoted, since it may be secret.
 
 use std::{
     fs, io,

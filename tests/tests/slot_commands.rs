@@ -76,7 +76,8 @@ async fn the_command_takes_turns() {
     assert!(!apply(&["--node", "me", "--", "false"]).status.success());
     let shown = list("single");
     assert!(shown.contains("\nholder me 1 "), "{shown}");
-    // Nor does a second try free it that does not even begin: the first one may have failed halfway.
+    // Nor does a second try free it that does not even begin: the first one may have failed
+    // halfway.
     let again = apply(&["--node", "me", "--", "./is-not-there"]);
     assert!(!again.status.success(), "{again:?}");
     let shown = list("single");

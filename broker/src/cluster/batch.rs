@@ -293,8 +293,8 @@ impl Planner<'_> {
 
 /// The lowest serial whose entry the tree keeps when `head` is set, where `first` was next.
 ///
-/// *An entry goes only if it is durable on the disk of the member that removes it*: that is what was
-/// the head before.
+/// *An entry goes only if it is durable on the disk of the member that removes it*: that is what
+/// was the head before.
 fn lowest(seen: Option<Seen>, head: Head, first: Serial, kept: u32) -> u32 {
     let Some(seen) = seen else {
         return first.number();

@@ -3,9 +3,9 @@
 //!
 //! `tree.rs` and `nodes.rs` are what stands in ZooKeeper; `settle.rs` takes a statement, `batch.rs`
 //! plans what is settled at once, `append.rs` does it; `follow.rs` copies what others have settled,
-//! `backfill.rs` what the tree does not keep any more; `members.rs` knows the others, and signs beats
-//! in turn with them. A session that ends is begun anew;
-//! nothing depends on it but membership.
+//! `backfill.rs` what the tree does not keep any more; `members.rs` knows the others, and signs
+//! beats in turn with them. A session that ends is begun anew; nothing depends on it but
+//! membership.
 
 mod append;
 mod backfill;

@@ -174,8 +174,8 @@ fn trust_is_settled_alone() {
     assert_eq!((batch.taken, batch.unfit), (vec![0], vec![]));
 }
 
-/// Each was verified by the one that it follows: what would follow another one of the same batch was
-/// verified by nobody.
+/// Each was verified by the one that it follows: what would follow another one of the same batch
+/// was verified by nobody.
 #[test]
 fn of_a_trust_log_one_statement_is_settled_at_once() {
     let items = [trust(5), trust(4)];

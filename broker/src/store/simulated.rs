@@ -24,8 +24,8 @@ pub(super) enum Fault {
     /// It fails, and all after it too or not; of a write, the first half is done; what a sync fails
     /// for is never synced again.
     Error { kind: io::ErrorKind, for_good: bool },
-    /// It is a sync, and says that it is done, and is not; the power goes before the operation after
-    /// it.
+    /// It is a sync, and says that it is done, and is not; the power goes before the operation
+    /// after it.
     LeftOut,
 }
 

@@ -15,7 +15,8 @@
 //! `EXPLORE_STATES` states (30,000,000) for each set of keys, and says how far it came:
 //!
 //! ```text
-//! EXPLORE=full cargo test --release -p tidings-protocol --test explore explored -- --nocapture --test-threads=2
+//! EXPLORE=full cargo test --release -p tidings-protocol --test explore explored -- --nocapture
+//! --test-threads=2
 //! ```
 #![allow(clippy::unwrap_used)]
 

@@ -106,7 +106,8 @@ async fn attack_18_a_watch_that_only_looks_alive_is_left_when_the_beat_ends() {
         _ => Act::Send(answer),
     };
     let quiet = relay::start(&[quiet], deaf).await.unwrap();
-    // Its clock stands still: whatever this machine does meanwhile, the beat has three seconds left.
+    // Its clock stands still: whatever this machine does meanwhile, the beat has three seconds
+    // left.
     let clock = HandClock::new(Some(realm.time));
     let mut device = device_at(&realm, &[quiet, stage.address()], &clock);
     let monitor = device.monitor();

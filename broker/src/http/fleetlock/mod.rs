@@ -65,8 +65,8 @@ pub(super) fn router(fleetlock: FleetLock) -> Router {
         .with_state(fleetlock)
 }
 
-/// A request with `Origin` comes from a page in somebody's browser, which may have any name for this
-/// address: it is refused (attack 115).
+/// A request with `Origin` comes from a page in somebody's browser, which may have any name for
+/// this address: it is refused (attack 115).
 async fn no_page(request: Request, next: Next) -> Response {
     if request.headers().contains_key(ORIGIN) {
         let value = "a page in a browser may not ask for slots".to_owned();

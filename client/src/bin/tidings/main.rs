@@ -1,8 +1,9 @@
 //! `tidings`: keys, trust, releases, publishing, and reading with proof.
 //!
-//! In the order in which a statement travels: `payload` makes what `release` announces; `release`, `withdraw` and `edit` make what
-//! `publishing` and `sign` sign and publish; `reader` reads and `verify` proves, `status` tells how
-//! things stand, `apply` acts, `slot` takes turns, `beat` confirms.
+//! In the order in which a statement travels: `payload` makes what `release` announces; `release`,
+//! `withdraw` and `edit` make what `publishing` and `sign` sign and publish; `reader` reads and
+//! `verify` proves, `status` tells how things stand, `apply` acts, `slot` takes turns, `beat`
+//! confirms.
 
 mod apply;
 mod beat;

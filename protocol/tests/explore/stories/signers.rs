@@ -42,7 +42,7 @@ fn story_09_nobody_displaces_anybody() {
 }
 
 // ---- 10: the outbox
-// ----------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_10_an_outbox_is_emptied_by_the_log_a_rival_or_trust_and_by_nothing_else() {
@@ -92,7 +92,7 @@ fn story_10_an_outbox_is_emptied_when_what_it_stands_on_is_filed_away() {
 }
 
 // ---- 11: signatures
-// ----------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_11_distinct_listed_keys_are_counted_and_nothing_else_has_any_effect() {
@@ -115,7 +115,7 @@ fn story_11_distinct_listed_keys_are_counted_and_nothing_else_has_any_effect() {
 }
 
 // ---- 15: vouching
-// ------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
 #[test]
 fn story_15_a_withdrawal_proves_only_itself() {

@@ -129,8 +129,8 @@ fn write_logs(
     parts.into_iter().flatten().collect()
 }
 
-/// Sends statements by TAKETHIS over one connection; every one has to be taken. The octets that were
-/// sent.
+/// Sends statements by TAKETHIS over one connection; every one has to be taken. The octets that
+/// were sent.
 pub(crate) async fn send_all<'a>(
     connection: &mut Connection,
     statements: impl IntoIterator<Item = &'a Statement>,

@@ -449,8 +449,8 @@ fn run(command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The most memory that a tool had, in octets, and whether it has worked. The system adds up what all
-/// children took, so the tool is the only child of another process.
+/// The most memory that a tool had, in octets, and whether it has worked. The system adds up what
+/// all children took, so the tool is the only child of another process.
 fn run_measured(tool: &Command) -> anyhow::Result<(u64, bool)> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.args(["payload", "measure", "--"]);

@@ -19,7 +19,8 @@ use super::{exit::Exit, output};
 pub(super) enum Payload {
     Make(make::Make),
     Compare(compare::Compare),
-    /// Run a tool, and say how much memory it took: for `make`, in a process that has no other child
+    /// Run a tool, and say how much memory it took: for `make`, in a process that has no other
+    /// child
     #[command(hide = true)]
     Measure {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
