@@ -783,7 +783,7 @@ async fn what_trust_has_decided_against_is_hidden_and_in_nobodys_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_begins_in_its_middle_is_news_too() {
     let realm = realm();
-    let fixture = broker(&realm, &format!("[limits]\ngap_seconds = 3\n{PEER}")).unwrap();
+    let fixture = broker(&realm, &format!("[limits]\ngap_seconds = 10\n{PEER}")).unwrap();
     let _daemon = fixture.start().unwrap();
     let all = releases(&realm, &os(), None, 9, &["ann", "bob"]);
     let mut peer = connect(&fixture).await.unwrap();

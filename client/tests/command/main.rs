@@ -1,0 +1,9 @@
+//! `tidings` as its user meets it, without any network.
+#![allow(clippy::unwrap_used)]
+
+mod answers;
+mod desk;
+mod keys;
+mod outbox;
+mod statements;
+mod trust;
