@@ -1,19 +1,21 @@
 //! Configuration: TOML as it is written → checked settings.
 //!
 //! Unknown keys are refused, and the nearest known one is named. Units are in the keys.
-//! `written.rs` is the file as it is written, this one what is made of it.
+//! `written.rs` is the file as it is written, the others are what is made of it.
 
+mod access;
 mod changed;
+mod cluster;
+mod slots;
 mod written;
 
 use std::{
     fmt, fs, io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::IpNet;
 use tidings_client::Address;
 use tidings_protocol::{
     Anchor, Namespace, StatementId, Wildmat,
@@ -21,9 +23,8 @@ use tidings_protocol::{
     slot::SlotName,
 };
 pub use written::*;
-use written::{default_poll, everything};
 
-use crate::access::{Access, Peer, Rule};
+use crate::access::Access;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -366,7 +367,7 @@ impl Settings {
         let cluster = config
             .cluster
             .as_ref()
-            .map(|cluster| clustering(cluster, &wrong))
+            .map(|cluster| cluster::clustering(cluster, &wrong))
             .transpose()?;
         let mut feeds: Vec<Feed> = Vec::new();
         for (index, feed) in config.feed.iter().enumerate() {
@@ -407,8 +408,8 @@ impl Settings {
             login: Login::default(),
             poll: crate::limits::RESTORE_AGAIN,
         };
-        let access = access(&config, &wrong)?;
-        let slots = slots(&config, &access, &wrong)?;
+        let access = access::access(&config, &wrong)?;
+        let slots = slots::slots(&config, &access, &wrong)?;
         let mut beats: Vec<Beat> = Vec::new();
         for (index, beat) in config.beat.iter().enumerate() {
             let wrong = |key: &str, reason: &dyn fmt::Display| {
@@ -511,272 +512,6 @@ impl Settings {
             retention,
         })
     }
-}
-
-fn clustering(
-    cluster: &ClusterConfig,
-    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
-) -> Result<Clustering, ConfigError> {
-    let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("cluster.{key}"), reason);
-    let host_and_port = |server: &&String| {
-        server.rsplit_once(':').is_some_and(|(host, port)| {
-            port.parse::<u16>().is_ok_and(|port| port > 0)
-                && !host.is_empty()
-                && host.bytes().all(|b| {
-                    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'[' | b']' | b':')
-                })
-        })
-    };
-    if cluster.servers.is_empty() {
-        return Err(wrong(
-            "servers",
-            &"expected at least one ZooKeeper server, three for a cluster that survives the loss of one",
-        ));
-    }
-    if let Some(server) = cluster.servers.iter().find(|server| !host_and_port(server)) {
-        return Err(wrong(
-            "servers",
-            &format!("expected HOST:PORT, found {server:?}"),
-        ));
-    }
-    let good_node = |node: &str| {
-        !matches!(node, "" | "." | ".." | "zookeeper")
-            && node
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-    };
-    if !cluster
-        .root
-        .strip_prefix('/')
-        .is_some_and(|path| path.split('/').all(good_node))
-    {
-        return Err(wrong(
-            "root",
-            &format!("expected a node such as /tidings, found {:?}", cluster.root),
-        ));
-    }
-    if !(1..=60).contains(&cluster.session_seconds) {
-        let found = cluster.session_seconds;
-        return Err(wrong(
-            "session_seconds",
-            &format!("expected 1 to 60, found {found}"),
-        ));
-    }
-    let user = match (&cluster.user, &cluster.password_file) {
-        (Some(user), Some(file)) => Some((user.clone(), file.clone())),
-        (None, None) => None,
-        _ => return Err(wrong("user", &"user and password_file go together")),
-    };
-    if cluster
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.certificate_file.is_some() != tls.key_file.is_some())
-    {
-        return Err(wrong("tls", &"certificate_file and key_file go together"));
-    }
-    Ok(Clustering {
-        servers: cluster.servers.join(","),
-        root: cluster.root.clone(),
-        address: cluster.address.parse().map_err(|e| wrong("address", &e))?,
-        session: Duration::from_secs(cluster.session_seconds),
-        user,
-        tls: cluster.tls.clone(),
-        fill: Mirroring {
-            upstreams: Vec::new(),
-            channels: everything().parse().map_err(|e| wrong("address", &e))?,
-            login: cluster.login.clone(),
-            poll: Duration::from_secs(default_poll()),
-        },
-    })
-}
-
-fn slots(
-    config: &Config,
-    access: &Access,
-    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
-) -> Result<Vec<SlotGroup>, ConfigError> {
-    let mut groups: Vec<SlotGroup> = Vec::new();
-    for (index, slot) in config.slot.iter().enumerate() {
-        let wrong =
-            |key: &str, reason: &dyn fmt::Display| wrong(format!("slot[{index}].{key}"), reason);
-        let name: SlotName = slot.group.parse().map_err(|e| wrong("group", &e))?;
-        if groups.iter().any(|known| known.name == name) {
-            return Err(wrong("group", &format!("{name} is there already")));
-        }
-        let ranges = [
-            ("max", slot.max.into(), 1, 1_000),
-            ("lease_seconds", slot.lease_seconds, 1, 7 * 86_400),
-            ("failures", slot.failures.into(), 1, 1_000),
-        ];
-        for (key, value, low, high) in ranges {
-            if !(low..=high).contains(&value) {
-                return Err(wrong(
-                    key,
-                    &format!("expected {low} to {high}, found {value}"),
-                ));
-            }
-        }
-        let peer = |key: &'static str| {
-            move |name: &String| {
-                let found = access.peers.iter().position(|peer| peer.name == *name);
-                found.ok_or_else(|| wrong(key, &format!("{name} is none of the peers")))
-            }
-        };
-        if slot.certificate
-            && config
-                .tls
-                .as_ref()
-                .is_none_or(|tls| tls.client_ca_file.is_none())
-        {
-            return Err(wrong("certificate", &"needs tls.client_ca_file"));
-        }
-        let in_tls = config.fleetlock.as_ref().is_none_or(|served| served.tls);
-        if slot.certificate && !in_tls {
-            return Err(wrong("certificate", &"needs fleetlock.tls"));
-        }
-        groups.push(SlotGroup {
-            name,
-            rules: Rules {
-                max: slot.max as usize,
-                lease: slot.lease_seconds,
-                failures: slot.failures as usize,
-            },
-            takers: slot
-                .takers
-                .as_ref()
-                .map(|takers| takers.iter().map(peer("takers")).collect())
-                .transpose()?,
-            operators: slot
-                .operators
-                .iter()
-                .map(peer("operators"))
-                .collect::<Result<_, _>>()?,
-            certificate: slot.certificate,
-        });
-    }
-    if !groups.is_empty()
-        && config
-            .fleetlock
-            .as_ref()
-            .is_none_or(|fleetlock| fleetlock.listen.is_empty())
-    {
-        return Err(wrong(
-            "fleetlock.listen".into(),
-            &"groups of slots are served by FleetLock: give an address",
-        ));
-    }
-    let is_open = |served: &written::FleetLockConfig| {
-        !served.tls && served.listen.iter().any(|at| !at.ip().is_loopback())
-    };
-    if config.fleetlock.as_ref().is_some_and(is_open)
-        && access.peers.iter().any(|peer| !peer.tokens.is_empty())
-    {
-        return Err(wrong(
-            "fleetlock.tls".into(),
-            &"peers have bearer tokens, which are not for clear text: set it, or listen on this machine alone",
-        ));
-    }
-    if config
-        .fleetlock
-        .as_ref()
-        .is_some_and(|fleetlock| fleetlock.tls)
-        && config.tls.is_none()
-    {
-        return Err(wrong(
-            "fleetlock.tls".into(),
-            &"needs [tls] with certificate_file and key_file",
-        ));
-    }
-    Ok(groups)
-}
-
-/// Who is known, and may read and offer what.
-fn access(
-    config: &Config,
-    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
-) -> Result<Access, ConfigError> {
-    let mut peers: Vec<Peer> = Vec::new();
-    for (index, peer) in config.peer.iter().enumerate() {
-        let wrong =
-            |key: &str, reason: &dyn fmt::Display| wrong(format!("peer[{index}].{key}"), reason);
-        if peer.name.is_empty()
-            || peer.name.contains(char::is_whitespace)
-            || peers.iter().any(|other| other.name == peer.name)
-        {
-            return Err(wrong("name", &"expected a name of its own, without spaces"));
-        }
-        let network = |text: &String| {
-            text.parse()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|e| wrong("networks", &e))
-        };
-        let hash = |key: &'static str| {
-            move |text: &String| {
-                let digits = text.trim_start_matches("sha256:").replace(':', "");
-                fingerprint(&digits)
-                    .ok_or_else(|| wrong(key, &"expected 64 hexadecimal digits, a SHA-256"))
-            }
-        };
-        let sha_crypt = |hash: &&String| hash.starts_with("$6$") || hash.starts_with("$5$");
-        if peer.password.is_some() && peer.password.as_ref().filter(sha_crypt).is_none() {
-            return Err(wrong(
-                "password",
-                &"expected a hash as `openssl passwd -6` prints it",
-            ));
-        }
-        peers.push(Peer {
-            name: peer.name.clone(),
-            networks: peer
-                .networks
-                .iter()
-                .map(network)
-                .collect::<Result<_, _>>()?,
-            certificates: peer
-                .certificates
-                .iter()
-                .map(hash("certificates"))
-                .collect::<Result<_, _>>()?,
-            password: peer.password.clone(),
-            tokens: peer
-                .tokens
-                .iter()
-                .map(hash("tokens"))
-                .collect::<Result<_, _>>()?,
-            feeds: peer
-                .feeds
-                .as_ref()
-                .map(|feeds| feeds.parse())
-                .transpose()
-                .map_err(|e| wrong("feeds", &e))?,
-        });
-    }
-    let mut rules = Vec::new();
-    for (index, rule) in config.access.iter().enumerate() {
-        let wrong =
-            |key: &str, reason: &dyn fmt::Display| wrong(format!("access[{index}].{key}"), reason);
-        let reader = |name: &String| {
-            let found = peers.iter().position(|peer| peer.name == *name);
-            found.ok_or_else(|| wrong("readers", &format!("{name} is none of the peers")))
-        };
-        let channels = rule.channels.parse().map_err(|e| wrong("channels", &e))?;
-        rules.push(Rule {
-            channels,
-            readers: rule.readers.iter().map(reader).collect::<Result<_, _>>()?,
-        });
-    }
-    Ok(Access { peers, rules })
-}
-
-fn fingerprint(digits: &str) -> Option<[u8; 32]> {
-    let octet = |at: usize| {
-        digits
-            .get(2 * at..2 * at + 2)
-            .and_then(|two| u8::from_str_radix(two, 16).ok())
-    };
-    let octets: Vec<u8> = (0..digits.len().div_ceil(2))
-        .map(octet)
-        .collect::<Option<_>>()?;
-    octets.try_into().ok()
 }
 
 /// The channels of a mirror, and the trust logs and beats of the namespaces that they are in.

@@ -1,0 +1,97 @@
+//! `[[peer]]` and `[[access]]`.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{Config, ConfigError};
+use crate::access::{Access, Peer, Rule};
+
+/// Who is known, and may read and offer what.
+pub(super) fn access(
+    config: &Config,
+    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
+) -> Result<Access, ConfigError> {
+    let mut peers: Vec<Peer> = Vec::new();
+    for (index, peer) in config.peer.iter().enumerate() {
+        let wrong =
+            |key: &str, reason: &dyn fmt::Display| wrong(format!("peer[{index}].{key}"), reason);
+        if peer.name.is_empty()
+            || peer.name.contains(char::is_whitespace)
+            || peers.iter().any(|other| other.name == peer.name)
+        {
+            return Err(wrong("name", &"expected a name of its own, without spaces"));
+        }
+        let network = |text: &String| {
+            text.parse()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|e| wrong("networks", &e))
+        };
+        let hash = |key: &'static str| {
+            move |text: &String| {
+                let digits = text.trim_start_matches("sha256:").replace(':', "");
+                fingerprint(&digits)
+                    .ok_or_else(|| wrong(key, &"expected 64 hexadecimal digits, a SHA-256"))
+            }
+        };
+        let sha_crypt = |hash: &&String| hash.starts_with("$6$") || hash.starts_with("$5$");
+        if peer.password.is_some() && peer.password.as_ref().filter(sha_crypt).is_none() {
+            return Err(wrong(
+                "password",
+                &"expected a hash as `openssl passwd -6` prints it",
+            ));
+        }
+        peers.push(Peer {
+            name: peer.name.clone(),
+            networks: peer
+                .networks
+                .iter()
+                .map(network)
+                .collect::<Result<_, _>>()?,
+            certificates: peer
+                .certificates
+                .iter()
+                .map(hash("certificates"))
+                .collect::<Result<_, _>>()?,
+            password: peer.password.clone(),
+            tokens: peer
+                .tokens
+                .iter()
+                .map(hash("tokens"))
+                .collect::<Result<_, _>>()?,
+            feeds: peer
+                .feeds
+                .as_ref()
+                .map(|feeds| feeds.parse())
+                .transpose()
+                .map_err(|e| wrong("feeds", &e))?,
+        });
+    }
+    let mut rules = Vec::new();
+    for (index, rule) in config.access.iter().enumerate() {
+        let wrong =
+            |key: &str, reason: &dyn fmt::Display| wrong(format!("access[{index}].{key}"), reason);
+        let reader = |name: &String| {
+            let found = peers.iter().position(|peer| peer.name == *name);
+            found.ok_or_else(|| wrong("readers", &format!("{name} is none of the peers")))
+        };
+        let channels = rule.channels.parse().map_err(|e| wrong("channels", &e))?;
+        rules.push(Rule {
+            channels,
+            readers: rule.readers.iter().map(reader).collect::<Result<_, _>>()?,
+        });
+    }
+    Ok(Access { peers, rules })
+}
+
+fn fingerprint(digits: &str) -> Option<[u8; 32]> {
+    let octet = |at: usize| {
+        digits
+            .get(2 * at..2 * at + 2)
+            .and_then(|two| u8::from_str_radix(two, 16).ok())
+    };
+    let octets: Vec<u8> = (0..digits.len().div_ceil(2))
+        .map(octet)
+        .collect::<Option<_>>()?;
+    octets.try_into().ok()
+}
