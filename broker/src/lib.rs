@@ -49,4 +49,6 @@ pub use append::bench;
 pub use broker::{Broker, StartError};
 pub use config::{Config, Settings};
 #[cfg(feature = "bench")]
+pub use slots::turns;
+#[cfg(feature = "bench")]
 pub use store::bench as store_bench;

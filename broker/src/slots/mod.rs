@@ -8,6 +8,8 @@ mod held;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(feature = "bench")]
+pub mod turns;
 mod worker;
 
 use std::{sync::Arc, time::Duration};

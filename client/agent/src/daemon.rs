@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, pin::pin, sync::Arc, time::Durat
 use anyhow::Context;
 use futures_util::StreamExt;
 use tidings_client::{
-    Body, Channel, Clear, Clock, Device, Error, NotNow, Release, Serial, Slots, Source, Statement,
-    Timestamp, Tls, Verified,
+    Body, Channel, Clear, Clock, Device, Release, Serial, Slots, Source, Statement, Timestamp, Tls,
 };
 use tokio::time::timeout;
 
@@ -18,6 +17,7 @@ use crate::{
     journal::Journal,
     round::{Intent, Task},
     status::{ChannelStatus, Overall, Status},
+    want::{Wanted, choose},
     world::{End, go_on},
 };
 
@@ -145,9 +145,9 @@ impl Agent {
                 Some("no beat speaks for the newest statement yet".into()),
             ),
             Ok(Clear::Nothing { next: None, .. }) => (Wanted::Nothing, None),
-            Err(error) => refused(&error),
+            Err(error) => (Wanted::after(&error), Some(tidings_client::explain(&error))),
         };
-        let Some(mut task) = self.task(channel, wanted)? else {
+        let Some(mut task) = self.task(channel, &wanted)? else {
             let Some(why) = trouble else {
                 self.waits.remove(channel);
                 return Ok((String::new(), IDLE));
@@ -198,57 +198,20 @@ impl Agent {
                 Wanted::Release(Box::new(statement)),
                 Some(format!("{serial} is due at {due}")),
             ),
-            Err(error) => refused(&error),
+            Err(error) => (Wanted::after(&error), Some(tidings_client::explain(&error))),
         }
     }
 
     /// What is to be worked on, written down.
-    fn task(&mut self, channel: &Channel, wanted: Wanted) -> anyhow::Result<Option<Task>> {
-        let known = self.journal.records.task.get(channel.as_str()).cloned();
-        let of = known
-            .as_ref()
-            .and_then(|task| Statement::parse(task.statement.as_bytes()).ok());
-        let leave = match (&known, &of, &wanted) {
-            (Some(task), Some(of), _) if task.is_before_going() => match &wanted {
-                Wanted::Release(statement) if statement.head() != of.head() => {
-                    Some(format!("{} is to be run instead", statement.serial()))
-                }
-                Wanted::Withdrawn(serial) if *serial == of.serial() => {
-                    Some("it was withdrawn".into())
-                }
-                Wanted::Nothing => Some("it is not the release to run any more".into()),
-                _ => None,
-            },
-            _ => None,
+    fn task(&mut self, channel: &Channel, wanted: &Wanted) -> anyhow::Result<Option<Task>> {
+        let records = &self.journal.records;
+        let known = records.task.get(channel.as_str());
+        let Some(task) = choose(known, wanted, &records.failed) else {
+            return Ok(None);
         };
-        let task = match (known, leave, wanted) {
-            (Some(mut task), Some(why), _) => {
-                task.turn(Intent::Leave, why);
-                task
-            }
-            (Some(task), None, _)
-                if !task.intent.is_end()
-                    || task.slot.is_some() && task.intent != Intent::Failed =>
-            {
-                task
-            }
-            (known, _, Wanted::Release(statement)) => {
-                let same = of.is_some_and(|of| of.head() == statement.head())
-                    && known.is_some_and(|task| task.intent != Intent::Left);
-                if same
-                    || self
-                        .journal
-                        .records
-                        .failed
-                        .contains(&statement.id().to_string())
-                {
-                    return Ok(None);
-                }
-                tracing::info!(%channel, serial = %statement.serial(), "begun");
-                Task::new(String::from_utf8_lossy(statement.octets()).into_owned())
-            }
-            _ => return Ok(None),
-        };
+        if task.intent == Intent::Stage && known.is_none_or(|known| known.intent.is_end()) {
+            tracing::info!(%channel, "begun");
+        }
         self.journal
             .change(|records| drop(records.task.insert(channel.to_string(), task.clone())))?;
         Ok(Some(task))
@@ -381,28 +344,4 @@ pub(crate) fn release_of(statement: &Statement) -> Option<&Release> {
         Body::Release(release) => Some(release),
         _ => None,
     }
-}
-
-/// What follows from an error.
-fn refused(error: &Error) -> (Wanted, Option<String>) {
-    let wanted = match error {
-        Error::NotNow { reason, .. } => match **reason {
-            NotNow::Withdrawn { release, .. } => Wanted::Withdrawn(release),
-            _ => Wanted::Unknown,
-        },
-        _ => Wanted::Unknown,
-    };
-    (wanted, Some(tidings_client::explain(error)))
-}
-
-/// What brokers say is to be run.
-enum Wanted {
-    /// This, at once or later.
-    Release(Box<Verified<Statement>>),
-    /// Not this one any more.
-    Withdrawn(Serial),
-    /// Nothing that is not applied already.
-    Nothing,
-    /// They do not say.
-    Unknown,
 }

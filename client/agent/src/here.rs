@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_client::{Channel, Clear, Error, NotNow, Serial, SlotError, Statement, Timestamp};
+use tidings_client::{Channel, Clear, Error, Serial, SlotError, Statement, Timestamp};
 use tidings_protocol::{
     rollout,
     slot::SlotName,
@@ -17,6 +17,7 @@ use crate::{
     handler::Answer,
     health, journal, link,
     round::Task,
+    turn::{Turn, may_go},
     world::{Fetched, Health, Ready, World},
 };
 
@@ -36,13 +37,6 @@ pub(crate) struct Here<'a> {
 }
 
 impl Here<'_> {
-    fn until(&mut self, when: Timestamp) {
-        let now = self.agent.device.state().time(&self.channel);
-        self.wait = Some(Duration::from_secs(
-            when.seconds().saturating_sub(now.seconds()).max(1),
-        ));
-    }
-
     /// Lets the applier know what we know, if that has changed: trust, the newest beats, and the
     /// log.
     async fn hand_over(&mut self) -> Result<(), Error> {
@@ -93,32 +87,33 @@ impl Here<'_> {
         Ok(())
     }
 
-    /// Whether this is the release to run, at this moment.
-    async fn confirm(&mut self, statement: &Statement) -> Result<(), Ready> {
-        match self.agent.device.target(&self.channel).await {
-            Ok(Clear::Apply(now)) if now.head() == statement.head() => Ok(()),
-            Ok(Clear::Apply(now)) => Err(Ready::Leave(format!(
-                "{} is to be run instead",
-                now.serial()
-            ))),
-            Ok(Clear::Nothing {
-                next: Some((serial, due)),
-                ..
-            }) if serial == statement.serial() => {
-                self.until(due);
-                Err(Ready::Wait(format!("it is due at {due}")))
-            }
-            Ok(Clear::Nothing { .. }) => {
-                Err(Ready::Leave("it is not the release to run any more".into()))
-            }
-            Err(Error::NotNow { reason, .. }) => match *reason {
-                NotNow::Withdrawn { release, .. } if release == statement.serial() => {
-                    Err(Ready::Leave(reason.to_string()))
-                }
-                _ => Err(Ready::Wait(reason.to_string())),
-            },
-            Err(error) => Err(Ready::Wait(tidings_client::explain(&error))),
-        }
+    /// The group that has to give a slot, and this machine's name there.
+    fn seat(&self, statement: &Statement) -> Option<(SlotName, SlotName)> {
+        let group = release_of(statement)?.slot.as_ref()?.parse().ok()?;
+        Some((group, self.agent.config.node.clone()?))
+    }
+}
+
+impl Turn for Here<'_> {
+    async fn target(&mut self) -> Result<Clear, Error> {
+        self.agent.device.target(&self.channel).await
+    }
+
+    fn time(&self) -> Timestamp {
+        self.agent.device.state().time(&self.channel)
+    }
+
+    fn opens(&self) -> Timestamp {
+        self.agent.config.windows.next(self.time())
+    }
+
+    fn wait_until(&mut self, when: Timestamp) {
+        let seconds = when.seconds().saturating_sub(self.time().seconds());
+        self.wait = Some(Duration::from_secs(seconds.max(1)));
+    }
+
+    async fn failing(&mut self) -> Vec<String> {
+        health::failing(&self.agent.config.paths.etc).await
     }
 
     async fn take_slot(&mut self, statement: &Statement) -> Result<Option<u64>, Ready> {
@@ -152,14 +147,8 @@ impl Here<'_> {
         }
     }
 
-    /// The group that has to give a slot, and this machine's name there.
-    fn seat(&self, statement: &Statement) -> Option<(SlotName, SlotName)> {
-        let group = release_of(statement)?.slot.as_ref()?.parse().ok()?;
-        Some((group, self.agent.config.node.clone()?))
-    }
-
-    async fn hold(&mut self, token: Option<u64>, statement: &Statement) -> Result<(), Ready> {
-        let (Some(token), Some((group, node))) = (token, self.seat(statement)) else {
+    async fn hold_slot(&mut self, token: u64, statement: &Statement) -> Result<(), Ready> {
+        let Some((group, node)) = self.seat(statement) else {
             return Ok(());
         };
         match self.agent.slots.hold(&group, &node, token).await {
@@ -169,36 +158,6 @@ impl Here<'_> {
             )),
             Err(error) => Err(Ready::Wait(tidings_client::explain(&error))),
         }
-    }
-
-    async fn may_go(&mut self, task: &Task, statement: &Statement) -> Result<Ready, Ready> {
-        self.confirm(statement).await?;
-        let time = self.agent.device.state().time(&self.channel);
-        let late = release_of(statement)
-            .and_then(|release| release.deadline)
-            .is_some_and(|deadline| deadline <= time);
-        let opens = self.agent.config.windows.next(time);
-        if opens > time && !late {
-            self.until(opens);
-            return Err(Ready::Wait(format!("the next window opens at {opens}")));
-        }
-        let ill = health::failing(&self.agent.config.paths.etc).await;
-        let slot = self.take_slot(statement).await?;
-        if slot.is_some() {
-            // Others may have waited long for their turn, and so may we (attack 81); and the slot
-            // may be another one's by now (attack 75).
-            let confirmed = match self.confirm(statement).await {
-                Ok(()) => self.hold(slot, statement).await,
-                not => not,
-            };
-            if let Err(not) = confirmed {
-                if let Some(token) = slot.or(task.slot) {
-                    self.free(token, statement).await;
-                }
-                return Err(not);
-            }
-        }
-        Ok(Ready::Go { slot, ill })
     }
 }
 
@@ -239,7 +198,7 @@ impl World for Here<'_> {
             );
             let turn = statement.time().plus(share);
             if turn > time {
-                self.until(turn);
+                self.wait_until(turn);
                 return Fetched::Later(format!(
                     "fetching is spread: this machine begins at {turn}"
                 ));
@@ -264,8 +223,8 @@ impl World for Here<'_> {
         fetched
     }
 
-    async fn ready(&mut self, task: &Task, statement: &Statement) -> Ready {
-        self.may_go(task, statement).await.unwrap_or_else(|not| not)
+    async fn ready(&mut self, _: &Task, statement: &Statement) -> Ready {
+        may_go(self, statement).await
     }
 
     async fn health(&mut self, task: &Task) -> Health {
