@@ -5,21 +5,64 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-/// A name, the test that it stands for, and the Debian packages that it wants.
-const TOOLS: [(&str, &str, &str); 6] = [
-    ("rsync-tree", "rsync_tree", "btrfs-progs rsync"),
-    ("btrfs-send", "btrfs_send_on_a_parent", "btrfs-progs rsync"),
+/// A name, the tests that it stands for, and the Debian packages that it wants.
+type Tool = (&'static str, &'static [&'static str], &'static str);
+const TOOLS: &[Tool] = &[
+    ("rsync-tree", &["trees::rsync_tree"], "btrfs-progs rsync"),
+    (
+        "btrfs-send",
+        &["trees::btrfs_send_on_a_parent"],
+        "btrfs-progs rsync",
+    ),
     (
         "btrfs-send+zstd",
-        "btrfs_send_whole_and_compressed",
+        &["trees::btrfs_send_whole_and_compressed"],
         "btrfs-progs rsync zstd",
     ),
-    ("ostree", "ostree", "ostree"),
-    ("grub", "grub_with_block_devices", "grub-common"),
-    ("uboot", "uboot_with_block_devices", "libubootenv-tool"),
+    ("ostree", &["trees::ostree"], "ostree"),
+    ("grub", &["slots::grub_with_block_devices"], "grub-common"),
+    (
+        "uboot",
+        &["slots::uboot_with_block_devices"],
+        "libubootenv-tool",
+    ),
+    (
+        "systemd-boot",
+        &[
+            "slots::systemd_boot_with_block_devices",
+            "slots::systemd_boot_is_killed_everywhere",
+        ],
+        "systemd-boot",
+    ),
+    (
+        "rauc",
+        &["bundles::rauc", "bundles::rauc_is_killed_everywhere"],
+        RAUC,
+    ),
+    (
+        "swupdate",
+        &[
+            "bundles::swupdate",
+            "bundles::swupdate_is_killed_everywhere",
+        ],
+        SWUPDATE,
+    ),
 ];
+const RAUC: &str = "rauc squashfs-tools dbus openssl";
+const SWUPDATE: &str = "swupdate cpio openssl";
 /// What the sweep wants, which runs with the agent's other tests.
 const SWEEP: &str = "bsdiff xdelta3 zstd";
+
+/// Those of CI, without what takes long.
+pub(super) fn quick() -> anyhow::Result<()> {
+    let packages: Vec<&str> = RAUC.split(' ').chain(SWUPDATE.split(' ')).collect();
+    super::setup::packages(&packages)?;
+    test(
+        "tools",
+        &["bundles::rauc", "bundles::swupdate"],
+        &["--ignored"],
+    )
+}
 
 /// Runs those that are named, or all.
 pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
@@ -36,7 +79,7 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
         ensure!(status.success(), "apt-get ended with {status}");
         return Ok(());
     }
-    let mut chosen: Vec<_> = TOOLS
+    let chosen: Vec<_> = TOOLS
         .iter()
         .filter(|tool| names.is_empty() || names.iter().any(|name| name == tool.0))
         .collect();
@@ -52,34 +95,36 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
     }
     let sweep = names.is_empty() || names.iter().any(|name| name == "sweep");
     if sweep {
-        test("sweep", "attack_86_the_power_may_go_at_every_point", &[]).context("the sweep")?;
+        test("sweep", &["attack_86_the_power_may_go_at_every_point"], &[]).context("the sweep")?;
     }
-    for (name, test_name, packages) in chosen.drain(..) {
+    for (name, tests, packages) in chosen {
         println!("agent: {name}");
-        test("tools", test_name, &["--ignored"]).with_context(|| {
+        test("tools", tests, &["--ignored", "--test-threads", "1"]).with_context(|| {
             format!("{name}; it wants root and the packages {packages}: `cargo xtask agent setup`")
         })?;
     }
     Ok(())
 }
 
-fn test(file: &str, name: &str, more: &[&str]) -> anyhow::Result<()> {
-    let mut command = Command::new("cargo");
-    command.args([
-        "test",
-        "--quiet",
-        "-p",
-        "tidings-agent",
-        "--test",
-        file,
-        "--",
-        "--exact",
-        name,
-        "--nocapture",
-        "--test-threads",
-        "1",
-    ]);
-    let status = command.args(more).status()?;
+/// Features are those of every other test: nothing is built twice. A name that is no test is an
+/// error, and not a test that passed.
+fn test(file: &str, names: &[&str], more: &[&str]) -> anyhow::Result<()> {
+    let command = || {
+        let mut command = super::cargo("test --quiet --workspace --all-features --test");
+        command.args([file, "--", "--exact"]).args(names).args(more);
+        command
+    };
+    let listed = command().arg("--list").output()?;
+    let found = String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter(|line| line.ends_with(": test"))
+        .count();
+    ensure!(
+        listed.status.success() && found == names.len(),
+        "not all of {names:?} are tests of {file}: {}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    let status = command().arg("--nocapture").status()?;
     ensure!(status.success(), "cargo test ended with {status}");
     Ok(())
 }
