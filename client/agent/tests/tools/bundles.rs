@@ -64,7 +64,7 @@ fn path_without(place: &Place, program: &str) -> String {
         .to_string()
 }
 
-fn refused(answer: &Answer, why: &str) {
+pub(super) fn refused(answer: &Answer, why: &str) {
     assert!(
         answer.code == UNUSABLE && answer.line.contains(why),
         "{answer:?}, and not {why:?}"

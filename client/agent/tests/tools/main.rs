@@ -7,6 +7,7 @@ mod bundles;
 #[path = "../common/mod.rs"]
 mod common;
 mod slots;
+mod sysupdate;
 mod trees;
 
 use std::{
@@ -255,6 +256,8 @@ fn killer(place: &Path, n: u32) -> String {
         "rauc",
         "dbus-send",
         "swupdate",
+        "unshare",
+        "cp",
         "zstd",
         "xdelta3",
         "bspatch",
