@@ -48,9 +48,26 @@ const TOOLS: &[Tool] = &[
         SWUPDATE,
     ),
     ("sysupdate", &["sysupdate::sysupdate"], "mmdebstrap"),
+    (
+        "vm",
+        &["vm::grub_falls_back_after_a_panic_and_after_a_hang_and_kexec_goes"],
+        VM,
+    ),
+    (
+        "systemd-boot-vm",
+        &["vm::systemd_boot_counts_and_falls_back"],
+        "qemu-system-x86 ovmf systemd-boot busybox-static cpio mtools dosfstools",
+    ),
+    (
+        "nspawn",
+        &["vm::soft_reboot_into_another_root_and_a_unit_survives"],
+        "mmdebstrap systemd-container",
+    ),
 ];
 /// In the root of the repository.
 const DEBIAN13: &str = "target/debian13";
+const VM: &str =
+    "qemu-system-x86 grub-pc-bin grub-common busybox-static kexec-tools cpio fdisk kmod e2fsprogs";
 const RAUC: &str = "rauc squashfs-tools dbus openssl";
 const SWUPDATE: &str = "swupdate cpio openssl";
 /// What the sweep wants, which runs with the agent's other tests.
@@ -102,8 +119,10 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
     }
     for (name, tests, packages) in chosen {
         println!("agent: {name}");
-        if *name == "sysupdate" {
-            debian13()?;
+        match *name {
+            "sysupdate" | "nspawn" => debian13()?,
+            "vm" | "systemd-boot-vm" => drop(super::setup::unpacked(&kernels()?)?),
+            _ => {}
         }
         test("tools", tests, &["--ignored", "--test-threads", "1"]).with_context(|| {
             format!("{name}; it wants root and the packages {packages}: `cargo xtask agent setup`")
@@ -129,12 +148,33 @@ fn debian13() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The packages of Debian's kernels for this release: two that differ.
+fn kernels() -> anyhow::Result<Vec<String>> {
+    let first = |name: &str| {
+        let output = super::command("apt-cache")
+            .args(["depends", name])
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .find(|package| package.starts_with("linux-image-"))
+            .map(str::to_owned)
+            .with_context(|| format!("no package {name}; is apt-get update due?"))
+    };
+    Ok(vec![
+        first("linux-image-cloud-amd64")?,
+        first("linux-image-amd64")?,
+    ])
+}
+
 /// Features are those of every other test: nothing is built twice. A name that is no test is an
 /// error, and not a test that passed.
 fn test(file: &str, names: &[&str], more: &[&str]) -> anyhow::Result<()> {
     let command = || {
         let mut command = super::cargo("test --quiet --workspace --all-features --test");
-        command.env("TIDINGS_DEBIAN13", super::root().join(DEBIAN13));
+        let root = super::root();
+        command.env("TIDINGS_DEBIAN13", root.join(DEBIAN13));
+        command.env("TIDINGS_UNPACKED", root.join("target/unpacked"));
         command.args([file, "--", "--exact"]).args(names).args(more);
         command
     };

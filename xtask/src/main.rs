@@ -51,7 +51,8 @@ enum Task {
     /// The agent's handlers with their real tools, as root; `setup` installs those
     Agent {
         /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot,
-        /// systemd-boot, rauc, swupdate, sysupdate; all but setup if none is named
+        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, nspawn; all
+        /// but setup if none is named
         names: Vec<String>,
     },
     /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a

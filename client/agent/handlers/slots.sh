@@ -73,6 +73,8 @@ arm() {
     [ "$noted" = "$other" ] || failed "nothing is staged"
     is "$there" "$size" "$result" || failed "slot $other has changed"
     loader next "$other"
+    # Where `slots.conf` says how a slot's kernel is loaded, the way `kexec` can be gone; without it there is a stronger one.
+    if command -v kexec_load > /dev/null; then kexec_load "$other" || kexec -u || :; fi
 }
 
 keep() {
@@ -81,6 +83,7 @@ keep() {
 }
 
 drop() {
+    if command -v kexec_load > /dev/null; then kexec -u || :; fi
     [ "$next" = - ] || loader next -
     [ "$noted" = "$running" ] || rm -f slot
     rm -f writing new base

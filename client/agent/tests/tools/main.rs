@@ -9,6 +9,7 @@ mod common;
 mod slots;
 mod sysupdate;
 mod trees;
+mod vm;
 
 use std::{
     fs,

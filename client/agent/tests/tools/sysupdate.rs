@@ -99,7 +99,7 @@ fn sysupdate() {
     let names = place.sh("ls esp/linux");
     assert_eq!(names, "os_1.efi\nos_2.efi");
     // A transfer that lets the loader boot at once is refused, and nothing boots.
-    place.sh("sed -i s/TriesLeft=0/TriesLeft=3/ transfers/10-os.transfer");
+    place.sh("sed -i 's/TriesLeft=0/TriesLeft=3/; s/ProtectVersion=1/ProtectVersion=2/' transfers/10-os.transfer");
     let bad = Tool::new(&place, "sysupdate", "image", &[("T_VERSION", "3")]);
     refused(&bad.call("stage", PATH).unwrap(), "TriesLeft=0");
     assert_eq!(boot(&place), "2", "nothing new boots");
