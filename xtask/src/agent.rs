@@ -58,6 +58,7 @@ const TOOLS: &[Tool] = &[
         &["vm::systemd_boot_counts_and_falls_back"],
         "qemu-system-x86 ovmf systemd-boot busybox-static cpio mtools dosfstools",
     ),
+    ("livepatch", &["livepatch::livepatch"], LIVEPATCH),
     (
         "nspawn",
         &["vm::soft_reboot_into_another_root_and_a_unit_survives"],
@@ -68,6 +69,8 @@ const TOOLS: &[Tool] = &[
 const DEBIAN13: &str = "target/debian13";
 const VM: &str =
     "qemu-system-x86 grub-pc-bin grub-common busybox-static kexec-tools cpio fdisk kmod e2fsprogs";
+const LIVEPATCH: &str =
+    "qemu-system-x86 busybox-static cpio kmod gcc make binutils lz4 libelf1 util-linux";
 const RAUC: &str = "rauc squashfs-tools dbus openssl";
 const SWUPDATE: &str = "swupdate cpio openssl";
 /// What the sweep wants, which runs with the agent's other tests.
@@ -121,7 +124,7 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
         println!("agent: {name}");
         match *name {
             "sysupdate" | "nspawn" => debian13()?,
-            "vm" | "systemd-boot-vm" => drop(super::setup::unpacked(&kernels()?)?),
+            "vm" | "systemd-boot-vm" | "livepatch" => drop(super::setup::unpacked(&kernels()?)?),
             _ => {}
         }
         test("tools", tests, &["--ignored", "--test-threads", "1"]).with_context(|| {
@@ -148,22 +151,27 @@ fn debian13() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The packages of Debian's kernels for this release: two that differ.
+/// The packages of Debian's kernels for this release: two that differ, and what modules of the first
+/// are built with.
 fn kernels() -> anyhow::Result<Vec<String>> {
-    let first = |name: &str| {
+    let first = |name: &str, has: &str| {
         let output = super::command("apt-cache")
             .args(["depends", name])
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines()
             .filter_map(|line| line.trim().strip_prefix("Depends: "))
-            .find(|package| package.starts_with("linux-image-"))
+            .find(|package| package.contains(has))
             .map(str::to_owned)
-            .with_context(|| format!("no package {name}; is apt-get update due?"))
+            .with_context(|| format!("no package {name} with {has}; is apt-get update due?"))
     };
+    let headers = first("linux-headers-cloud-amd64", "linux-headers-")?;
     Ok(vec![
-        first("linux-image-cloud-amd64")?,
-        first("linux-image-amd64")?,
+        first("linux-image-cloud-amd64", "linux-image-")?,
+        first("linux-image-amd64", "linux-image-")?,
+        first(&headers, "-common")?,
+        first(&headers, "linux-kbuild-")?,
+        headers,
     ])
 }
 

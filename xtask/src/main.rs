@@ -51,7 +51,7 @@ enum Task {
     /// The agent's handlers with their real tools, as root; `setup` installs those
     Agent {
         /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot,
-        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, nspawn; all
+        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, livepatch, nspawn; all
         /// but setup if none is named
         names: Vec<String>,
     },
