@@ -5,21 +5,87 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-/// A name, the test that it stands for, and the Debian packages that it wants.
-const TOOLS: [(&str, &str, &str); 6] = [
-    ("rsync-tree", "rsync_tree", "btrfs-progs rsync"),
-    ("btrfs-send", "btrfs_send_on_a_parent", "btrfs-progs rsync"),
+/// A name, the tests that it stands for, and the Debian packages that it wants.
+type Tool = (&'static str, &'static [&'static str], &'static str);
+const TOOLS: &[Tool] = &[
+    ("rsync-tree", &["trees::rsync_tree"], "btrfs-progs rsync"),
+    (
+        "btrfs-send",
+        &["trees::btrfs_send_on_a_parent"],
+        "btrfs-progs rsync",
+    ),
     (
         "btrfs-send+zstd",
-        "btrfs_send_whole_and_compressed",
+        &["trees::btrfs_send_whole_and_compressed"],
         "btrfs-progs rsync zstd",
     ),
-    ("ostree", "ostree", "ostree"),
-    ("grub", "grub_with_block_devices", "grub-common"),
-    ("uboot", "uboot_with_block_devices", "libubootenv-tool"),
+    ("ostree", &["trees::ostree"], "ostree"),
+    ("grub", &["slots::grub_with_block_devices"], "grub-common"),
+    (
+        "uboot",
+        &["slots::uboot_with_block_devices"],
+        "libubootenv-tool",
+    ),
+    (
+        "systemd-boot",
+        &[
+            "slots::systemd_boot_with_block_devices",
+            "slots::systemd_boot_is_killed_everywhere",
+        ],
+        "systemd-boot",
+    ),
+    (
+        "rauc",
+        &["bundles::rauc", "bundles::rauc_is_killed_everywhere"],
+        RAUC,
+    ),
+    (
+        "swupdate",
+        &[
+            "bundles::swupdate",
+            "bundles::swupdate_is_killed_everywhere",
+        ],
+        SWUPDATE,
+    ),
+    ("sysupdate", &["sysupdate::sysupdate"], "mmdebstrap"),
+    (
+        "vm",
+        &["vm::grub_falls_back_after_a_panic_and_after_a_hang_and_kexec_goes"],
+        VM,
+    ),
+    (
+        "systemd-boot-vm",
+        &["vm::systemd_boot_counts_and_falls_back"],
+        "qemu-system-x86 ovmf systemd-boot busybox-static cpio mtools dosfstools",
+    ),
+    ("livepatch", &["livepatch::livepatch"], LIVEPATCH),
+    (
+        "nspawn",
+        &["vm::soft_reboot_into_another_root_and_a_unit_survives"],
+        "mmdebstrap systemd-container",
+    ),
 ];
+/// In the root of the repository.
+const DEBIAN13: &str = "target/debian13";
+const VM: &str =
+    "qemu-system-x86 grub-pc-bin grub-common busybox-static kexec-tools cpio fdisk kmod e2fsprogs";
+const LIVEPATCH: &str =
+    "qemu-system-x86 busybox-static cpio kmod gcc make binutils lz4 libelf1 util-linux";
+const RAUC: &str = "rauc squashfs-tools dbus openssl";
+const SWUPDATE: &str = "swupdate cpio openssl";
 /// What the sweep wants, which runs with the agent's other tests.
 const SWEEP: &str = "bsdiff xdelta3 zstd";
+
+/// Those of CI, without what takes long.
+pub(super) fn quick() -> anyhow::Result<()> {
+    let packages: Vec<&str> = RAUC.split(' ').chain(SWUPDATE.split(' ')).collect();
+    super::setup::packages(&packages)?;
+    test(
+        "tools",
+        &["bundles::rauc", "bundles::swupdate"],
+        &["--ignored"],
+    )
+}
 
 /// Runs those that are named, or all.
 pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
@@ -36,7 +102,7 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
         ensure!(status.success(), "apt-get ended with {status}");
         return Ok(());
     }
-    let mut chosen: Vec<_> = TOOLS
+    let chosen: Vec<_> = TOOLS
         .iter()
         .filter(|tool| names.is_empty() || names.iter().any(|name| name == tool.0))
         .collect();
@@ -52,34 +118,85 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
     }
     let sweep = names.is_empty() || names.iter().any(|name| name == "sweep");
     if sweep {
-        test("sweep", "attack_86_the_power_may_go_at_every_point", &[]).context("the sweep")?;
+        test("sweep", &["attack_86_the_power_may_go_at_every_point"], &[]).context("the sweep")?;
     }
-    for (name, test_name, packages) in chosen.drain(..) {
+    for (name, tests, packages) in chosen {
         println!("agent: {name}");
-        test("tools", test_name, &["--ignored"]).with_context(|| {
+        match *name {
+            "sysupdate" | "nspawn" => debian13()?,
+            "vm" | "systemd-boot-vm" | "livepatch" => drop(super::setup::unpacked(&kernels()?)?),
+            _ => {}
+        }
+        test("tools", tests, &["--ignored", "--test-threads", "1"]).with_context(|| {
             format!("{name}; it wants root and the packages {packages}: `cargo xtask agent setup`")
         })?;
     }
     Ok(())
 }
 
-fn test(file: &str, name: &str, more: &[&str]) -> anyhow::Result<()> {
-    let mut command = Command::new("cargo");
-    command.args([
-        "test",
-        "--quiet",
-        "-p",
-        "tidings-agent",
-        "--test",
-        file,
-        "--",
-        "--exact",
-        name,
-        "--nocapture",
-        "--test-threads",
-        "1",
-    ]);
-    let status = command.args(more).status()?;
+/// A tree of Debian 13, whose systemd has what that of 12 has not; made once, some 250 MB.
+fn debian13() -> anyhow::Result<()> {
+    let tree = super::root().join(DEBIAN13);
+    if tree.join("usr/bin/systemd-nspawn").exists() {
+        return Ok(());
+    }
+    super::setup::packages(&["mmdebstrap"])?;
+    let status = super::command("mmdebstrap")
+        .args(["--variant=minbase", "--include"])
+        .arg("systemd,systemd-sysv,systemd-container,dbus,procps")
+        .arg("trixie")
+        .arg(&tree)
+        .status()?;
+    ensure!(status.success(), "mmdebstrap ended with {status}");
+    Ok(())
+}
+
+/// The packages of Debian's kernels for this release: two that differ, and what modules of the first
+/// are built with.
+fn kernels() -> anyhow::Result<Vec<String>> {
+    let first = |name: &str, has: &str| {
+        let output = super::command("apt-cache")
+            .args(["depends", name])
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .find(|package| package.contains(has))
+            .map(str::to_owned)
+            .with_context(|| format!("no package {name} with {has}; is apt-get update due?"))
+    };
+    let headers = first("linux-headers-cloud-amd64", "linux-headers-")?;
+    Ok(vec![
+        first("linux-image-cloud-amd64", "linux-image-")?,
+        first("linux-image-amd64", "linux-image-")?,
+        first(&headers, "-common")?,
+        first(&headers, "linux-kbuild-")?,
+        headers,
+    ])
+}
+
+/// Features are those of every other test: nothing is built twice. A name that is no test is an
+/// error, and not a test that passed.
+fn test(file: &str, names: &[&str], more: &[&str]) -> anyhow::Result<()> {
+    let command = || {
+        let mut command = super::cargo("test --quiet --workspace --all-features --test");
+        let root = super::root();
+        command.env("TIDINGS_DEBIAN13", root.join(DEBIAN13));
+        command.env("TIDINGS_UNPACKED", root.join("target/unpacked"));
+        command.args([file, "--", "--exact"]).args(names).args(more);
+        command
+    };
+    let listed = command().arg("--list").output()?;
+    let found = String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter(|line| line.ends_with(": test"))
+        .count();
+    ensure!(
+        listed.status.success() && found == names.len(),
+        "not all of {names:?} are tests of {file}: {}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    let status = command().arg("--nocapture").status()?;
     ensure!(status.success(), "cargo test ended with {status}");
     Ok(())
 }

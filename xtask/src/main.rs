@@ -50,8 +50,9 @@ enum Task {
     },
     /// The agent's handlers with their real tools, as root; `setup` installs those
     Agent {
-        /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot; all but
-        /// setup if none is named
+        /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot,
+        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, livepatch, nspawn; all
+        /// but setup if none is named
         names: Vec<String>,
     },
     /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a
@@ -518,6 +519,7 @@ fn ci() -> anyhow::Result<()> {
     let steps: &[(&str, Step)] = &[
         ("lint", lint),
         ("tests", tests),
+        ("agent", agent::quick),
         ("spec", spec),
         ("instructions", || costs::instructions(false)),
         ("sizes", costs::sizes),

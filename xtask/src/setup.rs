@@ -72,16 +72,17 @@ pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Packages of Debian, unpacked side by side into a directory of this repository and not installed.
-pub(super) fn unpacked(names: &[&str]) -> anyhow::Result<PathBuf> {
+pub(super) fn unpacked(names: &[impl AsRef<str>]) -> anyhow::Result<PathBuf> {
     let directory = root().join("target/unpacked");
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let done = directory.join(names.join("+"));
     if done.exists() {
         return Ok(directory);
     }
     std::fs::create_dir_all(&directory)?;
     run(super::command("apt-get")
-        .args(["-qq", "download"])
-        .args(names)
+        .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
+        .args(&names)
         .current_dir(&directory))
     .with_context(|| format!("cannot download {names:?}; is apt-get update due?"))?;
     for entry in std::fs::read_dir(&directory)? {

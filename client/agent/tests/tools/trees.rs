@@ -1,0 +1,168 @@
+//! Trees: on btrfs, and in an OSTree repository.
+
+use std::{fs, path::Path};
+
+use tidings_agent::apply::hex;
+use tidings_protocol::Digest;
+
+use super::{Place, Tool};
+
+/// Two trees that differ in some files, as `v1` and `v2`.
+fn trees(place: &Place) {
+    place.sh("mkdir -p v1/usr/lib v1/etc; i=0; while [ $i -lt 40 ]; do head -c 20000 /dev/urandom > v1/usr/lib/f$i; i=$((i + 1)); done; ln -s usr/lib v1/lib; echo VERSION=1 > v1/etc/os-release; cp -a v1 v2; echo VERSION=2 > v2/etc/os-release; head -c 20000 /dev/urandom > v2/usr/lib/f7; rm v2/usr/lib/f9; touch -r v1/usr/lib/f7 v2/usr/lib/f7");
+}
+
+/// The digest of a tree's manifest, computed here and not by the handler.
+fn manifest(root: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let mut lines: Vec<Vec<u8>> = Vec::new();
+    let mut places = vec![root.to_owned()];
+    while let Some(place) = places.pop() {
+        for entry in fs::read_dir(place).unwrap() {
+            let path = entry.unwrap().path();
+            let about = fs::symlink_metadata(&path).unwrap();
+            let name = format!("./{}", path.strip_prefix(root).unwrap().display());
+            let of = format!(
+                "0{:o} {}:{}",
+                about.mode() & 0o7777,
+                about.uid(),
+                about.gid()
+            );
+            lines.push(if about.is_symlink() {
+                format!("l {} {name}\0", fs::read_link(&path).unwrap().display()).into_bytes()
+            } else if about.is_dir() {
+                places.push(path);
+                format!("d {of} {name}\0").into_bytes()
+            } else {
+                format!(
+                    "f {of} {}  {name}\0",
+                    hex(&Digest::of(&fs::read(&path).unwrap()))
+                )
+                .into_bytes()
+            });
+        }
+    }
+    lines.sort();
+    hex(&Digest::of(&lines.concat()))
+}
+
+fn btrfs() -> Place {
+    let mut place = Place::new("trees.conf", "TREES=HERE/pool/roots\n", "r1");
+    trees(&place);
+    for name in ["pool", "maker"] {
+        let device = place.device(name, "300M");
+        let mount =
+            format!("mkfs.btrfs -q {device} > /dev/null; mkdir {name}; mount {device} {name}");
+        place.sh(&mount);
+        place.undo.push(format!("umount {name}"));
+    }
+    place.sh("mkdir -p pool/roots/r1 maker/r1 maker/r7; btrfs -q subvolume create maker/w; cp -a v1/. maker/w/; btrfs -q subvolume snapshot -r maker/w maker/r1/root");
+    place.sh("rsync -aHAX --delete --checksum --inplace v2/ maker/w/; btrfs -q subvolume snapshot -r maker/w maker/r7/root; sync");
+    place.sh("btrfs -q send maker/r1/root 2> /dev/null | btrfs -q receive pool/roots/r1");
+    place
+}
+
+#[test]
+#[ignore = "root, loop devices and rsync: cargo xtask agent rsync-tree"]
+fn rsync_tree() {
+    let place = btrfs();
+    place.sh("cp -a v1 w; rsync -aHAX --delete --checksum --no-whole-file --only-write-batch=batch v2/ w/");
+    let (base, result) = (
+        manifest(&place.path().join("v1")),
+        manifest(&place.path().join("v2")),
+    );
+    let tool = Tool::new(
+        &place,
+        "rsync-tree",
+        "batch",
+        &[("T_BASE", &base), ("T_RESULT", &result)],
+    );
+    tool.check();
+    let points = tool.killed_everywhere();
+    tool.done("drop");
+    tool.lives("r7");
+    assert_eq!(manifest(&place.path().join("pool/roots/r7/root")), result);
+    eprintln!(
+        "rsync-tree: {points} points; batch of {} octets",
+        fs::metadata(&tool.payload).unwrap().len()
+    );
+    assert!(points >= 10, "{points}");
+}
+
+fn btrfs_send(format: &str, make: &str, parent: bool) {
+    let place = btrfs();
+    place.sh(make);
+    let result = manifest(&place.path().join("v2"));
+    let uuid = place.sh("btrfs subvolume show maker/r1/root | sed -n 's/^\\s*UUID:\\s*//p'");
+    let mut environment = vec![("T_RESULT", result.as_str())];
+    if parent {
+        environment.push(("T_X_PARENT", &uuid));
+    }
+    let tool = Tool::new(&place, format, "stream", &environment);
+    tool.check();
+    let points = tool.killed_everywhere();
+    tool.done("drop");
+    tool.lives("r7");
+    assert_eq!(manifest(&place.path().join("pool/roots/r7/root")), result);
+    eprintln!(
+        "{format}: {points} points; stream of {} octets",
+        fs::metadata(&tool.payload).unwrap().len()
+    );
+    assert!(points >= 10, "{points}");
+}
+
+#[test]
+#[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
+fn btrfs_send_on_a_parent() {
+    btrfs_send(
+        "btrfs-send",
+        "btrfs -q send -p maker/r1/root -f stream maker/r7/root",
+        true,
+    );
+}
+
+#[test]
+#[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
+fn btrfs_send_whole_and_compressed() {
+    btrfs_send(
+        "btrfs-send+zstd",
+        "btrfs -q send -f s maker/r7/root; zstd -q -19 s -o stream",
+        false,
+    );
+}
+
+#[test]
+#[ignore = "ostree: cargo xtask agent ostree"]
+fn ostree() {
+    let mut place = Place::new("ostree.conf", "SYSROOT=HERE/root\nOS=os\n", "none");
+    place
+        .undo
+        .push("chattr -i root/ostree/deploy/os/deploy/*.[0-9] 2> /dev/null".into());
+    place.sh("for n in 1 2; do mkdir -p t$n/usr/etc t$n/usr/lib/modules/6.$n t$n/usr/bin t$n/proc t$n/sys t$n/dev t$n/run t$n/var t$n/sysroot t$n/boot; echo kernel $n > t$n/usr/lib/modules/6.$n/vmlinuz; echo initrd $n > t$n/usr/lib/modules/6.$n/initramfs.img; printf 'ID=os\\nPRETTY_NAME=os\\nVERSION_ID=%s\\n' $n > t$n/usr/lib/os-release; ln -s usr/bin t$n/bin; done; head -c 300000 /dev/urandom > t1/usr/bin/big; { head -c 200000 t1/usr/bin/big; head -c 90000 /dev/urandom; } > t2/usr/bin/big");
+    let one = place.sh("ostree --repo=pub init --mode=archive; ostree --repo=pub commit -b os/stable --timestamp=@1 --owner-uid=0 --owner-gid=0 --tree=dir=t1");
+    let two = place.sh("ostree --repo=pub commit -b os/stable --timestamp=@2 --owner-uid=0 --owner-gid=0 --tree=dir=t2");
+    place.sh(&format!(
+        "ostree --repo=pub static-delta generate --from={one} --to={two} --inline --min-fallback-size=0 --filename=delta > /dev/null 2>&1"
+    ));
+    place.sh(&format!("mkdir root; ostree admin init-fs root; export OSTREE_SYSROOT=root; ostree admin os-init os > /dev/null; ostree --repo=root/ostree/repo config set sysroot.bootloader none; ostree --repo=root/ostree/repo pull-local pub {one} > /dev/null; ostree --repo=root/ostree/repo refs --create=base {one}; ostree admin deploy --os=os {one} > /dev/null 2>&1"));
+    fs::write(place.path().join("env"), format!("primary={one}\nnext=\n")).unwrap();
+    fs::write(place.path().join("booted"), format!("{one}\n")).unwrap();
+    let tool = Tool::new(
+        &place,
+        "ostree",
+        "delta",
+        &[("T_RESULT", &two), ("T_FROM", &one)],
+    );
+    tool.check();
+    let points = tool.killed_everywhere();
+    tool.done("drop");
+    tool.lives(&two);
+    place.sh(&format!(
+        "ostree --repo=root/ostree/repo fsck --quiet {two}"
+    ));
+    eprintln!(
+        "ostree: {points} points; delta of {} octets",
+        fs::metadata(&tool.payload).unwrap().len()
+    );
+    assert!(points >= 10, "{points}");
+}
