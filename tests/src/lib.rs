@@ -11,8 +11,10 @@ pub mod http;
 pub mod inn;
 pub mod realm;
 pub mod relay;
+pub mod schema;
 pub mod slots;
 pub mod tree;
+pub mod webdriver;
 
 use std::{
     fs,
