@@ -9,6 +9,7 @@ pub mod forgetful;
 pub mod forgetting;
 pub mod http;
 pub mod inn;
+pub mod monitoring;
 pub mod realm;
 pub mod relay;
 pub mod schema;

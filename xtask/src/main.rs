@@ -516,8 +516,10 @@ fn tests() -> anyhow::Result<()> {
     // Payloads are made and applied by these; a device in Python is judged.
     setup::packages(&["zstd", "bsdiff", "xdelta3", "rsync"])?;
     setup::packages(ZOOKEEPER)?;
-    let python = setup::python(PYTHON)?;
-    run(cargo("test --workspace --all-features").env("TIDINGS_PYTHON", python))
+    let (python, promtool) = (setup::python(PYTHON)?, setup::promtool()?);
+    run(cargo("test --workspace --all-features")
+        .env("TIDINGS_PYTHON", python)
+        .env("TIDINGS_PROMTOOL", promtool))
 }
 
 type Step = fn() -> anyhow::Result<()>;
