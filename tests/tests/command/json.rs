@@ -64,6 +64,8 @@ async fn every_answer_and_every_refusal_has_its_form() {
     all.run("statement", &["log", os.as_str()]);
     all.run("status", &["status", "--state", "s"]);
     all.run("brokers", &["status", &url]);
+    all.run("checked", &["check"]);
+    all.run("checked", &["check", "no channel"]);
     all.run(
         "applied",
         &["apply", os.as_str(), "1", "--applied", "--state", "s"],
