@@ -28,7 +28,7 @@ use crate::{
     counts::Counts,
     failure::OnFailure,
     feed,
-    forks::Forks,
+    forks::{self, Forks},
     http,
     identity::{self, Identity},
     limits::{CERTIFICATE_WARNING, CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
@@ -186,7 +186,7 @@ impl Broker {
         let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
         let counts = Arc::<Counts>::default();
         let forks = Forks::open(
-            config.data_dir.join("forks"),
+            config.data_dir.join(forks::DIRECTORY),
             store.clone(),
             config.quota.evidence,
         );
@@ -241,24 +241,6 @@ impl Broker {
             &tasks,
             &stop,
         ));
-        let standings = {
-            let (mirror, cluster) = (mirror.clone(), cluster.clone());
-            Arc::new(move |logs: &Logs| {
-                let upstreams = mirror.iter().flat_map(|mirror| mirror.standings(logs));
-                cluster
-                    .iter()
-                    .map(|cluster| cluster.describe())
-                    .chain(upstreams)
-                    .collect()
-            })
-        };
-        let upstreams = {
-            let mirror = mirror.clone();
-            Arc::new(move || {
-                let of = |mirror: &Arc<Mirror>| (mirror.upstreams.len(), mirror.connected());
-                mirror.as_ref().map_or((0, 0), of)
-            })
-        };
         let sources = sources(&settings)?;
         // Members of a cluster have more in ZooKeeper, and from each other.
         let comparing = (cluster.is_none() && !sources.is_empty())
@@ -289,6 +271,7 @@ impl Broker {
         warn_of_ends(&identity);
         let connections = Connections::new(most, limits.connections_per_address);
         let shared = Arc::new(Shared {
+            started: now,
             settings,
             identity,
             store,
@@ -298,8 +281,7 @@ impl Broker {
             origin,
             cluster: cluster.clone(),
             slots,
-            standings,
-            upstreams,
+            mirror: mirror.clone(),
             forked,
             watches,
             connections,

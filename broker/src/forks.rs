@@ -20,6 +20,23 @@ use crate::{
     store::Store,
 };
 
+/// Where evidence is kept, below the data directory.
+pub(crate) const DIRECTORY: &str = "forks";
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Hashes of names, since names that came from outside are never paths (attack 46).
+fn hash(name: &str) -> String {
+    hex(&StatementId::of(name.as_bytes()).octets()[..4])
+}
+
+/// What stands for a channel in the name of a file, between the first dash and the second.
+pub(crate) fn channel_hash(channel: &Channel) -> String {
+    hash(channel.as_str())
+}
+
 /// The channels of which there is evidence of a fork, and the highest serial of each.
 #[derive(Clone, Default)]
 pub(crate) struct Forked(Arc<Mutex<BTreeMap<Channel, Serial>>>);
@@ -164,13 +181,8 @@ impl Forks {
         statements: impl Iterator<Item = Statement>,
     ) -> io::Result<Option<PathBuf>> {
         fs::create_dir_all(&self.directory)?;
-        // Hashes of names, since names that came from outside are never paths (attack 46).
-        let hex = |octets: &[u8]| -> String {
-            octets.iter().map(|octet| format!("{octet:02x}")).collect()
-        };
-        let hash = |name: &str| hex(&StatementId::of(name.as_bytes()).octets()[..4]);
         let namespace = format!("{}-", hash(provisioned.anchor.namespace.as_str()));
-        let channel = format!("{namespace}{}-", hash(named.channel().as_str()));
+        let channel = format!("{namespace}{}-", channel_hash(named.channel()));
         let path = self
             .directory
             .join(format!("{channel}{}.{extension}", hex(named.id().octets())));

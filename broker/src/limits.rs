@@ -170,6 +170,27 @@ pub const SLOT_WAIT: Duration = Duration::from_secs(120);
 pub const SLOT_LOOK: Duration = Duration::from_millis(100);
 /// HTTP connections to the admin port; one more ends the oldest.
 pub const ADMIN_CONNECTIONS: usize = 32;
+/// How often it is looked how each channel stands, however many operators ask.
+pub const BOARD_PERIOD: Duration = Duration::from_secs(1);
+/// Status pages that are kept up to date at once; one more is told to ask instead.
+pub const STATUS_STREAMS: usize = 16;
+/// How often a status page is told how things stand although nothing has become visible.
+pub const STATUS_HEARTBEAT: Duration = Duration::from_secs(5);
+/// Channels that `/status` shows unless it is asked for fewer or more.
+pub const STATUS_ROWS: usize = 100;
+/// The most that it shows; for more it is asked again, with `after`.
+pub const STATUS_ROWS_MOST: usize = 1_000;
+/// Characters of a filter; a longer one is refused.
+pub const STATUS_FILTER: usize = 128;
+/// Files of evidence that `/status` shows, the newest.
+pub const STATUS_EVIDENCE: usize = 100;
+/// Octets of a file of evidence that can be had from the admin port; a larger one is taken from
+/// the data directory.
+pub const STATUS_EVIDENCE_OCTETS: u64 = 2 * FORK_OCTETS as u64;
+/// Nodes of each list of a group of slots that `/status` shows.
+pub const STATUS_NODES: usize = 50;
+/// Ways of statements that `/status` shows.
+pub const STATUS_WAYS: usize = 64;
 /// Events of a group that are remembered.
 pub const SLOT_HISTORY: usize = 256;
 /// After how long a node loses its place whose request no broker holds any more.

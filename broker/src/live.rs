@@ -12,13 +12,22 @@ use tidings_protocol::{
 use crate::{logs::Logs, store::Store};
 
 /// The newest beat of a channel, as far as it is proven.
-struct Newest {
+pub(crate) struct Newest {
     beat: Head,
     trust: Head,
-    heads: HashMap<Channel, Head>,
+    pub(crate) heads: HashMap<Channel, Head>,
     /// Until when it is live.
-    until: Timestamp,
-    time: Timestamp,
+    pub(crate) until: Timestamp,
+    pub(crate) time: Timestamp,
+    pub(crate) arrived: Timestamp,
+}
+
+impl Newest {
+    /// Whether it is live: only one that names the trust in force is.
+    pub(crate) fn is_live(&self, trust: &Trust, now: Timestamp) -> bool {
+        let of_trust = self.heads.get(trust.statement().channel()) == Some(&trust.head());
+        now < self.until && self.time <= now.plus(FUTURE_SECONDS) && of_trust
+    }
 }
 
 /// The newest beats.
@@ -26,7 +35,7 @@ struct Newest {
 pub(crate) struct LiveBeats(HashMap<Channel, Newest>);
 
 impl LiveBeats {
-    /// What the live beat names for a channel; only one that names the trust in force is.
+    /// What the live beat names for a channel.
     pub(crate) fn named(
         &mut self,
         logs: &Logs,
@@ -38,25 +47,31 @@ impl LiveBeats {
         let beats = trust
             .beat_channel(channel)
             .filter(|_| !channel.is_beat() && !channel.is_trust())?;
+        let newest = self.newest(logs, store, trust, &beats)?;
+        let named = newest.heads.get(channel).copied();
+        named.filter(|_| newest.is_live(trust, now))
+    }
+
+    /// The newest beat of a beat channel, live or not, if the trust in force proves it.
+    pub(crate) fn newest(
+        &mut self,
+        logs: &Logs,
+        store: &Store,
+        trust: &Trust,
+        beats: &Channel,
+    ) -> Option<&Newest> {
         let head = logs.get(beats.as_str())?.marks().head;
         let known = self
             .0
-            .get(&beats)
+            .get(beats)
             .filter(|newest| newest.beat == head && newest.trust == trust.head());
         if known.is_none() {
-            match read(logs, store, trust, &beats, head) {
+            match read(logs, store, trust, beats, head) {
                 Some(newest) => drop(self.0.insert(beats.clone(), newest)),
-                None => drop(self.0.remove(&beats)),
+                None => drop(self.0.remove(beats)),
             }
         }
-        let newest = self.0.get(&beats)?;
-        let live = now < newest.until && newest.time <= now.plus(FUTURE_SECONDS);
-        let of_trust = newest.heads.get(trust.statement().channel()) == Some(&trust.head());
-        newest
-            .heads
-            .get(channel)
-            .copied()
-            .filter(|_| live && of_trust)
+        self.0.get(beats)
     }
 }
 
@@ -83,5 +98,6 @@ fn read(logs: &Logs, store: &Store, trust: &Trust, beats: &Channel, head: Head) 
         heads,
         until,
         time: statement.time(),
+        arrived,
     })
 }

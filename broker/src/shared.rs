@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
+use tidings_protocol::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts,
-    forks::Forked, identity::Identity, logs::Logs, namespaces::Namespaces, origin::Origin,
-    slots::Slots, store::Store, watch::Watches,
+    forks::Forked, identity::Identity, logs::Logs, mirror::Mirror, namespaces::Namespaces,
+    origin::Origin, slots::Slots, store::Store, watch::Watches,
 };
 
-type Standings = Arc<dyn Fn(&Logs) -> Vec<String> + Send + Sync>;
-type Upstreams = Arc<dyn Fn() -> (usize, usize) + Send + Sync>;
-
 pub(crate) struct Shared {
+    pub(crate) started: Timestamp,
     pub(crate) settings: Settings,
     /// Certificates, keys and passwords.
     pub(crate) identity: Identity,
@@ -28,10 +27,8 @@ pub(crate) struct Shared {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// Groups of machines that take turns going down.
     pub(crate) slots: Arc<Slots>,
-    /// How the upstreams of a mirror stand, a line each.
-    pub(crate) standings: Standings,
-    /// Of so many upstreams of a mirror so many are connected.
-    pub(crate) upstreams: Upstreams,
+    /// The upstreams of a mirror.
+    pub(crate) mirror: Option<Arc<Mirror>>,
     /// Channels of which there is evidence of a fork.
     pub(crate) forked: Forked,
     pub(crate) watches: Arc<Watches>,

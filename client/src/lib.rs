@@ -62,7 +62,7 @@ pub use slots::{
 };
 pub use source::{Source, pauses};
 pub use state::{Monitor, State, StateError};
-pub use survey::{Lookout, Seen, Survey, survey};
+pub use survey::{Lookout, Seen, Survey, list, survey};
 pub use tidings_protocol::{
     Anchor, Channel, Head, Serial, Statement, Timestamp, Verified, View,
     statement::{Body, Release, Withdraw},

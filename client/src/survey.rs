@@ -231,7 +231,10 @@ async fn newest(
 
 /// The channels of the namespace that a broker has, but for trust logs and beats, and their last
 /// serials.
-pub(crate) async fn list(
+///
+/// # Errors
+/// If it does not say.
+pub async fn list(
     connection: &mut Connection,
     source: &Source,
 ) -> Result<Vec<(Channel, u32)>, Error> {

@@ -9,10 +9,13 @@ pub mod forgetful;
 pub mod forgetting;
 pub mod http;
 pub mod inn;
+pub mod monitoring;
 pub mod realm;
 pub mod relay;
+pub mod schema;
 pub mod slots;
 pub mod tree;
+pub mod webdriver;
 
 use std::{
     fs,

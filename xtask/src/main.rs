@@ -109,6 +109,8 @@ enum Task {
         #[arg(long, default_value_t = 10_000)]
         channels: u32,
     },
+    /// The status page in a real browser, with ten thousand channels too; pictures go to target/page
+    Page,
     /// Many subscribers on one broker, in clear text and over TLS, beside a bare send loop; one
     /// that stops reading
     Fanout {
@@ -470,6 +472,12 @@ fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
     run(trial("fanout").args(["--stall", "60"]))
 }
 
+fn page() -> anyhow::Result<()> {
+    setup::packages(&["chromium", "chromium-driver"])?;
+    build()?;
+    run(&mut trial("page"))
+}
+
 fn fuzz(seconds: u32) -> anyhow::Result<()> {
     setup::cargo_tool("cargo-fuzz", "0.13.2")?;
     let seeds = root().join("target/fuzz-seeds");
@@ -509,8 +517,10 @@ fn tests() -> anyhow::Result<()> {
     // Payloads are made and applied by these; a device in Python is judged.
     setup::packages(&["zstd", "bsdiff", "xdelta3", "rsync"])?;
     setup::packages(ZOOKEEPER)?;
-    let python = setup::python(PYTHON)?;
-    run(cargo("test --workspace --all-features").env("TIDINGS_PYTHON", python))
+    let (python, promtool) = (setup::python(PYTHON)?, setup::promtool()?);
+    run(cargo("test --workspace --all-features")
+        .env("TIDINGS_PYTHON", python)
+        .env("TIDINGS_PROMTOOL", promtool))
 }
 
 type Step = fn() -> anyhow::Result<()>;
@@ -527,6 +537,7 @@ fn ci() -> anyhow::Result<()> {
             build().and_then(|()| run(release("tidingsd").arg("demo")))
         }),
         ("readme", readme),
+        ("page", page),
         ("interop", || interop::run(&[])),
         ("tree", || tree(None)),
         ("cluster", || cluster(5, None)),
@@ -586,6 +597,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
             releases,
         } => sleeper(rotations, releases),
         Task::Namespace { channels } => namespace(channels),
+        Task::Page => page(),
         Task::Fanout {
             subscribers,
             rounds,

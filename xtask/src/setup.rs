@@ -95,6 +95,15 @@ pub(super) fn unpacked(names: &[impl AsRef<str>]) -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
+/// Prometheus' tool for rules and metrics. It is taken out of its package, whose installation would
+/// start a server.
+pub(super) fn promtool() -> anyhow::Result<PathBuf> {
+    match answers("promtool", &["--version"]) {
+        Some(_) => Ok("promtool".into()),
+        None => Ok(unpacked(&["prometheus"])?.join("usr/bin/promtool")),
+    }
+}
+
 /// A Python with packages of its own, in the target directory.
 pub(super) fn python(needs: &[&str]) -> anyhow::Result<PathBuf> {
     let directory = root().join("target/python");

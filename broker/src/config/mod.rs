@@ -245,6 +245,14 @@ impl Settings {
                 &"expected a host name: letters, digits, `.`, `-`, `_`",
             ));
         }
+        let is_host =
+            |name: &&String| !name.is_empty() && name.bytes().all(|b| b != b':' && good_name(b));
+        if let Some(odd) = config.admin.names.iter().find(|name| !is_host(name)) {
+            return Err(wrong(
+                "admin.names".into(),
+                &format!("expected host names without a port, found {odd:?}"),
+            ));
+        }
         let mut anchors: Vec<Anchor> = Vec::new();
         for (index, line) in config.anchors.iter().enumerate() {
             let anchor: Anchor = line

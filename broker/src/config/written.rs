@@ -277,6 +277,8 @@ pub struct FleetLockConfig {
 pub struct Admin {
     /// Addresses for HTTP, in clear text: keep them on loopback.
     pub listen: Vec<SocketAddr>,
+    /// Names under which it may be asked, beside `localhost`, `name` and its addresses.
+    pub names: Vec<String>,
 }
 
 /// `[[beat]]`

@@ -1,26 +1,58 @@
-//! For operators: is it alive, is it ready, how does it stand, and the metrics.
+//! For operators: is it alive, is it ready, how does it stand, the metrics, and a page with all of
+//! that.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
     extract::{Request, State},
     http::{
         HeaderMap, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE, HOST, VARY},
+        header::{ACCEPT, CONTENT_TYPE, VARY},
     },
-    middleware::{Next, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::json;
 use tidings_protocol::Timestamp;
+use tokio::sync::Semaphore;
 
-use super::metrics;
-use crate::{clock, cluster, shared::Shared};
+use super::{
+    host, metrics, page,
+    status::{
+        Query,
+        board::{Board, Boards},
+    },
+};
+use crate::{clock, cluster, limits::STATUS_STREAMS, shared::Shared};
+
+/// What those who ask share.
+pub(super) struct Admin {
+    pub(super) shared: Arc<Shared>,
+    boards: Arc<Boards>,
+    /// Status pages that may be kept up to date.
+    pub(super) streams: Arc<Semaphore>,
+}
+
+impl Admin {
+    /// How each channel stands; it is found out aside, since there may be many.
+    pub(super) async fn board(&self) -> Arc<Board> {
+        let (shared, boards) = (self.shared.clone(), self.boards.clone());
+        let made = tokio::task::spawn_blocking(move || boards.look(&shared)).await;
+        made.unwrap_or_else(|_| self.boards.look(&self.shared))
+    }
+}
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let admin = Arc::new(Admin {
+        shared: shared.clone(),
+        boards: Arc::default(),
+        streams: Arc::new(Semaphore::new(STATUS_STREAMS)),
+    });
     Router::new()
+        .route("/", get(page::show))
+        .route("/events", get(page::events))
+        .route("/forks/{file}", get(page::evidence))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -28,47 +60,16 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "there are /healthz, /readyz, /status and /metrics here\n",
+                "there are /, /healthz, /readyz, /status and /metrics here\n",
             )
         })
-        .layer(from_fn_with_state(shared.clone(), right_host))
-        .with_state(shared)
-}
-
-/// Whoever is asked under another name than its own is asked by a page that an operator's browser
-/// has open (attack 115).
-async fn right_host(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let host = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default();
-    match is_ours(host, &shared.settings.config.name) {
-        true => next.run(request).await,
-        false => (
-            StatusCode::MISDIRECTED_REQUEST,
-            "ask by address, as localhost, or by the name in the configuration\n",
-        )
-            .into_response(),
-    }
-}
-
-fn is_ours(host: &str, name: &str) -> bool {
-    let without_port = match host.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => {
-            host
-        }
-        _ => host,
-    };
-    let bare = without_port.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>().is_ok()
-        || bare.eq_ignore_ascii_case("localhost")
-        || bare.eq_ignore_ascii_case(name)
+        .layer(from_fn_with_state(shared, host::is_right))
+        .with_state(admin)
 }
 
 /// Whether the process works: it is to be started anew otherwise.
-async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.stop.is_cancelled() {
+async fn healthz(State(admin): State<Arc<Admin>>) -> Response {
+    if admin.shared.stop.is_cancelled() {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             "the broker is shutting down\n",
@@ -79,12 +80,21 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// Whether everything that it is there for can be done now; reading goes on all the same.
-async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let missing = missing(&admin.shared);
+    match missing.is_empty() {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response(),
+    }
+}
+
+/// Why not, a line each.
+pub(super) fn missing(shared: &Shared) -> Vec<String> {
     let mut missing = Vec::new();
     if shared.stop.is_cancelled() {
         missing.push("the broker is shutting down".into());
     }
-    missing.extend(missing_of_logs(&shared, clock::now()));
+    missing.extend(missing_of_logs(shared, clock::now()));
     if let Some(cluster) = &shared.cluster {
         if cluster.state() != cluster::State::Member {
             missing.push(cluster.describe());
@@ -110,17 +120,17 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
                 .map(|(channel, why)| format!("{channel} cannot be followed: {why}")),
         );
     }
-    match missing.is_empty() {
-        true => "ready\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response(),
-    }
+    missing
 }
 
 /// What stands between devices and being CURRENT from here: no upstream, a fork, trust that has
 /// expired.
 fn missing_of_logs(shared: &Shared, now: Timestamp) -> Vec<String> {
     let mut missing = Vec::new();
-    if let (all @ 1.., 0) = (shared.upstreams)() {
+    if let Some(mirror) = &shared.mirror
+        && mirror.connected() == 0
+    {
+        let all = mirror.upstreams.len();
         missing.push(format!("none of {all} upstreams is connected"));
     }
     let forked = shared.forked.unsettled(&shared.namespaces);
@@ -142,10 +152,10 @@ fn missing_of_logs(shared: &Shared, now: Timestamp) -> Vec<String> {
     missing
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let mut text = String::new();
     let encoded =
-        prometheus_client::encoding::text::encode(&mut text, &metrics::registry(&shared).await);
+        prometheus_client::encoding::text::encode(&mut text, &metrics::registry(&admin).await);
     if let Err(error) = encoded {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }
@@ -184,47 +194,12 @@ fn wants_open_metrics(accept: &str) -> bool {
     open > 0.0 && open >= quality("text/plain")
 }
 
-/// How it stands: heads, and the cluster.
-async fn status(State(shared): State<Arc<Shared>>) -> Response {
-    let logs = shared.logs.all();
-    let channels: Vec<_> = logs
-        .iter()
-        .map(|log| {
-            let marks = log.marks();
-            json!({"channel": log.channel.as_str(), "low": marks.low.number(), "serial": marks.head.serial.number(), "id": marks.head.id.to_string()})
-        })
-        .collect();
-    let cluster = shared.cluster.as_ref().map(|cluster| {
-        let (statements, lagging) = cluster.lag();
-        let (state, entries) = (cluster.state(), cluster.entries());
-        let standing = cluster.standing();
-        let member = |member: &cluster::Member| json!({"name": member.name, "address": member.address, "this": member.ours});
-        json!({
-            "state": state.as_str(),
-            "members": standing.members.iter().map(member).collect::<Vec<_>>(),
-            "signs": standing.signer,
-            "statements_to_come": statements,
-            "channels_to_come": lagging,
-            "filled_from_members": standing.gaps.keys().map(|channel| channel.as_str()).collect::<Vec<_>>(),
-            "unsound": standing.unsound.iter().map(|(channel, why)| (channel.as_str(), why.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
-            "clock_ahead_seconds": standing.clock_ahead,
-            "kept_entries": entries,
-        })
-    });
-    let standing = (shared.standings)(&shared.logs);
-    let (upstreams, connected) = (shared.upstreams)();
-    let forked = shared.forked.unsettled(&shared.namespaces);
-    let forked: Vec<_> = forked.iter().map(|channel| channel.as_str()).collect();
-    Json(json!({
-        "name": shared.settings.config.name,
-        "channels": channels,
-        "cluster": cluster,
-        "upstreams": upstreams,
-        "upstreams_connected": connected,
-        "forked": forked,
-        "standing": standing,
-    }))
-    .into_response()
+/// How it stands.
+async fn status(State(admin): State<Arc<Admin>>, request: Request) -> Response {
+    match Query::parse(request.uri().query()) {
+        Ok(query) => Json(super::status::of(&admin, &query).await).into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, why + "\n").into_response(),
+    }
 }
 
 #[cfg(test)]
@@ -248,29 +223,6 @@ mod tests {
             "application/openmetrics-text;q=0",
         ] {
             assert!(!wants_open_metrics(accept), "{accept}");
-        }
-    }
-
-    #[test]
-    fn attack_115_a_name_that_somebody_else_has_made_up_is_not_ours() {
-        for host in [
-            "127.0.0.1:9119",
-            "[::1]:9119",
-            "[::1]",
-            "localhost:9119",
-            "LOCALHOST",
-            "news.example.org:9119",
-        ] {
-            assert!(is_ours(host, "news.example.org"), "{host}");
-        }
-        for host in [
-            "",
-            "evil.example",
-            "evil.example:9119",
-            "127.0.0.1.evil.example",
-            "localhost.evil.example:9119",
-        ] {
-            assert!(!is_ours(host, "news.example.org"), "{host}");
         }
     }
 }

@@ -1,8 +1,11 @@
-//! What is served over HTTP: FleetLock for machines, health and metrics for operators.
+//! What is served over HTTP: FleetLock for machines; health, metrics and a page for operators.
 
 mod admin;
 mod fleetlock;
+mod host;
 mod metrics;
+mod page;
+mod status;
 
 use std::{collections::VecDeque, io, net::SocketAddr, pin::pin, sync::Arc};
 
@@ -36,6 +39,8 @@ use crate::{
 #[derive(Clone)]
 struct Client {
     address: SocketAddr,
+    /// The address of ours that is asked.
+    local: SocketAddr,
     certificate: Option<CertificateDer<'static>>,
 }
 
@@ -53,7 +58,7 @@ pub(crate) async fn fleetlock(
     serve(shared, listener, certificates, router, None).await;
 }
 
-/// Health and metrics, until the broker shuts down.
+/// Health, metrics and the status page, until the broker shuts down.
 pub(crate) async fn admin(shared: Arc<Shared>, listener: TcpListener) {
     let router = admin::router(shared.clone());
     // Operators look when everything is full, too; but they are few.
@@ -130,12 +135,14 @@ async fn connection(
     router: Router,
 ) -> io::Result<()> {
     socket.set_nodelay(true)?;
+    let local = socket.local_addr()?;
     match certificates {
         None => {
             http(
                 socket,
                 Client {
                     address,
+                    local,
                     certificate: None,
                 },
                 router,
@@ -161,6 +168,7 @@ async fn connection(
                 stream,
                 Client {
                     address,
+                    local,
                     certificate,
                 },
                 router,

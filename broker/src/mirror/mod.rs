@@ -72,6 +72,8 @@ pub(crate) struct Standing {
     pub(crate) telling: Option<bool>,
     /// Why it was given up last.
     pub(crate) trouble: Option<String>,
+    /// `Path` of what it told last.
+    path: Option<String>,
     /// Whether it was looked at as a whole since it is connected.
     looked: bool,
     /// What it has: lowest and highest serial.
@@ -89,6 +91,34 @@ impl Standing {
         self.marks
             .get(channel)
             .filter(|_| !self.wrong.contains_key(channel))
+    }
+}
+
+/// The same for operators.
+pub(crate) struct UpstreamStatus {
+    pub(crate) address: Address,
+    /// Whether it tells, and is not only asked; none while it is not connected.
+    pub(crate) telling: Option<bool>,
+    /// Why it is not connected, if that is known.
+    pub(crate) trouble: Option<String>,
+    /// The way that its news took to it, as it says: its own name first.
+    pub(crate) path: Option<String>,
+    /// What it has and we do not.
+    pub(crate) statements_to_come: u64,
+    pub(crate) channels_to_come: u64,
+    /// Channels of which it has less than we do, and that it had wrong.
+    pub(crate) behind: usize,
+    pub(crate) wrong: usize,
+}
+
+impl UpstreamStatus {
+    /// How it stands, in a word of a closed set.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.telling {
+            Some(true) => "tells",
+            Some(false) => "is asked",
+            None => "is not connected",
+        }
     }
 }
 
@@ -189,42 +219,34 @@ impl Mirror {
         self.upstreams.iter().filter(is_there).count()
     }
 
-    /// How every upstream stands, a line each.
-    pub(crate) fn standings(&self, logs: &Logs) -> Vec<String> {
-        let lag = |channel: &Channel, high: u32| {
+    /// How every upstream stands.
+    pub(crate) fn statuses(&self, logs: &Logs) -> Vec<UpstreamStatus> {
+        let lag = |(channel, (_, high)): (&Channel, &(u32, u32))| {
             let ours = logs
                 .get(channel.as_str())
                 .map_or(0, |log| log.marks().head.serial.number());
-            high.saturating_sub(ours)
+            u64::from(high.saturating_sub(ours))
         };
-        let standing = |upstream: &Upstream| {
+        let status = |upstream: &Upstream| {
             let standing = upstream.standing();
-            let lags = standing
-                .marks
-                .iter()
-                .map(|(channel, (_, high))| lag(channel, *high))
-                .filter(|lag| *lag > 0);
-            let (channels, statements) = lags.fold((0_u64, 0_u64), |(n, sum), lag| {
-                (n + 1, sum + u64::from(lag))
-            });
-            let how = match standing.telling {
-                Some(true) => "tells",
-                Some(false) => "is asked",
-                None => "is not connected",
-            };
-            let trouble = standing
-                .trouble
-                .as_ref()
-                .filter(|_| standing.telling.is_none())
-                .map_or(String::new(), |why| format!(": {why}"));
-            let address = &upstream.address;
-            format!(
-                "upstream {address} {how}{trouble}; {statements} statements of {channels} channels are still to come from it, {} channels it has not yet, {} it has wrong",
-                standing.behind,
-                standing.wrong.len()
-            )
+            let lags = standing.marks.iter().map(lag).filter(|lag| *lag > 0);
+            let (channels_to_come, statements_to_come) =
+                lags.fold((0, 0), |(n, sum), lag| (n + 1, sum + lag));
+            UpstreamStatus {
+                address: upstream.address.clone(),
+                telling: standing.telling,
+                trouble: standing
+                    .trouble
+                    .clone()
+                    .filter(|_| standing.telling.is_none()),
+                path: standing.path.clone(),
+                statements_to_come,
+                channels_to_come,
+                behind: standing.behind,
+                wrong: standing.wrong.len(),
+            }
         };
-        self.upstreams.iter().map(standing).collect()
+        self.upstreams.iter().map(status).collect()
     }
 
     /// A channel for one upstream alone; if another one has it, this one is told when it is free,

@@ -105,7 +105,9 @@ async fn listen(
         if known.is_some_and(|marks| marks.head == head) {
             continue;
         }
-        let path = prepend_hop(&shared.settings.config.name, path.as_deref());
+        let own = prepend_hop(&shared.settings.config.name, path.as_deref());
+        upstream.standing().path = path;
+        let path = own;
         let taken = if channel == provisioned.anchor.namespace.trust_log() {
             let taken = shared.appender.append_trust(statement, path).await;
             if matches!(taken, Ok(Appended::New)) {

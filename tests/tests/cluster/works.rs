@@ -1,5 +1,7 @@
 //! What a cluster is for: one log, whoever is asked.
 
+use tidings_tests::{monitoring, schema::Schema};
+
 use crate::stage::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,6 +60,15 @@ async fn what_one_member_takes_all_have_and_the_servers_forget() -> anyhow::Resu
     // An operator sees who is there.
     let (_, status) = get(admin, "/status");
     let status: serde_json::Value = serde_json::from_str(&status)?;
+    assert_eq!(Schema::read("status").wrong("status", &status), None);
+    // What alerts and the dashboard name of a cluster is there.
+    let (_, metrics) = get(admin, "/metrics");
+    let mut named = monitoring::named()?;
+    named.retain(|name| name.starts_with("tidings_cluster_"));
+    assert!(!named.is_empty());
+    let exported = monitoring::exported(&metrics);
+    let missing: Vec<_> = named.difference(&exported).collect();
+    assert!(missing.is_empty(), "{missing:?} are not in {metrics}");
     let cluster = &status["cluster"];
     let names: Vec<_> = cluster["members"]
         .as_array()

@@ -4,78 +4,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use tidings_tests::schema::Schema;
 
 use crate::desk::{Desk, ROLES, Said, os};
-
-/// As much of JSON Schema as the schema uses; anything else in it is an error.
-struct Schema(Value);
-
-impl Schema {
-    fn read() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/answers.schema.json");
-        Self(serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap())
-    }
-
-    /// The forms that a value has.
-    fn forms(&self, value: &Value) -> Vec<String> {
-        let all = self.0["anyOf"].as_array().unwrap();
-        let names = all.iter().map(|of| of["$ref"].as_str().unwrap());
-        names
-            .filter(|name| self.fits(&serde_json::json!({"$ref": name}), value))
-            .map(|name| name.trim_start_matches("#/$defs/").to_owned())
-            .collect()
-    }
-
-    fn fits(&self, schema: &Value, value: &Value) -> bool {
-        let rules = schema.as_object().unwrap();
-        rules.iter().all(|(rule, of)| match rule.as_str() {
-            "description" => true,
-            "$ref" => {
-                let name = of.as_str().unwrap().trim_start_matches("#/$defs/");
-                self.fits(&self.0["$defs"][name], value)
-            }
-            "enum" => of.as_array().unwrap().contains(value),
-            "type" => match of {
-                Value::Array(kinds) => kinds.iter().any(|kind| is(kind, value)),
-                kind => is(kind, value),
-            },
-            "items" => {
-                let items = value.as_array().into_iter().flatten();
-                items.into_iter().all(|item| self.fits(of, item))
-            }
-            "required" => {
-                let mut names = of.as_array().unwrap().iter();
-                value.is_null() || names.all(|name| value.get(name.as_str().unwrap()).is_some())
-            }
-            "properties" => {
-                let known = of.as_object().unwrap();
-                let mut fields = value.as_object().into_iter().flatten();
-                fields.all(|(name, value)| known.get(name).is_none_or(|of| self.fits(of, value)))
-            }
-            "additionalProperties" => {
-                let known = &schema["properties"];
-                let mut more = value.as_object().into_iter().flatten();
-                more.all(|(name, value)| {
-                    known.get(name).is_some() || of.is_object() && self.fits(of, value)
-                })
-            }
-            other => panic!("the schema uses {other}, which this test does not know"),
-        })
-    }
-}
-
-fn is(kind: &Value, value: &Value) -> bool {
-    match kind.as_str().unwrap() {
-        "string" => value.is_string(),
-        "integer" => value.is_u64() || value.is_i64(),
-        "number" => value.is_number(),
-        "boolean" => value.is_boolean(),
-        "array" => value.is_array(),
-        "object" => value.is_object(),
-        "null" => value.is_null(),
-        other => panic!("{other}"),
-    }
-}
 
 struct Checked<'a> {
     desk: &'a Desk,
@@ -122,7 +53,7 @@ async fn every_answer_and_every_refusal_has_its_form() {
     let url = desk.fixture.url();
     let mut all = Checked {
         desk: &desk,
-        schema: Schema::read(),
+        schema: Schema::read("answers"),
         seen: BTreeSet::new(),
     };
     let os = os();
@@ -133,6 +64,8 @@ async fn every_answer_and_every_refusal_has_its_form() {
     all.run("statement", &["log", os.as_str()]);
     all.run("status", &["status", "--state", "s"]);
     all.run("brokers", &["status", &url]);
+    all.run("checked", &["check"]);
+    all.run("checked", &["check", "no channel"]);
     all.run(
         "applied",
         &["apply", os.as_str(), "1", "--applied", "--state", "s"],
@@ -201,7 +134,7 @@ async fn every_answer_and_every_refusal_has_its_form() {
     }
     // What is not met here is met by tests of its own subject.
     let elsewhere = ["edited", "fork", "evidence", "waiting", "payload"];
-    for name in all.schema.0["anyOf"].as_array().unwrap() {
+    for name in all.schema.value()["anyOf"].as_array().unwrap() {
         let name = name["$ref"]
             .as_str()
             .unwrap()
@@ -211,7 +144,7 @@ async fn every_answer_and_every_refusal_has_its_form() {
     }
     // The words and codes are those of the help.
     let help = desk.run(&["--help"]).text;
-    let words = &all.schema.0["$defs"]["refusal"]["properties"]["exit"]["enum"];
+    let words = &all.schema.value()["$defs"]["refusal"]["properties"]["exit"]["enum"];
     for word in words.as_array().unwrap() {
         let word = word.as_str().unwrap();
         assert!(help.contains(word), "{word}");

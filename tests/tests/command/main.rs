@@ -5,6 +5,7 @@
 mod answers;
 mod apply;
 mod ceremony;
+mod check;
 mod desk;
 mod json;
 mod payload;

@@ -4,7 +4,7 @@
 //! Every refusal has a body with `kind`, a word for programs, and `value`, a sentence for people.
 
 mod request;
-mod status;
+pub(super) mod status;
 #[cfg(test)]
 mod tests;
 

@@ -32,6 +32,7 @@ impl FromRequestParts<FleetLock> for Client {
         let http::Client {
             address,
             certificate,
+            ..
         } = parts
             .extensions
             .get()

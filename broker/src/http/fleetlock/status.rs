@@ -5,7 +5,7 @@ use tidings_protocol::{Timestamp, slot::SlotName};
 
 use crate::{config::Rules, slots::Group};
 
-pub(super) fn of(name: &SlotName, rules: Rules, group: &Group) -> Value {
+pub(in crate::http) fn of(name: &SlotName, rules: Rules, group: &Group) -> Value {
     let time = |seconds| Timestamp::from_seconds(seconds).to_string();
     let holders = group.holders.iter().map(|holder| {
         let until = holder.renewed.saturating_add(rules.lease);

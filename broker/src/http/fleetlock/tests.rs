@@ -64,6 +64,7 @@ fn server() -> (Server, Arc<Slots>) {
         connections: Connections::new(1, 1),
     };
     let peer = Peer {
+        local: ([127, 0, 0, 1], 8119).into(),
         address: SocketAddr::from(([10, 0, 0, 1], 1)),
         certificate: None,
     };

@@ -10,6 +10,7 @@ mod beat;
 mod bench;
 mod carry;
 mod ceremony;
+mod check;
 mod checkpoints;
 mod edit;
 mod ends;
@@ -97,6 +98,7 @@ enum Command {
     Verify(verify::Verify),
     /// Show whether anything is held back: CURRENT, BEHIND, STALE or FORKED; or compare brokers
     Status(status::Status),
+    Check(check::Check),
     /// Carry channels over an air gap: verified, into a file
     Export(carry::Export),
     /// Bring what was carried over an air gap to a broker; it is proven here first
@@ -239,20 +241,29 @@ fn main() -> ExitCode {
     output::wants_json(arguments.json);
     log_to_stderr(arguments.verbose);
     match run(arguments.command) {
-        Ok(()) => (Exit::Done as u8).into(),
+        Ok(code) => code.into(),
         Err(error) => output::fail(&error).into(),
     }
 }
 
 /// Arguments that are wrong are a refusal as any other; help and version are answers for people.
 fn refuse(error: &clap::Error) -> ! {
-    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    // What reads the codes of plugins knows no other ones.
+    let mut words = std::env::args().skip(1);
+    let is_check = words.find(|word| !word.starts_with('-')).as_deref() == Some("check");
+    if error.use_stderr() && (wants_json || is_check) {
         let text = error.to_string();
         // What is wrong; how it is used stands below.
         let wrong = text.split("\n\nUsage").next().unwrap_or_default();
         let wrong: Vec<&str> = wrong.split_whitespace().collect();
         let wrong = wrong.join(" ");
-        output::refusal(wrong.trim_start_matches("error: "), Exit::Usage, None);
+        let wrong = wrong.trim_start_matches("error: ");
+        if is_check {
+            output::wants_json(wants_json);
+            std::process::exit(check::refuse(wrong).into());
+        }
+        output::refusal(wrong, Exit::Usage, None);
     }
     if !error.use_stderr() {
         let page = error.render();
@@ -306,18 +317,23 @@ fn log_to_stderr(verbose: bool) {
         .init();
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+/// The exit code of what went well.
+fn run(command: Command) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start")?;
+    let done = |()| Exit::Done as u8;
     let result = match command {
-        Command::Watch(watch) => runtime.block_on(watch.run()),
-        Command::Apply(apply) => {
-            runtime.block_on(ends::as_any_process_unless(apply::is_busy, apply.run()))
-        }
-        Command::Beat(beat) => runtime.block_on(beat.run()),
-        command => runtime.block_on(ends::as_any_process(run_one(command))),
+        Command::Check(check) => Ok(runtime.block_on(ends::as_any_process(check.run()))),
+        Command::Watch(watch) => runtime.block_on(watch.run()).map(done),
+        Command::Apply(apply) => runtime
+            .block_on(ends::as_any_process_unless(apply::is_busy, apply.run()))
+            .map(done),
+        Command::Beat(beat) => runtime.block_on(beat.run()).map(done),
+        command => runtime
+            .block_on(ends::as_any_process(run_one(command)))
+            .map(done),
     };
     // A look-up of a name cannot be broken off: nobody waits for it.
     runtime.shutdown_background();
@@ -341,6 +357,10 @@ async fn run_one(command: Command) -> anyhow::Result<()> {
         Command::Log(log) => log.run().await,
         Command::Verify(verify) => verify.run(),
         Command::Status(status) => status.run().await,
+        Command::Check(check) => {
+            check.run().await;
+            Ok(())
+        }
         Command::Export(export) => export.run().await,
         Command::Import(import) => import.run().await,
         Command::Next(next) => next.run().await,

@@ -10,6 +10,7 @@ mod growth;
 mod inn;
 mod mirrors;
 mod namespace;
+mod page;
 mod peers;
 mod publish;
 mod sleeper;
@@ -33,6 +34,8 @@ enum Trial {
     Mirrors(mirrors::Arguments),
     /// Ten thousand channels in one namespace
     Namespace(namespace::Arguments),
+    /// The status page in a browser
+    Page(page::Arguments),
     /// Tidings beside other servers
     Peers(peers::Arguments),
     /// Durable, verified POSTs
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Trial::Inn(arguments) => inn::run(arguments),
         Trial::Mirrors(arguments) => mirrors::run(arguments),
         Trial::Namespace(arguments) => namespace::run(arguments),
+        Trial::Page(arguments) => page::run(arguments),
         Trial::Peers(arguments) => peers::run(arguments),
         Trial::Publish(options) => publish::run(options),
         Trial::Sleeper(arguments) => sleeper::run(arguments),

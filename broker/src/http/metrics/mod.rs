@@ -1,85 +1,150 @@
 //! The metrics, read when they are asked for. Labels are namespaces and groups of the
 //! configuration, or words of a closed set.
 
-use std::sync::Arc;
+mod relays;
 
 use prometheus_client::{
     metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-use crate::{cluster, shared::Shared, store};
+use super::{
+    admin::{self, Admin},
+    status::{
+        board::{Beat, Board, Standing, State},
+        evidence::KINDS,
+    },
+};
+use crate::{shared::Shared, store};
 
 type Label = [(&'static str, String); 1];
 
 /// Everything there is to be measured now.
-pub(super) async fn registry(shared: &Arc<Shared>) -> Registry {
+pub(super) async fn registry(admin: &Admin) -> Registry {
+    let (shared, board) = (&admin.shared, admin.board().await);
     let mut registry = Registry::with_prefix("tidings");
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        registry.register(name, help, gauge);
-    };
-    let logs = shared.logs.all();
-    let statements = logs
-        .iter()
-        .map(|log| log.marks())
-        .map(|marks| u64::from(marks.head.serial.number() - marks.low.number()) + 1)
-        .sum();
-    gauge(
-        "connections",
-        "Connections, watches and HTTP among them",
-        shared.connections.count() as u64,
-    );
-    gauge(
-        "watches",
-        "Connections that watch",
-        shared.watches.count() as u64,
-    );
-    gauge("channels", "Channels that are here", logs.len() as u64);
-    let (upstreams, connected) = (shared.upstreams)();
-    gauge("upstreams", "Brokers that are mirrored", upstreams as u64);
-    gauge(
-        "upstreams_connected",
-        "Those of them that are connected",
-        connected as u64,
-    );
-    gauge(
-        "forked_channels",
-        "Channels whose fork no checkpoint has settled",
-        shared.forked.unsettled(&shared.namespaces).len() as u64,
-    );
-    gauge("statements", "Statements that are visible here", statements);
-    gauge(
-        "tail_bytes",
-        "Octets of statements that are kept in memory for the next readers",
-        shared.logs.tail_octets() as u64,
-    );
-    if let Some(free) = store::free_octets(&shared.settings.config.data_dir) {
-        gauge(
-            "disk_free_bytes",
-            "Octets that are free where the store lives",
-            free,
-        );
-    }
-    let ends = shared.identity.ends().into_iter().map(|(path, end)| {
-        let until = i64::try_from(end.until.seconds()).unwrap_or(i64::MAX);
-        (path.display().to_string(), until)
-    });
-    family(
-        &mut registry,
-        "certificate_expires_timestamp_seconds",
-        "When the certificate in a file ends, of several roots the last",
-        "file",
-        ends,
-    );
+    process(shared, &mut registry);
+    channels(shared, &board, &mut registry);
     counters(shared, &mut registry);
-    namespaces(shared, &mut registry);
+    namespaces(shared, &board, &mut registry);
+    relays::upstreams(shared, &mut registry);
+    relays::feeds(&board, &mut registry);
     if let Some(cluster) = &shared.cluster {
-        in_cluster(cluster, &mut registry);
+        relays::cluster(cluster, &mut registry);
     }
     in_groups(shared, &mut registry).await;
     registry
+}
+
+/// What it is, whether it is ready, and what it uses.
+fn process(shared: &Shared, registry: &mut Registry) {
+    family(
+        registry,
+        "build_info",
+        "1, and which version runs",
+        "version",
+        [(env!("CARGO_PKG_VERSION").to_owned(), 1)],
+    );
+    gauge(
+        registry,
+        "start_timestamp_seconds",
+        "When this broker was started",
+        number(shared.started.seconds()),
+    );
+    gauge(
+        registry,
+        "ready",
+        "1 while /readyz says that it is ready",
+        i64::from(admin::missing(shared).is_empty()),
+    );
+    gauge(
+        registry,
+        "connections",
+        "Connections, watches and HTTP among them",
+        number(shared.connections.count()),
+    );
+    gauge(
+        registry,
+        "watches",
+        "Connections that watch",
+        number(shared.watches.count()),
+    );
+    gauge(
+        registry,
+        "tail_bytes",
+        "Octets of statements that are kept in memory for the next readers",
+        number(shared.logs.tail_octets()),
+    );
+    if let Some(free) = store::free_octets(&shared.settings.config.data_dir) {
+        gauge(
+            registry,
+            "disk_free_bytes",
+            "Octets that are free where the store lives",
+            number(free),
+        );
+    }
+    let ends = shared.identity.ends().into_iter();
+    family(
+        registry,
+        "certificate_expires_timestamp_seconds",
+        "When the certificate in a file ends, of several roots the last",
+        "file",
+        ends.map(|(path, end)| (path.display().to_string(), number(end.until.seconds()))),
+    );
+}
+
+/// How many channels there are, how they stand, and what proves forks.
+fn channels(shared: &Shared, board: &Board, registry: &mut Registry) {
+    gauge(
+        registry,
+        "channels",
+        "Channels that are here",
+        number(board.rows.len()),
+    );
+    gauge(
+        registry,
+        "statements",
+        "Statements that are visible here",
+        number(board.statements),
+    );
+    let states = State::WORDS.into_iter().zip(board.counts);
+    family(
+        registry,
+        "channel_states",
+        "Channels that a device finds here in this state",
+        "state",
+        states.map(|(word, count)| (word.to_owned(), number(count))),
+    );
+    gauge(
+        registry,
+        "forked_channels",
+        "Channels whose fork no checkpoint has settled",
+        number(shared.forked.unsettled(&shared.namespaces).len()),
+    );
+    let count = |kind: &str| board.evidence.iter().filter(|one| one.kind == kind).count();
+    let kinds = KINDS.map(|kind| (kind.to_owned(), number(count(kind))));
+    family(
+        registry,
+        "evidence_files",
+        "Files of evidence: forks, lost races, and what a log has lost",
+        "kind",
+        kinds,
+    );
+}
+
+/// A number as gauges have it.
+fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstCounter::new(value));
 }
 
 fn family(
@@ -98,56 +163,69 @@ fn family(
 
 fn counters(shared: &Shared, registry: &mut Registry) {
     let counts = &shared.counts;
-    registry.register(
+    counter(
+        registry,
         "statements_stored",
         "Statements that were stored since the start, copies among them",
-        ConstCounter::new(counts.stored.get()),
+        counts.stored.get(),
     );
-    registry.register(
+    counter(
+        registry,
         "statements_published",
         "Statements that were taken by POST since the start",
-        ConstCounter::new(counts.published.get()),
+        counts.published.get(),
     );
-    registry.register(
+    counter(
+        registry,
         "statements_refused",
         "Statements that were refused after POST since the start",
-        ConstCounter::new(counts.refused.get()),
+        counts.refused.get(),
     );
 }
 
-fn namespaces(shared: &Shared, registry: &mut Registry) {
-    let seconds =
-        |time: tidings_protocol::Timestamp| i64::try_from(time.seconds()).unwrap_or(i64::MAX);
-    let anchors = || {
-        shared
-            .settings
-            .anchors
-            .iter()
-            .map(|anchor| &anchor.namespace)
+fn namespaces(shared: &Shared, board: &Board, registry: &mut Registry) {
+    let trusts = || {
+        let known = |one: &'_ Standing| Some((one.namespace.to_string(), one.trust.clone()?));
+        board.namespaces.iter().filter_map(known)
     };
-    let trust =
-        |namespace: &tidings_protocol::Namespace| shared.namespaces.trust(&namespace.trust_log());
-    let expires = anchors().filter_map(|namespace| {
-        Some((
-            namespace.to_string(),
-            seconds(trust(namespace)?.rules().expires),
-        ))
-    });
     family(
         registry,
         "trust_expires_timestamp_seconds",
         "When the trust in force of a namespace expires",
         "namespace",
-        expires,
+        trusts().map(|(name, trust)| (name, number(trust.rules().expires.seconds()))),
     );
-    let serial = anchors().filter_map(|namespace| {
-        Some((
-            namespace.to_string(),
-            i64::from(trust(namespace)?.serial().number()),
-        ))
-    });
+    family(
+        registry,
+        "trust_serial",
+        "Serial of the trust in force of a namespace",
+        "namespace",
+        trusts().map(|(name, trust)| (name, trust.serial().number().into())),
+    );
+    type Read = fn(&Beat) -> i64;
+    let each: [(&str, &str, Read); 3] = [
+        (
+            "beat_timestamp_seconds",
+            "When the newest beat of a beat channel came here",
+            |beat| number(beat.arrived.seconds()),
+        ),
+        (
+            "beat_expires_timestamp_seconds",
+            "Until when it is live: then devices are STALE",
+            |beat| number(beat.until.seconds()),
+        ),
+        (
+            "beat_lag_seconds",
+            "How long it took from its signature to here",
+            |beat| number(beat.arrived.seconds().saturating_sub(beat.time.seconds())),
+        ),
+    ];
+    for (name, help, read) in each {
+        let beats = board.namespaces.iter().flat_map(|one| &one.beats);
+        let values = beats.map(|beat| (beat.channel.to_string(), read(beat)));
+        family(registry, name, help, "channel", values);
+    }
     let rooms = shared.counts.beat_rooms().clone();
-    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     let taken = rooms
         .iter()
         .map(|(channel, (percent, _))| (channel.to_string(), number(*percent)));
@@ -168,99 +246,10 @@ fn namespaces(shared: &Shared, registry: &mut Registry) {
         "channel",
         left_out,
     );
-    family(
-        registry,
-        "trust_serial",
-        "Serial of the trust in force of a namespace",
-        "namespace",
-        serial,
-    );
-    let beat = anchors().filter_map(|namespace| {
-        let log = shared.logs.get(namespace.beat().as_str())?;
-        let arrived = log.arrived(log.marks().head.serial).ok()??;
-        Some((namespace.to_string(), seconds(arrived)))
-    });
-    family(
-        registry,
-        "beat_timestamp_seconds",
-        "When the newest beat of a namespace came here; too long ago, and devices are STALE",
-        "namespace",
-        beat,
-    );
-}
-
-fn in_cluster(cluster: &cluster::Cluster, registry: &mut Registry) {
-    let state = cluster.state();
-    let states = cluster::State::ALL
-        .iter()
-        .map(|word| ((*word).to_owned(), i64::from(*word == state.as_str())));
-    family(
-        registry,
-        "cluster_state",
-        "1 for how this broker stands to its cluster, 0 for the others",
-        "state",
-        states,
-    );
-    let (statements, channels) = cluster.lag();
-    let term = crate::origin::Origin::term(cluster).is_some();
-    let entries = cluster.entries();
-    let standing = cluster.standing();
-    let mut gauge = |name: &str, help: &str, value: i64| {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(value);
-        registry.register(name, help, gauge);
-    };
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    gauge(
-        "cluster_members",
-        "Live members, this one among them",
-        number(standing.members.len() as u64),
-    );
-    gauge(
-        "cluster_signs",
-        "1 on the member that signs beats",
-        i64::from(term),
-    );
-    gauge(
-        "cluster_lag_statements",
-        "Statements that the cluster has and this broker has not",
-        number(statements),
-    );
-    gauge(
-        "cluster_lag_channels",
-        "Channels in which there are such",
-        number(channels),
-    );
-    gauge(
-        "cluster_filling_channels",
-        "Channels that are filled from other members",
-        number(standing.gaps.len() as u64),
-    );
-    gauge(
-        "cluster_unsound_channels",
-        "Channels of which the servers hold something that does not verify",
-        number(standing.unsound.len() as u64),
-    );
-    gauge(
-        "cluster_clock_ahead_seconds",
-        "How far the clock here is ahead of the servers'",
-        standing.clock_ahead,
-    );
-    gauge(
-        "cluster_kept_entries",
-        "Statements that the servers keep",
-        number(entries),
-    );
-    registry.register(
-        "cluster_sessions_lost",
-        "Sessions with the servers that have ended since the start",
-        ConstCounter::new(standing.sessions_lost),
-    );
 }
 
 async fn in_groups(shared: &Shared, registry: &mut Registry) {
     let mut rows: Vec<(String, [i64; 4])> = Vec::new();
-    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     for group in shared.slots.groups() {
         // What cannot be read now is not shown, and no number stands for it.
         if let Ok(state) = shared.slots.read(&group.name).await {
@@ -272,7 +261,7 @@ async fn in_groups(shared: &Shared, registry: &mut Registry) {
                     state.waiting.len(),
                     state.failed.len(),
                 ]
-                .map(number),
+                .map(|value: usize| number(value)),
             ));
         }
     }
