@@ -5,5 +5,6 @@ mod answers;
 mod desk;
 mod keys;
 mod outbox;
+mod pipelines;
 mod statements;
 mod trust;

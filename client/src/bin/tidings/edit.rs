@@ -440,7 +440,7 @@ impl Change {
                 .for_each(|role| role.names.retain(|known| known != name));
         }
         for text in &self.add_keys {
-            let (named, _) = named_key(text).context("--add-key")?;
+            let named = named_key(text).context("--add-key")?;
             let same = new
                 .keys
                 .iter()

@@ -27,6 +27,7 @@ mod reader;
 mod release;
 mod sign;
 mod slot;
+mod ssh_agent;
 mod status;
 mod trust;
 mod verify;
