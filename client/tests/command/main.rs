@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod contexts;
 mod desk;
 mod keys;
 mod outbox;

@@ -327,31 +327,9 @@ fn editor() -> Option<String> {
 /// Opens the editor until the text is a trust statement, or the editing is given up; then nothing
 /// was written.
 fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
-    let editor = editor().unwrap_or_else(|| "vi".into());
-    let file = tempfile::Builder::new()
-        .prefix("tidings-trust-")
-        .suffix(".txt")
-        .tempfile()
-        .context("cannot make a file for the editor")?;
-    let path = file.path().to_owned();
-    fs::write(&path, prefilled(trust, rules)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let mut text = prefilled(trust, rules)?;
     loop {
-        // As other programs have it: the variable may hold arguments.
-        let mut words = editor.split_whitespace();
-        let program = words.next().unwrap_or("vi");
-        let status = Command::new(program).args(words).arg(&path).status();
-        let status = status.with_context(|| {
-            format!("cannot run the editor {editor:?}; set EDITOR, or give --text FILE")
-        })?;
-        ensure!(
-            status.success(),
-            Exit::Refused.because(format!(
-                "the editor {editor:?} ended with {status}; nothing was written"
-            ))
-        );
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        text = text_in_editor(&text, "tidings-trust-", ".txt")?;
         match parse(trust, &text) {
             Ok(rules) => return Ok(rules),
             Err(error) => {
@@ -360,6 +338,32 @@ fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
             }
         }
     }
+}
+
+/// A text as a person has left it in an editor.
+pub(super) fn text_in_editor(text: &str, prefix: &str, suffix: &str) -> anyhow::Result<String> {
+    let editor = editor().unwrap_or_else(|| "vi".into());
+    let file = tempfile::Builder::new()
+        .prefix(prefix)
+        .suffix(suffix)
+        .tempfile()
+        .context("cannot make a file for the editor")?;
+    let path = file.path().to_owned();
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    // As other programs have it: the variable may hold arguments.
+    let mut words = editor.split_whitespace();
+    let program = words.next().unwrap_or("vi");
+    let status = Command::new(program).args(words).arg(&path).status();
+    let status = status.with_context(|| {
+        format!("cannot run the editor {editor:?}; set EDITOR, or give the text in a file")
+    })?;
+    ensure!(
+        status.success(),
+        Exit::Refused.because(format!(
+            "the editor {editor:?} ended with {status}; nothing was written"
+        ))
+    );
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The `Closed` lines that are new; one that is there stays, to the octet.

@@ -10,7 +10,9 @@ mod beat;
 mod bench;
 mod carry;
 mod ceremony;
+mod cheat;
 mod checkpoints;
+mod context;
 mod edit;
 mod ends;
 mod evidence;
@@ -52,7 +54,7 @@ use tracing_subscriber::{
 /// `fetch` or `watch`. Every statement that this command shows was verified here, from the anchor
 /// on.
 #[derive(Parser)]
-#[command(name = "tidings", version, after_help = exit::Exit::help())]
+#[command(name = "tidings", version, after_help = format!("{}\n\n{}", context::PRECEDENCE, exit::Exit::help()))]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -62,6 +64,9 @@ struct Arguments {
     /// Answers and refusals as JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
+    /// Take brokers, anchor and the rest from this context, where no option or variable has them
+    #[arg(long, global = true, value_name = "NAME", env = "TIDINGS_CONTEXT")]
+    context: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -113,6 +118,10 @@ enum Command {
     Evidence(evidence::Evidence),
     /// Sign the beats of a namespace, every few minutes, for ever
     Beat(beat::Beat),
+    #[command(subcommand)]
+    Context(context::Context),
+    /// Print a page of the commands that are used most
+    Cheat,
     /// Measure a running broker: publishing, fan-out, polls, catching up, connections
     #[command(subcommand)]
     Bench(Box<bench::Bench>),
@@ -234,12 +243,16 @@ impl From {
 }
 
 fn main() -> ExitCode {
-    let matches = without_empty_variables(Arguments::command()).try_get_matches();
+    let command = match context::settle(Arguments::command()) {
+        Ok(command) => command,
+        Err(error) => return output::fail(&error).into(),
+    };
+    let matches = without_empty_variables(command).try_get_matches();
     let matches = matches.unwrap_or_else(|error| refuse(&error));
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
     output::wants_json(arguments.json);
     log_to_stderr(arguments.verbose);
-    match run(arguments.command) {
+    match run(arguments.command, arguments.context.as_deref()) {
         Ok(()) => (Exit::Done as u8).into(),
         Err(error) => output::fail(&error).into(),
     }
@@ -307,7 +320,7 @@ fn log_to_stderr(verbose: bool) {
         .init();
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command, context: Option<&str>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -318,14 +331,14 @@ fn run(command: Command) -> anyhow::Result<()> {
             runtime.block_on(ends::as_any_process_unless(apply::is_busy, apply.run()))
         }
         Command::Beat(beat) => runtime.block_on(beat.run()),
-        command => runtime.block_on(ends::as_any_process(run_one(command))),
+        command => runtime.block_on(ends::as_any_process(run_one(command, context))),
     };
     // A look-up of a name cannot be broken off: nobody waits for it.
     runtime.shutdown_background();
     result
 }
 
-async fn run_one(command: Command) -> anyhow::Result<()> {
+async fn run_one(command: Command, context: Option<&str>) -> anyhow::Result<()> {
     match command {
         Command::Init(init) => init.run(),
         Command::Key(key) => key.run(),
@@ -350,6 +363,11 @@ async fn run_one(command: Command) -> anyhow::Result<()> {
         Command::Evidence(evidence) => evidence.run().await,
         Command::Beat(beat) => Box::pin(beat.run()).await,
         Command::Bench(bench) => bench.run().await,
+        Command::Context(command) => command.run(context),
+        Command::Cheat => {
+            cheat::print();
+            Ok(())
+        }
         Command::Completions { shell } => {
             let mut page = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut page);
