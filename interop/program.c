@@ -67,7 +67,8 @@ static void verify(const char *anchor, const char *directory)
     tidings_trust *trust = NULL;
     tidings_statement *statement = NULL;
 
-    bad(tidings_trust_new("nonsense", log, log_length, &trust, &error), TIDINGS_CODE_USAGE, "anchor: ");
+    bad(tidings_trust_new("nonsense", log, log_length, &trust, &error), TIDINGS_CODE_USAGE,
+        "anchor: ");
     WANT(trust == NULL);
     bad(tidings_trust_new(anchor, octets, length, &trust, &error), TIDINGS_CODE_REFUSED, "");
     good(tidings_trust_new(anchor, log, log_length, &trust, &error));

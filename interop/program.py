@@ -3,8 +3,8 @@ runs:
 
     program.py BROKER CA CHANNEL ANCHOR DIRECTORY RELEASES
 
-RELEASES is how many the channel has. DIRECTORY has the trust log in `trust.log` and a signed release
-in `release`, and gets a state file.
+RELEASES is how many the channel has. DIRECTORY has the trust log in `trust.log` and a signed
+release in `release`, and gets a state file.
 """
 
 import pathlib
@@ -76,7 +76,8 @@ def main(broker: str, ca: str, channel: str, anchor: str, at: str, releases: int
         fails(Code.USAGE, "channel: ", second.next, "no channel")
     with Trust.of_state(anchor, state) as trust:
         assert trust.verify(release.octets) == release
-    fails(Code.USAGE, "a broker is", lambda: Device(brokers=["x"], anchor=anchor, channels=[channel]))
+    other = {"anchor": anchor, "brokers": ["x"], "channels": [channel]}
+    fails(Code.USAGE, "a broker is", lambda: Device(**other))  # type: ignore[arg-type]
     print("ok")
 
 

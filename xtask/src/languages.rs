@@ -170,8 +170,8 @@ fn arguments<'a>(demo: &'a Demonstration<'a>, broker: &'a str, directory: &'a st
     [broker, ca, channel, anchor, directory, releases]
 }
 
-/// The program in C: over TLS, and under valgrind, which finds no leak and no error. That one is slow
-/// enough to be over the broker's time for a handshake, and goes in clear text.
+/// The program in C: over TLS, and under valgrind, which finds no leak and no error. Under that a
+/// handshake may take longer than a broker waits; so it goes in clear text.
 pub(super) fn c(demo: &Demonstration<'_>) -> anyhow::Result<()> {
     setup::packages(&["gcc", "libc6-dev", "pkg-config", "valgrind"])?;
     let prefix = root().join("target/capi");

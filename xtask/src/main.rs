@@ -45,8 +45,8 @@ enum Task {
     Vectors,
     /// Other people's software against ours: all of it, or what is named
     Interop {
-        /// nntplib, net-nntp, device, c, python, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews,
-        /// pullnews, nntpget, actsync
+        /// nntplib, net-nntp, device, c, python, inn, or a reader: slrn, slrnpull, suck, tin,
+        /// fetchnews, pullnews, nntpget, actsync
         names: Vec<String>,
     },
     /// Put the library for other languages where compilers look: header, shared and static library,

@@ -159,7 +159,8 @@ tidings_code tidings_device_watch(tidings_device *device,
 
 /*
  The release to run in a channel now: brokers are asked this moment, and what is held back or
- withdrawn is none. `TIDINGS_CODE_NOTHING`, `TIDINGS_CODE_WAITING` and the others say why there is none.
+ withdrawn is none. `TIDINGS_CODE_NOTHING`, `TIDINGS_CODE_WAITING` and the others say why there
+ is none.
 
  On success `*statement` is the caller's, to be ended with `tidings_statement_free`. Ask again
  before the machine goes down for it, and say with `tidings_device_applied` when it runs.

@@ -51,7 +51,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 def _load() -> ctypes.CDLL:
     beside = pathlib.Path(__file__).with_name(NAME)
-    library = ctypes.CDLL(os.environ.get("TIDINGS_LIBRARY") or (str(beside) if beside.exists() else NAME))
+    found = str(beside) if beside.exists() else NAME
+    library = ctypes.CDLL(os.environ.get("TIDINGS_LIBRARY") or found)
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, f"tidings_{name}")
         function.restype, function.argtypes = result, arguments

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -23,6 +24,10 @@ const RELEASE: [&str; 9] = [
     "--version",
     "1",
 ];
+
+/// Of a namespace that is nowhere.
+const ANCHOR: &str =
+    "acme 1 sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
@@ -129,7 +134,7 @@ impl Agent {
                 .expect("ssh-agent is missing: install openssh-client"),
         );
         let until = Instant::now() + Duration::from_secs(60);
-        while !socket.exists() {
+        while UnixStream::connect(socket).is_err() {
             assert!(Instant::now() < until, "ssh-agent does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -172,7 +177,7 @@ fn an_ssh_agent_signs() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     let socket = at.join("agent");
-    let agent = Agent::start(&socket);
+    let _agent = Agent::start(&socket);
     let run = |arguments: &[&str]| {
         let mut command = command(at);
         let output = command
@@ -218,7 +223,24 @@ fn an_ssh_agent_signs() {
         anchor.trim(),
     ];
     good(at, &verify);
-    // With two of them it has to be said which.
+}
+
+#[test]
+fn a_key_of_an_agent_has_to_be_named_where_there_are_two() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let socket = at.join("agent");
+    let agent = Agent::start(&socket);
+    let run = |arguments: &[&str]| {
+        let mut command = command(at);
+        let output = command
+            .args(arguments)
+            .env("SSH_AUTH_SOCK", &socket)
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output))
+    };
+    let public = ssh_key(at, &socket, "ed25519", "release");
     let second = ssh_key(at, &socket, "ed25519", "second");
     let (code, said) = run(&["key", "show", "agent:"]);
     assert!(code == Some(USAGE) && said.contains(&second), "{said}");
@@ -240,7 +262,7 @@ fn an_ssh_agent_signs() {
         "--broker",
         "nntp://127.0.0.1:1",
         "--anchor",
-        anchor.trim(),
+        ANCHOR,
     ];
     let (code, said) = run(&beat);
     assert!(

@@ -1,6 +1,6 @@
 //! The next trust statement: as text in an editor, from a file, or by the options that scripts use.
 
-use std::{fs, io::IsTerminal, path::PathBuf, process::Command};
+use std::{fs, io::IsTerminal, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -16,6 +16,7 @@ use tidings_protocol::{
 use super::{
     From, ceremony,
     checkpoints::{self, settle},
+    editor,
     exit::Exit,
     files::{self, read_bundle, write_new},
     output,
@@ -136,7 +137,10 @@ impl Edit {
         let how = || {
             Exit::Usage.because("nothing would change: without a terminal there is no editor; give --from FILE, or `tidings trust renew` to say the same for longer")
         };
-        ensure!(std::io::stdin().is_terminal() || editor().is_some(), how());
+        ensure!(
+            std::io::stdin().is_terminal() || editor::named().is_some(),
+            how()
+        );
         in_editor(trust, &rules)
     }
 }
@@ -318,18 +322,12 @@ fn parse(trust: &Trust, text: &str) -> anyhow::Result<TrustRules> {
     Ok(ceremony::rules(&statement)?.clone())
 }
 
-fn editor() -> Option<String> {
-    ["VISUAL", "EDITOR"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-}
-
 /// Opens the editor until the text is a trust statement, or the editing is given up; then nothing
 /// was written.
 fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
     let mut text = prefilled(trust, rules)?;
     loop {
-        text = text_in_editor(&text, "tidings-trust-", ".txt")?;
+        text = editor::changed(&text, "tidings-trust-", ".txt")?;
         match parse(trust, &text) {
             Ok(rules) => return Ok(rules),
             Err(error) => {
@@ -338,32 +336,6 @@ fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
             }
         }
     }
-}
-
-/// A text as a person has left it in an editor.
-pub(super) fn text_in_editor(text: &str, prefix: &str, suffix: &str) -> anyhow::Result<String> {
-    let editor = editor().unwrap_or_else(|| "vi".into());
-    let file = tempfile::Builder::new()
-        .prefix(prefix)
-        .suffix(suffix)
-        .tempfile()
-        .context("cannot make a file for the editor")?;
-    let path = file.path().to_owned();
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    // As other programs have it: the variable may hold arguments.
-    let mut words = editor.split_whitespace();
-    let program = words.next().unwrap_or("vi");
-    let status = Command::new(program).args(words).arg(&path).status();
-    let status = status.with_context(|| {
-        format!("cannot run the editor {editor:?}; set EDITOR, or give the text in a file")
-    })?;
-    ensure!(
-        status.success(),
-        Exit::Refused.because(format!(
-            "the editor {editor:?} ended with {status}; nothing was written"
-        ))
-    );
-    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The `Closed` lines that are new; one that is there stays, to the octet.

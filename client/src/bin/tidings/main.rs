@@ -14,6 +14,7 @@ mod cheat;
 mod checkpoints;
 mod context;
 mod edit;
+mod editor;
 mod ends;
 mod evidence;
 mod exit;

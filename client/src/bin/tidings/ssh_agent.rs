@@ -2,7 +2,8 @@
 //!
 //! Two requests of its protocol are all that is needed: which keys are there, and sign these
 //! octets. What an agent makes with an `ssh-ed25519` key is a plain Ed25519 signature over the
-//! octets as they are.
+//! octets as they are. The crates that speak it bring thirty others, RSA and three more curves among
+//! them.
 
 use std::{
     io::{self, Read, Write},

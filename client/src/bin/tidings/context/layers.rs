@@ -123,44 +123,50 @@ pub(super) struct Layers {
     pub(super) system: Option<Settings>,
 }
 
+/// Servers who might be told who we are.
+struct Servers {
+    /// They were given above all layers.
+    are_given: bool,
+    /// Whether a layer names them.
+    are_named: fn(&Settings) -> bool,
+}
+
 impl Layers {
+    fn all(&self) -> impl Iterator<Item = &Settings> {
+        [&self.context, &self.system].into_iter().flatten()
+    }
+
     /// The first layer that says something.
     fn first<T>(&self, of: impl Fn(&Settings) -> Option<T>) -> Option<T> {
-        self.below(None, of)
+        self.all().find_map(of)
     }
 
     /// The same without the layers below the one that names servers: who we are is told to no
     /// others than those that a file of the same rank, or a lower one, names.
-    fn below<T>(
-        &self,
-        servers: Option<(bool, fn(&Settings) -> bool)>,
-        of: impl Fn(&Settings) -> Option<T>,
-    ) -> Option<T> {
-        let (given, names) = servers.unwrap_or((false, |_| false));
-        if given {
-            return None;
-        }
-        for layer in [&self.context, &self.system].into_iter().flatten() {
+    fn told<T>(&self, to: &Servers, of: impl Fn(&Settings) -> Option<T>) -> Option<T> {
+        let mut are_named = to.are_given;
+        for layer in self.all() {
+            if are_named {
+                return None;
+            }
             if let Some(value) = of(layer) {
                 return Some(value);
             }
-            if names(layer) {
-                return None;
-            }
+            are_named = (to.are_named)(layer);
         }
         None
     }
 
     /// Values by the variables that would have them.
     fn values(&self, given: &Given) -> Values {
-        let brokers = Some((
-            given.explicit(BROKERS).is_some(),
-            (|layer: &Settings| !layer.brokers.is_empty()) as fn(&Settings) -> bool,
-        ));
-        let slots = Some((
-            given.explicit(SLOT_SERVERS).is_some(),
-            (|layer: &Settings| !layer.slot_servers.is_empty()) as fn(&Settings) -> bool,
-        ));
+        let brokers = Servers {
+            are_given: given.explicit(BROKERS).is_some(),
+            are_named: |layer| !layer.brokers.is_empty(),
+        };
+        let slots = Servers {
+            are_given: given.explicit(SLOT_SERVERS).is_some(),
+            are_named: |layer| !layer.slot_servers.is_empty(),
+        };
         let path = |path: Option<PathBuf>| path.map(PathBuf::into_os_string);
         let mut values = Values::new();
         let mut one = |name, value: Option<OsString>| {
@@ -180,17 +186,17 @@ impl Layers {
         }
         one(ANCHOR, anchor);
         one("TIDINGS_CA", path(self.first(|layer| layer.ca.clone())));
-        let account = self.below(brokers, |l| l.user.clone().zip(l.password_file.clone()));
+        let account = self.told(&brokers, |l| l.user.clone().zip(l.password_file.clone()));
         if let Some((user, file)) = account {
             one("TIDINGS_USER", Some(user.into()));
             one("TIDINGS_PASSWORD_FILE", Some(file.into()));
         }
         let own = |l: &Settings| l.certificate.clone().zip(l.certificate_key.clone());
-        if let Some((certificate, key)) = self.below(brokers, own) {
+        if let Some((certificate, key)) = self.told(&brokers, own) {
             one("TIDINGS_CERTIFICATE", Some(certificate.into()));
             one("TIDINGS_CERTIFICATE_KEY", Some(key.into()));
         }
-        let bearer = self.below(slots, |layer| layer.slot_bearer_file.clone());
+        let bearer = self.told(&slots, |layer| layer.slot_bearer_file.clone());
         one("TIDINGS_SLOT_BEARER_FILE", path(bearer));
         let mut several = |name, all: Option<Vec<String>>| {
             let all = all.map(|all| all.into_iter().map(OsString::from).collect());

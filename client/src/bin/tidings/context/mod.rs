@@ -16,7 +16,7 @@ use tidings_client::file;
 pub(super) use layers::settle;
 use settings::{SYSTEM, Settings};
 
-use super::{edit, exit::Exit, output};
+use super::{editor, exit::Exit, output};
 
 /// What `tidings --help` says of where values come from.
 pub(super) const PRECEDENCE: &str = "Brokers, anchor, TLS files, user and state come from options, else from the environment, else from the context (`tidings context`; --context, TIDINGS_CONTEXT or the one in use), else from /etc/tidings/client.toml. Who we are is told to no brokers but those that the same place names, or one below it.";
@@ -353,7 +353,7 @@ fn edit_one(contexts: &Contexts, name: &str) -> anyhow::Result<()> {
     contexts.read(name)?;
     let old =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = edit::text_in_editor(&old, "tidings-context-", ".toml")?;
+    let text = editor::changed(&old, "tidings-context-", ".toml")?;
     Settings::parse(&text, &path).context("nothing was changed")?;
     contexts.write(&path, text.as_bytes())?;
     let text = || format!("{name}: {}", path.display());
