@@ -126,12 +126,7 @@ pub fn read_private(
     };
     let pem = text_of(path).map_err(read)?;
     if !pem.contains("PRIVATE KEY-----") {
-        let reason = what_it_is(&pem).into();
-        return Err(KeyFileError::Content {
-            path: path.into(),
-            expected: "private key",
-            reason,
-        });
+        return parse_private(&pem, path, ask);
     }
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
     // With an access list the bits of the group show its mask, and say nothing of a group: as
@@ -147,23 +142,44 @@ pub fn read_private(
             mode,
         });
     }
-    if is_encrypted(&pem) {
+    parse_private(&pem, path, ask)
+}
+
+/// The private key in a text that did not come from a file; `path` says in errors where it came
+/// from.
+///
+/// # Errors
+/// If the passphrase is another, or it holds no Ed25519 key as PKCS#8 PEM.
+pub fn parse_private(
+    pem: &str,
+    path: &Path,
+    ask: impl FnOnce() -> io::Result<Zeroizing<String>>,
+) -> Result<SigningKey, KeyFileError> {
+    if !pem.contains("PRIVATE KEY-----") {
+        let reason = what_it_is(pem).into();
+        return Err(KeyFileError::Content {
+            path: path.into(),
+            expected: "private key",
+            reason,
+        });
+    }
+    if is_encrypted(pem) {
         let passphrase = |reason: String| KeyFileError::Passphrase {
             path: path.into(),
             reason,
         };
         let given =
             ask().map_err(|e| passphrase(format!("its passphrase cannot be asked for: {e}")))?;
-        return SigningKey::from_pkcs8_encrypted_pem(&pem, given.as_bytes())
+        return SigningKey::from_pkcs8_encrypted_pem(pem, given.as_bytes())
             .map_err(|_| passphrase("this is not its passphrase (or the file is damaged)".into()));
     }
-    SigningKey::from_pkcs8_pem(&pem).map_err(|_| KeyFileError::Content {
+    SigningKey::from_pkcs8_pem(pem).map_err(|_| KeyFileError::Content {
         path: path.into(),
         expected: "Ed25519 private key as PKCS#8 PEM",
-        reason: match algorithm(&pem) {
+        reason: match algorithm(pem) {
             Some("Ed25519") => "it is damaged".into(),
-            Some(other) => format!("{}, for {other}", what_it_is(&pem)),
-            None => format!("{}, of another kind or damaged", what_it_is(&pem)),
+            Some(other) => format!("{}, for {other}", what_it_is(pem)),
+            None => format!("{}, of another kind or damaged", what_it_is(pem)),
         },
     })
 }

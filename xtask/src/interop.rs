@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use super::{build, command, release, root, run as perform, setup, trial};
+use super::{
+    build, command,
+    languages::{self, Demonstration},
+    release, root, run as perform, setup, trial,
+};
 
 /// Releases that readers find.
 const RELEASES: &str = "12";
@@ -25,7 +29,7 @@ const READERS: &[&str] = &[
     "actsync",
 ];
 /// Everything else.
-const OTHERS: &[&str] = &["nntplib", "net-nntp", "device", "inn"];
+const OTHERS: &[&str] = &["nntplib", "net-nntp", "device", "c", "python", "inn"];
 
 /// Runs what is named, or everything.
 pub(super) fn run(names: &[String]) -> anyhow::Result<()> {
@@ -45,7 +49,7 @@ pub(super) fn run(names: &[String]) -> anyhow::Result<()> {
         .copied()
         .filter(|reader| wanted(reader))
         .collect();
-    if !readers.is_empty() || OTHERS[..3].iter().any(|name| wanted(name)) {
+    if !readers.is_empty() || OTHERS.iter().any(|name| *name != "inn" && wanted(name)) {
         with_demonstration(&readers, &wanted)?;
     }
     if wanted("inn") {
@@ -147,6 +151,23 @@ fn with_demonstration(readers: &[&str], wanted: &dyn Fn(&str) -> bool) -> anyhow
                 "the device in shell refuses another anchor: {}",
                 String::from_utf8_lossy(&refused.stderr).trim()
             );
+        }
+        let key = value("key")?;
+        let port = nntps.rsplit_once(':').context("no port")?.1;
+        let demonstration = Demonstration {
+            broker: format!("nntps://localhost:{port}"),
+            clear: format!("nntp://{nntp}"),
+            ca: &ca,
+            channel: &channel,
+            anchor: &anchor,
+            key: &key,
+            releases: RELEASES,
+        };
+        if wanted("c") {
+            languages::c(&demonstration)?;
+        }
+        if wanted("python") {
+            languages::python(&demonstration)?;
         }
         if let Some(unpacked) = unpacked {
             let (host, port) = nntp.rsplit_once(':').context("no port")?;

@@ -5,6 +5,7 @@
 mod agent;
 mod costs;
 mod interop;
+mod languages;
 mod setup;
 mod size;
 mod words;
@@ -44,10 +45,21 @@ enum Task {
     Vectors,
     /// Other people's software against ours: all of it, or what is named
     Interop {
-        /// nntplib, net-nntp, device, inn, or a reader: slrn, slrnpull, suck, tin, fetchnews,
-        /// pullnews, nntpget, actsync
+        /// nntplib, net-nntp, device, c, python, inn, or a reader: slrn, slrnpull, suck, tin,
+        /// fetchnews, pullnews, nntpget, actsync
         names: Vec<String>,
     },
+    /// Put the library for other languages where compilers look: header, shared and static library,
+    /// and a file for pkg-config
+    Capi {
+        /// Below this directory
+        #[arg(long, default_value = "target/capi")]
+        prefix: PathBuf,
+    },
+    /// Write the header of the library for other languages anew, from its code
+    Header,
+    /// Make the wheel for Python, with the library in it, in target/wheel
+    Wheel,
     /// The agent's handlers with their real tools, as root; `setup` installs those
     Agent {
         /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot,
@@ -278,6 +290,7 @@ fn build() -> anyhow::Result<()> {
 /// Every block of the README and of the guide's chapters that is marked as part of the
 /// walk-through, in one shell, in a directory of its own.
 fn readme() -> anyhow::Result<()> {
+    setup::packages(&["openssh-client"])?;
     build()?;
     let guide = root().join("docs/guide");
     let summary = std::fs::read_to_string(guide.join("SUMMARY.md"))?;
@@ -322,6 +335,7 @@ fn readme() -> anyhow::Result<()> {
     // What a person keeps below his home is not this test's.
     let status = shell
         .env("XDG_STATE_HOME", directory.join("state"))
+        .env("XDG_CONFIG_HOME", directory.join("config"))
         .status()?;
     ensure!(status.success(), "the walk-through ended with {status}");
     Ok(())
@@ -512,8 +526,14 @@ fn tests() -> anyhow::Result<()> {
     // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is
     // spoken by others.
     setup::packages(&["libfaketime", "openssl", "curl", "python3"])?;
-    // A name server that is silent, and a terminal.
-    setup::packages(&["iproute2", "bsdutils"])?;
+    // A name server that is silent, and a terminal; an agent that has keys, and a system's file.
+    setup::packages(&[
+        "iproute2",
+        "bsdutils",
+        "openssh-client",
+        "util-linux",
+        "mount",
+    ])?;
     // Payloads are made and applied by these; a device in Python is judged.
     setup::packages(&["zstd", "bsdiff", "xdelta3", "rsync"])?;
     setup::packages(ZOOKEEPER)?;
@@ -584,6 +604,9 @@ fn perform(task: Task) -> anyhow::Result<()> {
             "run --quiet --package tidings-protocol --example vectors -- spec/vectors",
         )),
         Task::Interop { names } => interop::run(&names),
+        Task::Capi { prefix } => languages::install(&prefix),
+        Task::Header => languages::header(),
+        Task::Wheel => languages::wheel().map(drop),
         Task::Agent { names } => agent::agent(&names),
         Task::Tree { seed } => tree(seed),
         Task::Cluster { seeds, seed } => cluster(seeds, seed),

@@ -31,10 +31,13 @@ fn answers(program: &str, arguments: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A cargo subcommand of this version.
+/// A cargo subcommand, or a program that cargo installs, of this version.
 pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
-    let subcommand = name.trim_start_matches("cargo-");
-    if answers("cargo", &[subcommand, "--version"]).is_some_and(|text| text.contains(version)) {
+    let answer = match name.strip_prefix("cargo-") {
+        Some(subcommand) => answers("cargo", &[subcommand, "--version"]),
+        None => answers(name, &["--version"]),
+    };
+    if answer.is_some_and(|text| text.contains(version)) {
         return Ok(());
     }
     run(super::cargo(&format!(

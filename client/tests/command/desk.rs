@@ -19,9 +19,11 @@ pub(crate) fn command(directory: &Path) -> Command {
     command
         .current_dir(directory)
         .env("XDG_STATE_HOME", directory.join("state"))
+        .env("XDG_CONFIG_HOME", directory.join("config"))
         .env_remove("EDITOR")
         .env_remove("VISUAL");
     for name in [
+        "TIDINGS_CONTEXT",
         "TIDINGS_BROKERS",
         "TIDINGS_ANCHOR",
         "TIDINGS_STATE",

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod contexts;
 mod desk;
 mod keys;
 mod outbox;
+mod pipelines;
 mod statements;
 mod trust;

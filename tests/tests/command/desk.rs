@@ -173,6 +173,7 @@ impl Desk {
             .stdin(Stdio::null());
         command
             .env("XDG_STATE_HOME", self.path("state"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
             .env("TIDINGS_BROKERS", urls.join(","));
         command.env("TIDINGS_ANCHOR", self.realm.anchor.to_string());
         command

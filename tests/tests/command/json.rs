@@ -104,6 +104,14 @@ async fn every_answer_and_every_refusal_has_its_form() {
         &anchor,
     ];
     all.run("verdict", &verify);
+    all.run(
+        "context",
+        &["context", "add", "prod", "--broker", &url, "--use"],
+    );
+    for arguments in [&["list"][..], &["show"], &["use"], &["remove", "prod"]] {
+        all.run("context", &[&["context"], arguments].concat());
+    }
+    all.run("cheat", &["cheat"]);
     for (code, word, arguments) in [
         (2, "usage", &["log"][..]),
         (2, "usage", &["log", "no channel"]),

@@ -1,6 +1,6 @@
 //! The next trust statement: as text in an editor, from a file, or by the options that scripts use.
 
-use std::{fs, io::IsTerminal, path::PathBuf, process::Command};
+use std::{fs, io::IsTerminal, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -16,6 +16,7 @@ use tidings_protocol::{
 use super::{
     From, ceremony,
     checkpoints::{self, settle},
+    editor,
     exit::Exit,
     files::{self, read_bundle, write_new},
     output,
@@ -136,7 +137,10 @@ impl Edit {
         let how = || {
             Exit::Usage.because("nothing would change: without a terminal there is no editor; give --from FILE, or `tidings trust renew` to say the same for longer")
         };
-        ensure!(std::io::stdin().is_terminal() || editor().is_some(), how());
+        ensure!(
+            std::io::stdin().is_terminal() || editor::named().is_some(),
+            how()
+        );
         in_editor(trust, &rules)
     }
 }
@@ -318,40 +322,12 @@ fn parse(trust: &Trust, text: &str) -> anyhow::Result<TrustRules> {
     Ok(ceremony::rules(&statement)?.clone())
 }
 
-fn editor() -> Option<String> {
-    ["VISUAL", "EDITOR"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-}
-
 /// Opens the editor until the text is a trust statement, or the editing is given up; then nothing
 /// was written.
 fn in_editor(trust: &Trust, rules: &TrustRules) -> anyhow::Result<TrustRules> {
-    let editor = editor().unwrap_or_else(|| "vi".into());
-    let file = tempfile::Builder::new()
-        .prefix("tidings-trust-")
-        .suffix(".txt")
-        .tempfile()
-        .context("cannot make a file for the editor")?;
-    let path = file.path().to_owned();
-    fs::write(&path, prefilled(trust, rules)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let mut text = prefilled(trust, rules)?;
     loop {
-        // As other programs have it: the variable may hold arguments.
-        let mut words = editor.split_whitespace();
-        let program = words.next().unwrap_or("vi");
-        let status = Command::new(program).args(words).arg(&path).status();
-        let status = status.with_context(|| {
-            format!("cannot run the editor {editor:?}; set EDITOR, or give --text FILE")
-        })?;
-        ensure!(
-            status.success(),
-            Exit::Refused.because(format!(
-                "the editor {editor:?} ended with {status}; nothing was written"
-            ))
-        );
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        text = editor::changed(&text, "tidings-trust-", ".txt")?;
         match parse(trust, &text) {
             Ok(rules) => return Ok(rules),
             Err(error) => {
@@ -440,7 +416,7 @@ impl Change {
                 .for_each(|role| role.names.retain(|known| known != name));
         }
         for text in &self.add_keys {
-            let (named, _) = named_key(text).context("--add-key")?;
+            let named = named_key(text).context("--add-key")?;
             let same = new
                 .keys
                 .iter()

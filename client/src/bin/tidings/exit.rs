@@ -3,7 +3,7 @@
 use std::fmt;
 
 use tidings_client::{
-    DeliveryError, Error, NotNow, OutboxError, PublishError, SignedError, SlotError,
+    DeliveryError, Error, Failure, OutboxError, PublishError, SignedError, SlotError,
     SlotServerError, StateError, TlsError, keys::KeyFileError, pem::PemError,
 };
 use tidings_protocol::{NameError, Requirement, StatementError, verify::VerifyError};
@@ -147,12 +147,12 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(Because { exit, .. }) = cause.downcast_ref() {
         return Some(*exit);
     }
-    if let Some(error) = cause.downcast_ref() {
-        return Some(of_client(error));
+    if let Some(error) = cause.downcast_ref::<Error>() {
+        return Some(error.failure().into());
     }
     if let Some(error) = cause.downcast_ref() {
         return Some(match error {
-            PublishError::Client(error) => of_client(error),
+            PublishError::Client(error) => error.failure().into(),
             PublishError::Outbox(error) => of_outbox(error),
             PublishError::LostRace(_) | PublishError::Refused(_) => Exit::Refused,
         });
@@ -160,12 +160,12 @@ fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref() {
         return Some(of_outbox(error));
     }
-    if let Some(error) = cause.downcast_ref() {
-        return Some(of_state(error));
+    if let Some(error) = cause.downcast_ref::<StateError>() {
+        return Some(error.failure().into());
     }
     if let Some(error) = cause.downcast_ref() {
         return Some(match error {
-            DeliveryError::Client(error) => of_client(error),
+            DeliveryError::Client(error) => error.failure().into(),
             DeliveryError::NoTrust(_) | DeliveryError::Twice(..) => Exit::BadFile,
             _ => Exit::Refused,
         });
@@ -208,41 +208,17 @@ fn of_slot_server(error: &SlotServerError) -> Exit {
     }
 }
 
-fn of_client(error: &Error) -> Exit {
-    match error {
-        Error::Address(_)
-        | Error::Name(_)
-        | Error::Namespace { .. }
-        | Error::Own(_)
-        | Error::ClearText(_) => Exit::Usage,
-        Error::State(error) => of_state(error),
-        Error::NotNow { reason, .. } => of_reason(reason),
-        Error::Fork(_) => Exit::NotCurrent,
-        Error::Verify { .. } | Error::Refused(_) | Error::Survey(_) => Exit::Refused,
-        Error::Unreachable { source, .. } if matches!(**source, Error::Verify { .. }) => {
-            Exit::Refused
+impl From<Failure> for Exit {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Usage => Exit::Usage,
+            Failure::Refused => Exit::Refused,
+            Failure::NotCurrent => Exit::NotCurrent,
+            Failure::Withdrawn => Exit::Withdrawn,
+            Failure::Waiting => Exit::Waiting,
+            Failure::NoBroker => Exit::NoBroker,
+            Failure::BadFile => Exit::BadFile,
         }
-        _ => Exit::NoBroker,
-    }
-}
-
-fn of_reason(reason: &NotNow) -> Exit {
-    match reason {
-        NotNow::Withdrawn { .. } => Exit::Withdrawn,
-        NotNow::BarrierNotDue { .. } => Exit::Waiting,
-        NotNow::Closed { .. }
-        | NotNow::Critical { .. }
-        | NotNow::Barrier { .. }
-        | NotNow::Other { .. } => Exit::Refused,
-        _ => Exit::NotCurrent,
-    }
-}
-
-fn of_state(error: &StateError) -> Exit {
-    if matches!(error, StateError::InUse(..)) {
-        Exit::Waiting
-    } else {
-        Exit::BadFile
     }
 }
 

@@ -3,20 +3,13 @@
 use std::{collections::BTreeSet, fs, io::Read, path::Path};
 
 use anyhow::{Context, ensure};
-use tidings_client::{
-    Statement, file,
-    keys::{PublicKey, SigningKey},
-    limits::BUNDLE_OCTETS,
-};
+use tidings_client::{Statement, file, limits::BUNDLE_OCTETS};
 use tidings_protocol::{bundle, limits::SIGNATURES};
 
-use super::{exit::Exit, output};
+use super::{exit::Exit, key::Signer, output};
 
 /// Adds signatures. Lines that do not hold count for nothing, and make room.
-pub(super) fn sign_all(
-    mut statement: Statement,
-    signers: &[SigningKey],
-) -> anyhow::Result<Statement> {
+pub(super) fn sign_all(mut statement: Statement, signers: &[Signer]) -> anyhow::Result<Statement> {
     let lines = statement.signatures().len();
     let good = statement.with_signatures(|key| statement.is_truly_signed_by(key));
     if good.signatures().len() < lines && !signers.is_empty() {
@@ -26,8 +19,8 @@ pub(super) fn sign_all(
         ));
         statement = good;
     }
-    for key in signers {
-        let public = PublicKey::of(key);
+    for signer in signers {
+        let public = signer.public();
         ensure!(
             !statement.is_signed_by(&public),
             Exit::Refused.because(format!("{public} has signed this already"))
@@ -38,7 +31,7 @@ pub(super) fn sign_all(
             ))
         };
         ensure!(statement.signatures().len() < SIGNATURES, full());
-        statement = statement.sign(key)?;
+        statement = signer.sign(&statement)?;
     }
     Ok(statement)
 }

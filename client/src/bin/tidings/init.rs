@@ -15,7 +15,7 @@ use tidings_protocol::{
 use super::{
     exit::Exit,
     files::write_new,
-    key::{self, SigningKey},
+    key::{self, Signer},
     output, trust,
 };
 
@@ -100,8 +100,8 @@ impl Init {
             });
             made.push(key);
         }
-        let root: &[SigningKey] = &made[..1];
-        let statement = trust::first(&self.namespace, named, roles, 365, root)?;
+        let root: Vec<Signer> = made.into_iter().take(1).map(Signer::Key).collect();
+        let statement = trust::first(&self.namespace, named, roles, 365, &root)?;
         let anchor = Anchor {
             namespace: self.namespace.clone(),
             head: statement.head(),

@@ -10,9 +10,12 @@ mod beat;
 mod bench;
 mod carry;
 mod ceremony;
+mod cheat;
 mod check;
 mod checkpoints;
+mod context;
 mod edit;
+mod editor;
 mod ends;
 mod evidence;
 mod exit;
@@ -28,6 +31,7 @@ mod reader;
 mod release;
 mod sign;
 mod slot;
+mod ssh_agent;
 mod status;
 mod trust;
 mod verify;
@@ -52,7 +56,7 @@ use tracing_subscriber::{
 /// `fetch` or `watch`. Every statement that this command shows was verified here, from the anchor
 /// on.
 #[derive(Parser)]
-#[command(name = "tidings", version, after_help = exit::Exit::help())]
+#[command(name = "tidings", version, after_help = format!("{}\n\n{}", context::PRECEDENCE, exit::Exit::help()))]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -62,6 +66,9 @@ struct Arguments {
     /// Answers and refusals as JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
+    /// Take brokers, anchor and the rest from this context, where no option or variable has them
+    #[arg(long, global = true, value_name = "NAME", env = "TIDINGS_CONTEXT")]
+    context: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -114,6 +121,10 @@ enum Command {
     Evidence(evidence::Evidence),
     /// Sign the beats of a namespace, every few minutes, for ever
     Beat(beat::Beat),
+    #[command(subcommand)]
+    Context(context::Context),
+    /// Print a page of the commands that are used most
+    Cheat,
     /// Measure a running broker: publishing, fan-out, polls, catching up, connections
     #[command(subcommand)]
     Bench(Box<bench::Bench>),
@@ -235,12 +246,16 @@ impl From {
 }
 
 fn main() -> ExitCode {
-    let matches = without_empty_variables(Arguments::command()).try_get_matches();
+    let command = match context::settle(Arguments::command()) {
+        Ok(command) => command,
+        Err(error) => return output::fail(&error).into(),
+    };
+    let matches = without_empty_variables(command).try_get_matches();
     let matches = matches.unwrap_or_else(|error| refuse(&error));
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
     output::wants_json(arguments.json);
     log_to_stderr(arguments.verbose);
-    match run(arguments.command) {
+    match run(arguments.command, arguments.context.as_deref()) {
         Ok(code) => code.into(),
         Err(error) => output::fail(&error).into(),
     }
@@ -251,7 +266,11 @@ fn refuse(error: &clap::Error) -> ! {
     let wants_json = std::env::args_os().any(|argument| argument == "--json");
     // What reads the codes of plugins knows no other ones.
     let mut words = std::env::args().skip(1);
-    let is_check = words.find(|word| !word.starts_with('-')).as_deref() == Some("check");
+    let mut word = words.find(|word| word == "--context" || !word.starts_with('-'));
+    if word.as_deref() == Some("--context") {
+        word = words.nth(1);
+    }
+    let is_check = word.as_deref() == Some("check");
     if error.use_stderr() && (wants_json || is_check) {
         let text = error.to_string();
         // What is wrong; how it is used stands below.
@@ -318,7 +337,7 @@ fn log_to_stderr(verbose: bool) {
 }
 
 /// The exit code of what went well.
-fn run(command: Command) -> anyhow::Result<u8> {
+fn run(command: Command, context: Option<&str>) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -332,7 +351,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
             .map(done),
         Command::Beat(beat) => runtime.block_on(beat.run()).map(done),
         command => runtime
-            .block_on(ends::as_any_process(run_one(command)))
+            .block_on(ends::as_any_process(run_one(command, context)))
             .map(done),
     };
     // A look-up of a name cannot be broken off: nobody waits for it.
@@ -340,7 +359,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
     result
 }
 
-async fn run_one(command: Command) -> anyhow::Result<()> {
+async fn run_one(command: Command, context: Option<&str>) -> anyhow::Result<()> {
     match command {
         Command::Init(init) => init.run(),
         Command::Key(key) => key.run(),
@@ -369,6 +388,11 @@ async fn run_one(command: Command) -> anyhow::Result<()> {
         Command::Evidence(evidence) => evidence.run().await,
         Command::Beat(beat) => Box::pin(beat.run()).await,
         Command::Bench(bench) => bench.run().await,
+        Command::Context(command) => command.run(context),
+        Command::Cheat => {
+            cheat::print();
+            Ok(())
+        }
         Command::Completions { shell } => {
             let mut page = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut page);

@@ -15,7 +15,7 @@ use super::{
     From,
     exit::Exit,
     files::{sign_all, write_new},
-    key::{self, SigningKey},
+    key::{self, Signer},
     output,
 };
 
@@ -92,7 +92,7 @@ impl OutboxArgs {
     pub(super) fn sign(
         &self,
         statement: Statement,
-        keys: &[SigningKey],
+        keys: &[Signer],
         another: bool,
     ) -> anyhow::Result<Statement> {
         if keys.is_empty() {
@@ -137,7 +137,9 @@ pub(super) struct Place {
 /// What is done with a new statement.
 #[derive(Args)]
 pub(super) struct Finish {
-    /// Sign with this private key; repeatable
+    /// Sign with this private key; repeatable. For pipelines `-` is standard input, `env:NAME` a
+    /// variable (which other processes of yours can read: prefer a file or a pipe), and
+    /// `agent:[KEY]` an Ed25519 key of ssh-agent, by its comment or public line
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
     /// Where the statement goes; it must not exist yet. Without it and --publish, standard output
@@ -396,7 +398,7 @@ pub(super) fn finish_offline(draft: &Draft, place: &Place, finish: &Finish) -> a
     write_out(
         &finish
             .outbox
-            .sign(statement, &key::privates(&finish.keys)?, finish.another)?,
+            .sign(statement, &key::signers(&finish.keys)?, finish.another)?,
         finish,
     )
 }
@@ -419,7 +421,7 @@ pub(super) async fn finish(
     finish: &Finish,
 ) -> anyhow::Result<()> {
     let channel = &draft.channel;
-    let signers = key::privates(&finish.keys)?;
+    let signers = key::signers(&finish.keys)?;
     if let Some(settled) = begun
         .published
         .as_ref()

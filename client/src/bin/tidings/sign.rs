@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use tidings_client::{Head, Serial, Statement, keys::PublicKey};
+use tidings_client::{Head, Serial, Statement};
 use tidings_protocol::{statement::Kind, trust::Trust};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     checkpoints,
     exit::Exit,
     files::{self, read_bundle},
-    key::{self, SigningKey},
+    key::{self, Signer},
     output,
     publishing::{Desk, OutboxArgs, published},
     trust,
@@ -24,7 +24,8 @@ pub(super) struct Sign {
     /// The statement, or a trust log whose last statement is signed; the signature is added to the
     /// file
     file: PathBuf,
-    /// The private key
+    /// The private key: a file, `-` for standard input, `env:NAME` for a variable, or
+    /// `agent:[KEY]` for an Ed25519 key of ssh-agent, by its comment or public line
     #[arg(long = "key", value_name = "FILE", required = true)]
     keys: Vec<PathBuf>,
     /// Sign although this machine has signed another statement for the same place
@@ -64,7 +65,7 @@ impl Sign {
         ceremony::confirm("Sign this?")?;
         let signed =
             self.outbox
-                .sign(statement.clone(), &key::privates(&self.keys)?, self.another)?;
+                .sign(statement.clone(), &key::signers(&self.keys)?, self.another)?;
         files::replace(&self.file, signed.octets())?;
         let count = signed.signatures().len();
         output::answer(
@@ -104,7 +105,7 @@ impl Sign {
             ceremony::print(before, statement)?;
         }
         ceremony::confirm("Sign this?")?;
-        let keys = key::privates(&self.keys)?;
+        let keys = key::signers(&self.keys)?;
         note_strangers(before, statement, &keys)?;
         let signed = self.outbox.sign(statement.clone(), &keys, self.another)?;
         let below = log
@@ -126,9 +127,9 @@ impl Sign {
 fn note_strangers(
     before: Option<&Trust>,
     statement: &Statement,
-    keys: &[SigningKey],
+    keys: &[Signer],
 ) -> anyhow::Result<()> {
-    let publics: Vec<_> = keys.iter().map(PublicKey::of).collect();
+    let publics: Vec<_> = keys.iter().map(Signer::public).collect();
     ceremony::strangers(before, statement, &publics)?.iter().for_each(|public| {
         output::note(&format!("{public} has no trust role before or after this change: its signature counts for nothing"));
     });

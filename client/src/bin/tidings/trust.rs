@@ -4,7 +4,7 @@
 //! A trust log is a bundle of all its statements; the last of them may still lack signatures, and
 //! what its checkpoints name may follow. That one file goes round.
 
-use std::{fs, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
@@ -54,7 +54,7 @@ pub(super) enum Trust {
 pub(super) struct Init {
     /// The namespace, e.g. baserock
     namespace: Namespace,
-    /// A key and its name; public or private, repeatable
+    /// A key and its name; public or private, repeatable. NAME=agent:[KEY] is one of ssh-agent
     #[arg(long = "key", value_name = "NAME=FILE", required = true)]
     keys: Vec<String>,
     /// Who signs what: `KIND PATTERN THRESHOLD NAME…`, e.g. 'release * 2 ann bob cem'; repeatable.
@@ -93,17 +93,19 @@ impl Trust {
     }
 }
 
-pub(super) fn named_key(text: &str) -> anyhow::Result<(NamedKey, PathBuf)> {
+fn name_and_file(text: &str) -> anyhow::Result<(&str, &Path)> {
     let (name, file) = text
         .split_once('=')
         .with_context(|| format!("expected NAME=FILE, found {text:?}"))?;
-    Ok((
-        NamedKey {
-            key: key::public(file.as_ref())?,
-            name: name.into(),
-        },
-        file.into(),
-    ))
+    Ok((name, file.as_ref()))
+}
+
+pub(super) fn named_key(text: &str) -> anyhow::Result<NamedKey> {
+    let (name, file) = name_and_file(text)?;
+    Ok(NamedKey {
+        key: key::public(file)?,
+        name: name.into(),
+    })
 }
 
 pub(super) fn role(text: &str) -> anyhow::Result<Role> {
@@ -135,7 +137,7 @@ pub(super) fn first(
     keys: Vec<NamedKey>,
     roles: Vec<Role>,
     days: u32,
-    signers: &[key::SigningKey],
+    signers: &[key::Signer],
 ) -> anyhow::Result<Statement> {
     let time = time()?;
     let rules = TrustRules {
@@ -159,13 +161,19 @@ impl Init {
     fn run(self) -> anyhow::Result<()> {
         let (mut keys, mut signers) = (Vec::new(), Vec::new());
         for text in &self.keys {
-            let (named, file) = named_key(text).context("--key")?;
-            if self.sign
-                && fs::read_to_string(&file).is_ok_and(|text| text.contains("PRIVATE KEY-----"))
-            {
-                signers.push(key::private(&file)?);
-            }
-            keys.push(named);
+            let (name, file) = name_and_file(text).context("--key")?;
+            let key = if self.sign && key::is_private(file) {
+                let signer = key::signer(file)?;
+                let public = signer.public();
+                signers.push(signer);
+                public
+            } else {
+                key::public(file)?
+            };
+            keys.push(NamedKey {
+                key,
+                name: name.into(),
+            });
         }
         let none = || {
             Exit::Usage.because(
