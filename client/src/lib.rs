@@ -34,6 +34,8 @@ mod error;
 pub mod file;
 pub mod keys;
 pub mod limits;
+#[cfg(feature = "manual")]
+pub mod manual;
 mod outbox;
 pub mod pem;
 mod poll;

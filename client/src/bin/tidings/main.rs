@@ -11,6 +11,7 @@ mod bench;
 mod carry;
 mod ceremony;
 mod checkpoints;
+mod completion;
 mod edit;
 mod ends;
 mod evidence;
@@ -19,6 +20,7 @@ mod files;
 mod fleet;
 mod init;
 mod key;
+mod manual;
 mod outbox;
 mod output;
 mod payload;
@@ -115,16 +117,13 @@ enum Command {
     /// Measure a running broker: publishing, fan-out, polls, catching up, connections
     #[command(subcommand)]
     Bench(Box<bench::Bench>),
-    /// Print the completions for a shell
+    /// Print what a shell is to read for completions; they know the channels that were met here
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or that of a command
-    Man {
-        /// The command, e.g. `release` or `trust change`
-        command: Vec<String>,
-    },
+    /// Print the manual page, or that of a command; or write all of them
+    Man(tidings_client::manual::Man),
 }
 
 /// Which brokers, and what proves what they say.
@@ -233,6 +232,7 @@ impl From {
 }
 
 fn main() -> ExitCode {
+    completion::answer();
     let matches = without_empty_variables(Arguments::command()).try_get_matches();
     let matches = matches.unwrap_or_else(|error| refuse(&error));
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
@@ -349,30 +349,7 @@ async fn run_one(command: Command) -> anyhow::Result<()> {
         Command::Evidence(evidence) => evidence.run().await,
         Command::Beat(beat) => Box::pin(beat.run()).await,
         Command::Bench(bench) => bench.run().await,
-        Command::Completions { shell } => {
-            let mut page = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut page);
-            output::raw(&page);
-            Ok(())
-        }
-        Command::Man { command } => manual(&command),
+        Command::Completions { shell } => completion::print(shell),
+        Command::Man(man) => manual::run(man),
     }
-}
-
-fn manual(command: &[String]) -> anyhow::Result<()> {
-    let mut page = Arguments::command();
-    let mut full = "tidings".to_owned();
-    for name in command {
-        full = format!("{full}-{name}");
-        let none = || Exit::Usage.because(format!("no command {name:?}"));
-        page = page
-            .find_subcommand(name)
-            .ok_or_else(none)?
-            .clone()
-            .name(full.clone());
-    }
-    let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text)?;
-    output::raw(&text);
-    Ok(())
 }
