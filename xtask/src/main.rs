@@ -5,8 +5,10 @@
 mod agent;
 mod costs;
 mod interop;
+mod package;
 mod setup;
 mod size;
+mod targets;
 mod words;
 
 use std::{
@@ -54,6 +56,11 @@ enum Task {
         /// setup if none is named
         names: Vec<String>,
     },
+    /// The packages for Debian, made twice and compared; with --test they are installed and used
+    Package(package::Package),
+    /// The programs for other machines: static ones (musl), and a check for aarch64; only where the
+    /// targets are installed
+    Targets,
     /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a
     /// network
     Tree {
@@ -524,6 +531,8 @@ fn ci() -> anyhow::Result<()> {
         ("demo", || {
             build().and_then(|()| run(release("tidingsd").arg("demo")))
         }),
+        ("package", || package::package(package::Package::tested())),
+        ("targets", targets::targets),
         ("readme", readme),
         ("interop", || interop::run(&[])),
         ("tree", || tree(None)),
@@ -572,6 +581,8 @@ fn perform(task: Task) -> anyhow::Result<()> {
         )),
         Task::Interop { names } => interop::run(&names),
         Task::Agent { names } => agent::agent(&names),
+        Task::Package(arguments) => package::package(arguments),
+        Task::Targets => targets::targets(),
         Task::Tree { seed } => tree(seed),
         Task::Cluster { seeds, seed } => cluster(seeds, seed),
         Task::Mirrors { quick } => mirrors(quick),
