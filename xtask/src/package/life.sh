@@ -192,8 +192,8 @@ cp acme/root.key /var/lib/tidings/
 dpkg -P tidingsd tidings tidings-agent > dpkg.log 2>&1
 grep -q 'these private keys are kept' dpkg.log
 grep -qx /etc/tidings/tidingsd.keys/beat.key dpkg.log
-left=$(find /var/lib/tidings* /var/lib/private/tidings* -type f 2> /dev/null | xargs)
-[ "$left" = /var/lib/tidings/root.key ]
+left=$(find /var/lib -path /var/lib/dpkg -prune -o -path '*/tidings*' -type f -print | xargs)
+[ "$left" = /var/lib/tidings/root.key ] || { echo "left: $left"; false; }
 [ -e /etc/tidings/tidingsd.keys/beat.key ] && [ -e /etc/tidings/beat.key ]
 [ ! -e /etc/tidings/tidingsd.toml ] && [ -e /etc/tidings/conf.d/acme.toml ]
 ok "a purge removes data and keeps keys, and says so"
