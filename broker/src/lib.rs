@@ -31,6 +31,7 @@ mod live;
 pub mod logging;
 mod login;
 mod logs;
+pub mod manual;
 mod mirror;
 mod namespaces;
 mod origin;

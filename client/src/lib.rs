@@ -35,6 +35,8 @@ mod failure;
 pub mod file;
 pub mod keys;
 pub mod limits;
+#[cfg(feature = "manual")]
+pub mod manual;
 mod outbox;
 pub mod pem;
 mod poll;

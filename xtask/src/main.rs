@@ -6,8 +6,10 @@ mod agent;
 mod costs;
 mod interop;
 mod languages;
+mod package;
 mod setup;
 mod size;
+mod targets;
 mod words;
 
 use std::{
@@ -67,6 +69,11 @@ enum Task {
         /// but setup if none is named
         names: Vec<String>,
     },
+    /// The packages for Debian, made twice and compared; with --test they are installed and used
+    Package(package::Package),
+    /// The programs for other machines: static ones (musl), and a check for aarch64; only where the
+    /// targets are installed
+    Targets,
     /// A tree of brokers and devices in network namespaces, with everything that goes wrong in a
     /// network
     Tree {
@@ -556,6 +563,8 @@ fn ci() -> anyhow::Result<()> {
         ("demo", || {
             build().and_then(|()| run(release("tidingsd").arg("demo")))
         }),
+        ("package", || package::package(package::Package::tested())),
+        ("targets", targets::targets),
         ("readme", readme),
         ("page", page),
         ("interop", || interop::run(&[])),
@@ -608,6 +617,8 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Header => languages::header(),
         Task::Wheel => languages::wheel().map(drop),
         Task::Agent { names } => agent::agent(&names),
+        Task::Package(arguments) => package::package(arguments),
+        Task::Targets => targets::targets(),
         Task::Tree { seed } => tree(seed),
         Task::Cluster { seeds, seed } => cluster(seeds, seed),
         Task::Mirrors { quick } => mirrors(quick),

@@ -46,6 +46,17 @@ pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
     .arg(tools()))
 }
 
+/// A program as root: everybody else has to be allowed to.
+pub(super) fn as_root(program: &str) -> Command {
+    if answers("id", &["-u"]).is_some_and(|id| id.trim() == "0") {
+        return super::command(program);
+    }
+    let mut command = super::command("sudo");
+    command.args(["--preserve-env=DEBIAN_FRONTEND,SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"]);
+    command.arg(program);
+    command
+}
+
 /// Packages of Debian.
 pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
     let installed = |name: &&&str| {
@@ -57,15 +68,11 @@ pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
         return Ok(());
     }
     let hint = || format!("install these packages first: {missing:?}");
-    // Everybody but root has to be allowed to.
-    let root = answers("id", &["-u"]).is_some_and(|id| id.trim() == "0");
     let apt = |arguments: &[&str]| {
-        let mut command = super::command(if root { "apt-get" } else { "sudo" });
-        if !root {
-            command.arg("apt-get");
-        }
+        let mut command = as_root("apt-get");
+        // Another one may be at work.
         command
-            .args(["-qq", "-y"])
+            .args(["-qq", "-y", "-o", "DPkg::Lock::Timeout=300"])
             .args(arguments)
             .env("DEBIAN_FRONTEND", "noninteractive");
         command

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use tidings_broker::{Broker, Settings, demo, inspect, limits, logging};
-use tidings_client::terminal::Program;
+use tidings_broker::{Broker, Settings, demo, inspect, limits, logging, manual};
+use tidings_client::{manual::Man, terminal::Program};
 use tokio::signal::unix::{SignalKind, signal};
 
 const PROGRAM: Program = Program("tidingsd");
@@ -22,7 +22,7 @@ const PROGRAM: Program = Program("tidingsd");
 #[derive(Parser)]
 #[command(name = "tidingsd", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Arguments {
-    /// The configuration
+    /// The configuration; conf.d/*.toml beside it are read after it
     #[arg(
         long,
         value_name = "FILE",
@@ -96,8 +96,8 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or that of a command; or write all of them
+    Man(Man),
 }
 
 fn main() -> ExitCode {
@@ -154,12 +154,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             PROGRAM.raw(&page);
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Man) => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Arguments::command())
-                .section("8")
-                .render(&mut page)?;
-            PROGRAM.raw(&page);
+        Some(Command::Man(man)) => {
+            let print = |page: &[u8]| PROGRAM.raw(page);
+            let found = man.run(&manual::manual(), Arguments::command(), print)?;
+            anyhow::ensure!(found, "there is no such command");
             Ok(ExitCode::SUCCESS)
         }
         None => {

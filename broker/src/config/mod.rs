@@ -6,11 +6,12 @@
 mod access;
 mod changed;
 mod cluster;
+mod files;
 mod slots;
 mod written;
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -191,21 +192,13 @@ fn addresses(config: &Config) -> Vec<SocketAddr> {
 }
 
 impl Settings {
-    /// Reads and checks a file.
+    /// Reads and checks a file, and `conf.d/*.toml` beside it.
     ///
     /// # Errors
     /// Names the file, the line or key, what was expected, and for an unknown key the nearest known
     /// one.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.into(),
-            source,
-        })?;
-        let config = toml::from_str(&text).map_err(|error| ConfigError::Parse {
-            path: path.into(),
-            reason: explain(&text, &error),
-        })?;
-        Self::check(config, path)
+        Self::check(files::read(path)?, path)
     }
 
     /// All addresses on which this broker listens.
@@ -551,37 +544,10 @@ fn with_trust_and_beats(channels: &str, anchors: &[Anchor]) -> String {
     all
 }
 
-/// The line, the reason, and for an unknown key the nearest known one.
-fn explain(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map_or(0, |span| {
-        text[..span.start.min(text.len())].matches('\n').count() + 1
-    });
-    let message = error.message();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let nearest = quoted
-        .next()
-        .filter(|_| message.starts_with("unknown"))
-        .and_then(|unknown| {
-            let known = quoted.max_by(|a, b| {
-                strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown))
-            })?;
-            let what = if message.starts_with("unknown variant") {
-                "value"
-            } else {
-                "key"
-            };
-            Some(format!(
-                "unknown {what} `{unknown}`; did you mean `{known}`?"
-            ))
-        });
-    format!(
-        "line {line}: {}",
-        nearest.as_deref().unwrap_or(message.trim_end())
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn check(text: &str) -> String {
@@ -633,5 +599,53 @@ mod tests {
             check("data_dir = 'x'\n[listen]\nnntps = ['[::1]:563']"),
             "FILE: listen.nntps: needs [tls] with certificate_file and key_file"
         );
+    }
+
+    #[test]
+    fn more_files_are_read_in_order_and_what_is_wrong_in_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        let more = dir.path().join("conf.d");
+        fs::create_dir(&more).unwrap();
+        let write = |name: &str, text: &str| fs::write(more.join(name), text).unwrap();
+        fs::write(
+            &path,
+            "data_dir = 'x'\n[log]\nlevel = 'warn'\n[[peer]]\nname = 'a'",
+        )
+        .unwrap();
+        write("20.toml", "name = 'second'\n[[peer]]\nname = 'b'");
+        write(
+            "10.toml",
+            "name = 'first'\nposting = false\n[log]\nformat = 'json'",
+        );
+        write("30.toml.old", "this is not read");
+        let config = Settings::read(&path).unwrap().config;
+        assert_eq!((config.name.as_str(), config.posting), ("second", false));
+        assert_eq!(
+            (config.log.level.as_str(), config.log.format),
+            ("warn", LogFormat::Json)
+        );
+        let peers: Vec<&str> = config.peer.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!(peers, ["a", "b"]);
+
+        let wrong = || {
+            let text = Settings::read(&path).unwrap_err().to_string();
+            text.replace(&*dir.path().to_string_lossy(), "DIR")
+        };
+        write("30.toml", "\nnmae = 'x'");
+        assert_eq!(
+            wrong(),
+            "DIR/conf.d/30.toml: line 2: unknown key `nmae`; did you mean `name`?"
+        );
+        write("30.toml", "[[feed]]\nname = 'inn'");
+        assert_eq!(wrong(), "DIR/t.toml: with conf.d: missing field `to`");
+        write("30.toml", "name =");
+        assert!(
+            wrong().starts_with("DIR/conf.d/30.toml: line 1: "),
+            "{}",
+            wrong()
+        );
+        write("30.toml", "[listen]\nnntp = []");
+        assert!(wrong().starts_with("DIR/t.toml: listen: "), "{}", wrong());
     }
 }

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use tidings_client::{
     Body, Channel, Clear, Clock, Device, Release, Serial, Slots, Source, Statement, Timestamp, Tls,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     apply::boot,
@@ -25,6 +25,8 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(3_600);
 /// When something is looked at again that may have changed.
 const AGAIN: Duration = Duration::from_secs(60);
+/// The pause after brokers could not be used.
+const PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
@@ -100,14 +102,20 @@ impl Agent {
         }
     }
 
-    /// Until the agent is told something, or for so long.
+    /// Until the agent is told something, or for so long; brokers that cannot be used are given a
+    /// pause.
     async fn wait(&mut self, wait: Duration) {
-        let mut told = pin!(self.device.watch());
-        match timeout(wait, told.next()).await {
+        let told = timeout(wait, pin!(self.device.watch()).next()).await;
+        match told {
             Ok(Some(Ok(statement))) => {
-                tracing::info!(channel = %statement.channel(), serial = %statement.serial(), "told of a {}", statement.kind())
+                tracing::info!(channel = %statement.channel(), serial = %statement.serial(), "told of a {}", statement.kind());
+                // Its beat comes in a moment, however long there was none before.
+                self.waits.remove(statement.channel());
             }
-            Ok(Some(Err(error))) => tracing::warn!("{}", tidings_client::explain(&error)),
+            Ok(Some(Err(error))) => {
+                tracing::warn!("{}", tidings_client::explain(&error));
+                sleep(wait.min(PAUSE)).await;
+            }
             Ok(None) | Err(_) => {}
         }
     }

@@ -21,6 +21,7 @@ mod health;
 mod here;
 pub mod journal;
 mod link;
+pub mod manual;
 pub mod restarts;
 pub mod round;
 pub mod status;

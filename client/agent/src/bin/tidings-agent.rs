@@ -5,17 +5,19 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
-use clap::{Parser, Subcommand};
+use anyhow::{Context, ensure};
+use clap::{CommandFactory, Parser, Subcommand};
 use tidings_agent::{
     config::Config,
     contract::Contract,
     daemon::Agent,
+    manual,
     restarts::{self, Against},
     status::{Overall, Status},
 };
 use tidings_client::{
     Clock,
+    manual::Man,
     terminal::{Log, Program},
 };
 
@@ -80,11 +82,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or that of a command; or write all of them
+    Man(Man),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    match run(Arguments::parse()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             PROGRAM.note(&format!("{error:#}"));
@@ -93,23 +101,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<u8> {
-    if let Some(Command::Restarts {
-        new_root,
-        below,
-        json,
-        pids,
-    }) = &arguments.command
-    {
-        return restarts(
-            &Against {
-                new_root: new_root.clone(),
-                below: below.clone(),
-            },
-            *json,
+fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    match arguments.command {
+        Some(Command::Restarts {
+            new_root,
+            below,
+            json,
             pids,
-        );
+        }) => restarts(&Against { new_root, below }, json, &pids),
+        Some(Command::Completions { shell }) => {
+            let mut page = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), PROGRAM.0, &mut page);
+            PROGRAM.raw(&page);
+            Ok(0)
+        }
+        Some(Command::Man(man)) => {
+            let print = |page: &[u8]| PROGRAM.raw(page);
+            ensure!(
+                man.run(&manual::manual(), Arguments::command(), print)?,
+                "there is no such command"
+            );
+            Ok(0)
+        }
+        _ => configured(&arguments),
     }
+}
+
+/// What wants the configuration.
+fn configured(arguments: &Arguments) -> anyhow::Result<u8> {
     let config = Config::read(&arguments.config)?;
     match &arguments.command {
         Some(Command::Check) => {

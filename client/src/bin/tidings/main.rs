@@ -13,6 +13,7 @@ mod ceremony;
 mod cheat;
 mod check;
 mod checkpoints;
+mod completion;
 mod context;
 mod edit;
 mod editor;
@@ -23,6 +24,7 @@ mod files;
 mod fleet;
 mod init;
 mod key;
+mod manual;
 mod outbox;
 mod output;
 mod payload;
@@ -128,16 +130,13 @@ enum Command {
     /// Measure a running broker: publishing, fan-out, polls, catching up, connections
     #[command(subcommand)]
     Bench(Box<bench::Bench>),
-    /// Print the completions for a shell
+    /// Print what a shell is to read for completions; they know the channels that were met here
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or that of a command
-    Man {
-        /// The command, e.g. `release` or `trust change`
-        command: Vec<String>,
-    },
+    /// Print the manual page, or that of a command; or write all of them
+    Man(tidings_client::manual::Man),
 }
 
 /// Which brokers, and what proves what they say.
@@ -246,6 +245,7 @@ impl From {
 }
 
 fn main() -> ExitCode {
+    completion::answer();
     let command = match context::settle(Arguments::command()) {
         Ok(command) => command,
         Err(error) => return output::fail(&error).into(),
@@ -393,30 +393,7 @@ async fn run_one(command: Command, context: Option<&str>) -> anyhow::Result<()> 
             cheat::print();
             Ok(())
         }
-        Command::Completions { shell } => {
-            let mut page = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "tidings", &mut page);
-            output::raw(&page);
-            Ok(())
-        }
-        Command::Man { command } => manual(&command),
+        Command::Completions { shell } => completion::print(shell),
+        Command::Man(man) => manual::run(man),
     }
-}
-
-fn manual(command: &[String]) -> anyhow::Result<()> {
-    let mut page = Arguments::command();
-    let mut full = "tidings".to_owned();
-    for name in command {
-        full = format!("{full}-{name}");
-        let none = || Exit::Usage.because(format!("no command {name:?}"));
-        page = page
-            .find_subcommand(name)
-            .ok_or_else(none)?
-            .clone()
-            .name(full.clone());
-    }
-    let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text)?;
-    output::raw(&text);
-    Ok(())
 }

@@ -29,6 +29,23 @@ const EARLIEST: u64 = 1_767_225_600;
 /// Names that are near are shown, at most so many.
 const NEAR: usize = 3;
 
+/// Where a person's programs keep what they remember.
+fn state_home() -> Option<PathBuf> {
+    let var = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))
+}
+
+/// The outboxes of all namespaces, where no other place is given.
+pub(super) fn outboxes() -> Vec<PathBuf> {
+    let all = state_home().and_then(|home| std::fs::read_dir(home.join("tidings/outbox")).ok());
+    let entries = all.into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
 /// Where signed statements wait until the log has them.
 #[derive(Args)]
 pub(super) struct OutboxArgs {
@@ -43,16 +60,10 @@ impl OutboxArgs {
         if let Some(directory) = &self.outbox {
             return Ok(directory.clone());
         }
-        let var = |name| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let state = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")));
         let ask = || {
             Exit::Usage.because("where shall signed statements be kept? set HOME, XDG_STATE_HOME or TIDINGS_OUTBOX, or give --outbox DIR")
         };
-        Ok(state.ok_or_else(ask)?.join("tidings").join(below))
+        Ok(state_home().ok_or_else(ask)?.join("tidings").join(below))
     }
 
     pub(super) fn open(&self, namespace: &Namespace) -> anyhow::Result<Outbox> {
