@@ -167,6 +167,9 @@ head -c {IMAGE} /dev/zero > image3; make ours acme image3 unlike
 dbus-daemon --session --nofork --address=unix:path={here}/bus > bus.log 2>&1 & echo $! > bus.pid
 n=0; until [ -S bus ]; do n=$((n + 1)); [ $n -lt 600 ] || {{ cat bus.log; exit 1; }}; sleep 0.05; done"
     ));
+    // A service that is ended while it installs leaves its bundle mounted.
+    let unmount = "n=0; while mountpoint -q mounts/bundle && [ $n -lt 100 ]; do umount mounts/bundle || sleep 0.1; n=$((n + 1)); done";
+    place.undo.push(unmount.into());
     place
         .undo
         .push("kill $(cat service.pid) $(cat bus.pid)".into());
