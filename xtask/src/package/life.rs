@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::{command, root, run, setup};
+use crate::{command, root, setup};
+
+use super::quietly;
 
 /// The whole life may take so long; it takes a tenth of that on a machine with nothing else to do.
 const SECONDS: &str = "300";
@@ -59,10 +61,12 @@ fn earlier(deb: &Path, within: &Path, into: &Path) -> anyhow::Result<()> {
     if within.exists() {
         fs::remove_dir_all(within)?;
     }
-    run(command("dpkg-deb")
-        .arg("--raw-extract")
-        .arg(deb)
-        .arg(within))?;
+    quietly(
+        command("dpkg-deb")
+            .arg("--raw-extract")
+            .arg(deb)
+            .arg(within),
+    )?;
     let control = within.join("DEBIAN/control");
     let text = fs::read_to_string(&control)?;
     let earlier = |line: &str| match line.strip_prefix("Version: ") {
@@ -70,10 +74,12 @@ fn earlier(deb: &Path, within: &Path, into: &Path) -> anyhow::Result<()> {
         None => format!("{line}\n"),
     };
     fs::write(&control, text.lines().map(earlier).collect::<String>())?;
-    run(command("dpkg-deb")
-        .args(["--root-owner-group", "-Znone", "--build"])
-        .arg(within)
-        .arg(into))
+    quietly(
+        command("dpkg-deb")
+            .args(["--root-owner-group", "-Znone", "--build"])
+            .arg(within)
+            .arg(into),
+    )
 }
 
 /// A Debian with systemd, of the release that this machine has, since the programs are linked with
@@ -89,8 +95,8 @@ fn tree(place: &Path) -> anyhow::Result<PathBuf> {
         return Ok(tree);
     }
     let part = place.join("tree.part");
-    run(setup::as_root("rm").args(["-rf"]).arg(&part).arg(&tree))?;
-    run(setup::as_root("mmdebstrap")
+    quietly(setup::as_root("rm").args(["-rf"]).arg(&part).arg(&tree))?;
+    quietly(setup::as_root("mmdebstrap")
         .args(["--quiet", "--variant=essential", "--include=systemd-sysv"])
         .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
         .args(["--dpkgopt=path-exclude=/usr/share/doc/*"])
@@ -102,6 +108,6 @@ fn tree(place: &Path) -> anyhow::Result<PathBuf> {
         .args(["--customize-hook=touch \"$1/made\""])
         .arg(suite)
         .arg(&part))?;
-    run(setup::as_root("mv").arg(&part).arg(&tree))?;
+    quietly(setup::as_root("mv").arg(&part).arg(&tree))?;
     Ok(tree)
 }

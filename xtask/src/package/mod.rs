@@ -10,12 +10,13 @@ mod pages;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, ensure};
 use clap::Args;
 
-use super::{command, root, run, setup};
+use super::{command, root, setup};
 
 /// What is packaged.
 const NAMES: [&str; 3] = ["tidingsd", "tidings", "tidings-agent"];
@@ -99,7 +100,8 @@ pub(super) fn package(arguments: Package) -> anyhow::Result<()> {
             other.display()
         );
         fs::copy(one, place.join(one.file_name().context("no name")?))?;
-        run(command("sha256sum").arg(one))?;
+        let digest = command("sha256sum").arg(one).output()?;
+        print!("{}", String::from_utf8_lossy(&digest.stdout));
     }
     println!("two builds of the packages have the same octets");
     if arguments.test {
@@ -205,10 +207,12 @@ fn stage(programs: &Path, source: &Path, version: &str) -> anyhow::Result<()> {
     copy(&root().join("docs/agent.toml"), "examples/agent.toml")?;
     copy(&root().join("CHANGELOG.md"), "about/NEWS.md")?;
     let handlers = root().join("client/agent/handlers");
-    run(command("cp")
-        .arg("-r")
-        .arg(&handlers)
-        .arg(source.join("handlers")))?;
+    quietly(
+        command("cp")
+            .arg("-r")
+            .arg(&handlers)
+            .arg(source.join("handlers")),
+    )?;
     pages::write(programs, &source.join("man"))?;
     completions(programs, &source.join("completions"))?;
     let date = command("date")
@@ -244,13 +248,30 @@ fn completions(programs: &Path, into: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs a command that says something only if it fails.
+fn quietly(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().display().to_string();
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} ended with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
 /// With the reasons for exceptions in `xtask/debian/*.lintian-overrides`.
 fn lint(debs: &[PathBuf]) -> anyhow::Result<()> {
     setup::packages(&["lintian"])?;
-    run(command("lintian")
-        .args(["--fail-on=error,warning", "--tag-display-limit=0"])
-        .args(["--suppress-tags=bad-distribution-in-changes-file"])
-        .args(debs))?;
+    quietly(
+        command("lintian")
+            .args(["--fail-on=error,warning", "--tag-display-limit=0"])
+            .args(debs),
+    )?;
     println!("lintian finds nothing");
     Ok(())
 }

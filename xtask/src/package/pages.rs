@@ -5,7 +5,9 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, ensure};
 
-use crate::{command, root, run};
+use crate::{command, root};
+
+use super::quietly;
 
 /// Programs that write their own pages.
 const PROGRAMS: [&str; 3] = ["tidingsd", "tidings", "tidings-agent"];
@@ -17,9 +19,11 @@ const FIELDS: &str = ".\\\" The fields of ";
 pub(super) fn write(programs: &Path, into: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(into)?;
     for program in PROGRAMS {
-        run(command(programs.join(program))
-            .args(["man", "--into"])
-            .arg(into))?;
+        quietly(
+            command(programs.join(program))
+                .args(["man", "--into"])
+                .arg(into),
+        )?;
     }
     for entry in fs::read_dir(root().join("docs/man"))? {
         let path = entry?.path();

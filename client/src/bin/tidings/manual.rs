@@ -91,7 +91,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "trust",
         "Change who may sign what",
-        "tidings trust edit --key root.key",
+        "tidings trust edit trust.log --out trust.2",
     ),
     (
         "trust init",
@@ -162,7 +162,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "verify",
         "Verify a file without a network",
-        "tidings verify release.statement --trust trust.1",
+        "tidings verify release.statement --trust trust.1 --anchor 'acme 1 sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b'",
     ),
     (
         "status",
@@ -197,7 +197,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "slot take",
         "Take a slot before going down",
-        "tidings slot take web --node rack7-3",
+        "tidings slot take web rack7-3 7",
     ),
     (
         "slot list",
@@ -217,7 +217,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "bench",
         "How long does a publication take",
-        "tidings bench publish acme.test --key release.key",
+        "tidings bench publish --channel acme.test --key release.key",
     ),
     (
         "completions",
