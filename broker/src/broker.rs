@@ -221,7 +221,7 @@ impl Broker {
                 .mirror
                 .as_ref()
                 .map(|mirror| mirror.channels.clone());
-            Arc::new(Cluster::new(
+            let joined = Cluster::new(
                 cluster.clone(),
                 config.name.clone(),
                 appender.clone(),
@@ -229,7 +229,8 @@ impl Broker {
                 namespaces.clone(),
                 mirrored,
                 settings.common(),
-            ))
+            );
+            Arc::new(joined.with_quota(config.quota.channels))
         });
         let slot_store = cluster.clone().map_or_else(
             || SlotStore::Local(Local::new(store.clone())),

@@ -165,9 +165,6 @@ pub const SLOT_RETAKE_PAUSE: Duration = Duration::from_millis(200);
 pub const SLOT_QUEUE: usize = 256;
 /// For how long a request about a slot is held; one that asks for more is refused.
 pub const SLOT_WAIT: Duration = Duration::from_secs(120);
-/// How often a member of a cluster looks whether another one has changed a group in which it holds
-/// requests.
-pub const SLOT_LOOK: Duration = Duration::from_millis(100);
 /// HTTP connections to the admin port; one more ends the oldest.
 pub const ADMIN_CONNECTIONS: usize = 32;
 /// How often it is looked how each channel stands, however many operators ask.

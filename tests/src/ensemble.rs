@@ -148,16 +148,15 @@ impl Ensemble {
     /// If they never have.
     pub fn until_serving(&self) -> anyhow::Result<()> {
         let began = Instant::now();
-        while !self
-            .servers
-            .iter()
-            .filter(|server| server.child.is_some())
-            .all(Server::serves)
-        {
+        let waits = |server: &&Server| server.child.is_some() && !server.serves();
+        while let Some(server) = self.servers.iter().find(waits) {
+            let log = server.log();
+            let lines: Vec<&str> = log.lines().collect();
             ensure!(
                 began.elapsed() < START,
-                "the ensemble has no leader after {START:?}: {}",
-                self.servers[0].log()
+                "the server at {} does not serve after {START:?}: {}",
+                server.address,
+                lines[lines.len().saturating_sub(100)..].join("\n")
             );
             std::thread::sleep(Duration::from_millis(100));
         }

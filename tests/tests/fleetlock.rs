@@ -208,19 +208,24 @@ async fn bad_input_is_refused_by_name() {
             );
         }
     }
-    let lost = |token: &str| post(address, "/v1/pre-reboot", &with("token", json!(token)));
     // A token of another group.
     let mut slots = fixture.slots().unwrap();
     let single = slots
         .take(&name("single"), &name("a"), Serial::FIRST)
         .await
         .unwrap();
-    let (status, answer) = lost(&single.token.to_string());
-    assert_eq!((status, &answer["kind"]), (409, &"lost_lock".into()));
-    assert!(
-        answer["value"].as_str().unwrap().contains("another group"),
-        "{answer}"
-    );
+    for path in ["/v1/pre-reboot", "/v1/steady-state"] {
+        let token = json!(single.token.to_string());
+        let (status, answer) = post(address, path, &with("token", token));
+        assert_eq!((status, &answer["kind"]), (409, &"lost_lock".into()));
+        assert!(
+            answer["value"].as_str().unwrap().contains("another group"),
+            "{answer}"
+        );
+        let (status, answer) = post(address, path, &lock("a", "nobody"));
+        assert_eq!((status, &answer["kind"]), (404, &"unknown_group".into()));
+        assert_eq!(answer["value"], "there is no group nobody here");
+    }
     // What is no request for a group that is here.
     let body = lock("a", "web").to_string();
     for (line, headers, status, kind) in [

@@ -90,6 +90,13 @@ enum Task {
         /// The first of them: repeats a run
         #[arg(long)]
         seed: Option<u64>,
+        /// How many channels begin in the first of them; a cluster has at most 10,000 in all
+        #[arg(long, default_value_t = 9_900)]
+        channels: usize,
+        /// Also have late, and hold, what the ZooKeeper servers say to each other: 3.8.0 may lose
+        /// what is settled then
+        #[arg(long)]
+        servers: bool,
     },
     /// What mirrors cost: latency over four tiers, cold starts beside INN, catching up, 75,000
     /// subscribers; takes some minutes
@@ -377,9 +384,12 @@ fn tree(seed: Option<u64>) -> anyhow::Result<()> {
 /// What a real ensemble needs.
 const ZOOKEEPER: &[&str] = &["zookeeper", "default-jre-headless"];
 
-fn cluster(seeds: u64, seed: Option<u64>) -> anyhow::Result<()> {
+fn cluster(seeds: u64, seed: Option<u64>, channels: usize, servers: bool) -> anyhow::Result<()> {
     setup::packages(ZOOKEEPER)?;
-    run(in_namespaces("cluster", seed)?.args(["--seeds", &seeds.to_string()]))
+    let (seeds, channels) = (seeds.to_string(), channels.to_string());
+    let mut trial = in_namespaces("cluster", seed)?;
+    trial.args(["--seeds", &seeds, "--channels", &channels]);
+    run(trial.args(servers.then_some("--servers")))
 }
 
 fn mirrors(quick: bool) -> anyhow::Result<()> {
@@ -569,7 +579,7 @@ fn ci() -> anyhow::Result<()> {
         ("page", page),
         ("interop", || interop::run(&[])),
         ("tree", || tree(None)),
-        ("cluster", || cluster(5, None)),
+        ("cluster", || cluster(5, None, 300, false)),
         ("mirrors", || mirrors(true)),
         ("crash", || crash(40, 1)),
         ("sleeper", || sleeper(1_000, 10_000)),
@@ -620,7 +630,12 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Package(arguments) => package::package(arguments),
         Task::Targets => targets::targets(),
         Task::Tree { seed } => tree(seed),
-        Task::Cluster { seeds, seed } => cluster(seeds, seed),
+        Task::Cluster {
+            seeds,
+            seed,
+            channels,
+            servers,
+        } => cluster(seeds, seed, channels, servers),
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds, seed } => crash(rounds, seed),
         Task::Store => run(&mut cargo(

@@ -114,6 +114,7 @@ impl Committer {
             octets: self.octets,
             kept: cluster.kept(),
         };
+        cluster.refuse_above_quota(waiting);
         let items: Vec<&Item> = waiting.iter().map(|one| &one.item).collect();
         let batch = batch::plan(&items, &|channel| cluster.known(channel), room);
         let mut fates = vec![Fate::Waits; waiting.len()];
@@ -182,7 +183,7 @@ impl Committer {
             }
             Err(NotMade::At(index, error)) => {
                 let op = &batch.ops[index];
-                let outcome = cluster.examine(tree, op, error).await;
+                let outcome = cluster.examine(tree, &batch.ops, op, error).await;
                 for number in &batch.taken {
                     fates[*number] = match &outcome {
                         Some(outcome) if op.stops(&waiting[*number].item) => {
@@ -292,6 +293,7 @@ impl Cluster {
     async fn examine(
         &self,
         tree: &Tree,
+        ops: &[Op],
         op: &Op,
         error: zookeeper_client::Error,
     ) -> Option<Outcome> {
@@ -300,7 +302,12 @@ impl Cluster {
             return Some(Outcome::Failed(AppendError::OtherSigner));
         };
         match error {
-            BadVersion => return Some(Outcome::Behind(channel.clone())),
+            BadVersion => {
+                // Nothing more is tried there before it is read: a channel in which something is
+                // always under way never would be.
+                lock(&self.seen).remove(channel);
+                return Some(Outcome::Behind(channel.clone()));
+            }
             NoNode | NodeExists => {}
             error => {
                 tracing::error!(%channel, %error, "the cluster's servers refuse a statement");
@@ -309,9 +316,20 @@ impl Cluster {
             }
         }
         let there = tree.newest(channel).await;
-        let expected = lock(&self.seen).get(channel).copied();
+        // What the operation was made from: more may be known by now.
+        let expected = ops.iter().find_map(|op| match op {
+            Op::Head {
+                channel: of, after, ..
+            } if of == channel => Some(*after),
+            _ => None,
+        });
         match there {
-            Ok(there) if there.map(|seen| seen.version) != expected.map(|seen| seen.version) => {
+            Ok(there) if expected.is_some_and(|after| after != there.map(|seen| seen.version)) => {
+                let mut all = lock(&self.seen);
+                match there {
+                    Some(there) => drop(all.insert(channel.clone(), there)),
+                    None => drop(all.remove(channel)),
+                }
                 return Some(Outcome::Behind(channel.clone()));
             }
             Ok(_) | Err(TreeError::Damaged(_)) => {}

@@ -2,9 +2,9 @@
 //! once; the member that has settled it stores it, and the others copy it.
 //!
 //! `tree.rs` and `nodes.rs` are what stands in ZooKeeper; `settle.rs` takes a statement, `batch.rs`
-//! plans what is settled at once, `append.rs` does it; `follow.rs` copies what others have settled,
+//! plans what is settled at once, `append.rs` does it, where `room.rs` has room; `follow.rs` copies what others have settled,
 //! `backfill.rs` what the tree does not keep any more; `members.rs` knows the others, and signs
-//! beats in turn with them. A session that ends is begun anew; nothing depends on it but
+//! beats in turn with them; `turns.rs` tells of changes in groups of slots. A session that ends is begun anew; nothing depends on it but
 //! membership.
 
 mod append;
@@ -13,10 +13,12 @@ mod batch;
 mod follow;
 mod members;
 mod nodes;
+mod room;
 mod settle;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod turns;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -49,6 +51,7 @@ use batch::{Op, Seen};
 pub(crate) use nodes::Member;
 use tree::Tree;
 pub(crate) use tree::{TreeError, init, set_head};
+use turns::Turns;
 
 /// How this broker stands to its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +124,8 @@ pub(crate) struct Cluster {
     logs: Arc<Logs>,
     namespaces: Arc<Namespaces>,
     mirrored: Option<Wildmat>,
+    /// How many channels a namespace may have.
+    quota: usize,
     tree: ArcSwapOption<Tree>,
     /// The heads as they were last read.
     seen: Mutex<HashMap<Channel, Seen>>,
@@ -145,6 +150,8 @@ pub(crate) struct Cluster {
     asked: Mutex<Option<Instant>>,
     /// When the servers' clock showed what.
     time: Mutex<Option<(Instant, Duration)>>,
+    /// Told of groups of slots that were changed.
+    turns: Turns,
     standing: Mutex<Standing>,
 }
 
@@ -181,6 +188,7 @@ impl Cluster {
             logs,
             namespaces,
             mirrored,
+            quota: usize::MAX,
             tree: ArcSwapOption::empty(),
             seen: Mutex::default(),
             dirty: Mutex::default(),
@@ -195,8 +203,14 @@ impl Cluster {
             term: AtomicI64::new(-1),
             asked: Mutex::default(),
             time: Mutex::default(),
+            turns: Turns::default(),
             standing: Mutex::new(standing),
         }
+    }
+
+    /// The same with a bound for the channels of a namespace.
+    pub(crate) fn with_quota(self, quota: usize) -> Self {
+        Self { quota, ..self }
     }
 
     /// What the configuration says.
@@ -269,8 +283,14 @@ impl Cluster {
 
     /// Whether it is known here what is newest in a channel.
     pub(crate) fn knows(&self, channel: &Channel) -> bool {
+        // What others have settled there is read when ours has an answer.
+        let is_behind = lock(&self.under_way)
+            .get(channel)
+            .is_some_and(|ours| ours.look);
         let standing = self.standing();
-        !standing.gaps.contains_key(channel) && !standing.unsound.contains_key(channel)
+        !is_behind
+            && !standing.gaps.contains_key(channel)
+            && !standing.unsound.contains_key(channel)
     }
 
     /// Has a channel looked at.
@@ -308,7 +328,8 @@ impl Cluster {
         let Some(ours) = all.get_mut(channel) else {
             return false;
         };
-        ours.look |= seen.map(|seen| seen.head) != Some(ours.head);
+        let there = seen.map(|seen| seen.head);
+        ours.look |= there != Some(ours.head) && there != self.local_head(channel);
         true
     }
 
@@ -369,6 +390,11 @@ impl Cluster {
     ) -> Result<bool, AppendError> {
         self.within(async |tree| tree.set_slots(group, data, after).await)
             .await
+    }
+
+    /// Told when a group of slots was changed, perhaps, by this member or another one.
+    pub(crate) fn slot_changes(&self, group: &str) -> Arc<Notify> {
+        self.turns.of(group)
     }
 
     async fn within<T>(
@@ -465,5 +491,6 @@ async fn session(cluster: &Cluster, fill: &Fill) -> Result<(), TreeError> {
     tokio::select! {
         ended = follow::follow(cluster, &tree, fill) => ended,
         ended = members::take_part(cluster, &tree) => ended,
+        ended = cluster.turns.tell(&tree) => ended,
     }
 }

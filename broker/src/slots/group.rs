@@ -108,6 +108,8 @@ pub(crate) enum Ask {
     Take {
         serial: Option<Serial>,
         held: bool,
+        /// Whether it was held already, and its turn has come, perhaps.
+        again: bool,
         nonce: u32,
     },
     /// Whether a token counts, and for this serial.
@@ -169,10 +171,16 @@ impl Group {
     ) -> Answer {
         self.advance(rules, now);
         match ask {
+            // The machine has crashed, say, and has asked anew: what was given to that request stays
+            // its own.
+            Ask::Take {
+                nonce, again: true, ..
+            } if self.is_superseded(asker.node, nonce) => Answer::Lost(Lost::Replaced),
             Ask::Take {
                 serial,
                 held,
                 nonce,
+                ..
             } => self.take(rules, now, asker, serial, held, nonce),
             Ask::Hold { serial, token } => self.hold(rules, now, asker, serial, token),
             Ask::Free { token } => self.free(now, asker, token),
@@ -337,8 +345,23 @@ impl Group {
         }
     }
 
+    /// Whether a request that was held is not the last one of its node any more.
+    fn is_superseded(&self, node: &str, nonce: u32) -> bool {
+        match self.waiting.iter().find(|waiter| waiter.node == node) {
+            Some(waiter) => waiter.nonce != nonce,
+            None => self.holders.iter().any(|holder| holder.node == node),
+        }
+    }
+
+    /// A request of a node is held still: its place is kept, and stays that of the last one.
+    pub(crate) fn keep(&mut self, now: u64, node: &str, nonce: u32) {
+        let waiter = self.waiting.iter().find(|waiter| waiter.node == node);
+        let last = waiter.map_or(nonce, |waiter| waiter.nonce);
+        self.wait(now, node, last);
+    }
+
     /// The request of a node is held: it keeps its place, or gets one.
-    pub(crate) fn wait(&mut self, now: u64, node: &str, nonce: u32) {
+    fn wait(&mut self, now: u64, node: &str, nonce: u32) {
         let patience = SLOT_PATIENCE.as_secs();
         let until = now.saturating_add(patience);
         if let Some(waiter) = self.waiting.iter_mut().find(|waiter| waiter.node == node) {

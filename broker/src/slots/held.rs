@@ -50,7 +50,7 @@ impl Held {
         let nodes = self.lock();
         nodes
             .iter()
-            .for_each(|(node, nonce)| group.wait(now, node, *nonce));
+            .for_each(|(node, nonce)| group.keep(now, node, *nonce));
     }
 }
 

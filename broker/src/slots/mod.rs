@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use tidings_protocol::{Serial, slot::SlotName};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -130,27 +130,34 @@ impl Slots {
     ) -> Result<Answer, SlotError> {
         let entry = self.find(group)?;
         let (rules, held) = (entry.group.rules, !wait.is_zero());
-        let (until, mut state) = (Instant::now() + wait, entry.state.clone());
+        let begun = Instant::now();
+        let (until, mut state) = (begun + wait, entry.state.clone());
         // It makes the token one that cannot be guessed.
         let nonce = getrandom::u32().map_err(|_| SlotError::Random)?;
-        let ask = Ask::Take {
-            serial,
-            held,
-            nonce,
-        };
-        let mut place = None;
+        // It counts as held before it is asked: nothing that changes afterwards is overlooked.
+        let mut place = held.then(|| entry.held.enter(asker.node, nonce));
+        let mut again = false;
         loop {
+            let ask = Ask::Take {
+                serial,
+                held,
+                again,
+                nonce,
+            };
             let answer = entry.ask(asker, ask).await?;
-            if !(held && matches!(answer, Answer::Wait { .. })) {
+            let Some(place) = place
+                .as_mut()
+                .filter(|_| matches!(answer, Answer::Wait { .. }))
+            else {
                 place.iter_mut().for_each(Place::answer);
                 match answer {
                     Answer::Yours { first: true, .. } => {}
-                    Answer::Yours { .. } => sleep(SLOT_RETAKE_PAUSE).await,
-                    _ => sleep(SLOT_PAUSE).await,
+                    Answer::Yours { .. } => sleep_until(begun + SLOT_RETAKE_PAUSE).await,
+                    _ => sleep_until(begun + SLOT_PAUSE).await,
                 }
                 return Ok(answer);
-            }
-            let place = place.get_or_insert_with(|| entry.held.enter(asker.node, nonce));
+            };
+            again = true;
             let due = state.wait_for(|state| state.is_due(rules, asker.node));
             match timeout_at(until, due).await.map(|due| due.map(drop)) {
                 Ok(Ok(())) => {}
@@ -173,8 +180,9 @@ impl Slots {
         asker: Asker<'_>,
         ask: Ask,
     ) -> Result<Answer, SlotError> {
+        let begun = Instant::now();
         let answer = self.find(group)?.ask(asker, ask).await;
-        sleep(SLOT_PAUSE).await;
+        sleep_until(begun + SLOT_PAUSE).await;
         answer
     }
 

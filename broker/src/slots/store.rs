@@ -1,17 +1,11 @@
 //! Where groups of slots are kept: compare, and set.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tidings_protocol::{Timestamp, slot::SlotName};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::{
-    append::AppendError,
-    clock,
-    cluster::Cluster,
-    limits::{SLOT_LOOK, SLOT_SWEEP},
-    store::Store,
-};
+use crate::{append::AppendError, clock, cluster::Cluster, store::Store};
 
 /// On one machine.
 pub(crate) struct Local {
@@ -97,13 +91,14 @@ impl SlotStore {
         }
     }
 
-    /// How often it is looked whether others have changed a group in which requests are held.
-    pub(crate) fn look(&self) -> Duration {
+    /// Told when a group was changed, perhaps, by this broker or another one; on one machine it does
+    /// not have to be.
+    pub(crate) fn changes(&self, group: &SlotName) -> Arc<Notify> {
         match self {
-            SlotStore::Local(_) => SLOT_SWEEP,
-            SlotStore::Cluster(_) => SLOT_LOOK,
+            SlotStore::Local(_) => Arc::default(),
+            SlotStore::Cluster(cluster) => cluster.slot_changes(group.as_str()),
             #[cfg(test)]
-            SlotStore::Memory(memory) => memory.look(),
+            SlotStore::Memory(memory) => memory.changes(group),
         }
     }
 }

@@ -6,14 +6,17 @@ use std::{
 };
 
 use tidings_protocol::{Timestamp, slot::SlotName};
+use tokio::{sync::Notify, time::sleep};
 
 use super::*;
-use crate::{config::Rules, limits::SLOT_LOOK};
+use crate::config::Rules;
 
 /// What all brokers share.
 #[derive(Default)]
 struct Kept {
     groups: HashMap<SlotName, (Vec<u8>, i32)>,
+    /// Whom changes are told.
+    told: HashMap<SlotName, Vec<Arc<Notify>>>,
     seed: u64,
 }
 
@@ -22,20 +25,22 @@ struct Kept {
 pub(crate) struct Memory {
     kept: Arc<Mutex<Kept>>,
     began: Instant,
-    look: Duration,
 }
 
 impl Memory {
-    pub(crate) fn new(look: Duration) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             kept: Arc::default(),
             began: Instant::now(),
-            look,
         }
     }
 
-    pub(super) fn look(&self) -> Duration {
-        self.look
+    pub(super) fn changes(&self, group: &SlotName) -> Arc<Notify> {
+        let changes = Arc::<Notify>::default();
+        let mut kept = self.kept.lock().unwrap();
+        let told = kept.told.entry(group.clone()).or_default();
+        told.push(changes.clone());
+        changes
     }
 
     async fn pass(&self, most_milliseconds: u64) {
@@ -63,6 +68,11 @@ impl Memory {
         if good {
             let next = version.map_or(0, |version| version + 1);
             kept.groups.insert(group.clone(), (data.into(), next));
+            // One that is alone knows what it has changed.
+            let told = kept.told.get(group).filter(|told| told.len() > 1);
+            told.into_iter()
+                .flatten()
+                .for_each(|told| told.notify_one());
         }
         good
     }
@@ -131,7 +141,7 @@ fn held(slots: &Arc<Slots>, node: &'static str) -> tokio::task::JoinHandle<(Answ
 
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_are_told_in_their_order_at_whichever_broker() {
-    let store = Memory::new(SLOT_LOOK);
+    let store = Memory::new();
     let brokers = [broker(&store), broker(&store)];
     let mut holder = ("a", token(take(&brokers[0], "a", 0).await));
     let mut waits = Vec::new();
@@ -151,13 +161,13 @@ async fn those_who_wait_are_told_in_their_order_at_whichever_broker() {
         let (answer, told) = wait.await.unwrap();
         holder = (node, self::token(answer));
         let took = told - freed;
-        assert!(took < SLOT_LOOK + Duration::from_millis(50), "{took:?}");
+        assert!(took < Duration::from_millis(50), "{took:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_who_is_gone_blocks_nobody() {
-    let store = Memory::new(SLOT_LOOK);
+    let store = Memory::new();
     let (slots, other) = (broker(&store), broker(&store));
     let a = token(take(&slots, "a", 0).await);
     let gone = held(&slots, "gone");
@@ -187,7 +197,7 @@ async fn one_who_is_gone_blocks_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_nobody_has_heard_of_is_given_back() {
-    let slots = broker(&Memory::new(SLOT_LOOK));
+    let slots = broker(&Memory::new());
     // The answer takes longer than the client has patience.
     let asked = tokio::time::timeout(Duration::from_millis(1), take(&slots, "a", 0));
     assert!(asked.await.is_err());
@@ -195,4 +205,33 @@ async fn a_slot_that_nobody_has_heard_of_is_given_back() {
     let group = slots.look(&name("web")).await.unwrap();
     assert!(group.holders.is_empty(), "{group:?}");
     token(take(&slots, "b", 0).await);
+}
+
+/// A machine crashes while its request is held, and nobody tells the broker. It asks anew, at the
+/// same broker or another one: what it gets then is not taken away by the request from before.
+#[tokio::test(start_paused = true)]
+async fn a_request_of_before_the_crash_takes_no_token_away() {
+    let store = Memory::new();
+    let brokers = [broker(&store), broker(&store)];
+    let name = name("web");
+    for other in [0, 1] {
+        let a = token(take(&brokers[0], "a", 0).await);
+        let ghost = held(&brokers[0], "b");
+        sleep(Duration::from_secs(1)).await;
+        let again = held(&brokers[other], "b");
+        // Longer than a place lasts without its request.
+        sleep(Duration::from_secs(20)).await;
+        let ask = Ask::Free { token: Some(a) };
+        brokers[0].ask(&name, asker("a"), ask).await.unwrap();
+        let b = token(again.await.unwrap().0);
+        assert_eq!(ghost.await.unwrap().0, Answer::Lost(Lost::Replaced));
+        for (serial, ask) in [
+            (Serial::new(1), None),
+            (None, Some(Ask::Free { token: Some(b) })),
+        ] {
+            let ask = ask.unwrap_or(Ask::Hold { serial, token: b });
+            let answer = brokers[other].ask(&name, asker("b"), ask).await.unwrap();
+            assert!(!matches!(answer, Answer::Lost(_)), "{answer:?}");
+        }
+    }
 }

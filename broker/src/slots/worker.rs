@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tidings_protocol::slot::SlotName;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, timeout},
+    sync::{Notify, mpsc, oneshot, watch},
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -80,6 +81,8 @@ pub(super) struct Worker {
     requests: mpsc::Receiver<Request>,
     state: watch::Sender<Arc<Group>>,
     held: Arc<Held>,
+    /// Another broker has changed the group, perhaps.
+    changed: Arc<Notify>,
     renewed: Instant,
 }
 
@@ -94,6 +97,7 @@ impl Worker {
         Self {
             name: group.name.clone(),
             rules: group.rules,
+            changed: store.changes(&group.name),
             store,
             requests,
             state,
@@ -107,13 +111,13 @@ impl Worker {
         let mut batch = Vec::new();
         loop {
             if batch.is_empty() {
-                let pause = if self.held.is_empty() {
-                    SLOT_SWEEP
-                } else {
-                    self.store.look()
-                };
-                // Nothing is asked: it is looked all the same.
-                let _ = timeout(pause, self.requests.recv_many(&mut batch, SLOT_QUEUE)).await;
+                tokio::select! {
+                    biased;
+                    _ = self.requests.recv_many(&mut batch, SLOT_QUEUE) => {}
+                    // Only those who wait have to know at once.
+                    () = self.changed.notified(), if !self.held.is_empty() => {}
+                    () = sleep(SLOT_SWEEP) => {}
+                }
             }
             let answers = self.settle(&batch).await;
             if let (Err(error), true) = (&answers, batch.is_empty()) {
@@ -130,6 +134,8 @@ impl Worker {
 
     async fn settle(&mut self, batch: &[Request]) -> Result<Vec<Answer>, SlotError> {
         for race in 0..SLOT_RACES {
+            // What is told of now, is read.
+            let _ = self.changed.notified().now_or_never();
             let (mut group, version) = read(&self.store, &self.name).await?;
             let (before, now) = (group.clone(), self.store.now()?);
             group.advance(self.rules, now);

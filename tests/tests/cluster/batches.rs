@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::atomic::Ordering::SeqCst};
 
 use futures_util::future::join_all;
+use tidings_tests::realm::key;
 
 use crate::{stage::*, wire::*};
 
@@ -139,6 +140,50 @@ async fn the_loser_of_a_race_is_taken_out_and_the_rest_is_settled() -> anyhow::R
     Ok(())
 }
 
+/// Many publish at one member what has lost its race already: it takes up what another one has
+/// settled all the same, and does not try each of theirs first.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_lose_races_do_not_keep_a_member_behind() -> anyhow::Result<()> {
+    const RIVALS: usize = 30;
+    let ensemble = Ensemble::start(1, PATIENT)?;
+    let wire = Wire::new(ensemble.servers[0].address).await?;
+    let mut site = wire.site(&ensemble);
+    site.session_seconds = 60;
+    let direct = Site {
+        realm: Realm::clone_of(&site.realm),
+        servers: ensemble.servers(),
+        root: site.root.clone(),
+        session_seconds: site.session_seconds,
+    };
+    let members = [site.member("a", "", "")?, direct.member("b", "", "")?];
+    site.init(&members[0])?;
+    let _daemons = [members[0].start()?, members[1].start()?];
+    site.publish_trust(&members[0]).await?;
+    until_acquainted(&members).await;
+    let mut at_a = publisher(&members[0]).await;
+    let at = publish(&site.realm, &mut at_a, &os(), None, 1, SIGNERS).await?;
+    until_head(&members[1], &os(), 1).await;
+    // What this member settles takes its time, and it does not hear of others meanwhile.
+    wire.set(HOLD_MULTIS);
+    let next = |version: &str| site.realm.release(&os(), Some(at), version, SIGNERS);
+    let rivals: Vec<Statement> = (0..RIVALS).map(|n| next(&format!("rival{n}"))).collect();
+    let wins = async {
+        wire.until_held().await;
+        let (answer, _) = post(&members[1], &next("wins")).await;
+        wire.state.slow.store(500, SeqCst);
+        wire.set(PASS);
+        let began = Instant::now();
+        until_head(&members[0], &os(), 2).await;
+        (answer, began.elapsed())
+    };
+    let ((answer, took), _) = tokio::join!(wins, post_all(&members[0], &rivals));
+    all_taken(&[answer]);
+    // One after the other they take fifteen seconds, and half of them wait for ten.
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    all_have(&members, &os(), 2).await;
+    Ok(())
+}
+
 /// The connection, or the session, is lost in the middle of a multi-operation: before the servers
 /// have it, or after.
 #[tokio::test(flavor = "multi_thread")]
@@ -231,6 +276,57 @@ async fn servers_that_take_little_at_once_get_little() -> anyhow::Result<()> {
     for channel in &channels {
         all_have(&members, channel, 1).await;
     }
+    Ok(())
+}
+
+/// One statement alone is larger than the servers take: its publisher is not told that it is
+/// stored, the operator is told why, and other channels go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_the_servers_do_not_take_is_named() -> anyhow::Result<()> {
+    let ensemble = Ensemble::start_with(1, "", &["-Djute.maxbuffer=16384"])?;
+    let site = Site::new(&ensemble, realm());
+    let (members, _daemons) = site.found(&["a"], "", "").await?;
+    let filler = format!("Filler: {}\n", "x".repeat(800)).repeat(50);
+    let draft = site.realm.release(&os(), None, "1", &[]);
+    let draft = [draft.octets(), filler.as_bytes()].concat();
+    let large = Statement::parse_draft(&draft)?
+        .sign(&key("ann"))?
+        .sign(&key("bob"))?;
+    assert!(large.octets().len() > 2 * 16_384);
+    let (answer, took) = post(&members[0], &large).await;
+    assert!(answer.starts_with("441"), "{answer}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    says(&members[0], "`jute.maxbuffer` of the servers").await;
+    let small = site.realm.release(&"test.app".parse()?, None, "1", SIGNERS);
+    until("another channel goes on", async || {
+        post(&members[0], &small).await.0.starts_with("240")
+    })
+    .await;
+    assert_eq!(head(&members[0], &os()).await?, 0);
+    Ok(())
+}
+
+/// The servers take longer than a publisher waits: it is told that nobody knows, and what is
+/// settled afterwards is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_answer_too_late_are_named() -> anyhow::Result<()> {
+    let ensemble = Ensemble::start(1, PATIENT)?;
+    let wire = Wire::new(ensemble.servers[0].address).await?;
+    let mut site = wire.site(&ensemble);
+    site.session_seconds = 60;
+    let (members, _daemons) = site.found(&["a"], "", "").await?;
+    let statement = site.realm.release(&os(), None, "1", SIGNERS);
+    wire.set(HOLD_MULTIS);
+    let (answer, took) = post(&members[0], &statement).await;
+    assert!(answer.contains("not known whether"), "{answer}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    says(&members[0], "the cluster's servers answer slowly").await;
+    wire.set(PASS);
+    until("it is taken", async || {
+        post(&members[0], &statement).await.0.starts_with("240")
+    })
+    .await;
+    all_have(&members, &os(), 1).await;
     Ok(())
 }
 

@@ -72,12 +72,14 @@ async fn no_channel_above_the_quota_is_begun_and_what_is_settled_is_stored() -> 
         let channel = format!("test.c{n}").parse().unwrap();
         site.realm.release(&channel, None, "1", SIGNERS)
     };
-    // Many at once: whatever is taken, both store.
+    // Many at once, while there is room for three: no more are taken, and both store what is.
     wire.state.slow.store(500, SeqCst);
     let statements: Vec<Statement> = (0..8).map(first).collect();
     let posts = statements.iter().map(|one| post(&members[0], one));
     let answers = join_all(posts).await;
     wire.state.slow.store(0, SeqCst);
+    let taken = |(answer, _): &&(String, _)| answer.starts_with("240");
+    assert_eq!(answers.iter().filter(taken).count(), 3, "{answers:?}");
     for (statement, (answer, _)) in statements.iter().zip(&answers) {
         match answer.starts_with("240") {
             true => all_have(&members, statement.channel(), 1).await,

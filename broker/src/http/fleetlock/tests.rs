@@ -22,7 +22,6 @@ use super::*;
 use crate::{
     config::{Rules, SlotGroup},
     http::Client as Peer,
-    limits::SLOT_SWEEP,
     slots::{SlotStore, tests::Memory},
 };
 
@@ -54,7 +53,7 @@ fn server() -> (Server, Arc<Slots>) {
     });
     let slots = Arc::new(Slots::start(
         groups.collect(),
-        SlotStore::Memory(Memory::new(SLOT_SWEEP)),
+        SlotStore::Memory(Memory::new()),
         &TaskTracker::new(),
         &CancellationToken::new(),
     ));

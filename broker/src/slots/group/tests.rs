@@ -32,6 +32,7 @@ impl Group {
         let ask = Ask::Take {
             serial,
             held,
+            again: false,
             nonce,
         };
         self.asks(rules, now, asker, ask)
@@ -85,6 +86,38 @@ fn slots_are_given_in_the_order_of_asking() {
     assert_eq!(group.holders.len(), 2);
 }
 
+/// A request that is held still, and one that was sent after it.
+#[test]
+fn only_the_last_request_of_a_node_gets_its_slot() {
+    let mut group = Group::default();
+    let (a, _) = (take(&mut group, 0, "a"), take(&mut group, 0, "b"));
+    let ask = |group: &mut Group, now, again, nonce| {
+        let (serial, held) = (Serial::new(7), true);
+        let ask = Ask::Take {
+            serial,
+            held,
+            again,
+            nonce,
+        };
+        group.asks(RULES, now, asker("c"), ask)
+    };
+    let wait = |before| Answer::Wait { before };
+    let replaced = Answer::Lost(Lost::Replaced);
+    assert_eq!(ask(&mut group, 1, false, 1), wait(1));
+    assert_eq!(ask(&mut group, 2, true, 1), wait(1));
+    assert_eq!(ask(&mut group, 3, false, 2), wait(1));
+    // A broker that holds the first one still does not take the place back.
+    group.keep(4, "c", 1);
+    group.frees(5, asker("a"), Some(token(a)));
+    assert_eq!(ask(&mut group, 5, true, 1), replaced);
+    let given = token(ask(&mut group, 5, true, 2));
+    assert_eq!(ask(&mut group, 6, true, 1), replaced);
+    assert!(matches!(
+        group.holds(6, asker("c"), given),
+        Answer::Yours { .. }
+    ));
+}
+
 #[test]
 fn a_place_lasts_as_long_as_its_request_and_a_moment_more() {
     let mut group = Group::default();
@@ -94,7 +127,7 @@ fn a_place_lasts_as_long_as_its_request_and_a_moment_more() {
     take(&mut group, 1, "d");
     take(&mut group, 2, "e");
     // The request of d is held, that of e is given up, and of c nothing is heard.
-    group.wait(14, "d", 0);
+    group.keep(14, "d", 0);
     group.leaves(14, "e");
     group.frees(15, asker("a"), Some(a));
     assert!(group.is_due(RULES, "d") && !group.is_due(RULES, "e"));

@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::{History, Outcome};
 
+/// How long a channel may take to begin, faults included.
+const BEGIN: Duration = Duration::from_secs(120);
+
 /// What everybody knows.
 pub(crate) struct World {
     pub(crate) realm: Realm,
@@ -22,6 +28,10 @@ pub(crate) struct World {
     /// Where they give slots.
     pub(crate) slot_servers: Vec<String>,
     pub(crate) channels: Vec<Channel>,
+    /// How many of them subscribers watch, and are published in most: the first ones.
+    pub(crate) watched: usize,
+    /// How many have begun, or are about to.
+    pub(crate) begun: AtomicUsize,
     pub(crate) history: History,
     pub(crate) stop: CancellationToken,
 }
@@ -39,10 +49,38 @@ impl World {
         let below = |random: &mut Random, bound: usize| {
             usize::try_from(random.below(bound as u64)).unwrap_or(0)
         };
+        let channels = match random.below(2) {
+            0 => self.channels.len(),
+            _ => self.watched,
+        };
         (
             below(random, self.urls.len()),
-            self.channels[below(random, self.channels.len())].clone(),
+            self.channels[below(random, channels)].clone(),
         )
+    }
+}
+
+/// Begins channels, one after the other, until all have begun, whatever happens meanwhile.
+///
+/// # Errors
+/// If one cannot be begun for long.
+pub(crate) async fn pioneer(world: Arc<World>, number: usize) -> anyhow::Result<()> {
+    loop {
+        let next = world.begun.fetch_add(1, Ordering::Relaxed);
+        let Some(channel) = world.channels.get(next) else {
+            return Ok(());
+        };
+        let (began, mut count) = (Instant::now(), 0);
+        let broker = (number + next) % world.urls.len();
+        // Another statement each time: what was refused is not what is there afterwards.
+        while !matches!(
+            publish(&world, broker, channel, &format!("first{count}")).await,
+            Ok(Outcome::Stored)
+        ) {
+            anyhow::ensure!(began.elapsed() < BEGIN, "{channel} cannot be begun");
+            count += 1;
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
@@ -104,8 +142,7 @@ pub(crate) async fn subscriber(world: Arc<World>, broker: usize) {
     loop {
         let watching = async {
             let mut connection = world.connect(broker).await?;
-            let targets: Vec<String> = world
-                .channels
+            let targets: Vec<String> = world.channels[..world.watched]
                 .iter()
                 .map(|channel| format!("{channel}:{}", cursors.get(channel).copied().unwrap_or(0)))
                 .collect();

@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::ensure;
-use tidings_client::{Channel, Head};
+use tidings_client::{Body, Channel, Head, Statement, now};
+
+/// How long a beat may know nothing of what was acknowledged: it is signed, and settled, within
+/// that, or not at all.
+const BEAT_SECONDS: u64 = 10;
 
 /// What became of one POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,30 @@ pub(crate) struct Post {
     pub(crate) channel: Channel,
     pub(crate) head: Head,
     pub(crate) outcome: Outcome,
+    /// When it was known, in seconds.
+    pub(crate) at: u64,
+}
+
+/// A beat: which it is, when it was signed, and what it says is newest.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) head: Head,
+    pub(crate) time: u64,
+    pub(crate) heads: Vec<(Channel, Head)>,
+}
+
+impl Named {
+    /// None if it is no beat.
+    pub(crate) fn read(statement: &Statement) -> Option<Self> {
+        let Body::Beat(beat) = statement.body() else {
+            return None;
+        };
+        Some(Self {
+            head: statement.head(),
+            time: statement.time().seconds(),
+            heads: beat.heads.clone(),
+        })
+    }
 }
 
 /// What one subscriber has got, by channel.
@@ -54,6 +82,7 @@ impl History {
             channel: channel.clone(),
             head,
             outcome,
+            at: now().seconds(),
         });
     }
 
@@ -80,11 +109,16 @@ impl History {
         }
     }
 
-    /// Compares it with the logs that the brokers have now, by broker.
+    /// Compares it with the logs that the brokers have now, by broker. Subscribers have watched some
+    /// channels.
     ///
     /// # Errors
     /// The first contradiction.
-    pub(crate) fn check(&self, logs: &BTreeMap<String, Got>) -> anyhow::Result<String> {
+    pub(crate) fn check(
+        &self,
+        logs: &BTreeMap<String, Got>,
+        watched: &[Channel],
+    ) -> anyhow::Result<String> {
         let seen = self.lock();
         ensure!(seen.wrong.is_empty(), "{}", seen.wrong.join("\n"));
         let Some((first, log)) = logs.first_key_value() else {
@@ -110,6 +144,7 @@ impl History {
             channel,
             head,
             outcome,
+            ..
         } in &seen.posts
         {
             let there = places.get(&(channel, head.serial.number())) == Some(head);
@@ -132,8 +167,10 @@ impl History {
             }
             counts[*outcome as usize] += 1;
         }
+        let mut watched_log = log.clone();
+        watched_log.retain(|channel, _| watched.contains(channel));
         for (subscriber, got) in &seen.got {
-            ensure!(got == log, "{subscriber} has not got the log");
+            ensure!(*got == watched_log, "{subscriber} has not got the log");
         }
         let statements: usize = log.values().map(Vec::len).sum();
         let [stored, refused, unknown] = counts;
@@ -141,6 +178,62 @@ impl History {
             "{statements} statements; {stored} acknowledged, {refused} refused, {unknown} unknown; {} subscribers have seen one order",
             seen.got.len()
         ))
+    }
+
+    /// Beats, by broker: one in each place, and none says that something is newest which the log
+    /// does not have, or which was not the newest any more.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub(crate) fn check_beats(
+        &self,
+        beats: &BTreeMap<String, Vec<Named>>,
+        log: &Got,
+    ) -> anyhow::Result<String> {
+        let mut acknowledged: HashMap<&Channel, Vec<(u64, Head)>> = HashMap::new();
+        let seen = self.lock();
+        for post in seen
+            .posts
+            .iter()
+            .filter(|post| post.outcome == Outcome::Stored)
+        {
+            let of_channel = acknowledged.entry(&post.channel).or_default();
+            of_channel.push((post.at, post.head));
+        }
+        let mut places = BTreeMap::new();
+        for (broker, beat) in beats
+            .iter()
+            .flat_map(|(broker, all)| all.iter().map(move |beat| (broker, beat)))
+        {
+            let (serial, id) = (beat.head.serial, beat.head.id);
+            ensure!(
+                *places.entry(serial).or_insert(id) == id,
+                "{broker} has another beat {serial} than others"
+            );
+            for (channel, head) in &beat.heads {
+                let Some(heads) = log.get(channel) else {
+                    continue;
+                };
+                let at = head.serial.number() as usize - 1;
+                ensure!(
+                    heads.get(at) == Some(head),
+                    "beat {serial} names {channel} {head}, which is not in the log"
+                );
+                let before = |(at, _): &&(u64, Head)| at + BEAT_SECONDS < beat.time;
+                let known = acknowledged
+                    .get(channel)
+                    .into_iter()
+                    .flatten()
+                    .filter(before);
+                let newest = known.map(|(_, head)| head.serial).max();
+                ensure!(
+                    newest.is_none_or(|newest| newest <= head.serial),
+                    "beat {serial} names {channel} {}, more than {BEAT_SECONDS} s after {newest:?} was acknowledged",
+                    head.serial
+                );
+            }
+        }
+        Ok(format!("{} beats name what was newest", places.len()))
     }
 }
 
@@ -168,7 +261,7 @@ mod tests {
     fn check(history: &History, first: &[Head], second: &[Head]) -> String {
         let logs = BTreeMap::from([("a".into(), log(first)), ("b".into(), log(second))]);
         history
-            .check(&logs)
+            .check(&logs, &[channel()])
             .map_or_else(|error| error.to_string(), |_| "good".into())
     }
 
@@ -209,5 +302,36 @@ mod tests {
         let wrong = seen(&[], &all);
         wrong.wrong("three are down".into());
         assert!(check(&wrong, &all, &all).contains("three are down"));
+    }
+
+    /// What slow lines and lost sessions could do to beats.
+    #[test]
+    fn every_contradiction_of_beats_is_found() {
+        let (one, two, other) = (head(1, "one"), head(2, "two"), head(2, "other"));
+        let log = log(&[one, two]);
+        let history = History::default();
+        history.post(&channel(), two, Outcome::Stored);
+        let now = now().seconds();
+        let beat = |what: &str, later: u64, named: Head| Named {
+            head: head(7, what),
+            time: now + later,
+            heads: vec![(channel(), named)],
+        };
+        let check = |first: Named, second: Named| {
+            let beats = BTreeMap::from([("a".into(), vec![first]), ("b".into(), vec![second])]);
+            history
+                .check_beats(&beats, &log)
+                .map_or_else(|error| error.to_string(), |_| "good".into())
+        };
+        let (soon, late) = (1, BEAT_SECONDS + 2);
+        assert_eq!(check(beat("x", late, two), beat("x", late, two)), "good");
+        assert_eq!(check(beat("x", soon, one), beat("x", soon, one)), "good");
+        assert!(check(beat("x", soon, two), beat("y", soon, two)).contains("another beat 7"));
+        assert!(check(beat("x", soon, other), beat("x", soon, two)).contains("not in the log"));
+        assert!(
+            check(beat("x", soon, head(3, "three")), beat("x", soon, two))
+                .contains("not in the log")
+        );
+        assert!(check(beat("x", late, one), beat("x", late, two)).contains("was acknowledged"));
     }
 }
