@@ -245,6 +245,23 @@ impl Appender {
         Ok((Self(sender), thread))
     }
 
+    /// The same as a task, with a pause before each turn.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        mut writer: Writer,
+        pause: impl Fn() -> std::time::Duration,
+    ) -> (Self, impl Future<Output = ()>) {
+        writer.take_up();
+        let (sender, mut requests) = mpsc::channel(APPEND_QUEUE);
+        let run = async move {
+            while let Some(request) = requests.recv().await {
+                tokio::time::sleep(pause()).await;
+                writer.turn(Some(request), &mut requests);
+            }
+        };
+        (Self(sender), run)
+    }
+
     /// Stores a statement that the trust with this serial has verified, in two steps: when the
     /// first is done, what is handed over after it comes after it; when the second is done, it is
     /// durable.

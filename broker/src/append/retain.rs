@@ -1,9 +1,10 @@
 //! Retention: what is not kept any more goes from below, in bounded turns with other work in
 //! between (attack 109).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidings_protocol::{Channel, Head, Serial, Timestamp};
+use tokio::time::Instant;
 
 use super::{pending::Pending, writer::Writer};
 use crate::{

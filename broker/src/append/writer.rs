@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tidings_protocol::{
@@ -12,7 +12,7 @@ use tidings_protocol::{
     log::{self, Backfill, Begin, Judge, Offered, Refused, Span, Step},
     trust::Trust,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Answer, AppendError, Appended, Copied, Copy, Request, Run,
@@ -119,25 +119,30 @@ impl Writer {
                 },
             };
             let Some(first) = first else { return };
-            let now = clock::now();
-            let mut pending = Pending::default();
-            let full = if first.is_some() {
-                self.missing_octets()
+            self.turn(first, &mut requests);
+        }
+    }
+
+    /// Answers what has come, with one commit.
+    pub(super) fn turn(&mut self, first: Option<Request>, requests: &mut mpsc::Receiver<Request>) {
+        let now = clock::now();
+        let mut pending = Pending::default();
+        let full = if first.is_some() {
+            self.missing_octets()
+        } else {
+            None
+        };
+        let mut request = first;
+        while let Some(next) = request {
+            self.answer(&mut pending, now, next, full);
+            request = if pending.inserted.len() < APPEND_BATCH {
+                requests.try_recv().ok()
             } else {
                 None
             };
-            let mut request = first;
-            while let Some(next) = request {
-                self.answer(&mut pending, now, next, full);
-                request = if pending.inserted.len() < APPEND_BATCH {
-                    requests.try_recv().ok()
-                } else {
-                    None
-                };
-            }
-            self.commit(pending, now);
-            self.sweep_some(now);
         }
+        self.commit(pending, now);
+        self.sweep_some(now);
     }
 
     pub(super) fn answer(

@@ -4,13 +4,12 @@
 //! One batch is under way at a time, and the next one gathers meanwhile, verified already. Whatever
 //! becomes of an attempt, the next one checks the version of the head: nothing is settled twice.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use futures_util::{FutureExt, future::BoxFuture};
 use tidings_protocol::{Channel, Serial};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
     tree::{Tree, TreeError, entry_path},
 };
 use crate::{
-    append::{Answer, AppendError, Copy},
+    append::{AppendError, Copy},
     limits::{
         CLUSTER_BATCH_AGAIN, CLUSTER_BATCH_OCTETS, CLUSTER_FOLLOW, CLUSTER_PATIENCE, CLUSTER_QUEUE,
         CLUSTER_ROUND, CLUSTER_SLOW,
@@ -85,6 +84,7 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut queue: mpsc::Receiver<Waiting
         if !committer.settle_some(&mut waiting).await {
             // Everything waits for what is under way.
             tokio::select! {
+                biased;
                 Some(next) = queue.recv(), if waiting.len() < CLUSTER_QUEUE => waiting.push(next),
                 () = cluster.stored.notified() => {}
                 () = sleep(CLUSTER_ROUND) => {}
@@ -144,8 +144,10 @@ impl Committer {
                 Fate::Said(outcome) => drop(one.reply.send(outcome)),
             }
         }
-        if !settled.is_empty() {
-            self.hand_over(settled, batch.ops).await;
+        match settled.as_slice() {
+            [] => {}
+            [one] if matches!(*one.draft, Draft::Trust(..)) => self.let_follow(settled),
+            _ => self.hand_over(settled, batch.ops).await,
         }
         done
     }
@@ -223,24 +225,18 @@ impl Committer {
     /// Gives our own writer what was settled, and answers when it has stored it.
     async fn hand_over(&self, settled: Vec<Waiting>, ops: Vec<Op>) {
         let cluster = self.cluster.clone();
-        let mut copies = Vec::new();
-        let mut stored: Vec<BoxFuture<'static, Answer>> = Vec::new();
-        for one in &settled {
-            match (&*one.draft, &one.item.by) {
+        let copies = settled
+            .iter()
+            .filter_map(|one| match (&*one.draft, &one.item.by) {
                 (Draft::New(new), Some((_, by))) => {
                     let statement = new.statement.clone();
-                    copies.push(Copy::proven(statement, *by, new.path.clone()));
+                    Some(Copy::proven(statement, *by, new.path.clone()))
                 }
-                (draft, _) => {
-                    let (statement, path) = (draft.statement().clone(), draft.path().to_owned());
-                    let answer = cluster.local.append_trust(statement, path).await;
-                    stored.push(std::future::ready(answer).boxed());
-                }
-            }
-        }
-        stored.extend(cluster.local.hand_over_all(copies).await);
+                _ => None,
+            });
+        let stored = cluster.local.hand_over_all(copies.collect()).await;
         tokio::spawn(async move {
-            let deadline = tokio::time::Instant::now() + CLUSTER_FOLLOW;
+            let deadline = Instant::now() + CLUSTER_FOLLOW;
             let mut missing = false;
             for (one, stored) in settled.iter().zip(stored) {
                 let (channel, serial) = (&one.item.channel, one.item.head.serial);
@@ -260,6 +256,27 @@ impl Committer {
                 drop(one.reply.send(Outcome::Settled));
             }
         });
+    }
+}
+
+impl Committer {
+    /// Trust that was settled comes to our own writer with what others have settled before it, in
+    /// that order; it is answered for when it has.
+    fn let_follow(&self, settled: Vec<Waiting>) {
+        for one in settled {
+            let (cluster, channel) = (self.cluster.clone(), one.item.channel);
+            let mut rounds = cluster.rounds.subscribe();
+            cluster.end_way(std::iter::once(&channel), true);
+            tokio::spawn(async move {
+                let deadline = Instant::now() + CLUSTER_FOLLOW;
+                let is_here = || cluster.local_head(&channel) == Some(one.item.head);
+                while !is_here()
+                    && matches!(timeout_at(deadline, rounds.changed()).await, Ok(Ok(())))
+                {
+                }
+                drop(one.reply.send(Outcome::Settled));
+            });
+        }
     }
 }
 

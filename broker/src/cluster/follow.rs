@@ -4,106 +4,44 @@
 //! found by looking at everything after it is whole again. What the servers have forgotten comes
 //! from another member, by the path of mirrors.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, hash_map::Entry};
 
 use futures_util::FutureExt;
 use tidings_protocol::{Channel, Serial, Statement, log::Begin, verify::VerifyError};
 use tokio::time::{Instant, sleep};
-use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
-use super::{Cluster, Fill, Gap, Seen, Tree, TreeError, backfill::Backfill, lock, nodes::Found};
+use super::{
+    Cluster, Fill, Gap, Seen, Tree, TreeError,
+    backfill::Backfill,
+    lock,
+    nodes::Found,
+    session::{Event, Events},
+};
 use crate::{
     append::{AppendError, Copied, Copy, Run},
     limits::{CLUSTER_AGAIN, CLUSTER_READ, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK},
 };
 
-/// What has happened to the session.
-#[derive(PartialEq, Eq)]
-enum Session {
-    Goes,
-    /// Events may have been lost.
-    WasBroken,
-    Ended,
-}
-
 /// Follows the tree until the session ends.
 pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Result<(), TreeError> {
-    let mut events = tree.watch_heads().await?;
+    let mut follower = Follower {
+        cluster,
+        tree,
+        events: tree.watch_heads().await?,
+        everything: true,
+    };
     // The servers may count from another beginning now.
     lock(&cluster.seen).clear();
-    let mut everything = true;
-    let (mut again, mut soon) = (
-        Instant::now() + CLUSTER_AGAIN,
-        Instant::now() + CLUSTER_SOON,
-    );
+    let now = Instant::now();
+    let (mut again, mut soon) = (now + CLUSTER_AGAIN, now + CLUSTER_SOON);
     let mut backfill = Backfill::default();
     loop {
-        match take_events(cluster, &mut events) {
-            Session::Ended => return Err(TreeError::Ended),
-            Session::WasBroken => everything = true,
-            Session::Goes => {}
-        }
-        let mut batch: BTreeSet<Channel> = lock(&cluster.dirty).drain().collect();
-        let whole = std::mem::take(&mut everything);
-        let done = async {
-            if whole {
-                // zookeeper-client 0.11 does not set persistent watches anew on another connection.
-                events = tree.watch_heads().await?;
-                tree.sync().await?;
-                batch.extend(tree.channels().await?);
-                batch.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));
-            }
-            batch.retain(|channel| cluster.settles(channel));
-            let mut round = Round {
-                cluster,
-                tree,
-                gaps: BTreeSet::new(),
-                unsound: BTreeMap::new(),
-            };
-            // Trust is read first, then the events again: what was settled before it is in the same
-            // round, and judged before it.
-            let trust = round
-                .read_heads(
-                    &batch
-                        .iter()
-                        .filter(|channel| channel.is_trust())
-                        .cloned()
-                        .collect::<Vec<_>>(),
-                )
-                .await?;
-            match take_events(cluster, &mut events) {
-                Session::Ended => return Err(TreeError::Ended),
-                Session::WasBroken => return Err(zookeeper_client::Error::ConnectionLoss.into()),
-                Session::Goes => {}
-            }
-            // Trust that has come since is for the next round.
-            batch.extend(
-                lock(&cluster.dirty)
-                    .extract_if(|channel| !channel.is_trust())
-                    .filter(|channel| cluster.settles(channel)),
-            );
-            let others = round
-                .read_heads(
-                    &batch
-                        .iter()
-                        .filter(|channel| !channel.is_trust())
-                        .cloned()
-                        .collect::<Vec<_>>(),
-                )
-                .await?;
-            round
-                .make(&batch, trust.into_iter().chain(others).collect())
-                .await
-        };
-        match done.await {
-            Ok(()) => {
-                if whole || *cluster.rounds.borrow() > 0 {
-                    cluster.rounds.send_modify(|round| *round += 1);
-                }
-            }
+        follower.take_events()?;
+        match follower.round().await {
+            Ok(()) => {}
             Err(TreeError::Session(error)) if !tree.has_ended() => {
                 tracing::debug!(%error, "a round of following was broken off");
-                everything = true;
+                follower.everything = true;
                 sleep(CLUSTER_RETRY).await;
             }
             Err(error) => return Err(error),
@@ -124,57 +62,100 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
             lock(&cluster.dirty).extend(filled.map(|(channel, _)| channel.clone()));
             soon = Instant::now() + CLUSTER_SOON;
         }
-        if everything || !lock(&cluster.dirty).is_empty() {
+        if follower.everything || !lock(&cluster.dirty).is_empty() {
             continue;
         }
-        tokio::select! {
-            event = events.changed() => match note_event(cluster, &event) {
-                Session::Ended => return Err(TreeError::Ended),
-                Session::WasBroken => everything = true,
-                Session::Goes => {}
-            },
-            () = cluster.wake.notified() => {}
-            () = sleep(if backfill.is_under_way() { CLUSTER_SOON } else { CLUSTER_TICK }) => {}
-        }
-    }
-}
-
-fn take_events(cluster: &Cluster, events: &mut PersistentWatcher) -> Session {
-    let mut session = Session::Goes;
-    while let Some(event) = events.changed().now_or_never() {
-        match note_event(cluster, &event) {
-            Session::Goes => {}
-            Session::Ended => return Session::Ended,
-            Session::WasBroken => session = Session::WasBroken,
-        }
-    }
-    session
-}
-
-fn note_event(cluster: &Cluster, event: &WatchedEvent) -> Session {
-    if event.event_type == EventType::Session {
-        return match event.session_state {
-            SessionState::SyncConnected => {
-                tracing::info!("connected to the cluster's servers again");
-                Session::WasBroken
-            }
-            SessionState::Disconnected | SessionState::ConnectedReadOnly => {
-                tracing::warn!(
-                    "the cluster's servers do not answer: publishing is refused here until they do"
-                );
-                Session::Goes
-            }
-            _ => Session::Ended,
+        let pause = match backfill.is_under_way() {
+            true => CLUSTER_SOON,
+            false => CLUSTER_TICK,
         };
+        tokio::select! {
+            biased;
+            event = follower.events.next() => follower.note(event)?,
+            () = cluster.wake.notified() => {}
+            () = sleep(pause) => {}
+        }
     }
-    if let Some(channel) = event
-        .path
-        .strip_prefix("/heads/")
-        .and_then(|name| name.parse().ok())
-    {
-        lock(&cluster.dirty).insert(channel);
+}
+
+/// Reads what events and others say that it has changed, and after a broken connection everything.
+struct Follower<'a> {
+    cluster: &'a Cluster,
+    tree: &'a Tree,
+    events: Box<dyn Events>,
+    everything: bool,
+}
+
+impl Follower<'_> {
+    fn take_events(&mut self) -> Result<(), TreeError> {
+        while let Some(event) = self.events.next().now_or_never() {
+            self.note(event)?;
+        }
+        Ok(())
     }
-    Session::Goes
+
+    fn note(&mut self, event: Event) -> Result<(), TreeError> {
+        match event {
+            Event::Node(path) => {
+                let name = path.strip_prefix("/heads/");
+                let channel = name.and_then(|name| name.parse().ok());
+                lock(&self.cluster.dirty).extend(channel);
+            }
+            Event::Connected => {
+                tracing::info!("connected to the cluster's servers again");
+                self.everything = true;
+            }
+            Event::Broken => tracing::warn!(
+                "the cluster's servers do not answer: publishing is refused here until they do"
+            ),
+            Event::Ended => return Err(TreeError::Ended),
+        }
+        Ok(())
+    }
+
+    /// Trust is read first, then the events again: what was settled before it is in the same round,
+    /// and judged before it.
+    async fn round(&mut self) -> Result<(), TreeError> {
+        let (cluster, tree) = (self.cluster, self.tree);
+        let mut batch: BTreeSet<Channel> = lock(&cluster.dirty).drain().collect();
+        let whole = std::mem::take(&mut self.everything);
+        if whole {
+            // zookeeper-client 0.11 does not set persistent watches anew on another connection.
+            self.events = tree.watch_heads().await?;
+            tree.sync().await?;
+            batch.extend(tree.channels().await?);
+            batch.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));
+        }
+        batch.retain(|channel| cluster.settles(channel));
+        let mut round = Round {
+            cluster,
+            tree,
+            gaps: BTreeSet::new(),
+            unsound: BTreeMap::new(),
+            passed_over: BTreeSet::new(),
+        };
+        let some = |batch: &BTreeSet<Channel>, trust: bool| -> Vec<Channel> {
+            let some = batch.iter().filter(|channel| channel.is_trust() == trust);
+            some.cloned().collect()
+        };
+        let mut missing = round.read_heads(&some(&batch, true)).await?;
+        self.take_events()?;
+        if self.everything {
+            return Err(zookeeper_client::Error::ConnectionLoss.into());
+        }
+        // Trust that has come since is for the next round.
+        batch.extend(
+            lock(&cluster.dirty)
+                .extract_if(|channel| !channel.is_trust())
+                .filter(|channel| cluster.settles(channel)),
+        );
+        missing.extend(round.read_heads(&some(&batch, false)).await?);
+        round.make(&batch, missing).await?;
+        if whole || *cluster.rounds.borrow() > 0 {
+            cluster.rounds.send_modify(|round| *round += 1);
+        }
+        Ok(())
+    }
 }
 
 /// One round: reads heads, then what is missing below them, and stores it.
@@ -183,6 +164,7 @@ struct Round<'a> {
     tree: &'a Tree,
     gaps: BTreeSet<Channel>,
     unsound: BTreeMap<Channel, String>,
+    passed_over: BTreeSet<Channel>,
 }
 
 impl Round<'_> {
@@ -215,6 +197,9 @@ impl Round<'_> {
     ) -> Result<(), TreeError> {
         let found = self.read_missing(missing).await?;
         self.store(found).await;
+        let passed_over = std::mem::take(&mut self.passed_over);
+        lock(&self.cluster.behind)
+            .retain(|channel| passed_over.contains(channel) || !batch.contains(channel));
         let mut standing = self.cluster.standing();
         for channel in batch.iter().filter(|channel| !self.gaps.contains(*channel)) {
             standing.gaps.remove(channel);
@@ -241,7 +226,7 @@ impl Round<'_> {
                 .gaps
                 .entry(channel)
                 .or_insert_with(|| Gap {
-                    since: std::time::Instant::now(),
+                    since: Instant::now(),
                     head,
                 })
                 .head = head;
@@ -301,7 +286,8 @@ impl Round<'_> {
         channel: &Channel,
         seen: Option<Seen>,
     ) -> Result<Option<Seen>, TreeError> {
-        if self.cluster.is_under_way(channel, seen) {
+        if let Some(has_more) = self.cluster.is_under_way(channel, seen) {
+            self.passed_over.extend(has_more.then(|| channel.clone()));
             return Ok(None);
         }
         lock(&self.cluster.unknown).remove(channel);
@@ -371,7 +357,7 @@ impl Round<'_> {
     async fn store(&mut self, found: Vec<Found>) {
         let mut proven: Vec<Copy> = Vec::new();
         // What does not follow our head, or not by its own signatures: newest last.
-        let mut above: HashMap<Channel, Vec<Copy>> = HashMap::new();
+        let mut above: BTreeMap<Channel, Vec<Copy>> = BTreeMap::new();
         let cluster = self.cluster;
         for Found {
             statement, path, ..

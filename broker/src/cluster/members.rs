@@ -1,8 +1,8 @@
 //! The members: who is there, who signs beats, and what the servers' clock shows.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Cluster, Member, State, Tree, TreeError, lock, nodes::Term};
 use crate::{

@@ -1,11 +1,12 @@
 //! Several brokers that are one origin: what is new is settled in ZooKeeper, many statements at
 //! once; the member that has settled it stores it, and the others copy it.
 //!
-//! `tree.rs` and `nodes.rs` are what stands in ZooKeeper; `settle.rs` takes a statement, `batch.rs`
-//! plans what is settled at once, `append.rs` does it, where `room.rs` has room; `follow.rs` copies what others have settled,
-//! `backfill.rs` what the tree does not keep any more; `members.rs` knows the others, and signs
-//! beats in turn with them; `turns.rs` tells of changes in groups of slots. A session that ends is begun anew; nothing depends on it but
-//! membership.
+//! `session.rs` is what is needed of ZooKeeper, `tree.rs` and `nodes.rs` what stands there;
+//! `settle.rs` takes a statement, `batch.rs` plans what is settled at once, `append.rs` does it,
+//! where `room.rs` has room; `follow.rs` copies what others have settled, `backfill.rs` what the
+//! tree does not keep any more; `members.rs` knows the others, and signs beats in turn with them;
+//! `turns.rs` tells of changes in groups of slots. A session that ends is begun anew; nothing
+//! depends on it but membership. `simulation/` has all of it on a model of the servers.
 
 mod append;
 mod backfill;
@@ -14,7 +15,10 @@ mod follow;
 mod members;
 mod nodes;
 mod room;
+mod session;
 mod settle;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -26,7 +30,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -34,9 +38,9 @@ use tidings_client::Address;
 use tidings_protocol::{Channel, Head, Timestamp, Wildmat};
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     append::{AppendError, Appender},
@@ -49,6 +53,7 @@ use crate::{
 use append::Waiting;
 use batch::{Op, Seen};
 pub(crate) use nodes::Member;
+use session::Servers;
 use tree::Tree;
 pub(crate) use tree::{TreeError, init, set_head};
 use turns::Turns;
@@ -110,6 +115,8 @@ pub(crate) struct Standing {
 struct UnderWay {
     /// The head then.
     head: Head,
+    /// The version of the one that it follows.
+    after: Option<i32>,
     /// Whether the tree was seen to have another one meanwhile.
     look: bool,
 }
@@ -117,6 +124,9 @@ struct UnderWay {
 /// One member's view of the cluster.
 pub(crate) struct Cluster {
     settings: Clustering,
+    servers: Arc<dyn Servers>,
+    /// How many entries of each channel the tree keeps, with so many channels and members.
+    keeps: fn(usize, usize) -> u32,
     name: String,
     /// A digest of what is the same for all members: anchors and groups of slots.
     common: String,
@@ -140,6 +150,9 @@ pub(crate) struct Cluster {
     under_way: Mutex<HashMap<Channel, UnderWay>>,
     /// Channels in which something of ours was perhaps settled, until they are read again.
     unknown: Mutex<HashSet<Channel>>,
+    /// Channels of which the tree has more than we do, and that were passed over, since something of
+    /// ours was under way.
+    behind: Mutex<HashSet<Channel>>,
     /// Something that was under way is in our store.
     stored: Notify,
     /// Held while our writer may get what was settled before trust that it has not.
@@ -181,6 +194,8 @@ impl Cluster {
         };
         let (queue, waiting) = mpsc::channel(CLUSTER_QUEUE);
         Self {
+            servers: Arc::new(settings.clone()),
+            keeps: batch::kept,
             settings,
             name,
             common,
@@ -198,6 +213,7 @@ impl Cluster {
             waiting: Mutex::new(Some(waiting)),
             under_way: Mutex::default(),
             unknown: Mutex::default(),
+            behind: Mutex::default(),
             stored: Notify::new(),
             order: tokio::sync::Mutex::default(),
             term: AtomicI64::new(-1),
@@ -303,9 +319,15 @@ impl Cluster {
     fn begin_way(&self, ops: &[Op]) {
         let mut under_way = lock(&self.under_way);
         for op in ops {
-            if let Op::Head { channel, head, .. } = op {
-                let (head, look) = (*head, false);
-                under_way.insert(channel.clone(), UnderWay { head, look });
+            if let Op::Head {
+                channel,
+                head,
+                after,
+                ..
+            } = op
+            {
+                let (head, after, look) = (*head, *after, false);
+                under_way.insert(channel.clone(), UnderWay { head, after, look });
             }
         }
     }
@@ -313,24 +335,29 @@ impl Cluster {
     /// What was under way is in our store, or was not made.
     fn end_way<'a>(&self, channels: impl Iterator<Item = &'a Channel>, look: bool) {
         for channel in channels {
-            let ended = lock(&self.under_way).remove(channel);
-            if ended.is_some_and(|ended| look || ended.look) {
+            let mut under_way = lock(&self.under_way);
+            let Some(ended) = under_way.remove(channel) else {
+                continue;
+            };
+            if look || ended.look {
+                drop(under_way);
                 self.look_at(channel);
+            } else {
+                lock(&self.behind).remove(channel);
             }
         }
         self.stored.notify_one();
     }
 
-    /// Whether a channel is ours to store now; it is looked at again if the tree has something else
-    /// than we have put there.
-    fn is_under_way(&self, channel: &Channel, seen: Option<Seen>) -> bool {
+    /// If a channel is ours to store now, whether the tree has more there than we had. Where others
+    /// have settled that, it is looked at again.
+    fn is_under_way(&self, channel: &Channel, seen: Option<Seen>) -> Option<bool> {
         let mut all = lock(&self.under_way);
-        let Some(ours) = all.get_mut(channel) else {
-            return false;
-        };
-        let there = seen.map(|seen| seen.head);
-        ours.look |= there != Some(ours.head) && there != self.local_head(channel);
-        true
+        let ours = all.get_mut(channel)?;
+        let more = seen.filter(|seen| ours.after.is_none_or(|after| seen.version > after));
+        ours.look |= more.is_some_and(|seen| seen.head != ours.head);
+        lock(&self.behind).extend(more.map(|_| channel.clone()));
+        Some(more.is_some())
     }
 
     /// Whether something of ours was perhaps settled before what is newest in a trust log.
@@ -348,7 +375,7 @@ impl Cluster {
         // One that serves other namespaces would not have it.
         let standing = self.standing();
         let alike = |member: &&Member| member.common == self.common;
-        batch::kept(channels, standing.members.iter().filter(alike).count())
+        (self.keeps)(channels, standing.members.iter().filter(alike).count())
     }
 
     /// How many entries the tree has.
@@ -441,12 +468,12 @@ pub(crate) async fn run(cluster: Arc<Cluster>, fill: Box<Fill>, stop: Cancellati
         return;
     };
     // A task of its own: what is copied from others keeps no publisher waiting.
-    let settling = tokio::spawn(append::run(cluster.clone(), waiting));
+    let _settling = AbortOnDropHandle::new(tokio::spawn(append::run(cluster.clone(), waiting)));
     tokio::select! {
+        biased;
         () = sessions(&cluster, &fill) => {}
         () = stop.cancelled() => {}
     }
-    settling.abort();
     // Dropping the last handle ends the session, and with it the membership.
     cluster.tree.store(None);
 }
@@ -481,7 +508,7 @@ async fn sessions(cluster: &Cluster, fill: &Fill) {
 }
 
 async fn session(cluster: &Cluster, fill: &Fill) -> Result<(), TreeError> {
-    let tree = Arc::new(Tree::join(&cluster.settings).await?);
+    let tree = Arc::new(Tree::join(&*cluster.servers, &cluster.settings.root).await?);
     cluster.tree.store(Some(tree.clone()));
     tracing::info!(
         servers = cluster.settings.servers,
@@ -489,6 +516,7 @@ async fn session(cluster: &Cluster, fill: &Fill) -> Result<(), TreeError> {
         "connected to the cluster's servers"
     );
     tokio::select! {
+        biased;
         ended = follow::follow(cluster, &tree, fill) => ended,
         ended = members::take_part(cluster, &tree) => ended,
         ended = cluster.turns.tell(&tree) => ended,

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use tidings_protocol::{Channel, Head, Serial, Statement};
-use zk::{AddWatchMode, CreateMode, MultiReadResult, MultiWriteResult, PersistentWatcher};
 use zookeeper_client as zk;
 
 use super::{
     batch::{Op, Seen},
+    session::{Change, Events, Node},
     tree::{Tree, TreeError, directory, entry_path, head_path, read_head, write_head},
 };
 use crate::limits::{CLUSTER_ABREAST, CLUSTER_READS};
@@ -48,8 +48,6 @@ pub(super) enum NotMade {
     Unknown(zk::Error),
 }
 
-type Read = Result<(Vec<u8>, zk::Stat), zk::Error>;
-
 impl Tree {
     /// What has been settled by others is seen by the next reads.
     pub(super) async fn sync(&self) -> Result<(), TreeError> {
@@ -57,37 +55,34 @@ impl Tree {
     }
 
     /// Tells of every head that is set from now on, and how the session stands.
-    pub(super) async fn watch_heads(&self) -> Result<PersistentWatcher, TreeError> {
-        self.client
-            .watch("/heads", AddWatchMode::PersistentRecursive)
-            .await
-            .map_err(|error| self.explain(error))
+    pub(super) async fn watch_heads(&self) -> Result<Box<dyn Events>, TreeError> {
+        let watch = self.client.watch("/heads").await;
+        watch.map_err(|error| self.explain(error))
+    }
+
+    /// The same of groups of slots.
+    pub(super) async fn watch_slots(&self) -> Result<Box<dyn Events>, TreeError> {
+        let watch = self.client.watch("/slots").await;
+        watch.map_err(|error| self.explain(error))
     }
 
     /// All channels that there are.
     pub(super) async fn channels(&self) -> Result<Vec<Channel>, TreeError> {
-        let names = self.client.list_children("/heads").await?;
+        let names = self.client.children("/heads").await?;
         // What is no channel was written by hand, and is nobody's.
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// Many nodes, in requests of some each that are under way at once.
-    async fn read(&self, paths: &[String]) -> Result<Vec<Read>, TreeError> {
+    async fn read(&self, paths: &[String]) -> Result<Vec<Node>, TreeError> {
         let mut all = Vec::with_capacity(paths.len());
         for some in paths.chunks(CLUSTER_ABREAST) {
-            let requests = some.chunks(CLUSTER_READS).map(|few| {
-                let mut reader = self.client.new_multi_reader();
-                few.iter().try_for_each(|path| reader.add_get_data(path))?;
-                Ok(reader.commit())
-            });
-            let requests: Vec<_> = requests.collect::<Result<_, zk::Error>>()?;
+            let requests: Vec<_> = some
+                .chunks(CLUSTER_READS)
+                .map(|few| self.client.read(few))
+                .collect();
             for request in requests {
-                let answers = request.await.map_err(|error| self.explain(error))?;
-                all.extend(answers.into_iter().map(|answer| match answer {
-                    MultiReadResult::Data { data, stat } => Ok((data, stat)),
-                    MultiReadResult::Error { err } => Err(err),
-                    _ => Err(zk::Error::RuntimeInconsistent),
-                }));
+                all.extend(request.await.map_err(|error| self.explain(error))?);
             }
         }
         Ok(all)
@@ -147,7 +142,7 @@ impl Tree {
         channel: &Channel,
         head: Serial,
     ) -> Result<u32, TreeError> {
-        let names = match self.client.list_children(&directory(channel)).await {
+        let names = match self.client.children(&directory(channel)).await {
             Err(zk::Error::NoNode) => Vec::new(),
             names => names?,
         };
@@ -165,14 +160,12 @@ impl Tree {
         ops: &[Op],
         entry: impl Fn(usize) -> Vec<u8>,
     ) -> Result<Vec<(Channel, Seen)>, NotMade> {
-        let options = CreateMode::Persistent.with_acls(self.acls);
-        let mut writer = self.appending.new_multi_writer();
-        let mut add = |op: &Op| match op {
-            Op::Term(term) => writer.add_check_version("/term", *term),
-            Op::Trust(log, version) => writer.add_check_version(&head_path(log), *version),
-            Op::Begin(channel) => writer.add_create(&directory(channel), b"", &options),
+        let change = |op: &Op| match op {
+            Op::Term(term) => Change::Check("/term".into(), *term),
+            Op::Trust(log, version) => Change::Check(head_path(log), *version),
+            Op::Begin(channel) => Change::Create(directory(channel), Vec::new()),
             Op::Entry(channel, serial, item) => {
-                writer.add_create(&entry_path(channel, *serial), &entry(*item), &options)
+                Change::Create(entry_path(channel, *serial), entry(*item))
             }
             Op::Head {
                 channel,
@@ -182,19 +175,17 @@ impl Tree {
             } => {
                 let (path, data) = (head_path(channel), write_head(*head, *low));
                 match after {
-                    Some(version) => writer.add_set_data(&path, &data, Some(*version)),
-                    None => writer.add_create(&path, &data, &options),
+                    Some(version) => Change::Set(path, data, Some(*version)),
+                    None => Change::Create(path, data),
                 }
             }
-            Op::Forget(channel, serial) => writer.add_delete(&entry_path(channel, *serial), None),
+            Op::Forget(channel, serial) => Change::Delete(entry_path(channel, *serial)),
         };
-        ops.iter()
-            .try_for_each(&mut add)
-            .map_err(NotMade::Refused)?;
         use zk::Error::{
             BadArguments, InvalidAcl, MarshallingError, NoAuth, NotReadOnly, QuotaExceeded,
         };
-        let made = writer.commit().await.map_err(|error| match error {
+        let made = self.appending.change(ops.iter().map(change).collect());
+        let made = made.await.map_err(|error| match error {
             zk::MultiWriteError::OperationFailed { index, source } => NotMade::At(index, source),
             zk::MultiWriteError::RequestFailed { source } => match source {
                 NoAuth | InvalidAcl | QuotaExceeded | MarshallingError | NotReadOnly
@@ -203,64 +194,51 @@ impl Tree {
                 source => NotMade::Unknown(source),
             },
         })?;
-        let heads = ops.iter().zip(made).filter_map(|(op, made)| {
-            let Op::Head {
-                channel, head, low, ..
-            } = op
+        let heads = ops.iter().zip(made).filter_map(|(op, stat)| {
+            let (
+                Op::Head {
+                    channel, head, low, ..
+                },
+                stat,
+            ) = (op, stat?)
             else {
                 return None;
             };
-            let (version, zxid) = match made {
-                MultiWriteResult::SetData { stat } => (stat.version, stat.mzxid),
-                // Servers before 3.7 do not say when.
-                MultiWriteResult::Create { stat, .. } => (0, stat.mzxid.max(0)),
-                _ => return None,
+            let seen = Seen {
+                head: *head,
+                low: *low,
+                // Servers before 3.7 say neither of what is created.
+                version: stat.version.max(0),
+                zxid: stat.mzxid.max(0),
             };
-            let (head, low) = (*head, *low);
-            Some((
-                channel.clone(),
-                Seen {
-                    head,
-                    low,
-                    version,
-                    zxid,
-                },
-            ))
+            Some((channel.clone(), seen))
         });
         Ok(heads.collect())
     }
 
     /// Makes the place for the entries of a channel, if it is missing; whether it was.
     pub(super) async fn make_directory(&self, channel: &Channel) -> bool {
-        let options = CreateMode::Persistent.with_acls(self.acls);
-        let path = directory(channel);
-        self.appending.create(&path, b"", &options).await.is_ok()
+        let make = Change::Create(directory(channel), Vec::new());
+        self.appending.change(vec![make]).await.is_ok()
     }
 
     /// Removes the place for the entries of a channel, if there are none; whether it did.
     pub(super) async fn remove_directory(&self, channel: &Channel) -> bool {
-        self.appending
-            .delete(&directory(channel), None)
-            .await
-            .is_ok()
+        let remove = Change::Delete(directory(channel));
+        self.appending.change(vec![remove]).await.is_ok()
     }
 
     /// Begins a channel without entries: with what a member has had before there was a cluster.
     /// False if another member was quicker.
     pub(super) async fn begin(&self, channel: &Channel, head: Head) -> Result<bool, TreeError> {
-        let options = CreateMode::Persistent.with_acls(self.acls);
-        let path = directory(channel);
-        match self.client.create(&path, b"", &options).await {
+        let make = Change::Create(directory(channel), Vec::new());
+        match self.change(make).await {
             Ok(_) | Err(zk::Error::NodeExists) => {}
             Err(error) => return Err(self.explain(error)),
         }
         let low = self.lowest_entry(channel, head.serial).await?;
-        let data = write_head(head, low);
-        match self
-            .client
-            .create(&head_path(channel), &data, &options)
-            .await
-        {
+        let begin = Change::Create(head_path(channel), write_head(head, low));
+        match self.change(begin).await {
             Ok(_) => Ok(true),
             Err(zk::Error::NodeExists) => Ok(false),
             Err(error) => Err(self.explain(error)),
@@ -270,16 +248,14 @@ impl Tree {
     /// Sets a head to what an operator has decided for, and removes what was above it.
     pub(super) async fn force_head(&self, channel: &Channel, head: Head) -> Result<(), TreeError> {
         self.sync().await?;
-        let names = match self.client.list_children(&directory(channel)).await {
+        let names = match self.client.children(&directory(channel)).await {
             Err(zk::Error::NoNode) => Vec::new(),
             names => names?,
         };
         if !self.begin(channel, head).await? {
             // Whatever it holds.
-            let low = self.lowest_entry(channel, head.serial).await?;
-            let data = write_head(head, low);
-            self.client
-                .set_data(&head_path(channel), &data, None)
+            let data = write_head(head, self.lowest_entry(channel, head.serial).await?);
+            self.change(Change::Set(head_path(channel), data, None))
                 .await?;
         }
         let above = names.iter().filter(|name| {
@@ -287,34 +263,33 @@ impl Tree {
                 .is_ok_and(|serial: u32| serial > head.serial.number())
         });
         for name in above {
-            let path = format!("{}/{name}", directory(channel));
-            match self.client.delete(&path, None).await {
-                Ok(()) | Err(zk::Error::NoNode) => {}
+            let remove = Change::Delete(format!("{}/{name}", directory(channel)));
+            match self.change(remove).await {
+                Ok(_) | Err(zk::Error::NoNode) => {}
                 Err(error) => return Err(self.explain(error)),
             }
         }
         Ok(())
     }
 
-    /// Is a member, or becomes one: the servers' time then; none if the name is taken.
+    /// Is a member, or becomes one: the servers' time then; none if the name is taken, or they do
+    /// not say.
     pub(super) async fn be_member(
         &self,
         name: &str,
         data: &str,
         is_member: bool,
     ) -> Result<Option<Duration>, TreeError> {
-        let path = format!("/members/{name}");
-        let stat = if is_member {
-            self.client.set_data(&path, data.as_bytes(), None).await
-        } else {
-            let options = CreateMode::Ephemeral.with_acls(self.acls);
-            let made = self.client.create(&path, data.as_bytes(), &options).await;
-            made.map(|(stat, _)| stat)
+        let (path, data) = (format!("/members/{name}"), data.into());
+        let change = match is_member {
+            true => Change::Set(path, data, None),
+            false => Change::CreateEphemeral(path, data),
         };
-        match stat {
-            Ok(stat) => Ok(Some(Duration::from_millis(
-                u64::try_from(stat.mtime).unwrap_or(0),
-            ))),
+        match self.change(change).await {
+            Ok(stat) => Ok(stat
+                .and_then(|stat| u64::try_from(stat.mtime).ok())
+                .filter(|time| *time > 0)
+                .map(Duration::from_millis)),
             Err(zk::Error::NodeExists | zk::Error::NoNode) => Ok(None),
             Err(error) => Err(self.explain(error)),
         }
@@ -322,7 +297,7 @@ impl Tree {
 
     /// The live members, those who have been it for longest first.
     pub(super) async fn members(&self) -> Result<Vec<Member>, TreeError> {
-        let names = self.client.list_children("/members").await?;
+        let names = self.client.children("/members").await?;
         let paths: Vec<String> = names
             .iter()
             .map(|name| format!("/members/{name}"))
@@ -341,7 +316,7 @@ impl Tree {
                 address: address.into(),
                 zxid: stat.czxid,
                 common: common.into(),
-                ours: stat.ephemeral_owner == self.client.session_id().0,
+                ours: stat.ephemeral_owner == self.client.id(),
             });
         }
         members.sort_by_key(|member| member.zxid);
@@ -350,7 +325,7 @@ impl Tree {
 
     /// Who signs.
     pub(super) async fn term(&self) -> Result<Term, TreeError> {
-        let read = self.client.get_data("/term").await;
+        let read = self.get("/term").await;
         let (data, stat) = read.map_err(|error| self.explain(error))?;
         let text = String::from_utf8_lossy(&data).into_owned();
         let (name, zxid) = text.split_once(' ').unwrap_or((&text, ""));
@@ -371,9 +346,9 @@ impl Tree {
         let data = member.map_or("-".into(), |member| {
             format!("{} {}", member.name, member.zxid)
         });
-        let set = self.client.set_data("/term", data.as_bytes(), Some(after));
-        match set.await {
-            Ok(stat) => Ok(Some(stat.version)),
+        let set = Change::Set("/term".into(), data.into_bytes(), Some(after));
+        match self.change(set).await {
+            Ok(stat) => Ok(stat.map(|stat| stat.version)),
             Err(zk::Error::BadVersion) => Ok(None),
             Err(error) => Err(self.explain(error)),
         }
@@ -383,7 +358,7 @@ impl Tree {
     pub(super) async fn slots(&self, group: &str) -> Result<Option<(Vec<u8>, i32)>, zk::Error> {
         // What another member has changed before is seen.
         self.client.sync("/slots").await?;
-        match self.client.get_data(&format!("/slots/{group}")).await {
+        match self.get(&format!("/slots/{group}")).await {
             Ok((data, stat)) => Ok(Some((data, stat.version))),
             Err(zk::Error::NoNode) => Ok(None),
             Err(error) => Err(error),
@@ -398,16 +373,12 @@ impl Tree {
         after: Option<i32>,
     ) -> Result<bool, zk::Error> {
         let path = format!("/slots/{group}");
-        let options = CreateMode::Persistent.with_acls(self.acls);
         let set = match after {
-            Some(version) => {
-                let set = self.client.set_data(&path, data, Some(version));
-                set.await.map(drop)
-            }
-            None => self.client.create(&path, data, &options).await.map(drop),
+            Some(version) => Change::Set(path, data.into(), Some(version)),
+            None => Change::Create(path, data.into()),
         };
-        match set {
-            Ok(()) => Ok(true),
+        match self.change(set).await {
+            Ok(_) => Ok(true),
             Err(zk::Error::BadVersion | zk::Error::NodeExists | zk::Error::NoNode) => Ok(false),
             Err(error) => Err(error),
         }

@@ -105,6 +105,11 @@ impl Origin for Cluster {
                     self.wake.notify_one();
                     rounds.changed().await.ok()?;
                 }
+                // What we have under way ourselves is not read meanwhile.
+                let behind = lock(&self.behind).clone();
+                while !lock(&self.behind).is_disjoint(&behind) {
+                    sleep(CLUSTER_RETRY).await;
+                }
                 (*rounds.borrow() > 2).then_some(())
             };
             let caught_up = timeout(CLUSTER_PATIENCE, caught_up).await;
@@ -327,7 +332,7 @@ impl Cluster {
         let mut asked = lock(&self.asked);
         let may = asked.is_none_or(|asked| asked.elapsed() > CLUSTER_ASK);
         if may {
-            *asked = Some(std::time::Instant::now());
+            *asked = Some(Instant::now());
         }
         may
     }

@@ -9,13 +9,15 @@
 //! | `/term` | name and zxid of the member that signs beats; its version is the term |
 //! | `/slots/GROUP` | who is down, who waits, who has failed |
 
-use std::{fs, path::PathBuf};
+use std::{path::PathBuf, sync::Arc};
 
 use tidings_protocol::{Channel, Head, Serial};
-use zk::{Acls, CreateMode, SessionState};
 use zookeeper_client as zk;
 
-use super::batch::Seen;
+use super::{
+    batch::Seen,
+    session::{self, Change, Node, Servers, Session},
+};
 use crate::config::Clustering;
 
 const LAYOUT: &[u8] = b"tidings 2";
@@ -97,15 +99,23 @@ impl From<zk::MultiWriteError> for TreeError {
     }
 }
 
+impl TreeError {
+    pub(super) fn of(error: zk::Error, root: &str) -> Self {
+        match error {
+            zk::Error::NoAuth | zk::Error::AuthFailed => TreeError::Permission(root.into()),
+            error => TreeError::Session(error),
+        }
+    }
+}
+
 /// Two sessions with the servers, at the root of our tree: within one, what is read waits for what
 /// was written before.
 pub(super) struct Tree {
     /// Reads, watches, and is the member.
-    pub(super) client: zk::Client,
+    pub(super) client: Arc<dyn Session>,
     /// Appends.
-    pub(super) appending: zk::Client,
+    pub(super) appending: Arc<dyn Session>,
     root: String,
-    pub(super) acls: Acls<'static>,
 }
 
 pub(super) fn head_path(channel: &Channel) -> String {
@@ -118,58 +128,6 @@ pub(super) fn entry_path(channel: &Channel, serial: Serial) -> String {
     format!("/entries/{channel}/{:010}", serial.number())
 }
 
-async fn connect(settings: &Clustering) -> Result<(zk::Client, Acls<'static>), TreeError> {
-    let read = |path: &PathBuf| {
-        fs::read_to_string(path).map_err(|source| TreeError::File {
-            path: path.clone(),
-            source,
-        })
-    };
-    let mut connector = zk::Client::connector().with_session_timeout(settings.session);
-    let mut acls = Acls::anyone_all();
-    if let Some((user, file)) = &settings.user {
-        connector = connector.with_auth(
-            "digest",
-            format!("{user}:{}", read(file)?.trim_end()).as_bytes(),
-        );
-        acls = Acls::creator_all();
-    }
-    let connecting = async {
-        match &settings.tls {
-            None => connector.connect(&settings.servers).await,
-            Some(tls) => {
-                let mut options = zk::TlsOptions::new()
-                    .with_pem_ca(&read(&tls.ca_file)?)
-                    .map_err(TreeError::Tls)?;
-                if let (Some(certificate), Some(key)) = (&tls.certificate_file, &tls.key_file) {
-                    options = options
-                        .with_pem_identity(&read(certificate)?, &read(key)?)
-                        .map_err(TreeError::Tls)?;
-                }
-                connector
-                    .with_tls(options)
-                    .secure_connect(&settings.servers)
-                    .await
-            }
-        }
-        .map_err(|source| match source {
-            zk::Error::AuthFailed => TreeError::Permission(settings.root.clone()),
-            source => TreeError::Connect {
-                servers: settings.servers.clone(),
-                source,
-            },
-        })
-    };
-    let client = tokio::time::timeout(settings.session * 2, connecting).await;
-    let client = client.unwrap_or_else(|_| {
-        Err(TreeError::Connect {
-            servers: settings.servers.clone(),
-            source: zk::Error::Timeout,
-        })
-    })?;
-    Ok((client, acls))
-}
-
 /// Sets a channel's head in the tree; see [`Tree::force_head`].
 ///
 /// # Errors
@@ -179,7 +137,7 @@ pub(crate) async fn set_head(
     channel: &Channel,
     head: Head,
 ) -> Result<(), TreeError> {
-    let tree = Tree::open(settings, LAYOUT).await?;
+    let tree = Tree::join(settings, &settings.root).await?;
     tree.force_head(channel, head).await
 }
 
@@ -188,70 +146,52 @@ pub(crate) async fn set_head(
 /// # Errors
 /// If there is one already, or the servers do not let us.
 pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
-    let (client, acls) = connect(settings).await?;
-    let options = CreateMode::Persistent.with_acls(acls);
-    let explain = |error: zk::Error| match error {
-        zk::Error::NoAuth => TreeError::Permission(settings.root.clone()),
-        error => TreeError::Session(error),
-    };
-    client
-        .mkdir(&settings.root, &options)
-        .await
-        .map_err(explain)?;
-    let root = client
-        .chroot(settings.root.as_str())
-        .map_err(|_| TreeError::Nothing(settings.root.clone()))?;
-    let mut writer = root.new_multi_writer();
-    writer.add_create("/layout", LAYOUT, &options)?;
-    for node in ["/heads", "/entries", "/members", "/slots"] {
-        writer.add_create(node, b"", &options)?;
-    }
-    writer.add_create("/term", b"-", &options)?;
-    match writer.commit().await {
+    let session = session::begin(settings, true).await?;
+    match session.change(empty()).await.map_err(zk::Error::from) {
         Ok(_) => Ok(()),
-        Err(zk::MultiWriteError::OperationFailed {
-            source: zk::Error::NodeExists,
-            ..
-        }) => match Tree::open(settings, OLD_LAYOUT).await {
-            Ok(old) => old.carry_over().await,
-            Err(_) => Err(TreeError::Exists(settings.root.clone())),
-        },
-        Err(error) => Err(explain(error.into())),
+        Err(zk::Error::NodeExists) => {
+            match Tree::open(settings, &settings.root, OLD_LAYOUT).await {
+                Ok(old) => old.carry_over().await,
+                Err(_) => Err(TreeError::Exists(settings.root.clone())),
+            }
+        }
+        Err(error) => Err(TreeError::of(error, &settings.root)),
     }
+}
+
+/// What makes an empty tree.
+pub(super) fn empty() -> Vec<Change> {
+    let node = |path: &str, data: &[u8]| Change::Create(path.into(), data.into());
+    let nodes = ["/heads", "/entries", "/members", "/slots"].map(|path| node(path, b""));
+    let mut all = vec![node("/layout", LAYOUT), node("/term", b"-")];
+    all.extend(nodes);
+    all
 }
 
 impl Tree {
     /// Connects, and looks whether it is our tree.
-    pub(super) async fn join(settings: &Clustering) -> Result<Self, TreeError> {
-        Self::open(settings, LAYOUT).await
+    pub(super) async fn join(servers: &dyn Servers, root: &str) -> Result<Self, TreeError> {
+        Self::open(servers, root, LAYOUT).await
     }
 
-    async fn open(settings: &Clustering, layout: &[u8]) -> Result<Self, TreeError> {
-        let ((client, acls), (appending, _)) = (connect(settings).await?, connect(settings).await?);
-        let root = settings.root.clone();
-        let at_root = |client: zk::Client| {
-            client
-                .chroot(root.clone())
-                .map_err(|_| TreeError::Nothing(root.clone()))
-        };
+    async fn open(servers: &dyn Servers, root: &str, layout: &[u8]) -> Result<Self, TreeError> {
         let tree = Self {
-            client: at_root(client)?,
-            appending: at_root(appending)?,
-            root: root.clone(),
-            acls,
+            client: servers.connect().await?,
+            appending: servers.connect().await?,
+            root: root.into(),
         };
-        match tree.client.get_data("/layout").await {
+        let foreign = |found| TreeError::Foreign {
+            root: root.into(),
+            found,
+        };
+        match tree.get("/layout").await {
             Ok((data, _)) if data == layout => Ok(tree),
             Ok((data, _)) if data == OLD_LAYOUT => Err(TreeError::Old(tree.root)),
-            Ok((data, _)) => Err(TreeError::Foreign {
-                root: tree.root,
-                found: format!("{:?}", String::from_utf8_lossy(&data)),
-            }),
-            Err(zk::Error::NoNode) => match tree.client.list_children("/").await {
-                Ok(children) if !children.is_empty() => Err(TreeError::Foreign {
-                    root: tree.root,
-                    found: format!("{} and no layout", children.join(", ")),
-                }),
+            Ok((data, _)) => Err(foreign(format!("{:?}", String::from_utf8_lossy(&data)))),
+            Err(zk::Error::NoNode) => match tree.client.children("/").await {
+                Ok(children) if !children.is_empty() => {
+                    Err(foreign(format!("{} and no layout", children.join(", "))))
+                }
                 Ok(_) | Err(zk::Error::NoNode) => Err(TreeError::Nothing(tree.root)),
                 Err(error) => Err(tree.explain(error)),
             },
@@ -260,51 +200,52 @@ impl Tree {
     }
 
     pub(super) fn explain(&self, error: zk::Error) -> TreeError {
-        match error {
-            zk::Error::NoAuth | zk::Error::AuthFailed => TreeError::Permission(self.root.clone()),
-            error => TreeError::Session(error),
-        }
+        TreeError::of(error, &self.root)
     }
 
     /// Whether a server with a majority behind it answers, as far as is known now.
     pub(super) fn is_live(&self) -> bool {
-        [&self.client, &self.appending]
-            .iter()
-            .all(|client| client.state() == SessionState::SyncConnected)
+        self.client.is_connected() && self.appending.is_connected()
     }
 
     /// Whether it can only be begun anew.
     pub(super) fn has_ended(&self) -> bool {
-        [&self.client, &self.appending]
-            .iter()
-            .any(|client| client.state().is_terminated())
+        self.client.has_ended() || self.appending.has_ended()
+    }
+
+    /// One node.
+    pub(super) async fn get(&self, path: &str) -> Node {
+        let mut nodes = self.client.read(&[path.to_owned()]).await?;
+        nodes.pop().unwrap_or(Err(zk::Error::NoNode))
+    }
+
+    /// One change; what is there then of what was created or set.
+    pub(super) async fn change(&self, change: Change) -> Result<Option<zk::Stat>, zk::Error> {
+        Ok(self.client.change(vec![change]).await?.pop().flatten())
     }
 
     /// Makes of the earlier layout the present one: heads say from where on there are entries.
     async fn carry_over(&self) -> Result<(), TreeError> {
-        if let Some(member) = self.client.list_children("/members").await?.pop() {
+        if let Some(member) = self.client.children("/members").await?.pop() {
             return Err(TreeError::InUse(self.root.clone(), member));
         }
-        let channels = self.channels().await?;
-        for channel in channels {
+        for channel in self.channels().await? {
             let path = head_path(&channel);
-            let (data, stat) = self.client.get_data(&path).await?;
+            let (data, stat) = self.get(&path).await?;
             // One that was carried over before an interruption, or cannot be read, stays.
             let Some(head) = read_old_head(&data) else {
                 continue;
             };
             let low = self.lowest_entry(&channel, head.serial).await?;
             let data = write_head(head, low);
-            self.client
-                .set_data(&path, &data, Some(stat.version))
-                .await?;
+            let set = Change::Set(path, data, Some(stat.version));
+            self.change(set).await?;
         }
-        let mut writer = self.client.new_multi_writer();
-        if self.client.check_stat("/held").await?.is_some() {
-            writer.add_delete("/held", None)?;
+        let mut changes = vec![Change::Set("/layout".into(), LAYOUT.into(), None)];
+        if self.get("/held").await.is_ok() {
+            changes.push(Change::Delete("/held".into()));
         }
-        writer.add_set_data("/layout", LAYOUT, None)?;
-        writer.commit().await?;
+        self.client.change(changes).await?;
         Ok(())
     }
 }

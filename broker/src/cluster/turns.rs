@@ -9,9 +9,8 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::sleep};
-use zookeeper_client::{AddWatchMode, EventType, SessionState};
 
-use super::{Tree, TreeError, lock};
+use super::{Tree, TreeError, lock, session::Event};
 use crate::limits::CLUSTER_RETRY;
 
 /// By the name of the group.
@@ -40,24 +39,19 @@ impl Turns {
 
     /// zookeeper-client 0.11 does not set persistent watches anew on another connection.
     async fn tell_while_connected(&self, tree: &Tree) -> Result<(), TreeError> {
-        let watch = tree
-            .client
-            .watch("/slots", AddWatchMode::PersistentRecursive);
-        let mut events = watch.await.map_err(|error| tree.explain(error))?;
+        let mut events = tree.watch_slots().await?;
         lock(&self.0).values().for_each(|group| group.notify_one());
         loop {
-            let event = events.changed().await;
-            if event.event_type != EventType::Session {
-                let group = event.path.strip_prefix("/slots/");
-                if let Some(group) = group.and_then(|group| lock(&self.0).get(group).cloned()) {
-                    group.notify_one();
+            match events.next().await {
+                Event::Node(path) => {
+                    let group = path.strip_prefix("/slots/");
+                    if let Some(group) = group.and_then(|group| lock(&self.0).get(group).cloned()) {
+                        group.notify_one();
+                    }
                 }
-                continue;
-            }
-            match event.session_state {
-                SessionState::SyncConnected => return Ok(()),
-                SessionState::Disconnected | SessionState::ConnectedReadOnly => {}
-                _ => return Err(TreeError::Ended),
+                Event::Connected => return Ok(()),
+                Event::Broken => {}
+                Event::Ended => return Err(TreeError::Ended),
             }
         }
     }

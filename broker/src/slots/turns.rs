@@ -38,6 +38,7 @@ impl Turns {
             serial: Some(serial),
             held: true,
             nonce: 0,
+            again: false,
         };
         match self.ask(now, node, ask) {
             Answer::Yours { token, .. } => Some(token),

@@ -21,7 +21,7 @@ mod log;
 mod recovery;
 mod segment;
 #[cfg(test)]
-mod simulated;
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
@@ -227,6 +227,16 @@ impl Store {
             log: Some(Mutex::new(log)),
             damaged: Mutex::new(damaged),
         })))
+    }
+
+    /// Opens the store on a disk that forgets.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(disk: simulated::SimulatedDisk) -> Result<Self, StoreError> {
+        let limits = Limits {
+            segment: 16 * 1024,
+            slice: 4096,
+        };
+        Self::open_on(Arc::new(disk), limits)
     }
 
     /// Reads a store whole, and changes nothing.

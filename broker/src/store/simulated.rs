@@ -13,12 +13,12 @@ use std::{
 mod forgetting;
 
 use super::files::{Disk, File};
-pub(super) use forgetting::{CUTS, Cut, MODELS, Model};
+pub(crate) use forgetting::{CUTS, Cut, MODELS, Model};
 use forgetting::{Forgetting, Node, Operation};
 
 /// What happens at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The power goes before it, or after it.
     Gone { is_done: bool },
     /// It fails, and all after it too or not; of a write, the first half is done; what a sync fails
@@ -30,10 +30,10 @@ pub(super) enum Fault {
 }
 
 /// SplitMix64.
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -57,7 +57,7 @@ struct World {
 }
 
 #[derive(Clone)]
-pub(super) struct SimulatedDisk(Arc<Mutex<World>>);
+pub(crate) struct SimulatedDisk(Arc<Mutex<World>>);
 
 struct Open {
     disk: SimulatedDisk,
@@ -143,7 +143,7 @@ impl World {
 }
 
 impl SimulatedDisk {
-    pub(super) fn new(model: Model) -> Self {
+    pub(crate) fn new(model: Model) -> Self {
         Self::of(Forgetting::new(model))
     }
     fn of(disk: Forgetting) -> Self {
@@ -164,12 +164,12 @@ impl SimulatedDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Operations that change something so far, and others.
-    pub(super) fn operations(&self) -> (usize, usize) {
+    pub(crate) fn operations(&self) -> (usize, usize) {
         let world = self.world();
         (world.operations, world.reads)
     }
     /// Has a fault happen at an operation that changes something, counted from the beginning.
-    pub(super) fn fail_at(&self, operation: usize, fault: Fault) {
+    pub(crate) fn fail_at(&self, operation: usize, fault: Fault) {
         self.world().fault = Some((operation, fault));
     }
     /// How many syncs were left out.
@@ -182,14 +182,18 @@ impl SimulatedDisk {
     pub(super) fn set_quota(&self, octets: usize) {
         self.world().quota = octets;
     }
+    /// What would have failed later does not.
+    pub(crate) fn spare(&self) {
+        self.world().fault = None;
+    }
     /// The disk works again, as a process finds it that is started anew.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let mut world = self.world();
         (world.fault, world.read_fault, world.dead) = (None, None, None);
         world.life += 1;
     }
     /// The power goes, and comes back.
-    pub(super) fn cut(&self, cut: Cut, random: &mut Random) {
+    pub(crate) fn cut(&self, cut: Cut, random: &mut Random) {
         self.heal();
         self.world().disk.cut(cut, |bound| random.below(bound));
     }
