@@ -1,7 +1,7 @@
 //! Tidings for programs in other languages: `include/tidings.h` and `libtidings`.
 //!
 //! Every function takes pointers that its caller answers for, and returns a code. No panic leaves
-//! the library: it becomes [`error::Code::Failed`]. How the functions hang together stands in
+//! the library: it becomes the code `Failed`. How the functions hang together stands in
 //! `docs/guide/languages.md`.
 
 mod device;
