@@ -157,7 +157,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Command::Man(man)) => {
             let print = |page: &[u8]| PROGRAM.raw(page);
             let found = man.run(&manual::manual(), Arguments::command(), print)?;
-            anyhow::ensure!(found, "there is no such command");
+            anyhow::ensure!(found, "there is no command of this name");
             Ok(ExitCode::SUCCESS)
         }
         None => {

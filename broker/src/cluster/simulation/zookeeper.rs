@@ -6,7 +6,11 @@
 //! done later, or never; answers, events and watches are lost; the next server knows what the
 //! client has seen, and perhaps no more. A session expires early or late.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::Instant};
 use zookeeper_client::{Error, MultiWriteError, Stat};
@@ -69,8 +73,8 @@ pub(super) struct Standing {
     last_answer: Instant,
     pending: BTreeMap<u64, Reply>,
     watches: Vec<Watch>,
-    /// Whether its server knows of them.
-    is_watched: bool,
+    /// Below which nodes its server watches.
+    watched: BTreeSet<String>,
 }
 
 pub(super) struct World {
@@ -98,7 +102,11 @@ impl Standing {
     }
 
     fn tell(&self, event: &Event) {
-        for watch in &self.watches {
+        let is_for = |watch: &&Watch| match event {
+            Event::Node(path) => path.starts_with(&watch.path),
+            _ => true,
+        };
+        for watch in self.watches.iter().filter(is_for) {
             lock(&watch.events.0).push_back(event.clone());
             watch.events.1.notify_one();
         }
@@ -259,9 +267,9 @@ impl World {
             Request::Watch(path) => {
                 let standing = &mut self.sessions[session];
                 let events = Arc::default();
+                standing.watched.insert(path.clone());
                 let watch = Watch { path, events };
                 standing.watches.push(watch.clone());
-                standing.is_watched = true;
                 Ok(Answer::Watch(watch))
             }
             Request::Change(changes) => {
@@ -273,7 +281,7 @@ impl World {
         }
     }
 
-    /// A server hears of what was changed up to a zxid: its session's watch fires.
+    /// A server hears of what was changed up to a zxid: its session's watches fire.
     fn catch_up(&mut self, session: usize, to: i64) {
         let standing = &mut self.sessions[session];
         let from = standing.view;
@@ -281,11 +289,10 @@ impl World {
             return;
         }
         standing.view = to;
-        let Some(watch) = standing.watches.last().filter(|_| standing.is_watched) else {
-            return;
-        };
-        let below = watch.path.clone();
-        for (zxid, path) in self.nodes.changed(&below, from, to) {
+        let changed = |below| self.nodes.changed(below, from, to);
+        let mut all: Vec<_> = standing.watched.iter().flat_map(changed).collect();
+        all.sort();
+        for (zxid, path) in all {
             self.deliver(session, move |world| {
                 let standing = &mut world.sessions[session];
                 standing.known = standing.known.max(zxid);
@@ -337,7 +344,7 @@ impl World {
         }
         standing.is_connected = false;
         standing.connection += 1;
-        standing.is_watched = false;
+        standing.watched.clear();
         standing.give_up(&Error::ConnectionLoss);
         standing.tell(&Event::Broken);
         let (connection, now) = (standing.connection, Instant::now());
@@ -491,7 +498,7 @@ impl World {
             last_answer: now,
             pending: BTreeMap::new(),
             watches: Vec::new(),
-            is_watched: false,
+            watched: BTreeSet::new(),
         });
         let session = self.sessions.len() - 1;
         self.go_on(session, 800);

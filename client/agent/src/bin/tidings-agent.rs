@@ -119,7 +119,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             let print = |page: &[u8]| PROGRAM.raw(page);
             ensure!(
                 man.run(&manual::manual(), Arguments::command(), print)?,
-                "there is no such command"
+                "there is no command of this name"
             );
             Ok(0)
         }

@@ -9,7 +9,7 @@ pub(super) fn run(man: Man) -> anyhow::Result<()> {
     let found = man.run(&manual(), Arguments::command(), output::raw)?;
     match found {
         true => Ok(()),
-        false => Err(Exit::Usage.because("there is no such command")),
+        false => Err(Exit::Usage.because("there is no command of this name")),
     }
 }
 
@@ -219,6 +219,17 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
         "How long does a publication take",
         "tidings bench publish --channel acme.test --key release.key",
     ),
+    (
+        "check",
+        "How do the brokers stand, for Nagios and its kin",
+        "tidings check acme.os.stable",
+    ),
+    (
+        "context",
+        "Use these brokers and this anchor from now on",
+        "tidings context use lab",
+    ),
+    ("cheat", "The commands that are used most", "tidings cheat"),
     (
         "completions",
         "Completions for this shell, with the channels that are known here",
