@@ -289,7 +289,7 @@ impl World {
             return;
         }
         standing.view = to;
-        let changed = |below| self.nodes.changed(below, from, to);
+        let changed = |below: &String| self.nodes.changed(below, from, to);
         let mut all: Vec<_> = standing.watched.iter().flat_map(changed).collect();
         all.sort();
         for (zxid, path) in all {
