@@ -19,6 +19,9 @@ use crate::stage::*;
 /// The code of a multi-operation.
 const MULTI: i32 = 14;
 
+/// Only what settles statements makes nodes there.
+const ENTRIES: &[u8] = b"/entries/";
+
 pub(crate) const PASS: u8 = 0;
 /// What the servers say by other connections than the one that settles is held.
 pub(crate) const HOLD_EVENTS: u8 = 1;
@@ -139,7 +142,8 @@ async fn requests(
         let frame = frame(&mut from).await?;
         let code = frame.get(8..12).filter(|_| connected);
         connected = true;
-        if code == Some(&MULTI.to_be_bytes()) {
+        let settles = || frame.windows(ENTRIES.len()).any(|path| path == ENTRIES);
+        if code == Some(&MULTI.to_be_bytes()) && settles() {
             line.settles.store(true, SeqCst);
             sleep(Duration::from_millis(state.slow.load(SeqCst))).await;
             while state.mode.load(SeqCst) == HOLD_MULTIS {
