@@ -316,7 +316,7 @@ impl Cluster {
     ) -> Option<Outcome> {
         use zookeeper_client::Error::{BadVersion, NoNode, NodeExists};
         let Some(channel) = op.channel() else {
-            return Some(self.other_signer(tree, ops).await);
+            return Some(Outcome::Failed(AppendError::OtherSigner));
         };
         match error {
             BadVersion => {
@@ -369,21 +369,6 @@ impl Cluster {
         };
         tracing::error!(%channel, node = entry_path(channel, serial), "the servers hold a node where none can be, or have lost one: somebody has written there; `tidingsd set-head` mends it");
         Some(Outcome::Failed(AppendError::Unsound(channel.clone())))
-    }
-
-    /// Another member signs beats now. What was settled since this one was made is looked at first:
-    /// it may be this one, offered before.
-    async fn other_signer(&self, tree: &Tree, ops: &[Op]) -> Outcome {
-        for op in ops {
-            if let Op::Head { channel, after, .. } = op
-                && channel.is_beat()
-                && let Ok(there) = tree.newest(channel).await
-                && *after != there.map(|seen| seen.version)
-            {
-                return Outcome::Behind(channel.clone());
-            }
-        }
-        Outcome::Failed(AppendError::OtherSigner)
     }
 
     /// An entry that was to be forgotten is gone already; whether it was the lowest.
