@@ -280,13 +280,18 @@ impl Tree {
         data: &str,
         is_member: bool,
     ) -> Result<Option<Duration>, TreeError> {
-        let (path, data) = (format!("/members/{name}"), data.into());
-        let change = match is_member {
-            true => Change::Set(path, data, None),
-            false => Change::CreateEphemeral(path, data),
-        };
-        match self.change(change).await {
-            Ok(stat) => Ok(stat
+        let (path, data) = (format!("/members/{name}"), Vec::from(data));
+        // What is created does not say when; what is set does.
+        let create = Change::CreateEphemeral(path.clone(), data.clone());
+        let mut changes = vec![Change::Set(path, data, None)];
+        if !is_member {
+            changes.insert(0, create);
+        }
+        let made = self.client.change(changes).await;
+        match made.map_err(zk::Error::from) {
+            Ok(mut stats) => Ok(stats
+                .pop()
+                .flatten()
                 .and_then(|stat| u64::try_from(stat.mtime).ok())
                 .filter(|time| *time > 0)
                 .map(Duration::from_millis)),
