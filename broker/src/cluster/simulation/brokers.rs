@@ -301,7 +301,8 @@ async fn beats(sim: Arc<Simulation>, index: usize, life: Arc<Life>) {
             channel,
             after: log,
             time: clock::now(),
-            life: 600,
+            // Else two members may sign the same beat, and it is not known whose was settled.
+            life: 600 + index as u64,
             trust: trust.serial(),
         };
         let statement = beat::sign(round, plan.heads, &key("beat")).unwrap();

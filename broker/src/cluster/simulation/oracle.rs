@@ -150,9 +150,6 @@ impl Oracle {
                 true
             }
             Err(AppendError::Unknown | AppendError::Store) => false,
-            // It says who signs, and nothing of the beat: that may be settled, if it was offered
-            // before. Who signs beats takes it for an answer like the other one.
-            Err(AppendError::OtherSigner) if is_settled => true,
             // An earlier attempt may have been made all the same, or be made later.
             Err(AppendError::LostRace(there)) if perhaps && there.serial < head.serial => false,
             Err(error) if perhaps && !matches!(error, AppendError::LostRace(_)) => false,
