@@ -241,7 +241,8 @@ pub(super) fn sizes() -> anyhow::Result<()> {
         Size {
             what: "tidingsd, stripped",
             octets: octets(&daemon)?,
-            most: 12 * MIB,
+            // With the status page, conf.d and the manual's pages.
+            most: 12 * MIB + 512 * KIB,
         },
         Size {
             what: "a device program: library, TLS, push",
