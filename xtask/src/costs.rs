@@ -241,8 +241,7 @@ pub(super) fn sizes() -> anyhow::Result<()> {
         Size {
             what: "tidingsd, stripped",
             octets: octets(&daemon)?,
-            // With the status page, conf.d and the manual's pages.
-            most: 12 * MIB + 512 * KIB,
+            most: 12 * MIB,
         },
         Size {
             what: "a device program: library, TLS, push",
