@@ -22,7 +22,8 @@ pub fn manual() -> Manual {
             ),
             (
                 "CREDENTIALS_DIRECTORY",
-                "where systemd lays the files of LoadCredential=; the configuration names them by their full path",
+                "where systemd lays the files of LoadCredential=; \
+                 the configuration names them by their full path",
             ),
         ],
         files: &[
@@ -36,7 +37,8 @@ pub fn manual() -> Manual {
             ),
             (
                 "/etc/tidings/tidingsd.keys/",
-                "private keys, for root alone; each is a credential of the service, /run/credentials/tidingsd.service/keys_FILE",
+                "private keys, for root alone; each is a credential of the service, \
+                 /run/credentials/tidingsd.service/keys_FILE",
             ),
             (
                 "/var/lib/tidings",

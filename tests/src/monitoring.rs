@@ -64,7 +64,8 @@ pub fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<String> {
         .spawn()
         .with_context(|| {
             format!(
-                "cannot run {}: it is in Debian's package prometheus, whose server need not run; TIDINGS_PROMTOOL names it where it is elsewhere",
+                "cannot run {}: it is in Debian's package prometheus, whose server need not run; \
+                 TIDINGS_PROMTOOL names it where it is elsewhere",
                 program.display()
             )
         })?;

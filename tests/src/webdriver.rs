@@ -38,7 +38,8 @@ fn ask(address: SocketAddr, method: &str, path: &str, body: &Value) -> anyhow::R
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     // It keeps connections, whatever it is asked.
@@ -72,7 +73,8 @@ impl Browser {
     /// If Chromium or its driver is not here.
     pub fn start(names: &[&str]) -> anyhow::Result<Self> {
         let program = env::var_os("TIDINGS_CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
-        let missing = "cannot run chromedriver: install Debian's packages chromium and chromium-driver, or set TIDINGS_CHROMEDRIVER";
+        let missing = "cannot run chromedriver: install Debian's packages chromium and \
+            chromium-driver, or set TIDINGS_CHROMEDRIVER";
         let mut driver = Command::new(program)
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -106,7 +108,8 @@ impl Browser {
             "--no-first-run".into(),
             "--hide-scrollbars".into(),
             format!(
-                "--host-resolver-rules={mapped}MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
+                "--host-resolver-rules={mapped}MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE \
+                 127.0.0.1"
             ),
             format!("--user-data-dir={}", browser._profile.path().display()),
         ];

@@ -38,7 +38,8 @@ impl Pair {
         keys::write_private(&file, &key("beat"), None).unwrap();
         origin
             .configure(&format!(
-                "{}[[beat]]\nnamespace = \"test\"\nkey_file = \"{}\"\nevery_seconds = 1\nlife_seconds = 600\n",
+                "{}[[beat]]\nnamespace = \"test\"\nkey_file = \"{}\"\nevery_seconds = 1\n\
+                 life_seconds = 600\n",
                 admin(0),
                 file.display()
             ))
@@ -65,7 +66,9 @@ impl Pair {
             fs::write(mirror.directory.join(name), text).unwrap();
         }
         let more = format!(
-            "{}[tls]\ncertificate_file = \"{2}/cert.pem\"\nkey_file = \"{2}/key.pem\"\n[[slot]]\ngroup = \"web\"\n[fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n[[feed]]\nname = \"away\"\nto = \"nntp://{1}\"\n",
+            "{}[tls]\ncertificate_file = \"{2}/cert.pem\"\nkey_file = \"{2}/key.pem\"\n[[slot]]\n\
+             group = \"web\"\n[fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n[[feed]]\nname = \"away\"\n\
+             to = \"nntp://{1}\"\n",
             admin(1),
             free_address().unwrap(),
             mirror.directory.display()
@@ -88,7 +91,8 @@ impl Pair {
 
     fn metrics(&self, at: usize, accept: &str) -> String {
         let asked = format!(
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\
+             \r\n"
         );
         let (status, text) = request(self.addresses[at], &asked).unwrap();
         assert_eq!(status, 200);

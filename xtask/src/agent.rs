@@ -151,8 +151,8 @@ fn debian13() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The packages of Debian's kernels for this release: two that differ, and what modules of the first
-/// are built with.
+/// The packages of Debian's kernels for this release: two that differ, and what modules of the
+/// first are built with.
 fn kernels() -> anyhow::Result<Vec<String>> {
     let first = |name: &str, has: &str| {
         let output = super::command("apt-cache")

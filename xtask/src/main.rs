@@ -135,7 +135,8 @@ enum Task {
         #[arg(long, default_value_t = 10_000)]
         channels: u32,
     },
-    /// The status page in a real browser, with ten thousand channels too; pictures go to target/page
+    /// The status page in a real browser, with ten thousand channels too; pictures go to
+    /// target/page
     Page,
     /// Many subscribers on one broker, in clear text and over TLS, beside a bare send loop; one
     /// that stops reading

@@ -22,7 +22,8 @@ const TARGETS: [Target; 2] = [
     },
     Target {
         name: "aarch64-unknown-linux-gnu",
-        what: "check --workspace --bin tidings --bin tidingsd --bin tidings-agent --bin tidings-apply",
+        what: "check --workspace --bin tidings --bin tidingsd --bin tidings-agent --bin \
+            tidings-apply",
         compiler: "gcc-aarch64-linux-gnu",
     },
 ];
@@ -37,7 +38,8 @@ pub(super) fn targets() -> anyhow::Result<()> {
     {
         if !library(name)?.exists() {
             println!(
-                "NOT CHECKED: {name}. Its standard library is not here; `rustup target add {name}` installs it."
+                "NOT CHECKED: {name}. Its standard library is not here; \
+                 `rustup target add {name}` installs it."
             );
             continue;
         }

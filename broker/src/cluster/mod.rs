@@ -150,8 +150,8 @@ pub(crate) struct Cluster {
     under_way: Mutex<HashMap<Channel, UnderWay>>,
     /// Channels in which something of ours was perhaps settled, until they are read again.
     unknown: Mutex<HashSet<Channel>>,
-    /// Channels of which the tree has more than we do, and that were passed over, since something of
-    /// ours was under way.
+    /// Channels of which the tree has more than we do, and that were passed over, since something
+    /// of ours was under way.
     behind: Mutex<HashSet<Channel>>,
     /// Something that was under way is in our store.
     stored: Notify,

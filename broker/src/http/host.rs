@@ -33,7 +33,8 @@ pub(super) async fn is_right(
         .take(LOGGED_CHARACTERS)
         .collect();
     let why = format!(
-        "this broker is not asked as {said:?}; ask it as {}, as localhost, as {}, or by a name in admin.names of its configuration\n",
+        "this broker is not asked as {said:?}; ask it as {}, as localhost, as {}, or by a name in \
+         admin.names of its configuration\n",
         client.local, config.name
     );
     (StatusCode::MISDIRECTED_REQUEST, why).into_response()
@@ -67,7 +68,8 @@ mod tests {
 
     #[test]
     fn attack_115_a_name_that_somebody_else_has_made_up_is_not_ours() {
-        let config = "name = \"news.example.org\"\ndata_dir = \"/\"\n[admin]\nlisten = [\"[::]:9119\"]\nnames = [\"status.example.org\"]";
+        let config = "name = \"news.example.org\"\ndata_dir = \"/\"\n[admin]\n\
+            listen = [\"[::]:9119\"]\nnames = [\"status.example.org\"]";
         let config: Config = toml::from_str(config).unwrap();
         let asked: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
         for host in [

@@ -171,8 +171,8 @@ impl Group {
     ) -> Answer {
         self.advance(rules, now);
         match ask {
-            // The machine has crashed, say, and has asked anew: what was given to that request stays
-            // its own.
+            // The machine has crashed, say, and has asked anew: what was given to that request
+            // stays its own.
             Ask::Take {
                 nonce, again: true, ..
             } if self.is_superseded(asker.node, nonce) => Answer::Lost(Lost::Replaced),

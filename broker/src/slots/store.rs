@@ -91,8 +91,8 @@ impl SlotStore {
         }
     }
 
-    /// Told when a group was changed, perhaps, by this broker or another one; on one machine it does
-    /// not have to be.
+    /// Told when a group was changed, perhaps, by this broker or another one; on one machine it
+    /// does not have to be.
     pub(crate) fn changes(&self, group: &SlotName) -> Arc<Notify> {
         match self {
             SlotStore::Local(_) => Arc::default(),

@@ -8,7 +8,8 @@ later() { echo "$1"; exit 75; }
 . "$T_ETC/loader.conf"
 loader() { "$T_LIB/loader.d/$LOADER" "$@"; }
 
-# running: what this life of the machine was booted from; primary: the default; next: what is booted once, or -
+# running: what this life of the machine was booted from; primary: the default; next: what is booted
+# once, or -
 look() {
     read -r running primary next <<EOF
 $(loader get)
@@ -26,11 +27,21 @@ size=${T_X_RESULT_SIZE:-$T_SIZE}
 result=${T_RESULT:-$T_DIGEST}
 # is FILE OCTETS DIGEST
 is() { [ "$(head -c "$2" "$1" | sha256sum)" = "$3  -" ]; }
-room() { [ "$size" -le "$(if [ -b "$there" ]; then blockdev --getsize64 "$there"; else stat -L -c %s "$there"; fi)" ] || no "slot $other is smaller than the image, $size octets"; }
-base_is() { [ -n "${T_BASE:-}" ] && [ -n "${T_X_BASE_SIZE:-}" ] && is "$here" "$T_X_BASE_SIZE" "$T_BASE"; }
-# What another program writes into the slot has to be named, and what it is made from if there is such a thing.
+room() {
+    [ "$size" -le "$(if [ -b "$there" ]; then
+        blockdev --getsize64 "$there"
+    else
+        stat -L -c %s "$there"
+    fi)" ] || no "slot $other is smaller than the image, $size octets"
+}
+base_is() {
+    [ -n "${T_BASE:-}" ] && [ -n "${T_X_BASE_SIZE:-}" ] && is "$here" "$T_X_BASE_SIZE" "$T_BASE"
+}
+# What another program writes into the slot has to be named, and what it is made from if there is
+# such a thing.
 result_is_named() {
-    [ -n "${T_RESULT:-}" ] && [ -n "${T_X_RESULT_SIZE:-}" ] || no "$T_FORMAT needs result= and result-size=, the image in it"
+    [ -n "${T_RESULT:-}" ] && [ -n "${T_X_RESULT_SIZE:-}" ] ||
+        no "$T_FORMAT needs result= and result-size=, the image in it"
     [ -z "${T_BASE:-}" ] || base_is || no "slot $running is not what it is made for"
 }
 
@@ -45,7 +56,8 @@ state() {
     fi
 }
 
-# Before anything is written to the slot that does not run. What boots by default is what runs, or nothing is written.
+# Before anything is written to the slot that does not run. What boots by default is what runs, or
+# nothing is written.
 begin() {
     [ "$primary" = "$running" ] || later "slot $running is on trial: slot $other is the way back"
     [ "$next" = - ] || loader next -
@@ -65,7 +77,8 @@ finish() {
 # write FILE: the image into the slot that does not run.
 write() {
     begin
-    dd if="$1" of="$there" bs=1M conv=notrunc,fsync 2> /dev/null || failed "cannot write slot $other, $there"
+    dd if="$1" of="$there" bs=1M conv=notrunc,fsync 2> /dev/null ||
+        failed "cannot write slot $other, $there"
     finish
 }
 
@@ -73,7 +86,8 @@ arm() {
     [ "$noted" = "$other" ] || failed "nothing is staged"
     is "$there" "$size" "$result" || failed "slot $other has changed"
     loader next "$other"
-    # Where `slots.conf` says how a slot's kernel is loaded, the way `kexec` can be gone; without it there is a stronger one.
+    # Where `slots.conf` says how a slot's kernel is loaded, the way `kexec` can be gone; without it
+    # there is a stronger one.
     if command -v kexec_load > /dev/null; then kexec_load "$other" || kexec -u || :; fi
 }
 

@@ -5,10 +5,10 @@
 //!             round: what is intended, what is, the one next step
 //! ```
 //!
-//! `config` and `windows` are what the operator wants; `want` says which release it is about, `round`
-//! what to do next, `turn` whether the machine may go; `journal` remembers, `world` does what was
-//! decided, with `here` for this machine; `apply` is the part that is root,
-//! `link` the way to it, `handler` calls what it may call; `status` is what is seen from outside.
+//! `config` and `windows` are what the operator wants; `want` says which release it is about,
+//! `round` what to do next, `turn` whether the machine may go; `journal` remembers, `world` does
+//! what was decided, with `here` for this machine; `apply` is the part that is root, `link` the way
+//! to it, `handler` calls what it may call; `status` is what is seen from outside.
 //! `contract` tests anybody's handler, `restarts` finds who runs what is not there any more.
 
 pub mod apply;

@@ -29,7 +29,8 @@ pub fn manual() -> Manual {
             ),
             (
                 "/etc/tidings/agent.keys/",
-                "keys and tokens, for root alone; each is a credential of the service, /run/credentials/tidings-agent.service/keys_FILE",
+                "keys and tokens, for root alone; each is a credential of the service, \
+                 /run/credentials/tidings-agent.service/keys_FILE",
             ),
             (
                 "/etc/tidings/health.d/",

@@ -1,6 +1,6 @@
 //! A release over a fleet: a thousand agents in ten groups, hours in seconds. Each has its own view
-//! of the log and the agent's own decisions, and asks the broker's own groups for its turn; network,
-//! disk, loader and time are simulated. A seed repeats a run.
+//! of the log and the agent's own decisions, and asks the broker's own groups for its turn;
+//! network, disk, loader and time are simulated. A seed repeats a run.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

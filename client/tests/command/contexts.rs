@@ -31,7 +31,8 @@ fn said(output: &Output) -> String {
 fn with_system_file(at: &Path, file: &str) -> Command {
     let inner = command(at);
     let mut outer = Command::new("unshare");
-    let script = "mount -t tmpfs none /etc && mkdir /etc/tidings && cat \"$1\" >/etc/tidings/client.toml && shift && exec \"$@\"";
+    let script = "mount -t tmpfs none /etc && mkdir /etc/tidings && \
+        cat \"$1\" >/etc/tidings/client.toml && shift && exec \"$@\"";
     outer
         .args(["--map-root-user", "--mount", "sh", "-euc", script, "sh"])
         .arg(at.join(file))

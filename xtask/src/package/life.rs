@@ -50,7 +50,8 @@ pub(super) fn live(place: &Path, debs: &[PathBuf]) -> anyhow::Result<()> {
     println!("{}", said.trim_end());
     ensure!(
         said.lines().last() == Some("all good"),
-        "the life of the packages has not come to its end (systemd-nspawn: {status}); {} has its journal",
+        "the life of the packages has not come to its end (systemd-nspawn: {status}); \
+         {} has its journal",
         test.join("journal").display()
     );
     Ok(())

@@ -2,7 +2,10 @@
 # The life of the packages on a machine whose first process is systemd; `cargo xtask package --test`
 # runs it there. /test has the packages of the version before, and of this one.
 set -eEu -o pipefail
-[ "$(cat /proc/1/comm)" = systemd ] && [ -e /test/life.sh ] || { echo "this changes the machine: it is for the test's own"; exit 1; }
+[ "$(cat /proc/1/comm)" = systemd ] && [ -e /test/life.sh ] || {
+    echo "this changes the machine: it is for the test's own"
+    exit 1
+}
 
 line=0
 finish() {
@@ -36,15 +39,22 @@ user() { stat -c %U "/proc/$(pid "$1")"; }
 invocation() { systemctl show -P InvocationID demo; }
 releases() { tidings log acme.os.stable --json | grep -c '"kind":"release"'; }
 # went SERIAL: the applier's handler has put it in place, and the unit was restarted
-went() { [ "$(cat /boot/demo)" = "payload $1" ] && journalctl -u tidings-agent | grep "the machine goes.*serial=$1" > /dev/null; }
+went() {
+    [ "$(cat /boot/demo)" = "payload $1" ] &&
+        journalctl -u tidings-agent | grep "the machine goes.*serial=$1" > /dev/null
+}
 # applied SERIAL: it is kept
 applied() { tidings-agent status --json | grep -q "\"applied\":$1[,}]" && went "$1"; }
 # The agent gives a machine that goes a minute; when it is started, it looks at once.
-kept() { until_is "release $1 is put in place" went "$1" && systemctl restart tidings-agent && until_is "and kept" applied "$1"; }
+kept() {
+    until_is "release $1 is put in place" went "$1" && systemctl restart tidings-agent &&
+        until_is "and kept" applied "$1"
+}
 release() {
     echo "payload $1" > "/srv/payloads/$1"
     tidings release acme.os.stable --version "$1.0" "${@:2}" --apply 'restart demo.service' \
-        --payload "line /srv/payloads/$1 file:///srv/payloads/$1" --key acme/release.key --publish > /dev/null
+        --payload "line /srv/payloads/$1 file:///srv/payloads/$1" --key acme/release.key \
+        --publish > /dev/null
 }
 # complete SCRIPT FUNCTION WORD…: what bash would offer for the last word
 complete_of() {
@@ -101,7 +111,8 @@ ok "a reload with a wrong configuration fails, says where, and harms nothing"
 printf '[Service]\nExecStart=/bin/sleep infinity\n' > /etc/systemd/system/demo.service
 # A program of another user, whose file is replaced while it runs.
 cp /bin/sleep /usr/local/bin/nap
-printf '[Service]\nType=exec\nUser=nobody\nExecStart=/usr/local/bin/nap infinity\n' > /etc/systemd/system/stale.service
+printf '[Service]\nType=exec\nUser=nobody\nExecStart=/usr/local/bin/nap infinity\n' \
+    > /etc/systemd/system/stale.service
 systemctl daemon-reload
 systemctl start demo stale
 rm /usr/local/bin/nap
@@ -111,7 +122,11 @@ cat > /etc/tidings/format.d/line << 'EOF'
 set -eu
 case $1 in
 can) echo "$T_SIZE" ;;
-state) if [ -e kept ]; then echo kept; elif [ -e armed ]; then echo running; elif [ -e staged ]; then echo staged; else echo none; fi ;;
+state)
+    if [ -e kept ]; then echo kept
+    elif [ -e armed ]; then echo running
+    elif [ -e staged ]; then echo staged
+    else echo none; fi ;;
 stage)
     # What the unit keeps from it.
     for place in /usr /etc /root /srv; do
@@ -150,14 +165,16 @@ ok "a device is CURRENT: beats are signed with the credential"
 
 # --- tidings beat, apart from the broker
 install -m 0600 acme/beat.key /etc/tidings/beat.key
-sed 's|^TIDINGS_BROKERS=.*|TIDINGS_BROKERS=nntp://127.0.0.1:119|' acme/device.env > /etc/tidings/beat.env
+sed 's|^TIDINGS_BROKERS=.*|TIDINGS_BROKERS=nntp://127.0.0.1:119|' acme/device.env \
+    > /etc/tidings/beat.env
 systemctl start tidings-beat
 until_is "tidings-beat keeps its outbox" test -d /var/lib/private/tidings-beat/outbox
 active tidings-beat
 systemctl stop tidings-beat
 
 # --- completions
-complete_of tidings _clap_complete_tidings tidings log acme.o | grep '^acme.os.stable *$' > /dev/null
+complete_of tidings _clap_complete_tidings tidings log acme.o |
+    grep '^acme.os.stable *$' > /dev/null
 complete_of tidings _clap_complete_tidings tidings with | grep '^withdraw *$' > /dev/null
 complete_of tidingsd _tidingsd tidingsd ini | grep init-cluster > /dev/null
 complete_of tidings-agent _tidings__agent tidings-agent sta | grep status > /dev/null

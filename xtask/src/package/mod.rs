@@ -219,7 +219,9 @@ fn stage(programs: &Path, source: &Path, version: &str) -> anyhow::Result<()> {
         .args(["--utc", "--rfc-email", "--date", &format!("@{}", epoch()?)])
         .output()?;
     let entry = format!(
-        "tidings ({version}) unstable; urgency=medium\n\n  * NEWS.md beside this file says what has changed.\n\n -- The Tidings developers <tidings@localhost>  {}\n",
+        "tidings ({version}) unstable; urgency=medium\n\
+         \n  * NEWS.md beside this file says what has changed.\n\
+         \n -- The Tidings developers <tidings@localhost>  {}\n",
         String::from_utf8(date.stdout)?.trim()
     );
     fs::write(source.join("debian/changelog"), entry)?;

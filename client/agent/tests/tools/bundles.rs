@@ -25,7 +25,8 @@ fn place(conf: &str, text: &str, purpose: &str) -> Place {
     fs::write(&a, octets("old", IMAGE)).unwrap();
     for key in ["ours", "theirs"] {
         place.sh(&format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {key}.key -out {key}.pem -days 3650 -subj /CN={key} {purpose} 2> /dev/null"
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout \
+             {key}.key -out {key}.pem -days 3650 -subj /CN={key} {purpose} 2> /dev/null"
         ));
     }
     place
@@ -54,7 +55,9 @@ fn tool<'a>(place: &'a Place, format: &'a str, payload: &str) -> Tool<'a> {
 /// A `PATH` with everything but one program.
 fn path_without(place: &Place, program: &str) -> String {
     place.sh(&format!(
-        "mkdir -p without/{program}; for d in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin; do find $d -maxdepth 1 ! -type d ! -name {program} -exec ln -sf -t without/{program} {{}} +; done"
+        "mkdir -p without/{program}; for d in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin; \
+         do find $d -maxdepth 1 ! -type d ! -name {program} \
+         -exec ln -sf -t without/{program} {{}} +; done"
     ));
     place
         .path()
@@ -81,7 +84,8 @@ fn untouched(place: &Place) {
     assert!(a.starts_with(&octets("old", IMAGE)), "slot A has changed");
 }
 
-/// A payload that is of no use is refused when it is staged, and leaves nothing but a way to drop it.
+/// A payload that is of no use is refused when it is staged, and leaves nothing but a way to drop
+/// it.
 fn of_no_use(place: &Place, format: &str, payload: &str, why: &str) {
     let tool = tool(place, format, payload);
     refused(&tool.call("stage", PATH).unwrap(), why);
@@ -121,11 +125,14 @@ fn one_octet_short(place: &Place) {
 fn rauc_service(place: &mut Place, slot: &str) {
     let here = place.path().display().to_string();
     place.sh(&format!(
-        "[ ! -e service.pid ] || {{ kill $(cat service.pid); while kill -0 $(cat service.pid) 2> /dev/null; do sleep 0.02; done; }}
+        "[ ! -e service.pid ] || {{ kill $(cat service.pid); \
+         while kill -0 $(cat service.pid) 2> /dev/null; do sleep 0.02; done; }}
 export DBUS_SYSTEM_BUS_ADDRESS=unix:path={here}/bus DBUS_SESSION_BUS_ADDRESS=unix:path={here}/bus
-T_ETC={here}/etc T_LIB={LIB} rauc --conf=system.conf --override-boot-slot={slot} service >> service.log 2>&1 &
+T_ETC={here}/etc T_LIB={LIB} rauc --conf=system.conf --override-boot-slot={slot} \
+    service >> service.log 2>&1 &
 echo $! > service.pid
-n=0; until rauc status > /dev/null 2>&1; do n=$((n + 1)); [ $n -lt 600 ] || {{ cat service.log; exit 1; }}; sleep 0.05; done"
+n=0; until rauc status > /dev/null 2>&1; do n=$((n + 1)); [ $n -lt 600 ] || {{ cat service.log; \
+    exit 1; }}; sleep 0.05; done"
     ));
 }
 
@@ -135,7 +142,8 @@ fn rauc_place() -> Place {
     let conf = format!("RAUC_WAIT=60\nexport DBUS_SYSTEM_BUS_ADDRESS=unix:path={here}/bus\n");
     fs::write(place.path().join("etc/rauc.conf"), conf).unwrap();
     let hold = format!(
-        "#!/bin/sh\n: > {here}/installing\nn=0\nwhile [ -e {here}/hold ] && [ $n -lt 1200 ]; do n=$((n + 1)); sleep 0.05; done\n"
+        "#!/bin/sh\n: > {here}/installing\nn=0\nwhile [ -e {here}/hold ] && [ $n -lt 1200 ]; \
+         do n=$((n + 1)); sleep 0.05; done\n"
     );
     write_program(&place.path().join("hold.sh"), &hold);
     place.sh(&format!(
@@ -161,14 +169,20 @@ device=$SLOT_B
 type=raw
 bootname=B
 X
-make() {{ mkdir -p of; cp $3 of/rootfs.img; printf '[update]\\ncompatible=%s\\nversion=2\\n[bundle]\\nformat=plain\\n[image.rootfs]\\nfilename=rootfs.img\\n' $2 > of/manifest.raucm; rauc --cert=$1.pem --key=$1.key bundle of $4 > make.log 2>&1 || {{ cat make.log; exit 1; }}; rm -r of; }}
+make() {{ mkdir -p of; cp $3 of/rootfs.img; \
+    printf '[update]\\ncompatible=%s\\nversion=2\\n[bundle]\\nformat=plain\\n\
+    [image.rootfs]\\nfilename=rootfs.img\\n' $2 > of/manifest.raucm; \
+    rauc --cert=$1.pem --key=$1.key bundle of $4 > make.log 2>&1 || {{ cat make.log; exit 1; }}; \
+    rm -r of; }}
 make ours acme image good; make theirs acme image stranger; make ours other image other
 head -c {IMAGE} /dev/zero > image3; make ours acme image3 unlike
 dbus-daemon --session --nofork --address=unix:path={here}/bus > bus.log 2>&1 & echo $! > bus.pid
-n=0; until [ -S bus ]; do n=$((n + 1)); [ $n -lt 600 ] || {{ cat bus.log; exit 1; }}; sleep 0.05; done"
+n=0; until [ -S bus ]; do n=$((n + 1)); [ $n -lt 600 ] || {{ cat bus.log; exit 1; }}; sleep 0.05; \
+    done"
     ));
     // A service that is ended while it installs leaves its bundle mounted.
-    let unmount = "n=0; while mountpoint -q mounts/bundle && [ $n -lt 100 ]; do umount mounts/bundle || sleep 0.1; n=$((n + 1)); done";
+    let unmount = "n=0; while mountpoint -q mounts/bundle && [ $n -lt 100 ]; \
+        do umount mounts/bundle || sleep 0.1; n=$((n + 1)); done";
     place.undo.push(unmount.into());
     place
         .undo
@@ -195,7 +209,9 @@ fn killed_while_the_service_works(place: &Place) {
     let shims = here.join("half");
     fs::create_dir_all(&shims).unwrap();
     let shim = format!(
-        "#!/bin/sh\nPATH={PATH}\n[ \"$1\" = install ] || exec rauc \"$@\"\nrauc \"$@\" &\nn=0\nuntil [ -e {}/installing ] || [ $n = 1200 ]; do n=$((n + 1)); sleep 0.05; done\nkill -9 0\n",
+        "#!/bin/sh\nPATH={PATH}\n[ \"$1\" = install ] || exec rauc \"$@\"\nrauc \"$@\" &\nn=0\n\
+         until [ -e {}/installing ] || [ $n = 1200 ]; do n=$((n + 1)); sleep 0.05; done\n\
+         kill -9 0\n",
         here.display()
     );
     write_program(&shims.join("rauc"), &shim);
@@ -265,7 +281,8 @@ fn rauc() {
 fn swupdate_place() -> Place {
     let place = place(
         "swupdate.conf",
-        "SWUPDATE_KEY=HERE/ours.pem\nSWUPDATE_HARDWARE=acme:1.0\nSWUPDATE_SELECT_A=stable,a\nSWUPDATE_SELECT_B=stable,b\n",
+        "SWUPDATE_KEY=HERE/ours.pem\nSWUPDATE_HARDWARE=acme:1.0\nSWUPDATE_SELECT_A=stable,a\n\
+         SWUPDATE_SELECT_B=stable,b\n",
         "-addext extendedKeyUsage=emailProtection",
     );
     // Each names a boot loader's variable, which SWUpdate must not change here.
@@ -273,11 +290,16 @@ fn swupdate_place() -> Place {
 . etc/slots.conf
 make() {
     rm -rf of; mkdir of; cp $3 of/rootfs.img; h=$(sha256sum of/rootfs.img | cut -d' ' -f1)
-    set_of() { echo \"$1: { images: ( { filename = \\\"rootfs.img\\\"; device = \\\"$2\\\"; type = \\\"raw\\\"; sha256 = \\\"$h\\\"; installed-directly = true; } ); bootenv: ( { name = \\\"primary\\\"; value = \\\"$3\\\"; } ); };\"; }
-    echo \"software = { version = \\\"2\\\"; $2: { hardware-compatibility: [ \\\"1.0\\\" ]; stable = { $(set_of a $SLOT_A A) $(set_of b $SLOT_B B) }; }; };\" > of/sw-description
+    set_of() { echo \"$1: { images: ( { filename = \\\"rootfs.img\\\"; device = \\\"$2\\\"; \
+    type = \\\"raw\\\"; sha256 = \\\"$h\\\"; installed-directly = true; } ); \
+    bootenv: ( { name = \\\"primary\\\"; value = \\\"$3\\\"; } ); };\"; }
+    echo \"software = { version = \\\"2\\\"; $2: { hardware-compatibility: [ \\\"1.0\\\" ]; \
+    stable = { $(set_of a $SLOT_A A) $(set_of b $SLOT_B B) }; }; };\" > of/sw-description
     cd of
-    openssl cms -sign -in sw-description -out sw-description.sig -signer ../$1.pem -inkey ../$1.key -outform DER -nosmimecap -binary
-    printf 'sw-description\\nsw-description.sig\\nrootfs.img\\n' | cpio -o -H crc 2> /dev/null > ../$4
+    openssl cms -sign -in sw-description -out sw-description.sig -signer ../$1.pem \
+    -inkey ../$1.key -outform DER -nosmimecap -binary
+    printf 'sw-description\\nsw-description.sig\\nrootfs.img\\n' | \
+    cpio -o -H crc 2> /dev/null > ../$4
     cd ..
 }
 make ours acme image good; make theirs acme image stranger; make ours other image other

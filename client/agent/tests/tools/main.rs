@@ -280,7 +280,9 @@ fn killer(place: &Path, n: u32) -> String {
         let real = sh(place, &format!("PATH={PATH}; command -v {tool} || :"));
         let d = directory.display();
         let text = format!(
-            "#!/bin/sh\nPATH={PATH}\nuntil mkdir {d}/lock 2> /dev/null; do :; done\nread -r n < {d}/n\nn=$((n + 1))\necho $n > {d}/n\nrmdir {d}/lock\n[ $n != {n} ] || kill -9 0\nexec {real} \"$@\"\n"
+            "#!/bin/sh\nPATH={PATH}\nuntil mkdir {d}/lock 2> /dev/null; do :; done\n\
+             read -r n < {d}/n\nn=$((n + 1))\necho $n > {d}/n\nrmdir {d}/lock\n\
+             [ $n != {n} ] || kill -9 0\nexec {real} \"$@\"\n"
         );
         write_program(&directory.join(tool), &text);
     }

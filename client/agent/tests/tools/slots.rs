@@ -13,7 +13,10 @@ fn grub_with_block_devices() {
         "grub-editenv grubenv create; grub-editenv grubenv set primary=A",
         |place| {
             // What grub.cfg does: next, once.
-            place.sh("n=$(grub-editenv grubenv list | sed -n 's/^next=//p'); p=$(grub-editenv grubenv list | sed -n 's/^primary=//p'); grub-editenv grubenv unset next; echo root=x tidings.slot=${n:-$p} > cmdline; echo ${n:-$p}")
+            place.sh("n=$(grub-editenv grubenv list | sed -n 's/^next=//p'); \
+                p=$(grub-editenv grubenv list | sed -n 's/^primary=//p'); \
+                grub-editenv grubenv unset next; echo root=x tidings.slot=${n:-$p} > cmdline; \
+                echo ${n:-$p}")
         },
     );
 }
@@ -21,21 +24,31 @@ fn grub_with_block_devices() {
 #[test]
 #[ignore = "root, loop devices and libubootenv: cargo xtask agent uboot"]
 fn uboot_with_block_devices() {
-    let prepare = "truncate -s 16K e1 e2; printf '%s 0x0 0x4000\\n%s 0x0 0x4000\\n' $PWD/e1 $PWD/e2 > fw.config; printf 'primary=A\\n' > init; fw_setenv -c fw.config -f init -s init 2> /dev/null || :";
+    let prepare = "truncate -s 16K e1 e2; \
+        printf '%s 0x0 0x4000\\n%s 0x0 0x4000\\n' $PWD/e1 $PWD/e2 > fw.config; \
+        printf 'primary=A\\n' > init; fw_setenv -c fw.config -f init -s init 2> /dev/null || :";
     slots_with_loader(
         "uboot",
         "UBOOT_CONFIG=HERE/fw.config\nLOADER_CMDLINE=HERE/cmdline\n",
         prepare,
         |place| {
-            place.sh("e() { fw_printenv -c fw.config 2> /dev/null | sed -n \"s/^$1=//p\"; }; n=$(e next); p=$(e primary); fw_setenv -c fw.config next; echo root=x tidings.slot=${n:-$p} > cmdline; echo ${n:-$p}")
+            place.sh(
+                "e() { fw_printenv -c fw.config 2> /dev/null | sed -n \"s/^$1=//p\"; }; \
+                n=$(e next); p=$(e primary); fw_setenv -c fw.config next; \
+                echo root=x tidings.slot=${n:-$p} > cmdline; echo ${n:-$p}",
+            )
         },
     );
 }
 
 /// The entries as an operator lays them, beside another one that sorts before them.
-const ENTRIES: &str = "rm -f esp/loader/entries/*; mkdir -p esp/loader/entries; echo 'default tidings-*' > esp/loader/loader.conf; echo kernel > esp/k
-for s in A B; do printf 'title %s\nsort-key tidings\nversion %s\nlinux /k\noptions root=x tidings.slot=%s\n' $s $([ $s = A ] && echo 1 || echo 0) $s > esp/loader/entries/tidings-$s.conf; done
-printf 'title other\nsort-key a\nversion 9\nlinux /k\noptions tidings.slot=other\n' > esp/loader/entries/other.conf";
+const ENTRIES: &str = "rm -f esp/loader/entries/*; mkdir -p esp/loader/entries; \
+    echo 'default tidings-*' > esp/loader/loader.conf; echo kernel > esp/k
+for s in A B; do printf 'title %s\nsort-key tidings\nversion %s\nlinux /k\n\
+    options root=x tidings.slot=%s\n' $s \
+    $([ $s = A ] && echo 1 || echo 0) $s > esp/loader/entries/tidings-$s.conf; done
+printf 'title other\nsort-key a\nversion 9\nlinux /k\noptions tidings.slot=other\n' \
+    > esp/loader/entries/other.conf";
 
 /// What systemd-boot does: the entry that systemd's own code takes for the default, after its
 /// counter has been moved.
@@ -47,7 +60,10 @@ fn systemd_boot(place: &Place) -> String {
     let path = entry.and_then(|entry| entry.split("source: ").nth(1)?.lines().next());
     let path = path.unwrap_or_else(|| panic!("no default: {listed}"));
     place.sh(&format!(
-        "p='{path}'; sed -n 's/^options //p' \"$p\" > cmdline; case $p in *+*) left=${{p##*+}}; left=${{left%%-*}}; done=${{p##*-}}; done=${{done%.conf}}; [ $left -gt 0 ] && mv \"$p\" \"${{p%+*}}+$((left - 1))-$((done + 1)).conf\" ;; esac; sed -n 's/.*tidings.slot=//p' cmdline"
+        "p='{path}'; sed -n 's/^options //p' \"$p\" > cmdline; case $p in *+*) left=${{p##*+}}; \
+         left=${{left%%-*}}; done=${{p##*-}}; done=${{done%.conf}}; [ $left -gt 0 ] && \
+         mv \"$p\" \"${{p%+*}}+$((left - 1))-$((done + 1)).conf\" ;; esac; \
+         sed -n 's/.*tidings.slot=//p' cmdline"
     ))
 }
 

@@ -15,19 +15,27 @@ fn place() -> Place {
         .expect("TIDINGS_DEBIAN13 names a tree of Debian 13: cargo xtask agent sysupdate makes it");
     let mut place = Place::new(
         "sysupdate.conf",
-        "SYSUPDATE=HERE/sysupdate\nSYSUPDATE_OS_RELEASE=HERE/os-release\nSYSUPDATE_SOURCE=HERE/source\nSYSUPDATE_TARGET=HERE/esp/linux\nSYSUPDATE_NAME=os_\nSYSUPDATE_EXT=.efi\n",
+        "SYSUPDATE=HERE/sysupdate\nSYSUPDATE_OS_RELEASE=HERE/os-release\n\
+         SYSUPDATE_SOURCE=HERE/source\nSYSUPDATE_TARGET=HERE/esp/linux\nSYSUPDATE_NAME=os_\n\
+         SYSUPDATE_EXT=.efi\n",
         "none",
     );
     let here = place.path().display().to_string();
     let text = format!(
-        "#!/bin/sh\nexec unshare -m sh -ec 'mkdir -p {tree}{here}; mount --rbind {here} {tree}{here}; mount -t proc p {tree}/proc; mount --bind /dev {tree}/dev; exec chroot {tree} /usr/lib/systemd/systemd-sysupdate --definitions={here}/transfers \"$@\"' sh \"$@\"\n"
+        "#!/bin/sh\nexec unshare -m sh -ec 'mkdir -p {tree}{here}; \
+         mount --rbind {here} {tree}{here}; mount -t proc p {tree}/proc; \
+         mount --bind /dev {tree}/dev; exec chroot {tree} /usr/lib/systemd/systemd-sysupdate \
+         --definitions={here}/transfers \"$@\"' sh \"$@\"\n"
     );
     write_program(&place.path().join("sysupdate"), &text);
     place.sh("mkdir source esp transfers; mount -t tmpfs -o size=4m esp esp; mkdir esp/linux");
     place.undo.push("umount esp".into());
     place.undo.push(format!("rmdir {tree}{here}"));
     let transfer = format!(
-        "[Transfer]\nProtectVersion=1\n[Source]\nType=regular-file\nPath={here}/source\nMatchPattern=os_@v.efi\n[Target]\nType=regular-file\nPath={here}/esp/linux\nMatchPattern=os_@v+@l-@d.efi os_@v+@l.efi os_@v.efi\nTriesLeft=0\nTriesDone=0\nInstancesMax=2\n"
+        "[Transfer]\nProtectVersion=1\n[Source]\nType=regular-file\nPath={here}/source\n\
+         MatchPattern=os_@v.efi\n[Target]\nType=regular-file\nPath={here}/esp/linux\n\
+         MatchPattern=os_@v+@l-@d.efi os_@v+@l.efi os_@v.efi\nTriesLeft=0\nTriesDone=0\n\
+         InstancesMax=2\n"
     );
     fs::write(place.path().join("transfers/10-os.transfer"), transfer).unwrap();
     fs::write(
@@ -42,9 +50,13 @@ fn place() -> Place {
 
 /// The newest that has tries left or is not counted, as systemd-boot takes it.
 fn boot(place: &Place) -> String {
-    let path = place.sh("cd esp/linux; for f in os_*; do case $f in *+0*) ;; *) echo $f ;; esac; done | sort -V | tail -n 1");
+    let path = place.sh(
+        "cd esp/linux; for f in os_*; do case $f in *+0*) ;; *) echo $f ;; esac; \
+        done | sort -V | tail -n 1",
+    );
     place.sh(&format!(
-        "cd esp/linux; case {path} in *+1-0.efi) mv {path} \"$(echo {path} | sed 's/+1-0/+0-1/')\" ;; esac"
+        "cd esp/linux; case {path} in *+1-0.efi) mv {path} \"$(echo {path} | \
+         sed 's/+1-0/+0-1/')\" ;; esac"
     ));
     let version = path.trim_start_matches("os_").split(['+', '.']).next();
     let version = version.unwrap().to_owned();
@@ -99,7 +111,10 @@ fn sysupdate() {
     let names = place.sh("ls esp/linux");
     assert_eq!(names, "os_1.efi\nos_2.efi");
     // A transfer that lets the loader boot at once is refused, and nothing boots.
-    place.sh("sed -i 's/TriesLeft=0/TriesLeft=3/; s/ProtectVersion=1/ProtectVersion=2/' transfers/10-os.transfer");
+    place.sh(
+        "sed -i 's/TriesLeft=0/TriesLeft=3/; s/ProtectVersion=1/ProtectVersion=2/' \
+        transfers/10-os.transfer",
+    );
     let bad = Tool::new(&place, "sysupdate", "image", &[("T_VERSION", "3")]);
     refused(&bad.call("stage", PATH).unwrap(), "TriesLeft=0");
     assert_eq!(boot(&place), "2", "nothing new boots");

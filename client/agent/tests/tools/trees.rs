@@ -9,7 +9,11 @@ use super::{Place, Tool};
 
 /// Two trees that differ in some files, as `v1` and `v2`.
 fn trees(place: &Place) {
-    place.sh("mkdir -p v1/usr/lib v1/etc; i=0; while [ $i -lt 40 ]; do head -c 20000 /dev/urandom > v1/usr/lib/f$i; i=$((i + 1)); done; ln -s usr/lib v1/lib; echo VERSION=1 > v1/etc/os-release; cp -a v1 v2; echo VERSION=2 > v2/etc/os-release; head -c 20000 /dev/urandom > v2/usr/lib/f7; rm v2/usr/lib/f9; touch -r v1/usr/lib/f7 v2/usr/lib/f7");
+    place.sh("mkdir -p v1/usr/lib v1/etc; i=0; while [ $i -lt 40 ]; \
+        do head -c 20000 /dev/urandom > v1/usr/lib/f$i; i=$((i + 1)); done; ln -s usr/lib v1/lib; \
+        echo VERSION=1 > v1/etc/os-release; cp -a v1 v2; echo VERSION=2 > v2/etc/os-release; \
+        head -c 20000 /dev/urandom > v2/usr/lib/f7; rm v2/usr/lib/f9; \
+        touch -r v1/usr/lib/f7 v2/usr/lib/f7");
 }
 
 /// The digest of a tree's manifest, computed here and not by the handler.
@@ -56,8 +60,12 @@ fn btrfs() -> Place {
         place.sh(&mount);
         place.undo.push(format!("umount {name}"));
     }
-    place.sh("mkdir -p pool/roots/r1 maker/r1 maker/r7; btrfs -q subvolume create maker/w; cp -a v1/. maker/w/; btrfs -q subvolume snapshot -r maker/w maker/r1/root");
-    place.sh("rsync -aHAX --delete --checksum --inplace v2/ maker/w/; btrfs -q subvolume snapshot -r maker/w maker/r7/root; sync");
+    place.sh(
+        "mkdir -p pool/roots/r1 maker/r1 maker/r7; btrfs -q subvolume create maker/w; \
+        cp -a v1/. maker/w/; btrfs -q subvolume snapshot -r maker/w maker/r1/root",
+    );
+    place.sh("rsync -aHAX --delete --checksum --inplace v2/ maker/w/; \
+        btrfs -q subvolume snapshot -r maker/w maker/r7/root; sync");
     place.sh("btrfs -q send maker/r1/root 2> /dev/null | btrfs -q receive pool/roots/r1");
     place
 }
@@ -66,7 +74,10 @@ fn btrfs() -> Place {
 #[ignore = "root, loop devices and rsync: cargo xtask agent rsync-tree"]
 fn rsync_tree() {
     let place = btrfs();
-    place.sh("cp -a v1 w; rsync -aHAX --delete --checksum --no-whole-file --only-write-batch=batch v2/ w/");
+    place.sh(
+        "cp -a v1 w; rsync -aHAX --delete --checksum --no-whole-file --only-write-batch=batch \
+        v2/ w/",
+    );
     let (base, result) = (
         manifest(&place.path().join("v1")),
         manifest(&place.path().join("v2")),
@@ -138,13 +149,33 @@ fn ostree() {
     place
         .undo
         .push("chattr -i root/ostree/deploy/os/deploy/*.[0-9] 2> /dev/null".into());
-    place.sh("for n in 1 2; do mkdir -p t$n/usr/etc t$n/usr/lib/modules/6.$n t$n/usr/bin t$n/proc t$n/sys t$n/dev t$n/run t$n/var t$n/sysroot t$n/boot; echo kernel $n > t$n/usr/lib/modules/6.$n/vmlinuz; echo initrd $n > t$n/usr/lib/modules/6.$n/initramfs.img; printf 'ID=os\\nPRETTY_NAME=os\\nVERSION_ID=%s\\n' $n > t$n/usr/lib/os-release; ln -s usr/bin t$n/bin; done; head -c 300000 /dev/urandom > t1/usr/bin/big; { head -c 200000 t1/usr/bin/big; head -c 90000 /dev/urandom; } > t2/usr/bin/big");
-    let one = place.sh("ostree --repo=pub init --mode=archive; ostree --repo=pub commit -b os/stable --timestamp=@1 --owner-uid=0 --owner-gid=0 --tree=dir=t1");
-    let two = place.sh("ostree --repo=pub commit -b os/stable --timestamp=@2 --owner-uid=0 --owner-gid=0 --tree=dir=t2");
+    place.sh(
+        "for n in 1 2; do mkdir -p t$n/usr/etc t$n/usr/lib/modules/6.$n t$n/usr/bin t$n/proc \
+        t$n/sys t$n/dev t$n/run t$n/var t$n/sysroot t$n/boot; \
+        echo kernel $n > t$n/usr/lib/modules/6.$n/vmlinuz; \
+        echo initrd $n > t$n/usr/lib/modules/6.$n/initramfs.img; \
+        printf 'ID=os\\nPRETTY_NAME=os\\nVERSION_ID=%s\\n' $n > t$n/usr/lib/os-release; \
+        ln -s usr/bin t$n/bin; done; head -c 300000 /dev/urandom > t1/usr/bin/big; \
+        { head -c 200000 t1/usr/bin/big; head -c 90000 /dev/urandom; } > t2/usr/bin/big",
+    );
+    let one = place.sh("ostree --repo=pub init --mode=archive; \
+        ostree --repo=pub commit -b os/stable --timestamp=@1 --owner-uid=0 --owner-gid=0 \
+        --tree=dir=t1");
+    let two = place.sh(
+        "ostree --repo=pub commit -b os/stable --timestamp=@2 --owner-uid=0 \
+        --owner-gid=0 --tree=dir=t2",
+    );
     place.sh(&format!(
-        "ostree --repo=pub static-delta generate --from={one} --to={two} --inline --min-fallback-size=0 --filename=delta > /dev/null 2>&1"
+        "ostree --repo=pub static-delta generate --from={one} --to={two} --inline \
+         --min-fallback-size=0 --filename=delta > /dev/null 2>&1"
     ));
-    place.sh(&format!("mkdir root; ostree admin init-fs root; export OSTREE_SYSROOT=root; ostree admin os-init os > /dev/null; ostree --repo=root/ostree/repo config set sysroot.bootloader none; ostree --repo=root/ostree/repo pull-local pub {one} > /dev/null; ostree --repo=root/ostree/repo refs --create=base {one}; ostree admin deploy --os=os {one} > /dev/null 2>&1"));
+    place.sh(&format!(
+        "mkdir root; ostree admin init-fs root; export OSTREE_SYSROOT=root; \
+        ostree admin os-init os > /dev/null; ostree --repo=root/ostree/repo config set \
+        sysroot.bootloader none; ostree --repo=root/ostree/repo pull-local pub {one} > /dev/null; \
+        ostree --repo=root/ostree/repo refs --create=base {one}; \
+        ostree admin deploy --os=os {one} > /dev/null 2>&1"
+    ));
     fs::write(place.path().join("env"), format!("primary={one}\nnext=\n")).unwrap();
     fs::write(place.path().join("booted"), format!("{one}\n")).unwrap();
     let tool = Tool::new(

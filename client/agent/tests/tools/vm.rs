@@ -240,14 +240,17 @@ fn systemd_boot_counts_and_falls_back() {
     sh(here, &format!("sh {make} {} 2>&1", unpacked.display()));
     sh(
         here,
-        "mkdir etc; printf 'ESP=%s/now\\nLOADER_CMDLINE=%s/cmdline\\n' \"$PWD\" \"$PWD\" > etc/loader.conf; echo tidings.slot=A > cmdline",
+        "mkdir etc; printf 'ESP=%s/now\\nLOADER_CMDLINE=%s/cmdline\\n' \"$PWD\" \"$PWD\" > \
+         etc/loader.conf; echo tidings.slot=A > cmdline",
     );
     // The loader's script on the ESP as it is: mounted, where the kernel has vfat.
     let call = |arguments: &str| {
         sh(
             here,
             &format!(
-                "rm -rf now; mkdir -p now; mcopy -s -i disk.img ::loader now/; T_ETC=$PWD/etc {LIB}/loader.d/systemd-boot {arguments}; mdeltree -i disk.img ::loader; mcopy -s -i disk.img now/loader ::"
+                "rm -rf now; mkdir -p now; mcopy -s -i disk.img ::loader now/; \
+                 T_ETC=$PWD/etc {LIB}/loader.d/systemd-boot {arguments}; \
+                 mdeltree -i disk.img ::loader; mcopy -s -i disk.img now/loader ::"
             ),
         )
     };

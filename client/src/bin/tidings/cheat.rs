@@ -16,7 +16,8 @@ const PAGE: &[(&str, &[Line])] = &[
                 "keys, trust, configurations",
             ),
             (
-                "tidings context add prod --broker nntps://news.example.org --anchor 'acme 1 sha256:0123' --state-dir state --use",
+                "tidings context add prod --broker nntps://news.example.org --anchor 'acme 1 \
+                 sha256:0123' --state-dir state --use",
                 "give brokers and anchor once",
             ),
             ("tidings context list", "what there is"),
@@ -27,7 +28,8 @@ const PAGE: &[(&str, &[Line])] = &[
         "Publish",
         &[
             (
-                "tidings release acme.os --version 1.0 --new-channel --payload 'raw os.img https://example.org/os.img' --key release.key --publish",
+                "tidings release acme.os --version 1.0 --new-channel --payload 'raw os.img \
+                 https://example.org/os.img' --key release.key --publish",
                 "the first release of a channel",
             ),
             (
@@ -87,7 +89,8 @@ const PAGE: &[(&str, &[Line])] = &[
                 "the trust log as it is",
             ),
             (
-                "tidings trust edit trust.log --remove-key root --add-key ann=ann.key.pub --out trust.new",
+                "tidings trust edit trust.log --remove-key root --add-key ann=ann.key.pub --out \
+                 trust.new",
                 "the next trust statement",
             ),
             (

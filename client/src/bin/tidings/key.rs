@@ -144,7 +144,8 @@ pub(super) fn private(file: &Path) -> anyhow::Result<SigningKey> {
         Place::Variable(name) => variable(name)?,
         Place::Agent(_) => {
             return Err(Exit::Usage.because(
-                "this command signs by itself, again and again, and asks no agent: give it a key of its own in a file",
+                "this command signs by itself, again and again, and asks no agent: give it a key \
+                 of its own in a file",
             ));
         }
     };
@@ -178,7 +179,8 @@ fn standard_input() -> anyhow::Result<Zeroizing<String>> {
 fn variable(name: &str) -> anyhow::Result<Zeroizing<String>> {
     let none = || {
         Exit::Usage.because(format!(
-            "env:{name}: there is no such variable, or it is empty; env:NAME wants the name of the variable that has the key"
+            "env:{name}: there is no such variable, or it is empty; \
+             env:NAME wants the name of the variable that has the key"
         ))
     };
     // What is no name may be a key that was put here by mistake: it is not quoted.

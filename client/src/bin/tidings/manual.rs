@@ -111,17 +111,20 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "release",
         "Announce a version",
-        "tidings release acme.os.stable --version 1.1 --payload 'raw os-1.1.img https://example.org/os-1.1.img' --key release.key --publish",
+        "tidings release acme.os.stable --version 1.1 --payload 'raw os-1.1.img \
+         https://example.org/os-1.1.img' --key release.key --publish",
     ),
     (
         "payload",
         "Make a payload in every format that fits",
-        "tidings payload make new.img --from old.img --from-version 41 --out 42 --url https://example.org/42/",
+        "tidings payload make new.img --from old.img --from-version 41 --out 42 --url \
+         https://example.org/42/",
     ),
     (
         "payload make",
         "Make deltas from the last image",
-        "tidings payload make new.img --from old.img --from-version 41 --out 42 --url https://example.org/42/",
+        "tidings payload make new.img --from old.img --from-version 41 --out 42 --url \
+         https://example.org/42/",
     ),
     (
         "payload compare",
@@ -162,7 +165,8 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "verify",
         "Verify a file without a network",
-        "tidings verify release.statement --trust trust.1 --anchor 'acme 1 sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b'",
+        "tidings verify release.statement --trust trust.1 --anchor 'acme 1 \
+         sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b'",
     ),
     (
         "status",

@@ -2,8 +2,8 @@
 //!
 //! Two requests of its protocol are all that is needed: which keys are there, and sign these
 //! octets. What an agent makes with an `ssh-ed25519` key is a plain Ed25519 signature over the
-//! octets as they are. The crates that speak it bring thirty others, RSA and three more curves among
-//! them.
+//! octets as they are. The crates that speak it bring thirty others, RSA and three more curves
+//! among them.
 
 use std::{
     io::{self, Read, Write},
@@ -134,7 +134,8 @@ fn ask(request: &[u8], wanted: u8) -> anyhow::Result<Vec<u8>> {
     match answer.split_first() {
         Some((kind, rest)) if *kind == wanted => Ok(rest.to_vec()),
         _ => Err(Exit::Refused.because(
-            "the agent refused: it is locked, was told to, or does not sign this (`ssh-add -l` shows its keys)",
+            "the agent refused: it is locked, was told to, or does not sign this (`ssh-add -l` \
+             shows its keys)",
         )),
     }
 }

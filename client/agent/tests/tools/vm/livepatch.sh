@@ -1,6 +1,7 @@
 #!/bin/sh
-# livepatch.sh UNPACKED LIB: in the current directory, `kernel` and `initrd` of the VM, and the module, built with the headers of
-# that kernel, which are seen at their place in this mount namespace alone.
+# livepatch.sh UNPACKED LIB: in the current directory, `kernel` and `initrd` of the VM, and the
+# module, built with the headers of that kernel, which are seen at their place in this mount
+# namespace alone.
 set -eu
 unpacked=$1 lib=$2 here=$(cd "$(dirname "$0")" && pwd) place=$PWD
 release=$(cd "$unpacked/boot" && ls | sed -n 's/^vmlinuz-\(.*-cloud-amd64\)$/\1/p' | head -n 1)
@@ -15,9 +16,13 @@ cp "$here/livepatch.c" module/tidings_test.c
 echo 'obj-m := tidings_test.o' > module/Makefile
 mount -t overlay source -o lowerdir="$unpacked/usr/src:/usr/src" /usr/src
 mount -t overlay library -o lowerdir="$unpacked/usr/lib:/usr/lib" /usr/lib
-make -s -C "/usr/src/linux-headers-$release" M="$place/module" modules > make.log 2>&1 || { cat make.log; exit 1; }
+make -s -C "/usr/src/linux-headers-$release" M="$place/module" modules > make.log 2>&1 || {
+    cat make.log
+    exit 1
+}
 strip --strip-debug module/tidings_test.ko
-mkdir -p root/bin root/proc root/sys root/dev root/etc/tidings root/lib/tidings "root/lib/modules/$release"
+mkdir -p root/bin root/proc root/sys root/dev root/etc/tidings root/lib/tidings \
+    "root/lib/modules/$release"
 cp /bin/busybox root/bin/
 for name in $(busybox --list | grep -vx busybox); do ln -s busybox root/bin/$name; done
 cp -rL "$lib/." root/lib/tidings/

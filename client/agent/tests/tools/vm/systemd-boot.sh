@@ -1,5 +1,6 @@
 #!/bin/sh
-# systemd-boot.sh UNPACKED: in the current directory, `disk.img`: an ESP with systemd-boot and an entry for each slot; `vars.fd`.
+# systemd-boot.sh UNPACKED: in the current directory, `disk.img`: an ESP with systemd-boot and an
+# entry for each slot; `vars.fd`.
 set -eu
 unpacked=$1
 mkdir -p root/bin root/proc esp/EFI/BOOT esp/loader/entries
@@ -18,7 +19,12 @@ chmod +x root/init
 cp "$unpacked"/boot/vmlinuz-*-cloud-amd64 esp/k
 cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi esp/EFI/BOOT/BOOTX64.EFI
 printf 'default tidings-*\ntimeout 0\n' > esp/loader/loader.conf
-entry() { printf 'title %s\nsort-key %s\nversion %s\nlinux /k\ninitrd /i\noptions console=ttyS0 quiet tidings.slot=%s\n' "$2" "$3" "$4" "$2" > "esp/loader/entries/$1.conf"; }
+entry() {
+    {
+        printf 'title %s\nsort-key %s\nversion %s\n' "$2" "$3" "$4"
+        printf 'linux /k\ninitrd /i\noptions console=ttyS0 quiet tidings.slot=%s\n' "$2"
+    } > "esp/loader/entries/$1.conf"
+}
 entry tidings-A A tidings 1
 entry tidings-B B tidings 0
 # Sorts before both, and is none of ours.

@@ -221,7 +221,8 @@ mod tests {
                 "brokers = [\"nntps://context\"]\nanchor = \"{anchor}\"\nstate_dir = \"/state\"\n"
             ))),
             system: Some(settings(
-                "brokers = [\"nntps://system\"]\nca = \"/ca\"\nuser = \"system\"\npassword_file = \"/secret\"\n",
+                "brokers = [\"nntps://system\"]\nca = \"/ca\"\nuser = \"system\"\n\
+                 password_file = \"/secret\"\n",
             )),
         }
     }

@@ -19,7 +19,10 @@ use settings::{SYSTEM, Settings};
 use super::{editor, exit::Exit, output};
 
 /// What `tidings --help` says of where values come from.
-pub(super) const PRECEDENCE: &str = "Brokers, anchor, TLS files, user and state come from options, else from the environment, else from the context (`tidings context`; --context, TIDINGS_CONTEXT or the one in use), else from /etc/tidings/client.toml. Who we are is told to no brokers but those that the same place names, or one below it.";
+pub(super) const PRECEDENCE: &str = "Brokers, anchor, TLS files, user and state come from options, \
+    else from the environment, else from the context (`tidings context`; \
+    --context, TIDINGS_CONTEXT or the one in use), else from /etc/tidings/client.toml. Who we are \
+    is told to no brokers but those that the same place names, or one below it.";
 
 /// Name brokers, anchor, credentials and a state directory once, and use them by that name
 #[derive(Subcommand)]

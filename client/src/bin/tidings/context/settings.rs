@@ -164,7 +164,8 @@ fn is_ours(path: &Path, about: &fs::Metadata) -> anyhow::Result<()> {
     let mode = about.mode() & 0o7777;
     let open = || {
         Exit::BadFile.because(format!(
-            "{path} can be written by others (mode {mode:03o}), and is not used; `chmod go-w {path}`"
+            "{path} can be written by others (mode {mode:03o}), and is not used; \
+             `chmod go-w {path}`"
         ))
     };
     ensure!(mode & 0o022 == 0, open());

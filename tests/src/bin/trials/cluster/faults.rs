@@ -146,7 +146,8 @@ impl Stage<'_> {
                 self.ensemble.servers[node].start()?;
                 self.ensemble.servers[other].start()?;
                 format!(
-                    "ZooKeeper servers {node} and {other} were killed, and started again after {seconds:.1} s"
+                    "ZooKeeper servers {node} and {other} were killed, and started again after \
+                     {seconds:.1} s"
                 )
             }
             8 => {
@@ -162,7 +163,8 @@ impl Stage<'_> {
                 sleep(pause).await;
                 cables::heal(node)?;
                 format!(
-                    "node {node} has reached no other ZooKeeper server for {seconds:.1} s, nor they it"
+                    "node {node} has reached no other ZooKeeper server for {seconds:.1} s, nor \
+                     they it"
                 )
             }
         })
@@ -181,7 +183,8 @@ impl Stage<'_> {
                 self.lines.slow(node, self.ports, delay);
                 sleep(pause * 2).await;
                 format!(
-                    "between node {node} and the others everything took {delay:?} to twice that for {:.1} s",
+                    "between node {node} and the others everything took {delay:?} to twice that \
+                     for {:.1} s",
                     seconds * 2.0
                 )
             }
@@ -198,7 +201,8 @@ impl Stage<'_> {
                 sleep(pause).await;
                 self.lines.cut(node);
                 format!(
-                    "what node {node} and others said was held for {seconds:.1} s, and then their connections broke"
+                    "what node {node} and others said was held for {seconds:.1} s, and then their \
+                     connections broke"
                 )
             }
             13 => {

@@ -109,8 +109,8 @@ impl History {
         }
     }
 
-    /// Compares it with the logs that the brokers have now, by broker. Subscribers have watched some
-    /// channels.
+    /// Compares it with the logs that the brokers have now, by broker. Subscribers have watched
+    /// some channels.
     ///
     /// # Errors
     /// The first contradiction.
@@ -228,7 +228,8 @@ impl History {
                 let newest = known.map(|(_, head)| head.serial).max();
                 ensure!(
                     newest.is_none_or(|newest| newest <= head.serial),
-                    "beat {serial} names {channel} {}, more than {BEAT_SECONDS} s after {newest:?} was acknowledged",
+                    "beat {serial} names {channel} {}, more than {BEAT_SECONDS} s after {newest:?} \
+                     was acknowledged",
                     head.serial
                 );
             }

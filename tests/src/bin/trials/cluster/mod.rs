@@ -370,7 +370,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for seed in first..first + arguments.seeds {
         let many = if seed == first { arguments.channels } else { 0 };
         println!(
-            "seed {seed}; `cargo xtask cluster --seed {seed} --seeds 1 --channels {many}` repeats its faults"
+            "seed {seed}; `cargo xtask cluster --seed {seed} --seeds 1 --channels {many}` repeats \
+             its faults"
         );
         play(&mut ensemble, &lines, seed, &arguments, many)
             .await

@@ -43,7 +43,8 @@ pub(crate) struct Arguments {
 /// The state of a channel, as the page words it.
 fn row(channel: &str) -> String {
     format!(
-        "[...document.querySelectorAll('#channels tbody tr')].find((row) => row.cells[0].textContent === '{channel}')"
+        "[...document.querySelectorAll('#channels tbody tr')].find((row) => \
+         row.cells[0].textContent === '{channel}')"
     )
 }
 
@@ -68,7 +69,8 @@ impl Trial {
     /// Nothing failed in the page, and nothing that others wrote has become more than text.
     fn is_text(&self) -> anyhow::Result<()> {
         let owned = self.browser.run(
-            "return window.owned !== undefined || document.querySelector('main img, main script, main b, main svg') !== null",
+            "return window.owned !== undefined || document.querySelector('main img, main script, \
+             main b, main svg') !== null",
         )?;
         ensure!(owned == false, "hostile text has become markup");
         let complaints = self.browser.complaints()?;
@@ -88,7 +90,11 @@ impl Trial {
         self.browser
             .devtools("Emulation.setEmulatedMedia", json!({"features": features}))?;
         let scrolls = self.browser.run(
-            "return [document.documentElement.scrollWidth, window.innerWidth, [...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > window.innerWidth + 1 && getComputedStyle(one).position !== 'absolute' && !one.closest('thead')).map((one) => one.tagName + ' ' + one.textContent.slice(0, 40)).slice(0, 5)]",
+            "return [document.documentElement.scrollWidth, window.innerWidth, \
+             [...document.querySelectorAll('body *')].filter((one) => \
+             one.getBoundingClientRect().right > window.innerWidth + 1 && \
+             getComputedStyle(one).position !== 'absolute' && !one.closest('thead')).map((one) => \
+             one.tagName + ' ' + one.textContent.slice(0, 40)).slice(0, 5)]",
         )?;
         ensure!(
             scrolls[0].as_u64() <= scrolls[1].as_u64() && scrolls[2] == json!([]),
@@ -152,7 +158,8 @@ async fn live(trial: &Trial, tree: &mut Tree) -> anyhow::Result<()> {
         "one without beats is not",
         &says("test.lab", "– UNCONFIRMED"),
     )?;
-    let tiers = "JSON.stringify([...document.querySelectorAll('#brokers .name')].map((one) => one.textContent))";
+    let tiers = "JSON.stringify([...document.querySelectorAll('#brokers .name')].map((one) => \
+        one.textContent))";
     browser.until(
         "the tree has three tiers",
         &format!(
@@ -234,7 +241,8 @@ async fn fork(trial: &Trial, tree: &mut Tree) -> anyhow::Result<()> {
     }
     // Without colour every state is still a sign and a word.
     let words = browser.run(
-        "return [...document.querySelectorAll('.state')].every((one) => /^\\S+ .*[A-Za-z]/u.test(one.textContent))",
+        "return [...document.querySelectorAll('.state')].every((one) => \
+         /^\\S+ .*[A-Za-z]/u.test(one.textContent))",
     )?;
     ensure!(words == true, "a state has no word");
     trial.looks(1280, false)?;
@@ -254,11 +262,14 @@ async fn fork(trial: &Trial, tree: &mut Tree) -> anyhow::Result<()> {
 fn guarded(trial: &Trial, tree: &Tree) -> anyhow::Result<()> {
     let browser = &trial.browser;
     let made = browser.run(
-        "try { document.body.innerHTML = '<p>'; return 'markup'; } catch (error) { return error.name; }",
+        "try { document.body.innerHTML = '<p>'; return 'markup'; \
+         } catch (error) { return error.name; }",
     )?;
     ensure!(made == "TypeError", "text can become markup: {made}");
     let ran = browser.run(
-        "const script = document.createElement('script'); try { script.text = 'window.owned = 1'; } catch { return 'no'; } document.body.append(script); return window.owned === 1 ? 'ran' : 'no';",
+        "const script = document.createElement('script'); try { script.text = 'window.owned = 1'; \
+         } catch { return 'no'; } document.body.append(script); \
+         return window.owned === 1 ? 'ran' : 'no';",
     )?;
     ensure!(ran == "no", "a script of others runs");
     browser.open(&format!(
@@ -342,7 +353,10 @@ async fn many(trial: &Trial, channels: usize) -> anyhow::Result<()> {
         "the filter has found 10 of {channels} within {} ms",
         took.as_millis()
     );
-    browser.run("const filter = document.getElementById('filter'); filter.value = ''; filter.dispatchEvent(new Event('input'))")?;
+    browser.run(
+        "const filter = document.getElementById('filter'); filter.value = ''; \
+        filter.dispatchEvent(new Event('input'))",
+    )?;
     browser.until("all are shown again", &rows(100))?;
     browser.click("#next")?;
     browser.until(

@@ -45,8 +45,10 @@ fn start(mut fixture: Fixture, name: &str, more: &str) -> anyhow::Result<Running
     })
 }
 
-const BEATS: &str = "[[beat]]\nnamespace = \"test\"\nkey_file = \"BEAT-KEY\"\nevery_seconds = 2\nlife_seconds = 600\n";
-const SLOTS: &str = "[[slot]]\ngroup = \"web\"\nmax = 2\n[[slot]]\ngroup = \"database\"\n[fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n";
+const BEATS: &str = "[[beat]]\nnamespace = \"test\"\nkey_file = \"BEAT-KEY\"\nevery_seconds = 2\n\
+    life_seconds = 600\n";
+const SLOTS: &str = "[[slot]]\ngroup = \"web\"\nmax = 2\n[[slot]]\ngroup = \"database\"\n\
+    [fleetlock]\nlisten = [\"FREE-ADDRESS\"]\n";
 const ROLES: &[&str] = &[
     "trust * 1 root",
     "release * 1 ann",
@@ -118,7 +120,9 @@ impl Tree {
         for node in ["web-01.example.org", "web-02.example.org"] {
             let body = json!({"client_params": {"id": node, "group": "web"}}).to_string();
             let request = format!(
-                "POST /v1/pre-reboot HTTP/1.1\r\nHost: localhost\r\nfleet-lock-protocol: true\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                "POST /v1/pre-reboot HTTP/1.1\r\nHost: localhost\r\nfleet-lock-protocol: true\r\n\
+                 Content-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n\
+                 {body}",
                 body.len()
             );
             let (status, said) = http::request(self.origin.fixture.slot_address()?, &request)?;
@@ -162,7 +166,8 @@ pub(super) async fn large(channels: usize, hop: &str) -> anyhow::Result<Running>
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let realm = Realm::new(&lines, &["root"]);
     let more = format!(
-        "[[peer]]\nname = \"loader\"\nnetworks = [\"127.0.0.0/8\"]\nfeeds = \"test.*\"\n{BEATS}[quota]\nchannels = {}\n",
+        "[[peer]]\nname = \"loader\"\nnetworks = [\"127.0.0.0/8\"]\nfeeds = \"test.*\"\n\
+         {BEATS}[quota]\nchannels = {}\n",
         2 * channels
     );
     let large = start(broker(&realm, "")?, "large.example.org", &more)?;
