@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
-
 use super::{Config, ConfigError};
 
 /// The directory beside the file whose files are read after it.
@@ -20,17 +18,21 @@ pub(super) fn read(path: &Path) -> Result<Config, ConfigError> {
     let first = text(path)?;
     let more = more(path)?;
     if more.is_empty() {
-        return toml::from_str(&first).map_err(|error| wrong(path, &first, &error));
+        return parse(&first).map_err(|error| wrong(path, &first, &error));
     }
     let mut all = table(path, &first)?;
     for path in &more {
         merge(&mut all, table(path, &text(path)?)?);
     }
-    all.try_into()
-        .map_err(|error: toml::de::Error| ConfigError::Parse {
-            path: path.into(),
-            reason: format!("with {MORE}: {}", error.message().trim_end()),
-        })
+    // As text again: a second way to read it would be as large as the first.
+    parse(&all.to_string()).map_err(|error| ConfigError::Parse {
+        path: path.into(),
+        reason: format!("with {MORE}: {}", error.message().trim_end()),
+    })
+}
+
+fn parse(text: &str) -> Result<Config, toml::de::Error> {
+    toml::from_str(text)
 }
 
 fn text(path: &Path) -> Result<String, ConfigError> {
@@ -72,9 +74,7 @@ fn more(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 /// One of several files. What is wrong in it is named with its line; what it lacks may stand in
 /// another.
 fn table(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
-    match Config::deserialize(
-        toml::de::Deserializer::parse(text).map_err(|e| wrong(path, text, &e))?,
-    ) {
+    match parse(text) {
         Err(error) if !error.message().starts_with("missing field") => {
             Err(wrong(path, text, &error))
         }
