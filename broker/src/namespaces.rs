@@ -134,9 +134,13 @@ impl Namespaces {
                     .map(|record| trust.take_settled_beat(record.statement));
             }
             let provisioned = Provisioned::new(anchor, Some(trust));
+            let is_of = |channel: &Channel| {
+                let all = anchors.iter().map(|anchor| &anchor.namespace);
+                Namespace::longest(all, channel) == Some(&anchor.namespace)
+            };
             for (channel, marks) in marks
                 .iter()
-                .filter(|(channel, _)| channel.is_beat() && anchor.namespace.contains(channel))
+                .filter(|(channel, _)| channel.is_beat() && is_of(channel))
             {
                 store
                     .get(channel, marks.head.serial)?
@@ -158,6 +162,12 @@ impl Namespaces {
         self.0.iter().find(|p| p.anchor.namespace == *namespace)
     }
 
+    /// Whether a channel belongs to this namespace, and not to one below it that is known here too.
+    pub(crate) fn is_of(&self, channel: &Channel, namespace: &Namespace) -> bool {
+        self.of(channel)
+            .is_some_and(|p| p.anchor.namespace == *namespace)
+    }
+
     /// The namespace of a channel, if it is that namespace's trust log.
     pub(crate) fn of_trust_log(&self, channel: &Channel) -> Option<&Provisioned> {
         self.of(channel)
@@ -167,5 +177,28 @@ impl Namespaces {
     /// The trust in force for a channel.
     pub(crate) fn trust(&self, channel: &Channel) -> Option<Arc<Trust>> {
         self.of(channel)?.trust.load_full()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_belongs_to_the_namespace_that_names_most_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let anchor = |namespace: &str| -> Anchor {
+            let line = format!("{namespace} 1 sha256:{}", "0".repeat(64));
+            line.parse().unwrap()
+        };
+        let namespaces = Namespaces::open(&[anchor("acme"), anchor("acme.lab")], &store).unwrap();
+        let is_of = |channel: &str, namespace: &str| {
+            namespaces.is_of(&channel.parse().unwrap(), &namespace.parse().unwrap())
+        };
+        assert!(is_of("acme.os.stable", "acme") && is_of("acme.lab.stable", "acme.lab"));
+        assert!(!is_of("acme.lab.stable", "acme") && !is_of("acme.os.stable", "acme.lab"));
+        assert!(is_of("acme.trust", "acme") && !is_of("acme.lab.trust", "acme"));
+        assert!(!is_of("other.os", "acme"));
     }
 }

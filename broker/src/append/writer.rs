@@ -345,7 +345,7 @@ impl Writer {
         let namespace = &provisioned.anchor.namespace;
         let ours = begun
             .iter()
-            .filter(|draft| namespace.contains(draft.log.channel()))
+            .filter(|draft| self.namespaces.is_of(draft.log.channel(), namespace))
             .count();
         let there = self.state.channels.get(namespace).copied().unwrap_or(0);
         let reserved = log.channel().is_trust() || log.channel().is_beat();

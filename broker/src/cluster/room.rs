@@ -53,7 +53,7 @@ impl Cluster {
 
     /// Channels of a namespace, here and in the tree.
     fn count(&self, namespace: &Namespace) -> usize {
-        let is_of = |channel: &Channel| namespace.contains(channel);
+        let is_of = |channel: &Channel| self.namespaces.is_of(channel, namespace);
         let here = self
             .logs
             .all()

@@ -197,7 +197,10 @@ fn wants_open_metrics(accept: &str) -> bool {
 /// How it stands.
 async fn status(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     match Query::parse(request.uri().query()) {
-        Ok(query) => Json(super::status::of(&admin, &query).await).into_response(),
+        Ok(query) => {
+            let board = admin.board().await;
+            Json(super::status::of(&admin, &query, &board).await).into_response()
+        }
         Err(why) => (StatusCode::BAD_REQUEST, why + "\n").into_response(),
     }
 }

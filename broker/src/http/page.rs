@@ -95,17 +95,23 @@ impl Stream {
             sleep_until(self.next).await;
             let longer = STATUS_HEARTBEAT.saturating_sub(BOARD_PERIOD);
             // What has changed beside the logs comes with the next event.
-            let _ = timeout(longer, self.news.changed()).await;
+            timeout(longer, self.news.changed()).await.is_ok()
         };
-        tokio::select! {
-            () = due => {}
+        let has_news = tokio::select! {
+            has_news = due => has_news,
             () = stop.cancelled() => return None,
-        }
-        if Instant::now() > self.end {
+        };
+        let now = Instant::now();
+        if now > self.end {
             return None;
         }
+        let board = self.admin.board().await;
+        if has_news && board.made < now.into_std() {
+            // Another look has made it before the news.
+            self.news.mark_changed();
+        }
+        let status = status::of(&self.admin, &self.query, &board).await;
         self.next = Instant::now() + BOARD_PERIOD;
-        let status = status::of(&self.admin, &self.query).await;
         Some(format!("data: {status}\n\n").into())
     }
 }

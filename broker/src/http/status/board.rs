@@ -100,6 +100,8 @@ pub(in crate::http) struct Fed {
 
 /// All of it, at one time.
 pub(in crate::http) struct Board {
+    /// What became visible before this is in it.
+    pub(in crate::http) made: Instant,
     pub(in crate::http) now: Timestamp,
     pub(in crate::http) rows: Vec<Row>,
     /// How many channels are in each state.
@@ -110,10 +112,10 @@ pub(in crate::http) struct Board {
     pub(in crate::http) evidence: Vec<Evidence>,
 }
 
-/// The last board, when it was made, and the beats that were read for it.
+/// The last board, and the beats that were read for it.
 #[derive(Default)]
 struct Last {
-    board: Option<(Instant, Arc<Board>)>,
+    board: Option<Arc<Board>>,
     beats: LiveBeats,
 }
 
@@ -126,24 +128,21 @@ impl Boards {
     pub(in crate::http) fn look(&self, shared: &Shared) -> Arc<Board> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Last { board, beats } = &mut *last;
-        if let Some((_, board)) = board
-            .as_ref()
-            .filter(|(made, _)| made.elapsed() < BOARD_PERIOD)
-        {
+        let is_fresh = |board: &&Arc<Board>| board.made.elapsed() < BOARD_PERIOD;
+        if let Some(board) = board.as_ref().filter(is_fresh) {
             return board.clone();
         }
-        let made = Arc::new(make(shared, beats));
-        *board = Some((Instant::now(), made.clone()));
-        made
+        board.insert(Arc::new(make(shared, beats))).clone()
     }
 }
 
 fn make(shared: &Shared, beats: &mut LiveBeats) -> Board {
-    let now = clock::now();
+    let (made, now) = (Instant::now(), clock::now());
     let unsettled = shared.forked.unsettled(&shared.namespaces);
     let logs = shared.logs.all();
     let forked: BTreeSet<&Channel> = unsettled.iter().collect();
     let mut board = Board {
+        made,
         now,
         rows: Vec::with_capacity(logs.len()),
         counts: [0; State::WORDS.len()],
@@ -181,7 +180,8 @@ fn standing(
     let trust = provisioned.trust.load_full();
     let (mut all, mut ways) = (Vec::new(), BTreeSet::new());
     let own = |log: &&Arc<Log>| {
-        (log.channel.is_beat() || log.channel.is_trust()) && namespace.contains(&log.channel)
+        (log.channel.is_beat() || log.channel.is_trust())
+            && shared.namespaces.is_of(&log.channel, namespace)
     };
     for log in logs.iter().filter(own) {
         let head = log.marks().head;

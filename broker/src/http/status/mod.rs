@@ -21,8 +21,8 @@ use crate::{
 use board::{Board, Row, Standing, State};
 
 /// Everything there is to be said now.
-pub(super) async fn of(admin: &Admin, query: &Query) -> Value {
-    let (shared, board) = (&admin.shared, admin.board().await);
+pub(super) async fn of(admin: &Admin, query: &Query, board: &Board) -> Value {
+    let shared = &admin.shared;
     let slots = slots(shared).await;
     let (matching, shown, more) = query.select(&board.rows);
     let next = shown.last().filter(|_| more);
@@ -45,8 +45,8 @@ pub(super) async fn of(admin: &Admin, query: &Query) -> Value {
         "namespaces": board.namespaces.iter().map(|one| namespace(one, board.now)).collect::<Vec<_>>(),
         "certificates": certificates(shared, board.now),
         "upstreams": upstreams(shared),
-        "ways": ways(&board),
-        "feeds": feeds(&board),
+        "ways": ways(board),
+        "feeds": feeds(board),
         "cluster": shared.cluster.as_deref().map(of_cluster),
         "forked": forked.iter().map(|channel| channel.as_str()).collect::<Vec<_>>(),
         "evidence": evidence::shown(&board.evidence).iter().map(file).collect::<Vec<_>>(),
