@@ -269,7 +269,10 @@ impl Committer {
             cluster.end_way(std::iter::once(&channel), true);
             tokio::spawn(async move {
                 let deadline = Instant::now() + CLUSTER_FOLLOW;
-                let is_here = || cluster.local_head(&channel) == Some(one.item.head);
+                // What others have settled above it may come in the same round.
+                let serial = one.item.head.serial;
+                let head = || cluster.local_head(&channel);
+                let is_here = || head().is_some_and(|head| head.serial >= serial);
                 while !is_here()
                     && matches!(timeout_at(deadline, rounds.changed()).await, Ok(Ok(())))
                 {
@@ -338,6 +341,7 @@ impl Cluster {
             Op::Head {
                 channel: of, after, ..
             } if of == channel => Some(*after),
+            Op::Trust(of, version) if of == channel => Some(Some(*version)),
             _ => None,
         });
         match there {

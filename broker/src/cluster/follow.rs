@@ -304,12 +304,23 @@ impl Round<'_> {
             }
             return Ok(None);
         };
-        match lock(&self.cluster.seen).entry(channel.clone()) {
-            // It was read before we have settled more.
-            Entry::Occupied(newer) if newer.get().zxid > seen.zxid => return Ok(None),
-            entry => drop(entry.insert_entry(seen)),
-        }
+        let newer = match lock(&self.cluster.seen).entry(channel.clone()) {
+            Entry::Occupied(newer) if newer.get().zxid > seen.zxid => Some(newer.get().head),
+            entry => {
+                entry.insert_entry(seen);
+                None
+            }
+        };
         let ours = self.cluster.local_head(channel);
+        if newer.is_some() {
+            // It was read before more was settled: by us, or by others, which is then to be read.
+            if newer != ours {
+                self.passed_over.insert(channel.clone());
+                lock(&self.cluster.behind).insert(channel.clone());
+                lock(&self.cluster.dirty).insert(channel.clone());
+            }
+            return Ok(None);
+        }
         let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else {
             return Ok(Some(seen));
         };
