@@ -54,7 +54,13 @@ fn is_ours(host: &str, config: &Config, asked: IpAddr) -> bool {
         .unwrap_or(without_port);
     if let Ok(address) = bare.parse::<IpAddr>() {
         let address = address.to_canonical();
-        return address.is_loopback() || address == asked.to_canonical();
+        let is_named = |name: &String| {
+            let name = name.parse::<IpAddr>();
+            name.is_ok_and(|name| name.to_canonical() == address)
+        };
+        return address.is_loopback()
+            || address == asked.to_canonical()
+            || config.admin.names.iter().any(is_named);
     }
     let mut names = config.admin.names.iter().map(String::as_str);
     bare.eq_ignore_ascii_case("localhost")
@@ -69,7 +75,7 @@ mod tests {
     #[test]
     fn attack_115_a_name_that_somebody_else_has_made_up_is_not_ours() {
         let config = "name = \"news.example.org\"\ndata_dir = \"/\"\n[admin]\n\
-            listen = [\"[::]:9119\"]\nnames = [\"status.example.org\"]";
+            listen = [\"[::]:9119\"]\nnames = [\"status.example.org\", \"198.51.100.4\"]";
         let config: Config = toml::from_str(config).unwrap();
         let asked: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
         for host in [
@@ -82,6 +88,7 @@ mod tests {
             "status.example.org",
             "192.0.2.7:80",
             "[::ffff:192.0.2.7]:80",
+            "198.51.100.4:9119",
         ] {
             assert!(is_ours(host, &config, asked), "{host}");
         }
