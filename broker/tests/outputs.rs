@@ -4,7 +4,7 @@
 
 use std::{
     fs, io,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -58,9 +58,10 @@ fn written(directory: &Path, text: &str) -> std::path::PathBuf {
 #[test]
 fn a_reader_of_the_log_that_has_stopped_stops_no_broker() {
     let directory = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    // Nobody else is at this address. Its port is none that a connection would get: one that is
+    // tried again and again would at last be connected to itself.
+    let port = u16::try_from(20_000 + std::process::id() % 12_000).unwrap();
+    let address = SocketAddr::from(([127, 77, 0, 1], port));
     let config = written(
         directory.path(),
         &format!("data_dir = \"DIR/data\"\n[listen]\nnntp = [\"{address}\"]\n"),
