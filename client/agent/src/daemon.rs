@@ -218,7 +218,8 @@ impl Agent {
             return Ok(None);
         };
         if task.intent == Intent::Stage && known.is_none_or(|known| known.intent.is_end()) {
-            tracing::info!(%channel, "begun");
+            let serial = Statement::parse(task.statement.as_bytes()).map(|of| of.serial());
+            tracing::info!(%channel, serial = serial.ok().map(tracing::field::display), "begun");
         }
         self.journal
             .change(|records| drop(records.task.insert(channel.to_string(), task.clone())))?;

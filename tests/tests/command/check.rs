@@ -193,6 +193,8 @@ async fn what_cannot_be_asked_is_unknown() {
         &["-v", "check", "--anchor", "x"],
         &["check", "other.channel"],
         &["check", "--state", "missing/state"],
+        &["--context", "nowhere", "check"],
+        &["--context", "nowhere", "-v", "check", "test.os.stable"],
     ] {
         let said = desk.run(arguments);
         // Standard error may say more; the line is the first, on standard output.

@@ -248,6 +248,9 @@ fn main() -> ExitCode {
     completion::answer();
     let command = match context::settle(Arguments::command()) {
         Ok(command) => command,
+        Err(error) if is_check() => {
+            return check::refuse(&tidings_client::explain(error.as_ref())).into();
+        }
         Err(error) => return output::fail(&error).into(),
     };
     let matches = without_empty_variables(command).try_get_matches();
@@ -261,16 +264,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether `check` is asked for, also where the arguments cannot be read: whoever reads the codes
+/// of plugins knows no other ones.
+fn is_check() -> bool {
+    let words = std::env::args_os().skip(1);
+    let mut words = words.map(|word| word.to_string_lossy().into_owned());
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--context" => drop(words.next()),
+            option if option.starts_with('-') => {}
+            command => return command == "check",
+        }
+    }
+    false
+}
+
 /// Arguments that are wrong are a refusal as any other; help and version are answers for people.
 fn refuse(error: &clap::Error) -> ! {
     let wants_json = std::env::args_os().any(|argument| argument == "--json");
-    // What reads the codes of plugins knows no other ones.
-    let mut words = std::env::args().skip(1);
-    let mut word = words.find(|word| word == "--context" || !word.starts_with('-'));
-    if word.as_deref() == Some("--context") {
-        word = words.nth(1);
-    }
-    let is_check = word.as_deref() == Some("check");
+    let is_check = is_check();
     if error.use_stderr() && (wants_json || is_check) {
         let text = error.to_string();
         // What is wrong; how it is used stands below.

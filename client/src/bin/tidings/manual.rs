@@ -41,13 +41,32 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "XDG_STATE_HOME",
         "below it lies the outbox; ~/.local/state without it",
     ),
-    ("VISUAL, EDITOR", "the editor of `trust edit`"),
+    (
+        "XDG_CONFIG_HOME",
+        "below it lie the contexts; ~/.config without it",
+    ),
+    (
+        "SSH_AUTH_SOCK",
+        "where the ssh-agent listens that signs with `--key agent:`",
+    ),
+    (
+        "VISUAL, EDITOR",
+        "the editor of `trust edit` and `context edit`",
+    ),
 ];
 
 const FILES: &[(&str, &str)] = &[
     (
         "~/.local/state/tidings/outbox",
         "statements that were signed here, until the log has them",
+    ),
+    (
+        "~/.config/tidings/contexts/NAME.toml",
+        "a context: brokers, anchor, credentials and a state directory; the name of the one in use stands in ~/.config/tidings/context",
+    ),
+    (
+        "/etc/tidings/client.toml",
+        "the same for all users, below options, environment and context",
     ),
     (
         "/etc/machine-id",
