@@ -5,7 +5,7 @@ use std::fs;
 
 use tidings_agent::{
     apply::hex,
-    handler::{Answer, LATER, UNUSABLE},
+    handler::{Answer, FAILED, LATER, UNUSABLE},
 };
 use tidings_protocol::Digest;
 
@@ -70,6 +70,13 @@ fn path_without(place: &Place, program: &str) -> String {
 pub(super) fn refused(answer: &Answer, why: &str) {
     assert!(
         answer.code == UNUSABLE && answer.line.contains(why),
+        "{answer:?}, and not {why:?}"
+    );
+}
+
+pub(super) fn may_be_well_later(answer: &Answer, why: &str) {
+    assert!(
+        answer.code == FAILED && answer.line.contains(why),
         "{answer:?}, and not {why:?}"
     );
 }
@@ -142,7 +149,9 @@ fn rauc_place() -> Place {
     let conf = format!("RAUC_WAIT=60\nexport DBUS_SYSTEM_BUS_ADDRESS=unix:path={here}/bus\n");
     fs::write(place.path().join("etc/rauc.conf"), conf).unwrap();
     let hold = format!(
-        "#!/bin/sh\n: > {here}/installing\nn=0\nwhile [ -e {here}/hold ] && [ $n -lt 1200 ]; \
+        "#!/bin/sh\n[ ! -e {here}/ill ] || exit 1\n\
+         [ ! -e {here}/vanish ] || kill -9 $(cat {here}/service.pid)\n\
+         : > {here}/installing\nn=0\nwhile [ -e {here}/hold ] && [ $n -lt 1200 ]; \
          do n=$((n + 1)); sleep 0.05; done\n"
     );
     write_program(&place.path().join("hold.sh"), &hold);
@@ -234,6 +243,22 @@ fn killed_while_the_service_works(place: &Place) {
     assert_eq!(tool.done("state"), "none");
 }
 
+/// What is wrong with the machine says nothing of the bundle.
+fn rauc_on_an_ill_machine(place: &mut Place) {
+    let here = place.path().to_owned();
+    let stage = |place: &Place| tool(place, "rauc", "good").call("stage", PATH).unwrap();
+    fs::write(here.join("ill"), "").unwrap();
+    may_be_well_later(&stage(place), "Pre-install handler error");
+    fs::rename(here.join("ill"), here.join("vanish")).unwrap();
+    may_be_well_later(&stage(place), "rauc: ");
+    may_be_well_later(&stage(place), "RAUC's service does not answer");
+    fs::remove_file(here.join("vanish")).unwrap();
+    place.sh("umount mounts/bundle; rm service.pid");
+    rauc_service(place, "A");
+    tool(place, "rauc", "good").done("drop");
+    untouched(place);
+}
+
 #[test]
 #[ignore = "root, loop devices and RAUC: cargo xtask agent rauc"]
 fn rauc() {
@@ -250,6 +275,8 @@ fn rauc() {
         of_no_use(&place, "rauc", payload, why);
     }
     can_says_why(&place, "rauc", "rauc");
+    rauc_on_an_ill_machine(&mut place);
+    let good = tool(&place, "rauc", "good");
     killed_while_the_service_works(&place);
     good.lives("B");
     // RAUC sees the machine as it is, and what it does by hand goes to the same loader.
@@ -307,10 +334,30 @@ head -c 1500000 /dev/zero > image3; make ours acme image3 unlike");
     place
 }
 
+/// What is wrong with the machine says nothing of the image.
+fn swupdate_on_an_ill_machine(place: &mut Place) {
+    let stage = |place: &Place| tool(place, "swupdate", "good").call("stage", PATH).unwrap();
+    place.sh("mv ours.pem away");
+    may_be_well_later(&stage(place), "Error loading certificate chain");
+    place.sh(
+        "mv away ours.pem; rm -r work; mkdir work; mount -t tmpfs -o size=8k work work; \
+         head -c 4096 /dev/zero > work/full",
+    );
+    place
+        .undo
+        .push("! mountpoint -q work || umount work".into());
+    may_be_well_later(&stage(place), "No space left on device");
+    place.sh("rm -r work/log work/tmp; head -c 4096 /dev/zero >> work/full");
+    may_be_well_later(&stage(place), "it does not say why");
+    place.sh("umount work");
+    tool(place, "swupdate", "good").done("drop");
+    untouched(place);
+}
+
 #[test]
 #[ignore = "root, loop devices and SWUpdate: cargo xtask agent swupdate"]
 fn swupdate() {
-    let place = swupdate_place();
+    let mut place = swupdate_place();
     let good = tool(&place, "swupdate", "good");
     good.check();
     one_octet_short(&place);
@@ -323,6 +370,8 @@ fn swupdate() {
         of_no_use(&place, "swupdate", payload, why);
     }
     can_says_why(&place, "swupdate", "swupdate");
+    swupdate_on_an_ill_machine(&mut place);
+    let good = tool(&place, "swupdate", "good");
     good.lives("B");
 }
 

@@ -3,9 +3,44 @@
 use std::fs;
 
 use super::{
-    LIB, sh,
+    LIB, PATH, Place, Tool,
+    common::write_program,
+    sh,
     vm::{console, from_environment, told},
 };
+
+#[test]
+fn what_was_kept_for_another_kernel_is_swept() {
+    let place = Place::new(
+        "livepatch.conf",
+        "LIVEPATCH_LOAD=HERE/load\nLIVEPATCH_MODULES=HERE/modules\n",
+        "A",
+    );
+    fs::create_dir(place.path().join("bin")).unwrap();
+    write_program(&place.path().join("bin/uname"), "#!/bin/sh\necho new\n");
+    fs::write(place.path().join("module"), "a module").unwrap();
+    place.sh(
+        "mkdir -p load modules/old/updates/tidings modules/new/updates/tidings
+        echo gone > load/tidings-gone.conf; : > modules/old/updates/tidings/gone.ko
+        echo here > load/tidings-here.conf; : > modules/new/updates/tidings/here.ko
+        echo another > load/tidings-mine.conf; echo gone > load/mine.conf",
+    );
+    let tool = Tool::new(&place, "livepatch", "module", &[("T_X_MODULE", "none")]);
+    let path = format!("{}/bin:{PATH}", place.path().display());
+    let call = |verb| {
+        let code = tool.call(verb, &path).unwrap().code;
+        (code, place.sh("ls load | xargs"))
+    };
+    let all = "mine.conf tidings-gone.conf tidings-here.conf tidings-mine.conf";
+    assert_eq!(call("state"), (0, all.into()), "who looks changes nothing");
+    let swept = "mine.conf tidings-here.conf tidings-mine.conf";
+    assert_eq!(call("drop"), (0, swept.into()));
+    // Neither does it when the patch is of no use to the kernel that runs.
+    place.sh("echo gone > load/tidings-gone.conf");
+    assert_eq!(call("stage"), (2, swept.into()));
+    place.sh("echo gone > load/tidings-gone.conf; mv modules/new modules/hidden");
+    assert_eq!(call("drop"), (0, all.into()), "nobody can tell");
+}
 
 #[test]
 #[ignore = "a VM: cargo xtask agent livepatch"]
@@ -41,12 +76,14 @@ fn livepatch() {
         // For another build of this kernel.
         "can 2 none plain",
         &other,
+        "after can: tidings-gone.conf tidings-mine.conf",
         "stage 2 none plain",
         &other,
         // Half of it.
         "stage 2 partial plain",
         "because it is not what was signed",
         "drop 0 none plain",
+        "after drop: tidings-mine.conf",
         "stage 0 staged plain",
         "stage 0 staged plain",
         "arm 0 running patched",
@@ -59,6 +96,7 @@ fn livepatch() {
         "keep 0 kept patched",
         "drop 0 kept patched",
         "loads tidings_test, reboot by 2026-12-24T00:00:00Z vm 7",
+        "after keep: tidings-mine.conf tidings-tidings_test.conf",
         // A boot: it is loaded again.
         "state 0 staged plain",
         "state 0 kept patched",

@@ -1,8 +1,9 @@
 //! Handlers with their real tools, on loop devices and file systems of their own: as root, by
 //! `cargo xtask agent`. Each is tested by the contract; then it is killed at every program that
-//! `stage` and `drop` start, and goes on.
+//! `stage` and `drop` start, and goes on. What wants neither root nor tools runs with `cargo test`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod answers;
 mod bundles;
 #[path = "../common/mod.rs"]
 mod common;
@@ -10,6 +11,7 @@ mod livepatch;
 mod slots;
 mod sysupdate;
 mod trees;
+mod units;
 mod vm;
 
 use std::{

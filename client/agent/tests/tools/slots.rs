@@ -50,6 +50,25 @@ for s in A B; do printf 'title %s\nsort-key tidings\nversion %s\nlinux /k\n\
 printf 'title other\nsort-key a\nversion 9\nlinux /k\noptions tidings.slot=other\n' \
     > esp/loader/entries/other.conf";
 
+#[test]
+fn an_entry_of_systemd_boot_is_copied_as_it_is() {
+    let place = Place::new("slots.conf", "", "A");
+    let here = place.path().display().to_string();
+    let conf = format!("ESP={here}/esp\nLOADER_CMDLINE={here}/cmdline\n");
+    fs::write(place.path().join("etc/loader.conf"), conf).unwrap();
+    place.sh(&format!("echo tidings.slot=A > cmdline; {ENTRIES}"));
+    // What some shells' `echo` takes for a newline, an end, an option.
+    let rest = "title B\nsort-key tidings\nlinux /k\n-n x\n\
+                options root=PARTLABEL=b\\x2d\\n\\c \\\\ %s tidings.slot=B\n";
+    let entries = place.path().join("esp/loader/entries");
+    fs::write(entries.join("tidings-B.conf"), format!("version 0\n{rest}")).unwrap();
+    place.sh(&format!(
+        "T_ETC={here}/etc {LIB}/loader.d/systemd-boot next B"
+    ));
+    let written = fs::read_to_string(entries.join("tidings-B+1-0.conf")).unwrap();
+    assert_eq!(written, format!("{rest}version 2\n"));
+}
+
 /// What systemd-boot does: the entry that systemd's own code takes for the default, after its
 /// counter has been moved.
 fn systemd_boot(place: &Place) -> String {
