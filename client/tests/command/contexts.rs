@@ -236,3 +236,46 @@ fn contexts_are_listed_shown_used_edited_and_removed() {
     assert_eq!(list.len(), 1);
     assert!(good(at, &["cheat"]).contains("tidings context use prod"));
 }
+
+#[test]
+fn a_context_of_somebody_else_is_said_and_not_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let anchor = namespace(at);
+    let one = ["context", "add", "one", "--broker", &broker(1), "--use"];
+    good(at, &one);
+    let pointer = at.join("config/tidings/context");
+    fs::set_permissions(&pointer, fs::Permissions::from_mode(0)).unwrap();
+    let inner = command(at);
+    let mut outer = Command::new("unshare");
+    // Whoever is root here may not read everything either.
+    outer.args(["--map-root-user", "setpriv", "--bounding-set"]);
+    outer.arg("-dac_override,-dac_read_search");
+    outer.arg(inner.get_program()).current_dir(at);
+    outer.envs(
+        inner
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    outer.args([
+        "log",
+        "acme.os",
+        "--broker",
+        &broker(2),
+        "--anchor",
+        &anchor,
+    ]);
+    let output = outer
+        .output()
+        .expect("unshare and setpriv are missing: install util-linux");
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(NO_BROKER), "{text}");
+    assert!(
+        text.contains("context cannot be read: no context is in use"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&broker(2)) && !text.contains(&broker(1)),
+        "{text}"
+    );
+}

@@ -178,6 +178,12 @@ impl Contexts {
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // The home of somebody else, as after `setpriv`, whose context is not meant.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let path = path.display();
+                output::note(&format!("{path} cannot be read: no context is in use"));
+                Ok(None)
+            }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
