@@ -148,7 +148,7 @@ impl Drop for Process {
 fn configure(machine: &Machine, origin: &Origin) -> PathBuf {
     let root = machine.root.display();
     let text = format!(
-        "anchor = \"acme 1 {}\"\nbrokers = [\"nntp://{}\"]\nchannels = [\"acme.os.stable\"]\nidentity = \"m\"\nhealth_seconds = 0\n\
+        "anchor = \"acme 1 {}\"\nbrokers = [\"nntp://127.0.0.1:1\", \"nntp://{}\"]\nchannels = [\"acme.os.stable\"]\nidentity = \"m\"\nhealth_seconds = 0\n\
          node = \"m\"\n[slots]\nservers = [\"http://{}\"]\n[fetch]\nschemes = [\"file\"]\n\
          [paths]\nagent = \"{root}/agent\"\napplier = \"{root}/applier\"\nrun = \"{root}/run\"\netc = \"{root}/etc\"\nlib = \"{}/handlers\"\n\
          apply = \"{}\"\nboot_id = \"{root}/boots\"\n",
@@ -268,6 +268,14 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
         ..Release::default()
     };
     let head = origin.release("3", &images[2], later).await;
+    // One dead broker of two does not keep it from being told.
+    until(&machine, "it is told of 3", || {
+        machine
+            .read("log")
+            .contains("told of a release")
+            .then_some(())
+    })
+    .await;
     until_status(&machine, "3 is staged", |channel| {
         channel.intent.as_deref() == Some("go") && channel.release == Some(2)
     })

@@ -245,7 +245,7 @@ fn a_context_of_somebody_else_is_said_and_not_used() {
     let one = ["context", "add", "one", "--broker", &broker(1), "--use"];
     good(at, &one);
     let pointer = at.join("config/tidings/context");
-    fs::set_permissions(&pointer, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&pointer, fs::Permissions::from_mode(0o0)).unwrap();
     let inner = command(at);
     let mut outer = Command::new("unshare");
     // Whoever is root here may not read everything either.
