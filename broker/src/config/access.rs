@@ -4,14 +4,11 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Wrong};
 use crate::access::{Access, Peer, Rule};
 
 /// Who is known, and may read and offer what.
-pub(super) fn access(
-    config: &Config,
-    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
-) -> Result<Access, ConfigError> {
+pub(super) fn access(config: &Config, wrong: &Wrong) -> Result<Access, ConfigError> {
     let mut peers: Vec<Peer> = Vec::new();
     for (index, peer) in config.peer.iter().enumerate() {
         let wrong =

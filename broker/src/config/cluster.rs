@@ -3,13 +3,13 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    ClusterConfig, Clustering, ConfigError, Mirroring,
+    ClusterConfig, Clustering, ConfigError, Mirroring, Wrong,
     written::{default_poll, everything},
 };
 
 pub(super) fn clustering(
     cluster: &ClusterConfig,
-    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
+    wrong: &Wrong,
 ) -> Result<Clustering, ConfigError> {
     let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("cluster.{key}"), reason);
     let host_and_port = |server: &&String| {

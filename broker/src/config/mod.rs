@@ -7,6 +7,9 @@ mod access;
 mod changed;
 mod cluster;
 mod files;
+mod namespaces;
+mod plain;
+mod relays;
 mod slots;
 mod written;
 
@@ -18,14 +21,13 @@ use std::{
 };
 
 use tidings_client::Address;
-use tidings_protocol::{
-    Anchor, Namespace, StatementId, Wildmat,
-    limits::{BEAT_LIFE_SECONDS, HEARTBEAT_SECONDS},
-    slot::SlotName,
-};
+use tidings_protocol::{Anchor, Namespace, StatementId, Wildmat, slot::SlotName};
 pub use written::*;
 
 use crate::access::Access;
+
+/// Says which key is wrong, and what was expected.
+type Wrong<'a> = dyn Fn(String, &dyn fmt::Display) -> ConfigError + 'a;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -230,318 +232,31 @@ impl Settings {
             key,
             reason: reason.to_string(),
         };
-        let good_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
-        if config.name.is_empty() || config.name.len() > 128 || !config.name.bytes().all(good_name)
-        {
-            return Err(wrong(
-                "name".into(),
-                &"expected a host name: letters, digits, `.`, `-`, `_`",
-            ));
-        }
-        let is_host =
-            |name: &&String| !name.is_empty() && name.bytes().all(|b| b != b':' && good_name(b));
-        if let Some(odd) = config.admin.names.iter().find(|name| !is_host(name)) {
-            return Err(wrong(
-                "admin.names".into(),
-                &format!("expected host names without a port, found {odd:?}"),
-            ));
-        }
-        let mut anchors: Vec<Anchor> = Vec::new();
-        for (index, line) in config.anchors.iter().enumerate() {
-            let anchor: Anchor = line
-                .parse()
-                .map_err(|e: tidings_protocol::NameError| wrong(format!("anchors[{index}]"), &e))?;
-            if anchors
-                .iter()
-                .any(|known| known.namespace == anchor.namespace)
-            {
-                return Err(wrong(
-                    format!("anchors[{index}]"),
-                    &format!("{} has an anchor already", anchor.namespace),
-                ));
-            }
-            anchors.push(anchor);
-        }
-        let levels = ["off", "error", "warn", "info", "debug", "trace"];
-        let level = config
-            .log
-            .level
-            .split(',')
-            .find(|part| !part.contains('=') && !levels.contains(part));
-        if let Some(unknown) = level {
-            return Err(wrong(
-                "log.level".into(),
-                &format!("expected error, warn, info, debug or trace, found {unknown:?}"),
-            ));
-        }
-        if config.listen.nntp.is_empty() && config.listen.nntps.is_empty() {
-            return Err(wrong(
-                "listen".into(),
-                &"expected at least one address in nntp or nntps",
-            ));
-        }
-        let mut every = addresses(&config);
-        every.retain(|address| address.port() != 0);
-        every.sort();
-        if let Some(twice) = every.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(wrong(
-                "listen".into(),
-                &format!("{} is named twice; each address is for one thing", twice[0]),
-            ));
-        }
-        if !config.listen.nntps.is_empty() && config.tls.is_none() {
-            return Err(wrong(
-                "listen.nntps".into(),
-                &"needs [tls] with certificate_file and key_file",
-            ));
-        }
-        let limits = &config.limits;
-        let ranges = [
-            ("connections", limits.connections as u64, 1, 1_000_000),
-            (
-                "connections_per_address",
-                limits.connections_per_address as u64,
-                1,
-                1_000_000,
-            ),
-            ("watches", limits.watches as u64, 0, 1_000_000),
-            // RFC 3977 section 3.1 asks for three minutes at least.
-            ("idle_seconds", limits.idle_seconds, 180, 86_400),
-            ("handshake_seconds", limits.handshake_seconds, 1, 600),
-            (
-                "heartbeat_seconds",
-                limits.heartbeat_seconds,
-                2,
-                HEARTBEAT_SECONDS,
-            ),
-            ("gap_seconds", limits.gap_seconds, 1, 30 * 86_400),
-            ("closed_days", limits.closed_days, 0, 10_000),
-        ];
-        for (key, value, low, high) in ranges {
-            if !(low..=high).contains(&value) {
-                return Err(wrong(
-                    format!("limits.{key}"),
-                    &format!("expected {low} to {high}, found {value}"),
-                ));
-            }
-        }
-        for (key, value, most) in [
-            ("channels", config.quota.channels, crate::limits::CHANNELS),
-            ("evidence", config.quota.evidence, 100_000),
-        ] {
-            if !(1..=most).contains(&value) {
-                return Err(wrong(
-                    format!("quota.{key}"),
-                    &format!("expected 1 to {most}, found {value}"),
-                ));
-            }
-        }
-        let mirror = config.mirror.as_ref().map(|mirror| {
-            let wrong =
-                |key: &str, reason: &dyn fmt::Display| wrong(format!("mirror.{key}"), reason);
-            let upstreams: Result<Vec<Address>, _> = mirror
-                .upstreams
-                .iter()
-                .map(|address| address.parse())
-                .collect();
-            let upstreams = upstreams.map_err(|e| wrong("upstreams", &e))?;
-            if upstreams.is_empty() {
-                return Err(wrong("upstreams", &"expected at least one broker"));
-            }
-            if !(1..=86_400).contains(&mirror.poll_seconds) {
-                return Err(wrong(
-                    "poll_seconds",
-                    &format!("expected 1 to 86400, found {}", mirror.poll_seconds),
-                ));
-            }
-            let channels = with_trust_and_beats(&mirror.channels, &anchors)
-                .parse()
-                .map_err(|e| wrong("channels", &e))?;
-            Ok(Mirroring {
-                upstreams,
-                channels,
-                login: mirror.login.clone(),
-                poll: Duration::from_secs(mirror.poll_seconds),
-            })
-        });
-        let mirror = mirror.transpose()?;
-        let cluster = config
-            .cluster
-            .as_ref()
+        plain::check(&config, &wrong)?;
+        let anchors = namespaces::anchors(&config, &wrong)?;
+        let mirror = config.mirror.as_ref();
+        let mirror = mirror
+            .map(|mirror| relays::mirroring(mirror, &anchors, &wrong))
+            .transpose()?;
+        let cluster = config.cluster.as_ref();
+        let cluster = cluster
             .map(|cluster| cluster::clustering(cluster, &wrong))
             .transpose()?;
-        let mut feeds: Vec<Feed> = Vec::new();
-        for (index, feed) in config.feed.iter().enumerate() {
-            let wrong = |key: &str, reason: &dyn fmt::Display| {
-                wrong(format!("feed[{index}].{key}"), reason)
-            };
-            if feed.name.is_empty()
-                || !feed.name.bytes().all(good_name)
-                || feeds.iter().any(|other| other.name == feed.name)
-            {
-                return Err(wrong(
-                    "name",
-                    &"expected a name of its own: letters, digits, `.`, `-`, `_`",
-                ));
-            }
-            feeds.push(Feed {
-                name: feed.name.clone(),
-                to: feed.to.parse().map_err(|e| wrong("to", &e))?,
-                channels: feed.channels.parse().map_err(|e| wrong("channels", &e))?,
-                path: feed.path.clone(),
-                login: feed.login.clone(),
-            });
-        }
-        let restore_from = config
-            .restore_from
-            .iter()
-            .enumerate()
-            .map(|(index, address)| {
-                address
-                    .parse::<Address>()
-                    .map_err(|error| wrong(format!("restore_from[{index}]"), &error))
-            });
-        let restore_from = Mirroring {
-            upstreams: restore_from.collect::<Result<_, _>>()?,
-            channels: "*"
-                .parse()
-                .map_err(|error| wrong("restore_from".into(), &error))?,
-            login: Login::default(),
-            poll: crate::limits::RESTORE_AGAIN,
-        };
         let access = access::access(&config, &wrong)?;
-        let slots = slots::slots(&config, &access, &wrong)?;
-        let mut beats: Vec<Beat> = Vec::new();
-        for (index, beat) in config.beat.iter().enumerate() {
-            let wrong = |key: &str, reason: &dyn fmt::Display| {
-                wrong(format!("beat[{index}].{key}"), reason)
-            };
-            let Some(anchor) = anchors
-                .iter()
-                .find(|anchor| anchor.namespace.as_str() == beat.namespace)
-            else {
-                return Err(wrong(
-                    "namespace",
-                    &format!("{} has no anchor in anchors", beat.namespace),
-                ));
-            };
-            let namespace = anchor.namespace.clone();
-            if beats
-                .iter()
-                .any(|other| other.namespace == namespace && other.key_file == beat.key_file)
-            {
-                return Err(wrong(
-                    "key_file",
-                    &format!("{namespace} has a signer with this key already"),
-                ));
-            }
-            if mirror
-                .as_ref()
-                .is_some_and(|mirror| mirror.channels.matches(namespace.beat().as_str()))
-            {
-                return Err(wrong(
-                    "namespace",
-                    &format!(
-                        "the beats of {namespace} are copied by [mirror]; they are signed at the origin"
-                    ),
-                ));
-            }
-            let most = BEAT_LIFE_SECONDS;
-            if !(1..most).contains(&beat.every_seconds) {
-                return Err(wrong(
-                    "every_seconds",
-                    &format!("expected 1 to {}, found {}", most - 1, beat.every_seconds),
-                ));
-            }
-            if !(beat.every_seconds + 1..=most).contains(&beat.life_seconds) {
-                let expected = format!(
-                    "expected more than every_seconds and at most {most}, found {}",
-                    beat.life_seconds
-                );
-                return Err(wrong("life_seconds", &expected));
-            }
-            let (key_file, every) = (
-                beat.key_file.clone(),
-                Duration::from_secs(beat.every_seconds),
-            );
-            beats.push(Beat {
-                namespace,
-                key_file,
-                every,
-                life_seconds: beat.life_seconds,
-            });
-        }
-        let mut retention = Vec::new();
-        for (index, entry) in config.retention.iter().enumerate() {
-            let channels = entry
-                .channels
-                .parse()
-                .map_err(|e| wrong(format!("retention[{index}].channels"), &e))?;
-            if entry.count == Some(0) || (entry.count.is_none() && entry.age_days.is_none()) {
-                return Err(wrong(
-                    format!("retention[{index}]"),
-                    &"expected count (1 or more), age_days, or both",
-                ));
-            }
-            retention.push(Retention {
-                channels,
-                count: entry.count,
-                age: entry
-                    .age_days
-                    .map(|days| Duration::from_secs(u64::from(days) * 86_400)),
-            });
-        }
-        let every_beat = "*.beat"
-            .parse()
-            .map_err(|e| wrong("retention".into(), &e))?;
-        retention.push(Retention {
-            channels: every_beat,
-            count: Some(16),
-            age: None,
-        });
         Ok(Self {
-            config,
+            cluster,
+            restore_from: relays::restore_from(&config, &wrong)?,
+            feeds: relays::feeds(&config, &wrong)?,
+            slots: slots::slots(&config, &access, &wrong)?,
+            beats: namespaces::beats(&config, &anchors, mirror.as_ref(), &wrong)?,
+            retention: namespaces::retention(&config, &wrong)?,
             file: file.into(),
             anchors,
             mirror,
-            cluster,
-            restore_from,
-            feeds,
             access,
-            slots,
-            beats,
-            retention,
+            config,
         })
     }
-}
-
-/// The channels of a mirror, and the trust logs and beats of the namespaces that they are in.
-fn with_trust_and_beats(channels: &str, anchors: &[Anchor]) -> String {
-    let literal = |pattern: &str| {
-        pattern
-            .split(['*', '?'])
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let wanted: Vec<String> = channels
-        .split(',')
-        .filter(|pattern| !pattern.starts_with('!'))
-        .map(literal)
-        .collect();
-    let mut all = channels.to_owned();
-    for Anchor { namespace, .. } in anchors {
-        let within = format!("{namespace}.");
-        if wanted
-            .iter()
-            .any(|literal| literal.starts_with(&within) || within.starts_with(literal.as_str()))
-        {
-            all.push_str(&format!(
-                ",{namespace}.trust,{namespace}.beat,{namespace}.*.beat"
-            ));
-        }
-    }
-    all
 }
 
 #[cfg(test)]

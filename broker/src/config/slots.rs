@@ -4,13 +4,13 @@ use std::fmt;
 
 use tidings_protocol::slot::SlotName;
 
-use super::{Config, ConfigError, FleetLockConfig, Rules, SlotGroup};
+use super::{Config, ConfigError, FleetLockConfig, Rules, SlotGroup, Wrong};
 use crate::access::Access;
 
 pub(super) fn slots(
     config: &Config,
     access: &Access,
-    wrong: &dyn Fn(String, &dyn fmt::Display) -> ConfigError,
+    wrong: &Wrong,
 ) -> Result<Vec<SlotGroup>, ConfigError> {
     let mut groups: Vec<SlotGroup> = Vec::new();
     for (index, slot) in config.slot.iter().enumerate() {
