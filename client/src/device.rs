@@ -669,5 +669,10 @@ fn jitter(time: Duration) -> Duration {
     if getrandom::fill(&mut octets).is_err() {
         return time;
     }
-    time.mul_f64(0.5 + (u64::from_le_bytes(octets) >> 11) as f64 / (1_u64 << 54) as f64)
+    jitter_from(time, u64::from_le_bytes(octets))
+}
+
+/// The same from a number that was drawn: in simulated time it can be drawn again.
+pub fn jitter_from(time: Duration, drawn: u64) -> Duration {
+    time.mul_f64(0.5 + (drawn >> 11) as f64 / (1_u64 << 54) as f64)
 }

@@ -54,7 +54,7 @@ pub use clearance::Clearance;
 pub use clock::{Clock, now};
 pub use connection::{Connection, Group};
 pub use delivery::{Delivered, Delivery, DeliveryError};
-pub use device::{Device, Pace, Start};
+pub use device::{Device, Pace, Start, jitter_from};
 pub use error::{Error, explain};
 pub use failure::Failure;
 pub use outbox::{Outbox, OutboxError, OutboxLock, Settled};
@@ -64,7 +64,7 @@ pub use slots::{
     Slot, SlotError, SlotEvent, SlotFailure, SlotHolder, SlotServer, SlotServerError, SlotStatus,
     SlotWaiter, Slots,
 };
-pub use source::{Source, pauses};
+pub use source::{Source, pauses, pauses_from};
 pub use state::{Monitor, State, StateError};
 pub use survey::{Lookout, Seen, Survey, list, survey};
 pub use tidings_protocol::{

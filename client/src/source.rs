@@ -190,12 +190,17 @@ pub fn pauses() -> impl Iterator<Item = Duration> + Send {
     if getrandom::fill(&mut seed).is_err() {
         seed = u64::from(std::process::id()).to_le_bytes();
     }
+    pauses_from(u64::from_le_bytes(seed))
+}
+
+/// The same from a seed: what was drawn in simulated time can be drawn again.
+pub fn pauses_from(seed: u64) -> impl Iterator<Item = Duration> + Send {
     // backon adds jitter on top of its delay; drawing from the doubled range keeps the mean.
     ExponentialBuilder::default()
         .with_min_delay(RETRY_FIRST / 2)
         .with_max_delay(RETRY_LAST / 2)
         .with_jitter()
-        .with_jitter_seed(u64::from_le_bytes(seed))
+        .with_jitter_seed(seed)
         .without_max_times()
         .build()
 }
