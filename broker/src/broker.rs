@@ -1,7 +1,6 @@
 //! A running broker: `bind`, then `shutdown`. The same in the binary and in tests.
 
 use std::{
-    collections::HashSet,
     io,
     net::SocketAddr,
     sync::{
@@ -12,39 +11,29 @@ use std::{
     time::Duration,
 };
 
-use tidings_client::Address;
 use tidings_protocol::{
-    Channel, Head, Wildmat,
+    Head,
     nntp::{Response, code},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::{Appender, Writer},
     beat, beforehand, clock,
-    cluster::{self, Cluster, TreeError},
-    config::{Login, Mirroring, Settings},
+    cluster::{self, TreeError},
+    config::Settings,
     connections::Connections,
-    counts::Counts,
     failure::OnFailure,
-    feed,
-    forks::{self, Forks},
-    http,
     identity::{self, Identity},
     limits::{CERTIFICATE_WARNING, CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
-    listener,
-    login::{Credentials, LoginError},
-    logs::Logs,
-    mirror::{self, Mirror},
-    namespaces::{NamespaceError, Namespaces},
+    login::LoginError,
+    namespaces::NamespaceError,
     origin::Origin,
-    repair::{self, Other},
-    restore::{self, Comparing, Source},
+    restore::Comparing,
     shared::Shared,
     slots::{Local, SlotStore, Slots},
+    start::{Listeners, Loops, Opened},
     store::{Store, StoreError},
-    tls::{Certificates, TlsError},
-    watch::Watches,
+    tls::TlsError,
 };
 
 /// Why a broker does not start.
@@ -129,52 +118,17 @@ impl Broker {
         if now.seconds() < CLOCK_FLOOR_SECONDS {
             return Err(StartError::Clock(now));
         }
-        let config = &settings.config;
-        let limits = &config.limits;
+        let limits = &settings.config.limits;
         let most = connections_of(limits.connections)?;
-        let certificates = config
-            .tls
-            .as_ref()
-            .map(Certificates::load)
-            .transpose()?
-            .map(Arc::new);
-        let signers = settings
-            .beats
-            .iter()
-            .map(|one| Ok((one.clone(), beat::load(one)?)))
-            .collect::<Result<Vec<_>, StartError>>()?;
-        let store = Store::open(&config.data_dir)?;
-        let logs = Arc::new(Logs::open(store.clone())?);
-        let namespaces = Arc::new(Namespaces::open(&settings.anchors, &store)?);
-        logs.take_up_kept(&namespaces)?;
-
-        let fleetlock = config.fleetlock.as_ref().map_or(&[][..], |f| &f.listen);
-        let every = settings.addresses();
-        let listen = |addresses: &[SocketAddr]| {
-            let bind = |address: &SocketAddr| {
-                let listener =
-                    listener::bind(*address, &every).map_err(|source| StartError::Listen {
-                        address: *address,
-                        source,
-                    })?;
-                Ok((listener.local_addr()?, listener))
-            };
-            addresses
-                .iter()
-                .map(bind)
-                .collect::<Result<Vec<_>, StartError>>()
-        };
-        let (clear, tls) = (listen(&config.listen.nntp)?, listen(&config.listen.nntps)?);
-        let (fleetlock, admin) = (listen(fleetlock)?, listen(&config.admin.listen)?);
-        let secure_fleetlock = config
-            .fleetlock
-            .as_ref()
-            .is_some_and(|fleetlock| fleetlock.tls);
+        let connections = Connections::new(most, limits.connections_per_address);
+        let loops = Loops::read(&settings)?;
+        let opened = Opened::open(&settings)?;
+        let listeners = Listeners::bind(&settings)?;
+        let (nntp, nntps, fleetlock) = listeners.addresses();
 
         let stop = CancellationToken::new();
         let failed = Arc::new(AtomicBool::new(false));
         let tasks = TaskTracker::new();
-        let loops = thread::available_parallelism().map_or(1, usize::from);
         let on_failure: OnFailure = {
             let (stop, failed) = (stop.clone(), failed.clone());
             Arc::new(move || {
@@ -182,95 +136,28 @@ impl Broker {
                 stop.cancel();
             })
         };
-        let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
-        let watches = Watches::start(loops, limits.watches, heartbeat, &logs, &on_failure)?;
-        let counts = Arc::<Counts>::default();
-        let forks = Forks::open(
-            config.data_dir.join(forks::DIRECTORY),
-            store.clone(),
-            config.quota.evidence,
-        );
-        let forked = forks.forked.clone();
-        let (appender, writer) = Appender::start(Writer {
-            forks,
-            store: store.clone(),
-            logs: logs.clone(),
-            namespaces: namespaces.clone(),
-            watches: watches.clone(),
-            retention: settings.retention.clone(),
-            quota: config.quota,
-            gap_patience: Duration::from_secs(limits.gap_seconds),
-            closed_kept: Duration::from_secs(limits.closed_days * 86_400),
-            mirrored: settings
-                .mirror
-                .as_ref()
-                .map(|mirror| mirror.channels.clone()),
-            clustered: settings.cluster.is_some(),
-            counts: counts.clone(),
-            on_failure,
-            state: Default::default(),
-        })?;
-        let mirror = settings
-            .mirror
-            .as_ref()
-            .map(|mirror| Mirror::new(mirror, None))
-            .transpose()?
-            .map(Arc::new);
-        let cluster = settings.cluster.as_ref().map(|cluster| {
-            let mirrored = settings
-                .mirror
-                .as_ref()
-                .map(|mirror| mirror.channels.clone());
-            let joined = Cluster::new(
-                cluster.clone(),
-                config.name.clone(),
-                appender.clone(),
-                logs.clone(),
-                namespaces.clone(),
-                mirrored,
-                settings.common(),
-            );
-            Arc::new(joined.with_quota(config.quota.channels))
-        });
+        let written = opened.write(&settings, on_failure)?;
+        let cluster = opened.join(&settings, &written.appender);
         let slot_store = cluster.clone().map_or_else(
-            || SlotStore::Local(Local::new(store.clone())),
+            || SlotStore::Local(Local::new(opened.store.clone())),
             SlotStore::Cluster,
         );
-        let slots = Arc::new(Slots::start(
-            settings.slots.clone(),
-            slot_store,
-            &tasks,
-            &stop,
-        ));
-        let sources = sources(&settings)?;
+        let slots = Slots::start(settings.slots.clone(), slot_store, &tasks, &stop);
         // Members of a cluster have more in ZooKeeper, and from each other.
-        let comparing = (cluster.is_none() && !sources.is_empty())
-            .then(|| Arc::new(Comparing::new(Arc::new(appender.clone()))));
+        let comparing = (cluster.is_none() && !loops.sources.is_empty())
+            .then(|| Arc::new(Comparing::new(Arc::new(written.appender.clone()))));
         let origin: Arc<dyn Origin> = match (&cluster, &comparing) {
             (Some(cluster), _) => cluster.clone(),
             (None, Some(comparing)) => comparing.clone(),
-            (None, None) => Arc::new(appender.clone()),
+            (None, None) => Arc::new(written.appender.clone()),
         };
-        let feeds = settings
-            .feeds
-            .iter()
-            .map(|one| Ok((one.clone(), Credentials::read(&one.login)?)));
-        let feeds = feeds.collect::<Result<Vec<_>, LoginError>>()?;
-        let mut logins: Vec<(String, Credentials)> = Vec::new();
-        let of_mirror = mirror.as_ref().and_then(|mirror| mirror.credentials());
-        logins.extend(of_mirror.map(|login| ("mirror.login".into(), login.clone())));
-        logins.extend(
-            feeds
-                .iter()
-                .map(|(feed, login)| (format!("feed {}: login", feed.name), login.clone())),
-        );
-        logins.extend(sources.iter().map(|source| {
-            let key = format!("the login for {}", source.other.address);
-            (key, source.other.credentials.clone())
-        }));
-        let identity = Identity::new(certificates.clone(), logins);
+        let identity = Identity::new(loops.certificates.clone(), loops.logins());
         warn_of_ends(&identity);
-        let connections = Connections::new(most, limits.connections_per_address);
+        let Opened {
+            store,
+            logs,
+            namespaces,
+        } = opened;
         let shared = Arc::new(Shared {
             started: now,
             settings,
@@ -278,108 +165,28 @@ impl Broker {
             store,
             logs,
             namespaces,
-            appender,
+            appender: written.appender,
             origin,
-            cluster: cluster.clone(),
-            slots,
-            mirror: mirror.clone(),
-            forked,
-            watches,
+            cluster,
+            slots: Arc::new(slots),
+            mirror: loops.mirror.clone(),
+            forked: written.forked,
+            watches: written.watches,
             connections,
-            counts,
+            counts: written.counts,
             tasks,
             stop,
         });
-
-        let (nntp, nntps) = (
-            clear.iter().map(|l| l.0).collect(),
-            tls.iter().map(|l| l.0).collect(),
-        );
-        let slot_addresses = fleetlock.iter().map(|l| l.0).collect();
-        for (address, listener) in clear {
-            tracing::info!(%address, "listening for NNTP");
-            shared
-                .tasks
-                .spawn(listener::run(shared.clone(), listener, None));
-        }
-        for (address, listener) in tls {
-            tracing::info!(%address, "listening for NNTP over TLS");
-            shared.tasks.spawn(listener::run(
-                shared.clone(),
-                listener,
-                certificates.clone(),
-            ));
-        }
-        for (address, listener) in fleetlock {
-            tracing::info!(%address, tls = secure_fleetlock, "listening for FleetLock");
-            if !secure_fleetlock && !address.ip().is_loopback() {
-                tracing::warn!(%address, "FleetLock is served in clear text: anybody on the way can read tokens and take slots; set fleetlock.tls");
-            }
-            shared.tasks.spawn(http::fleetlock(
-                shared.clone(),
-                listener,
-                certificates.clone().filter(|_| secure_fleetlock),
-            ));
-        }
-        for (address, listener) in admin {
-            if !address.ip().is_loopback() {
-                tracing::warn!(%address, "the admin port is not on loopback: everybody who reaches it sees how this broker stands");
-            }
-            tracing::info!(%address, "listening for operators");
-            shared.tasks.spawn(http::admin(shared.clone(), listener));
-        }
+        listeners.serve(&shared, loops.certificates.as_ref());
         shared.tasks.spawn(sweep(shared.clone()));
-        shared.tasks.spawn(repair::run(
-            shared.clone(),
-            sources.iter().map(|source| source.other.clone()).collect(),
-        ));
-        if let Some(comparing) = comparing {
-            shared
-                .tasks
-                .spawn(restore::run(shared.clone(), sources, comparing));
-        }
-        if let Some(mirror) = &mirror {
-            for index in 0..mirror.upstreams.len() {
-                shared
-                    .tasks
-                    .spawn(mirror::run(shared.clone(), mirror.clone(), index));
-            }
-        }
-        if let Some(cluster) = cluster {
-            let (filled, template) = (shared.clone(), cluster.settings().fill.clone());
-            let lacking = cluster.clone();
-            let fill = move |upstreams| {
-                let lacking = lacking.clone();
-                let only = move |channel: &Channel| lacking.fills(channel);
-                mirror::follow_for_a_while(
-                    &filled,
-                    &Mirroring {
-                        upstreams,
-                        ..template.clone()
-                    },
-                    Box::new(only),
-                )
-            };
-            shared
-                .tasks
-                .spawn(cluster::run(cluster, Box::new(fill), shared.stop.clone()));
-        }
-        for (one, credentials) in feeds {
-            shared
-                .tasks
-                .spawn(feed::run(shared.clone(), one, credentials));
-        }
-        for (one, signer) in signers {
-            tracing::info!(namespace = %one.namespace, every = ?one.every, "signing beats");
-            shared.tasks.spawn(beat::run(shared.clone(), one, signer));
-        }
+        loops.start(&shared, comparing);
         Ok(Self {
             shared,
-            writer,
+            writer: written.thread,
             failed,
             nntp,
             nntps,
-            fleetlock: slot_addresses,
+            fleetlock,
         })
     }
 
@@ -480,55 +287,6 @@ impl Broker {
             .is_ok_and(|joined| joined.unwrap_or(false));
         drained && !failed.load(Ordering::Relaxed)
     }
-}
-
-/// Brokers that may have what this one has lost: those that it copies from, those that it feeds,
-/// and those that are named for it.
-fn sources(settings: &Settings) -> Result<Vec<Source>, LoginError> {
-    let source = |address: &Address, login: &Login, channels: &Wildmat, is_needed| {
-        let other = Other {
-            address: address.clone(),
-            credentials: Credentials::read(login)?,
-        };
-        Ok(Source {
-            other,
-            login: login.clone(),
-            channels: channels.clone(),
-            is_needed,
-        })
-    };
-    let Mirroring {
-        upstreams,
-        channels: all,
-        login: own,
-        ..
-    } = &settings.restore_from;
-    let named = upstreams
-        .iter()
-        .map(|address| source(address, own, all, true));
-    let mirrors = settings.mirror.iter().flat_map(|mirror| {
-        mirror
-            .upstreams
-            .iter()
-            .map(|address| (address, &mirror.login))
-    });
-    let mirrors = mirrors.map(|(address, login)| source(address, login, all, false));
-    let fed = settings
-        .feeds
-        .iter()
-        .map(|feed| source(&feed.to, &feed.login, &feed.channels, false));
-    let mut sources = named
-        .chain(mirrors)
-        .chain(fed)
-        .collect::<Result<Vec<Source>, LoginError>>()?;
-    let mut known = HashSet::new();
-    sources.retain(|source| {
-        known.insert((
-            source.other.address.to_string(),
-            source.channels.to_string(),
-        ))
-    });
-    Ok(sources)
 }
 
 /// As many connections as the configuration promises, or as many as the system has files for.

@@ -40,6 +40,7 @@ mod restore;
 mod session;
 mod shared;
 mod slots;
+mod start;
 mod store;
 mod stream;
 mod tls;
