@@ -40,8 +40,9 @@ pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
     if answer.is_some_and(|text| text.contains(version)) {
         return Ok(());
     }
+    // They run for seconds: to compile them quickly is worth more than quick tools.
     run(super::cargo(&format!(
-        "install --quiet --locked {name} --version {version} --root"
+        "install --quiet --locked --debug {name} --version {version} --root"
     ))
     .arg(tools()))
 }
