@@ -108,8 +108,10 @@ impl Turn for Here<'_> {
     }
 
     fn wait_until(&mut self, when: Timestamp) {
+        // The applier's time is its own, and in whole seconds: it may be one behind. What it
+        // refuses keeps a slot waiting.
         let seconds = when.seconds().saturating_sub(self.time().seconds());
-        self.wait = Some(Duration::from_secs(seconds.max(1)));
+        self.wait = Some(Duration::from_secs(seconds + 1));
     }
 
     async fn failing(&mut self) -> Vec<String> {
