@@ -44,6 +44,8 @@ pub struct Agent {
     pub(crate) handed: BTreeMap<Channel, String>,
     /// Since when the machine is being judged, by the monotonic clock.
     pub(crate) judged: BTreeMap<Channel, u64>,
+    /// The machine was told to go down, and does so in a moment.
+    pub(crate) goes_down: bool,
     /// How often in a row a channel has had to wait without anything that came of it.
     waits: BTreeMap<Channel, u32>,
     status: Status,
@@ -85,6 +87,7 @@ impl Agent {
             file,
             handed: BTreeMap::new(),
             judged: BTreeMap::new(),
+            goes_down: false,
             waits: BTreeMap::new(),
             status: Status::default(),
             config,

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     apply::{Request, Verb},
+    config::Way,
     daemon::{Agent, release_of},
     fetch::places,
     handler::Answer,
@@ -92,6 +93,13 @@ impl Here<'_> {
         let group = release_of(statement)?.slot.as_ref()?.parse().ok()?;
         Some((group, self.agent.config.node.clone()?))
     }
+}
+
+/// Whether all of user space ends in this way, which the applier names first.
+fn goes_down(answer: &str) -> bool {
+    let name = answer.split(' ').next();
+    let way = Way::ALL.iter().find(|way| Some(way.as_str()) == name);
+    way.is_some_and(|way| *way >= Way::SoftReboot)
 }
 
 impl Turn for Here<'_> {
@@ -175,6 +183,9 @@ impl World for Here<'_> {
             tracing::warn!(channel = %self.channel, "not handed over: {}", tidings_client::explain(&error));
         }
         let answer = link::ask(&self.agent.config.paths.apply, &self.agent.file, request).await;
+        if request.verb == Verb::Go && answer.is_done() && goes_down(&answer.line) {
+            self.agent.goes_down = true;
+        }
         if request.verb != Verb::State {
             tracing::info!(channel = %self.channel, serial = %request.serial, code = answer.code, "{}: {}", request.verb.as_str(), answer.line);
         }
@@ -254,6 +265,10 @@ impl World for Here<'_> {
         let Some((group, node)) = self.seat(statement) else {
             return true;
         };
+        // Whatever becomes of the release meanwhile, for the others this machine is down.
+        if self.agent.goes_down {
+            return false;
+        }
         match self.agent.slots.free(&group, &node, token).await {
             Ok(()) => true,
             // Its lease has run out: it counts as failed, and an operator looks.
