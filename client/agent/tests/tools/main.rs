@@ -6,6 +6,7 @@
 mod bundles;
 #[path = "../common/mod.rs"]
 mod common;
+mod fleet;
 mod livepatch;
 mod slots;
 mod sysupdate;
