@@ -10,6 +10,7 @@ mod package;
 mod setup;
 mod size;
 mod targets;
+mod waiting;
 mod words;
 
 use std::{
@@ -161,8 +162,8 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
-    /// How large is what is shipped: the daemon, a device's program and memory, the verifier
-    /// without the standard library
+    /// How large is what is shipped: the daemon, a device's program and memory, the agent's too
+    /// and how often it wakes up, the verifier without the standard library
     Sizes,
     /// What publications, polls and deliveries cost while channels and statements grow to a
     /// million; takes some minutes
@@ -300,6 +301,15 @@ fn spec() -> anyhow::Result<()> {
 
 fn build() -> anyhow::Result<()> {
     run(&mut cargo("build --release --workspace"))
+}
+
+/// The agent and its applier.
+const AGENT: [&str; 2] = ["tidings-agent", "tidings-apply"];
+
+/// Where those are as they are shipped, built for size.
+fn small_agent() -> anyhow::Result<PathBuf> {
+    run(&mut cargo("build --profile small --package tidings-agent"))?;
+    Ok(root().join("target/small"))
 }
 
 /// The README's first command; every step is shown.
