@@ -1,5 +1,5 @@
 //! The agent's handlers with their real tools: what wants root, loop devices, and packages that are
-//! no part of CI's.
+//! no part of CI's; and a fleet of real agents.
 
 use std::process::Command;
 
@@ -63,6 +63,11 @@ const TOOLS: &[Tool] = &[
         "nspawn",
         &["vm::soft_reboot_into_another_root_and_a_unit_survives"],
         "mmdebstrap systemd-container",
+    ),
+    (
+        "fleet",
+        &["fleet::fifty_agents_take_turns_stop_and_heed_a_withdrawal"],
+        "coreutils",
     ),
 ];
 /// In the root of the repository.

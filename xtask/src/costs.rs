@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use super::{build, cargo, command, release, root, run, setup};
+use super::{build, cargo, command, release, root, run, setup, small_agent, waiting};
 
 /// How much dearer than recorded an inner loop may become, in parts of a hundred.
 const DEARER: u64 = 10;
@@ -225,15 +225,22 @@ fn device_memory(program: &Path) -> anyhow::Result<u64> {
     measured
 }
 
+/// A program without what is for debuggers.
+fn stripped(program: &Path) -> anyhow::Result<PathBuf> {
+    let name = program.file_name().context("no name")?.display();
+    let to = root().join("target").join(format!("{name}-stripped"));
+    run(command("strip").arg(program).arg("-o").arg(&to))?;
+    Ok(to)
+}
+
 /// What is shipped, and how large it may be.
 pub(super) fn sizes() -> anyhow::Result<()> {
     setup::packages(&["binutils"])?;
     build()?;
-    let daemon = root().join("target/tidingsd-stripped");
-    run(command("strip")
-        .arg(root().join("target/release/tidingsd"))
-        .arg("-o")
-        .arg(&daemon))?;
+    let daemon = stripped(&root().join("target/release/tidingsd"))?;
+    let shipped = small_agent()?;
+    let agent = stripped(&shipped.join("tidings-agent"))?;
+    let (waiting, woken) = waiting::cost(&shipped)?;
     let verifier = verifier()?;
     let device = small("device", "")?.join("device");
     let octets = |path: &Path| fs::metadata(path).map(|file| file.len());
@@ -254,13 +261,33 @@ pub(super) fn sizes() -> anyhow::Result<()> {
             most: 6 * MIB,
         },
         Size {
+            what: "tidings-agent, stripped",
+            octets: octets(&agent)?,
+            most: 5 * MIB,
+        },
+        Size {
+            what: "the agent's memory while it waits",
+            octets: waiting * KIB,
+            most: 8 * MIB,
+        },
+        Size {
             what: "code of the verifier without the standard library",
             octets: code(&verifier)?,
             most: 100 * KIB,
         },
     ];
+    keep(&all)?;
+    ensure!(
+        woken == 0,
+        "the agent wakes up between heartbeats, {woken} times"
+    );
+    Ok(())
+}
+
+/// Prints them, and fails where one is larger than it may be.
+fn keep(all: &[Size]) -> anyhow::Result<()> {
     println!("| what | KiB | at most |\n| --- | ---: | ---: |");
-    for Size { what, octets, most } in &all {
+    for Size { what, octets, most } in all {
         println!(
             "| {what} | {:.0} | {} |",
             *octets as f64 / KIB as f64,

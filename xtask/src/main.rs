@@ -10,6 +10,7 @@ mod package;
 mod setup;
 mod size;
 mod targets;
+mod waiting;
 mod words;
 
 use std::{
@@ -65,8 +66,8 @@ enum Task {
     /// The agent's handlers with their real tools, as root; `setup` installs those
     Agent {
         /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot,
-        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, livepatch, nspawn; all
-        /// but setup if none is named
+        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, livepatch, nspawn, fleet;
+        /// all but setup if none is named
         names: Vec<String>,
     },
     /// The packages for Debian, made twice and compared; with --test they are installed and used
@@ -161,8 +162,8 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
-    /// How large is what is shipped: the daemon, a device's program and memory, the verifier
-    /// without the standard library
+    /// How large is what is shipped: the daemon, a device's program and memory, the agent's too
+    /// and how often it wakes up, the verifier without the standard library
     Sizes,
     /// What publications, polls and deliveries cost while channels and statements grow to a
     /// million; takes some minutes
@@ -300,6 +301,29 @@ fn spec() -> anyhow::Result<()> {
 
 fn build() -> anyhow::Result<()> {
     run(&mut cargo("build --release --workspace"))
+}
+
+/// The agent and its applier.
+const AGENT: [&str; 2] = ["tidings-agent", "tidings-apply"];
+
+/// Where those are as they are shipped, built for size.
+fn small_agent() -> anyhow::Result<PathBuf> {
+    run(&mut cargo("build --profile small --package tidings-agent"))?;
+    Ok(root().join("target/small"))
+}
+
+/// The README's first command; every step is shown.
+fn demo() -> anyhow::Result<()> {
+    build()?;
+    let output = release("tidingsd").arg("demo").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    let is_shown = |step: u32| text.contains(&format!("\n{step}. "));
+    ensure!(
+        output.status.success() && (1..=9).all(is_shown) && !text.contains("NOT SHOWN"),
+        "a step of the demonstration is missing"
+    );
+    Ok(())
 }
 
 /// Every block of the README and of the guide's chapters that is marked as part of the
@@ -571,9 +595,7 @@ fn ci() -> anyhow::Result<()> {
         ("spec", spec),
         ("instructions", || costs::instructions(false)),
         ("sizes", costs::sizes),
-        ("demo", || {
-            build().and_then(|()| run(release("tidingsd").arg("demo")))
-        }),
+        ("demo", demo),
         ("package", || package::package(package::Package::tested())),
         ("targets", targets::targets),
         ("readme", readme),

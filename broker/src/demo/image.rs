@@ -70,6 +70,13 @@ pub(super) fn make(directory: &Path) -> anyhow::Result<Images> {
     })
 }
 
+/// An image of which every block is of this version.
+pub(super) fn whole(directory: &Path, version: &str) -> anyhow::Result<Payload> {
+    let all: Vec<usize> = (0..BLOCKS).collect();
+    let path = directory.join(format!("system-{version}.img"));
+    announce("raw", &path, &content(version, &all))
+}
+
 fn path(payload: &Payload) -> anyhow::Result<PathBuf> {
     Ok(payload
         .url

@@ -1,6 +1,7 @@
 //! `tidingsd demo`: the main job on one machine with nothing set up.
 
 mod image;
+mod machine;
 mod relay;
 mod stage;
 
@@ -360,6 +361,7 @@ async fn show() -> anyhow::Result<ExitCode> {
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     move_to_a_mirror(stage, path).await?;
     count += 1;
+    machine::show(path).await?;
     say(format_args!(
         "\n{count} statements were signed, published, relayed by push and by pull, mirrored, and verified everywhere; 2 forgeries were refused; {:.1} s in all.",
         began.elapsed().as_secs_f64()

@@ -25,6 +25,10 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(3_600);
 /// When something is looked at again that may have changed.
 const AGAIN: Duration = Duration::from_secs(60);
+/// When the agent looks for a beat that it has only just missed.
+const SOON: Duration = Duration::from_secs(1);
+/// Why it does.
+const UNCONFIRMED: &str = "no beat speaks for the newest statement yet";
 /// The pause after brokers could not be used.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause after failures.
@@ -44,6 +48,8 @@ pub struct Agent {
     pub(crate) handed: BTreeMap<Channel, String>,
     /// Since when the machine is being judged, by the monotonic clock.
     pub(crate) judged: BTreeMap<Channel, u64>,
+    /// The machine was told to go down, and does so in a moment.
+    pub(crate) goes_down: bool,
     /// How often in a row a channel has had to wait without anything that came of it.
     waits: BTreeMap<Channel, u32>,
     status: Status,
@@ -85,6 +91,7 @@ impl Agent {
             file,
             handed: BTreeMap::new(),
             judged: BTreeMap::new(),
+            goes_down: false,
             waits: BTreeMap::new(),
             status: Status::default(),
             config,
@@ -148,15 +155,13 @@ impl Agent {
                 next: Some((serial, due)),
                 ..
             }) => self.ahead(channel, serial, due).await,
-            Ok(Clear::Nothing { next: None, .. }) if !self.is_confirmed(channel) => (
-                Wanted::Nothing,
-                Some("no beat speaks for the newest statement yet".into()),
-            ),
             Ok(Clear::Nothing { next: None, .. }) => (Wanted::Nothing, None),
             Err(error) => (Wanted::after(&error), Some(tidings_client::explain(&error))),
         };
         let Some(mut task) = self.task(channel, &wanted)? else {
-            let Some(why) = trouble else {
+            // Whatever is to be run by the beats that are there, it may be another one in a moment.
+            let soon = (!self.is_confirmed(channel)).then(|| UNCONFIRMED.to_owned());
+            let Some(why) = trouble.or(soon) else {
                 self.waits.remove(channel);
                 return Ok((String::new(), IDLE));
             };
@@ -260,11 +265,12 @@ impl Agent {
                         return Ok((tidings_client::explain(&error), AGAIN));
                     }
                 }
-                // What was dropped may have to make room for something newer at once.
-                let wait = if task.intent == Intent::Left {
-                    Duration::ZERO
-                } else {
-                    IDLE
+                // What was dropped may have to make room for something newer at once, and what was
+                // told of meanwhile is looked at when a beat speaks for it.
+                let wait = match task.intent {
+                    Intent::Left => Duration::ZERO,
+                    _ if !self.is_confirmed(channel) => SOON,
+                    _ => IDLE,
                 };
                 return Ok((task.why.clone(), wait));
             }

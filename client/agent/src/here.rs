@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     apply::{Request, Verb},
+    config::Way,
     daemon::{Agent, release_of},
     fetch::places,
     handler::Answer,
@@ -94,6 +95,13 @@ impl Here<'_> {
     }
 }
 
+/// Whether all of user space ends in this way, which the applier names first.
+fn goes_down(answer: &str) -> bool {
+    let name = answer.split(' ').next();
+    let way = Way::ALL.iter().find(|way| Some(way.as_str()) == name);
+    way.is_some_and(|way| *way >= Way::SoftReboot)
+}
+
 impl Turn for Here<'_> {
     async fn target(&mut self) -> Result<Clear, Error> {
         self.agent.device.target(&self.channel).await
@@ -108,8 +116,10 @@ impl Turn for Here<'_> {
     }
 
     fn wait_until(&mut self, when: Timestamp) {
+        // The applier's time is its own, and in whole seconds: it may be one behind. What it
+        // refuses keeps a slot waiting.
         let seconds = when.seconds().saturating_sub(self.time().seconds());
-        self.wait = Some(Duration::from_secs(seconds.max(1)));
+        self.wait = Some(Duration::from_secs(seconds + 1));
     }
 
     async fn failing(&mut self) -> Vec<String> {
@@ -173,6 +183,9 @@ impl World for Here<'_> {
             tracing::warn!(channel = %self.channel, "not handed over: {}", tidings_client::explain(&error));
         }
         let answer = link::ask(&self.agent.config.paths.apply, &self.agent.file, request).await;
+        if request.verb == Verb::Go && answer.is_done() && goes_down(&answer.line) {
+            self.agent.goes_down = true;
+        }
         if request.verb != Verb::State {
             tracing::info!(channel = %self.channel, serial = %request.serial, code = answer.code, "{}: {}", request.verb.as_str(), answer.line);
         }
@@ -252,6 +265,10 @@ impl World for Here<'_> {
         let Some((group, node)) = self.seat(statement) else {
             return true;
         };
+        // Whatever becomes of the release meanwhile, for the others this machine is down.
+        if self.agent.goes_down {
+            return false;
+        }
         match self.agent.slots.free(&group, &node, token).await {
             Ok(()) => true,
             // Its lease has run out: it counts as failed, and an operator looks.

@@ -367,3 +367,48 @@ async fn attack_78_a_machine_that_has_no_slot_does_not_go() {
     drop(origin.publisher);
     assert!(origin.broker.shutdown(PATIENCE).await);
 }
+
+/// Withdrawn when the machine has been told to go and is still up: the loader does not take it, and
+/// the slot is given back when the machine is there again, and not before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_goes_keeps_its_slot_although_the_release_is_withdrawn() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut origin = Origin::start(scratch.path()).await;
+    let anchor = format!("acme 1 {}", origin.trust.id()).parse().unwrap();
+    let (old, new) = (octets("old", 60_000), octets("new", 60_000));
+    let machine = Machine::new(&scratch.path().join("machine"), &anchor, &old, 65_536);
+    let file = configure(&machine, &origin);
+    let server = format!("http://{}", origin.broker.fleetlock[0]);
+    let mut slots = Slots::new(vec![server.parse().unwrap()], Tls::system().unwrap());
+    let web = "web".parse().unwrap();
+    let release = Release {
+        slot: Some("web".into()),
+        ..Release::default()
+    };
+    let withdraws = origin.release("gone", &new, release).await;
+    let agent = start(&file);
+    until_status(&machine, "it goes", |channel| {
+        channel.why == "the machine goes"
+    })
+    .await;
+    let reason = "it is bad".into();
+    let body = Body::Withdraw(Withdraw { withdraws, reason });
+    origin.say(body, "stop").await;
+    until_status(&machine, "it is left", |channel| {
+        channel.intent.as_deref() == Some("left")
+    })
+    .await;
+    assert_eq!(machine.variable("next"), "");
+    let held = slots.status(&web).await.unwrap();
+    assert_eq!(held.holders.len(), 1, "{:?}", held.history);
+    let (slot, agent) = reboot(&machine, &file, agent).await;
+    assert_eq!(slot, "A");
+    let began = Instant::now();
+    while !slots.status(&web).await.unwrap().holders.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "{}", machine.read("log"));
+        sleep(Duration::from_millis(20)).await;
+    }
+    drop(agent);
+    drop(origin.publisher);
+    assert!(origin.broker.shutdown(PATIENCE).await);
+}

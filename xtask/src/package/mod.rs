@@ -76,10 +76,7 @@ pub(super) fn package(arguments: Package) -> anyhow::Result<()> {
     setup::packages(&["debhelper", "dpkg-dev", "systemd"])?;
     let programs = match arguments.from {
         Some(directory) => directory,
-        None => {
-            super::build()?;
-            root().join("target/release")
-        }
+        None => programs()?,
     };
     let version = arguments
         .version
@@ -130,6 +127,21 @@ fn exposure() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// What is shipped, in one directory.
+fn programs() -> anyhow::Result<PathBuf> {
+    super::build()?;
+    let (large, small) = (root().join("target/release"), super::small_agent()?);
+    let into = root().join("target/programs");
+    fs::create_dir_all(&into)?;
+    for program in PROGRAMS {
+        let is_small = super::AGENT.contains(&program);
+        let from = if is_small { &small } else { &large }.join(program);
+        fs::copy(&from, into.join(program))
+            .with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(into)
 }
 
 /// The packages, in the order of [`NAMES`], made in a directory that is emptied first.
