@@ -87,7 +87,7 @@ mod inside {
         for (tree, version) in [("v1", "1"), ("v2", "2")] {
             let tree = place.path().join(tree);
             fs::create_dir_all(tree.join("usr/lib")).unwrap();
-            fs::write(tree.join("usr/lib/same"), octets("same", 400_000)).unwrap();
+            fs::write(tree.join("usr/lib/same"), octets("same", 100_000)).unwrap();
             fs::write(tree.join("usr/lib/new"), octets(version, new)).unwrap();
             fs::write(tree.join("version"), version).unwrap();
             std::os::unix::fs::symlink("usr/lib", tree.join("lib")).unwrap();
@@ -115,7 +115,7 @@ mod inside {
 
     /// The contract, a kill at each program, and the whole life.
     fn lives(payload: &str, on_parent: bool) {
-        let place = place("192M", 900_000);
+        let place = place("192M", 200_000);
         let result = manifest(&place.path().join("v2"));
         let base = manifest(&place.path().join("v1"));
         let parent = parent(&place);
@@ -166,7 +166,7 @@ mod inside {
     #[test]
     #[ignore = "in the VM: cargo xtask agent zfs"]
     fn what_is_not_for_this_machine_is_refused() {
-        let place = place("192M", 900_000);
+        let place = place("192M", 200_000);
         let guid = parent(&place);
         for (guid, what) in [
             ("1", "no snapshot with the guid 1 in tank/ROOT"),
@@ -195,7 +195,7 @@ mod inside {
     #[test]
     #[ignore = "in the VM: cargo xtask agent zfs"]
     fn what_is_not_one_whole_tree_is_refused() {
-        let place = place("192M", 900_000);
+        let place = place("192M", 200_000);
         let whole = fs::read(place.path().join("whole")).unwrap();
         let lengths = [10, 400, whole.len() / 2, whole.len() - 312, whole.len() - 1];
         for length in lengths {
@@ -301,8 +301,8 @@ mod inside {
     #[test]
     #[ignore = "in the VM: cargo xtask agent zfs"]
     fn killed_in_the_middle_of_a_stream_it_begins_anew() {
-        // A pipe holds up to a mebibyte.
-        let place = place("192M", 6_000_000);
+        // A pipe holds 64 KiB in this VM.
+        let place = place("192M", 600_000);
         let parent = parent(&place);
         let result = manifest(&place.path().join("v2"));
         let environment = [("T_X_PARENT", parent.as_str()), ("T_RESULT", &result)];
@@ -329,7 +329,7 @@ mod inside {
     #[test]
     #[ignore = "in the VM: cargo xtask agent zfs"]
     fn what_hangs_on_a_tree_is_never_removed_with_it() {
-        let place = place("192M", 900_000);
+        let place = place("192M", 200_000);
         let tool = Tool::new(&place, "zfs-send", "whole", &[]);
         tool.done("stage");
         place.sh("zfs clone tank/ROOT/r7@r7 tank/ROOT/r8");
