@@ -59,6 +59,7 @@ const TOOLS: &[Tool] = &[
         "qemu-system-x86 ovmf systemd-boot busybox-static cpio mtools dosfstools",
     ),
     ("livepatch", &["livepatch::livepatch"], LIVEPATCH),
+    ("zfs", &["zfs::zfs_send"], ZFS),
     (
         "nspawn",
         &["vm::soft_reboot_into_another_root_and_a_unit_survives"],
@@ -76,6 +77,19 @@ const VM: &str =
     "qemu-system-x86 grub-pc-bin grub-common busybox-static kexec-tools cpio fdisk kmod e2fsprogs";
 const LIVEPATCH: &str =
     "qemu-system-x86 busybox-static cpio kmod gcc make binutils lz4 libelf1 util-linux";
+const ZFS: &str = "qemu-system-x86 busybox-static cpio kmod gcc make binutils libelf1 util-linux \
+                   fdisk e2fsprogs dash findutils coreutils sed libtirpc3 libssl3";
+/// OpenZFS itself, which lies in a component of Debian that not every machine has; unpacked, and
+/// not installed.
+const ZFS_UNPACKED: &[&str] = &[
+    "zfs-dkms",
+    "zfsutils-linux",
+    "libnvpair3linux",
+    "libuutil3linux",
+    "libzfs4linux",
+];
+/// In the root of the repository: its modules, by the kernel's release.
+const ZFS_MODULES: &str = "target/zfs";
 const RAUC: &str = "rauc squashfs-tools dbus openssl";
 const SWUPDATE: &str = "swupdate cpio openssl";
 /// What the sweep wants, which runs with the agent's other tests.
@@ -130,6 +144,7 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
         match *name {
             "sysupdate" | "nspawn" => debian13()?,
             "vm" | "systemd-boot-vm" | "livepatch" => drop(super::setup::unpacked(&kernels()?)?),
+            "zfs" => zfs()?,
             _ => {}
         }
         test("tools", tests, &["--ignored", "--test-threads", "1"]).with_context(|| {
@@ -154,6 +169,22 @@ fn debian13() -> anyhow::Result<()> {
         .status()?;
     ensure!(status.success(), "mmdebstrap ended with {status}");
     Ok(())
+}
+
+/// OpenZFS for Debian's kernel, built once.
+fn zfs() -> anyhow::Result<()> {
+    super::setup::packages(&ZFS.split_whitespace().collect::<Vec<_>>())?;
+    super::setup::unpacked(&kernels()?)?;
+    let unpacked = super::setup::unpacked_from("contrib", ZFS_UNPACKED)?;
+    let modules = super::root().join(ZFS_MODULES);
+    std::fs::create_dir_all(&modules)?;
+    let script = super::root().join("client/agent/tests/tools/vm/zfs-modules.sh");
+    super::run(
+        super::setup::as_root("unshare")
+            .args(["-m", "sh"])
+            .args([&script, &unpacked])
+            .current_dir(&modules),
+    )
 }
 
 /// The packages of Debian's kernels for this release: two that differ, and what modules of the
@@ -188,6 +219,7 @@ fn test(file: &str, names: &[&str], more: &[&str]) -> anyhow::Result<()> {
         let root = super::root();
         command.env("TIDINGS_DEBIAN13", root.join(DEBIAN13));
         command.env("TIDINGS_UNPACKED", root.join("target/unpacked"));
+        command.env("TIDINGS_ZFS", root.join(ZFS_MODULES));
         command.args([file, "--", "--exact"]).args(names).args(more);
         command
     };

@@ -66,8 +66,8 @@ enum Task {
     /// The agent's handlers with their real tools, as root; `setup` installs those
     Agent {
         /// setup, sweep, rsync-tree, btrfs-send, btrfs-send+zstd, ostree, grub, uboot,
-        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, livepatch, nspawn, fleet;
-        /// all but setup if none is named
+        /// systemd-boot, rauc, swupdate, sysupdate, vm, systemd-boot-vm, livepatch, zfs, nspawn,
+        /// fleet; all but setup if none is named
         names: Vec<String>,
     },
     /// The packages for Debian, made twice and compared; with --test they are installed and used

@@ -84,18 +84,76 @@ pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
 
 /// Packages of Debian, unpacked side by side into a directory of this repository and not installed.
 pub(super) fn unpacked(names: &[impl AsRef<str>]) -> anyhow::Result<PathBuf> {
-    let directory = root().join("target/unpacked");
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    unpack(&[], &names)
+        .with_context(|| format!("cannot download {names:?}; is apt-get update due?"))
+}
+
+/// The same with packages of a component that need not be among this machine's sources, which stay
+/// as they are: where it is missing, apt gets a list of its own, in the target directory.
+pub(super) fn unpacked_from(component: &str, names: &[&str]) -> anyhow::Result<PathBuf> {
+    let known = |name: &&str| answers("apt-cache", &["show", "--no-all-versions", name]).is_some();
+    if names.iter().all(known) {
+        return unpacked(names);
+    }
+    let hint = || {
+        format!(
+            "{names:?} are in Debian's component {component}: add it to `Components:` of the \
+             system's sources (/etc/apt/sources.list.d/debian.sources), then apt-get update"
+        )
+    };
+    println!("apt: {component} is not among the sources; it is read into target/apt");
+    let options = apt_for(component).with_context(hint)?;
+    let mut update = super::command("apt-get");
+    run(update.args(&options).args(["-qq", "update"])).with_context(hint)?;
+    unpack(&options, names).with_context(hint)
+}
+
+/// Options by which apt knows a component alone, from where it has `main`.
+fn apt_for(component: &str) -> anyhow::Result<Vec<String>> {
+    let release = answers("sh", &["-c", ". /etc/os-release; echo $VERSION_CODENAME"]);
+    let release = release.unwrap_or_default();
+    let of_main = ["Created-By: Packages", "Component: main", "Label: Debian"];
+    let codename = format!("Codename: {}", release.trim());
+    let mut arguments = vec!["indextargets", "--format", "$(REPO_URI)"];
+    arguments.extend(of_main);
+    arguments.push(&codename);
+    let places = answers("apt-get", &arguments).unwrap_or_default();
+    let place = places
+        .lines()
+        .next()
+        .with_context(|| format!("apt has no `main` of Debian's {release:?}"))?;
+    let directory = root().join("target/apt");
+    std::fs::create_dir_all(directory.join("lists/partial"))?;
+    std::fs::create_dir_all(directory.join("cache/archives/partial"))?;
+    let list = directory.join("sources.list");
+    std::fs::write(
+        &list,
+        format!("deb {place} {} {component}\n", release.trim()),
+    )?;
+    let at = directory.display();
+    Ok([
+        format!("-oDir::Etc::SourceList={at}/sources.list"),
+        "-oDir::Etc::SourceParts=-".into(),
+        format!("-oDir::State::Lists={at}/lists"),
+        format!("-oDir::Cache={at}/cache"),
+        "-oAPT::Sandbox::User=root".into(),
+    ]
+    .into())
+}
+
+fn unpack(options: &[String], names: &[&str]) -> anyhow::Result<PathBuf> {
+    let directory = root().join("target/unpacked");
     let done = directory.join(names.join("+"));
     if done.exists() {
         return Ok(directory);
     }
     std::fs::create_dir_all(&directory)?;
     run(super::command("apt-get")
+        .args(options)
         .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
-        .args(&names)
-        .current_dir(&directory))
-    .with_context(|| format!("cannot download {names:?}; is apt-get update due?"))?;
+        .args(names)
+        .current_dir(&directory))?;
     for entry in std::fs::read_dir(&directory)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {

@@ -14,6 +14,7 @@ mod sysupdate;
 mod trees;
 mod units;
 mod vm;
+mod zfs;
 
 use std::{
     fs,
@@ -256,6 +257,7 @@ fn killer(place: &Path, n: u32) -> String {
     fs::write(directory.join("n"), "0\n").unwrap();
     let tools = [
         "btrfs",
+        "zfs",
         "rsync",
         "ostree",
         "rauc",

@@ -17,7 +17,7 @@ fn trees(place: &Place) {
 }
 
 /// The digest of a tree's manifest, computed here and not by the handler.
-fn manifest(root: &Path) -> String {
+pub(super) fn manifest(root: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let mut places = vec![root.to_owned()];

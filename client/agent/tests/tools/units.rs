@@ -35,7 +35,7 @@ fn each_drop_in_is_in_the_package_and_in_the_guide() {
         read("docs/guide/install.md"),
         read("docs/guide/update-a-machine.md"),
     ];
-    assert_eq!(drop_ins().len(), 3);
+    assert_eq!(drop_ins().len(), 4);
     for path in drop_ins() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let listed = format!("debian/{name}");
@@ -86,7 +86,9 @@ fn a_drop_in_gives_what_its_handler_needs() {
         values(&sysupdate, "StateDirectory"),
         ["tidings-apply/sysupdate"]
     );
-    for (name, keys) in [(&livepatch, 4), (&kexec, 2), (&sysupdate, 1)] {
+    let zfs = text("zfs");
+    assert_eq!(values(&zfs, "DeviceAllow"), ["/dev/zfs rw"]);
+    for (name, keys) in [(&livepatch, 4), (&kexec, 2), (&sysupdate, 1), (&zfs, 1)] {
         let all = name
             .lines()
             .filter(|line| line.contains('=') && !line.starts_with('#'));
@@ -98,6 +100,7 @@ fn a_drop_in_gives_what_its_handler_needs() {
         "CAP_SYS_BOOT",
         "@module",
         "kexec_file_load",
+        "/dev/zfs",
     ] {
         let settings = unit.lines().filter(|line| !line.starts_with('#'));
         assert!(
