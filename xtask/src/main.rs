@@ -342,9 +342,11 @@ fn readme() -> anyhow::Result<()> {
     path.push(":");
     path.push(setup::path());
     println!("$ the walk-through of the README and the guide");
+    // Whatever it comes to, no broker of it stays.
+    let script = format!("trap 'kill $(jobs -p) || true' EXIT\n{}", blocks.concat());
     let mut shell = Command::new("timeout");
     shell
-        .args(["300", "bash", "-eux", "-c", &blocks.concat()])
+        .args(["300", "bash", "-eux", "-c", &script])
         .current_dir(&directory)
         .env("PATH", path);
     // What a person keeps below his home is not this test's.
