@@ -280,3 +280,16 @@ fn the_variables_are_those_of_the_command() {
         read
     );
 }
+
+#[test]
+fn the_glossary_has_the_terms_of_the_specification() {
+    let words = |page: &str, head: &str| -> BTreeSet<String> {
+        let cells = cells(&text(page), head);
+        let words = cells.iter().flat_map(|cell| cell.split(", "));
+        words.map(str::to_owned).collect()
+    };
+    let glossary = words("docs/guide/glossary.md", "| word | meaning |");
+    let terms = words("spec/README.md", "| term | meaning |");
+    let lacking: Vec<_> = terms.difference(&glossary).collect();
+    assert!(lacking.is_empty(), "the glossary lacks {lacking:?}");
+}
