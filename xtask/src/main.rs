@@ -305,7 +305,7 @@ fn build() -> anyhow::Result<()> {
 /// Every block of the README and of the guide's chapters that is marked as part of the
 /// walk-through, in one shell, in a directory of its own.
 fn readme() -> anyhow::Result<()> {
-    setup::packages(&["openssh-client"])?;
+    setup::packages(&["openssh-client", "curl"])?;
     build()?;
     let guide = root().join("docs/guide");
     let summary = std::fs::read_to_string(guide.join("SUMMARY.md"))?;
