@@ -20,7 +20,7 @@ const WINDOW: usize = 64;
 pub struct Delivery {
     /// Oldest first.
     trust: Vec<Statement>,
-    /// Newest first.
+    /// Newest first; of beats, of which a later one ends those before it, oldest first.
     runs: BTreeMap<Channel, Vec<Verified<Statement>>>,
 }
 
@@ -55,7 +55,7 @@ pub enum DeliveryError {
 pub struct Delivered {
     /// Statements that were not there before.
     pub new: usize,
-    /// Statements that were.
+    /// Statements that were, and beats that a later one had ended.
     pub known: usize,
     /// Channels whose gap below what was delivered is still open, and the highest serial that the
     /// broker shows.
@@ -104,7 +104,11 @@ impl Delivery {
             let proven = proven.map_err(|(serial, source)| {
                 DeliveryError::Verify(channel.clone(), serial, source)
             })?;
-            runs.insert(channel, proven.statements.into_iter().rev().collect());
+            let mut run = proven.statements;
+            if !channel.is_beat() {
+                run.reverse();
+            }
+            runs.insert(channel, run);
         }
         Ok(Self { trust, runs })
     }
@@ -118,8 +122,8 @@ impl Delivery {
     }
 
     /// Brings everything to the broker that is first now: the trust log upwards, all else from the
-    /// newest down, so that what its successor vouches for needs no key that is in force. What is
-    /// there already is left as it is.
+    /// newest down, so that what its successor vouches for needs no key that is in force; beats
+    /// upwards, since a broker takes none below its newest. What is there already is left as it is.
     ///
     /// # Errors
     /// If the broker cannot be used, or refuses one.
@@ -140,6 +144,7 @@ impl Delivery {
                 .map(|run| run.iter().map(|s| &**s).collect()),
         ) {
             let run: Vec<&Statement> = run;
+            let mut refused = None;
             // Each trust statement decides about the next.
             let window = if run.first().is_some_and(|first| first.channel().is_trust()) {
                 1
@@ -147,9 +152,12 @@ impl Delivery {
                 WINDOW
             };
             for some in run.chunks(window) {
-                timeout(ASK, offer(&mut connection, some, &mut delivered))
-                    .await
-                    .unwrap_or(Err(Error::Silent(ASK).into()))?;
+                timeout(
+                    ASK,
+                    offer(&mut connection, some, &mut delivered, &mut refused),
+                )
+                .await
+                .unwrap_or(Err(Error::Silent(ASK).into()))?;
                 progress(some.len());
             }
             if let Some(newest) = run.iter().max_by_key(|statement| statement.serial()) {
@@ -158,6 +166,9 @@ impl Delivery {
                     .await?
                     .map_or(0, |(group, _)| group.high);
                 if shown < newest.serial().number() {
+                    if let Some(refusal) = refused {
+                        return Err(refusal);
+                    }
                     delivered.waiting.push((newest.channel().clone(), shown));
                 }
             }
@@ -175,10 +186,13 @@ fn is_known(answer: &Response, statement: &Statement) -> bool {
         .is_some_and(|why| why.trim_start() == HERE)
 }
 
+/// A beat that is refused is no error yet: the broker may have a later one, and then it is of no use
+/// there.
 async fn offer(
     connection: &mut Connection,
     statements: &[&Statement],
     delivered: &mut Delivered,
+    refused: &mut Option<DeliveryError>,
 ) -> Result<(), DeliveryError> {
     let checks: String = statements
         .iter()
@@ -212,14 +226,18 @@ async fn offer(
     connection.send_raw(&octets).await?;
     for statement in wanted {
         let answer = connection.answer().await?;
-        if answer.code != code::TAKEN {
-            return Err(DeliveryError::Refused(
-                statement.channel().clone(),
-                statement.serial(),
-                answer,
-            ));
+        if answer.code == code::TAKEN {
+            delivered.new += 1;
+            continue;
         }
-        delivered.new += 1;
+        let channel = statement.channel().clone();
+        let is_beat = channel.is_beat();
+        let refusal = DeliveryError::Refused(channel, statement.serial(), answer);
+        if !is_beat {
+            return Err(refusal);
+        }
+        delivered.known += 1;
+        refused.get_or_insert(refusal);
     }
     Ok(())
 }

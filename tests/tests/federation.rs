@@ -356,6 +356,43 @@ async fn an_air_gap_is_crossed_with_a_file() {
     );
 }
 
+/// Beats have no links: a later one ends those before it, in a batch too.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_beats_cross_an_air_gap() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let newest = publish(&realm, &mut publisher, &os(), None, 3, &["ann", "bob"])
+        .await
+        .unwrap();
+    let mut last = None;
+    for _ in 0..3 {
+        let beat = realm.beat(last, &[(&os(), newest)], 600, &["beat"]);
+        publisher.publish(&beat).await.unwrap();
+        last = Some(beat.head());
+    }
+    let stick = tempfile::tempdir().unwrap();
+    let file = stick.path().join("batch").display().to_string();
+    let export = ["export", "test.os.stable", "test.beat", "--out", &file];
+    good(&tidings(&realm, &[&origin], &export));
+    let peer = "[[peer]]\nname = \"stick\"\nnetworks = [\"127.0.0.1\"]\nfeeds = \"test.*\"\n";
+    let far = broker(&realm, peer).unwrap();
+    let _far = far.start().unwrap();
+    let import = || good(&tidings(&realm, &[&far], &["import", &file]));
+    assert_eq!(import(), "7 new, 0 there already\n");
+    assert_eq!(import(), "0 new, 7 there already\n");
+    let beats: Channel = "test.beat".parse().unwrap();
+    assert_eq!(head(&far, &beats).await.unwrap(), 3);
+    // One that has the last of them already has no use for the others.
+    let last = stick.path().join("last").display().to_string();
+    let export = ["export", "test.beat", "--from-serial", "3", "--out", &last];
+    good(&tidings(&realm, &[&origin], &export));
+    let late = broker(&realm, peer).unwrap();
+    let _late = late.start().unwrap();
+    let import = |file: &str| good(&tidings(&realm, &[&late], &["import", file]));
+    assert_eq!(import(&last), "2 new, 0 there already\n");
+    assert_eq!(import(&file), "3 new, 4 there already\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_table_shows_tiers_heads_and_lags() {
     let realm = realm();

@@ -329,7 +329,7 @@ fn demo() -> anyhow::Result<()> {
 /// Every block of the README and of the guide's chapters that is marked as part of the
 /// walk-through, in one shell, in a directory of its own.
 fn readme() -> anyhow::Result<()> {
-    setup::packages(&["openssh-client"])?;
+    setup::packages(&["openssh-client", "curl"])?;
     build()?;
     let guide = root().join("docs/guide");
     let summary = std::fs::read_to_string(guide.join("SUMMARY.md"))?;
@@ -366,9 +366,11 @@ fn readme() -> anyhow::Result<()> {
     path.push(":");
     path.push(setup::path());
     println!("$ the walk-through of the README and the guide");
+    // Whatever it comes to, no broker of it stays.
+    let script = format!("trap 'kill $(jobs -p) || true' EXIT\n{}", blocks.concat());
     let mut shell = Command::new("timeout");
     shell
-        .args(["300", "bash", "-eux", "-c", &blocks.concat()])
+        .args(["300", "bash", "-eux", "-c", &script])
         .current_dir(&directory)
         .env("PATH", path);
     // What a person keeps below his home is not this test's.
