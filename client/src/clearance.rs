@@ -41,8 +41,10 @@ impl Deref for Clearance<'_> {
     }
 }
 
-/// How much of a log is read first on the way down to the release to run.
+/// How much of a log is read first, at most, where what was applied lies further down.
 const STEP: u32 = 256;
+/// How much is read first where nothing is known to be applied.
+const FEW: u32 = 16;
 
 impl Device {
     /// The release to run in a channel: brokers are asked this moment. As many as
@@ -260,7 +262,7 @@ impl Device {
             }));
         };
         // What is to be run stands near the head as a rule; if it does not, twice as much is read.
-        let mut step = STEP;
+        let mut step = self.reach(channel, head.serial);
         let lowest = begun.map_or(head.serial.number().saturating_sub(step - 1), |begun| {
             begun.serial().number()
         });
@@ -297,7 +299,7 @@ impl Device {
                 Err(NotNow::LogEnds { from: wanted, .. })
                     if wanted.number() < from && from > group.low =>
                 {
-                    step *= 2;
+                    step = step.saturating_mul(2).max(FEW);
                     from = from
                         .saturating_sub(step)
                         .max(group.low)
@@ -309,6 +311,21 @@ impl Device {
                 }
             }
         }
+    }
+
+    /// How many statements are read first: nothing below what was applied is cleared, so that the
+    /// log need not reach further ([2-23]).
+    fn reach(&self, channel: &Channel, head: Serial) -> u32 {
+        let known = self.state.view().known(channel);
+        let applied = known.and_then(|known| {
+            let applied = known.applied.as_ref().map(|statement| statement.serial());
+            applied.or(known.came_with)
+        });
+        applied.map_or(FEW, |applied| {
+            // A head that a checkpoint has put below what was applied is read alone.
+            let above = head.number().saturating_sub(applied.number());
+            above.saturating_add(1).min(STEP)
+        })
     }
 
     /// Takes note of what one broker has of a channel; nothing of it is delivered by this.

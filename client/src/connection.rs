@@ -1,6 +1,7 @@
 //! One connection to one broker: commands out, answers in.
 
 use std::{
+    collections::VecDeque,
     fmt::{self, Write as _},
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 use bytes::BytesMut;
 use rustls_pki_types::ServerName;
 use tidings_protocol::{
-    Channel, Serial, Statement,
+    Channel, Head, Serial, Statement,
     article::{self, Incoming},
     limits::{ARTICLE_OCTETS, LISTING_OCTETS, SERIAL_LAST},
     nntp::{
@@ -255,11 +256,44 @@ impl Connection {
             commands.push_str(&format!("STAT {serial}\r\n"));
         }
         self.send(commands.as_bytes()).await?;
+        self.group_answer(known.is_some()).await
+    }
+
+    /// Asks the same of many channels, [`PIPELINE`] at a time, and hands the message-id that the
+    /// broker has at the known serial of each to `take`, in the order in which they are given.
+    ///
+    /// # Errors
+    /// As [`Connection::group`].
+    pub async fn each_id(
+        &mut self,
+        which: impl IntoIterator<Item = &(Channel, Head)>,
+        mut take: impl FnMut(&Channel, Head, Option<String>),
+    ) -> Result<(), Error> {
+        let (mut which, mut under_way) = (which.into_iter().fuse(), VecDeque::new());
+        loop {
+            if under_way.len() <= PIPELINE / 2 {
+                let mut commands = String::new();
+                for one @ (channel, head) in which.by_ref().take(PIPELINE - under_way.len()) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(commands, "GROUP {channel}\r\nSTAT {}\r\n", head.serial);
+                    under_way.push_back(one);
+                }
+                self.send(commands.as_bytes()).await?;
+            }
+            let Some((channel, head)) = under_way.pop_front() else {
+                return Ok(());
+            };
+            let answer = self.group_answer(true).await?;
+            take(channel, *head, answer.and_then(|(_, id)| id));
+        }
+    }
+
+    /// What a broker says to GROUP, and to STAT if that was sent with it.
+    async fn group_answer(&mut self, stat: bool) -> Result<Option<(Group, Option<String>)>, Error> {
         let group = self.response().await?;
-        let stat = if known.is_some() {
-            Some(self.response().await?)
-        } else {
-            None
+        let stat = match stat {
+            true => Some(self.response().await?),
+            false => None,
         };
         if group.code == code::NO_SUCH_GROUP {
             return Ok(None);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidings_protocol::{
-    Channel, MessageId, Serial, Statement, View,
+    Channel, Head, MessageId, Serial, Statement, View,
     trust::{Settled, Trust},
     verify::VerifyError,
     view::{News, Now, Refusal},
@@ -375,30 +375,34 @@ impl Device {
         channels
     }
 
+    /// The beats that checkpoints name for our channels and that are not at hand; what they name for
+    /// others is nothing to us.
+    fn missing_beats(&self) -> Vec<(Channel, Head)> {
+        let Some(trust) = self.state.trust() else {
+            return Vec::new();
+        };
+        let unsettled =
+            |channel: &&Channel| matches!(trust.checkpoint(channel), Settled::Missing(_));
+        let ours: BTreeSet<Channel> = self
+            .channels
+            .iter()
+            .filter(unsettled)
+            .filter_map(|channel| trust.beat_channel(channel))
+            .collect();
+        let missing = trust.missing_beats();
+        missing
+            .filter(|(channel, _)| ours.contains(*channel))
+            .map(|(channel, head)| (channel.clone(), head))
+            .collect()
+    }
+
     /// Reads the newest beats that speak for our channels, and those that checkpoints name for
     /// them.
     ///
     /// What is wrong with them makes no channel fail: without a live beat it is stale, and other
     /// brokers are asked.
     pub(crate) async fn ask_beat(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        let unsettled = |trust: &Trust, channel: &Channel| {
-            matches!(trust.checkpoint(channel), Settled::Missing(_))
-        };
-        let missing: Vec<_> = match self.state.trust() {
-            Some(trust)
-                if self
-                    .channels
-                    .iter()
-                    .any(|channel| unsettled(trust, channel)) =>
-            {
-                trust
-                    .missing_beats()
-                    .map(|(channel, head)| (channel.clone(), head))
-                    .collect()
-            }
-            _ => Vec::new(),
-        };
-        for (channel, head) in missing {
+        for (channel, head) in self.missing_beats() {
             let id = MessageId {
                 channel,
                 serial: head.serial,

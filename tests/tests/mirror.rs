@@ -4,7 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -100,6 +100,84 @@ async fn a_mirror_of_a_mirror_has_everything_and_tells_of_what_is_new() {
 /// A mirror of several upstreams, not started yet.
 fn mirror(origin: &Fixture, upstreams: &[SocketAddr]) -> Fixture {
     origin.mirror_of(upstreams, "").unwrap()
+}
+
+/// What a mirror asks while an upstream answers nothing before it has so many questions in hand.
+#[derive(Default)]
+struct Look {
+    selected: String,
+    held: Vec<u8>,
+    /// Questions that are held, and those that were answered.
+    lines: usize,
+    done: usize,
+    trips: usize,
+    after: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_hundred_logs_takes_two_round_trips_and_misses_nothing() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    let channels: Vec<Channel> = (0..100)
+        .map(|number| format!("test.c{number:02}").parse().unwrap())
+        .collect();
+    for channel in &channels {
+        publish(&realm, &mut publisher, channel, None, 1, &["ann", "bob"])
+            .await
+            .unwrap();
+    }
+    let leaf = mirror(&origin, &[origin.address]);
+    let daemon = leaf.start().unwrap();
+    for channel in &channels {
+        until_head(&leaf, channel, 1).await;
+    }
+    daemon.kill().unwrap();
+    // GROUP and STAT of each, and of the trust log.
+    let (all, most) = (
+        2 * (channels.len() + 1),
+        2 * tidings_client::limits::PIPELINE,
+    );
+    let look = Arc::new(Mutex::new(Look::default()));
+    let shared = look.clone();
+    let relay = relay::start(&[origin.address], move |command, answer| {
+        let mut look = shared.lock().unwrap();
+        let look = &mut *look;
+        if let Some(channel) = command.strip_prefix("GROUP ") {
+            channel.clone_into(&mut look.selected);
+            if look.done == all {
+                look.after.push(channel.into());
+            }
+        }
+        if look.done == all || !(command.starts_with("GROUP ") || command.starts_with("STAT ")) {
+            return Act::Send(answer);
+        }
+        // In one channel it claims another statement, which has to be looked into.
+        if command == "STAT 1" && look.selected == "test.c57" {
+            let id = channels[57].as_str();
+            look.held
+                .extend(format!("223 1 <1.{}@{id}>\r\n", "0".repeat(64)).bytes());
+        } else {
+            look.held.extend(answer);
+        }
+        look.lines += 1;
+        if look.lines < most.min(all - look.done) {
+            return Act::Send(vec![]);
+        }
+        (look.done, look.trips) = (look.done + look.lines, look.trips + 1);
+        look.lines = 0;
+        Act::Send(std::mem::take(&mut look.held))
+    })
+    .await
+    .unwrap();
+    leaf.mirror(&[relay], "").unwrap();
+    let _daemon = leaf.start().unwrap();
+    until("the look is over", async || {
+        !look.lock().unwrap().after.is_empty()
+    })
+    .await;
+    let look = look.lock().unwrap();
+    assert_eq!((look.done, look.trips), (all, 2));
+    assert_eq!(look.after[0], "test.c57");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tidings_client::{Connection, Error};
 use tidings_protocol::{
-    Channel,
+    Channel, Head, MessageId,
     article::{Incoming, prepend_hop},
     limits::SERIAL_LAST,
     log::Begin,
@@ -268,21 +268,19 @@ async fn look(
             _ => {}
         }
     }
-    // The same height need not be the same statement.
-    for (channel, head) in same {
-        let theirs = asking
-            .group(&channel, Some(head.serial))
-            .await?
-            .and_then(|(_, id)| id);
-        let ours = tidings_protocol::MessageId {
+    // The same height need not be the same statement. Many are asked for at a time: one round trip
+    // for each would take longer than a look may.
+    let other = |channel: &Channel, head: Head, theirs: Option<String>| {
+        let ours = MessageId {
             channel: channel.clone(),
             serial: head.serial,
             id: head.id,
         };
         if theirs.is_some_and(|id| id != ours.to_string()) {
-            due.push(channel);
+            due.push(channel.clone());
         }
-    }
+    };
+    asking.each_id(&same, other).await?;
     let mut standing = upstream.standing();
     standing
         .wrong

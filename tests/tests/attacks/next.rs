@@ -1,5 +1,13 @@
 //! The release to run: what a device applies, and who can steer it.
 
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use tidings_client::{Device, Error, State, Statement, now};
 use tidings_protocol::{
     Requirement,
@@ -8,7 +16,7 @@ use tidings_protocol::{
 };
 use tidings_tests::{
     realm::{ROLES, Realm},
-    relay::substitute,
+    relay::{self, Act, substitute},
 };
 
 use crate::stage::{
@@ -237,6 +245,58 @@ async fn a_release_far_below_the_head_is_found_however_long_the_log_is() {
     assert_eq!(target(&mut device).await, Ok(Some(701)));
 }
 
+/// A relay that counts the statements of the channel that it hands over.
+async fn counting(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    let brokers = [to];
+    let relay = relay::start(&brokers, move |command, answer| {
+        let ours = || relay::statement(&answer).is_some_and(|found| *found.channel() == os());
+        if command.starts_with("ARTICLE ") && ours() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Act::Send(answer)
+    });
+    (relay.await.unwrap(), count)
+}
+
+#[tokio::test]
+async fn a_look_reads_from_what_was_applied_and_not_the_whole_log() {
+    let realm = Realm::new(NO_BEATS, ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let mut all = releases(&realm, None, 399, BOTH);
+    let barrier = Release {
+        barrier: Some(serial(20)),
+        ..version("2.0")
+    };
+    all.push(realm.release_with(&os(), Some(all[398].head()), barrier, BOTH));
+    stage.publish(&all).await;
+    let (relay, count) = counting(stage.address()).await;
+    let mut device = device(&realm, &[relay]);
+    let news = device.poll().await.unwrap();
+    assert_eq!(count.swap(0, Ordering::SeqCst), 400);
+    // What was applied, whether it says what is to be run, and how many statements one look reads:
+    // all down to the barrier where it lies lower than what is read at first.
+    for (applied, run, read) in [
+        (None, Some(20), 16 + 48 + 112 + 240 + 381),
+        (Some(1), Some(20), 256 + 381),
+        (Some(20), Some(400), 256),
+        (Some(200), Some(400), 201),
+        (Some(399), Some(400), 2),
+        (Some(400), None, 1),
+    ] {
+        if let Some(applied) = applied {
+            device.note_applied(&news[applied - 1]).unwrap();
+        }
+        assert_eq!(target(&mut device).await, Ok(run), "{applied:?}");
+        assert_eq!(count.swap(0, Ordering::SeqCst), read, "{applied:?}");
+    }
+    // A withdrawal lies above what it withdraws, and is met.
+    let by = realm.withdraw(&os(), all[399].head(), all[399].head(), &["stop"]);
+    stage.publish(&[by]).await;
+    assert_eq!(target(&mut device).await, Err(Requirement::Withdrawn));
+}
+
 #[tokio::test]
 async fn where_the_log_ends_before_one_is_found_none_is_run() {
     let realm = Realm::new(NO_BEATS, ROOTS);
@@ -253,11 +313,9 @@ async fn where_the_log_ends_before_one_is_found_none_is_run() {
     let arm = realm.release_with(&os(), Some(x86.head()), arm, BOTH);
     stage.publish(&[x86, arm]).await;
     // The broker says that 1 has expired.
-    let cut = tidings_tests::relay::start(&[stage.address()], |command, answer| match command {
-        "GROUP test.os.stable" => {
-            tidings_tests::relay::Act::Send(b"211 1 2 2 test.os.stable\r\n".to_vec())
-        }
-        _ => tidings_tests::relay::Act::Send(answer),
+    let cut = relay::start(&[stage.address()], |command, answer| match command {
+        "GROUP test.os.stable" => Act::Send(b"211 1 2 2 test.os.stable\r\n".to_vec()),
+        _ => Act::Send(answer),
     })
     .await
     .unwrap();

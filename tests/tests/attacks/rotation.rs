@@ -1,8 +1,10 @@
 //! Keys that are taken away or listed later: signatures that count for nothing, anchors,
 //! checkpoints, and what a thief leaves.
 
-use tidings_client::{Device, Error, Head, Source, Start, State, Statement};
-use tidings_protocol::{Anchor, Requirement};
+use std::sync::{Arc, Mutex};
+
+use tidings_client::{Channel, Device, Error, Head, Source, Start, State, Statement};
+use tidings_protocol::{Anchor, Requirement, trust::Settled};
 use tidings_tests::{
     Fixture,
     realm::{ROLES, Realm},
@@ -379,6 +381,66 @@ async fn attack_099_one_line_settles_all_channels_that_a_beat_names() {
     let _ = poll(&mut without).await;
     let refused = without.target(first[7].channel()).await.unwrap_err();
     assert_eq!(requirement(&refused), Requirement::Unsettled);
+}
+
+#[tokio::test]
+async fn of_settled_beats_a_device_reads_that_of_its_own_role_alone() {
+    let channels: [Channel; 2] = ["test.a.x", "test.b.x"].map(|name| name.parse().unwrap());
+    let beats: [Channel; 2] = ["test.a.beat", "test.b.beat"].map(|name| name.parse().unwrap());
+    let of_two = |release| {
+        let beats = ["beat test.a.* 1 beat", "beat test.b.* 1 beat"];
+        [NO_BEATS[0], release, NO_BEATS[2], beats[0], beats[1]]
+    };
+    let mut realm = Realm::new(&of_two(NO_BEATS[1]), ROOTS);
+    let mut stage = Stage::new(&realm).await;
+    let mut settled = Vec::new();
+    for (channel, beats) in channels.iter().zip(&beats) {
+        let first = realm.release(channel, None, "1", BOTH);
+        let beat = realm.beat_in(beats, None, &[(channel, first.head())], 600, &["beat"]);
+        stage.publish(&[first, beat.clone()]).await;
+        settled.push(beat);
+    }
+    let fetched = Arc::new(Mutex::new(Vec::new()));
+    let noted = fetched.clone();
+    let brokers = [stage.address()];
+    let relay = relay::start(&brokers, move |command, answer| {
+        if let Some(id) = command.strip_prefix("ARTICLE <") {
+            noted.lock().unwrap().push(format!("<{id}"));
+        }
+        Act::Send(answer)
+    });
+    let relay = relay.await.unwrap();
+    let before = Realm::clone_of(&realm);
+    let open = |channels: &[Channel]| {
+        let state = State::ephemeral(&before.anchor);
+        let names = channels.iter().map(Channel::as_str);
+        Device::with_state(source(&before, &[relay]), names, state).unwrap()
+    };
+    let mut one = open(&channels[..1]);
+    assert_eq!(poll(&mut one).await.unwrap(), [1]);
+    let (new, mut both) = (open(&channels[1..]), open(&channels));
+    let named = [
+        (&beats[0], settled[0].head()),
+        (&beats[1], settled[1].head()),
+    ];
+    let rotated = realm.rotate(&of_two("release * 2 cem dan"), &named, ROOTS);
+    stage.publish(&[rotated]).await;
+    assert_eq!(fetched.lock().unwrap().len(), 0);
+    let ids: Vec<String> = settled.iter().map(|s| s.message_id().to_string()).collect();
+    for (device, ids) in [
+        (&mut one, &ids[..1]),
+        (&mut { new }, &ids[1..]),
+        (&mut both, &ids),
+    ] {
+        let _ = poll(device).await;
+        assert_eq!(std::mem::take(&mut *fetched.lock().unwrap()), ids);
+        // What the other beat settles is nothing to it.
+        let _ = poll(device).await;
+        assert_eq!(fetched.lock().unwrap().len(), 0);
+    }
+    let trust = one.state().trust().unwrap();
+    let at = |channel| matches!(trust.checkpoint(channel), Settled::At(_));
+    assert_eq!((at(&channels[0]), at(&channels[1])), (true, false));
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub(crate) enum Fault {
     NotEarly,
     /// Devices ask when the whole of a time has passed.
     NoJitter,
-    /// Nobody reads the beats that a rotation has settled.
+    /// Nobody reads what a rotation has settled.
     NotSettled,
 }
 
@@ -76,7 +76,7 @@ struct Device {
     place: u32,
     began: Time,
     foreseen: u32,
-    /// Whether it lacks the beats that the trust in force names.
+    /// Whether it lacks the beat that the trust in force names for its role.
     unsettled: bool,
 }
 
@@ -355,7 +355,7 @@ impl<'a> Hour<'a> {
         self.traffic[DEVICES].asked += octets;
     }
 
-    /// Whoever asks is sent the beats that checkpoints name, if it lacks them.
+    /// Whoever asks is sent the beat that a checkpoint names for its role, if it lacks it.
     fn settle(&mut self, number: u32) {
         if std::mem::take(&mut self.devices[number as usize].unsettled) {
             let traffic = &mut self.traffic[DEVICES];

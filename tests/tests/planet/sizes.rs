@@ -40,10 +40,10 @@ pub(crate) struct Sizes {
     pub(crate) ask: f64,
     /// What it is sent that looks at a release: it asks, reads down from the head, and watches.
     pub(crate) install: f64,
-    /// The beats that a rotation's checkpoints name, all of them, as a device reads them.
+    /// The beats that a rotation's checkpoints name, all of them.
+    pub(crate) settled_all: f64,
+    /// That of its own role, which a device reads.
     pub(crate) settled: f64,
-    /// One of them.
-    pub(crate) settled_one: f64,
     /// What a mirror is sent that looks at everything and finds nothing new.
     pub(crate) look: f64,
     /// The list alone that it begins with.
@@ -62,9 +62,9 @@ pub(crate) struct Names {
     pub(crate) beat_serial: u32,
 }
 
-/// Statements that a device reads first on the way down from the head to the release to run: `STEP`
-/// in `client/src/clearance.rs`.
-pub(crate) const STEP: f64 = 256.0;
+/// Statements that a device reads at a look at a release: what was applied, and the release. A test
+/// of the attacks counts them.
+pub(crate) const READ: f64 = 2.0;
 
 /// A release with what a fleet wants to be told.
 fn release() -> Release {
@@ -258,34 +258,32 @@ fn watching() -> f64 {
 }
 
 /// What a device is sent that has nothing but its anchor and asks for one channel.
-pub(crate) fn cold(names: &Names, rotated: bool, path: &str) -> f64 {
+pub(crate) fn cold(names: &Names, path: &str) -> f64 {
     let beats = names.beats(0);
     let answers = GREETING.len() as f64
         + group(&names.namespace.trust_log(), 2)
         + group(&beats, names.beat_serial)
         + group(&names.groups[0][0], names.serial);
-    let settled = if rotated { settled(names, path) } else { 0.0 };
     answers
-        + article(&names.trust(rotated), path)
-        + settled
+        + article(&names.trust(false), path)
         + article(&names.beat(0), path)
         + article(&names.release(), path)
 }
 
-/// What a device is sent that was there, and asks after a rotation.
-pub(crate) fn rotated(names: &Names, path: &str) -> f64 {
+/// What a device is sent that was there, and asks after a rotation for the beats of so many roles.
+pub(crate) fn rotated(names: &Names, roles: usize, path: &str) -> f64 {
     let beats = names.beats(0);
     group(&names.namespace.trust_log(), 2)
         + article(&names.trust(true), path)
-        + settled(names, path)
+        + settled(names, roles, path)
         + group(&beats, names.beat_serial)
         + article(&names.beat(0), path)
         + group_and_stat(&names.groups[0][0], names.serial)
 }
 
-/// All beats that checkpoints name.
-pub(crate) fn settled(names: &Names, path: &str) -> f64 {
-    (0..names.groups.len())
+/// Beats of so many roles that checkpoints name.
+fn settled(names: &Names, roles: usize, path: &str) -> f64 {
+    (0..roles)
         .map(|group| article(&names.beat(group), path))
         .sum()
 }
@@ -325,11 +323,11 @@ impl Sizes {
             install: 2.0 * GREETING.len() as f64
                 + 3.0 * asked
                 + group(&names.groups[0][0], names.serial)
-                + STEP * article(&release, &path(3))
+                + READ * article(&release, &path(3))
                 + CAPABILITIES.len() as f64
                 + watching(),
-            settled: settled(names, &path(3)),
-            settled_one: article(&beat, &path(3)),
+            settled_all: settled(names, names.groups.len(), &path(3)),
+            settled: settled(names, 1, &path(3)),
             look,
             listing,
         }

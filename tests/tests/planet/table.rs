@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use tidings_broker::limits::{CHANNELS, CLUSTER_CHANNELS, MIRROR_AUDIT, WATCH_CHANNELS};
+use tidings_client::limits::PIPELINE;
 use tidings_protocol::limits::{LISTING_OCTETS, STATEMENT_OCTETS};
 
 use crate::{
@@ -106,7 +107,7 @@ pub(crate) fn octets() -> String {
 /// What the size of a role for beats does.
 pub(crate) fn groups() -> String {
     let mut text = String::from(
-        "| channels of a role | roles | beat, octets | beats an hour | MB an hour to a device | Gbit/s to all | trust, octets | KB after a rotation | of its own role |\n\
+        "| channels of a role | roles | beat, octets | beats an hour | MB an hour to a device | Gbit/s to all | trust, octets | KB of all settled beats | of its own role |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for group in [500, 100, 20] {
@@ -123,8 +124,8 @@ pub(crate) fn groups() -> String {
             mega(hourly),
             rounded(hourly * devices * 8.0 / HOUR / 1e9),
             grouped(sizes.trust_statement as u64),
+            rounded(sizes.settled_all / 1e3),
             rounded(sizes.settled / 1e3),
-            rounded(sizes.settled_one / 1e3),
         ]);
     }
     text
@@ -152,7 +153,9 @@ pub(crate) fn trees() -> String {
     let octets = |of: fn(&Sizes) -> u64| sizes.each_ref().map(|sizes| grouped(of(sizes)));
     let trust = octets(|sizes| sizes.trust_statement as u64);
     let listing = octets(|sizes| sizes.listing as u64);
-    let trip = logs.map(|logs| rounded(MIRROR_AUDIT.as_secs_f64() * 1e3 / logs as f64));
+    // One for the list, and one for each so many logs.
+    let trips = logs.map(|logs| 1 + logs.div_ceil(PIPELINE as u64));
+    let trip = trips.map(|trips| rounded(MIRROR_AUDIT.as_secs_f64() * 1e3 / trips as f64));
     let room = Names::new("acme", 3, 1, 1).room();
     let number = |number: usize| grouped(number as u64);
     let of_logs = [
