@@ -25,7 +25,7 @@ const APPLIER: &str = "tidings-apply";
 const LOG_TAIL: usize = 2_000;
 
 /// What is shipped with the agent, and is used here.
-const HANDLERS: [(&str, &str); 3] = [
+const HANDLERS: [(&str, &str); 4] = [
     (
         "lib/slots.sh",
         include_str!("../../../client/agent/handlers/slots.sh"),
@@ -33,6 +33,10 @@ const HANDLERS: [(&str, &str); 3] = [
     (
         "lib/format.d/raw",
         include_str!("../../../client/agent/handlers/format.d/raw"),
+    ),
+    (
+        "lib/loader",
+        include_str!("../../../client/agent/handlers/loader"),
     ),
     (
         "lib/loader.d/file",

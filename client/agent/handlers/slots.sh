@@ -6,7 +6,7 @@ later() { echo "$1"; exit 75; }
 [ -r "$T_ETC/slots.conf" ] || no "no $T_ETC/slots.conf: this machine has no two slots"
 . "$T_ETC/slots.conf"
 . "$T_ETC/loader.conf"
-loader() { "$T_LIB/loader.d/$LOADER" "$@"; }
+loader() { "$T_LIB/loader" "$@"; }
 
 # running: what this life of the machine was booted from; primary: the default; next: what is booted
 # once, or -

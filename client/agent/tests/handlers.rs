@@ -6,7 +6,9 @@ mod common;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -94,4 +96,44 @@ fn what_it_leaves_behind_is_ended_with_it() {
         assert!(began.elapsed() < Duration::from_secs(20), "it lives");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A loader of the operator's own goes before one that is shipped, unless others may write it.
+#[test]
+fn the_loader_is_the_operators_or_the_shipped_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let etc = scratch.path();
+    let own = etc.join("loader.d/mine");
+    fs::create_dir(etc.join("loader.d")).unwrap();
+    write_program(&own, "#!/bin/sh\necho \"mine $1\"\n");
+    let asked = |loader: &str| {
+        fs::write(etc.join("loader.conf"), format!("LOADER={loader}\n")).unwrap();
+        let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("handlers");
+        let mut command = Command::new(lib.join("loader"));
+        command.arg("get").env("T_ETC", etc).env("T_LIB", lib);
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    assert_eq!(asked("mine"), (Some(0), "mine get\n".into()));
+    // The shipped one wants its own settings.
+    let (code, text) = asked("file");
+    assert!(code != Some(0) && text.contains("LOADER_ENV"), "{text}");
+    fs::rename(&own, etc.join("loader.d/file")).unwrap();
+    assert_eq!(asked("file"), (Some(0), "mine get\n".into()));
+    let (code, text) = asked("none");
+    assert!(
+        code == Some(1) && text.starts_with("there is no loader none in "),
+        "{text}"
+    );
+    let own = etc.join("loader.d/file");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o757)).unwrap();
+    let (code, text) = asked("file");
+    assert!(
+        code == Some(1) && text.starts_with("others may write "),
+        "{text}"
+    );
 }
