@@ -320,18 +320,24 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
     assert!(origin.broker.shutdown(PATIENCE).await);
 }
 
+/// An origin, a machine that runs something, and who gives it its turn.
+async fn machine_with_turns(scratch: &Path) -> (Origin, Machine, Slots) {
+    let origin = Origin::start(scratch).await;
+    let anchor = format!("acme 1 {}", origin.trust.id()).parse().unwrap();
+    let old = octets("old", 60_000);
+    let machine = Machine::new(&scratch.join("machine"), &anchor, &old, 65_536);
+    let server = format!("http://{}", origin.broker.fleetlock[0]);
+    let slots = Slots::new(vec![server.parse().unwrap()], Tls::system().unwrap());
+    (origin, machine, slots)
+}
+
 /// It waits until another machine is back, is told at once, goes, and gives its slot back when it
 /// is well.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_78_a_machine_that_has_no_slot_does_not_go() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut origin = Origin::start(scratch.path()).await;
-    let anchor = format!("acme 1 {}", origin.trust.id()).parse().unwrap();
-    let (old, new) = (octets("old", 60_000), octets("new", 60_000));
-    let machine = Machine::new(&scratch.path().join("machine"), &anchor, &old, 65_536);
-    let file = configure(&machine, &origin);
-    let server = format!("http://{}", origin.broker.fleetlock[0]);
-    let mut slots = Slots::new(vec![server.parse().unwrap()], Tls::system().unwrap());
+    let (mut origin, machine, mut slots) = machine_with_turns(scratch.path()).await;
+    let (file, new) = (configure(&machine, &origin), octets("new", 60_000));
     let (web, other) = ("web".parse().unwrap(), "other".parse().unwrap());
     let held = slots.take(&web, &other, Serial::FIRST).await.unwrap();
     let release = Release {
@@ -373,13 +379,8 @@ async fn attack_78_a_machine_that_has_no_slot_does_not_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_goes_keeps_its_slot_although_the_release_is_withdrawn() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut origin = Origin::start(scratch.path()).await;
-    let anchor = format!("acme 1 {}", origin.trust.id()).parse().unwrap();
-    let (old, new) = (octets("old", 60_000), octets("new", 60_000));
-    let machine = Machine::new(&scratch.path().join("machine"), &anchor, &old, 65_536);
-    let file = configure(&machine, &origin);
-    let server = format!("http://{}", origin.broker.fleetlock[0]);
-    let mut slots = Slots::new(vec![server.parse().unwrap()], Tls::system().unwrap());
+    let (mut origin, machine, mut slots) = machine_with_turns(scratch.path()).await;
+    let (file, new) = (configure(&machine, &origin), octets("new", 60_000));
     let web = "web".parse().unwrap();
     let release = Release {
         slot: Some("web".into()),
