@@ -25,7 +25,7 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(3_600);
 /// When something is looked at again that may have changed.
 const AGAIN: Duration = Duration::from_secs(60);
-/// When the agent looks for a beat that it has only just missed.
+/// When the agent looks for what comes in a moment: a beat, or programs that begin anew.
 const SOON: Duration = Duration::from_secs(1);
 /// Why it does.
 const UNCONFIRMED: &str = "no beat speaks for the newest statement yet";
@@ -246,7 +246,9 @@ impl Agent {
             End::Gone => {
                 tracing::info!(%channel, serial = %statement.serial(), "the machine goes");
                 self.waits.remove(channel);
-                return Ok(("the machine goes".into(), AGAIN));
+                // Where only some programs begin anew, there is something to judge already.
+                let wait = if self.goes_down { AGAIN } else { SOON };
+                return Ok(("the machine goes".into(), wait));
             }
             End::Rest => {
                 self.waits.remove(channel);
@@ -288,6 +290,8 @@ impl Agent {
 
     fn row(&self, channel: &Channel, why: String) -> ChannelStatus {
         let state = self.device.state();
+        let applied = state.view().applied(channel);
+        let is_withdrawn = applied.is_some_and(|applied| state.view().withdrawn(applied).is_some());
         let task = self.journal.records.task.get(channel.as_str());
         let statement = task.and_then(|task| Statement::parse(task.statement.as_bytes()).ok());
         let release = statement.as_ref().and_then(release_of);
@@ -298,6 +302,7 @@ impl Agent {
             _ if !freshness.is_current() && state.view().promises_beats(channel) => {
                 Overall::Waiting
             }
+            _ if is_withdrawn => Overall::Waiting,
             _ => Overall::Well,
         };
         let payload = task.and_then(|task| release?.payloads.get(task.payload?));
@@ -306,10 +311,7 @@ impl Agent {
             state: overall,
             freshness: freshness.as_str().to_owned(),
             head: state.head(channel).map(|head| head.serial.number()),
-            applied: state
-                .view()
-                .applied(channel)
-                .map(|applied| applied.serial().number()),
+            applied: applied.map(|applied| applied.serial().number()),
             release: statement
                 .as_ref()
                 .map(|statement| statement.serial().number()),

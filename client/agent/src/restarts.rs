@@ -67,30 +67,44 @@ pub struct Against {
     pub below: Option<String>,
 }
 
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Who runs what is not there any more.
+    pub stale: Vec<Stale>,
+    /// How many processes are others', and may not be read.
+    pub hidden: usize,
+}
+
 /// All processes, or some.
 ///
 /// # Errors
 /// If there is no `/proc`.
-pub fn find(proc: &Path, pids: &[u32], against: &Against) -> io::Result<Vec<Stale>> {
+pub fn find(proc: &Path, pids: &[u32], against: &Against) -> io::Result<Found> {
     let mut all: Vec<u32> = fs::read_dir(proc)?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     all.retain(|pid| pids.is_empty() || pids.contains(pid));
     all.sort_unstable();
     let mut identities = Identities::default();
-    let mut stale = Vec::new();
+    let mut found = Found::default();
     for pid in all {
         let place = proc.join(pid.to_string());
-        // It may have ended meanwhile.
-        let Ok(files) = files(&place, against, &mut identities) else {
-            continue;
+        let files = match files(&place, against, &mut identities) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                found.hidden += 1;
+                continue;
+            }
+            // It has ended meanwhile.
+            Err(_) => continue,
         };
         if !files.is_empty() {
             let unit = unit(&fs::read_to_string(place.join("cgroup")).unwrap_or_default());
             let restart = pid != 1
                 && unit.ends_with(".service")
                 && !NEVER.iter().any(|never| unit.starts_with(never));
-            stale.push(Stale {
+            found.stale.push(Stale {
                 pid,
                 unit,
                 restart,
@@ -98,7 +112,7 @@ pub fn find(proc: &Path, pids: &[u32], against: &Against) -> io::Result<Vec<Stal
             });
         }
     }
-    Ok(stale)
+    Ok(found)
 }
 
 fn files(
@@ -150,6 +164,9 @@ fn files(
             continue;
         }
         let why = match (identities.of(&mapped), identities.of(&now)) {
+            (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
             (Err(error), _) => format!("cannot be read: {error}"),
             (_, Err(_)) => "is not there any more".into(),
             (Ok(was), Ok(there)) if was != there => {

@@ -320,6 +320,41 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
     assert!(origin.broker.shutdown(PATIENCE).await);
 }
 
+/// Nothing else is to be run: it stays, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_that_what_runs_was_withdrawn() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (mut origin, machine, _slots) = machine_with_turns(scratch.path()).await;
+    let file = configure(&machine, &origin);
+    let head = origin
+        .release("2", &octets("image 2", 60_000), Release::default())
+        .await;
+    let (_, agent) = reboot(&machine, &file, start(&file)).await;
+    until_status(&machine, "2 is kept", |channel| {
+        channel.intent.as_deref() == Some("kept") && channel.applied == Some(1)
+    })
+    .await;
+    assert_eq!(status_code(&file), Some(0));
+    origin
+        .say(
+            Body::Withdraw(Withdraw {
+                withdraws: head,
+                reason: "it is bad".into(),
+            }),
+            "stop",
+        )
+        .await;
+    let status = until_status(&machine, "2 is known to be withdrawn", |channel| {
+        channel.why.contains("1 was withdrawn by 2: it is bad")
+    })
+    .await;
+    assert_eq!(status.state, Overall::Waiting);
+    assert_eq!(status_code(&file), Some(1));
+    drop(agent);
+    drop(origin.publisher);
+    assert!(origin.broker.shutdown(PATIENCE).await);
+}
+
 /// An origin, a machine that runs something, and who gives it its turn.
 async fn machine_with_turns(scratch: &Path) -> (Origin, Machine, Slots) {
     let origin = Origin::start(scratch).await;

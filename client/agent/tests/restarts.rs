@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -34,7 +35,9 @@ fn sleeper(directory: &Path, name: &str) -> Sleeper {
 }
 
 fn stale(sleeper: &Sleeper, against: &Against) -> Vec<Stale> {
-    find(Path::new("/proc"), &[sleeper.0.id()], against).unwrap()
+    let found = find(Path::new("/proc"), &[sleeper.0.id()], against).unwrap();
+    assert_eq!(found.hidden, 0);
+    found.stale
 }
 
 /// The same file under a new inode.
@@ -105,4 +108,31 @@ fn attack_83_what_a_process_says_of_itself_is_not_read() {
     ] {
         assert!(!source.contains(no), "{no}");
     }
+}
+
+/// Whoever may not look is not told that all is well.
+#[test]
+fn who_may_not_look_is_told_so() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(scratch.path(), mode.clone()).unwrap();
+    let program = scratch.path().join("tidings-agent");
+    fs::copy(env!("CARGO_BIN_EXE_tidings-agent"), &program).unwrap();
+    fs::set_permissions(&program, mode).unwrap();
+    let own = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mut command = match own {
+        true => Command::new("setpriv"),
+        false => Command::new(&program),
+    };
+    if own {
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        command.args(nobody).arg(&program);
+    }
+    let output = command.args(["restarts", "1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("processes that could not be read, since they are others': 1; ask as root"),
+        "{said}"
+    );
 }

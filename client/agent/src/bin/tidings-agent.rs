@@ -215,7 +215,7 @@ fn check_handler(
 }
 
 fn restarts(against: &Against, json: bool, pids: &[u32]) -> anyhow::Result<u8> {
-    let stale = restarts::find(Path::new("/proc"), pids, against)?;
+    let restarts::Found { stale, hidden } = restarts::find(Path::new("/proc"), pids, against)?;
     if json {
         PROGRAM.line(&serde_json::to_string(&stale)?);
     } else {
@@ -233,5 +233,14 @@ fn restarts(against: &Against, json: bool, pids: &[u32]) -> anyhow::Result<u8> {
             });
         }
     }
-    Ok(u8::from(!stale.is_empty()))
+    if hidden > 0 {
+        PROGRAM.note(&format!(
+            "processes that could not be read, since they are others': {hidden}; ask as root"
+        ));
+    }
+    Ok(match (stale.is_empty(), hidden) {
+        (false, _) => 1,
+        (true, 0) => 0,
+        (true, _) => 2,
+    })
 }
