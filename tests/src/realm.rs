@@ -3,9 +3,7 @@
 use tidings_client::{Channel, Head, Serial, Statement, Timestamp, now};
 use tidings_protocol::{
     Anchor, PublicKey, SigningKey,
-    statement::{
-        Beat, Body, Checkpoint, Draft, Kind, NamedKey, Release, Role, TrustRules, Withdraw,
-    },
+    statement::{Beat, Body, Checkpoint, Draft, NamedKey, Release, Role, TrustRules, Withdraw},
 };
 
 use crate::NAMESPACE;
@@ -35,26 +33,13 @@ pub struct Realm {
 pub fn rules(roles: &[&str], expires: Timestamp, checkpoints: &[(&Channel, Head)]) -> TrustRules {
     let mut names: Vec<String> = Vec::new();
     let read = |line: &&str| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == words[0]);
-        let signers: Vec<String> = words[3..].iter().map(|name| (*name).to_owned()).collect();
-        names.extend(
-            signers
-                .iter()
-                .filter(|name| !names.contains(name))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
-        let good = kind.zip(words[1].parse().ok()).zip(words[2].parse().ok());
-        let Some(((kind, pattern), threshold)) = good else {
-            panic!("{line:?} is no role")
-        };
-        Role {
-            kind,
-            pattern,
-            threshold,
-            names: signers,
-        }
+        let role: Role = line
+            .parse()
+            .unwrap_or_else(|_| panic!("{line:?} is no role"));
+        let new = role.names.iter().filter(|name| !names.contains(name));
+        let new: Vec<String> = new.cloned().collect();
+        names.extend(new);
+        role
     };
     let roles = roles.iter().map(read).collect();
     let keys = names

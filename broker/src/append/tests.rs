@@ -85,10 +85,7 @@ fn trust(namespace: &str, after: Option<Head>, says: &Says<'_>) -> Statement {
     let mut roles = Vec::new();
     for line in says.roles {
         let words: Vec<String> = line.split(' ').map(String::from).collect();
-        let kind = Kind::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == words[0])
-            .unwrap();
+        let kind = words[0].parse::<Kind>().unwrap();
         names.extend(
             words[2..]
                 .iter()

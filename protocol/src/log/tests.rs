@@ -47,10 +47,7 @@ fn trust_body(roles: &[&str], checkpoints: &[(Channel, Head)]) -> Body {
     let mut names: Vec<&str> = Vec::new();
     let read = |line: &&'static str| {
         let words: Vec<&str> = line.split(' ').collect();
-        let kind = Kind::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == words[0])
-            .unwrap();
+        let kind = words[0].parse::<Kind>().unwrap();
         names.extend(
             words[2..]
                 .iter()

@@ -1,4 +1,4 @@
-//! What statements say, kind by kind (spec part 1).
+//! The kinds of statements, and the values of their fields (spec parts 1 and 2).
 //!
 //! These types are plain data: publishers fill them in for a [`super::Draft`], whose text is then
 //! read by the same grammar as everybody else's. Those inside a [`super::Statement`] have passed
@@ -6,7 +6,8 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::{Channel, Digest, Head, Pattern, PublicKey, Serial, Timestamp};
+use super::fields::{Beat, Release, TrustRules, Withdraw};
+use crate::{Channel, Digest, Head, Pattern, PublicKey, Timestamp};
 
 /// What a statement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,12 +42,6 @@ impl Kind {
             Kind::Beat => channel.is_beat(),
             Kind::Release | Kind::Withdraw => !channel.is_trust() && !channel.is_beat(),
         }
-    }
-}
-
-impl core::fmt::Display for Kind {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -154,45 +149,6 @@ pub struct Payload {
     pub more: Vec<(String, String)>,
 }
 
-/// Something new to install.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Release {
-    /// An opaque token; order is by serial, never by version.
-    pub version: String,
-    /// One line for people.
-    pub summary: Option<String>,
-    /// Where people can read more.
-    pub details: Option<String>,
-    /// How soon.
-    pub urgency: Urgency,
-    /// For whom: any of these; none means all.
-    pub targets: Vec<Target>,
-    /// The serial that must have been applied first.
-    pub barrier: Option<Serial>,
-    /// Not to be applied earlier.
-    pub not_before: Option<Timestamp>,
-    /// To be applied by then at the latest.
-    pub deadline: Option<Timestamp>,
-    /// The window in which it spreads.
-    pub rollout: Option<Rollout>,
-    /// The group in which a slot is needed before going down.
-    pub slot: Option<String>,
-    /// What makes it effective.
-    pub apply: Option<Apply>,
-    /// The ways to get it.
-    pub payloads: Vec<Payload>,
-}
-
-/// A release is called back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Withdraw {
-    /// Serial and id of the release: a withdrawal counts against this statement, on whatever branch
-    /// it was met.
-    pub withdraws: Head,
-    /// Why, for people.
-    pub reason: String,
-}
-
 /// A key with the name that roles use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedKey {
@@ -231,37 +187,4 @@ pub struct Closed {
     pub pattern: Pattern,
     /// Which of these are not.
     pub except: Vec<Channel>,
-}
-
-impl core::fmt::Display for Closed {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}", self.pattern)?;
-        self.except
-            .iter()
-            .try_for_each(|channel| write!(f, " {channel}"))
-    }
-}
-
-/// Who may say what in a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustRules {
-    /// From then on nothing is installed under this statement; reading goes on.
-    pub expires: Timestamp,
-    /// The keys.
-    pub keys: Vec<NamedKey>,
-    /// The roles.
-    pub roles: Vec<Role>,
-    /// Settled places of logs.
-    pub checkpoints: Vec<Checkpoint>,
-    /// Channels that are closed for good.
-    pub closed: Vec<Closed>,
-}
-
-/// What was newest at the statement's time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beat {
-    /// Until then this beat proves that nobody holds news back.
-    pub expires: Timestamp,
-    /// The heads of the channels it speaks for.
-    pub heads: Vec<(Channel, Head)>,
 }

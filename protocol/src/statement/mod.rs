@@ -6,18 +6,21 @@
 
 mod draft;
 mod error;
+mod fields;
 mod grammar;
 mod kinds;
+mod rules;
 mod value;
 
 use alloc::{string::String, sync::Arc, vec::Vec};
 
 pub use draft::Draft;
 pub use error::StatementError;
+pub use fields::{Beat, Release, Row, TrustRules, Withdraw, rows};
 pub use kinds::{
-    Apply, Beat, Body, Checkpoint, Closed, Kind, NamedKey, Payload, Release, Role, Rollout, Target,
-    TrustRules, Urgency, Withdraw,
+    Apply, Body, Checkpoint, Closed, Kind, NamedKey, Payload, Role, Rollout, Target, Urgency,
 };
+pub use value::ValueError;
 
 use crate::{
     Channel, Head, MessageId, PublicKey, Serial, Signature, SigningKey, StatementId, Timestamp,

@@ -1,4 +1,4 @@
-//! The grammars of field values, with nom (spec part 1 and appendix A).
+//! The grammars of field values, with nom (spec part 1 and appendix A), and how each is written.
 //!
 //! Each parser takes a whole value; [`super::grammar::Field::value`] refuses what is left over.
 
@@ -6,14 +6,19 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use core::str::FromStr;
+use core::{
+    fmt::{self, Display, Formatter},
+    str::FromStr,
+};
 
 use nom::{
     IResult, Parser,
     branch::alt,
     bytes::complete::{tag, take_while1},
     character::complete::char,
-    combinator::{map, map_opt, map_res, opt, recognize, rest, success, value, verify},
+    combinator::{
+        all_consuming, map, map_opt, map_res, opt, recognize, rest, success, value, verify,
+    },
     multi::{many0, separated_list1},
     sequence::{preceded, separated_pair, terminated},
 };
@@ -268,9 +273,172 @@ pub(super) fn closed(input: &str) -> Parsed<'_, Closed> {
 }
 
 pub(super) fn checkpoint(input: &str) -> Parsed<'_, Checkpoint> {
-    map(
-        separated_pair(channel, char(' '), head),
-        |(channel, head)| Checkpoint { channel, head },
-    )
-    .parse(input)
+    map(place, |(channel, head)| Checkpoint { channel, head }).parse(input)
+}
+
+pub(super) fn place(input: &str) -> Parsed<'_, (Channel, Head)> {
+    separated_pair(channel, char(' '), head).parse(input)
+}
+
+/// A text that is no value of this sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueError(&'static str);
+
+impl Display for ValueError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0)
+    }
+}
+
+impl core::error::Error for ValueError {}
+
+macro_rules! read_by {
+    ($($type:ty: $grammar:path, $expected:literal;)*) => {$(
+        impl FromStr for $type {
+            type Err = ValueError;
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                let parsed = all_consuming($grammar).parse(text);
+                parsed.map(|(_, value)| value).map_err(|_| ValueError($expected))
+            }
+        }
+    )*};
+}
+
+read_by! {
+    Kind: kind, "release, withdraw, trust or beat";
+    Urgency: urgency, "routine, security or critical";
+    Rollout: rollout, "START SECONDS [spread=SECONDS] [cohort=KEY]";
+    Apply: apply, "reboot, kexec, restart UNIT…, live or none";
+    Payload: payload, "FORMAT SIZE sha256:HEX URL [KEY=VALUE…]";
+    NamedKey: named_key, "ed25519:KEY NAME";
+    Role: role, "KIND PATTERN THRESHOLD NAME…";
+    Checkpoint: checkpoint, "CHANNEL SERIAL ID";
+    Closed: closed, "PATTERN [CHANNEL…]";
+    Head: head, "SERIAL ID";
+}
+
+/// How a value stands in its line.
+pub(super) trait Written {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result;
+}
+
+/// A value as it stands in its line.
+pub(super) struct Line<'a, T>(pub(super) &'a T);
+
+impl<T: Written> Display for Line<'_, T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.write(f)
+    }
+}
+
+macro_rules! written_as_shown {
+    ($($type:ty),*) => {$(
+        impl Written for $type {
+            fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                self.fmt(f)
+            }
+        }
+    )*};
+}
+
+written_as_shown!(
+    String, Serial, Timestamp, Head, Urgency, Rollout, Apply, Payload, NamedKey, Role, Checkpoint,
+    Closed
+);
+
+impl Written for (Channel, Head) {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, self.1)
+    }
+}
+
+impl Written for Target {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for (key, value) in self {
+            write!(f, "{space}{key}={value}")?;
+            space = " ";
+        }
+        Ok(())
+    }
+}
+
+impl Display for Kind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Display for Urgency {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What may be left out.
+fn optional<T: Display>(f: &mut Formatter<'_>, key: &str, value: &Option<T>) -> fmt::Result {
+    match value {
+        Some(value) => write!(f, " {key}={value}"),
+        None => Ok(()),
+    }
+}
+
+impl Display for Rollout {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.start, self.seconds)?;
+        optional(f, "spread", &self.spread)?;
+        optional(f, "cohort", &self.cohort)
+    }
+}
+
+impl Display for Apply {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Apply::Reboot => f.write_str("reboot"),
+            Apply::Kexec => f.write_str("kexec"),
+            Apply::Restart(units) => write!(f, "restart {}", units.join(" ")),
+            Apply::Live => f.write_str("live"),
+            Apply::None => f.write_str("none"),
+        }
+    }
+}
+
+impl Display for Payload {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (format, size, digest, url) = (&self.format, self.size, self.digest, &self.url);
+        write!(f, "{format} {size} {digest} {url}")?;
+        optional(f, "from", &self.from)?;
+        optional(f, "base", &self.base)?;
+        optional(f, "result", &self.result)?;
+        optional(f, "mem", &self.mem)?;
+        let mut more = self.more.iter();
+        more.try_for_each(|(key, value)| write!(f, " {key}={value}"))
+    }
+}
+
+impl Display for NamedKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.name)
+    }
+}
+
+impl Display for Role {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (kind, pattern, threshold) = (self.kind, &self.pattern, self.threshold);
+        write!(f, "{kind} {pattern} {threshold} {}", self.names.join(" "))
+    }
+}
+
+impl Display for Checkpoint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.channel, self.head)
+    }
+}
+
+impl Display for Closed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.pattern)?;
+        let mut except = self.except.iter();
+        except.try_for_each(|channel| write!(f, " {channel}"))
+    }
 }

@@ -118,10 +118,7 @@ pub(super) fn role(text: &str) -> anyhow::Result<Role> {
     let [kind, pattern, threshold, names @ ..] = &words[..] else {
         return Err(wrong());
     };
-    let kind = Kind::ALL
-        .into_iter()
-        .find(|k| k.as_str() == *kind)
-        .ok_or_else(wrong)?;
+    let kind = kind.parse().map_err(|_| wrong())?;
     let names = names.iter().map(|n| (*n).to_owned()).collect();
     Ok(Role {
         kind,
