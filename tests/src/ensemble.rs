@@ -215,6 +215,11 @@ impl Server {
         Ok(())
     }
 
+    /// Its process, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// `kill -9`.
     ///
     /// # Errors

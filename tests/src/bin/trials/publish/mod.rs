@@ -1,16 +1,14 @@
 //! Durable, verified POSTs by one and by several publishers: how many a second.
 
+mod cluster;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use tidings_client::{Channel, Publisher, Source};
 use tidings_protocol::{Head, SigningKey, nntp::code};
-use tidings_tests::{
-    Fixture, cluster::Site, cpu_seconds, ensemble::Ensemble, realm::Realm, release,
-    tree::until_head,
-};
-use zookeeper_client as zk;
+use tidings_tests::{Fixture, cpu_seconds, release};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -27,6 +25,9 @@ pub(crate) struct Options {
     /// How often, with --cluster
     #[arg(long, default_value_t = 1)]
     rounds: u32,
+    /// ZooKeeper's servers sync nothing, with --cluster: what is left is not the disk's
+    #[arg(long)]
+    no_sync: bool,
     /// Octets of each statement, about
     #[arg(long, default_value_t = 1024)]
     octets: usize,
@@ -120,7 +121,7 @@ async fn measure(
             &fixture.release,
         )?);
     }
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), cpu_seconds(std::process::id())?);
     let until = began + Duration::from_secs(options.seconds);
     let tasks = work
         .into_iter()
@@ -131,7 +132,7 @@ async fn measure(
     for task in tasks {
         delays.extend(task.await??);
     }
-    Measured::of(delays, began.elapsed())
+    Measured::of(delays, began, cpu)
 }
 
 struct Measured {
@@ -139,10 +140,14 @@ struct Measured {
     rate: f64,
     p50: f64,
     p99: f64,
+    /// Seconds of the processors that this program has used for it.
+    cpu: f64,
 }
 
 impl Measured {
-    fn of(mut delays: Vec<f64>, elapsed: Duration) -> anyhow::Result<Self> {
+    /// What has happened since then, and since so many seconds of the processors.
+    fn of(mut delays: Vec<f64>, began: Instant, cpu: f64) -> anyhow::Result<Self> {
+        let elapsed = began.elapsed();
         delays.sort_by(f64::total_cmp);
         let at = |part: usize| {
             delays
@@ -155,117 +160,16 @@ impl Measured {
             rate: delays.len() as f64 / elapsed.as_secs_f64(),
             p50: at(50)?,
             p99: at(99)?,
+            cpu: cpu_seconds(std::process::id())? - cpu,
         })
     }
-}
-
-/// The multi-operation of an append, without anything around it: check, create, set, by writers
-/// that share these sessions.
-async fn raw(
-    clients: &[zk::Client],
-    writers: usize,
-    root: &str,
-    options: &Options,
-) -> anyhow::Result<Measured> {
-    let anyone = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-    let began = Instant::now();
-    let until = began + Duration::from_secs(options.seconds);
-    let mut tasks = Vec::new();
-    for (number, client) in (0..writers).zip(clients.iter().cycle()) {
-        let (client, data, log) = (
-            client.clone(),
-            vec![b'x'; options.octets + 200],
-            format!("{root}/w{writers}n{number}"),
-        );
-        client.mkdir(&log, &anyone).await?;
-        tasks.push(tokio::spawn(async move {
-            let (mut delays, mut version) = (Vec::new(), 0);
-            while Instant::now() < until {
-                let sent = Instant::now();
-                let mut writer = client.new_multi_writer();
-                // The trust log's head stands still; here it is the root.
-                writer.add_check_version("/", -1)?;
-                writer.add_set_data(
-                    &log,
-                    b"42 sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-                    Some(version),
-                )?;
-                writer.add_create(
-                    &format!("{log}/{version:010}"),
-                    &data,
-                    &zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all()),
-                )?;
-                writer.commit().await?;
-                version += 1;
-                delays.push(sent.elapsed().as_secs_f64() * 1000.0);
-            }
-            anyhow::Ok(delays)
-        }));
-    }
-    let mut delays = Vec::new();
-    for task in tasks {
-        delays.extend(task.await??);
-    }
-    Measured::of(delays, began.elapsed())
-}
-
-/// One broker, three that are one origin, and what ZooKeeper itself can do, in turns.
-#[allow(clippy::print_stdout)]
-async fn side_by_side(options: &Options) -> anyhow::Result<()> {
-    let single = Fixture::new()?;
-    let _single = single.start()?;
-    Publisher::connect(single.source()?)
-        .await?
-        .publish(&single.trust)
-        .await?;
-    let ensemble = Ensemble::start(3, "")?;
-    let realm = Realm {
-        log: vec![single.trust.clone()],
-        anchor: single.anchor.clone(),
-        time: tidings_client::now(),
-        expires: 0,
-    };
-    let site = Site::new(&ensemble, realm);
-    let (members, _daemons) = site.found(&["a", "b", "c"], "", "").await?;
-    for member in &members {
-        until_head(member, &site.realm.anchor.namespace.trust_log(), 1).await;
-    }
-    let cluster = members
-        .iter()
-        .map(Fixture::source)
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut clients = Vec::new();
-    for server in &ensemble.servers {
-        clients.push(zk::Client::connect(&server.address.to_string()).await?);
-    }
-    println!(
-        "| round | publishers | one broker: statements/s, p50, p99 ms | three, one origin | multi-operations alone | cluster / alone |"
-    );
-    println!("| ---: | ---: | ---: | ---: | ---: | ---: |");
-    for round in 1..=options.rounds {
-        for publishers in &options.publishers {
-            let tag = format!("r{round}");
-            let one = measure(&[single.source()?], *publishers, &tag, options, &single).await?;
-            let three = measure(&cluster, *publishers, &tag, options, &single).await?;
-            let alone = raw(&clients, *publishers, &format!("/raw{round}"), options).await?;
-            let show = |m: &Measured| format!("{:.0}, {:.2}, {:.2}", m.rate, m.p50, m.p99);
-            println!(
-                "| {round} | {publishers} | {} | {} | {} | {:.2} |",
-                show(&one),
-                show(&three),
-                show(&alone),
-                three.rate / alone.rate
-            );
-        }
-    }
-    Ok(())
 }
 
 #[tokio::main]
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     if options.cluster {
-        return side_by_side(&options).await;
+        return cluster::side_by_side(&options).await;
     }
     let fixture = Fixture::new()?;
     let daemon = fixture.start()?;
@@ -292,6 +196,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             rate,
             p50,
             p99,
+            ..
         } = measured;
         println!(
             "| {publishers} | {rate:.0} | {p50:.2} | {p99:.2} | {:.0} |",
