@@ -459,72 +459,10 @@ impl Session<'_> {
         let mut octets = Vec::new();
         let mut response = self.connection.answer().await?;
         loop {
-            let Some(Offered {
-                channel,
-                entry,
-                sent,
-            }) = self.under_way.pop_front()
-            else {
+            let Some(offered) = self.under_way.pop_front() else {
                 return Err(FeedError::Unexpected(response));
             };
-            let serial = entry.head.serial.number();
-            match response.code {
-                code::WANTED | code::SEND_IT if !sent => {
-                    match self.streaming {
-                        true => write_article(&mut octets, &self.progress[channel].log, &entry),
-                        false => {
-                            octets.extend_from_slice(entry.article());
-                            octets.extend_from_slice(b".\r\n");
-                        }
-                    }
-                    let offered = Offered {
-                        channel,
-                        entry,
-                        sent: true,
-                    };
-                    if self.streaming {
-                        self.under_way.push_back(offered)
-                    } else {
-                        self.under_way.push_front(offered)
-                    }
-                }
-                code::CHECK_LATER | code::TRANSFER_LATER => {
-                    self.put_off(channel, entry.head.serial)?
-                }
-                // It ends the connection, and is all that the peer can say to TAKETHIS.
-                code::UNAVAILABLE if sent => {
-                    self.put_off(channel, entry.head.serial)?;
-                    return Err(FeedError::Unexpected(response));
-                }
-                code::TAKE_REFUSED if self.send_down(channel, serial)? => {}
-                code::TAKE_REFUSED if self.down.iter().any(|waits| *waits == (channel, serial)) => {
-                }
-                Code(235 | 239 | 435 | 437 | 438 | 439) => {
-                    match response.code {
-                        code::TRANSFERRED | code::TAKEN => self.counts.taken += 1,
-                        code::NOT_WANTED | code::CHECK_NOT_WANTED => self.counts.known += 1,
-                        _ => {
-                            self.counts.refused += 1;
-                            let channel = &self.progress[channel].log.channel;
-                            tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, serial, response = %Safe(&response.to_string()), "a peer has refused a statement");
-                        }
-                    }
-                    self.later.remove(&(
-                        self.progress[channel].log.channel.clone(),
-                        entry.head.serial,
-                    ));
-                    if self.progress[channel].log.channel.is_trust()
-                        && matches!(response.code, code::TRANSFERRED | code::TAKEN)
-                    {
-                        // What had to wait for it need not wait any longer.
-                        self.later
-                            .values_mut()
-                            .for_each(|one| *one = (Instant::now(), FEED_AGAIN));
-                    }
-                    self.progress[channel].answer(serial);
-                }
-                _ => return Err(FeedError::Unexpected(response)),
-            }
+            self.heard(offered, response, &mut octets)?;
             match self.connection.answer_at_hand()? {
                 Some(next) => response = next,
                 None => break,
@@ -534,6 +472,76 @@ impl Session<'_> {
             self.connection.send_raw(&octets).await?;
         }
         Ok(())
+    }
+
+    /// What an answer means for what was offered; what is to be sent is added to the octets.
+    fn heard(
+        &mut self,
+        offered: Offered,
+        response: Response,
+        octets: &mut Vec<u8>,
+    ) -> Result<(), FeedError> {
+        let (channel, sent) = (offered.channel, offered.sent);
+        let serial = offered.entry.head.serial.number();
+        match response.code {
+            code::WANTED | code::SEND_IT if !sent => self.send(offered, octets),
+            code::CHECK_LATER | code::TRANSFER_LATER => {
+                self.put_off(channel, offered.entry.head.serial)?
+            }
+            // It ends the connection, and is all that the peer can say to TAKETHIS.
+            code::UNAVAILABLE if sent => {
+                self.put_off(channel, offered.entry.head.serial)?;
+                return Err(FeedError::Unexpected(response));
+            }
+            code::TAKE_REFUSED if self.send_down(channel, serial)? => {}
+            code::TAKE_REFUSED if self.down.iter().any(|waits| *waits == (channel, serial)) => {}
+            Code(235 | 239 | 435 | 437 | 438 | 439) => self.settled(&offered, &response),
+            _ => return Err(FeedError::Unexpected(response)),
+        }
+        Ok(())
+    }
+
+    /// The peer wants it.
+    fn send(&mut self, offered: Offered, octets: &mut Vec<u8>) {
+        let sent = Offered {
+            sent: true,
+            ..offered
+        };
+        match self.streaming {
+            true => {
+                write_article(octets, &self.progress[sent.channel].log, &sent.entry);
+                self.under_way.push_back(sent);
+            }
+            false => {
+                octets.extend_from_slice(sent.entry.article());
+                octets.extend_from_slice(b".\r\n");
+                self.under_way.push_front(sent);
+            }
+        }
+    }
+
+    /// The peer has it, or never will.
+    fn settled(&mut self, offered: &Offered, response: &Response) {
+        let (channel, serial) = (
+            &self.progress[offered.channel].log.channel,
+            offered.entry.head.serial,
+        );
+        match response.code {
+            code::TRANSFERRED | code::TAKEN => self.counts.taken += 1,
+            code::NOT_WANTED | code::CHECK_NOT_WANTED => self.counts.known += 1,
+            _ => {
+                self.counts.refused += 1;
+                tracing::warn!(feed = self.feed.name, peer = %self.feed.to, %channel, %serial, response = %Safe(&response.to_string()), "a peer has refused a statement");
+            }
+        }
+        self.later.remove(&(channel.clone(), serial));
+        if channel.is_trust() && matches!(response.code, code::TRANSFERRED | code::TAKEN) {
+            // What had to wait for it need not wait any longer.
+            self.later
+                .values_mut()
+                .for_each(|one| *one = (Instant::now(), FEED_AGAIN));
+        }
+        self.progress[offered.channel].answer(serial.number());
     }
 
     /// The peer may take it later: its trust log may have to come first, and is offered from the

@@ -251,15 +251,11 @@ impl Device {
         let Some(mut head) = self.state.head(channel) else {
             return Err(not_now(NotNow::NotCurrent(self.state.freshness(channel))));
         };
-        let group = connection
-            .group(channel, None)
-            .await?
-            .map(|(group, _)| group);
+        let group = connection.group(channel, None).await?;
+        let group = group.map(|(group, _)| group);
         let Some(group) = group.filter(|group| group.high >= head.serial.number()) else {
-            return Err(not_now(NotNow::LogEnds {
-                from: head.serial,
-                head: head.serial,
-            }));
+            let (from, head) = (head.serial, head.serial);
+            return Err(not_now(NotNow::LogEnds { from, head }));
         };
         // What is to be run stands near the head as a rule; if it does not, twice as much is read.
         let mut step = self.reach(channel, head.serial);
@@ -283,17 +279,12 @@ impl Device {
                 (head, from) = (latest, from.min(latest.serial.number()));
                 continue;
             }
-            let now = self.state.now();
+            let (view, now) = (self.state.view(), self.state.now());
             let cleared = match begun {
-                Some(begun) => self
-                    .state
-                    .view()
+                Some(begun) => view
                     .may_finish(begun, &run.statements, &now)
                     .map(|()| Clear::Apply(begun.clone())),
-                None => self
-                    .state
-                    .view()
-                    .clear(channel, &run.statements, &self.profile, &now),
+                None => view.clear(channel, &run.statements, &self.profile, &now),
             };
             match cleared {
                 Err(NotNow::LogEnds { from: wanted, .. })

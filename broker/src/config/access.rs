@@ -4,65 +4,20 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Config, ConfigError, Wrong};
+use super::{Config, ConfigError, PeerConfig, Wrong};
 use crate::access::{Access, Peer, Rule};
 
 /// Who is known, and may read and offer what.
 pub(super) fn access(config: &Config, wrong: &Wrong) -> Result<Access, ConfigError> {
     let mut peers: Vec<Peer> = Vec::new();
-    for (index, peer) in config.peer.iter().enumerate() {
+    for (index, written) in config.peer.iter().enumerate() {
         let wrong =
             |key: &str, reason: &dyn fmt::Display| wrong(format!("peer[{index}].{key}"), reason);
-        if peer.name.is_empty()
-            || peer.name.contains(char::is_whitespace)
-            || peers.iter().any(|other| other.name == peer.name)
-        {
-            return Err(wrong("name", &"expected a name of its own, without spaces"));
+        let peer = peer(written, &wrong)?;
+        if peers.iter().any(|other| other.name == peer.name) {
+            return Err(wrong("name", &OWN_NAME));
         }
-        let network = |text: &String| {
-            text.parse()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|e| wrong("networks", &e))
-        };
-        let hash = |key: &'static str| {
-            move |text: &String| {
-                let digits = text.trim_start_matches("sha256:").replace(':', "");
-                fingerprint(&digits)
-                    .ok_or_else(|| wrong(key, &"expected 64 hexadecimal digits, a SHA-256"))
-            }
-        };
-        let sha_crypt = |hash: &&String| hash.starts_with("$6$") || hash.starts_with("$5$");
-        if peer.password.is_some() && peer.password.as_ref().filter(sha_crypt).is_none() {
-            return Err(wrong(
-                "password",
-                &"expected a hash as `openssl passwd -6` prints it",
-            ));
-        }
-        peers.push(Peer {
-            name: peer.name.clone(),
-            networks: peer
-                .networks
-                .iter()
-                .map(network)
-                .collect::<Result<_, _>>()?,
-            certificates: peer
-                .certificates
-                .iter()
-                .map(hash("certificates"))
-                .collect::<Result<_, _>>()?,
-            password: peer.password.clone(),
-            tokens: peer
-                .tokens
-                .iter()
-                .map(hash("tokens"))
-                .collect::<Result<_, _>>()?,
-            feeds: peer
-                .feeds
-                .as_ref()
-                .map(|feeds| feeds.parse())
-                .transpose()
-                .map_err(|e| wrong("feeds", &e))?,
-        });
+        peers.push(peer);
     }
     let mut rules = Vec::new();
     for (index, rule) in config.access.iter().enumerate() {
@@ -79,6 +34,47 @@ pub(super) fn access(config: &Config, wrong: &Wrong) -> Result<Access, ConfigErr
         });
     }
     Ok(Access { peers, rules })
+}
+
+const OWN_NAME: &str = "expected a name of its own, without spaces";
+
+fn peer(
+    peer: &PeerConfig,
+    wrong: &dyn Fn(&str, &dyn fmt::Display) -> ConfigError,
+) -> Result<Peer, ConfigError> {
+    if peer.name.is_empty() || peer.name.contains(char::is_whitespace) {
+        return Err(wrong("name", &OWN_NAME));
+    }
+    let network = |text: &String| {
+        text.parse()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map_err(|e| wrong("networks", &e))
+    };
+    let hashes = |key: &'static str, texts: &[String]| {
+        let hash = |text: &String| {
+            let digits = text.trim_start_matches("sha256:").replace(':', "");
+            fingerprint(&digits)
+                .ok_or_else(|| wrong(key, &"expected 64 hexadecimal digits, a SHA-256"))
+        };
+        texts.iter().map(hash).collect::<Result<Vec<_>, _>>()
+    };
+    let sha_crypt = |hash: &&String| hash.starts_with("$6$") || hash.starts_with("$5$");
+    if peer.password.is_some() && peer.password.as_ref().filter(sha_crypt).is_none() {
+        return Err(wrong(
+            "password",
+            &"expected a hash as `openssl passwd -6` prints it",
+        ));
+    }
+    let feeds = peer.feeds.as_ref().map(|feeds| feeds.parse()).transpose();
+    let networks = peer.networks.iter().map(network);
+    Ok(Peer {
+        name: peer.name.clone(),
+        networks: networks.collect::<Result<_, _>>()?,
+        certificates: hashes("certificates", &peer.certificates)?,
+        password: peer.password.clone(),
+        tokens: hashes("tokens", &peer.tokens)?,
+        feeds: feeds.map_err(|e| wrong("feeds", &e))?,
+    })
 }
 
 fn fingerprint(digits: &str) -> Option<[u8; 32]> {

@@ -12,43 +12,7 @@ pub(super) fn clustering(
     wrong: &Wrong,
 ) -> Result<Clustering, ConfigError> {
     let wrong = |key: &str, reason: &dyn fmt::Display| wrong(format!("cluster.{key}"), reason);
-    let host_and_port = |server: &&String| {
-        server.rsplit_once(':').is_some_and(|(host, port)| {
-            port.parse::<u16>().is_ok_and(|port| port > 0)
-                && !host.is_empty()
-                && host.bytes().all(|b| {
-                    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'[' | b']' | b':')
-                })
-        })
-    };
-    if cluster.servers.is_empty() {
-        return Err(wrong(
-            "servers",
-            &"expected at least one ZooKeeper server, three for a cluster that survives the loss of one",
-        ));
-    }
-    if let Some(server) = cluster.servers.iter().find(|server| !host_and_port(server)) {
-        return Err(wrong(
-            "servers",
-            &format!("expected HOST:PORT, found {server:?}"),
-        ));
-    }
-    let good_node = |node: &str| {
-        !matches!(node, "" | "." | ".." | "zookeeper")
-            && node
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-    };
-    if !cluster
-        .root
-        .strip_prefix('/')
-        .is_some_and(|path| path.split('/').all(good_node))
-    {
-        return Err(wrong(
-            "root",
-            &format!("expected a node such as /tidings, found {:?}", cluster.root),
-        ));
-    }
+    place(cluster, &wrong)?;
     if !(1..=60).contains(&cluster.session_seconds) {
         let found = cluster.session_seconds;
         return Err(wrong(
@@ -82,4 +46,46 @@ pub(super) fn clustering(
             poll: Duration::from_secs(default_poll()),
         },
     })
+}
+
+/// The servers, and the node there.
+fn place(
+    cluster: &ClusterConfig,
+    wrong: &dyn Fn(&str, &dyn fmt::Display) -> ConfigError,
+) -> Result<(), ConfigError> {
+    let host_and_port = |server: &&String| {
+        server.rsplit_once(':').is_some_and(|(host, port)| {
+            port.parse::<u16>().is_ok_and(|port| port > 0)
+                && !host.is_empty()
+                && host.bytes().all(|b| {
+                    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'[' | b']' | b':')
+                })
+        })
+    };
+    if cluster.servers.is_empty() {
+        return Err(wrong(
+            "servers",
+            &"expected at least one ZooKeeper server, three for a cluster that survives the loss of one",
+        ));
+    }
+    if let Some(server) = cluster.servers.iter().find(|server| !host_and_port(server)) {
+        return Err(wrong(
+            "servers",
+            &format!("expected HOST:PORT, found {server:?}"),
+        ));
+    }
+    let good_node = |node: &str| {
+        !matches!(node, "" | "." | ".." | "zookeeper")
+            && node
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    };
+    let path = cluster.root.strip_prefix('/');
+    if !path.is_some_and(|path| path.split('/').all(good_node)) {
+        return Err(wrong(
+            "root",
+            &format!("expected a node such as /tidings, found {:?}", cluster.root),
+        ));
+    }
+    Ok(())
 }

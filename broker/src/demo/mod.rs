@@ -16,7 +16,7 @@ use futures_util::{StreamExt, pin_mut};
 use tidings_client::{
     Body, Device, Error, PublishError, Source, State, Statement, Tls, Verified, terminal::Program,
 };
-use tidings_protocol::statement::Urgency;
+use tidings_protocol::statement::{Payload, Urgency};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::limits::DRAIN;
@@ -167,37 +167,43 @@ fn describe(statement: &Statement) -> String {
     }
 }
 
-/// Waits until both devices have a statement; prints each arrival with its delay.
-async fn see(
-    arrivals: &mut mpsc::Receiver<Arrival>,
-    statement: &Statement,
-    since: Instant,
-) -> anyhow::Result<()> {
-    say(format_args!(
-        "  published {} {}",
-        statement.serial(),
-        describe(statement)
-    ));
-    for _ in 0..2 {
-        let arrival = timeout(PATIENCE, arrivals.recv())
-            .await
-            .context("an announcement did not arrive in time")?;
-        let Arrival {
-            by,
-            at,
-            statement: arrived,
-        } = arrival.context("a device has given up")?;
-        ensure!(
-            arrived.id() == statement.id(),
-            "{by} brought another statement"
-        );
-        let delay = at.duration_since(since).as_secs_f64() * 1000.0;
+/// Two devices that listen.
+struct Audience {
+    arrivals: mpsc::Receiver<Arrival>,
+    /// How many statements both have had.
+    seen: u32,
+}
+
+impl Audience {
+    /// Waits until both devices have a statement; prints each arrival with its delay.
+    async fn see(&mut self, statement: &Statement, since: Instant) -> anyhow::Result<()> {
         say(format_args!(
-            "    {by}: verified, {delay:.1} ms after it was sent, {}",
-            arrived.id()
+            "  published {} {}",
+            statement.serial(),
+            describe(statement)
         ));
+        for _ in 0..2 {
+            let arrival = timeout(PATIENCE, self.arrivals.recv())
+                .await
+                .context("an announcement did not arrive in time")?;
+            let Arrival {
+                by,
+                at,
+                statement: arrived,
+            } = arrival.context("a device has given up")?;
+            ensure!(
+                arrived.id() == statement.id(),
+                "{by} brought another statement"
+            );
+            let delay = at.duration_since(since).as_secs_f64() * 1000.0;
+            say(format_args!(
+                "    {by}: verified, {delay:.1} ms after it was sent, {}",
+                arrived.id()
+            ));
+        }
+        self.seen += 1;
+        Ok(())
     }
-    Ok(())
 }
 
 async fn show() -> anyhow::Result<ExitCode> {
@@ -221,21 +227,50 @@ async fn show() -> anyhow::Result<ExitCode> {
     say(
         "\n3. Two devices: one polls over TLS, one is pushed to in clear text. Neither trusts the broker.",
     );
-    let (sender, mut arrivals) = mpsc::channel(16);
-    let polls = Device::open(
-        stage.tls_source()?,
-        [stage::CHANNEL],
-        path.join("poll.state"),
-    )?;
-    let pushed = Device::open(stage.source()?, [stage::CHANNEL], path.join("push.state"))?;
+    let (sender, arrivals) = mpsc::channel(16);
+    let channels = [stage::CHANNEL];
+    let polls = Device::open(stage.tls_source()?, channels, path.join("poll.state"))?;
+    let pushed = Device::open(stage.source()?, channels, path.join("push.state"))?;
     let tasks = [
         tokio::spawn(poll_for_ever(polls, sender.clone())),
         tokio::spawn(watch_for_ever(pushed, sender)),
     ];
+    let mut audience = Audience { arrivals, seen: 0 };
 
     say("\n4. Releases of real files: an image, its successor, and the delta between them.");
     let images = image::make(path)?;
-    let mut count = 0;
+    release_and_withdraw(&mut stage, &mut audience, &images).await?;
+    deceive(&stage).await?;
+
+    say("\n6. Somebody with another key publishes:");
+    match stage.forge("9.9").await {
+        Ok(_) => anyhow::bail!("the broker has taken it"),
+        Err(PublishError::Refused(response)) => say(format_args!("  the broker: {response}")),
+        Err(error) => return Err(error.into()),
+    }
+    be_careful(&mut stage, &mut audience, images.first).await?;
+
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    move_to_a_mirror(stage, path).await?;
+    machine::show(path).await?;
+    // One more was seen by the device that has moved.
+    say(format_args!(
+        "\n{} statements were signed, published, relayed by push and by pull, mirrored, and verified everywhere; 2 forgeries were refused; {:.1} s in all.",
+        audience.seen + 1,
+        began.elapsed().as_secs_f64()
+    ));
+    say(
+        "Next: the README shows how to publish, subscribe and operate; `tidingsd demo --keep DIR` leaves all of this running.",
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Two images and a delta, and the second of them called back.
+async fn release_and_withdraw(
+    stage: &mut Stage,
+    audience: &mut Audience,
+    images: &image::Images,
+) -> anyhow::Result<()> {
     let mut newest = None;
     for (version, summary, urgency, payloads) in [
         (
@@ -253,8 +288,7 @@ async fn show() -> anyhow::Result<ExitCode> {
     ] {
         let since = Instant::now();
         let statement = stage.release(version, summary, urgency, payloads).await?;
-        see(&mut arrivals, &statement, since).await?;
-        count += 1;
+        audience.see(&statement, since).await?;
         newest = Some(statement.head());
         if let Body::Release(release) = statement.body() {
             for payload in &release.payloads {
@@ -266,20 +300,20 @@ async fn show() -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let size = image::apply(&images)?;
+    let size = image::apply(images)?;
     say(format_args!(
         "    the delta applied to 1.0 gives 1.1, octet for octet ({size})"
     ));
     let since = Instant::now();
+    let newest = newest.context("nothing was released")?;
     let statement = stage
-        .withdraw(
-            newest.context("nothing was released")?,
-            "1.1 does not boot on some machines",
-        )
+        .withdraw(newest, "1.1 does not boot on some machines")
         .await?;
-    see(&mut arrivals, &statement, since).await?;
-    count += 1;
+    audience.see(&statement, since).await
+}
 
+/// A device between which and the broker somebody changes what is said.
+async fn deceive(stage: &Stage) -> anyhow::Result<()> {
     say("\n5. Somebody on the way changes version 1.1 into 6.6 and mends every header and id:");
     let relay = relay::start(stage.broker.nntp[0], "Version: 1.1\n", "Version: 6.6\n").await?;
     let source = Source::new(
@@ -289,27 +323,24 @@ async fn show() -> anyhow::Result<ExitCode> {
     let state = State::ephemeral(source.anchor());
     let mut deceived = Device::with_state(source, [stage::CHANNEL], state)?
         .with_start(tidings_client::Start::Oldest);
-    let refused = match deceived.poll().await {
+    match deceived.poll().await {
         Ok(_) => anyhow::bail!("the device has believed it"),
-        Err(error) => error,
-    };
-    say(format_args!("  the device: {refused}"));
-
-    say("\n6. Somebody with another key publishes:");
-    match stage.forge("9.9").await {
-        Ok(_) => anyhow::bail!("the broker has taken it"),
-        Err(PublishError::Refused(response)) => say(format_args!("  the broker: {response}")),
-        Err(error) => return Err(error.into()),
+        Err(error) => say(format_args!("  the device: {error}")),
     }
+    Ok(())
+}
 
+/// A device does not apply what was withdrawn, but what is published instead.
+async fn be_careful(
+    stage: &mut Stage,
+    audience: &mut Audience,
+    first: Payload,
+) -> anyhow::Result<()> {
     say(
         "\n7. A third device asks whether anything is held back, and looks at the head again before it applies anything:",
     );
-    let mut careful = Device::with_state(
-        stage.source()?,
-        [stage::CHANNEL],
-        State::ephemeral(&stage.anchor),
-    )?;
+    let state = State::ephemeral(&stage.anchor);
+    let mut careful = Device::with_state(stage.source()?, [stage::CHANNEL], state)?;
     let channel = stage::CHANNEL.parse()?;
     let until = Instant::now() + PATIENCE;
     while !careful.freshness(&channel).is_current() {
@@ -330,17 +361,11 @@ async fn show() -> anyhow::Result<ExitCode> {
         Ok(_) => anyhow::bail!("a withdrawn release was cleared"),
     }
     say("  Going back is a new release with the old payload:");
-    let since = Instant::now();
+    let (since, summary) = (Instant::now(), "the first image again");
     let statement = stage
-        .release(
-            "1.0+1",
-            "the first image again",
-            Urgency::Security,
-            vec![images.first.clone()],
-        )
+        .release("1.0+1", summary, Urgency::Security, vec![first])
         .await?;
-    see(&mut arrivals, &statement, since).await?;
-    count += 1;
+    audience.see(&statement, since).await?;
     let until = Instant::now() + PATIENCE;
     loop {
         match careful
@@ -357,19 +382,7 @@ async fn show() -> anyhow::Result<ExitCode> {
         "  {} is the release to run, and is applied",
         statement.serial()
     ));
-
-    tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    move_to_a_mirror(stage, path).await?;
-    count += 1;
-    machine::show(path).await?;
-    say(format_args!(
-        "\n{count} statements were signed, published, relayed by push and by pull, mirrored, and verified everywhere; 2 forgeries were refused; {:.1} s in all.",
-        began.elapsed().as_secs_f64()
-    ));
-    say(
-        "Next: the README shows how to publish, subscribe and operate; `tidingsd demo --keep DIR` leaves all of this running.",
-    );
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// A mirror copies everything, the origin is stopped, and a device goes on at the mirror with the

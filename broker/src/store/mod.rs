@@ -204,20 +204,8 @@ impl Store {
         let file = file
             .map_err(failed(&*disk, &segment::log_name(found.number)))
             .map_err(room)?;
-        for name in &found.leftovers {
-            disk.remove(name).map_err(failed(&*disk, name))?;
-        }
-        for (name, octets) in &found.indexes {
-            // Without it the next start takes longer.
-            let _ = disk.remove(name);
-            let _ = disk.create(name).and_then(|file| file.write_at(0, octets));
-        }
-        let damaged = found.lost.iter().filter_map(|lost| {
-            tracing::error!(damage = %lost, "a statement is damaged; it is fetched again where an upstream or a peer has it");
-            let (channel, serial) = lost.statement.as_ref()?;
-            Some((channel.parse().ok()?, Serial::new(*serial)?))
-        });
-        let damaged = damaged.collect();
+        tidy_up(&*disk, &found)?;
+        let damaged = damaged(&found);
         if let Some(segment) = found.index.segments.get_mut(&found.number) {
             segment.file = file.clone();
         }
@@ -519,6 +507,29 @@ impl Store {
         damaged.retain(|one| !mended.contains(one));
         still
     }
+}
+
+/// Removes what is left over, and writes the indexes that were missing.
+fn tidy_up(disk: &dyn Disk, found: &recovery::Found) -> Result<(), StoreError> {
+    for name in &found.leftovers {
+        disk.remove(name).map_err(failed(disk, name))?;
+    }
+    for (name, octets) in &found.indexes {
+        // Without it the next start takes longer.
+        let _ = disk.remove(name);
+        let _ = disk.create(name).and_then(|file| file.write_at(0, octets));
+    }
+    Ok(())
+}
+
+/// Which statements are damaged, and can be fetched again.
+fn damaged(found: &recovery::Found) -> BTreeSet<(Channel, Serial)> {
+    let damaged = found.lost.iter().filter_map(|lost| {
+        tracing::error!(damage = %lost, "a statement is damaged; it is fetched again where an upstream or a peer has it");
+        let (channel, serial) = lost.statement.as_ref()?;
+        Some((channel.parse().ok()?, Serial::new(*serial)?))
+    });
+    damaged.collect()
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

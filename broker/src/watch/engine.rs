@@ -311,23 +311,25 @@ impl Engine {
             }
         }
         if !self.watchers[at as usize].live.is_empty() {
-            for log in self.logs.begun_since(begun) {
-                let watcher = &self.watchers[at as usize];
-                let wanted = watcher
-                    .live
-                    .iter()
-                    .any(|live| live.matches(log.channel.as_str()))
-                    && watcher.guest.may_read(&log.channel);
-                if wanted
-                    && !named.contains(&log.index)
-                    && self.watchers[at as usize].cursors.len() < WATCH_CHANNELS
-                {
-                    self.subscribe(at, &log, 0);
-                }
-            }
+            self.join_begun(at, begun, &named);
         }
         self.serve(at);
         Ok(())
+    }
+
+    /// Subscribes to what has begun since the client was answered, and matches.
+    fn join_begun(&mut self, at: u32, begun: usize, named: &HashSet<usize>) {
+        for log in self.logs.begun_since(begun) {
+            let watcher = &self.watchers[at as usize];
+            let wanted = watcher
+                .live
+                .iter()
+                .any(|live| live.matches(log.channel.as_str()))
+                && watcher.guest.may_read(&log.channel);
+            if wanted && !named.contains(&log.index) && watcher.cursors.len() < WATCH_CHANNELS {
+                self.subscribe(at, &log, 0);
+            }
+        }
     }
 
     /// The poll says that a socket can be read or written.

@@ -210,30 +210,12 @@ impl View {
             return Err(ends(cover.serial));
         }
         let applied = self.applied_in(channel, log);
-        let mut next = None;
-        let mut found = None;
-        for statement in log
+        let covered = log
             .iter()
             .rev()
             .filter(|statement| statement.serial() <= cover.serial)
-        {
-            if Some(statement.serial()) < applied {
-                break;
-            }
-            let Body::Release(release) = statement.body() else {
-                continue;
-            };
-            if !profile.matches(release) {
-                continue;
-            }
-            match profile.due(statement, release).filter(|due| *due > time) {
-                Some(due) => next = Some((statement.serial(), due)),
-                None => {
-                    found = Some((statement, release));
-                    break;
-                }
-            }
-        }
+            .take_while(|statement| Some(statement.serial()) >= applied);
+        let (found, next) = newest_due(covered, profile, time);
         let Some((mut statement, mut release)) = found else {
             // Nothing below what was applied is cleared, so that the log need not reach further.
             let reaches =
@@ -245,7 +227,6 @@ impl View {
             };
         };
         loop {
-            let serial = statement.serial();
             self.check_stopped(statement, log)?;
             let Some(barrier) = release.barrier.filter(|barrier| applied < Some(*barrier)) else {
                 break;
@@ -253,28 +234,7 @@ impl View {
             if barrier < lowest {
                 return Err(ends(barrier));
             }
-            let wrong = || NotNow::Barrier {
-                release: serial,
-                barrier,
-            };
-            let there = log
-                .iter()
-                .find(|statement| statement.serial() == barrier)
-                .ok_or_else(wrong)?;
-            let Body::Release(first) = there.body() else {
-                return Err(wrong());
-            };
-            if !profile.matches(first) {
-                return Err(wrong());
-            }
-            if let Some(due) = profile.due(there, first).filter(|due| *due > time) {
-                return Err(NotNow::BarrierNotDue {
-                    release: serial,
-                    barrier,
-                    due,
-                });
-            }
-            (statement, release) = (there, first);
+            (statement, release) = at_barrier(statement.serial(), barrier, log, profile, time)?;
         }
         // Another statement of that serial is another release.
         let known = self.known(channel).and_then(|known| known.applied.as_ref());
@@ -402,5 +362,60 @@ impl View {
     pub fn withdrawn(&self, release: &Statement) -> Option<&Withdrawal> {
         let kept = &self.known(release.channel())?.withdrawals;
         kept.iter().find(|kept| kept.release == release.head())
+    }
+}
+
+/// A release in a log.
+type Found<'a> = (&'a Verified<Statement>, &'a Release);
+
+/// Of statements from the newest on, the first release that is for this device and due; and the
+/// last of those before it that are not due yet, with when they are.
+fn newest_due<'a>(
+    statements: impl Iterator<Item = &'a Verified<Statement>>,
+    profile: &Profile,
+    time: Timestamp,
+) -> (Option<Found<'a>>, Option<(Serial, Timestamp)>) {
+    let mut next = None;
+    for statement in statements {
+        let Body::Release(release) = statement.body() else {
+            continue;
+        };
+        if !profile.matches(release) {
+            continue;
+        }
+        match profile.due(statement, release).filter(|due| *due > time) {
+            Some(due) => next = Some((statement.serial(), due)),
+            None => return (Some((statement, release)), next),
+        }
+    }
+    (None, next)
+}
+
+/// The release at a barrier, which is to be applied first.
+fn at_barrier<'a>(
+    release: Serial,
+    barrier: Serial,
+    log: &'a [Verified<Statement>],
+    profile: &Profile,
+    time: Timestamp,
+) -> Result<Found<'a>, NotNow> {
+    let wrong = || NotNow::Barrier { release, barrier };
+    let there = log
+        .iter()
+        .find(|statement| statement.serial() == barrier)
+        .ok_or_else(wrong)?;
+    let Body::Release(first) = there.body() else {
+        return Err(wrong());
+    };
+    if !profile.matches(first) {
+        return Err(wrong());
+    }
+    match profile.due(there, first).filter(|due| *due > time) {
+        Some(due) => Err(NotNow::BarrierNotDue {
+            release,
+            barrier,
+            due,
+        }),
+        None => Ok((there, first)),
     }
 }

@@ -8,6 +8,7 @@ pub mod clearance;
 mod fork;
 pub mod freshness;
 mod moment;
+mod note;
 mod place;
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};

@@ -5,7 +5,7 @@ use alloc::{boxed::Box, vec::Vec};
 use super::{Fork, Now, Refusal, View, Withdrawal};
 use crate::{
     Channel, Head, Serial, Statement, StatementId, Verified,
-    limits::{CHAIN_LINKS, WITHDRAWALS},
+    limits::WITHDRAWALS,
     log::{self, Place},
     trust::{Run, Settled, Trust},
 };
@@ -13,17 +13,17 @@ use crate::{
 /// What [`View::place`] has found to be new in a channel: proven, and following what was known.
 #[derive(Clone, Debug)]
 pub struct News {
-    channel: Channel,
+    pub(super) channel: Channel,
     /// Oldest first.
-    run: Vec<Verified<Statement>>,
+    pub(super) run: Vec<Verified<Statement>>,
     /// How many of them, from the beginning, were delivered before.
     delivered: usize,
     /// The checkpoint that it is known to stand on now.
-    settled: Option<Head>,
+    pub(super) settled: Option<Head>,
     /// Whether it takes the place of the branch that was known.
-    other_branch: bool,
+    pub(super) other_branch: bool,
     /// The trust by which it was verified.
-    trust: Serial,
+    pub(super) trust: Serial,
 }
 
 impl News {
@@ -220,10 +220,7 @@ impl View {
     ) -> Result<News, Refusal> {
         let trust = self.trust().ok_or(Refusal::NoTrust)?;
         let run = run.statements;
-        let (Some(first), Some(last)) = (
-            run.first().map(|s| s.serial()),
-            run.last().map(|s| s.serial()),
-        ) else {
+        let Some(first) = run.first().map(|first| first.serial()) else {
             return Ok(self.nothing(channel, trust));
         };
         let checkpoint = trust.checkpoint(channel).head();
@@ -240,33 +237,8 @@ impl View {
         let contradiction = run
             .iter()
             .position(|statement| self.contradicts(channel, head, statement));
-        if let Some(restart) = self.restart(channel) {
-            let goes_on = match checkpoint {
-                Some(checkpoint) => last < checkpoint.serial,
-                None => last > head.serial && contradiction.is_none(),
-            };
-            if goes_on {
-                return if contradiction.is_some() {
-                    Ok(self.nothing(channel, trust))
-                } else {
-                    self.append(channel, trust, head, run, gap)
-                };
-            }
-            let from = restart.min(after(head));
-            if over_a_gap(from) {
-                return Err(Refusal::ReadFrom { serial: from });
-            }
-            // A broker that is behind says nothing about our head, unless a live beat says the
-            // same.
-            let named = self
-                .live(channel, now)
-                .is_some_and(|(named, _)| run.iter().any(|statement| statement.head() == named));
-            let behind = last < head.serial && trust.meets(newest) && !named;
-            return Ok(if behind {
-                self.nothing(channel, trust)
-            } else {
-                self.replace(channel, trust, run)
-            });
+        if self.restart(channel).is_some() {
+            return self.place_anew(channel, run, contradiction.is_some(), gap, now);
         }
         let leads_below =
             first < head.serial && run.iter().any(|statement| statement.head() == head);
@@ -388,114 +360,48 @@ impl View {
         }
     }
 
-    /// Takes note of news: the head moves to the last, and whatever was decided is decided.
-    pub fn note(&mut self, news: &News, now: &Now) {
-        let in_force = self.trust().map(Trust::serial) == Some(news.trust);
-        let known = self.channels.entry(news.channel.clone()).or_default();
-        let joins = news.run.first().and_then(|first| first.predecessor());
-        if known.newest.is_none() {
-            // Where a device begins, what lies below is delivered as far as it is concerned.
-            known.delivered = known.delivered.or(joins);
-        }
-        if news.other_branch {
-            // The chain goes on where the branches part; what was delivered of ours above is no
-            // step of the other.
-            let chain = known
-                .links
-                .iter()
-                .copied()
-                .chain(known.newest.as_ref().and_then(Statement::predecessor));
-            let shared =
-                |head: &Head| news.run.iter().any(|s| s.head() == *head) || joins == Some(*head);
-            let parted = chain.filter(shared).max_by_key(|head| head.serial);
-            // The run has the links from its first statement on.
-            let first = news.run.first().map(|first| first.serial());
-            known.links.retain(|head| {
-                Some(head.serial) < first
-                    && parted.is_some_and(|parted| head.serial <= parted.serial)
-            });
-            let stays =
-                |delivered: &Head| parted.is_some_and(|parted| delivered.serial <= parted.serial);
-            known.delivered = known
-                .delivered
-                .and_then(|delivered| Some(delivered).filter(stays).or(parted).or(joins));
-            known.fork = None;
-            known.newest = None;
-        }
-        let below = match known
-            .newest
-            .as_ref()
-            .and_then(|newest| news.run.iter().position(|s| s.head() == newest.head()))
-        {
-            Some(at) => &news.run[..at],
-            None => &[],
+    /// The same where our head is not proven any more, or a checkpoint lies elsewhere: the run may
+    /// take its place.
+    fn place_anew(
+        &self,
+        channel: &Channel,
+        run: Vec<Verified<Statement>>,
+        contradicts: bool,
+        gap: bool,
+        now: &Now,
+    ) -> Result<News, Refusal> {
+        let trust = self.trust().ok_or(Refusal::NoTrust)?;
+        let newest = self.known(channel).and_then(|known| known.newest.as_ref());
+        let ends = run.first().zip(run.last());
+        let (Some(restart), Some(newest), Some((first, last))) =
+            (self.restart(channel), newest, ends)
+        else {
+            return Ok(self.nothing(channel, trust));
         };
-        let lowest = known.links.first().map(|lowest| lowest.serial);
-        let lower = below
-            .iter()
-            .map(|statement| statement.head())
-            .filter(|head| lowest.is_none_or(|lowest| head.serial < lowest));
-        known.links.splice(0..0, lower);
-        for statement in &news.run {
-            if known
-                .newest
-                .as_ref()
-                .is_some_and(|newest| statement.serial() <= newest.serial())
-            {
-                continue;
-            }
-            if let Some(newest) = known.newest.replace((**statement).clone()) {
-                if statement.predecessor() != Some(newest.head()) {
-                    known.links.clear();
-                } else if known
-                    .links
-                    .last()
-                    .is_none_or(|last| last.serial < newest.serial())
-                {
-                    known.links.push(newest.head());
-                }
-            }
-        }
-        let surplus = known.links.len().saturating_sub(CHAIN_LINKS);
-        known.links.drain(..surplus);
-        if news.settled.is_some() && in_force {
-            known.settled = news.settled;
-        }
-        self.stand(&news.channel);
-        self.settle_forks(now);
-    }
-
-    /// Takes note that the application has dealt with everything up to a statement of a channel.
-    pub fn note_delivered(&mut self, channel: &Channel, head: Head) {
-        self.channels.entry(channel.clone()).or_default().delivered = Some(head);
-    }
-
-    /// Keeps the evidence of a fork, unless trust or the live beat has decided already (attack 28).
-    pub fn note_fork(&mut self, fork: Fork, now: &Now) {
-        let channel = fork.ours.channel().clone();
-        self.channels
-            .entry(channel.clone())
-            .or_default()
-            .fork
-            .get_or_insert(fork);
-        self.stand(&channel);
-        self.settle_forks(now);
-    }
-
-    /// A fork is over when the live beat names a statement of our chain at its place or above.
-    pub(super) fn settle_forks(&mut self, now: &Now) {
-        let over = |channel: &Channel| {
-            let at = self.fork(channel)?.serial();
-            let (named, _) = self.live(channel, now)?;
-            (named.serial >= at && self.id_at(channel, named.serial) == Some(named.id))
-                .then(|| channel.clone())
+        let (head, first, last) = (newest.head(), first.serial(), last.serial());
+        let goes_on = match trust.checkpoint(channel).head() {
+            Some(checkpoint) => last < checkpoint.serial,
+            None => last > head.serial && !contradicts,
         };
-        let over: Vec<Channel> = self.channels.keys().filter_map(over).collect();
-        for channel in over {
-            if let Some(known) = self.channels.get_mut(&channel) {
-                known.fork = None;
-            }
+        if goes_on {
+            return match contradicts {
+                true => Ok(self.nothing(channel, trust)),
+                false => self.append(channel, trust, head, run, gap),
+            };
         }
+        let from = restart.min(after(head));
+        if !gap && first > from {
+            return Err(Refusal::ReadFrom { serial: from });
+        }
+        // A broker that is behind says nothing about our head, unless a live beat says the same.
+        let named = self
+            .live(channel, now)
+            .is_some_and(|(named, _)| run.iter().any(|statement| statement.head() == named));
+        let behind = last < head.serial && trust.meets(newest) && !named;
+        Ok(match behind {
+            true => self.nothing(channel, trust),
+            false => self.replace(channel, trust, run),
+        })
     }
 }
 

@@ -394,15 +394,22 @@ impl Change {
     }
 
     fn apply(&self, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<()> {
+        self.change_keys(old, new)?;
+        self.change_roles(new)?;
+        for text in &self.checkpoints {
+            let (channel, head) = checkpoint(text)?;
+            settle(new, channel, head);
+        }
+        Ok(())
+    }
+
+    fn change_keys(&self, old: &TrustRules, new: &mut TrustRules) -> anyhow::Result<()> {
         for name in &self.remove_keys {
             let before = new.keys.len();
             new.keys.retain(|key| key.name != *name);
             let names = || {
-                old.keys
-                    .iter()
-                    .map(|key| key.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                let names = old.keys.iter().map(|key| key.name.as_str());
+                names.collect::<Vec<_>>().join(", ")
             };
             ensure!(
                 new.keys.len() < before,
@@ -430,6 +437,10 @@ impl Change {
             );
             new.keys.push(named);
         }
+        Ok(())
+    }
+
+    fn change_roles(&self, new: &mut TrustRules) -> anyhow::Result<()> {
         for text in &self.remove_roles {
             let words: Vec<&str> = text.split_whitespace().collect();
             let before = new.roles.len();
@@ -453,20 +464,13 @@ impl Change {
                 None => new.roles.push(role),
             }
         }
-        if let Some(role) = new
-            .roles
-            .iter()
-            .find(|role| role.names.len() < role.threshold)
-        {
+        let unmet = |role: &&Role| role.names.len() < role.threshold;
+        if let Some(role) = new.roles.iter().find(unmet) {
             let (kind, pattern, needed, left) =
                 (role.kind, &role.pattern, role.threshold, role.names.len());
             return Err(wrong(format!(
                 "the role `{kind} {pattern}` needs {needed} signatures and has {left} key(s) left; say with --role who signs there now, or --remove-role"
             )));
-        }
-        for text in &self.checkpoints {
-            let (channel, head) = checkpoint(text)?;
-            settle(new, channel, head);
         }
         Ok(())
     }

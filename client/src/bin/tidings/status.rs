@@ -45,23 +45,8 @@ impl Status {
             }
             return fleet::compare(&from, &channels, self.watch).await;
         }
-        if let (Some(path), true) = (&self.reading.state, channels.is_empty()) {
-            let anchor = self.reading.from.must_anchor()?;
-            let none = || {
-                Exit::BadFile.because(format!(
-                    "there is no state file {}; name the channels, or correct the path",
-                    path.display()
-                ))
-            };
-            ensure!(path.exists(), none());
-            let known = State::look(path, &anchor)?;
-            channels.extend(
-                known
-                    .view()
-                    .channels()
-                    .filter(|channel| !channel.is_beat())
-                    .cloned(),
-            );
+        if channels.is_empty() {
+            channels = self.known_channels()?;
         }
         let which = || {
             Exit::Usage.because(
@@ -95,25 +80,25 @@ impl Status {
             true => output::object(&json(&device, &states)),
             false => print(&device, &states),
         }
-        let bad = states
-            .iter()
-            .filter(|(_, freshness)| !freshness.is_current())
-            .count();
-        ensure!(
-            bad == 0,
-            Exit::NotCurrent.as_told(format!("{bad} of {} not CURRENT", states.len()))
-        );
-        let withdrawn = states
-            .iter()
-            .filter(|(channel, _)| recalled(device.state(), channel).is_some())
-            .count();
-        ensure!(
-            withdrawn == 0,
-            Exit::Withdrawn.as_told(format!(
-                "what is applied in {withdrawn} channel(s) was withdrawn"
+        judge(&device, &states)
+    }
+
+    /// Those of the state file, if there is one.
+    fn known_channels(&self) -> anyhow::Result<Vec<Channel>> {
+        let Some(path) = &self.reading.state else {
+            return Ok(vec![]);
+        };
+        let anchor = self.reading.from.must_anchor()?;
+        let none = || {
+            Exit::BadFile.because(format!(
+                "there is no state file {}; name the channels, or correct the path",
+                path.display()
             ))
-        );
-        Ok(())
+        };
+        ensure!(path.exists(), none());
+        let known = State::look(path, &anchor)?;
+        let channels = known.view().channels().filter(|channel| !channel.is_beat());
+        Ok(channels.cloned().collect())
     }
 }
 
@@ -154,6 +139,29 @@ fn json(device: &Device, states: &[(Channel, Freshness)]) -> serde_json::Value {
     })
 }
 
+/// With what exit code it ends.
+fn judge(device: &Device, states: &[(Channel, Freshness)]) -> anyhow::Result<()> {
+    let bad = states
+        .iter()
+        .filter(|(_, freshness)| !freshness.is_current())
+        .count();
+    ensure!(
+        bad == 0,
+        Exit::NotCurrent.as_told(format!("{bad} of {} not CURRENT", states.len()))
+    );
+    let withdrawn = states
+        .iter()
+        .filter(|(channel, _)| recalled(device.state(), channel).is_some())
+        .count();
+    ensure!(
+        withdrawn == 0,
+        Exit::Withdrawn.as_told(format!(
+            "what is applied in {withdrawn} channel(s) was withdrawn"
+        ))
+    );
+    Ok(())
+}
+
 fn print(device: &Device, states: &[(Channel, Freshness)]) {
     let state = device.state();
     let serial = |serial: Option<Serial>| serial.map_or("-".into(), |serial| serial.to_string());
@@ -190,6 +198,19 @@ fn print(device: &Device, states: &[(Channel, Freshness)]) {
             fork.theirs.id()
         ));
     }
+    print_trust(state);
+    for (channel, _) in states
+        .iter()
+        .filter(|(channel, _)| !state.view().promises_beats(channel))
+    {
+        output::line(&format!(
+            "{channel} has no role for beats: nothing can confirm its head"
+        ));
+    }
+}
+
+/// Until when trust lasts.
+fn print_trust(state: &State) {
     let time = state.time(&state.anchor().namespace.trust_log());
     match state.trust() {
         Some(trust) if trust.is_expired(time) => {
@@ -218,14 +239,6 @@ fn print(device: &Device, states: &[(Channel, Freshness)]) {
             ));
         }
         None => output::line("no trust is known yet"),
-    }
-    for (channel, _) in states
-        .iter()
-        .filter(|(channel, _)| !state.view().promises_beats(channel))
-    {
-        output::line(&format!(
-            "{channel} has no role for beats: nothing can confirm its head"
-        ));
     }
 }
 
