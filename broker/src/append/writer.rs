@@ -152,18 +152,10 @@ impl Writer {
         request: Request,
         full: Option<u64>,
     ) {
+        let Some(request) = refuse_where_full(request, full) else {
+            return;
+        };
         match request {
-            Request::Statements(all) if full.is_some() => {
-                for (_, reply) in all {
-                    drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))));
-                }
-            }
-            Request::Trust { reply, .. } | Request::Feed { reply, .. } if full.is_some() => {
-                drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))));
-            }
-            Request::Copies { reply, .. } if full.is_some() => {
-                drop(reply.send(Err(AppendError::DiskFull(full.unwrap_or(0)))))
-            }
             Request::Statements(all) => {
                 for (copy, reply) in all {
                     let channel = copy.statement().channel().clone();
@@ -572,15 +564,8 @@ impl Writer {
         self.store.commit(batch)
     }
 
-    /// What is durable of one log becomes visible; the log, and whether it is new, if there is
-    /// something to tell of.
-    fn show(
-        &mut self,
-        channel: &Channel,
-        draft: Draft,
-        inserted: &[(Verified<Statement>, String)],
-        now: Timestamp,
-    ) -> Option<(Arc<Log>, bool)> {
+    /// What is being filled in, or is whole again.
+    fn show_backfill(&mut self, channel: &Channel, draft: &Draft) {
         match draft.log.backfill() {
             Some(backfill) => {
                 let since = self
@@ -602,6 +587,18 @@ impl Writer {
             }
             None => {}
         }
+    }
+
+    /// What is durable of one log becomes visible; the log, and whether it is new, if there is
+    /// something to tell of.
+    fn show(
+        &mut self,
+        channel: &Channel,
+        draft: Draft,
+        inserted: &[(Verified<Statement>, String)],
+        now: Timestamp,
+    ) -> Option<(Arc<Log>, bool)> {
+        self.show_backfill(channel, &draft);
         let known = self.logs.get(channel.as_str());
         let created = known.as_ref().map_or(now, |log| log.marks().created);
         if let Some(log) = known
@@ -708,4 +705,24 @@ pub(super) fn explain(channel: &Channel, refused: Refused, clock: Timestamp) -> 
         Refused::Future { time } => AppendError::Future { time, clock },
         Refused::Unreadable => AppendError::Store,
     }
+}
+
+/// Nothing is taken in where the disk has no room.
+fn refuse_where_full(request: Request, full: Option<u64>) -> Option<Request> {
+    let Some(missing) = full else {
+        return Some(request);
+    };
+    match request {
+        Request::Statements(all) => {
+            for (_, reply) in all {
+                drop(reply.send(Err(AppendError::DiskFull(missing))));
+            }
+        }
+        Request::Trust { reply, .. } | Request::Feed { reply, .. } => {
+            drop(reply.send(Err(AppendError::DiskFull(missing))));
+        }
+        Request::Copies { reply, .. } => drop(reply.send(Err(AppendError::DiskFull(missing)))),
+        other => return Some(other),
+    }
+    None
 }

@@ -6,10 +6,11 @@
 
 use futures_util::{FutureExt, StreamExt, future};
 use tidings_protocol::{
-    MessageId, Serial,
+    MessageId, Serial, Statement,
     article::{self, Incoming},
     nntp::{Code, HERE, Response, code, codec::BlockError},
     statement::Kind,
+    trust::Trust,
 };
 
 use super::{End, Session};
@@ -288,32 +289,7 @@ async fn begin(
     }
     let trust = provisioned.trust.load_full();
     if clustered {
-        // What comes next is settled with the others; what comes later waits for its turn.
-        let serial = statement.serial();
-        let trust =
-            trust.ok_or_else(|| Outcome::from(Err(AppendError::NoTrust(channel.clone()))))?;
-        let statement = trust
-            .verify(statement)
-            .map_err(|error| Outcome::from(Err(AppendError::from(error))))?;
-        let outcome = match shared
-            .origin
-            .append(New {
-                statement,
-                trust: trust.serial(),
-                path,
-                term: None,
-            })
-            .await
-        {
-            Err(AppendError::LostRace(head)) if serial > head.serial => {
-                Outcome::Later("what lies below comes first".into())
-            }
-            Err(AppendError::NotFirst) => {
-                Outcome::Later("the channel's first statement comes first".into())
-            }
-            answer => answer.into(),
-        };
-        return Ok(future::ready(outcome).boxed());
+        return settle(shared, trust.as_deref(), statement, path).await;
     }
     let copy = match trust {
         // Perhaps its trust statement lies before it in the writer's queue.
@@ -326,6 +302,40 @@ async fn begin(
     };
     let stored = shared.appender.feed(copy, peer).await;
     Ok(stored.map(Outcome::from).boxed())
+}
+
+/// What comes next in a log of the cluster is settled with the others; what comes later waits for
+/// its turn.
+async fn settle(
+    shared: &Shared,
+    trust: Option<&Trust>,
+    statement: Statement,
+    path: String,
+) -> Result<Stored, Outcome> {
+    let (channel, serial) = (statement.channel().clone(), statement.serial());
+    let trust = trust.ok_or_else(|| Outcome::from(Err(AppendError::NoTrust(channel))))?;
+    let statement = trust
+        .verify(statement)
+        .map_err(|error| Outcome::from(Err(AppendError::from(error))))?;
+    let outcome = match shared
+        .origin
+        .append(New {
+            statement,
+            trust: trust.serial(),
+            path,
+            term: None,
+        })
+        .await
+    {
+        Err(AppendError::LostRace(head)) if serial > head.serial => {
+            Outcome::Later("what lies below comes first".into())
+        }
+        Err(AppendError::NotFirst) => {
+            Outcome::Later("the channel's first statement comes first".into())
+        }
+        answer => answer.into(),
+    };
+    Ok(future::ready(outcome).boxed())
 }
 
 #[cfg(test)]

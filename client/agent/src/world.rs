@@ -149,18 +149,7 @@ impl<W: World> Round<'_, W> {
             Step::Ready => return self.ready().await,
             Step::Go if !*self.may_go => return self.ready().await,
             Step::Go => return self.go(Verb::Arm).await,
-            Step::Judge => match self.world.health(self.task).await {
-                Health::Well => {
-                    self.change(|task| task.turn(Intent::Keep, "the machine is well with it"))?
-                }
-                Health::NotYet(why) => return Ok(Some(End::Later(why))),
-                Health::Ill(why) => self.change(|task| {
-                    task.turn(
-                        Intent::Fail,
-                        format!("the machine is not well with it: {why}"),
-                    )
-                })?,
-            },
+            Step::Judge => return self.judge().await,
             Step::Keep => {
                 let answer = self.ask(Verb::Keep).await;
                 if !answer.is_done() {
@@ -181,6 +170,22 @@ impl<W: World> Round<'_, W> {
             }
             Step::Drop { runs } => return self.drop(runs).await,
             Step::FellBack => self.change(Task::note_fallback)?,
+        }
+        Ok(None)
+    }
+
+    async fn judge(&mut self) -> std::io::Result<Option<End>> {
+        match self.world.health(self.task).await {
+            Health::Well => {
+                self.change(|task| task.turn(Intent::Keep, "the machine is well with it"))?
+            }
+            Health::NotYet(why) => return Ok(Some(End::Later(why))),
+            Health::Ill(why) => self.change(|task| {
+                task.turn(
+                    Intent::Fail,
+                    format!("the machine is not well with it: {why}"),
+                )
+            })?,
         }
         Ok(None)
     }

@@ -1,12 +1,18 @@
 //! `tidings init`: keys, the first trust statement, an origin's and a device's configuration in one
 //! go.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
-use tidings_client::{Anchor, keys::PublicKey};
+use tidings_client::{
+    Anchor,
+    keys::{PublicKey, SigningKey},
+};
 use tidings_protocol::{
     Namespace,
     statement::{Kind, NamedKey, Role},
@@ -81,25 +87,7 @@ impl Init {
         let dir = dir
             .canonicalize()
             .with_context(|| format!("cannot find {}", dir.display()))?;
-        let (mut named, mut roles, mut made) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, kind, _) in KEYS {
-            let passphrase = passphrase
-                .as_ref()
-                .filter(|_| kind != Kind::Beat)
-                .map(|text| text.as_str());
-            let key = key::write_pair(&dir.join(format!("{name}.key")), passphrase)?;
-            named.push(NamedKey {
-                key: PublicKey::of(&key),
-                name: name.into(),
-            });
-            roles.push(Role {
-                kind,
-                pattern: "*".parse()?,
-                threshold: 1,
-                names: vec![name.into()],
-            });
-            made.push(key);
-        }
+        let (named, roles, made) = new_keys(&dir, passphrase.as_ref().map(|text| text.as_str()))?;
         let root: Vec<Signer> = made.into_iter().take(1).map(Signer::Key).collect();
         let statement = trust::first(&self.namespace, named, roles, 365, &root)?;
         let anchor = Anchor {
@@ -108,6 +96,13 @@ impl Init {
         };
         write_new(&dir.join("trust.1"), statement.octets())?;
         write_new(&dir.join("anchor"), format!("{anchor}\n").as_bytes())?;
+        self.write_configurations(&dir, &anchor)?;
+        self.report(&dir, &anchor);
+        Ok(())
+    }
+
+    /// What a broker and a device of the namespace are set up with.
+    fn write_configurations(&self, dir: &Path, anchor: &Anchor) -> anyhow::Result<()> {
         let quoted =
             |path: &str| toml::Value::String(dir.join(path).display().to_string()).to_string();
         let origin = format!(
@@ -125,7 +120,6 @@ impl Init {
         };
         let device = format!("TIDINGS_BROKERS={broker}\nTIDINGS_ANCHOR=\"{anchor}\"\n");
         write_new(&dir.join("device.env"), device.as_bytes())?;
-        self.report(&dir, &anchor);
         Ok(())
     }
 
@@ -161,4 +155,29 @@ impl Init {
             text,
         );
     }
+}
+
+/// A pair for each of [`KEYS`], written down, with the roles that it has.
+fn new_keys(
+    dir: &Path,
+    passphrase: Option<&str>,
+) -> anyhow::Result<(Vec<NamedKey>, Vec<Role>, Vec<SigningKey>)> {
+    let (mut named, mut roles, mut made) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, kind, _) in KEYS {
+        // The broker signs beats by itself.
+        let passphrase = passphrase.filter(|_| kind != Kind::Beat);
+        let key = key::write_pair(&dir.join(format!("{name}.key")), passphrase)?;
+        named.push(NamedKey {
+            key: PublicKey::of(&key),
+            name: name.into(),
+        });
+        roles.push(Role {
+            kind,
+            pattern: "*".parse()?,
+            threshold: 1,
+            names: vec![name.into()],
+        });
+        made.push(key);
+    }
+    Ok((named, roles, made))
 }

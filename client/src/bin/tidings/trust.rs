@@ -346,19 +346,15 @@ fn show(mut statements: Vec<Statement>, from: &From) -> anyhow::Result<()> {
         && thresholds
             .iter()
             .all(|threshold| threshold.have.len() >= threshold.needed);
-    let in_force = log
-        .as_ref()
-        .map_or((!alone).then(|| statement.head()), |log| {
-            log.trust().map(|trust| trust.head())
-        });
-    let anchor = in_force
-        .map(|head| {
-            Ok::<_, anyhow::Error>(Anchor {
-                namespace: namespace(&statement)?,
-                head,
-            })
-        })
-        .transpose()?;
+    let in_force = match &log {
+        Some(log) => log.trust().map(|trust| trust.head()),
+        None => (!alone).then(|| statement.head()),
+    };
+    let anchor = in_force.map(|head| {
+        let namespace = namespace(&statement)?;
+        Ok::<_, anyhow::Error>(Anchor { namespace, head })
+    });
+    let anchor = anchor.transpose()?;
     let rules = rules(&statement)?;
     if output::is_json() {
         let mut value = ceremony::as_json(&statement, thresholds);
@@ -374,6 +370,22 @@ fn show(mut statements: Vec<Statement>, from: &From) -> anyhow::Result<()> {
         return Ok(());
     }
     ceremony::print(before, &statement)?;
+    print_rules(&statement, rules);
+    if let Some(anchor) = anchor {
+        output::line(&format!("anchor: {anchor}"));
+    }
+    if alone {
+        output::line(
+            "what it changes, and whether the trust before allows it, is only to be seen in one file with its trust log",
+        );
+    } else if !enough {
+        output::line("not in force: signatures are missing");
+    }
+    Ok(())
+}
+
+/// Keys, and roles.
+fn print_rules(statement: &Statement, rules: &TrustRules) {
     let signed = |key: &NamedKey| {
         if statement.is_truly_signed_by(&key.key) {
             "has signed"
@@ -394,15 +406,4 @@ fn show(mut statements: Vec<Statement>, from: &From) -> anyhow::Result<()> {
         ]
     });
     output::table(&["role", "channels", "signatures"], roles.collect());
-    if let Some(anchor) = anchor {
-        output::line(&format!("anchor: {anchor}"));
-    }
-    if alone {
-        output::line(
-            "what it changes, and whether the trust before allows it, is only to be seen in one file with its trust log",
-        );
-    } else if !enough {
-        output::line("not in force: signatures are missing");
-    }
-    Ok(())
 }
