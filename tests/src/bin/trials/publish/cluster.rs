@@ -31,7 +31,7 @@ impl Bare {
         for (number, client) in (0..writers).zip(self.clients.iter().cycle()) {
             let mut paths = Vec::new();
             for log in 0..logs {
-                let path = format!("{}/{tag}{writers}/n{number}l{log}", self.root);
+                let path = format!("{}/{tag}/n{number}l{log}", self.root);
                 client.mkdir(&path, &anyone()).await?;
                 paths.push(path);
             }
@@ -150,15 +150,19 @@ impl Takers<'_> {
         let rate = three.rate;
         let three = processes.column(&before, &three)?;
         let before = processes.used()?;
-        let alone = self.bare.measure((publishers, 1), "alone", options).await?;
+        let alone = self
+            .bare
+            .measure((publishers, 1), &format!("alone{publishers}"), options)
+            .await?;
         let ratio = rate / alone.rate;
         let alone = processes.column(&before, &alone)?;
         // As many at once as wait at each member.
         let (members, before) = (self.cluster.len(), processes.used()?);
+        let tag = format!("batches{publishers}");
         let together = publishers.div_ceil(members);
         let batches = self
             .bare
-            .measure((publishers.min(members), together), "batches", options)
+            .measure((publishers.min(members), together), &tag, options)
             .await?;
         let batches = processes.column(&before, &batches)?;
         println!("| {round} | {publishers} | {one} | {three} | {alone} | {batches} | {ratio:.2} |");
