@@ -96,85 +96,19 @@ fn with_demonstration(readers: &[&str], wanted: &dyn Fn(&str) -> bool) -> anyhow
             .lines()
             .map_while(Result::ok)
             .take_while(|line| line != "ready");
-        let values: Vec<(String, String)> = lines
-            .filter_map(|l| l.split_once('=').map(|(k, v)| (k.into(), v.into())))
-            .collect();
-        let value = |key: &str| {
-            values
-                .iter()
-                .find(|(k, _)| k == key)
-                .map(|(_, v)| v.clone())
-                .with_context(|| format!("no {key}="))
-        };
-        let (nntp, nntps, ca, channel, anchor) = (
-            value("nntp")?,
-            value("nntps")?,
-            value("ca")?,
-            value("channel")?,
-            value("anchor")?,
+        let said = Said(
+            lines
+                .filter_map(|l| l.split_once('=').map(|(k, v)| (k.into(), v.into())))
+                .collect(),
         );
-        let arguments = [&nntp, &nntps, &ca, &channel, RELEASES];
-        if wanted("nntplib") {
-            perform(
-                command(setup::python_with("nntplib")?)
-                    .arg("interop/nntplib_reader.py")
-                    .args(arguments),
-            )?;
-        }
-        if wanted("net-nntp") {
-            perform(
-                command("perl")
-                    .arg("interop/net_nntp_reader.pl")
-                    .args(arguments),
-            )?;
-        }
-        if wanted("device") {
-            perform(
-                command("dash")
-                    .arg("interop/device.sh")
-                    .args([&nntps, &ca, &channel, &anchor]),
-            )?;
-            let other = anchor
-                .replace("sha256:", "sha256:0")
-                .chars()
-                .take(anchor.len())
-                .collect::<String>();
-            let refused = command("dash")
-                .arg("interop/device.sh")
-                .args([&nntps, &ca, &channel, &other])
-                .output()?;
-            ensure!(
-                !refused.status.success() && refused.stdout.is_empty(),
-                "the shell device believes another anchor"
-            );
-            println!(
-                "the device in shell refuses another anchor: {}",
-                String::from_utf8_lossy(&refused.stderr).trim()
-            );
-        }
-        let key = value("key")?;
-        let port = nntps.rsplit_once(':').context("no port")?.1;
-        let demonstration = Demonstration {
-            broker: format!("nntps://localhost:{port}"),
-            clear: format!("nntp://{nntp}"),
-            ca: &ca,
-            channel: &channel,
-            anchor: &anchor,
-            key: &key,
-            releases: RELEASES,
-        };
-        if wanted("c") {
-            languages::c(&demonstration)?;
-        }
-        if wanted("python") {
-            languages::python(&demonstration)?;
-        }
+        scripts(&said, wanted)?;
+        libraries(&said, wanted)?;
         if let Some(unpacked) = unpacked {
-            let (host, port) = nntp.rsplit_once(':').context("no port")?;
+            let (host, port) = said.of("nntp")?.rsplit_once(':').context("no port")?;
             let mut script = command("bash");
             script
                 .arg("interop/readers.sh")
-                .args([host, port, &channel, RELEASES])
+                .args([host, port, said.of("channel")?, RELEASES])
                 .args(readers)
                 .env("UNPACKED", unpacked);
             perform(&mut script)?;
@@ -185,6 +119,85 @@ fn with_demonstration(readers: &[&str], wanted: &dyn Fn(&str) -> bool) -> anyhow
     let status = demo.wait()?;
     checked?;
     ensure!(status.success(), "the demonstration ended with {status}");
+    Ok(())
+}
+
+/// What the demonstration says of itself, by key.
+struct Said(Vec<(String, String)>);
+
+impl Said {
+    fn of(&self, key: &str) -> anyhow::Result<&str> {
+        let found = self.0.iter().find(|(known, _)| known == key);
+        found
+            .map(|(_, value)| value.as_str())
+            .with_context(|| format!("no {key}="))
+    }
+}
+
+/// Libraries of other people as readers, and a device in shell.
+fn scripts(said: &Said, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<()> {
+    let (nntps, ca, channel) = (said.of("nntps")?, said.of("ca")?, said.of("channel")?);
+    let arguments = [said.of("nntp")?, nntps, ca, channel, RELEASES];
+    if wanted("nntplib") {
+        perform(
+            command(setup::python_with("nntplib")?)
+                .arg("interop/nntplib_reader.py")
+                .args(arguments),
+        )?;
+    }
+    if wanted("net-nntp") {
+        perform(
+            command("perl")
+                .arg("interop/net_nntp_reader.pl")
+                .args(arguments),
+        )?;
+    }
+    if !wanted("device") {
+        return Ok(());
+    }
+    let anchor = said.of("anchor")?;
+    let device = |anchor: &str| {
+        let mut device = command("dash");
+        let arguments = ["interop/device.sh", nntps, ca, channel, anchor];
+        device.args(arguments);
+        device
+    };
+    perform(&mut device(anchor))?;
+    let other = anchor
+        .replace("sha256:", "sha256:0")
+        .chars()
+        .take(anchor.len())
+        .collect::<String>();
+    let refused = device(&other).output()?;
+    ensure!(
+        !refused.status.success() && refused.stdout.is_empty(),
+        "the shell device believes another anchor"
+    );
+    println!(
+        "the device in shell refuses another anchor: {}",
+        String::from_utf8_lossy(&refused.stderr).trim()
+    );
+    Ok(())
+}
+
+/// Our library in other languages.
+fn libraries(said: &Said, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<()> {
+    let port = said.of("nntps")?.rsplit_once(':').context("no port")?.1;
+    let demonstration = Demonstration {
+        broker: format!("nntps://localhost:{port}"),
+        clear: format!("nntp://{}", said.of("nntp")?),
+        ca: said.of("ca")?,
+        channel: said.of("channel")?,
+        anchor: said.of("anchor")?,
+        key: said.of("key")?,
+        releases: RELEASES,
+    };
+    if wanted("c") {
+        languages::c(&demonstration)?;
+    }
+    if wanted("python") {
+        languages::python(&demonstration)?;
+    }
     Ok(())
 }
 
