@@ -66,6 +66,11 @@ const TOOLS: &[Tool] = &[
         "mmdebstrap systemd-container",
     ),
     (
+        "criu",
+        &["criu::a_process_goes_on_in_another_kernel"],
+        "qemu-system-x86 busybox-static cpio kmod e2fsprogs mmdebstrap",
+    ),
+    (
         "fleet",
         &["fleet::fifty_agents_take_turns_stop_and_heed_a_withdrawal"],
         "coreutils",
@@ -73,6 +78,7 @@ const TOOLS: &[Tool] = &[
 ];
 /// In the root of the repository.
 const DEBIAN13: &str = "target/debian13";
+const DEBIAN12: &str = "target/debian12";
 const VM: &str =
     "qemu-system-x86 grub-pc-bin grub-common busybox-static kexec-tools cpio fdisk kmod e2fsprogs";
 const LIVEPATCH: &str =
@@ -143,6 +149,10 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
         println!("agent: {name}");
         match *name {
             "sysupdate" | "nspawn" => debian13()?,
+            "criu" => {
+                debian12()?;
+                super::setup::unpacked(&kernels()?)?;
+            }
             "vm" | "systemd-boot-vm" | "livepatch" => drop(super::setup::unpacked(&kernels()?)?),
             "zfs" => zfs()?,
             _ => {}
@@ -154,17 +164,27 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A tree of Debian 13, whose systemd has what that of 12 has not; made once, some 250 MB.
+/// Debian 13, whose systemd has what that of 12 has not; some 250 MB.
 fn debian13() -> anyhow::Result<()> {
-    let tree = super::root().join(DEBIAN13);
-    if tree.join("usr/bin/systemd-nspawn").exists() {
+    let packages = "systemd,systemd-sysv,systemd-container,dbus,procps";
+    tree("trixie", packages, DEBIAN13, "usr/bin/systemd-nspawn")
+}
+
+/// Debian 12 with its CRIU; some 250 MB.
+fn debian12() -> anyhow::Result<()> {
+    let packages = "systemd,systemd-sysv,dbus,procps,kmod,kexec-tools,criu";
+    tree("bookworm", packages, DEBIAN12, "usr/sbin/criu")
+}
+
+/// A tree of a release of Debian, made once; `has` is a file of the packages in it.
+fn tree(release: &str, packages: &str, at: &str, has: &str) -> anyhow::Result<()> {
+    let tree = super::root().join(at);
+    if tree.join(has).exists() {
         return Ok(());
     }
     super::setup::packages(&["mmdebstrap"])?;
     let status = super::command("mmdebstrap")
-        .args(["--variant=minbase", "--include"])
-        .arg("systemd,systemd-sysv,systemd-container,dbus,procps")
-        .arg("trixie")
+        .args(["--variant=minbase", "--include", packages, release])
         .arg(&tree)
         .status()?;
     ensure!(status.success(), "mmdebstrap ended with {status}");
@@ -217,6 +237,7 @@ fn test(file: &str, names: &[&str], more: &[&str]) -> anyhow::Result<()> {
     let command = || {
         let mut command = super::cargo("test --quiet --workspace --all-features --test");
         let root = super::root();
+        command.env("TIDINGS_DEBIAN12", root.join(DEBIAN12));
         command.env("TIDINGS_DEBIAN13", root.join(DEBIAN13));
         command.env("TIDINGS_UNPACKED", root.join("target/unpacked"));
         command.env("TIDINGS_ZFS", root.join(ZFS_MODULES));

@@ -7,6 +7,7 @@ mod answers;
 mod bundles;
 #[path = "../common/mod.rs"]
 mod common;
+mod criu;
 mod fleet;
 mod livepatch;
 mod slots;

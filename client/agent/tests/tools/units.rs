@@ -35,7 +35,7 @@ fn each_drop_in_is_in_the_package_and_in_the_guide() {
         read("docs/guide/install.md"),
         read("docs/guide/update-a-machine.md"),
     ];
-    assert_eq!(drop_ins().len(), 4);
+    assert_eq!(drop_ins().len(), 5);
     for path in drop_ins() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let listed = format!("debian/{name}");
