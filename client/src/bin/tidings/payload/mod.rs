@@ -2,7 +2,9 @@
 //! `Payload` field.
 
 mod compare;
+mod delta;
 mod make;
+mod tool;
 mod tree;
 
 use std::{ffi::OsStr, fs, io::Read, os::unix::ffi::OsStrExt, path::Path};
@@ -33,7 +35,7 @@ impl Payload {
         match self {
             Self::Make(make) => make.run(),
             Self::Compare(compare) => compare.run(),
-            Self::Measure { command } => make::measure(&command),
+            Self::Measure { command } => tool::measure(&command),
         }
     }
 }
