@@ -257,6 +257,16 @@ fn what_cannot_be_made_is_said_and_nothing_is_left() {
         USAGE,
         "must both be images, or both be trees",
     );
+    make(
+        &["v2", "--from", "v1", "--format", "btrfs-send"],
+        USAGE,
+        "--format btrfs-send: v2 is no subvolume of btrfs: copy it into one",
+    );
+    make(
+        &["new", "--format", "btrfs-send+zstd"],
+        USAGE,
+        "NEW is an image, and btrfs-send+zstd is not for it",
+    );
     payload(at, &["make", "new", "--out", "out", "--url", "here"]).bad(USAGE, "\"here\" is no URL");
     fs::create_dir(at.join("out")).unwrap();
     payload(at, &["make", "new", "--out", "out", "--url", URL]).bad(
@@ -277,8 +287,10 @@ fn what_cannot_be_made_is_said_and_nothing_is_left() {
             .unwrap()
             .into()
     };
-    bare(&["--out", "asked", "--format", "zstd-patch"])
-        .bad(FAILED, "there is no zstd on this machine");
+    bare(&["--out", "asked", "--format", "zstd-patch"]).bad(
+        FAILED,
+        "there is no zstd on this machine: install it (Debian's package zstd), or leave",
+    );
     bare(&["--out", "some"]).good("raw\t");
     assert_eq!(
         fs::read_to_string(at.join("some/payloads"))

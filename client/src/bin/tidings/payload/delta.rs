@@ -6,12 +6,12 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use tidings_protocol::Digest;
 
 use super::{
     hash,
-    make::Applied,
+    make::{Applied, unchanged},
     tool::{MEBIBYTE, cannot_write, joined, run, run_measured},
     tree,
 };
@@ -132,7 +132,7 @@ impl Delta {
                 tool.args([new.join(""), old.join("")]);
             }
         }
-        run(tool)?;
+        run(&mut tool)?;
         if self == Self::RsyncTree {
             let mut script = to.as_os_str().to_owned();
             script.push(".sh");
@@ -148,34 +148,36 @@ impl Delta {
         let out = delta.parent().unwrap_or(Path::new("."));
         let place = tempfile::tempdir_in(out).context("there is no room to apply it")?;
         let result = place.path().join("result");
-        let mut memory = 0;
+        let (mut memory, mut why) = (0, String::new());
         for _ in 0..MORE_MEMORY {
-            let (took, worked) = run_measured(&self.applier(pair, delta, &result, memory)?)?;
-            if worked {
-                let digest = if self.is_of_trees() {
-                    tree::digest(&tree::entries(&result)?)
-                } else {
-                    hash(&result)?.1
-                };
-                ensure!(
-                    digest == pair.result.0,
-                    Exit::Failed.because(format!(
-                        "{}: what comes out is {digest}, and should be {}",
-                        delta.display(),
-                        pair.result.0
-                    ))
-                );
-                // What holds without a limit must hold with this one.
-                if memory > 0 || self != Self::ZstdPatch {
-                    return Ok(memory.max(took.next_multiple_of(MEBIBYTE)));
+            match run_measured(&self.applier(pair, delta, &result, memory)?)? {
+                Ok(took) => {
+                    self.check(pair, delta, &result)?;
+                    let took = took.next_multiple_of(MEBIBYTE);
+                    // What holds without a limit must hold with this one.
+                    if memory > 0 || self != Self::ZstdPatch {
+                        return Ok(memory.max(took));
+                    }
+                    memory = took;
                 }
-                memory = took.next_multiple_of(MEBIBYTE);
-            } else {
-                memory *= 2;
+                Err(said) => {
+                    memory *= 2;
+                    why = said;
+                }
             }
             let _ = fs::remove_file(&result);
         }
-        Err(Exit::Failed.because(format!("{} cannot be applied", delta.display())))
+        let shown = delta.display();
+        Err(Exit::Failed.because(format!("{shown} cannot be applied: {why}")))
+    }
+
+    fn check(self, pair: &Pair<'_>, delta: &Path, result: &Path) -> anyhow::Result<()> {
+        let found = if self.is_of_trees() {
+            tree::digest(&tree::entries(result)?)
+        } else {
+            hash(result)?.1
+        };
+        unchanged(delta, found, pair.result.0)
     }
 
     fn applier(
@@ -213,7 +215,7 @@ impl Delta {
                 let mut copy = Command::new("cp");
                 copy.args(["-a", "--reflink=auto", "--"])
                     .args([pair.old, result]);
-                run(copy)?;
+                run(&mut copy)?;
                 tool = Command::new("rsync");
                 tool.args([
                     "-aHAX",

@@ -1,12 +1,18 @@
 //! Payloads from what runs and what is to run, each proven by applying it as a machine does.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use serde_json::json;
+use tidings_protocol::Digest;
 
 use super::{
+    btrfs::{self, Stream},
     delta::Delta,
     hash, is_tree,
     tool::{MEBIBYTE, NoTool, cannot_write},
@@ -42,6 +48,7 @@ pub(crate) struct Make {
 enum Format {
     Raw,
     Delta(Delta),
+    Btrfs(Stream),
 }
 
 /// What came out when a payload was applied.
@@ -104,37 +111,42 @@ impl Make {
 
     /// The formats to make.
     fn wanted(&self, is_tree: bool) -> anyhow::Result<Vec<Format>> {
-        let all = if self.formats.is_empty() {
-            let fits = |format: &Format| {
-                format.is_of_trees() == is_tree && (self.from.is_some() || !format.is_delta())
-            };
-            Format::value_variants()
-                .iter()
-                .copied()
-                .filter(fits)
-                .collect()
+        let mut all = Vec::new();
+        let asked = !self.formats.is_empty();
+        let candidates = if asked {
+            &self.formats
         } else {
-            self.formats.clone()
+            Format::value_variants()
         };
+        for format in candidates {
+            match self.misfit(*format, is_tree) {
+                None => all.push(*format),
+                Some(why) if asked => {
+                    let name = format.name();
+                    return Err(Exit::Usage.because(format!("--format {name}: {why}")));
+                }
+                Some(_) => {}
+            }
+        }
         ensure!(
             !all.is_empty(),
             Exit::Usage
                 .because("a tree is announced as a delta: which tree runs now? give --from OLD")
         );
-        for format in &all {
-            let (name, kind) = (format.name(), if is_tree { "a tree" } else { "an image" });
-            ensure!(
-                format.is_of_trees() == is_tree,
-                Exit::Usage.because(format!(
-                    "--format {name}: NEW is {kind}, and {name} is not for it"
-                ))
-            );
-            ensure!(
-                self.from.is_some() || !format.is_delta(),
-                Exit::Usage.because(format!("--format {name}: from what? give --from OLD"))
-            );
-        }
         Ok(all)
+    }
+
+    /// Why a format is not for NEW, or not for how it is called.
+    fn misfit(&self, format: Format, is_tree: bool) -> Option<String> {
+        if format.is_of_trees() != is_tree {
+            let (name, kind) = (format.name(), if is_tree { "a tree" } else { "an image" });
+            return Some(format!("NEW is {kind}, and {name} is not for it"));
+        }
+        match format {
+            Format::Delta(_) if self.from.is_none() => Some("from what? give --from OLD".into()),
+            Format::Btrfs(_) => btrfs::misfit(&self.new, self.from.as_deref()),
+            _ => None,
+        }
     }
 
     fn make(&self, format: Format) -> anyhow::Result<Made> {
@@ -146,17 +158,20 @@ impl Make {
         );
         let name = format!("{name}.{}", format.name());
         let file = self.out.join(&name);
-        let (mut memory, mut properties) = (None, String::new());
-        match (format, &self.from) {
-            (Format::Delta(delta), Some(old)) => {
-                let applied = delta.make(old, &self.new, &file)?;
-                memory = Some(applied.memory);
-                properties = applied.properties;
-                if let Some(version) = &self.from_version {
-                    properties = format!(" from={version}{properties}");
-                }
+        let applied = match (format, self.from.as_deref()) {
+            (Format::Delta(delta), Some(old)) => Some(delta.make(old, &self.new, &file)?),
+            (Format::Btrfs(stream), old) => Some(stream.make(&self.new, old, &file)?),
+            _ => {
+                fs::copy(&self.new, &file).with_context(|| cannot_write(&file))?;
+                None
             }
-            _ => drop(fs::copy(&self.new, &file).with_context(|| cannot_write(&file))?),
+        };
+        let (mut memory, mut properties) = (None, String::new());
+        if let Some(applied) = applied {
+            memory = Some(applied.memory);
+            let from = self.from_version.as_ref();
+            let from = from.map(|version| format!(" from={version}"));
+            properties = from.unwrap_or_default() + &applied.properties;
         }
         let (size, digest) = hash(&file)?;
         let url = self.url.trim_end_matches('/');
@@ -168,6 +183,18 @@ impl Make {
             value: format!("{} {size} {digest} {url}/{name}{properties}", format.name()),
         })
     }
+}
+
+/// Compares what came out with NEW.
+pub(super) fn unchanged(payload: &Path, found: Digest, expected: Digest) -> anyhow::Result<()> {
+    let shown = payload.display();
+    ensure!(
+        found == expected,
+        Exit::Failed.because(format!(
+            "{shown}: what comes out is {found}, and should be {expected}"
+        ))
+    );
+    Ok(())
 }
 
 fn show(made: &[Made]) {
@@ -206,15 +233,16 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Delta(delta) => delta.name(),
+            Self::Btrfs(stream) => stream.name(),
         }
     }
 
     fn is_of_trees(self) -> bool {
-        matches!(self, Self::Delta(delta) if delta.is_of_trees())
-    }
-
-    fn is_delta(self) -> bool {
-        self != Self::Raw
+        match self {
+            Self::Raw => false,
+            Self::Delta(delta) => delta.is_of_trees(),
+            Self::Btrfs(_) => true,
+        }
     }
 }
 
@@ -227,6 +255,8 @@ impl ValueEnum for Format {
             Self::Delta(Delta::Bsdiff),
             Self::Delta(Delta::Xdelta3),
             Self::Delta(Delta::RsyncTree),
+            Self::Btrfs(Stream::Plain),
+            Self::Btrfs(Stream::Zstd),
         ]
     }
 

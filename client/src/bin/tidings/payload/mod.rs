@@ -1,6 +1,7 @@
 //! Payloads: what is released is made, compared and measured here, and becomes the value of a
 //! `Payload` field.
 
+mod btrfs;
 mod compare;
 mod delta;
 mod make;

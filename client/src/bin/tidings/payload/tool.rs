@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsString,
+    io::ErrorKind,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, ensure};
@@ -29,27 +30,31 @@ pub(super) fn cannot_write(path: &Path) -> String {
 
 /// A tool that is not on this machine.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no {0} on this machine: install it, or leave its format out")]
+#[error(
+    "there is no {0} on this machine: install it (Debian's package {package}), or leave its format \
+     out", package = package(.0)
+)]
 pub(super) struct NoTool(String);
 
-fn start(mut command: Command) -> anyhow::Result<(Child, String)> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    match command.spawn() {
-        Ok(child) => Ok((child, name)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(NoTool(name).into()),
-        Err(error) => Err(error).with_context(|| format!("cannot start {name}")),
+fn package(tool: &str) -> &str {
+    match tool {
+        "btrfs" => "btrfs-progs",
+        "bspatch" => "bsdiff",
+        tool => tool,
     }
 }
 
-pub(super) fn run(command: Command) -> anyhow::Result<()> {
-    let (child, name) = start(command)?;
-    let output = child
-        .wait_with_output()
-        .with_context(|| format!("cannot wait for {name}"))?;
+pub(super) fn run(command: &mut Command) -> anyhow::Result<()> {
+    run_for_text(command).map(drop)
+}
+
+/// What a tool prints.
+pub(super) fn run_for_text(command: &mut Command) -> anyhow::Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = match command.stdin(Stdio::null()).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(NoTool(name).into()),
+        ended => ended.with_context(|| format!("cannot start {name}"))?,
+    };
     ensure!(
         output.status.success(),
         Exit::Failed.because(format!(
@@ -57,26 +62,33 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
             String::from_utf8_lossy(&output.stderr).trim()
         ))
     );
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The most memory that a tool had, in octets, and whether it has worked. The system adds up what
-/// all children took, so the tool is the only child of another process.
-pub(super) fn run_measured(tool: &Command) -> anyhow::Result<(u64, bool)> {
+/// The most memory that a tool had, in octets, or why it has failed. The system adds up what all
+/// children took, so the tool is the only child of another process.
+pub(super) fn run_measured(tool: &Command) -> anyhow::Result<Result<u64, String>> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.args(["payload", "measure", "--"]);
     command.arg(tool.get_program()).args(tool.get_args());
-    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::null());
     let output = command.output().context("cannot start this program")?;
     let text = String::from_utf8_lossy(&output.stdout);
     if let Some(octets) = text.trim().parse().ok().filter(|_| output.status.success()) {
-        return Ok((octets, true));
+        return Ok(Ok(octets));
     }
     ensure!(
         output.status.code() != Some(i32::from(NO_TOOL)),
         NoTool(tool.get_program().to_string_lossy().into_owned())
     );
-    Ok((0, false))
+    let why = String::from_utf8_lossy(&output.stderr);
+    Ok(Err(why.trim().trim_start_matches("tidings: ").to_owned()))
+}
+
+/// The same of a tool that must work.
+pub(super) fn measured(tool: &Command) -> anyhow::Result<u64> {
+    let memory = run_measured(tool)?.map_err(|why| Exit::Failed.because(why))?;
+    Ok(memory.next_multiple_of(MEBIBYTE))
 }
 
 /// What the other process does.
@@ -84,7 +96,7 @@ pub(super) fn measure(command: &[OsString]) -> anyhow::Result<()> {
     let (program, arguments) = command.split_first().context("which tool?")?;
     let mut tool = Command::new(program);
     tool.args(arguments);
-    match run(tool) {
+    match run(&mut tool) {
         Err(error) if error.is::<NoTool>() => std::process::exit(NO_TOOL.into()),
         ended => ended?,
     }
