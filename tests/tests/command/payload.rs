@@ -226,7 +226,7 @@ fn two_builds_are_compared() {
     payload(at, &["compare", "old", "new"]).bad(FAILED, &format!("octet {place}: "));
     fs::write(at.join("short"), &old[..1000]).unwrap();
     payload(at, &["compare", "old", "short"]).bad(FAILED, "the second ends after 1000 octets");
-    payload(at, &["compare", "old", "v1"]).bad(USAGE, "one is a tree and the other an image");
+    payload(at, &["compare", "old", "v1"]).bad(USAGE, "old is an image, and v1 is a tree");
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn what_cannot_be_made_is_said_and_nothing_is_left() {
     make(
         &["new", "--from", "v1"],
         USAGE,
-        "must both be images, or both be trees",
+        "new is an image, and v1 is a tree: both must be of one kind",
     );
     make(
         &["v2", "--from", "v1", "--format", "btrfs-send"],
@@ -267,6 +267,12 @@ fn what_cannot_be_made_is_said_and_nothing_is_left() {
         USAGE,
         "NEW is an image, and btrfs-send+zstd is not for it",
     );
+    make(
+        &["v2", "--format", "ostree"],
+        USAGE,
+        "NEW is a tree: name a commit, as REPOSITORY:COMMIT",
+    );
+    make(&["v2:main"], BAD_FILE, "cannot read v2:main");
     payload(at, &["make", "new", "--out", "out", "--url", "here"]).bad(USAGE, "\"here\" is no URL");
     fs::create_dir(at.join("out")).unwrap();
     payload(at, &["make", "new", "--out", "out", "--url", URL]).bad(
@@ -290,6 +296,18 @@ fn what_cannot_be_made_is_said_and_nothing_is_left() {
     bare(&["--out", "asked", "--format", "zstd-patch"]).bad(
         FAILED,
         "there is no zstd on this machine: install it (Debian's package zstd), or leave",
+    );
+    fs::create_dir_all(at.join("a:repo/objects")).unwrap();
+    fs::write(at.join("a:repo/config"), "").unwrap();
+    let mut commit = Command::new(binary("tidings"));
+    commit
+        .current_dir(at)
+        .env("PATH", at)
+        .args(["payload", "make"]);
+    let commit = commit.args(["a:repo:origin:main", "--out", "out", "--url", URL]);
+    Said::from(commit.output().unwrap()).bad(
+        FAILED,
+        "there is no ostree on this machine: install it (Debian's package ostree)",
     );
     bare(&["--out", "some"]).good("raw\t");
     assert_eq!(

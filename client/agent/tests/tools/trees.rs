@@ -240,10 +240,6 @@ fn ostree() {
         --owner-gid=0 --tree=dir=t2",
     );
     place.sh(&format!(
-        "ostree --repo=pub static-delta generate --from={one} --to={two} --inline \
-         --min-fallback-size=0 --filename=delta > /dev/null 2>&1"
-    ));
-    place.sh(&format!(
         "mkdir root; ostree admin init-fs root; export OSTREE_SYSROOT=root; \
         ostree admin os-init os > /dev/null; ostree --repo=root/ostree/repo config set \
         sysroot.bootloader none; ostree --repo=root/ostree/repo pull-local pub {one} > /dev/null; \
@@ -252,11 +248,32 @@ fn ostree() {
     ));
     fs::write(place.path().join("env"), format!("primary={one}\nnext=\n")).unwrap();
     fs::write(place.path().join("booted"), format!("{one}\n")).unwrap();
-    let tool = Tool::new(
-        &place,
-        "ostree",
-        "delta",
-        &[("T_RESULT", &two), ("T_FROM", &one)],
+    let compare = format!(
+        "{} payload compare pub:os/stable",
+        built("tidings").display()
+    );
+    let same = place.sh(&format!("{compare} pub:{two}"));
+    assert_eq!(same, format!("the same: sha256:{two}"));
+    let differs = place.sh(&format!("! {compare} pub:{one}"));
+    assert!(
+        differs.contains("/usr/bin/big: -00644 0 0 290000 "),
+        "{differs}"
+    );
+    assert!(
+        differs.contains("/usr/lib/modules/6.1: only in the second: d"),
+        "{differs}"
+    );
+    // Whole, for a machine that has nothing of it.
+    let whole = made(&place, "ostree", &format!("{two}.ostree"), "pub:os/stable");
+    whole.done("stage");
+    assert_eq!(whole.done("state"), "staged");
+    whole.done("drop");
+    place.sh("mv made whole");
+    let of = format!("pub:os/stable --from pub:{one}");
+    let tool = made(&place, "ostree", &format!("{two}.ostree"), &of);
+    assert_eq!(
+        (tool.told("T_RESULT"), tool.told("T_FROM")),
+        (&two[..], &one[..])
     );
     tool.check();
     let points = tool.killed_everywhere();

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use super::{
     make::{Applied, unchanged},
+    subject::Pair,
     tool::{measured, run, run_for_text},
     tree,
 };
@@ -33,7 +34,8 @@ pub(super) enum Stream {
 }
 
 /// Why a tree cannot be sent, and what to do.
-pub(super) fn misfit(new: &Path, old: Option<&Path>) -> Option<String> {
+pub(super) fn misfit(pair: &Pair<PathBuf>) -> Option<String> {
+    let (new, old) = (&pair.new, pair.old.as_deref());
     let unsealed = |tree: &Path| {
         let shown = tree.display();
         if !is_subvolume(tree) {
@@ -85,7 +87,8 @@ impl Stream {
 
     /// Makes the stream, and receives it once: on the file system that it comes from, where its
     /// parent is, into a subvolume that is removed again.
-    pub(super) fn make(self, new: &Path, old: Option<&Path>, to: &Path) -> anyhow::Result<Applied> {
+    pub(super) fn make(self, pair: &Pair<PathBuf>, to: &Path) -> anyhow::Result<Applied> {
+        let (new, old) = (&pair.new, &pair.old);
         let result = tree::digest(&tree::entries(new)?);
         let mut properties = String::new();
         let mut send = Command::new("btrfs");

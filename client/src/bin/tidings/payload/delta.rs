@@ -12,6 +12,7 @@ use tidings_protocol::Digest;
 use super::{
     hash,
     make::{Applied, unchanged},
+    subject::Pair,
     tool::{MEBIBYTE, cannot_write, joined, run, run_measured},
     tree,
 };
@@ -30,7 +31,7 @@ pub(super) enum Delta {
 }
 
 /// What deltas lead from and to.
-struct Pair<'a> {
+struct Ends<'a> {
     old: &'a Path,
     new: &'a Path,
     /// Digest and size, which a tree has not.
@@ -38,8 +39,8 @@ struct Pair<'a> {
     result: (Digest, Option<u64>),
 }
 
-impl Pair<'_> {
-    fn of<'a>(old: &'a Path, new: &'a Path, is_tree: bool) -> anyhow::Result<Pair<'a>> {
+impl Ends<'_> {
+    fn of<'a>(old: &'a Path, new: &'a Path, is_tree: bool) -> anyhow::Result<Ends<'a>> {
         let measure = |path: &Path| {
             anyhow::Ok(if is_tree {
                 (tree::digest(&tree::entries(path)?), None)
@@ -49,7 +50,7 @@ impl Pair<'_> {
             })
         };
         let (base, result) = (measure(old)?, measure(new)?);
-        Ok(Pair {
+        Ok(Ends {
             old,
             new,
             base,
@@ -87,18 +88,19 @@ impl Delta {
     }
 
     /// Makes the delta, and applies it once.
-    pub(super) fn make(self, old: &Path, new: &Path, to: &Path) -> anyhow::Result<Applied> {
-        let pair = Pair::of(old, new, self.is_of_trees())?;
-        self.write(&pair, to)?;
-        let memory = self.prove(&pair, to)?;
-        let properties = pair.properties(memory);
+    pub(super) fn make(self, pair: &Pair<PathBuf>, to: &Path) -> anyhow::Result<Applied> {
+        let old = pair.old.as_deref().context("from what?")?;
+        let ends = Ends::of(old, &pair.new, self.is_of_trees())?;
+        self.write(&ends, to)?;
+        let memory = self.prove(&ends, to)?;
+        let properties = ends.properties(memory);
         Ok(Applied { memory, properties })
     }
 
     /// Makes the delta; the same files give the same octets, but for rsync, which writes how long
     /// it took.
-    fn write(self, pair: &Pair<'_>, to: &Path) -> anyhow::Result<()> {
-        let Pair { old, new, .. } = pair;
+    fn write(self, pair: &Ends<'_>, to: &Path) -> anyhow::Result<()> {
+        let Ends { old, new, .. } = pair;
         let mut tool;
         match self {
             Self::ZstdPatch => {
@@ -144,7 +146,7 @@ impl Delta {
 
     /// Applies the delta as the handlers of machines do, compares what comes out, and gives the
     /// octets of memory that it took.
-    fn prove(self, pair: &Pair<'_>, delta: &Path) -> anyhow::Result<u64> {
+    fn prove(self, pair: &Ends<'_>, delta: &Path) -> anyhow::Result<u64> {
         let out = delta.parent().unwrap_or(Path::new("."));
         let place = tempfile::tempdir_in(out).context("there is no room to apply it")?;
         let result = place.path().join("result");
@@ -171,7 +173,7 @@ impl Delta {
         Err(Exit::Failed.because(format!("{shown} cannot be applied: {why}")))
     }
 
-    fn check(self, pair: &Pair<'_>, delta: &Path, result: &Path) -> anyhow::Result<()> {
+    fn check(self, pair: &Ends<'_>, delta: &Path, result: &Path) -> anyhow::Result<()> {
         let found = if self.is_of_trees() {
             tree::digest(&tree::entries(result)?)
         } else {
@@ -182,7 +184,7 @@ impl Delta {
 
     fn applier(
         self,
-        pair: &Pair<'_>,
+        pair: &Ends<'_>,
         delta: &Path,
         result: &Path,
         memory: u64,

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use serde_json::json;
 use tidings_protocol::Digest;
@@ -14,18 +14,20 @@ use tidings_protocol::Digest;
 use super::{
     btrfs::{self, Stream},
     delta::Delta,
-    hash, is_tree,
+    hash,
+    subject::Subject,
     tool::{MEBIBYTE, NoTool, cannot_write},
 };
 use crate::{exit::Exit, output};
 
-/// Make payloads of an image or a tree, in each format that fits, and say what each costs.
+/// Make payloads of an image, a tree or a commit, in each format that fits, and say what each
+/// costs.
 ///
 /// Each is applied once, as a machine does it, and what comes out is compared with NEW. The lines
 /// for a release are written to DIR/payloads, for `tidings release --payload @DIR/payloads`.
 #[derive(Args)]
 pub(crate) struct Make {
-    /// What is to run: an image, or a tree
+    /// What is to run: an image, a tree, or a commit of OSTree as REPOSITORY:COMMIT
     new: PathBuf,
     /// What runs now, for deltas: of the same kind
     #[arg(long, value_name = "OLD")]
@@ -49,6 +51,7 @@ enum Format {
     Raw,
     Delta(Delta),
     Btrfs(Stream),
+    Ostree,
 }
 
 /// What came out when a payload was applied.
@@ -75,14 +78,16 @@ impl Make {
             self.url.contains("://") && !self.url.contains(char::is_whitespace),
             Exit::Usage.because(format!("--url: {:?} is no URL", self.url))
         );
-        let is_tree = is_tree(&self.new)?;
-        if let Some(old) = &self.from {
+        let subject = Subject::of(&self.new, self.from.as_deref())?;
+        if let Subject::Commits(pair) = &subject {
+            pair.lie_together()?;
             ensure!(
-                super::is_tree(old)? == is_tree,
-                Exit::Usage.because("NEW and OLD must both be images, or both be trees")
+                self.from_version.is_none(),
+                Exit::Usage
+                    .because("--from-version: of a commit the line says from=COMMIT; leave it out")
             );
         }
-        let formats = self.wanted(is_tree)?;
+        let formats = self.wanted(&subject)?;
         fs::create_dir(&self.out).with_context(|| {
             format!(
                 "cannot make the directory {}; it must not exist yet",
@@ -91,7 +96,7 @@ impl Make {
         })?;
         let mut made = Vec::new();
         for format in formats {
-            match self.make(format) {
+            match self.make(format, &subject) {
                 Ok(one) => made.push(one),
                 // What was not asked for by name may be missing.
                 Err(error) if self.formats.is_empty() && error.is::<NoTool>() => {
@@ -110,7 +115,7 @@ impl Make {
     }
 
     /// The formats to make.
-    fn wanted(&self, is_tree: bool) -> anyhow::Result<Vec<Format>> {
+    fn wanted(&self, subject: &Subject) -> anyhow::Result<Vec<Format>> {
         let mut all = Vec::new();
         let asked = !self.formats.is_empty();
         let candidates = if asked {
@@ -119,7 +124,7 @@ impl Make {
             Format::value_variants()
         };
         for format in candidates {
-            match self.misfit(*format, is_tree) {
+            match format.misfit(subject) {
                 None => all.push(*format),
                 Some(why) if asked => {
                     let name = format.name();
@@ -136,36 +141,24 @@ impl Make {
         Ok(all)
     }
 
-    /// Why a format is not for NEW, or not for how it is called.
-    fn misfit(&self, format: Format, is_tree: bool) -> Option<String> {
-        if format.is_of_trees() != is_tree {
-            let (name, kind) = (format.name(), if is_tree { "a tree" } else { "an image" });
-            return Some(format!("NEW is {kind}, and {name} is not for it"));
-        }
-        match format {
-            Format::Delta(_) if self.from.is_none() => Some("from what? give --from OLD".into()),
-            Format::Btrfs(_) => btrfs::misfit(&self.new, self.from.as_deref()),
-            _ => None,
-        }
-    }
-
-    fn make(&self, format: Format) -> anyhow::Result<Made> {
+    fn make(&self, format: Format, subject: &Subject) -> anyhow::Result<Made> {
         let began = Instant::now();
-        let name = self.new.file_name().unwrap_or_default().to_string_lossy();
+        let name = match subject {
+            Subject::Commits(pair) => pair.new.checksum(),
+            _ => self
+                .new
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        };
         ensure!(
             !name.contains(char::is_whitespace),
             Exit::Usage.because(format!("{name:?}: a URL has no blanks; rename the file"))
         );
         let name = format!("{name}.{}", format.name());
         let file = self.out.join(&name);
-        let applied = match (format, self.from.as_deref()) {
-            (Format::Delta(delta), Some(old)) => Some(delta.make(old, &self.new, &file)?),
-            (Format::Btrfs(stream), old) => Some(stream.make(&self.new, old, &file)?),
-            _ => {
-                fs::copy(&self.new, &file).with_context(|| cannot_write(&file))?;
-                None
-            }
-        };
+        let applied = format.make(subject, &file)?;
         let (mut memory, mut properties) = (None, String::new());
         if let Some(applied) = applied {
             memory = Some(applied.memory);
@@ -234,14 +227,46 @@ impl Format {
             Self::Raw => "raw",
             Self::Delta(delta) => delta.name(),
             Self::Btrfs(stream) => stream.name(),
+            Self::Ostree => "ostree",
         }
     }
 
-    fn is_of_trees(self) -> bool {
-        match self {
-            Self::Raw => false,
-            Self::Delta(delta) => delta.is_of_trees(),
-            Self::Btrfs(_) => true,
+    /// Why it cannot be made.
+    fn misfit(self, subject: &Subject) -> Option<String> {
+        match (self, subject) {
+            (Self::Raw, Subject::Images(_)) | (Self::Ostree, Subject::Commits(_)) => None,
+            (Self::Delta(delta), Subject::Images(pair) | Subject::Trees(pair))
+                if delta.is_of_trees() == matches!(subject, Subject::Trees(_)) =>
+            {
+                let from_what = || "from what? give --from OLD".into();
+                pair.old.is_none().then(from_what)
+            }
+            (Self::Btrfs(_), Subject::Trees(pair)) => btrfs::misfit(pair),
+            (Self::Ostree, _) => {
+                let kind = subject.kind();
+                Some(format!(
+                    "NEW is {kind}: name a commit, as REPOSITORY:COMMIT"
+                ))
+            }
+            _ => {
+                let (name, kind) = (self.name(), subject.kind());
+                Some(format!("NEW is {kind}, and {name} is not for it"))
+            }
+        }
+    }
+
+    fn make(self, subject: &Subject, to: &Path) -> anyhow::Result<Option<Applied>> {
+        match (self, subject) {
+            (Self::Delta(delta), Subject::Images(pair) | Subject::Trees(pair)) => {
+                delta.make(pair, to).map(Some)
+            }
+            (Self::Btrfs(stream), Subject::Trees(pair)) => stream.make(pair, to).map(Some),
+            (Self::Ostree, Subject::Commits(pair)) => pair.make(to).map(Some),
+            (Self::Raw, Subject::Images(pair)) => {
+                fs::copy(&pair.new, to).with_context(|| cannot_write(to))?;
+                Ok(None)
+            }
+            _ => bail!(self.misfit(subject).unwrap_or_default()),
         }
     }
 }
@@ -257,6 +282,7 @@ impl ValueEnum for Format {
             Self::Delta(Delta::RsyncTree),
             Self::Btrfs(Stream::Plain),
             Self::Btrfs(Stream::Zstd),
+            Self::Ostree,
         ]
     }
 

@@ -5,6 +5,8 @@ mod btrfs;
 mod compare;
 mod delta;
 mod make;
+mod ostree;
+mod subject;
 mod tool;
 mod tree;
 
@@ -39,12 +41,6 @@ impl Payload {
             Self::Measure { command } => tool::measure(&command),
         }
     }
-}
-
-/// Whether a path is a tree; otherwise it is an image, a file or a block device.
-fn is_tree(path: &Path) -> anyhow::Result<bool> {
-    let about = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(about.is_dir())
 }
 
 /// The digits of a digest alone.
