@@ -279,42 +279,33 @@ fn what_cannot_be_made_is_said_and_nothing_is_left() {
         BAD_FILE,
         "cannot make the directory out; it must not exist yet",
     );
-    // Without a tool: a format that is asked for is an error, of all those that fit it is left out.
-    let bare = |more: &[&str]| -> Said {
+}
+
+#[test]
+fn without_a_tool_its_formats_are_left_out_unless_they_are_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    trees(at);
+    images(at);
+    let bare = |arguments: &str| -> Said {
         let mut command = Command::new(binary("tidings"));
-        command
-            .current_dir(at)
-            .env("PATH", at)
-            .args(["payload", "make", "new", "--from", "old"]);
-        command
-            .args(["--url", URL])
-            .args(more)
-            .output()
-            .unwrap()
-            .into()
+        command.current_dir(at).env("PATH", at);
+        command.args(["payload", "make", "--url", URL]);
+        command.args(arguments.split(' ')).output().unwrap().into()
     };
-    bare(&["--out", "asked", "--format", "zstd-patch"]).bad(
+    bare("new --from old --out asked --format zstd-patch").bad(
         FAILED,
         "there is no zstd on this machine: install it (Debian's package zstd), or leave",
     );
+    bare("new --from old --out some").good("raw\t");
+    let lines = fs::read_to_string(at.join("some/payloads")).unwrap();
+    assert_eq!(lines.lines().count(), 1);
+    bare("v2 --from v1 --out none").bad(FAILED, "no payload was made");
+    assert!(!at.join("none/payloads").exists());
     fs::create_dir_all(at.join("a:repo/objects")).unwrap();
     fs::write(at.join("a:repo/config"), "").unwrap();
-    let mut commit = Command::new(binary("tidings"));
-    commit
-        .current_dir(at)
-        .env("PATH", at)
-        .args(["payload", "make"]);
-    let commit = commit.args(["a:repo:origin:main", "--out", "out", "--url", URL]);
-    Said::from(commit.output().unwrap()).bad(
+    bare("a:repo:origin:main --out out").bad(
         FAILED,
         "there is no ostree on this machine: install it (Debian's package ostree)",
-    );
-    bare(&["--out", "some"]).good("raw\t");
-    assert_eq!(
-        fs::read_to_string(at.join("some/payloads"))
-            .unwrap()
-            .lines()
-            .count(),
-        1
     );
 }

@@ -105,6 +105,10 @@ impl Make {
                 Err(error) => return Err(error),
             }
         }
+        ensure!(
+            !made.is_empty(),
+            Exit::Failed.because("no payload was made: each format that fits wants a tool")
+        );
         let lines: String = made
             .iter()
             .map(|one| format!("Payload: {}\n", one.value))
