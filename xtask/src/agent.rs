@@ -11,8 +11,12 @@ const TOOLS: &[Tool] = &[
     ("rsync-tree", &["trees::rsync_tree"], "btrfs-progs rsync"),
     (
         "btrfs-send",
-        &["trees::btrfs_send_on_a_parent"],
-        "btrfs-progs rsync",
+        &[
+            "trees::btrfs_send_on_a_parent",
+            "trees::btrfs_send_is_made_of_sealed_subvolumes_called_root",
+            "trees::btrfs_send_is_proven_and_leaves_nothing",
+        ],
+        "btrfs-progs rsync zstd",
     ),
     (
         "btrfs-send+zstd",
@@ -144,6 +148,12 @@ pub(super) fn agent(names: &[String]) -> anyhow::Result<()> {
     let sweep = names.is_empty() || names.iter().any(|name| name == "sweep");
     if sweep {
         test("sweep", &["attack_86_the_power_may_go_at_every_point"], &[]).context("the sweep")?;
+    }
+    if !chosen.is_empty() {
+        // What tests start beside the agent's own programs; with a test, so that nothing is built
+        // twice.
+        let programs = "build --quiet --workspace --all-features --bin tidings --bin tidingsd";
+        super::run(super::cargo(programs).args(["--test", "tools"]))?;
     }
     for (name, tests, packages) in chosen {
         println!("agent: {name}");

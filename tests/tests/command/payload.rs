@@ -226,7 +226,7 @@ fn two_builds_are_compared() {
     payload(at, &["compare", "old", "new"]).bad(FAILED, &format!("octet {place}: "));
     fs::write(at.join("short"), &old[..1000]).unwrap();
     payload(at, &["compare", "old", "short"]).bad(FAILED, "the second ends after 1000 octets");
-    payload(at, &["compare", "old", "v1"]).bad(USAGE, "one is a tree and the other an image");
+    payload(at, &["compare", "old", "v1"]).bad(USAGE, "old is an image, and v1 is a tree");
 }
 
 #[test]
@@ -255,36 +255,57 @@ fn what_cannot_be_made_is_said_and_nothing_is_left() {
     make(
         &["new", "--from", "v1"],
         USAGE,
-        "must both be images, or both be trees",
+        "new is an image, and v1 is a tree: both must be of one kind",
     );
+    make(
+        &["v2", "--from", "v1", "--format", "btrfs-send"],
+        USAGE,
+        "--format btrfs-send: v2 is no subvolume of btrfs: copy it into one",
+    );
+    make(
+        &["new", "--format", "btrfs-send+zstd"],
+        USAGE,
+        "NEW is an image, and btrfs-send+zstd is not for it",
+    );
+    make(
+        &["v2", "--format", "ostree"],
+        USAGE,
+        "NEW is a tree: name a commit, as REPOSITORY:COMMIT",
+    );
+    make(&["v2:main"], BAD_FILE, "cannot read v2:main");
     payload(at, &["make", "new", "--out", "out", "--url", "here"]).bad(USAGE, "\"here\" is no URL");
     fs::create_dir(at.join("out")).unwrap();
     payload(at, &["make", "new", "--out", "out", "--url", URL]).bad(
         BAD_FILE,
         "cannot make the directory out; it must not exist yet",
     );
-    // Without a tool: a format that is asked for is an error, of all those that fit it is left out.
-    let bare = |more: &[&str]| -> Said {
+}
+
+#[test]
+fn without_a_tool_its_formats_are_left_out_unless_they_are_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    trees(at);
+    images(at);
+    let bare = |arguments: &str| -> Said {
         let mut command = Command::new(binary("tidings"));
-        command
-            .current_dir(at)
-            .env("PATH", at)
-            .args(["payload", "make", "new", "--from", "old"]);
-        command
-            .args(["--url", URL])
-            .args(more)
-            .output()
-            .unwrap()
-            .into()
+        command.current_dir(at).env("PATH", at);
+        command.args(["payload", "make", "--url", URL]);
+        command.args(arguments.split(' ')).output().unwrap().into()
     };
-    bare(&["--out", "asked", "--format", "zstd-patch"])
-        .bad(FAILED, "there is no zstd on this machine");
-    bare(&["--out", "some"]).good("raw\t");
-    assert_eq!(
-        fs::read_to_string(at.join("some/payloads"))
-            .unwrap()
-            .lines()
-            .count(),
-        1
+    bare("new --from old --out asked --format zstd-patch").bad(
+        FAILED,
+        "there is no zstd on this machine: install it (Debian's package zstd), or leave",
+    );
+    bare("new --from old --out some").good("raw\t");
+    let lines = fs::read_to_string(at.join("some/payloads")).unwrap();
+    assert_eq!(lines.lines().count(), 1);
+    bare("v2 --from v1 --out none").bad(FAILED, "no payload was made");
+    assert!(!at.join("none/payloads").exists());
+    fs::create_dir_all(at.join("a:repo/objects")).unwrap();
+    fs::write(at.join("a:repo/config"), "").unwrap();
+    bare("a:repo:origin:main --out out").bad(
+        FAILED,
+        "there is no ostree on this machine: install it (Debian's package ostree)",
     );
 }

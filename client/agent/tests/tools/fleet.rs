@@ -30,7 +30,10 @@ use tidings_protocol::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::common::{self, Machine, key, octets, payload, write_program};
+use super::{
+    built,
+    common::{self, Machine, key, octets, payload, write_program},
+};
 
 const GROUPS: usize = 10;
 const MACHINES: usize = 50;
@@ -69,16 +72,6 @@ fn start(program: &Path, config: &Path) -> Process {
     let mut command = Command::new(program);
     command.arg("--config").arg(config).stdin(Stdio::null());
     Process(command.stderr(log.unwrap()).spawn().unwrap())
-}
-
-/// Built beside this test.
-fn tidingsd() -> PathBuf {
-    let here = std::env::current_exe().unwrap();
-    let beside = here.ancestors().map(|path| path.with_file_name("tidingsd"));
-    beside
-        .into_iter()
-        .find(|path| path.is_file())
-        .expect("tidingsd is not built; run `cargo build --workspace --all-features`")
 }
 
 struct Node {
@@ -180,7 +173,7 @@ fn broker(place: &Path, anchor: &str, nntp: u16, fleetlock: u16) -> Process {
     }
     let file = place.join("tidingsd.toml");
     fs::write(&file, text).unwrap();
-    start(&tidingsd(), &file)
+    start(&built("tidingsd"), &file)
 }
 
 fn node(place: &Path, number: usize, publisher: &common::Publisher, ports: (u16, u16)) -> Node {

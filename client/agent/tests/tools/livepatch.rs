@@ -53,7 +53,7 @@ fn livepatch() {
         &format!("unshare -m sh {make} {} {LIB} 2>&1", unpacked.display()),
     );
     let id = fs::read_to_string(scratch.path().join("build-id")).unwrap();
-    let append = "console=ttyS0 quiet panic=2";
+    let append = "console=ttyS0 quiet no_timer_check panic=2";
     let lines = console(
         scratch.path(),
         &[

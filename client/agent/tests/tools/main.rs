@@ -47,6 +47,18 @@ fn sh(directory: &Path, script: &str) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// A program that is built beside this test.
+fn built(name: &str) -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let beside = here.ancestors().map(|path| path.with_file_name(name));
+    beside
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| {
+            panic!("{name} is not built; run `cargo build --workspace --all-features`")
+        })
+}
+
 /// A directory with `etc`, a loader in files, and whatever must be undone at the end.
 struct Place {
     scratch: tempfile::TempDir,
@@ -151,6 +163,12 @@ impl<'a> Tool<'a> {
             payload: place.path().join(payload),
             environment,
         }
+    }
+
+    /// What the payload's line says.
+    fn told(&self, name: &str) -> &str {
+        let found = self.environment.iter().find(|(key, _)| key == name);
+        found.map_or("", |(_, value)| value)
     }
 
     fn check(&self) {

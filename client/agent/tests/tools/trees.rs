@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use tidings_agent::apply::hex;
 use tidings_protocol::Digest;
 
-use super::{Place, Tool};
+use super::{Place, Tool, built};
 
 /// Two trees that differ in some files, as `v1` and `v2`.
 fn trees(place: &Place) {
@@ -14,6 +14,31 @@ fn trees(place: &Place) {
         echo VERSION=1 > v1/etc/os-release; cp -a v1 v2; echo VERSION=2 > v2/etc/os-release; \
         head -c 20000 /dev/urandom > v2/usr/lib/f7; rm v2/usr/lib/f9; \
         touch -r v1/usr/lib/f7 v2/usr/lib/f7");
+}
+
+/// What `tidings payload make` says of a payload that it makes in the directory `out`, as a handler
+/// is told it.
+fn make(place: &Place, out: &str, format: &str, of: &str) -> Vec<(String, String)> {
+    let command = command(out, &format!("{of} --format {format}"));
+    let line = place.sh(&format!("{command} > /dev/null; cat {out}/payloads"));
+    let (head, properties) = line.split_once(" https://").unwrap();
+    assert!(head.starts_with(&format!("Payload: {format} ")), "{line}");
+    let told = |property: &str| {
+        let (key, value) = property.split_once('=').unwrap();
+        let name = match key {
+            "from" | "base" | "result" | "mem" => format!("T_{}", key.to_uppercase()),
+            _ => format!("T_X_{}", key.replace('-', "_").to_uppercase()),
+        };
+        (name, value.trim_start_matches("sha256:").to_owned())
+    };
+    properties.split(' ').skip(1).map(told).collect()
+}
+
+/// A handler with what was made.
+fn made<'a>(place: &'a Place, format: &'a str, file: &str, of: &str) -> Tool<'a> {
+    let environment = make(place, "made", format, of);
+    let told: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (&k[..], &v[..])).collect();
+    Tool::new(place, format, &format!("made/{file}"), &told)
 }
 
 /// The digest of a tree's manifest, computed here and not by the handler.
@@ -74,20 +99,10 @@ fn btrfs() -> Place {
 #[ignore = "root, loop devices and rsync: cargo xtask agent rsync-tree"]
 fn rsync_tree() {
     let place = btrfs();
-    place.sh(
-        "cp -a v1 w; rsync -aHAX --delete --checksum --no-whole-file --only-write-batch=batch \
-        v2/ w/",
-    );
-    let (base, result) = (
-        manifest(&place.path().join("v1")),
-        manifest(&place.path().join("v2")),
-    );
-    let tool = Tool::new(
-        &place,
-        "rsync-tree",
-        "batch",
-        &[("T_BASE", &base), ("T_RESULT", &result)],
-    );
+    let tool = made(&place, "rsync-tree", "v2.rsync-tree", "v2 --from v1");
+    let result = manifest(&place.path().join("v2"));
+    assert_eq!(tool.told("T_BASE"), manifest(&place.path().join("v1")));
+    assert_eq!(tool.told("T_RESULT"), result);
     tool.check();
     let points = tool.killed_everywhere();
     tool.done("drop");
@@ -100,16 +115,11 @@ fn rsync_tree() {
     assert!(points >= 10, "{points}");
 }
 
-fn btrfs_send(format: &str, make: &str, parent: bool) {
+fn btrfs_send(format: &str, of: &str) {
     let place = btrfs();
-    place.sh(make);
+    let tool = made(&place, format, &format!("root.{format}"), of);
     let result = manifest(&place.path().join("v2"));
-    let uuid = place.sh("btrfs subvolume show maker/r1/root | sed -n 's/^\\s*UUID:\\s*//p'");
-    let mut environment = vec![("T_RESULT", result.as_str())];
-    if parent {
-        environment.push(("T_X_PARENT", &uuid));
-    }
-    let tool = Tool::new(&place, format, "stream", &environment);
+    assert_eq!(tool.told("T_RESULT"), result);
     tool.check();
     let points = tool.killed_everywhere();
     tool.done("drop");
@@ -125,21 +135,85 @@ fn btrfs_send(format: &str, make: &str, parent: bool) {
 #[test]
 #[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
 fn btrfs_send_on_a_parent() {
-    btrfs_send(
-        "btrfs-send",
-        "btrfs -q send -p maker/r1/root -f stream maker/r7/root",
-        true,
-    );
+    btrfs_send("btrfs-send", "maker/r7/root --from maker/r1/root");
 }
 
 #[test]
 #[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
 fn btrfs_send_whole_and_compressed() {
-    btrfs_send(
-        "btrfs-send+zstd",
-        "btrfs -q send -f s maker/r7/root; zstd -q -19 s -o stream",
-        false,
-    );
+    btrfs_send("btrfs-send+zstd", "maker/r7/root");
+}
+
+/// How a payload is made of trees, in the directory `out`.
+fn command(out: &str, of: &str) -> String {
+    let tidings = built("tidings");
+    let url = "https://get.example.org/";
+    format!(
+        "{} payload make {of} --out {out} --url {url}",
+        tidings.display()
+    )
+}
+
+#[test]
+#[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
+fn btrfs_send_is_made_of_sealed_subvolumes_called_root() {
+    let place = btrfs();
+    place.sh("btrfs -q subvolume snapshot maker/r7/root maker/open; cp -a v2 maker/plain");
+    place.sh("btrfs -q subvolume snapshot -r maker/r7/root maker/other");
+    for (of, says) in [
+        ("v2", "v2 is no subvolume of btrfs: copy it into one"),
+        ("maker/plain", "maker/plain is no subvolume of btrfs"),
+        ("maker/open", "maker/open is not read-only: send a snapshot"),
+        (
+            "maker/other",
+            "the stream would be called other, and machines look for root",
+        ),
+        (
+            "maker/r7/root --from maker/open",
+            "maker/open is not read-only",
+        ),
+    ] {
+        let command = command("none", of);
+        let said = place.sh(&format!(
+            "! {command} --format btrfs-send 2>&1; ! [ -e none ]"
+        ));
+        assert!(said.starts_with("tidings: --format btrfs-send: "), "{said}");
+        assert!(said.contains(says), "{said}");
+    }
+    let said = place.sh(&format!(
+        "{}; cut -d' ' -f2 made/payloads",
+        command("made", "maker/open --from maker/r1/root")
+    ));
+    assert!(said.ends_with("\nrsync-tree"), "it is left out: {said}");
+}
+
+#[test]
+#[ignore = "root, loop devices and btrfs: cargo xtask agent btrfs-send"]
+fn btrfs_send_is_proven_and_leaves_nothing() {
+    let place = btrfs();
+    let formats = |out: &str, of: &str| {
+        let lines = place.sh(&format!(
+            "{} > /dev/null; cut -d' ' -f2 {out}/payloads",
+            command(out, of)
+        ));
+        lines.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = ["rsync-tree", "btrfs-send", "btrfs-send+zstd"];
+    let of = "maker/r7/root --from maker/r1/root";
+    assert_eq!(formats("both", of), all);
+    assert_eq!(formats("whole", "maker/r7/root"), all[1..]);
+    assert_eq!(place.sh("ls -A maker/r7"), "root");
+    assert_eq!(place.sh("btrfs subvolume list maker | wc -l"), "3");
+    // The same octets again.
+    assert_eq!(formats("again", of), all);
+    place.sh("cmp both/root.btrfs-send again/root.btrfs-send");
+    // A subvolume within is not sent: another tree comes out, and that is seen.
+    place.sh("btrfs -q subvolume create maker/w/within; mkdir maker/r8; \
+         btrfs -q subvolume snapshot -r maker/w maker/r8/root");
+    let command = command("within", "maker/r8/root --format btrfs-send");
+    let said = place.sh(&format!("! {command} 2>&1; ls -A maker/r8"));
+    assert!(said.contains("what comes out is sha256:"), "{said}");
+    assert!(said.ends_with("\nroot"), "{said}");
 }
 
 #[test]
@@ -166,10 +240,6 @@ fn ostree() {
         --owner-gid=0 --tree=dir=t2",
     );
     place.sh(&format!(
-        "ostree --repo=pub static-delta generate --from={one} --to={two} --inline \
-         --min-fallback-size=0 --filename=delta > /dev/null 2>&1"
-    ));
-    place.sh(&format!(
         "mkdir root; ostree admin init-fs root; export OSTREE_SYSROOT=root; \
         ostree admin os-init os > /dev/null; ostree --repo=root/ostree/repo config set \
         sysroot.bootloader none; ostree --repo=root/ostree/repo pull-local pub {one} > /dev/null; \
@@ -178,11 +248,32 @@ fn ostree() {
     ));
     fs::write(place.path().join("env"), format!("primary={one}\nnext=\n")).unwrap();
     fs::write(place.path().join("booted"), format!("{one}\n")).unwrap();
-    let tool = Tool::new(
-        &place,
-        "ostree",
-        "delta",
-        &[("T_RESULT", &two), ("T_FROM", &one)],
+    let compare = format!(
+        "{} payload compare pub:os/stable",
+        built("tidings").display()
+    );
+    let same = place.sh(&format!("{compare} pub:{two}"));
+    assert_eq!(same, format!("the same: sha256:{two}"));
+    let differs = place.sh(&format!("! {compare} pub:{one}"));
+    assert!(
+        differs.contains("/usr/bin/big: -00644 0 0 290000 "),
+        "{differs}"
+    );
+    assert!(
+        differs.contains("/usr/lib/modules/6.1: only in the second: d"),
+        "{differs}"
+    );
+    // Whole, for a machine that has nothing of it.
+    let whole = made(&place, "ostree", &format!("{two}.ostree"), "pub:os/stable");
+    whole.done("stage");
+    assert_eq!(whole.done("state"), "staged");
+    whole.done("drop");
+    place.sh("mv made whole");
+    let of = format!("pub:os/stable --from pub:{one}");
+    let tool = made(&place, "ostree", &format!("{two}.ostree"), &of);
+    assert_eq!(
+        (tool.told("T_RESULT"), tool.told("T_FROM")),
+        (&two[..], &one[..])
     );
     tool.check();
     let points = tool.killed_everywhere();

@@ -37,6 +37,8 @@ impl Drop for Ended {
     }
 }
 
+/// What a machine prints until it ends. Its kernels have `no_timer_check`: where the host is busy,
+/// the emulated timer is late, and a kernel that looks for it at its start panics.
 pub(super) fn console(place: &Path, machine: &[&str]) -> Vec<Line> {
     let mut qemu = Command::new("qemu-system-x86_64")
         .args("-no-user-config -nodefaults -M q35,accel=tcg -cpu max -m 512 -smp 1".split(' '))

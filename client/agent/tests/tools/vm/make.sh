@@ -22,7 +22,7 @@ SLOT_A=/dev/vda2
 SLOT_B=/dev/vda3
 kexec_load() {
     kexec -s -l /boot/$1/vmlinuz --initrd=/boot/$1/initrd \
-        --command-line="console=ttyS0 quiet panic=2 tidings.slot=$1"
+        --command-line="console=ttyS0 quiet no_timer_check panic=2 tidings.slot=$1"
 }
 X
     printf 'LOADER=grub\nGRUBENV=/boot/grub/grubenv\n' > $root/etc/tidings/loader.conf
@@ -58,7 +58,7 @@ terminal_output serial
 load_env
 if [ "$next" ]; then set slot="$next"; set next=; save_env next; else set slot="$primary"; fi
 echo "VM grub boots $slot"
-linux /$slot/vmlinuz console=ttyS0 quiet panic=2 tidings.slot=$slot
+linux /$slot/vmlinuz console=ttyS0 quiet no_timer_check panic=2 tidings.slot=$slot
 initrd /$slot/initrd
 boot
 X

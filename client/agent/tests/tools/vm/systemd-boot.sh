@@ -22,7 +22,7 @@ printf 'default tidings-*\ntimeout 0\n' > esp/loader/loader.conf
 entry() {
     {
         printf 'title %s\nsort-key %s\nversion %s\n' "$2" "$3" "$4"
-        printf 'linux /k\ninitrd /i\noptions console=ttyS0 quiet tidings.slot=%s\n' "$2"
+        printf 'linux /k\ninitrd /i\noptions console=ttyS0 quiet no_timer_check tidings.slot=%s\n' "$2"
     } > "esp/loader/entries/$1.conf"
 }
 entry tidings-A A tidings 1

@@ -11,13 +11,17 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 
-use super::{hash, is_tree, tree};
+use super::{
+    hash,
+    subject::{Pair, Subject},
+    tree,
+};
 use crate::{exit::Exit, output};
 
-/// Say whether two images, or two trees, are the same, and what differs.
+/// Say whether two images, two trees or two commits are the same, and what differs.
 #[derive(Args)]
 pub(crate) struct Compare {
-    /// An image, or a tree
+    /// An image, a tree, or a commit of OSTree as REPOSITORY:COMMIT
     one: PathBuf,
     /// Another of the same kind
     other: PathBuf,
@@ -25,23 +29,31 @@ pub(crate) struct Compare {
 
 impl Compare {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let trees = is_tree(&self.one)?;
-        ensure!(
-            trees == is_tree(&self.other)?,
-            Exit::Usage.because("one is a tree and the other an image: they cannot be compared")
-        );
-        let (digests, differences) = if trees {
-            let (one, other) = (tree::entries(&self.one)?, tree::entries(&self.other)?);
-            let digests = [tree::digest(&one), tree::digest(&other)];
-            (digests, differing(&one, &other))
-        } else {
-            let digests = [hash(&self.one)?.1, hash(&self.other)?.1];
-            let differs = digests[0] != digests[1];
-            let first = || first_difference(&self.one, &self.other);
-            (
-                digests,
-                differs.then(first).transpose()?.into_iter().collect(),
-            )
+        let (digests, differences) = match Subject::of(&self.one, Some(&self.other))? {
+            Subject::Commits(Pair {
+                new: one,
+                old: Some(other),
+            }) => {
+                let mut differences = differing(&one.entries()?, &other.entries()?);
+                if one.digest != other.digest && differences.is_empty() {
+                    differences.push("the trees are the same; what the commits say of them is not, as their time".into());
+                }
+                ([one.digest, other.digest], differences)
+            }
+            Subject::Trees(_) => {
+                let (one, other) = (tree::entries(&self.one)?, tree::entries(&self.other)?);
+                let digests = [tree::digest(&one), tree::digest(&other)];
+                (digests, differing(&one, &other))
+            }
+            _ => {
+                let digests = [hash(&self.one)?.1, hash(&self.other)?.1];
+                let differs = digests[0] != digests[1];
+                let first = || first_difference(&self.one, &self.other);
+                (
+                    digests,
+                    differs.then(first).transpose()?.into_iter().collect(),
+                )
+            }
         };
         let same = digests[0] == digests[1];
         let [one, other] = digests.map(|digest| digest.to_string());

@@ -1,8 +1,13 @@
 //! Payloads: what is released is made, compared and measured here, and becomes the value of a
 //! `Payload` field.
 
+mod btrfs;
 mod compare;
+mod delta;
 mod make;
+mod ostree;
+mod subject;
+mod tool;
 mod tree;
 
 use std::{ffi::OsStr, fs, io::Read, os::unix::ffi::OsStrExt, path::Path};
@@ -33,15 +38,9 @@ impl Payload {
         match self {
             Self::Make(make) => make.run(),
             Self::Compare(compare) => compare.run(),
-            Self::Measure { command } => make::measure(&command),
+            Self::Measure { command } => tool::measure(&command),
         }
     }
-}
-
-/// Whether a path is a tree; otherwise it is an image, a file or a block device.
-fn is_tree(path: &Path) -> anyhow::Result<bool> {
-    let about = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(about.is_dir())
 }
 
 /// The digits of a digest alone.
