@@ -24,6 +24,7 @@
 mod address;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod chance;
 mod clearance;
 mod clock;
 mod connection;
