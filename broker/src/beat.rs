@@ -76,8 +76,9 @@ pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, key: SigningKey) {
     let mut rests = Instant::now();
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            biased;
             () = stop.cancelled() => return,
+            _ = looks.tick() => {}
         }
         if Instant::now() < rests {
             continue;
