@@ -188,6 +188,10 @@ impl Device {
     /// # Errors
     /// If the state file cannot be written.
     pub fn save(&mut self) -> Result<(), Error> {
+        #[cfg(feature = "simulated")]
+        if tidings_protocol::simulated::has(tidings_protocol::simulated::Fault::Delivered) {
+            self.returned.clear();
+        }
         for (channel, head) in std::mem::take(&mut self.returned) {
             self.state
                 .change(|view, _| view.note_delivered(&channel, head));

@@ -43,6 +43,8 @@ pub mod pem;
 mod poll;
 mod publisher;
 mod signed;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod slots;
 mod source;
 mod state;

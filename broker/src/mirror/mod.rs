@@ -460,6 +460,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mirror: Arc<Mirror>, index: usize) 
             }
             standing.trouble = Some(why);
         }
+        #[cfg(test)]
+        if tidings_protocol::simulated::has(tidings_protocol::simulated::Fault::Upstream) {
+            return;
+        }
         if began.elapsed() > MIRROR_PAUSE {
             waits = pauses();
         }
