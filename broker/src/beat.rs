@@ -7,6 +7,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tidings_client::keys::{self, KeyFileError};
+#[cfg(test)]
+use tidings_protocol::simulated::{Fault, has};
 use tidings_protocol::{
     Channel, Head, PublicKey, SigningKey, Statement,
     beat::{self, Plan, Round},
@@ -76,8 +78,9 @@ pub(crate) async fn run(shared: Arc<Shared>, beat: Beat, key: SigningKey) {
     let mut rests = Instant::now();
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            biased;
             () = stop.cancelled() => return,
+            _ = looks.tick() => {}
         }
         if Instant::now() < rests {
             continue;
@@ -169,6 +172,10 @@ impl Signer {
                 .map(|(_, head)| *head);
             match word.filter(|word| breaks_word(&log, *word, trust, is_older)) {
                 Some(_) => contradicted.push(log.channel.clone()),
+                #[cfg(test)]
+                None if word.is_some() && has(Fault::OldHeads) => {
+                    heads.extend(word.map(|word| (log.channel.clone(), word)));
+                }
                 None => heads.push((log.channel.clone(), log.marks().head)),
             }
         }

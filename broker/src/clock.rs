@@ -11,6 +11,10 @@ pub(crate) fn now() -> Timestamp {
     if let Some(now) = simulated::now() {
         return now;
     }
+    #[cfg(test)]
+    if let Some(now) = tidings_client::simulated::now().and_then(|now| now.clock) {
+        return now;
+    }
     Timestamp::from_seconds(
         SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -39,6 +39,8 @@ mod repair;
 mod restore;
 mod session;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod slots;
 mod start;
 mod store;

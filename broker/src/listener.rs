@@ -75,7 +75,7 @@ async fn serve(
             .map(|c| c.accept().map(Box::new))
             .transpose()
             .map_err(io::Error::other)?;
-        let mut stream = Stream { socket, tls };
+        let mut stream = Stream::new(socket, tls);
         let limit = Duration::from_secs(shared.settings.config.limits.handshake_seconds);
         timeout(limit, stream.handshake())
             .await

@@ -3,6 +3,9 @@
 //! tokio-rustls owns its connection for good; here socket and TLS state can be taken apart again,
 //! so that a connection can leave tokio to be watched and come back (see [`crate::watch`]).
 
+#[cfg(test)]
+mod simulated;
+
 use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
@@ -10,17 +13,21 @@ use rustls::ServerConnection;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::limits::WRITE;
+#[cfg(test)]
+pub(crate) use simulated::Socket;
+#[cfg(not(test))]
+use tokio::net::TcpStream as Socket;
 
 /// Octets read at once.
 const READ: usize = 4096;
 
 pub(crate) struct Stream {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Socket,
     pub(crate) tls: Option<Box<ServerConnection>>,
 }
 
 /// rustls reads and writes through this; `WouldBlock` goes back to the caller.
-struct NonBlocking<'a>(&'a TcpStream);
+struct NonBlocking<'a>(&'a Socket);
 
 impl Read for NonBlocking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -63,6 +70,12 @@ pub(crate) fn process(tls: &mut ServerConnection) -> io::Result<()> {
 }
 
 impl Stream {
+    pub(crate) fn new(socket: TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
+        #[cfg(test)]
+        let socket = Socket::Tcp(socket);
+        Self { socket, tls }
+    }
+
     /// Completes the TLS handshake.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
         while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
@@ -158,7 +171,7 @@ fn take_plain(tls: &mut ServerConnection, input: &mut BytesMut) -> io::Result<Op
 }
 
 /// Takes in some encrypted octets; whether there were any before the end.
-async fn receive(socket: &TcpStream, tls: &mut ServerConnection) -> io::Result<bool> {
+async fn receive(socket: &Socket, tls: &mut ServerConnection) -> io::Result<bool> {
     loop {
         socket.readable().await?;
         match tls.read_tls(&mut NonBlocking(socket)) {

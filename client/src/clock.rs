@@ -13,6 +13,10 @@ use tidings_protocol::{Digest, Timestamp, view::Now};
 /// The one place that reads the clock; 1970 if it stands before that.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Timestamp {
+    #[cfg(feature = "simulated")]
+    if let Some(now) = crate::simulated::now() {
+        return now.clock.unwrap_or(Timestamp::from_seconds(0));
+    }
     Timestamp::from_seconds(
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -28,10 +32,16 @@ impl Clock {
     /// The clocks of this machine.
     pub fn system() -> Self {
         let boot = boot();
-        Self::new(move || Now {
-            clock: Some(now()),
-            monotonic: since_boot(),
-            boot,
+        Self::new(move || {
+            #[cfg(feature = "simulated")]
+            if let Some(now) = crate::simulated::now() {
+                return now;
+            }
+            Now {
+                clock: Some(now()),
+                monotonic: since_boot(),
+                boot,
+            }
         })
     }
     /// Those of a machine that has no clock which tells the date.

@@ -35,6 +35,9 @@ use crate::{
     tls::io_words,
 };
 
+#[cfg(feature = "simulated")]
+use crate::simulated;
+
 trait Octets: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Octets for T {}
 
@@ -63,6 +66,10 @@ impl Connection {
     /// If the broker cannot be reached, is not the one that was meant, or refuses.
     pub async fn open(address: &Address, tls: &Tls) -> Result<Self, Error> {
         let open = async {
+            #[cfg(feature = "simulated")]
+            if let Some(socket) = simulated::connect(&address.host).await {
+                return Ok(Box::new(socket?) as Box<dyn Octets>);
+            }
             let socket = dial::connect(&address.host, address.port).await?;
             socket.set_nodelay(true)?;
             let octets: Box<dyn Octets> = if address.tls {

@@ -16,7 +16,7 @@ use tidings_protocol::{
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    Connection, Error, Monitor, Source, State,
+    Connection, Error, Monitor, Source, State, chance,
     limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
     poll::{Asked, refused},
     source::{pauses, warn_of_critical},
@@ -188,6 +188,10 @@ impl Device {
     /// # Errors
     /// If the state file cannot be written.
     pub fn save(&mut self) -> Result<(), Error> {
+        #[cfg(feature = "simulated")]
+        if tidings_protocol::simulated::has(tidings_protocol::simulated::Fault::Delivered) {
+            self.returned.clear();
+        }
         for (channel, head) in std::mem::take(&mut self.returned) {
             self.state
                 .change(|view, _| view.note_delivered(&channel, head));
@@ -664,12 +668,8 @@ enum Told {
 
 /// From half of a time to the whole, so that a fleet spreads.
 fn jitter(time: Duration) -> Duration {
-    let mut octets = [0; 8];
     // Without randomness the time is the whole: later, but not wrong.
-    if getrandom::fill(&mut octets).is_err() {
-        return time;
-    }
-    jitter_from(time, u64::from_le_bytes(octets))
+    chance::draw().map_or(time, |drawn| jitter_from(time, drawn))
 }
 
 /// The same from a number that was drawn: in simulated time it can be drawn again.

@@ -24,6 +24,7 @@
 mod address;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod chance;
 mod clearance;
 mod clock;
 mod connection;
@@ -42,6 +43,8 @@ pub mod pem;
 mod poll;
 mod publisher;
 mod signed;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod slots;
 mod source;
 mod state;

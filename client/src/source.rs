@@ -12,7 +12,7 @@ use tidings_protocol::{Anchor, Channel, Serial, verify::VerifyError};
 use tokio::time::timeout;
 
 use crate::{
-    Address, Connection, Error, State, Tls, explain,
+    Address, Connection, Error, State, Tls, chance, explain,
     limits::{BACKLOG_OCTETS, RETRY_FIRST, RETRY_LAST, TRUST_CHUNK},
 };
 
@@ -185,12 +185,8 @@ impl Source {
 /// (attack 59).
 pub fn pauses() -> impl Iterator<Item = Duration> + Send {
     // Without a seed of its own every device of a fleet would draw the same.
-    let mut seed = [0; 8];
     // Without randomness the process is still not the same on every machine.
-    if getrandom::fill(&mut seed).is_err() {
-        seed = u64::from(std::process::id()).to_le_bytes();
-    }
-    pauses_from(u64::from_le_bytes(seed))
+    pauses_from(chance::draw().unwrap_or_else(|| std::process::id().into()))
 }
 
 /// The same from a seed: what was drawn in simulated time can be drawn again.

@@ -26,6 +26,8 @@ pub mod limits;
 pub mod log;
 pub mod nntp;
 pub mod rollout;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 pub mod slot;
 pub mod statement;
 pub mod trust;

@@ -8,6 +8,7 @@ mod interop;
 mod languages;
 mod package;
 mod setup;
+mod simulate;
 mod size;
 mod targets;
 mod waiting;
@@ -98,6 +99,16 @@ enum Task {
         /// what is settled then
         #[arg(long)]
         servers: bool,
+    },
+    /// An origin, mirrors, devices, publishers and a mirror that lies in one thread, on a network,
+    /// disks, clocks and chance that are simulated: the same seed does the same
+    Simulate {
+        /// How many runs, the seeds from 0 on
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// One run alone, with all that happens
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// What mirrors cost: latency over four tiers, cold starts beside INN, catching up, 75,000
     /// subscribers; takes some minutes
@@ -589,7 +600,8 @@ fn tests() -> anyhow::Result<()> {
     let (python, promtool) = (setup::python(PYTHON)?, setup::promtool()?);
     run(cargo("test --workspace --all-features")
         .env("TIDINGS_PYTHON", python)
-        .env("TIDINGS_PROMTOOL", promtool))
+        .env("TIDINGS_PROMTOOL", promtool)
+        .env("TIDINGS_SEEDS", "2000"))
 }
 
 type Step = fn() -> anyhow::Result<()>;
@@ -668,6 +680,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         } => cluster(seeds, seed, channels, servers),
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds, seed } => crash(rounds, seed),
+        Task::Simulate { seeds, seed } => simulate::simulate(seeds, seed),
         Task::Store => run(&mut cargo(
             "bench --package tidings-broker --features bench --bench store",
         )),

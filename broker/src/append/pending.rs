@@ -1,6 +1,6 @@
 //! What one commit holds: the steps of many logs, and the answers that wait for it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tidings_protocol::{
     Channel, Serial, Statement, Verified,
@@ -28,7 +28,7 @@ pub(super) struct Draft {
 #[derive(Default)]
 pub(super) struct Pending {
     pub(super) batch: Batch,
-    pub(super) drafts: HashMap<Channel, Draft>,
+    pub(super) drafts: BTreeMap<Channel, Draft>,
     /// What is to be stored, with its `Path`.
     pub(super) inserted: Vec<(Verified<Statement>, String)>,
     pub(super) answers: Vec<(Reply<Appended>, super::Answer)>,

@@ -492,6 +492,10 @@ impl Writer {
     pub(super) fn commit(&mut self, mut pending: Pending, now: Timestamp) {
         if let Err(error) = self.make_durable(&mut pending, now) {
             self.fail(&error);
+            #[cfg(test)]
+            if tidings_protocol::simulated::has(tidings_protocol::simulated::Fault::FailedCommit) {
+                return self.answer_all(pending, now);
+            }
             pending
                 .answers
                 .into_iter()
@@ -502,6 +506,11 @@ impl Writer {
                 .for_each(|(reply, _)| drop(reply.send(Err(AppendError::Store))));
             return;
         }
+        self.answer_all(pending, now);
+    }
+
+    /// What is durable becomes visible, and those who wait are answered.
+    fn answer_all(&mut self, pending: Pending, now: Timestamp) {
         self.counts.stored.add(pending.inserted.len());
         let Pending {
             drafts,

@@ -13,12 +13,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tidings_client::{Address, pauses};
 use tidings_protocol::{Channel, Head, Statement, statement::Body};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -422,6 +425,7 @@ pub(crate) fn follow_for_a_while(
         let (own, mirror, stop) = (shared.clone(), mirror.clone(), stop.clone());
         shared.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = run(own, mirror, index) => {}
                 () = stop.cancelled() => {}
             }
@@ -437,6 +441,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mirror: Arc<Mirror>, index: usize) 
     loop {
         let began = Instant::now();
         let ended = tokio::select! {
+            biased;
             ended = upstream::follow(&shared, &mirror, upstream) => ended,
             () = shared.stop.cancelled() => return,
         };
@@ -455,11 +460,16 @@ pub(crate) async fn run(shared: Arc<Shared>, mirror: Arc<Mirror>, index: usize) 
             }
             standing.trouble = Some(why);
         }
+        #[cfg(test)]
+        if tidings_protocol::simulated::has(tidings_protocol::simulated::Fault::Upstream) {
+            return;
+        }
         if began.elapsed() > MIRROR_PAUSE {
             waits = pauses();
         }
         let pause = waits.next().unwrap_or(MIRROR_PAUSE).min(MIRROR_PAUSE);
         tokio::select! {
+            biased;
             () = sleep(pause) => {}
             () = shared.stop.cancelled() => return,
         }

@@ -1,9 +1,6 @@
 //! Following one upstream: being told by a watch, and looking at everything it has once in a while.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tidings_client::{Connection, Error};
@@ -14,7 +11,7 @@ use tidings_protocol::{
     log::Begin,
     nntp::code,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     Mirror, Upstream, filling,
@@ -58,6 +55,7 @@ pub(super) async fn follow(
             upstream.standing().telling = Some(true);
             tracing::info!(upstream = %upstream.address, "following this upstream");
             tokio::select! {
+                biased;
                 ended = listen(shared, mirror, upstream, &mut watching, promised) => ended,
                 ended = ask(shared, mirror, upstream, &mut asking, MIRROR_AUDIT, true) => ended,
             }
@@ -175,11 +173,12 @@ async fn ask(
     loop {
         let pause = async {
             match next {
-                Some(next) => tokio::time::sleep_until(Instant::into(next)).await,
+                Some(next) => tokio::time::sleep_until(next).await,
                 None => std::future::pending().await,
             }
         };
         let due: Vec<Channel> = tokio::select! {
+            biased;
             _ = looks.tick() => {
                 let due = look(shared, mirror, upstream, asking, numbers_are_serials, &mut seen).await?;
                 upstream.standing().trouble = None;

@@ -244,6 +244,7 @@ impl Session {
     async fn read_or_settle(&mut self, deadline: Instant) -> Result<(), End> {
         let mut pending = std::mem::take(&mut self.pending);
         let answered = tokio::select! {
+            biased;
             answer = pending.next() => Ok(answer),
             read = self.read(deadline) => read.map(|()| None),
             () = sleep(FEED_STALL) => {
@@ -336,8 +337,9 @@ impl Session {
         let stop = self.place.shared.stop.clone();
         let read = timeout_at(deadline, self.stream.read(&mut self.input));
         let read = tokio::select! {
-            read = read => read,
+            biased;
             () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, "the broker is shutting down"))),
+            read = read => read,
         };
         match read {
             Ok(Ok(0) | Err(_)) => Err(End::Gone),

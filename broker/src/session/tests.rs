@@ -79,7 +79,7 @@ async fn session(broker: &Broker) -> (Session, tokio::net::TcpStream) {
     let (client, accepted) = tokio::join!(client, listener.accept());
     let (socket, peer) = accepted.unwrap();
     let permit = broker.shared.connections.admit(peer.ip()).ok().unwrap();
-    let stream = Stream { socket, tls: None };
+    let stream = Stream::new(socket, None);
     let session = Session::new(broker.shared.clone(), stream, peer, permit);
     (session, client.unwrap())
 }

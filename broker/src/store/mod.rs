@@ -292,16 +292,18 @@ impl Store {
         self.log()?.bear_witness()
     }
 
-    /// All channels with their marks.
+    /// All channels with their marks, in the order of their names: what is numbered by it is
+    /// numbered so again after another start.
     pub(crate) fn channels(&self) -> Result<Vec<(Channel, Marks)>, StoreError> {
         let index = self.index();
         let marked = index
             .channels
             .iter()
             .filter_map(|(name, channel)| Some((name, channel.marks?.0)));
-        marked
-            .map(|(name, marks)| Ok((parse(name)?, marks)))
-            .collect()
+        let all = marked.map(|(name, marks)| Ok((parse(name)?, marks)));
+        let mut all = all.collect::<Result<Vec<_>, StoreError>>()?;
+        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        Ok(all)
     }
 
     /// Every backfill: its channel, its highest and its lowest serial.

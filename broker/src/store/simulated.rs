@@ -12,6 +12,8 @@ use std::{
 #[path = "../../../tests/src/forgetting.rs"]
 mod forgetting;
 
+use tidings_protocol::simulated;
+
 use super::files::{Disk, File};
 pub(crate) use forgetting::{CUTS, Cut, MODELS, Model};
 use forgetting::{Forgetting, Node, Operation};
@@ -111,6 +113,9 @@ impl World {
         done: impl FnOnce(&mut Forgetting),
         failed: impl FnOnce(&mut Forgetting),
     ) -> io::Result<()> {
+        if simulated::has(simulated::Fault::StoreSync) {
+            return self.change(|_| Ok(()), failed);
+        }
         let is_left_out = self.fault == Some((self.operations + 1, Fault::LeftOut));
         if is_left_out {
             self.left_out += 1;
@@ -181,6 +186,10 @@ impl SimulatedDisk {
     }
     pub(super) fn set_quota(&self, octets: usize) {
         self.world().quota = octets;
+    }
+    /// Whether the power is gone.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.world().dead.is_some()
     }
     /// What would have failed later does not.
     pub(crate) fn spare(&self) {

@@ -436,7 +436,7 @@ impl Engine {
         // The socket finds its way back into tokio's poll here.
         let _runtime = self.runtime.enter();
         match TcpStream::from_std(socket.into()) {
-            Ok(socket) => guest.come_back(Stream { socket, tls }, input),
+            Ok(socket) => guest.come_back(Stream::new(socket, tls), input),
             Err(error) => tracing::warn!(%peer, %error, "a watched connection could not go on"),
         }
     }

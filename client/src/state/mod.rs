@@ -21,6 +21,8 @@ use tidings_protocol::{
     view::{News, Now, freshness::Freshness},
 };
 
+#[cfg(feature = "simulated")]
+use crate::simulated;
 use crate::{
     Clock, file,
     limits::{STATE_LOCK, STATE_LOCK_AGAIN, STATE_OCTETS},
@@ -92,6 +94,8 @@ pub struct State {
     shared: Arc<ArcSwap<View>>,
     /// Whether a [`Monitor`] may look: then each change costs a copy of all that is known.
     is_monitored: bool,
+    #[cfg(feature = "simulated")]
+    simulated: Option<simulated::File>,
 }
 
 /// Tells how fresh a device's channels are while the device itself is busy watching. Cheap to
@@ -125,7 +129,39 @@ impl State {
             clock: Clock::system(),
             shared,
             is_monitored: true,
+            #[cfg(feature = "simulated")]
+            simulated: None,
         }
+    }
+
+    /// The state in a simulated file, or a new one if it is not there yet.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    #[cfg(feature = "simulated")]
+    pub fn open_simulated(file: &simulated::File, anchor: &Anchor) -> Result<Self, StateError> {
+        let (mut state, path) = (Self::new(anchor), Path::new("simulated"));
+        if let Some(octets) = file.read() {
+            let (digest, file) = read(&octets[..], path, anchor)?;
+            state.view = view(file.clone(), path, anchor)?;
+            state.written = Some((digest, file));
+            state.share();
+        }
+        Ok(Self {
+            simulated: Some(file.clone()),
+            ..state
+        })
+    }
+
+    #[cfg(feature = "simulated")]
+    fn save_simulated(&mut self, file: &simulated::File) -> Result<(), StateError> {
+        let (path, ours) = (Path::new("simulated"), File::write(&self.view));
+        if !self.is_written(path)? {
+            let (digest, text) = to_text(&ours, path)?;
+            file.replace(text.as_bytes());
+            self.written = Some((digest, ours));
+        }
+        Ok(())
     }
 
     /// A state that ends with the process.
@@ -284,6 +320,10 @@ impl State {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&mut self) -> Result<(), StateError> {
+        #[cfg(feature = "simulated")]
+        if let Some(file) = self.simulated.clone() {
+            return self.save_simulated(&file);
+        }
         let Some(path) = self.path.clone() else {
             return Ok(());
         };
@@ -405,7 +445,7 @@ fn settle_forks(view: &mut View, now: &Now) {
 }
 
 /// What stands in a file, and its SHA-256.
-fn read(mut file: &fs::File, path: &Path, anchor: &Anchor) -> Result<(Digest, File), StateError> {
+fn read(mut file: impl Read, path: &Path, anchor: &Anchor) -> Result<(Digest, File), StateError> {
     let damaged = |reason: &str| StateError::Damaged {
         path: path.into(),
         reason: reason.into(),

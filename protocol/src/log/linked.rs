@@ -45,10 +45,12 @@ impl Log {
         begin: Begin,
         stored: &dyn Stored,
     ) -> Result<Step, Refused> {
-        if let Some(gap) = run
+        let gap = run
             .windows(2)
-            .find(|pair| pair[1].statement().predecessor() != Some(pair[0].statement().head()))
-        {
+            .find(|pair| pair[1].statement().predecessor() != Some(pair[0].statement().head()));
+        #[cfg(feature = "simulated")]
+        let gap = gap.filter(|_| !crate::simulated::has(crate::simulated::Fault::Links));
+        if let Some(gap) = gap {
             let (found, next) = (gap[0].statement(), gap[1].statement());
             let expected = next.previous().unwrap_or(next.id());
             return Err(Refused::Verify(

@@ -91,6 +91,10 @@ impl SeenBeat {
     }
     /// For how long it may be live.
     fn life(&self, beat: &Beat) -> u64 {
+        #[cfg(feature = "simulated")]
+        if crate::simulated::has(crate::simulated::Fault::BeatLife) {
+            return BEAT_LIFE_SECONDS;
+        }
         beat.expires
             .seconds()
             .saturating_sub(self.statement.time().seconds())

@@ -24,7 +24,6 @@ use super::{
     super::{Cluster, run},
     Simulation,
     oracle::{Checked, Signed},
-    publishers::key,
 };
 use crate::{
     append::{Appender, Copy, Run, Writer},
@@ -34,6 +33,7 @@ use crate::{
     logs::Logs,
     namespaces::Namespaces,
     origin::{New, Origin},
+    simulation::statements::key,
     store::{
         Store,
         simulated::{CUTS, Fault, SimulatedDisk},

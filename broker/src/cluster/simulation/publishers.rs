@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tidings_protocol::{
-    Channel, Head, Serial, SigningKey, Statement, StatementId, Timestamp,
-    statement::{Body, Draft, Kind, NamedKey, Release, Role, TrustRules},
+    Channel, Head, Statement, Timestamp,
+    statement::{Body, Kind, Release},
 };
 use tokio::time::{sleep, timeout};
 
@@ -15,70 +15,17 @@ use crate::{
     append::{Answer, AppendError},
     clock,
     origin::{New, Origin},
+    simulation::statements::{self, sign, signer},
 };
 
 /// Channels of releases.
 pub(super) const CHANNELS: [&str; 3] = ["acme.a", "acme.b", "acme.c"];
-/// Who may sign releases, in turn.
-const KEYS: [&str; 2] = ["ann", "dora"];
 /// How often something is offered again of which nobody says what became of it.
 const AGAIN: usize = 5;
 
-pub(super) fn key(name: &str) -> SigningKey {
-    SigningKey::from_bytes(StatementId::of(name.as_bytes()).octets())
-}
-
-/// Who may sign releases under the trust with this serial.
-fn signer(trust: Serial) -> &'static str {
-    KEYS[(trust.number() as usize + 1) % KEYS.len()]
-}
-
 /// The trust statement that follows; rivals differ in when they expire.
 pub(super) fn trust(after: Option<Head>, time: Timestamp, rival: u64) -> Statement {
-    let serial = after.map_or(Serial::FIRST, |head| head.serial.next().unwrap());
-    let names = ["root", signer(serial), "beat"];
-    let role = |kind, name: &str| Role {
-        kind,
-        pattern: "*".parse().unwrap(),
-        threshold: 1,
-        names: vec![name.into()],
-    };
-    let named = |name: &&str| NamedKey {
-        key: tidings_protocol::PublicKey::of(&key(name)),
-        name: (*name).into(),
-    };
-    let rules = TrustRules {
-        expires: Timestamp::from_seconds(EPOCH + 86_400 + rival),
-        keys: names.iter().map(named).collect(),
-        roles: vec![
-            role(Kind::Trust, names[0]),
-            role(Kind::Release, names[1]),
-            role(Kind::Withdraw, names[1]),
-            role(Kind::Beat, names[2]),
-        ],
-        checkpoints: Vec::new(),
-        closed: Vec::new(),
-    };
-    let channel = "acme.trust".parse().unwrap();
-    sign(channel, after, None, time, Body::Trust(rules), "root")
-}
-
-fn sign(
-    channel: Channel,
-    after: Option<Head>,
-    trust: Option<Serial>,
-    time: Timestamp,
-    body: Body,
-    by: &str,
-) -> Statement {
-    let draft = Draft {
-        channel,
-        after,
-        time,
-        trust,
-        body,
-    };
-    draft.write().unwrap().sign(&key(by)).unwrap()
+    statements::trust(after, time, EPOCH + 86_400 + rival, Vec::new())
 }
 
 /// Publishes now and then, until it has done so often enough.
