@@ -535,7 +535,7 @@ fn namespace(channels: u32) -> anyhow::Result<()> {
     run(trial("namespace").args(["--channels", &channels.to_string()]))
 }
 
-fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
+fn fanout(subscribers: u32, rounds: u32, stall: u32) -> anyhow::Result<()> {
     build()?;
     let subscribers = subscribers.to_string();
     for _ in 0..rounds {
@@ -543,7 +543,7 @@ fn fanout(subscribers: u32, rounds: u32) -> anyhow::Result<()> {
     }
     // The same with and without a subscriber that stops reading: its cost is the difference.
     run(trial("fanout").args(["--messages", "6000"]))?;
-    run(trial("fanout").args(["--stall", "60"]))
+    run(trial("fanout").args(["--stall", &stall.to_string()]))
 }
 
 fn page() -> anyhow::Result<()> {
@@ -626,7 +626,7 @@ fn ci() -> anyhow::Result<()> {
         ("crash", || crash(40, 1)),
         ("sleeper", || sleeper(1_000, 10_000)),
         ("namespace", || namespace(10_000)),
-        ("fanout", || fanout(10_000, 1)),
+        ("fanout", || fanout(10_000, 1, 15)),
         ("publish", || {
             publish(2, None).and_then(|()| publish(2, Some(1)))
         }),
@@ -693,7 +693,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Fanout {
             subscribers,
             rounds,
-        } => fanout(subscribers, rounds),
+        } => fanout(subscribers, rounds, 60),
         Task::Instructions { record } => costs::instructions(record),
         Task::Size { keep } => size::print(keep),
         Task::Sizes => costs::sizes(),
