@@ -19,10 +19,18 @@ impl Drop for Sleeper {
     }
 }
 
+/// A program that can be run. Another process copies it: what another thread starts in that moment
+/// would have it open for writing until it is itself, and nobody could run it.
+fn install(from: &str, to: &Path) {
+    let mut install = Command::new("install");
+    let status = install.args(["-m", "755", from]).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
 /// A program of our own that runs: it waits for an input that does not come.
 fn sleeper(directory: &Path, name: &str) -> Sleeper {
     let path = directory.join(name);
-    fs::copy("/bin/cat", &path).unwrap();
+    install("/bin/cat", &path);
     let mut child = Command::new(&path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -115,10 +123,9 @@ fn attack_83_what_a_process_says_of_itself_is_not_read() {
 fn who_may_not_look_is_told_so() {
     let scratch = tempfile::tempdir().unwrap();
     let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(scratch.path(), mode.clone()).unwrap();
+    fs::set_permissions(scratch.path(), mode).unwrap();
     let program = scratch.path().join("tidings-agent");
-    fs::copy(env!("CARGO_BIN_EXE_tidings-agent"), &program).unwrap();
-    fs::set_permissions(&program, mode).unwrap();
+    install(env!("CARGO_BIN_EXE_tidings-agent"), &program);
     let own = fs::metadata("/proc/self").unwrap().uid() == 0;
     let mut command = match own {
         true => Command::new("setpriv"),

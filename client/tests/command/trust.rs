@@ -395,8 +395,11 @@ fn the_next_trust_statement_as_text() {
     namespace(at);
     good(at, &["key", "new", "new.key"]);
     let editor = |script: &str, out: &str| {
-        fs::write(at.join("editor"), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(at.join("editor"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(at.join("text"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        // Another process writes what is run: no thread of this one has it open then.
+        let mut install = std::process::Command::new("install");
+        let install = install.args(["-m", "755", "text", "editor"]);
+        assert!(install.current_dir(at).status().unwrap().success());
         let edit = ["trust", "edit", "acme/trust.1", "--offline", "-o", out];
         let output = command(at)
             .args(edit)

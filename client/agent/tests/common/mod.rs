@@ -388,10 +388,20 @@ impl Machine {
     }
 }
 
+/// A script. Another process writes it: what another thread starts in that moment would have it open
+/// for writing until it is itself, and nobody could run it.
 pub fn write_program(path: &Path, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    use std::{io::Write, process::Stdio};
+    let mut install = std::process::Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut into = install.stdin.take().unwrap();
+    into.write_all(text.as_bytes()).unwrap();
+    drop(into);
+    assert!(install.wait().unwrap().success());
 }
 
 /// What happens around the agent.
