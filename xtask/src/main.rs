@@ -601,7 +601,7 @@ fn tests() -> anyhow::Result<()> {
     run(cargo("test --workspace --all-features")
         .env("TIDINGS_PYTHON", python)
         .env("TIDINGS_PROMTOOL", promtool)
-        .env("TIDINGS_SEEDS", "2000"))
+        .env("TIDINGS_SEEDS", "500"))
 }
 
 type Step = fn() -> anyhow::Result<()>;
