@@ -11,6 +11,7 @@ mod faults;
 mod hostile;
 mod oracle;
 mod publishers;
+pub(crate) mod seeds;
 pub(crate) mod statements;
 
 use std::{
@@ -34,12 +35,12 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 use crate::store::simulated::{MODELS, Random, SimulatedDisk};
 use brokers::Broker;
 use devices::Machine;
 use oracle::{Counts, Oracle};
+use seeds::{show, wanted};
 
 /// When simulations begin: 2027.
 const EPOCH: u64 = 1_800_000_000;
@@ -396,28 +397,6 @@ async fn recover(sim: &Arc<Simulation>, publishing: Vec<JoinHandle<bool>>) -> Re
     sim.check()
 }
 
-/// Prints what happens, and when.
-fn show() {
-    struct Clock;
-    impl FormatTime for Clock {
-        fn format_time(&self, to: &mut Writer<'_>) -> std::fmt::Result {
-            let elapsed = simulated::elapsed().unwrap_or_default();
-            write!(to, "{:.3}", elapsed.as_secs_f64())
-        }
-    }
-    let shown = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_timer(Clock)
-        .with_test_writer();
-    drop(shown.try_init());
-}
-
-/// A number of the environment.
-fn wanted(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// `cargo xtask simulate` for more of them, or for one.
 #[test]
 fn whatever_happens_nobody_is_deceived_and_everything_comes_through() {
@@ -427,7 +406,7 @@ fn whatever_happens_nobody_is_deceived_and_everything_comes_through() {
     };
     let directory = tempfile::tempdir().unwrap();
     if many == 1 {
-        show();
+        show(simulated::elapsed);
     }
     let (next, wrong) = (AtomicU64::new(first), Mutex::new(None));
     let total = Mutex::new((Counts::default(), 0_u64));

@@ -125,6 +125,14 @@ impl Origin {
         self.say(Body::Release(release), "ann").await
     }
 
+    async fn withdraw(&mut self, release: Head) -> Head {
+        let withdraw = Withdraw {
+            withdraws: release,
+            reason: "it is bad".into(),
+        };
+        self.say(Body::Withdraw(withdraw), "stop").await
+    }
+
     fn place(&self, version: &str, image: &[u8]) -> PathBuf {
         let path = std::env::temp_dir().join(format!(
             "tidings-agent-{}-{version}.img",
@@ -282,15 +290,7 @@ async fn a_machine_installs_falls_back_and_heeds_a_withdrawal() {
     .await;
     assert!(fs::read(machine.slot("A")).unwrap().starts_with(&images[2]));
     assert_eq!(status_code(&file), Some(1));
-    origin
-        .say(
-            Body::Withdraw(Withdraw {
-                withdraws: head,
-                reason: "it is bad".into(),
-            }),
-            "stop",
-        )
-        .await;
+    origin.withdraw(head).await;
     until_status(&machine, "3 is left", |channel| {
         channel.intent.as_deref() == Some("left")
     })
@@ -335,15 +335,7 @@ async fn the_status_says_that_what_runs_was_withdrawn() {
     })
     .await;
     assert_eq!(status_code(&file), Some(0));
-    origin
-        .say(
-            Body::Withdraw(Withdraw {
-                withdraws: head,
-                reason: "it is bad".into(),
-            }),
-            "stop",
-        )
-        .await;
+    origin.withdraw(head).await;
     let status = until_status(&machine, "2 is known to be withdrawn", |channel| {
         channel.why.contains("1 was withdrawn by 2: it is bad")
     })
@@ -427,9 +419,7 @@ async fn a_machine_that_goes_keeps_its_slot_although_the_release_is_withdrawn() 
         channel.why == "the machine goes"
     })
     .await;
-    let reason = "it is bad".into();
-    let body = Body::Withdraw(Withdraw { withdraws, reason });
-    origin.say(body, "stop").await;
+    origin.withdraw(withdraws).await;
     until_status(&machine, "it is left", |channel| {
         channel.intent.as_deref() == Some("left")
     })

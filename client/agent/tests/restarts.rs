@@ -19,8 +19,8 @@ impl Drop for Sleeper {
     }
 }
 
-/// A program that can be run. Another process copies it: what another thread starts in that moment
-/// would have it open for writing until it is itself, and nobody could run it.
+/// A program, copied by another process: what another thread starts in that moment would have it
+/// open for writing until it is another program, and nobody could run it.
 fn install(from: &str, to: &Path) {
     let mut install = Command::new("install");
     let status = install.args(["-m", "755", from]).arg(to).status().unwrap();

@@ -140,11 +140,19 @@ macro_rules! fields {
 
             impl $type {
                 const ROWS: &'static [Row] = &[
-                    $( Row { kind: Some(Kind::$kind), name: $name, form: $form, often: often!($often) }, )*
+                    $( Row {
+                        kind: Some(Kind::$kind),
+                        name: $name,
+                        form: $form,
+                        often: often!($often),
+                    }, )*
                 ];
 
                 /// Each by its own grammar.
-                pub(super) fn read(lines: &[Field<'_>], frame: &Frame<'_>) -> Result<Self, StatementError> {
+                pub(super) fn read(
+                    lines: &[Field<'_>],
+                    frame: &Frame<'_>,
+                ) -> Result<Self, StatementError> {
                     $( let mut $field: slot!($often $value) = Default::default(); )*
                     for line in lines {
                         match line.name {
@@ -200,7 +208,8 @@ fields! {
         slot: optional String = "Slot" "word" by value::word, "a group's name";
         /// What makes it effective.
         apply: optional Apply
-            = "Apply" "%s\"reboot\" / %s\"kexec\" / %s\"restart\" 1*(SP unit) / %s\"live\" / %s\"none\""
+            = "Apply"
+            r#"%s"reboot" / %s"kexec" / %s"restart" 1*(SP unit) / %s"live" / %s"none""#
             by value::apply, "reboot, kexec, restart UNIT…, live or none";
         /// The ways to get it.
         payloads: repeatable Payload

@@ -29,12 +29,12 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 use super::State;
 use crate::{
     clock::simulated,
     origin::Origin,
+    simulation::seeds::{show, wanted},
     store::simulated::{MODELS, Random, SimulatedDisk},
 };
 use brokers::{Broker, Life};
@@ -322,28 +322,6 @@ async fn recover(sim: &Arc<Simulation>, publishing: Vec<JoinHandle<()>>) -> Resu
     }
 }
 
-/// Prints what happens, and when.
-fn show() {
-    struct Clock;
-    impl FormatTime for Clock {
-        fn format_time(&self, to: &mut Writer<'_>) -> std::fmt::Result {
-            let elapsed = simulated::elapsed().unwrap_or_default();
-            write!(to, "{:.3}", elapsed.as_secs_f64())
-        }
-    }
-    let shown = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_timer(Clock)
-        .with_test_writer();
-    drop(shown.try_init());
-}
-
-/// A number of the environment.
-fn wanted(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// `TIDINGS_CLUSTER_SEEDS=20000` for more of them, `TIDINGS_CLUSTER_SEED=7` for one.
 #[test]
 fn whatever_happens_a_cluster_has_one_order_and_keeps_its_word() {
@@ -353,7 +331,7 @@ fn whatever_happens_a_cluster_has_one_order_and_keeps_its_word() {
     };
     let directory = tempfile::tempdir().unwrap();
     if many == 1 {
-        show();
+        show(simulated::elapsed);
     }
     let (next, wrong) = (AtomicU64::new(first), Mutex::new(None));
     let total = Mutex::new(Counts::default());

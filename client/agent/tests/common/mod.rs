@@ -388,8 +388,8 @@ impl Machine {
     }
 }
 
-/// A script. Another process writes it: what another thread starts in that moment would have it open
-/// for writing until it is itself, and nobody could run it.
+/// A script, written by another process: what another thread starts in that moment would have it
+/// open for writing until it is another program, and nobody could run it.
 pub fn write_program(path: &Path, text: &str) {
     use std::{io::Write, process::Stdio};
     let mut install = std::process::Command::new("install")
