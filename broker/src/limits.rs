@@ -101,8 +101,8 @@ pub const CLUSTER_PATIENCE: Duration = Duration::from_secs(10);
 pub const CLUSTER_QUEUE: usize = 4_096;
 /// Statements that are settled by one multi-operation; the next ones wait for another.
 pub const CLUSTER_BATCH: usize = 512;
-/// Entries that go with one multi-operation; the others go with later ones.
-pub const CLUSTER_FORGOTTEN: u32 = 512;
+/// Nodes of what was settled that go with one multi-operation; the others go with later ones.
+pub const CLUSTER_FORGOTTEN: usize = 16;
 /// Octets of one multi-operation, about: half of what ZooKeeper takes by default
 /// (`jute.maxbuffer`).
 pub const CLUSTER_BATCH_OCTETS: usize = 512 * 1024;
@@ -112,17 +112,13 @@ pub const CLUSTER_OP_OCTETS: usize = 256;
 pub const CLUSTER_BATCH_AGAIN: Duration = Duration::from_secs(60);
 /// From when on the servers count as slow.
 pub const CLUSTER_SLOW: Duration = Duration::from_secs(1);
-/// Entries of a channel that the servers keep; the oldest goes with the next one. Also the
-/// statements of a channel that are settled at once.
-pub const CLUSTER_KEPT: u32 = 64;
-/// The same while no other member is live.
-pub const CLUSTER_KEPT_ALONE: u32 = 1_024;
-/// Entries that the servers keep in all: in many channels they keep fewer of each.
-pub const CLUSTER_KEPT_ALL: u32 = 65_536;
-/// But of each channel so many.
-pub const CLUSTER_KEPT_LEAST: u32 = 8;
-/// Entries that are read in one round of following; with more, the rest comes from other members.
-pub const CLUSTER_READ: usize = 8_192;
+/// What was settled at once is one node, and the servers keep so many of them: their names are read
+/// at once, and ZooKeeper's answers have at most a mebibyte.
+pub const CLUSTER_KEPT_NODES: usize = 8_192;
+/// And so many octets in them; the oldest go first.
+pub const CLUSTER_KEPT_OCTETS: usize = 32 * 1024 * 1024;
+/// Channels that are looked at each second, in turn: whether the tree has what the member has.
+pub const CLUSTER_LOOK: usize = 64;
 /// Nodes that are read by one request.
 pub const CLUSTER_READS: usize = 32;
 /// The pause before a statement that is being published, or a round of following that was broken

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tidings_protocol::{Channel, Serial};
+use tidings_protocol::Channel;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout, timeout_at},
@@ -14,11 +14,12 @@ use tokio::{
 
 use super::{
     Cluster,
-    batch::{self, Batch, Item, Known, Op, Unfit},
+    batch::{self, Batch, Check, Item, Known, Unfit},
+    kept::{self, Kept},
     lock,
-    nodes::NotMade,
+    nodes::{NotMade, Part},
     settle::Draft,
-    tree::{Tree, TreeError, entry_path},
+    tree::Tree,
 };
 use crate::{
     append::{AppendError, Copy},
@@ -68,6 +69,7 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut queue: mpsc::Receiver<Waiting
         octets: CLUSTER_BATCH_OCTETS,
         since: Instant::now(),
     };
+    let mut ended = cluster.ended.subscribe();
     loop {
         if waiting.is_empty() {
             match queue.recv().await {
@@ -81,12 +83,13 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut queue: mpsc::Receiver<Waiting
             waiting.push(next);
         }
         waiting.retain(|one| !one.reply.is_closed());
+        ended.mark_unchanged();
         if !committer.settle_some(&mut waiting).await {
             // Everything waits for what is under way.
             tokio::select! {
                 biased;
                 Some(next) = queue.recv(), if waiting.len() < CLUSTER_QUEUE => waiting.push(next),
-                () = cluster.stored.notified() => {}
+                _ = ended.changed() => {}
                 () = sleep(CLUSTER_ROUND) => {}
             }
         }
@@ -108,15 +111,9 @@ impl Committer {
         if self.since.elapsed() > CLUSTER_BATCH_AGAIN {
             self.octets = CLUSTER_BATCH_OCTETS;
         }
-        // Trust that comes into force meanwhile was settled later, and comes to our writer later.
-        let _order = cluster.order.lock().await;
-        let room = batch::Room {
-            octets: self.octets,
-            kept: cluster.kept(),
-        };
         cluster.refuse_above_quota(waiting);
         let items: Vec<&Item> = waiting.iter().map(|one| &one.item).collect();
-        let batch = batch::plan(&items, &|channel| cluster.known(channel), room);
+        let batch = batch::plan(&items, &|channel| cluster.known(channel), self.octets);
         let mut fates = vec![Fate::Waits; waiting.len()];
         for (number, unfit) in &batch.unfit {
             fates[*number] = Fate::Said(match unfit {
@@ -124,14 +121,18 @@ impl Committer {
                 Unfit::NotNext => Outcome::NotNext,
             });
         }
-        let done = !batch.unfit.is_empty() || !batch.ops.is_empty();
-        if !batch.ops.is_empty() {
+        let done = !batch.unfit.is_empty() || !batch.taken.is_empty();
+        let (mut name, mut zxid) = (String::new(), 0);
+        if !batch.taken.is_empty() {
             let tree = cluster.tree();
             for number in &batch.taken {
                 fates[*number] = Fate::Settled;
             }
             match tree {
-                Ok(tree) => self.commit(&tree, &batch, waiting, &mut fates).await,
+                Ok(tree) => {
+                    name = tree.new_name(&cluster.name);
+                    zxid = self.commit(&tree, &name, &batch, waiting, &mut fates).await;
+                }
                 Err(error) => say(&batch, &mut fates, Outcome::Failed(error)),
             }
         }
@@ -146,28 +147,36 @@ impl Committer {
         }
         match settled.as_slice() {
             [] => {}
-            [one] if matches!(*one.draft, Draft::Trust(..)) => self.let_follow(settled),
-            _ => self.hand_over(settled, batch.ops).await,
+            [one] if matches!(*one.draft, Draft::Trust(..)) => self.let_follow(settled, &name),
+            _ => self.hand_over(settled, (name, zxid), batch).await,
         }
         done
     }
 
     /// Makes the multi-operation. If it was not made, those items do not wait on that are the
-    /// reason; the others are tried again at once.
+    /// reason; the others are tried again at once. When it was made.
     async fn commit(
         &mut self,
         tree: &Tree,
+        name: &str,
         batch: &Batch,
         waiting: &[Waiting],
         fates: &mut [Fate],
-    ) {
+    ) -> i64 {
         let cluster = self.cluster.clone();
-        cluster.begin_way(&batch.ops);
+        cluster.begin_way(name, batch);
+        let mut node = Vec::with_capacity(batch.octets);
+        for set in &batch.sets {
+            for one in set.items.iter().map(|item| &waiting[*item]) {
+                let entry = Some((one.draft.statement(), one.draft.path()));
+                let place = (&set.channel, one.item.head, set.version());
+                kept::write(&mut node, place, entry);
+            }
+        }
+        let going = cluster.going();
         let began = Instant::now();
-        let made = tree.commit(&batch.ops, |number| waiting[number].draft.entry());
-        let made = timeout(CLUSTER_PATIENCE, made)
-            .await
-            .unwrap_or(Err(NotMade::Unknown(zookeeper_client::Error::Timeout)));
+        let made = timeout(CLUSTER_PATIENCE, tree.commit(batch, (name, node), &going)).await;
+        let made = made.unwrap_or(Err(NotMade::Unknown(zookeeper_client::Error::Timeout)));
         let (milliseconds, statements) = (began.elapsed().as_millis(), batch.taken.len());
         if began.elapsed() > CLUSTER_SLOW {
             tracing::warn!(
@@ -178,17 +187,19 @@ impl Committer {
         }
         match made {
             Ok(heads) => {
-                // What was perhaps settled there before was not, or has been seen.
-                lock(&cluster.unknown)
-                    .retain(|channel| !heads_of(&batch.ops).any(|of| of == channel));
-                return lock(&cluster.seen).extend(heads);
+                let zxid = heads.first().map_or(0, |(_, seen)| seen.zxid);
+                lock(&cluster.seen).extend(heads);
+                return zxid;
             }
-            Err(NotMade::At(index, error)) => {
-                let op = &batch.ops[index];
-                let outcome = cluster.examine(tree, &batch.ops, op, error).await;
+            Err(NotMade::At(part, error)) => {
+                let gone = match part {
+                    Part::Going(index) => going.get(index),
+                    _ => None,
+                };
+                let outcome = cluster.examine(tree, batch, (part, gone), error).await;
                 for number in &batch.taken {
                     fates[*number] = match &outcome {
-                        Some(outcome) if op.stops(&waiting[*number].item) => {
+                        Some(outcome) if batch.stops(part, &waiting[*number].item) => {
                             Fate::Said(outcome.clone())
                         }
                         _ => Fate::Waits,
@@ -203,11 +214,11 @@ impl Committer {
             Err(NotMade::Unknown(error)) => {
                 tracing::warn!(%error, statements, octets = batch.octets, "it is not known whether statements were stored; it is looked up");
                 self.shrink(batch);
-                lock(&cluster.unknown).extend(heads_of(&batch.ops).cloned());
                 say(batch, fates, Outcome::Unknown);
             }
         }
-        cluster.end_way(heads_of(&batch.ops), true);
+        cluster.end_way(name, batch.channels(), None);
+        0
     }
 
     /// After the connection broke with a batch under way the next ones are smaller: perhaps it was
@@ -223,7 +234,7 @@ impl Committer {
     }
 
     /// Gives our own writer what was settled, and answers when it has stored it.
-    async fn hand_over(&self, settled: Vec<Waiting>, ops: Vec<Op>) {
+    async fn hand_over(&self, settled: Vec<Waiting>, (name, zxid): (String, i64), batch: Batch) {
         let cluster = self.cluster.clone();
         let copies = settled
             .iter()
@@ -237,7 +248,7 @@ impl Committer {
         let stored = cluster.local.hand_over_all(copies.collect()).await;
         tokio::spawn(async move {
             let deadline = Instant::now() + CLUSTER_FOLLOW;
-            let mut missing = false;
+            let mut stored_all = true;
             for (one, stored) in settled.iter().zip(stored) {
                 let (channel, serial) = (&one.item.channel, one.item.head.serial);
                 match timeout_at(deadline, stored).await {
@@ -245,12 +256,18 @@ impl Committer {
                     // By another path it came earlier.
                     Ok(Err(AppendError::LostRace(head))) if head.serial >= serial => {}
                     why => {
-                        missing = true;
+                        stored_all = false;
                         tracing::warn!(%channel, %serial, ?why, "a statement is settled, and not yet in the store of this broker");
                     }
                 }
             }
-            cluster.end_way(heads_of(&ops), missing);
+            let kept = Kept {
+                octets: batch.octets,
+                entries: settled.len(),
+                lacking: Vec::new(),
+            };
+            let stored = stored_all.then_some((zxid, kept));
+            cluster.end_way(&name, batch.channels(), stored);
             // It is settled all the same.
             for one in settled {
                 drop(one.reply.send(Outcome::Settled));
@@ -262,11 +279,11 @@ impl Committer {
 impl Committer {
     /// Trust that was settled comes to our own writer with what others have settled before it, in
     /// that order; it is answered for when it has.
-    fn let_follow(&self, settled: Vec<Waiting>) {
+    fn let_follow(&self, settled: Vec<Waiting>, name: &str) {
         for one in settled {
             let (cluster, channel) = (self.cluster.clone(), one.item.channel);
             let mut rounds = cluster.rounds.subscribe();
-            cluster.end_way(std::iter::once(&channel), true);
+            cluster.end_way(name, std::iter::once(&channel), None);
             tokio::spawn(async move {
                 let deadline = Instant::now() + CLUSTER_FOLLOW;
                 // What others have settled above it may come in the same round.
@@ -289,13 +306,6 @@ fn say(batch: &Batch, fates: &mut [Fate], outcome: Outcome) {
     }
 }
 
-fn heads_of(ops: &[Op]) -> impl Iterator<Item = &Channel> {
-    ops.iter().filter_map(|op| match op {
-        Op::Head { channel, .. } => Some(channel),
-        _ => None,
-    })
-}
-
 impl Cluster {
     /// A channel as it is known here.
     fn known(&self, channel: &Channel) -> Known {
@@ -309,22 +319,44 @@ impl Cluster {
         }
     }
 
+    /// Nodes that go with the next operation.
+    fn going(&self) -> Vec<String> {
+        let standing = self.standing();
+        let live = standing.members.iter().map(|one| one.name.as_str());
+        let live: Vec<&str> = live.collect();
+        let next = |channel: &Channel| self.next(channel);
+        lock(&self.shelf).going(&self.name, &live, self.bound, &next)
+    }
+
     /// Why an operation failed; none if the reason is gone, and all are to be tried again.
     async fn examine(
         &self,
         tree: &Tree,
-        ops: &[Op],
-        op: &Op,
+        batch: &Batch,
+        (part, gone): (Part, Option<&String>),
         error: zookeeper_client::Error,
     ) -> Option<Outcome> {
         use zookeeper_client::Error::{BadVersion, NoNode, NodeExists};
-        let Some(channel) = op.channel() else {
-            return Some(Outcome::Failed(AppendError::OtherSigner));
+        let (channel, after) = match part {
+            Part::Check(index) => match &batch.checks[index] {
+                Check::Term(_) => return Some(Outcome::Failed(AppendError::OtherSigner)),
+                Check::Trust(log, version) => (log, Some(*version)),
+            },
+            Part::Set(index) => (&batch.sets[index].channel, batch.sets[index].after),
+            Part::Going(_) if error == NoNode => {
+                // Another member was quicker, or somebody's hand.
+                gone.map(|name| lock(&self.shelf).remove(name));
+                return None;
+            }
+            Part::Node | Part::Going(_) => {
+                tracing::error!(%error, "the cluster's servers do not take what is to be settled: somebody has written into the tree, or changed who may");
+                let refused = AppendError::Refused(error.to_string());
+                return Some(Outcome::Failed(refused));
+            }
         };
         match error {
             BadVersion => {
-                // Nothing more is tried there before it is read: a channel in which something is
-                // always under way never would be.
+                // Nothing more is tried there before it is read.
                 lock(&self.seen).remove(channel);
                 return Some(Outcome::Behind(channel.clone()));
             }
@@ -335,51 +367,15 @@ impl Cluster {
                 return Some(Outcome::Failed(refused));
             }
         }
-        let there = tree.newest(channel).await;
-        // What the operation was made from: more may be known by now.
-        let expected = ops.iter().find_map(|op| match op {
-            Op::Head {
-                channel: of, after, ..
-            } if of == channel => Some(*after),
-            Op::Trust(of, version) if of == channel => Some(Some(*version)),
-            _ => None,
-        });
-        match there {
-            Ok(there) if expected.is_some_and(|after| after != there.map(|seen| seen.version)) => {
-                let mut all = lock(&self.seen);
-                match there {
-                    Some(there) => drop(all.insert(channel.clone(), there)),
-                    None => drop(all.remove(channel)),
-                }
-                return Some(Outcome::Behind(channel.clone()));
+        if let Ok(there) = tree.newest(channel).await
+            && there.map(|seen| seen.version) != after
+        {
+            let mut all = lock(&self.seen);
+            match there {
+                Some(there) => drop(all.insert(channel.clone(), there)),
+                None => drop(all.remove(channel)),
             }
-            Ok(_) | Err(TreeError::Damaged(_)) => {}
-            Err(_) => return Some(Outcome::Behind(channel.clone())),
         }
-        // The head is as it should be, so it is no race. What is only missing, or left over from
-        // another time, is put right.
-        let mended = match (op, error) {
-            (Op::Forget(_, serial), NoNode) => self.note_forgotten(channel, *serial),
-            (Op::Entry(..), NoNode) => tree.make_directory(channel).await,
-            (Op::Begin(_), NodeExists) => tree.remove_directory(channel).await,
-            _ => false,
-        };
-        if mended {
-            return None;
-        }
-        let serial = match op {
-            Op::Entry(_, serial, _) => *serial,
-            _ => Serial::FIRST,
-        };
-        tracing::error!(%channel, node = entry_path(channel, serial), "the servers hold a node where none can be, or have lost one: somebody has written there; `tidingsd set-head` mends it");
-        Some(Outcome::Failed(AppendError::Unsound(channel.clone())))
-    }
-
-    /// An entry that was to be forgotten is gone already; whether it was the lowest.
-    fn note_forgotten(&self, channel: &Channel, serial: Serial) -> bool {
-        let mut all = lock(&self.seen);
-        let seen = all.get_mut(channel);
-        let seen = seen.filter(|seen| seen.low <= serial.number());
-        seen.map(|seen| seen.low = serial.number() + 1).is_some()
+        Some(Outcome::Behind(channel.clone()))
     }
 }

@@ -1,23 +1,16 @@
 //! What one multi-operation holds: a pure function of what waits, and of what is known of the tree.
-//!
-//! What is checked comes first. An entry is created before the head that names it is set, so that
-//! no reader sees a head without its entry.
 
 use std::collections::HashMap;
 
 use tidings_protocol::{Channel, Head, Serial};
 
-use crate::limits::{
-    CLUSTER_BATCH, CLUSTER_FORGOTTEN, CLUSTER_KEPT, CLUSTER_KEPT_ALL, CLUSTER_KEPT_ALONE,
-    CLUSTER_KEPT_LEAST, CLUSTER_OP_OCTETS,
-};
+use super::nodes::Part;
+use crate::limits::{CLUSTER_BATCH, CLUSTER_OP_OCTETS};
 
 /// A head as the tree has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) head: Head,
-    /// The lowest serial of which the tree has the entry; one above the head if it has none.
-    pub(super) low: u32,
     /// Of the node: what an append that follows this head checks.
     pub(super) version: i32,
     /// When it was set; 0 if the servers did not say.
@@ -49,48 +42,30 @@ pub(super) enum Known {
     Same(Option<Seen>),
 }
 
-/// One operation.
+/// What is checked; what is settled is one node beside the heads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub(super) enum Check {
     /// The term is still this one.
     Term(i32),
     /// The head of a trust log still has this version.
     Trust(Channel, i32),
-    /// A channel begins.
-    Begin(Channel),
-    /// An entry, and which item it is.
-    Entry(Channel, Serial, usize),
-    /// The head, if it still has the version of the one that it follows.
-    Head {
-        channel: Channel,
-        head: Head,
-        low: u32,
-        after: Option<i32>,
-    },
-    /// An entry goes.
-    Forget(Channel, Serial),
 }
 
-impl Op {
-    /// Whether an item cannot be settled because this operation failed.
-    pub(super) fn stops(&self, item: &Item) -> bool {
-        match self {
-            Op::Term(_) => item.term.is_some(),
-            Op::Trust(log, _) => item.by.as_ref().is_some_and(|(by, _)| by == log),
-            op => op.channel() == Some(&item.channel),
-        }
-    }
+/// A head that is set, if it still has the version of the one that it follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Set {
+    pub(super) channel: Channel,
+    pub(super) head: Head,
+    /// None if the channel begins.
+    pub(super) after: Option<i32>,
+    /// The items that it settles, lowest serial first.
+    pub(super) items: Vec<usize>,
+}
 
-    /// The channel that it is about.
-    pub(super) fn channel(&self) -> Option<&Channel> {
-        match self {
-            Op::Term(_) => None,
-            Op::Trust(channel, _)
-            | Op::Begin(channel)
-            | Op::Entry(channel, ..)
-            | Op::Head { channel, .. }
-            | Op::Forget(channel, _) => Some(channel),
-        }
+impl Set {
+    /// The version that the head has then.
+    pub(super) fn version(&self) -> i32 {
+        self.after.map_or(0, |after| after.wrapping_add(1))
     }
 }
 
@@ -106,46 +81,57 @@ pub(super) enum Unfit {
 /// What is settled at once. Items that are neither taken nor unfit wait for another batch.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) ops: Vec<Op>,
+    pub(super) checks: Vec<Check>,
+    pub(super) sets: Vec<Set>,
     pub(super) taken: Vec<usize>,
     pub(super) unfit: Vec<(usize, Unfit)>,
     /// About how many octets it is.
     pub(super) octets: usize,
 }
 
-/// How much a batch may hold.
-#[derive(Clone, Copy)]
-pub(super) struct Room {
-    pub(super) octets: usize,
-    /// Entries of a channel that the tree keeps.
-    pub(super) kept: u32,
+impl Batch {
+    /// Which operation this one of the multi-operation is.
+    pub(super) fn part(&self, index: usize) -> Part {
+        let (checks, sets) = (self.checks.len(), self.sets.len());
+        match index {
+            index if index < checks => Part::Check(index),
+            index if index == checks => Part::Node,
+            index if index <= checks + sets => Part::Set(index - checks - 1),
+            index => Part::Going(index - checks - sets - 1),
+        }
+    }
+
+    /// Whether an item cannot be settled because this operation failed.
+    pub(super) fn stops(&self, part: Part, item: &Item) -> bool {
+        match part {
+            Part::Check(index) => match &self.checks[index] {
+                Check::Term(_) => item.term.is_some(),
+                Check::Trust(log, _) => item.by.as_ref().is_some_and(|(by, _)| by == log),
+            },
+            Part::Set(index) => self.sets[index].channel == item.channel,
+            Part::Node => true,
+            Part::Going(_) => false,
+        }
+    }
+
+    /// The channels whose heads are set.
+    pub(super) fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.sets.iter().map(|set| &set.channel)
+    }
 }
 
-/// How many entries of each channel the tree keeps: fewer if there are many channels, and more
-/// while no other member is there that could have them.
-pub(super) fn kept(channels: usize, members: usize) -> u32 {
-    let most = if members > 1 {
-        CLUSTER_KEPT
-    } else {
-        CLUSTER_KEPT_ALONE
-    };
-    let each = CLUSTER_KEPT_ALL / u32::try_from(channels.max(1)).unwrap_or(u32::MAX);
-    each.clamp(CLUSTER_KEPT_LEAST, most)
-}
-
-/// Takes what can be settled at once, channel by channel, in the order in which they came.
+/// Takes what can be settled at once, of so many octets, channel by channel, in the order in which
+/// they came.
 ///
 /// A statement of a trust log is settled alone: what would follow it in the same batch was verified
 /// by nobody.
-pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, room: Room) -> Batch {
+pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, octets: usize) -> Batch {
     let mut planner = Planner {
         items,
         known,
-        room,
+        octets,
         batch: Batch::default(),
-        checks: Vec::new(),
         term: None,
-        forgets: CLUSTER_FORGOTTEN,
     };
     for (channel, numbers) in by_channel(items) {
         let of_trust = numbers.iter().any(|number| items[*number].by.is_none());
@@ -157,7 +143,6 @@ pub(super) fn plan(items: &[&Item], known: &dyn Fn(&Channel) -> Known, room: Roo
             break;
         }
     }
-    planner.batch.ops.splice(0..0, planner.checks);
     planner.batch
 }
 
@@ -181,12 +166,9 @@ fn by_channel<'a>(items: &[&'a Item]) -> Vec<(&'a Channel, Vec<usize>)> {
 struct Planner<'a> {
     items: &'a [&'a Item],
     known: &'a dyn Fn(&Channel) -> Known,
-    room: Room,
+    octets: usize,
     batch: Batch,
-    checks: Vec<Op>,
     term: Option<i32>,
-    /// Entries that may still go.
-    forgets: u32,
 }
 
 impl Planner<'_> {
@@ -217,7 +199,13 @@ impl Planner<'_> {
             }
         }
         if let Some(head) = tail.filter(|_| !run.is_empty()) {
-            self.write(channel, seen, head, run);
+            self.batch.taken.extend(&run);
+            self.batch.sets.push(Set {
+                channel: channel.clone(),
+                head,
+                after: seen.map(|seen| seen.version),
+                items: run,
+            });
         }
     }
 
@@ -232,11 +220,11 @@ impl Planner<'_> {
         if item.by.is_none() && run > 0 {
             return Err(Unfit::NotNext);
         }
-        // The entry, a part of the head, and one that is forgotten.
-        let octets = item.octets + 3 * CLUSTER_OP_OCTETS;
-        let (count, many) = (self.batch.taken.len() + run, CLUSTER_KEPT as usize);
-        let is_full = count >= CLUSTER_BATCH || self.batch.octets + octets > self.room.octets;
-        if (count > 0 && is_full) || run >= many {
+        // Its part of the node, and of the head.
+        let octets = item.octets + 2 * CLUSTER_OP_OCTETS;
+        let count = self.batch.taken.len() + run;
+        let is_full = count >= CLUSTER_BATCH || self.batch.octets + octets > self.octets;
+        if count > 0 && is_full {
             return Ok(false);
         }
         if item.term.is_some() && self.term.is_some() && item.term != self.term {
@@ -248,62 +236,16 @@ impl Planner<'_> {
                 Known::Same(Some(seen)) if seen.head.serial == *serial => seen.version,
                 _ => return Err(Unfit::Behind(log.clone())),
             };
-            let check = Op::Trust(log.clone(), version);
-            if !self.checks.contains(&check) {
-                self.checks.push(check);
+            let check = Check::Trust(log.clone(), version);
+            if !self.batch.checks.contains(&check) {
+                self.batch.checks.push(check);
             }
         }
         if let Some(term) = item.term.filter(|_| self.term.is_none()) {
             self.term = Some(term);
-            self.checks.insert(0, Op::Term(term));
+            self.batch.checks.insert(0, Check::Term(term));
         }
         self.batch.octets += octets;
         Ok(true)
     }
-
-    fn write(&mut self, channel: &Channel, seen: Option<Seen>, head: Head, run: Vec<usize>) {
-        let first = self.items[run[0]].head.serial;
-        let mut low = lowest(seen, head, first, self.room.kept);
-        if let Some(seen) = seen {
-            low = low.min(seen.low.saturating_add(self.forgets));
-            self.forgets -= low - seen.low;
-        }
-        let ops = &mut self.batch.ops;
-        if seen.is_none() {
-            ops.push(Op::Begin(channel.clone()));
-        }
-        for number in &run {
-            let serial = self.items[*number].head.serial;
-            ops.push(Op::Entry(channel.clone(), serial, *number));
-        }
-        ops.push(Op::Head {
-            channel: channel.clone(),
-            head,
-            low,
-            after: seen.map(|seen| seen.version),
-        });
-        let gone = seen.map_or(low, |seen| seen.low)..low;
-        ops.extend(
-            gone.filter_map(Serial::new)
-                .map(|serial| Op::Forget(channel.clone(), serial)),
-        );
-        self.batch.taken.extend(run);
-    }
-}
-
-/// The lowest serial whose entry the tree keeps when `head` is set, where `first` was next.
-///
-/// *An entry goes only if it is durable on the disk of the member that removes it*: that is what
-/// was the head before.
-fn lowest(seen: Option<Seen>, head: Head, first: Serial, kept: u32) -> u32 {
-    let Some(seen) = seen else {
-        return first.number();
-    };
-    let durable = seen.head.serial.number();
-    (head.serial.number() + 1)
-        .saturating_sub(kept)
-        .min(durable + 1)
-        // What was kept while there was one member alone goes in several steps.
-        .min(seen.low.saturating_add(2 * CLUSTER_KEPT))
-        .max(seen.low)
 }

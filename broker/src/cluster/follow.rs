@@ -1,25 +1,28 @@
 //! Copies what others have settled to our own store, in the order in which it was settled.
 //!
-//! A watch tells which heads were set; what it does not tell, since the connection was broken, is
-//! found by looking at everything after it is whole again. What the servers have forgotten comes
+//! A watch tells of each node that was made; what it does not tell, since the connection was broken,
+//! is found by looking at everything after it is whole again. What the servers keep no more comes
 //! from another member, by the path of mirrors.
 
-use std::collections::{BTreeMap, BTreeSet, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 
 use futures_util::FutureExt;
 use tidings_protocol::{Channel, Serial, Statement, log::Begin, verify::VerifyError};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Cluster, Fill, Gap, Seen, Tree, TreeError,
     backfill::Backfill,
+    kept::{self, Kept},
     lock,
-    nodes::Found,
     session::{Event, Events},
 };
 use crate::{
     append::{AppendError, Copied, Copy, Run},
-    limits::{CLUSTER_AGAIN, CLUSTER_READ, CLUSTER_RETRY, CLUSTER_SOON, CLUSTER_TICK},
+    limits::{
+        CLUSTER_ABREAST, CLUSTER_AGAIN, CLUSTER_FOLLOW, CLUSTER_LOOK, CLUSTER_RETRY, CLUSTER_SOON,
+        CLUSTER_TICK,
+    },
 };
 
 /// Follows the tree until the session ends.
@@ -27,14 +30,16 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
     let mut follower = Follower {
         cluster,
         tree,
-        events: tree.watch_heads().await?,
+        events: tree.watch_settled().await?,
         everything: true,
+        again: false,
+        arrived: Vec::new(),
+        turn: Vec::new(),
     };
     // The servers may count from another beginning now.
     lock(&cluster.seen).clear();
-    let now = Instant::now();
-    let (mut again, mut soon) = (now + CLUSTER_AGAIN, now + CLUSTER_SOON);
     let mut backfill = Backfill::default();
+    let mut next = Ticks::new();
     loop {
         follower.take_events()?;
         match follower.round().await {
@@ -47,22 +52,8 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
             Err(error) => return Err(error),
         }
         backfill.adjust(cluster, fill);
-        if Instant::now() >= again {
-            let standing = cluster.standing();
-            lock(&cluster.dirty)
-                .extend(standing.unsound.keys().chain(standing.gaps.keys()).cloned());
-            again = Instant::now() + CLUSTER_AGAIN;
-        } else if Instant::now() >= soon {
-            // What has been filled meanwhile.
-            let standing = cluster.standing();
-            let filled = standing
-                .gaps
-                .iter()
-                .filter(|(channel, gap)| cluster.local_head(channel) != gap.head);
-            lock(&cluster.dirty).extend(filled.map(|(channel, _)| channel.clone()));
-            soon = Instant::now() + CLUSTER_SOON;
-        }
-        if follower.everything || !lock(&cluster.dirty).is_empty() {
+        follower.look_around(&mut next).await;
+        if follower.has_work() {
             continue;
         }
         let pause = match backfill.is_under_way() {
@@ -78,12 +69,36 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
     }
 }
 
+/// When what is looked at next.
+struct Ticks {
+    again: Instant,
+    soon: Instant,
+    turn: Instant,
+}
+
+impl Ticks {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            again: now + CLUSTER_AGAIN,
+            soon: now + CLUSTER_SOON,
+            turn: now + CLUSTER_TICK,
+        }
+    }
+}
+
 /// Reads what events and others say that it has changed, and after a broken connection everything.
 struct Follower<'a> {
     cluster: &'a Cluster,
     tree: &'a Tree,
     events: Box<dyn Events>,
     everything: bool,
+    /// What could not be stored is tried again in the next round.
+    again: bool,
+    /// Nodes that were made, in their order.
+    arrived: Vec<String>,
+    /// Channels that are still to be looked at in turn.
+    turn: Vec<Channel>,
 }
 
 impl Follower<'_> {
@@ -97,9 +112,14 @@ impl Follower<'_> {
     fn note(&mut self, event: Event) -> Result<(), TreeError> {
         match event {
             Event::Node(path) => {
-                let name = path.strip_prefix("/heads/");
-                let channel = name.and_then(|name| name.parse().ok());
-                lock(&self.cluster.dirty).extend(channel);
+                let Some(name) = path.strip_prefix("/settled/") else {
+                    return Ok(());
+                };
+                // What is known already has gone.
+                let is_ours = lock(&self.cluster.ways).contains_key(name);
+                if is_ours || !lock(&self.cluster.shelf).remove(name) {
+                    self.arrived.push(name.into());
+                }
             }
             Event::Connected => {
                 tracing::info!("connected to the cluster's servers again");
@@ -113,44 +133,88 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Trust is read first, then the events again: what was settled before it is in the same round,
-    /// and judged before it.
+    fn has_work(&self) -> bool {
+        self.everything || !self.arrived.is_empty() || !lock(&self.cluster.dirty).is_empty()
+    }
+
+    /// Now and then: what could not be followed, what was filled, and some of all channels.
+    async fn look_around(&mut self, next: &mut Ticks) {
+        let (cluster, now) = (self.cluster, Instant::now());
+        let lacking = || lock(&cluster.shelf).of_use(&|channel| cluster.next(channel));
+        if now >= next.again {
+            let standing = cluster.standing();
+            lock(&cluster.dirty)
+                .extend(standing.unsound.keys().chain(standing.gaps.keys()).cloned());
+            self.arrived.extend(lacking());
+            (self.again, next.again) = (true, now + CLUSTER_AGAIN);
+        } else if now >= next.soon {
+            let standing = cluster.standing();
+            let filled = standing
+                .gaps
+                .iter()
+                .filter(|(channel, gap)| cluster.local_head(channel) != gap.head);
+            let filled: Vec<Channel> = filled.map(|(channel, _)| channel.clone()).collect();
+            if !filled.is_empty() {
+                self.arrived.extend(lacking());
+            }
+            lock(&cluster.dirty).extend(filled);
+            next.soon = now + CLUSTER_SOON;
+        }
+        if now >= next.turn {
+            if self.turn.is_empty() {
+                self.turn = self.tree.channels().await.unwrap_or_default();
+                let ours = cluster.logs.all();
+                self.turn.extend(ours.iter().map(|log| log.channel.clone()));
+                self.turn.sort();
+                self.turn.dedup();
+            }
+            let rest = self.turn.len().saturating_sub(CLUSTER_LOOK);
+            lock(&cluster.dirty).extend(self.turn.drain(rest..));
+            next.turn = now + CLUSTER_TICK;
+        }
+    }
+
+    /// Takes up what has arrived, then looks at the heads of what is to be looked at.
     async fn round(&mut self) -> Result<(), TreeError> {
         let (cluster, tree) = (self.cluster, self.tree);
-        let mut batch: BTreeSet<Channel> = lock(&cluster.dirty).drain().collect();
+        let mut channels: BTreeSet<Channel> = lock(&cluster.dirty).drain().collect();
         let whole = std::mem::take(&mut self.everything);
         if whole {
             // zookeeper-client 0.11 does not set persistent watches anew on another connection.
-            self.events = tree.watch_heads().await?;
+            self.events = tree.watch_settled().await?;
             tree.sync().await?;
-            batch.extend(tree.channels().await?);
-            batch.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));
+            self.arrived = tree.settled().await?;
+            {
+                let mut shelf = lock(&cluster.shelf);
+                shelf.retain(&self.arrived);
+                self.arrived.retain(|name| !shelf.has(name));
+            }
+            let is_there = |name: &String| self.arrived.contains(name);
+            lock(&cluster.ways).retain(|name, way| way.is_none() || is_there(name));
+            channels.extend(tree.channels().await?);
+            channels.extend(cluster.logs.all().iter().map(|log| log.channel.clone()));
         }
-        batch.retain(|channel| cluster.settles(channel));
         let mut round = Round {
             cluster,
             tree,
             gaps: BTreeSet::new(),
             unsound: BTreeMap::new(),
-            passed_over: BTreeSet::new(),
+            is_again: std::mem::take(&mut self.again),
         };
-        let some = |batch: &BTreeSet<Channel>, trust: bool| -> Vec<Channel> {
-            let some = batch.iter().filter(|channel| channel.is_trust() == trust);
-            some.cloned().collect()
-        };
-        let mut missing = round.read_heads(&some(&batch, true)).await?;
+        let (lacking, gone) = round.take_up(std::mem::take(&mut self.arrived)).await?;
+        self.everything |= gone;
+        channels.extend(lacking);
+        channels.retain(|channel| cluster.settles(channel));
+        let channels: Vec<Channel> = channels.into_iter().collect();
+        let behind = round.read_heads(&channels).await?;
+        // What was settled before the heads were read has been told of by now.
         self.take_events()?;
-        if self.everything {
-            return Err(zookeeper_client::Error::ConnectionLoss.into());
+        if self.arrived.is_empty() && !self.everything {
+            round.gaps.extend(behind);
+        } else {
+            lock(&cluster.dirty).extend(behind);
         }
-        // Trust that has come since is for the next round.
-        batch.extend(
-            lock(&cluster.dirty)
-                .extract_if(|channel| !channel.is_trust())
-                .filter(|channel| cluster.settles(channel)),
-        );
-        missing.extend(round.read_heads(&some(&batch, false)).await?);
-        round.make(&batch, missing).await?;
+        round.close(&channels);
         if whole || *cluster.rounds.borrow() > 0 {
             cluster.rounds.send_modify(|round| *round += 1);
         }
@@ -158,53 +222,161 @@ impl Follower<'_> {
     }
 }
 
-/// One round: reads heads, then what is missing below them, and stores it.
+/// A statement that is to be stored.
+struct Found {
+    statement: Statement,
+    path: String,
+}
+
+/// One round: stores what has arrived, and compares heads.
 struct Round<'a> {
     cluster: &'a Cluster,
     tree: &'a Tree,
     gaps: BTreeSet<Channel>,
     unsound: BTreeMap<Channel, String>,
-    passed_over: BTreeSet<Channel>,
+    /// What could not be followed is tried again.
+    is_again: bool,
 }
 
 impl Round<'_> {
-    /// The heads of some channels, where they are not ours.
-    async fn read_heads(
+    /// Stores what some nodes hold, if it is what comes next: the channels of which it was more, or
+    /// which are to be looked at; and whether a node was gone.
+    async fn take_up(
         &mut self,
-        channels: &[Channel],
-    ) -> Result<Vec<(Channel, Seen)>, TreeError> {
-        let mut missing = Vec::new();
-        for (channel, seen) in channels.iter().zip(self.tree.heads(channels).await?) {
-            match seen {
-                Ok(seen) => missing.extend(
-                    self.compare(channel, seen)
-                        .await?
-                        .map(|seen| (channel.clone(), seen)),
-                ),
-                Err(error) => {
-                    lock(&self.cluster.unknown).remove(channel);
-                    self.unsound.insert(channel.clone(), error.to_string());
-                }
+        names: Vec<String>,
+    ) -> Result<(BTreeSet<Channel>, bool), TreeError> {
+        let (mut nodes, mut gone) = (Vec::new(), false);
+        let names = self.wait_for_ours(names).await;
+        for some in names.chunks(CLUSTER_ABREAST) {
+            for (name, read) in some.iter().zip(self.tree.read_settled(some).await?) {
+                gone |= read.is_none();
+                let (data, zxid) = read.unwrap_or((Vec::new(), i64::MAX));
+                nodes.push((zxid, name, data.len(), self.parse(name, &data)));
             }
         }
-        Ok(missing)
+        nodes.sort_by_key(|(zxid, ..)| *zxid);
+        let (mut found, mut look) = (Vec::new(), BTreeSet::new());
+        let mut nexts: HashMap<Channel, u32> = HashMap::new();
+        let mut kept = Vec::with_capacity(nodes.len());
+        for (zxid, name, octets, records) in nodes {
+            let mut entries = Vec::new();
+            for record in records {
+                let (channel, serial) = (record.channel, record.head.serial);
+                let Some((statement, path)) = record.entry else {
+                    look.insert(channel);
+                    continue;
+                };
+                self.note_seen(&channel, record.head, (record.version, zxid));
+                let next = nexts.entry(channel.clone());
+                let next = next.or_insert_with(|| self.cluster.next(&channel));
+                if serial.number() == *next && self.cluster.settles(&channel) {
+                    found.push(Found { statement, path });
+                    *next += 1;
+                }
+                entries.push((channel, serial));
+            }
+            kept.push((name, zxid, octets, entries));
+        }
+        self.store(found).await;
+        for (name, zxid, octets, mut lacking) in kept {
+            let entries = lacking.len();
+            lacking.retain(|(channel, serial)| serial.number() >= self.cluster.next(channel));
+            look.extend(lacking.iter().map(|(channel, _)| channel.clone()));
+            let node = Kept {
+                octets,
+                entries,
+                lacking,
+            };
+            lock(&self.cluster.shelf).add(name, zxid, node);
+        }
+        Ok((look, gone))
     }
 
-    async fn make(
-        mut self,
-        batch: &BTreeSet<Channel>,
-        missing: Vec<(Channel, Seen)>,
-    ) -> Result<(), TreeError> {
-        let found = self.read_missing(missing).await?;
-        self.store(found).await;
-        let passed_over = std::mem::take(&mut self.passed_over);
-        lock(&self.cluster.behind)
-            .retain(|channel| passed_over.contains(channel) || !batch.contains(channel));
-        let mut standing = self.cluster.standing();
-        for channel in batch.iter().filter(|channel| !self.gaps.contains(*channel)) {
-            standing.gaps.remove(channel);
+    /// Nodes of our own go to our store directly: it has them first, or they are read like others.
+    async fn wait_for_ours(&self, mut names: Vec<String>) -> Vec<String> {
+        let deadline = Instant::now() + CLUSTER_FOLLOW;
+        let mut ended = self.cluster.ended.subscribe();
+        loop {
+            ended.mark_unchanged();
+            let mut is_under_way = false;
+            names.retain(|name| {
+                let mut ways = lock(&self.cluster.ways);
+                match ways.get(name) {
+                    None => true,
+                    Some(None) => {
+                        is_under_way = true;
+                        true
+                    }
+                    Some(Some(_)) => {
+                        let kept = ways.remove(name).flatten();
+                        drop(ways);
+                        if let Some((zxid, kept)) = kept {
+                            lock(&self.cluster.shelf).add(name, zxid, kept);
+                        }
+                        false
+                    }
+                }
+            });
+            if !is_under_way {
+                return names;
+            }
+            if timeout_at(deadline, ended.changed()).await.is_err() {
+                // It was settled, whatever we have heard of it.
+                let mut ways = lock(&self.cluster.ways);
+                names.iter().for_each(|name| drop(ways.remove(name)));
+                return names;
+            }
         }
-        for channel in batch {
+    }
+
+    fn parse(&self, name: &str, data: &[u8]) -> Vec<kept::Record> {
+        kept::read(data).unwrap_or_else(|| {
+            tracing::error!(node = name, "this node of the cluster's tree holds nothing that a member has settled: somebody has written there; it is passed over");
+            Vec::new()
+        })
+    }
+
+    fn note_seen(
+        &self,
+        channel: &Channel,
+        head: tidings_protocol::Head,
+        (version, zxid): (i32, i64),
+    ) {
+        let seen = Seen {
+            head,
+            version,
+            zxid,
+        };
+        let mut all = lock(&self.cluster.seen);
+        let is_newer = all.get(channel).is_none_or(|known| known.zxid <= zxid);
+        if is_newer && self.cluster.settles(channel) {
+            all.insert(channel.clone(), seen);
+        }
+    }
+
+    /// The channels, of some, whose heads are above ours.
+    async fn read_heads(&mut self, channels: &[Channel]) -> Result<Vec<Channel>, TreeError> {
+        let mut behind = Vec::new();
+        for (channel, seen) in channels.iter().zip(self.tree.heads(channels).await?) {
+            match seen {
+                Ok(seen) => {
+                    if self.compare(channel, seen).await? {
+                        behind.push(channel.clone());
+                    }
+                }
+                Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
+            }
+        }
+        Ok(behind)
+    }
+
+    /// Notes what was found of channels that were looked at.
+    fn close(mut self, channels: &[Channel]) {
+        let mut standing = self.cluster.standing();
+        let dirty = lock(&self.cluster.dirty).clone();
+        let looked = channels.iter().filter(|channel| !dirty.contains(*channel));
+        let looked: BTreeSet<Channel> = looked.chain(self.unsound.keys()).cloned().collect();
+        for channel in &looked {
             let is_new = |why: &String| standing.unsound.get(channel) != Some(why);
             match self.unsound.remove(channel) {
                 Some(why) => {
@@ -212,6 +384,14 @@ impl Round<'_> {
                         tracing::error!(%channel, why, "what the cluster's servers hold of this channel cannot be followed; nothing of it is served, and nothing is published in it");
                     }
                     standing.unsound.insert(channel.clone(), why);
+                    self.gaps.remove(channel);
+                }
+                // What did not verify is still there.
+                None if self.gaps.contains(channel)
+                    && !self.is_again
+                    && standing.unsound.contains_key(channel) =>
+                {
+                    self.gaps.remove(channel);
                 }
                 None => {
                     if standing.unsound.remove(channel).is_some() {
@@ -219,78 +399,23 @@ impl Round<'_> {
                     }
                 }
             }
+            if !self.gaps.contains(channel) {
+                standing.gaps.remove(channel);
+            }
         }
         for channel in self.gaps {
             let head = self.cluster.local_head(&channel);
-            standing
-                .gaps
-                .entry(channel)
-                .or_insert_with(|| Gap {
-                    since: Instant::now(),
-                    head,
-                })
-                .head = head;
+            let since = Instant::now();
+            let gap = standing.gaps.entry(channel);
+            gap.or_insert_with(|| Gap { since, head }).head = head;
         }
-        Ok(())
     }
 
-    /// The entries above our heads, in the order in which they were settled: each is judged by the
-    /// trust that was in force then.
-    async fn read_missing(
-        &mut self,
-        missing: Vec<(Channel, Seen)>,
-    ) -> Result<Vec<Found>, TreeError> {
-        let mut places = Vec::new();
-        for (channel, seen) in missing {
-            let (next, top) = (self.next(&channel), seen.head.serial.number());
-            let many = usize::try_from((top + 1).saturating_sub(next)).unwrap_or(usize::MAX);
-            // Who lacks so much gets it from other members, if there are any.
-            if next < seen.low || places.len() + many > CLUSTER_READ.max(many) {
-                self.gaps.insert(channel);
-                continue;
-            }
-            let serials = (next..=top).filter_map(Serial::new);
-            places.extend(serials.map(|serial| (channel.clone(), serial)));
+    /// Whether the tree has more than we have.
+    async fn compare(&mut self, channel: &Channel, seen: Option<Seen>) -> Result<bool, TreeError> {
+        if self.cluster.is_under_way(channel) {
+            return Ok(false);
         }
-        let mut found = Vec::with_capacity(places.len());
-        for ((channel, _), entry) in places.iter().zip(self.tree.entries(&places).await?) {
-            match entry {
-                Some(Ok(entry)) => found.push(entry),
-                Some(Err(error)) => drop(self.unsound.insert(channel.clone(), error.to_string())),
-                // It was removed after the head was read.
-                None => drop(self.gaps.insert(channel.clone())),
-            }
-        }
-        found.retain(|found| {
-            let channel = found.statement.channel();
-            !self.gaps.contains(channel) && !self.unsound.contains_key(channel)
-        });
-        found.sort_by_key(|found| (found.zxid, found.statement.serial()));
-        Ok(found)
-    }
-
-    /// What comes next in our own log.
-    fn next(&self, channel: &Channel) -> u32 {
-        let begin = || {
-            let provisioned = self.cluster.namespaces.of_trust_log(channel);
-            provisioned.map_or(Serial::FIRST, |p| p.anchor.head.serial)
-        };
-        self.cluster
-            .local_head(channel)
-            .map_or_else(|| begin().number(), |head| head.serial.number() + 1)
-    }
-
-    /// What the tree has, if that is more than we have.
-    async fn compare(
-        &mut self,
-        channel: &Channel,
-        seen: Option<Seen>,
-    ) -> Result<Option<Seen>, TreeError> {
-        if let Some(has_more) = self.cluster.is_under_way(channel, seen) {
-            self.passed_over.extend(has_more.then(|| channel.clone()));
-            return Ok(None);
-        }
-        lock(&self.cluster.unknown).remove(channel);
         let Some(seen) = seen else {
             lock(&self.cluster.seen).remove(channel);
             if let Some(ours) = self.cluster.local_head(channel) {
@@ -302,7 +427,7 @@ impl Round<'_> {
                     self.gaps.insert(channel.clone());
                 }
             }
-            return Ok(None);
+            return Ok(false);
         };
         let newer = match lock(&self.cluster.seen).entry(channel.clone()) {
             Entry::Occupied(newer) if newer.get().zxid > seen.zxid => Some(newer.get().head),
@@ -315,24 +440,25 @@ impl Round<'_> {
         if newer.is_some() {
             // It was read before more was settled: by us, or by others, which is then to be read.
             if newer != ours {
-                self.passed_over.insert(channel.clone());
-                lock(&self.cluster.behind).insert(channel.clone());
                 lock(&self.cluster.dirty).insert(channel.clone());
             }
-            return Ok(None);
+            return Ok(false);
         }
         let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else {
-            return Ok(Some(seen));
+            return Ok(true);
         };
         if ours == seen.head {
-            return Ok(None);
+            return Ok(false);
         }
         let log = self.cluster.logs.get(channel.as_str());
         let same = log
             .and_then(|log| log.entry(seen.head.serial).ok()?)
             .map(|entry| entry.head == seen.head);
         let why = match same {
-            Some(true) => return self.look_ahead(channel, ours.serial).await,
+            Some(true) => {
+                self.look_ahead(channel, ours.serial).await?;
+                return Ok(false);
+            }
             Some(false) => {
                 "this broker something else: a fork, of which one is to be decided for (`tidingsd set-head`)"
             }
@@ -341,15 +467,11 @@ impl Round<'_> {
         let (serial, id) = (seen.head.serial, seen.head.id);
         let why = format!("at {serial} the cluster has {id}, and {why}");
         self.unsound.insert(channel.clone(), why);
-        Ok(None)
+        Ok(false)
     }
 
     /// Whether the tree has less than we do, and not only the server that was asked.
-    async fn look_ahead(
-        &mut self,
-        channel: &Channel,
-        ours: Serial,
-    ) -> Result<Option<Seen>, TreeError> {
+    async fn look_ahead(&mut self, channel: &Channel, ours: Serial) -> Result<(), TreeError> {
         match self.tree.newest(channel).await {
             Err(error @ TreeError::Session(_)) => return Err(error),
             Ok(Some(seen)) if seen.head.serial < ours => {
@@ -362,18 +484,16 @@ impl Round<'_> {
             // It is looked at again.
             _ => drop(lock(&self.cluster.dirty).insert(channel.clone())),
         }
-        Ok(None)
+        Ok(())
     }
 
+    /// Stores what was settled, in its order: each is judged by the trust that was in force then.
     async fn store(&mut self, found: Vec<Found>) {
         let mut proven: Vec<Copy> = Vec::new();
         // What does not follow our head, or not by its own signatures: newest last.
         let mut above: BTreeMap<Channel, Vec<Copy>> = BTreeMap::new();
         let cluster = self.cluster;
-        for Found {
-            statement, path, ..
-        } in found
-        {
+        for Found { statement, path } in found {
             let channel = statement.channel().clone();
             let Some(provisioned) = cluster.namespaces.of(&channel) else {
                 continue;
@@ -418,16 +538,7 @@ impl Round<'_> {
     }
 
     async fn store_trust(&mut self, channel: &Channel, statement: Statement, path: String) {
-        // What we have settled before it comes before it.
-        let order = self.cluster.order.lock().await;
-        if self.cluster.is_unknown(channel) {
-            // With the next round it comes in the order in which it was settled.
-            lock(&self.cluster.dirty).insert(channel.clone());
-            return;
-        }
-        let stored = self.cluster.local.append_trust(statement, path).await;
-        drop(order);
-        match stored {
+        match self.cluster.local.append_trust(statement, path).await {
             Ok(_) => {}
             // The walk from below is under way.
             Err(AppendError::LostRace(_) | AppendError::AnchorFirst(_))

@@ -1,8 +1,8 @@
 //! Several brokers that are one origin: what is new is settled in ZooKeeper, many statements at
 //! once; the member that has settled it stores it, and the others copy it.
 //!
-//! `session.rs` is what is needed of ZooKeeper, `tree.rs` and `nodes.rs` what stands there;
-//! `settle.rs` takes a statement, `batch.rs` plans what is settled at once, `append.rs` does it,
+//! `session.rs` is what is needed of ZooKeeper, `tree.rs`, `nodes.rs` and `kept.rs` what stands
+//! there; `settle.rs` takes a statement, `batch.rs` plans what is settled at once, `append.rs` does it,
 //! where `room.rs` has room; `follow.rs` copies what others have settled, `backfill.rs` what the
 //! tree does not keep any more; `members.rs` knows the others, and signs beats in turn with them;
 //! `turns.rs` tells of changes in groups of slots. A session that ends is begun anew; nothing
@@ -12,8 +12,10 @@ mod append;
 mod backfill;
 mod batch;
 mod follow;
+mod kept;
 mod members;
 mod nodes;
+mod older;
 mod room;
 mod session;
 mod settle;
@@ -25,7 +27,7 @@ mod tree;
 mod turns;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -51,7 +53,8 @@ use crate::{
     namespaces::Namespaces,
 };
 use append::Waiting;
-use batch::{Op, Seen};
+use batch::{Batch, Seen};
+use kept::{Kept, Shelf};
 pub(crate) use nodes::Member;
 use session::Servers;
 use tree::Tree;
@@ -111,22 +114,16 @@ pub(crate) struct Standing {
     pub(crate) sessions_lost: u64,
 }
 
-/// What we are settling in a channel, or have settled, until our own store has it.
-struct UnderWay {
-    /// The head then.
-    head: Head,
-    /// The version of the one that it follows.
-    after: Option<i32>,
-    /// Whether the tree was seen to have another one meanwhile.
-    look: bool,
-}
+/// A node of our own that goes to our writer directly: none while it is being settled or stored;
+/// then when it was settled, and what it holds.
+type Way = Option<(i64, Kept)>;
 
 /// One member's view of the cluster.
 pub(crate) struct Cluster {
     settings: Clustering,
     servers: Arc<dyn Servers>,
-    /// How many entries of each channel the tree keeps, with so many channels and members.
-    keeps: fn(usize, usize) -> u32,
+    /// How many nodes of what was settled the tree keeps, and octets in them.
+    bound: (usize, usize),
     name: String,
     /// A digest of what is the same for all members: anchors and groups of slots.
     common: String,
@@ -147,16 +144,14 @@ pub(crate) struct Cluster {
     /// What waits to be settled.
     queue: mpsc::Sender<Waiting>,
     waiting: Mutex<Option<mpsc::Receiver<Waiting>>>,
-    under_way: Mutex<HashMap<Channel, UnderWay>>,
-    /// Channels in which something of ours was perhaps settled, until they are read again.
-    unknown: Mutex<HashSet<Channel>>,
-    /// Channels of which the tree has more than we do, and that were passed over, since something
-    /// of ours was under way.
-    behind: Mutex<HashSet<Channel>>,
-    /// Something that was under way is in our store.
-    stored: Notify,
-    /// Held while our writer may get what was settled before trust that it has not.
-    order: tokio::sync::Mutex<()>,
+    /// Channels in which something of ours is under way, and whether they are to be looked at then.
+    under_way: Mutex<HashMap<Channel, bool>>,
+    /// Our own nodes that are not read back, until they are met.
+    ways: Mutex<HashMap<String, Way>>,
+    /// Told when something is under way no more.
+    ended: watch::Sender<()>,
+    /// What the tree keeps.
+    shelf: Mutex<Shelf>,
     /// Our term, or -1.
     term: AtomicI64,
     /// When the servers were asked for somebody who is ahead of us.
@@ -195,7 +190,7 @@ impl Cluster {
         let (queue, waiting) = mpsc::channel(CLUSTER_QUEUE);
         Self {
             servers: Arc::new(settings.clone()),
-            keeps: batch::kept,
+            bound: kept::BOUND,
             settings,
             name,
             common,
@@ -212,10 +207,9 @@ impl Cluster {
             queue,
             waiting: Mutex::new(Some(waiting)),
             under_way: Mutex::default(),
-            unknown: Mutex::default(),
-            behind: Mutex::default(),
-            stored: Notify::new(),
-            order: tokio::sync::Mutex::default(),
+            ways: Mutex::default(),
+            ended: watch::Sender::new(()),
+            shelf: Mutex::default(),
             term: AtomicI64::new(-1),
             asked: Mutex::default(),
             time: Mutex::default(),
@@ -299,14 +293,8 @@ impl Cluster {
 
     /// Whether it is known here what is newest in a channel.
     pub(crate) fn knows(&self, channel: &Channel) -> bool {
-        // What others have settled there is read when ours has an answer.
-        let is_behind = lock(&self.under_way)
-            .get(channel)
-            .is_some_and(|ours| ours.look);
         let standing = self.standing();
-        !is_behind
-            && !standing.gaps.contains_key(channel)
-            && !standing.unsound.contains_key(channel)
+        !standing.gaps.contains_key(channel) && !standing.unsound.contains_key(channel)
     }
 
     /// Has a channel looked at.
@@ -315,73 +303,55 @@ impl Cluster {
         self.wake.notify_one();
     }
 
-    /// Notes what a batch sets.
-    fn begin_way(&self, ops: &[Op]) {
-        let mut under_way = lock(&self.under_way);
-        for op in ops {
-            if let Op::Head {
-                channel,
-                head,
-                after,
-                ..
-            } = op
-            {
-                let (head, after, look) = (*head, *after, false);
-                under_way.insert(channel.clone(), UnderWay { head, after, look });
-            }
-        }
+    /// What comes next in our own log.
+    fn next(&self, channel: &Channel) -> u32 {
+        let begin = || {
+            let provisioned = self.namespaces.of_trust_log(channel);
+            provisioned.map_or(1, |of| of.anchor.head.serial.number())
+        };
+        self.local_head(channel)
+            .map_or_else(begin, |head| head.serial.number() + 1)
     }
 
-    /// What was under way is in our store, or was not made.
-    fn end_way<'a>(&self, channels: impl Iterator<Item = &'a Channel>, look: bool) {
+    /// Notes what is about to be settled, by which node.
+    fn begin_way(&self, name: &str, batch: &Batch) {
+        let channels = batch.channels().cloned();
+        lock(&self.under_way).extend(channels.map(|channel| (channel, false)));
+        lock(&self.ways).insert(name.into(), None);
+    }
+
+    /// What was under way is in our store; or it was not made, or is read back if it was.
+    fn end_way<'a>(
+        &self,
+        name: &str,
+        channels: impl Iterator<Item = &'a Channel>,
+        stored: Option<(i64, Kept)>,
+    ) {
+        let look = stored.is_none();
+        match lock(&self.ways).entry(name.into()) {
+            Entry::Occupied(mut way) if stored.is_some() => drop(way.insert(stored)),
+            Entry::Occupied(way) => drop(way.remove()),
+            Entry::Vacant(_) => {}
+        }
         for channel in channels {
             let mut under_way = lock(&self.under_way);
-            let Some(ended) = under_way.remove(channel) else {
-                continue;
-            };
-            if look || ended.look {
+            if under_way.remove(channel) == Some(true) || look {
                 drop(under_way);
                 self.look_at(channel);
-            } else {
-                lock(&self.behind).remove(channel);
             }
         }
-        self.stored.notify_one();
+        self.ended.send_replace(());
     }
 
-    /// If a channel is ours to store now, whether the tree has more there than we had. Where others
-    /// have settled that, it is looked at again.
-    fn is_under_way(&self, channel: &Channel, seen: Option<Seen>) -> Option<bool> {
+    /// Whether something of ours is under way in a channel, so that it is looked at afterwards.
+    fn is_under_way(&self, channel: &Channel) -> bool {
         let mut all = lock(&self.under_way);
-        let ours = all.get_mut(channel)?;
-        let more = seen.filter(|seen| ours.after.is_none_or(|after| seen.version > after));
-        ours.look |= more.is_some_and(|seen| seen.head != ours.head);
-        lock(&self.behind).extend(more.map(|_| channel.clone()));
-        Some(more.is_some())
+        all.get_mut(channel).map(|look| *look = true).is_some()
     }
 
-    /// Whether something of ours was perhaps settled before what is newest in a trust log.
-    fn is_unknown(&self, trust_log: &Channel) -> bool {
-        let of_log = |channel: &Channel| {
-            let provisioned = self.namespaces.of(channel);
-            provisioned.is_some_and(|of| of.anchor.namespace.trust_log() == *trust_log)
-        };
-        lock(&self.unknown).iter().any(of_log)
-    }
-
-    /// How many entries of a channel the tree keeps.
-    fn kept(&self) -> u32 {
-        let channels = lock(&self.seen).len();
-        // One that serves other namespaces would not have it.
-        let standing = self.standing();
-        let alike = |member: &&Member| member.common == self.common;
-        (self.keeps)(channels, standing.members.iter().filter(alike).count())
-    }
-
-    /// How many entries the tree has.
+    /// How many statements the tree keeps.
     pub(crate) fn entries(&self) -> u64 {
-        let each = |seen: &Seen| u64::from(seen.head.serial.number() + 1 - seen.low);
-        lock(&self.seen).values().map(each).sum()
+        lock(&self.shelf).entries()
     }
 
     /// How many statements of how many channels the tree has and we do not.

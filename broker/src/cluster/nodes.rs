@@ -1,23 +1,17 @@
 //! Reading and writing what stands in the tree.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use tidings_protocol::{Channel, Head, Serial, Statement};
+use tidings_protocol::{Channel, Head};
 use zookeeper_client as zk;
 
 use super::{
-    batch::{Op, Seen},
+    batch::{Batch, Check, Seen},
+    kept,
     session::{Change, Events, Node},
-    tree::{Tree, TreeError, directory, entry_path, head_path, read_head, write_head},
+    tree::{Tree, TreeError, head_path, read_head, settled_path, write_head},
 };
 use crate::limits::{CLUSTER_ABREAST, CLUSTER_READS};
-
-/// An entry as the tree has it.
-pub(super) struct Found {
-    pub(super) statement: Statement,
-    pub(super) path: String,
-    pub(super) zxid: i64,
-}
 
 /// A live member.
 #[derive(Clone, Debug)]
@@ -39,10 +33,20 @@ pub(super) struct Term {
     pub(super) term: i32,
 }
 
+/// An operation of a batch.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Check(usize),
+    Node,
+    Set(usize),
+    /// Which of the nodes that go.
+    Going(usize),
+}
+
 /// Why a batch was not made.
 pub(super) enum NotMade {
     /// This operation of it could not be done, so that none was.
-    At(usize, zk::Error),
+    At(Part, zk::Error),
     Refused(zk::Error),
     /// It is not known whether it was made.
     Unknown(zk::Error),
@@ -51,12 +55,12 @@ pub(super) enum NotMade {
 impl Tree {
     /// What has been settled by others is seen by the next reads.
     pub(super) async fn sync(&self) -> Result<(), TreeError> {
-        Ok(self.client.sync("/heads").await?)
+        Ok(self.client.sync("/settled").await?)
     }
 
-    /// Tells of every head that is set from now on, and how the session stands.
-    pub(super) async fn watch_heads(&self) -> Result<Box<dyn Events>, TreeError> {
-        let watch = self.client.watch("/heads").await;
+    /// Tells of everything that is settled from now on, and how the session stands.
+    pub(super) async fn watch_settled(&self) -> Result<Box<dyn Events>, TreeError> {
+        let watch = self.client.watch("/settled").await;
         watch.map_err(|error| self.explain(error))
     }
 
@@ -111,82 +115,73 @@ impl Tree {
 
     /// The head of a channel as it is now, whatever the server that we ask has heard of.
     pub(super) async fn newest(&self, channel: &Channel) -> Result<Option<Seen>, TreeError> {
-        self.client.sync("/heads").await?;
+        self.sync().await?;
         let mut heads = self.heads(std::slice::from_ref(channel)).await?;
         heads.pop().unwrap_or(Ok(None))
     }
 
-    /// Entries; none for those that are not there any more.
-    pub(super) async fn entries(
-        &self,
-        places: &[(Channel, Serial)],
-    ) -> Result<Vec<Option<Result<Found, TreeError>>>, TreeError> {
-        let paths = places.iter().map(|(channel, at)| entry_path(channel, *at));
-        let reads = self.read(&paths.collect::<Vec<_>>()).await?;
-        let reads = reads.into_iter().zip(places);
-        reads
-            .map(|(read, (channel, serial))| match read {
-                Ok((data, stat)) => Ok(Some(read_entry(&data, channel, *serial, stat.czxid))),
-                Err(zk::Error::NoNode) => Ok(None),
-                Err(zk::Error::NoAuth) => {
-                    Ok(Some(Err(TreeError::Damaged(entry_path(channel, *serial)))))
-                }
-                Err(error) => Err(self.explain(error)),
-            })
-            .collect()
+    /// The names of all nodes of what was settled.
+    pub(super) async fn settled(&self) -> Result<Vec<String>, TreeError> {
+        Ok(self.client.children("/settled").await?)
     }
 
-    /// The lowest serial from which on all entries up to this one are there.
-    pub(super) async fn lowest_entry(
+    /// What some of them hold, and when that was settled; none for those that are gone.
+    pub(super) async fn read_settled(
         &self,
-        channel: &Channel,
-        head: Serial,
-    ) -> Result<u32, TreeError> {
-        let names = match self.client.children(&directory(channel)).await {
-            Err(zk::Error::NoNode) => Vec::new(),
-            names => names?,
-        };
-        let there: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
-        let mut low = head.number() + 1;
-        while there.contains(&(low - 1)) {
-            low -= 1;
+        names: &[String],
+    ) -> Result<Vec<Option<(Vec<u8>, i64)>>, TreeError> {
+        // Each by a request of its own: together they may be large.
+        let paths: Vec<String> = names.iter().map(|name| settled_path(name)).collect();
+        let paths = paths.chunks(1);
+        let requests: Vec<_> = paths.map(|path| self.client.read(path)).collect();
+        let mut all = Vec::with_capacity(names.len());
+        for request in requests {
+            let mut nodes = request.await.map_err(|error| self.explain(error))?;
+            all.push(match nodes.pop().unwrap_or(Err(zk::Error::NoNode)) {
+                Ok((data, stat)) => Some((data, stat.czxid)),
+                Err(zk::Error::NoNode | zk::Error::NoAuth) => None,
+                Err(error) => return Err(self.explain(error)),
+            });
         }
-        Ok(low)
+        Ok(all)
+    }
+
+    /// A name for a node of what is settled.
+    pub(super) fn new_name(&self, member: &str) -> String {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        kept::name(self.appending.id(), number, member)
     }
 
     /// One multi-operation: all of it, or nothing. What the heads are then.
     pub(super) async fn commit(
         &self,
-        ops: &[Op],
-        entry: impl Fn(usize) -> Vec<u8>,
+        batch: &Batch,
+        (name, node): (&str, Vec<u8>),
+        going: &[String],
     ) -> Result<Vec<(Channel, Seen)>, NotMade> {
-        let change = |op: &Op| match op {
-            Op::Term(term) => Change::Check("/term".into(), *term),
-            Op::Trust(log, version) => Change::Check(head_path(log), *version),
-            Op::Begin(channel) => Change::Create(directory(channel), Vec::new()),
-            Op::Entry(channel, serial, item) => {
-                Change::Create(entry_path(channel, *serial), entry(*item))
-            }
-            Op::Head {
-                channel,
-                head,
-                low,
-                after,
-            } => {
-                let (path, data) = (head_path(channel), write_head(*head, *low));
-                match after {
-                    Some(version) => Change::Set(path, data, Some(*version)),
-                    None => Change::Create(path, data),
-                }
-            }
-            Op::Forget(channel, serial) => Change::Delete(entry_path(channel, *serial)),
+        let check = |check: &Check| match check {
+            Check::Term(term) => Change::Check("/term".into(), *term),
+            Check::Trust(log, version) => Change::Check(head_path(log), *version),
         };
+        let mut changes: Vec<Change> = batch.checks.iter().map(check).collect();
+        changes.push(Change::Create(settled_path(name), node));
+        changes.extend(batch.sets.iter().map(|set| {
+            let (path, data) = (head_path(&set.channel), write_head(set.head));
+            match set.after {
+                Some(version) => Change::Set(path, data, Some(version)),
+                None => Change::Create(path, data),
+            }
+        }));
+        changes.extend(going.iter().map(|name| Change::Delete(settled_path(name))));
         use zk::Error::{
             BadArguments, InvalidAcl, MarshallingError, NoAuth, NotReadOnly, QuotaExceeded,
         };
-        let made = self.appending.change(ops.iter().map(change).collect());
-        let made = made.await.map_err(|error| match error {
-            zk::MultiWriteError::OperationFailed { index, source } => NotMade::At(index, source),
+        let made = self.appending.change(changes).await;
+        let heads = batch.checks.len() + 1;
+        let made = made.map_err(|error| match error {
+            zk::MultiWriteError::OperationFailed { index, source } => {
+                NotMade::At(batch.part(index), source)
+            }
             zk::MultiWriteError::RequestFailed { source } => match source {
                 NoAuth | InvalidAcl | QuotaExceeded | MarshallingError | NotReadOnly
                 | BadArguments(_) => NotMade::Refused(source),
@@ -194,80 +189,74 @@ impl Tree {
                 source => NotMade::Unknown(source),
             },
         })?;
-        let heads = ops.iter().zip(made).filter_map(|(op, stat)| {
-            let (
-                Op::Head {
-                    channel, head, low, ..
-                },
-                stat,
-            ) = (op, stat?)
-            else {
-                return None;
-            };
+        let heads = batch.sets.iter().zip(made.into_iter().skip(heads));
+        let seen = |(set, stat): (&super::batch::Set, Option<zk::Stat>)| {
             let seen = Seen {
-                head: *head,
-                low: *low,
-                // Servers before 3.7 say neither of what is created.
-                version: stat.version.max(0),
-                zxid: stat.mzxid.max(0),
+                head: set.head,
+                version: set.version(),
+                // Servers before 3.7 do not say of what is created.
+                zxid: stat.map_or(0, |stat| stat.mzxid.max(0)),
             };
-            Some((channel.clone(), seen))
-        });
-        Ok(heads.collect())
+            (set.channel.clone(), seen)
+        };
+        Ok(heads.map(seen).collect())
     }
 
-    /// Makes the place for the entries of a channel, if it is missing; whether it was.
-    pub(super) async fn make_directory(&self, channel: &Channel) -> bool {
-        let make = Change::Create(directory(channel), Vec::new());
-        self.appending.change(vec![make]).await.is_ok()
-    }
-
-    /// Removes the place for the entries of a channel, if there are none; whether it did.
-    pub(super) async fn remove_directory(&self, channel: &Channel) -> bool {
-        let remove = Change::Delete(directory(channel));
-        self.appending.change(vec![remove]).await.is_ok()
-    }
-
-    /// Begins a channel without entries: with what a member has had before there was a cluster.
-    /// False if another member was quicker.
-    pub(super) async fn begin(&self, channel: &Channel, head: Head) -> Result<bool, TreeError> {
-        let make = Change::Create(directory(channel), Vec::new());
-        match self.change(make).await {
-            Ok(_) | Err(zk::Error::NodeExists) => {}
-            Err(error) => return Err(self.explain(error)),
-        }
-        let low = self.lowest_entry(channel, head.serial).await?;
-        let begin = Change::Create(head_path(channel), write_head(head, low));
-        match self.change(begin).await {
+    /// Sets a head to what no statement in the tree says, and tells all members of it; false if
+    /// the channel has a head already that was not to be replaced.
+    async fn set_bare(&self, channel: &Channel, head: Head, over: bool) -> Result<bool, TreeError> {
+        let (path, data) = (head_path(channel), write_head(head));
+        let mut node = Vec::new();
+        kept::write(&mut node, (channel, head, -1), None);
+        let set = match over {
+            true => Change::Set(path, data, None),
+            false => Change::Create(path, data),
+        };
+        let told = Change::Create(settled_path(&self.new_name("-")), node);
+        let made = self.appending.change(vec![set, told]).await;
+        match made.map_err(zk::Error::from) {
             Ok(_) => Ok(true),
             Err(zk::Error::NodeExists) => Ok(false),
             Err(error) => Err(self.explain(error)),
         }
     }
 
-    /// Sets a head to what an operator has decided for, and removes what was above it.
+    /// Begins a channel without entries: with what a member has had before there was a cluster.
+    /// False if another member was quicker.
+    pub(super) async fn begin(&self, channel: &Channel, head: Head) -> Result<bool, TreeError> {
+        self.set_bare(channel, head, false).await
+    }
+
+    /// Sets a head to what an operator has decided for, and takes out of the tree what it has above
+    /// it.
     pub(super) async fn force_head(&self, channel: &Channel, head: Head) -> Result<(), TreeError> {
         self.sync().await?;
-        let names = match self.client.children(&directory(channel)).await {
-            Err(zk::Error::NoNode) => Vec::new(),
-            names => names?,
-        };
-        if !self.begin(channel, head).await? {
-            // Whatever it holds.
-            let data = write_head(head, self.lowest_entry(channel, head.serial).await?);
-            self.change(Change::Set(head_path(channel), data, None))
-                .await?;
-        }
-        let above = names.iter().filter(|name| {
-            name.parse()
-                .is_ok_and(|serial: u32| serial > head.serial.number())
-        });
-        for name in above {
-            let remove = Change::Delete(format!("{}/{name}", directory(channel)));
-            match self.change(remove).await {
+        for name in self.settled().await? {
+            let node = self.read_settled(std::slice::from_ref(&name)).await?.pop();
+            let Some((data, _)) = node.flatten() else {
+                continue;
+            };
+            let records = kept::read(&data).unwrap_or_default();
+            let is_above =
+                |one: &kept::Record| one.channel == *channel && one.head.serial > head.serial;
+            if !records.iter().any(is_above) {
+                continue;
+            }
+            let mut rest = Vec::new();
+            for one in records.iter().filter(|one| !is_above(one)) {
+                let entry = one.entry.as_ref();
+                let entry = entry.map(|(statement, path)| (statement, path.as_str()));
+                kept::write(&mut rest, (&one.channel, one.head, one.version), entry);
+            }
+            let set = Change::Set(settled_path(&name), rest, None);
+            match self.change(set).await {
                 Ok(_) | Err(zk::Error::NoNode) => {}
                 Err(error) => return Err(self.explain(error)),
             }
+        }
+        if !self.set_bare(channel, head, false).await? {
+            // Whatever it holds.
+            self.set_bare(channel, head, true).await?;
         }
         Ok(())
     }
@@ -388,25 +377,4 @@ impl Tree {
             Err(error) => Err(error),
         }
     }
-}
-
-fn read_entry(
-    data: &[u8],
-    channel: &Channel,
-    serial: Serial,
-    zxid: i64,
-) -> Result<Found, TreeError> {
-    let damaged = || TreeError::Damaged(entry_path(channel, serial));
-    let end = data.iter().position(|octet| *octet == b'\n');
-    let end = end.ok_or_else(damaged)?;
-    let path = String::from_utf8(data[..end].into()).map_err(|_| damaged())?;
-    let statement = Statement::parse(&data[end + 1..]).map_err(|_| damaged())?;
-    if statement.channel() != channel || statement.serial() != serial {
-        return Err(damaged());
-    }
-    Ok(Found {
-        statement,
-        path,
-        zxid,
-    })
 }

@@ -46,11 +46,6 @@ impl Draft {
             Draft::Trust(_, path) => path,
         }
     }
-
-    /// What its entry holds.
-    pub(super) fn entry(&self) -> Vec<u8> {
-        [self.path().as_bytes(), b"\n", self.statement().octets()].concat()
-    }
 }
 
 /// What is to be done with a draft.
@@ -104,11 +99,6 @@ impl Origin for Cluster {
                 for _ in 0..2 {
                     self.wake.notify_one();
                     rounds.changed().await.ok()?;
-                }
-                // What we have under way ourselves is not read meanwhile.
-                let behind = lock(&self.behind).clone();
-                while !lock(&self.behind).is_disjoint(&behind) {
-                    sleep(CLUSTER_RETRY).await;
                 }
                 (*rounds.borrow() > 2).then_some(())
             };

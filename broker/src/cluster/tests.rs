@@ -1,8 +1,12 @@
 //! What goes into a batch, and who is taken out.
 
-use tidings_protocol::{Channel, Head, Serial, StatementId};
+use tidings_protocol::{Channel, Head, Serial, Statement, StatementId};
 
-use super::batch::{Batch, Item, Known, Op, Room, Seen, Unfit, kept, plan};
+use super::{
+    batch::{Batch, Check, Item, Known, Seen, Set, Unfit, plan},
+    kept::{self, Kept, Shelf},
+    nodes::Part,
+};
 use crate::limits::{CLUSTER_BATCH, CLUSTER_FORGOTTEN};
 
 fn channel(name: &str) -> Channel {
@@ -35,87 +39,70 @@ fn trust(serial: u32) -> Item {
     }
 }
 
-fn seen(name: &str, serial: u32, low: u32) -> Seen {
+fn seen(name: &str, serial: u32) -> Seen {
     Seen {
         head: head(name, serial),
-        low,
         version: 70 + i32::try_from(serial).unwrap(),
         zxid: 0,
     }
 }
 
-const ROOM: Room = Room {
-    octets: 1 << 20,
-    kept: 64,
-};
+const ROOM: usize = 1 << 20;
 
 /// `a.trust` is at 3; other channels are at these.
-fn planned(items: &[Item], heads: &[(&str, u32, u32)], room: Room) -> Batch {
+fn planned(items: &[Item], heads: &[(&str, u32)], room: usize) -> Batch {
     let known = |channel: &Channel| {
         let name = channel.as_str();
         match heads.iter().find(|(known, ..)| *known == name) {
-            Some((_, 0, 1)) => Known::Busy,
-            Some((_, 0, 2)) => Known::Behind,
-            Some((_, serial, low)) => Known::Same(Some(seen(name, *serial, *low))),
-            None if name == "a.trust" => Known::Same(Some(seen(name, 3, 1))),
+            Some((_, BUSY)) => Known::Busy,
+            Some((_, BEHIND)) => Known::Behind,
+            Some((_, serial)) => Known::Same(Some(seen(name, *serial))),
+            None if name == "a.trust" => Known::Same(Some(seen(name, 3))),
             None => Known::Same(None),
         }
     };
     plan(&items.iter().collect::<Vec<_>>(), &known, room)
 }
-const BUSY: (u32, u32) = (0, 1);
-const BEHIND: (u32, u32) = (0, 2);
-
-fn forgotten(batch: &Batch) -> Vec<u32> {
-    let all = batch.ops.iter().filter_map(|op| match op {
-        Op::Forget(_, serial) => Some(serial.number()),
-        _ => None,
-    });
-    all.collect()
-}
+const BUSY: u32 = u32::MAX;
+const BEHIND: u32 = u32::MAX - 1;
 
 #[test]
 fn many_channels_are_one_operation_and_trust_is_checked_once() {
     let items = [item("a.x", 8), item("a.y", 1), item("a.x", 9)];
-    let batch = planned(&items, &[("a.x", 7, 1)], ROOM);
+    let batch = planned(&items, &[("a.x", 7)], ROOM);
     assert_eq!(batch.taken, [0, 2, 1]);
     assert!(batch.unfit.is_empty());
-    let entry =
-        |name: &str, serial, item| Op::Entry(channel(name), Serial::new(serial).unwrap(), item);
-    let set = |name: &str, serial, low, after| Op::Head {
+    assert_eq!(batch.checks, [Check::Trust(channel("a.trust"), 73)]);
+    let set = |name: &str, serial, after, items: &[usize]| Set {
         channel: channel(name),
         head: head(name, serial),
-        low,
         after,
+        items: items.into(),
     };
-    assert_eq!(
-        batch.ops,
-        [
-            Op::Trust(channel("a.trust"), 73),
-            entry("a.x", 8, 0),
-            entry("a.x", 9, 2),
-            set("a.x", 9, 1, Some(77)),
-            Op::Begin(channel("a.y")),
-            entry("a.y", 1, 1),
-            set("a.y", 1, 1, None),
-        ]
-    );
+    let sets = [set("a.x", 9, Some(77), &[0, 2]), set("a.y", 1, None, &[1])];
+    assert_eq!(batch.sets, sets);
+    assert_eq!(batch.sets[0].version(), 78);
+    assert_eq!(batch.sets[1].version(), 0);
 }
 
 #[test]
 fn whoever_lost_a_race_is_taken_out_and_nobody_else() {
     let items = [item("a.x", 8), item("a.y", 1)];
-    let batch = planned(&items, &[("a.x", 7, 1)], ROOM);
+    let batch = planned(&items, &[("a.x", 7)], ROOM);
     let stopped = |index: usize| {
-        let all = items.iter().map(|item| batch.ops[index].stops(item));
+        let all = items
+            .iter()
+            .map(|item| batch.stops(batch.part(index), item));
         all.collect::<Vec<_>>()
     };
     assert_eq!(stopped(0), [true, true], "the trust log has moved");
-    assert_eq!(stopped(1), [true, false], "the entry is there");
+    assert_eq!(stopped(1), [true, true], "the node cannot be made");
     assert_eq!(stopped(2), [true, false], "the head is another one");
     assert_eq!(stopped(3), [false, true]);
+    assert_eq!(stopped(4), [false, false], "a node has gone already");
+    assert!(matches!(batch.part(5), Part::Going(1)));
     // What it knows then says so: it is not taken again, the other is.
-    let again = planned(&items, &[("a.x", 8, 1)], ROOM);
+    let again = planned(&items, &[("a.x", 8)], ROOM);
     assert_eq!(again.taken, [1]);
     assert_eq!(again.unfit, [(0, Unfit::NotNext)]);
 }
@@ -130,18 +117,18 @@ fn of_rivals_one_is_taken_and_the_others_wait_for_what_becomes_of_it() {
         ..item("a.x", 8)
     };
     let items = [item("a.x", 8), rival.clone(), item("a.x", 10)];
-    let batch = planned(&items, &[("a.x", 7, 1)], ROOM);
+    let batch = planned(&items, &[("a.x", 7)], ROOM);
     assert_eq!(
         (batch.taken, batch.unfit),
         (vec![0], vec![(2, Unfit::NotNext)])
     );
-    let batch = planned(&[rival], &[("a.x", 8, 1)], ROOM);
+    let batch = planned(&[rival], &[("a.x", 8)], ROOM);
     assert_eq!(batch.unfit, [(0, Unfit::NotNext)]);
 }
 
 #[test]
 fn what_is_busy_waits_and_what_is_behind_is_looked_at() {
-    let of = |(serial, low)| [("a.x", serial, low)];
+    let of = |serial| [("a.x", serial)];
     let busy = planned(&[item("a.x", 8), item("a.y", 1)], &of(BUSY), ROOM);
     assert_eq!((busy.taken, busy.unfit), (vec![1], vec![]));
     let behind = planned(&[item("a.x", 8), item("a.y", 1)], &of(BEHIND), ROOM);
@@ -149,13 +136,13 @@ fn what_is_busy_waits_and_what_is_behind_is_looked_at() {
     assert_eq!((behind.taken, behind.unfit), (vec![1], vec![(0, why)]));
     // The same for trust; and what another trust has verified is verified anew.
     let why = Unfit::Behind(channel("a.trust"));
-    for (serial, low) in [BEHIND, (4, 1)] {
-        let batch = planned(&[item("a.x", 1)], &[("a.trust", serial, low)], ROOM);
+    for serial in [BEHIND, 4] {
+        let batch = planned(&[item("a.x", 1)], &[("a.trust", serial)], ROOM);
         assert_eq!(batch.unfit, [(0, why.clone())]);
-        assert!(batch.ops.is_empty());
+        assert!(batch.sets.is_empty());
     }
-    let busy = planned(&[item("a.x", 1)], &[("a.trust", BUSY.0, BUSY.1)], ROOM);
-    assert!(busy.ops.is_empty() && busy.unfit.is_empty());
+    let busy = planned(&[item("a.x", 1)], &[("a.trust", BUSY)], ROOM);
+    assert!(busy.sets.is_empty() && busy.unfit.is_empty());
 }
 
 #[test]
@@ -163,12 +150,8 @@ fn trust_is_settled_alone() {
     let items = [trust(4), item("a.x", 1)];
     let batch = planned(&items, &[], ROOM);
     assert_eq!(batch.taken, [0]);
-    assert!(
-        batch
-            .ops
-            .iter()
-            .all(|op| op.channel() == Some(&channel("a.trust")))
-    );
+    assert_eq!(batch.channels().collect::<Vec<_>>(), [&channel("a.trust")]);
+    assert!(batch.checks.is_empty());
     let items = [item("a.x", 1), trust(4)];
     let batch = planned(&items, &[], ROOM);
     assert_eq!((batch.taken, batch.unfit), (vec![0], vec![]));
@@ -187,39 +170,16 @@ fn of_a_trust_log_one_statement_is_settled_at_once() {
 }
 
 #[test]
-fn what_a_batch_forgets_is_bounded_and_the_rest_goes_later() {
-    let items: Vec<Item> = (0..10).map(|n| item(&format!("a.n{n}"), 1_001)).collect();
-    let names: Vec<&str> = items.iter().map(|item| item.channel.as_str()).collect();
-    let heads: Vec<(&str, u32, u32)> = names.iter().map(|name| (*name, 1_000, 1)).collect();
-    let batch = planned(&items, &heads, ROOM);
-    assert_eq!(batch.taken.len(), 10);
-    assert_eq!(forgotten(&batch).len(), CLUSTER_FORGOTTEN as usize);
-    for op in &batch.ops {
-        let Op::Head { channel, low, .. } = op else {
-            continue;
-        };
-        let gone = |op: &&Op| matches!(op, Op::Forget(of, _) if of == channel);
-        let gone = batch.ops.iter().filter(gone).count();
-        assert_eq!(*low as usize, 1 + gone, "{channel}");
-    }
-}
-
-#[test]
 fn a_batch_is_bounded_in_octets_and_in_statements() {
     let items: Vec<Item> = (0..1_000).map(|n| item(&format!("a.n{n}"), 1)).collect();
     let batch = planned(&items, &[], ROOM);
     assert_eq!(batch.taken.len(), CLUSTER_BATCH);
     assert!(batch.unfit.is_empty());
-    let room = Room {
-        octets: 10_000,
-        ..ROOM
-    };
-    let batch = planned(&items, &[], room);
-    assert!(batch.octets <= room.octets && batch.octets > room.octets / 2);
+    let batch = planned(&items, &[], 10_000);
+    assert!((5_000..=10_000).contains(&batch.octets));
     // One alone always goes; more of one channel wait in their order.
-    let room = Room { octets: 1, ..ROOM };
     let few = [item("a.x", 9), item("a.x", 8)];
-    let batch = planned(&few, &[("a.x", 7, 1)], room);
+    let batch = planned(&few, &[("a.x", 7)], 1);
     assert_eq!((batch.taken, batch.unfit), (vec![1], vec![]));
 }
 
@@ -231,8 +191,9 @@ fn a_beat_is_settled_in_its_term_alone() {
     };
     let items = [item("a.x", 1), beat(5)];
     let batch = planned(&items, &[], ROOM);
-    assert_eq!(batch.ops[0], Op::Term(5));
-    let stopped: Vec<bool> = items.iter().map(|item| batch.ops[0].stops(item)).collect();
+    assert_eq!(batch.checks[0], Check::Term(5));
+    let stopped = items.iter().map(|item| batch.stops(Part::Check(0), item));
+    let stopped: Vec<bool> = stopped.collect();
     assert_eq!(stopped, [false, true]);
     let other = Item {
         channel: channel("a.b.beat"),
@@ -242,36 +203,89 @@ fn a_beat_is_settled_in_its_term_alone() {
     assert_eq!((batch.taken, batch.unfit), (vec![0], vec![]));
 }
 
-#[test]
-fn the_entry_64_places_below_goes_and_nothing_that_is_not_durable_here() {
-    let low = |serial, low, kept| {
-        let room = Room { kept, ..ROOM };
-        let batch = planned(&[item("a.x", serial + 1)], &[("a.x", serial, low)], room);
-        forgotten(&batch)
-    };
-    assert!(low(63, 1, 64).is_empty());
-    assert_eq!(low(64, 1, 64), [1]);
-    assert_eq!(low(100, 38, 64), [] as [u32; 0]);
-    assert_eq!(low(101, 38, 64), [38]);
-    // A log that was brought along has no entries below.
-    assert!(low(300, 301, 64).is_empty());
-    assert_eq!(low(364, 301, 64), [301]);
-    // What was kept for longer goes in steps.
-    assert_eq!(low(1_000, 1, 64).len(), 128);
-    // A run that is longer than what is kept takes nothing away of itself.
-    let run: Vec<Item> = (11..=60).map(|serial| item("a.x", serial)).collect();
-    let room = Room { kept: 8, ..ROOM };
-    let batch = planned(&run, &[("a.x", 10, 5)], room);
-    assert_eq!(batch.taken.len(), 50);
-    assert_eq!(forgotten(&batch), (5..=10).collect::<Vec<_>>());
+const NEXT: fn(&Channel) -> u32 = |_| 10;
+
+/// Nodes of members, the oldest first; what they hold is lacking from these serials on.
+fn shelf(nodes: &[(&str, u32)]) -> (Shelf, Vec<String>) {
+    let (mut shelf, mut names) = (Shelf::default(), Vec::new());
+    for (number, (member, lacking)) in nodes.iter().enumerate() {
+        let name = kept::name(7, number as u64, member);
+        let serial = Serial::new(*lacking);
+        let node = Kept {
+            octets: 100,
+            entries: 2,
+            lacking: serial.map(|at| (channel("a.x"), at)).into_iter().collect(),
+        };
+        shelf.add(&name, number as i64, node);
+        names.push(name);
+    }
+    (shelf, names)
 }
 
 #[test]
-fn in_many_channels_fewer_entries_are_kept_and_alone_more() {
-    assert_eq!(kept(10, 3), 64);
-    assert_eq!(kept(1_024, 3), 64);
-    assert_eq!(kept(4_096, 3), 16);
-    assert_eq!(kept(10_000, 3), 8);
-    assert_eq!(kept(10, 1), 1_024);
-    assert_eq!(kept(0, 0), 1_024);
+fn a_member_removes_its_own_oldest_nodes_above_its_share() {
+    let (shelf, names) = shelf(&[("a", 0), ("b-c", 0), ("a", 0), ("a", 0), ("b-c", 0)]);
+    assert_eq!(shelf.entries(), 10);
+    let going = |member, live: &[&str], bound| shelf.going(member, live, bound, &NEXT);
+    let both = ["a", "b-c"];
+    assert!(going("a", &both, (6, 600)).is_empty());
+    assert_eq!(going("a", &both, (4, 600)), [names[0].clone()]);
+    assert_eq!(
+        going("a", &both, (6, 200)),
+        [&names[..1], &names[2..3]].concat()
+    );
+    assert_eq!(going("b-c", &both, (2, 600)), [names[1].clone()]);
+    // Alone it has the whole, and what those have left who are gone.
+    assert!(going("a", &["a"], (5, 500)).is_empty());
+    assert_eq!(going("a", &["a"], (3, 500)), names[..2]);
+    let many = vec![("a", 0); 2 * CLUSTER_FORGOTTEN];
+    let (many, _) = self::shelf(&many);
+    assert_eq!(
+        many.going("a", &["a"], (0, 0), &NEXT).len(),
+        CLUSTER_FORGOTTEN
+    );
+}
+
+#[test]
+fn nothing_goes_that_is_not_durable_here() {
+    let (mut shelf, names) = shelf(&[("a", 10), ("a", 9), ("a", 11), ("a", 12), ("a", 13)]);
+    let going = shelf.going("a", &["a"], (0, 0), &NEXT);
+    assert_eq!(
+        going,
+        [names[1].clone()],
+        "the others hold what comes later"
+    );
+    // And what comes next is read again, one after the other.
+    assert_eq!(shelf.of_use(&NEXT), [&names[..1], &names[2..]].concat());
+    assert!(shelf.remove(&names[2]) && !shelf.remove(&names[2]));
+    assert_eq!(shelf.of_use(&NEXT), names[..1]);
+    shelf.retain(&names[3..]);
+    assert!(!shelf.has(&names[0]) && shelf.has(&names[3]));
+}
+
+#[test]
+fn what_a_node_holds_is_read_as_it_was_written() {
+    let article = include_bytes!("../../../spec/vectors/good/release-1-minimal");
+    let body = article.windows(2).position(|two| two == b"\n\n").unwrap() + 2;
+    let statement = Statement::parse(&article[body..]).unwrap();
+    let (channel, other) = (statement.channel().clone(), channel("a.y"));
+    let mut node = Vec::new();
+    let entry = Some((&statement, "a!b c"));
+    kept::write(&mut node, (&channel, statement.head(), 7), entry);
+    kept::write(&mut node, (&other, head("a.y", 9), -1), None);
+    let records = kept::read(&node).unwrap();
+    let of = |one: &kept::Record| (one.channel.clone(), one.head, one.version);
+    assert_eq!(of(&records[0]), (channel, statement.head(), 7));
+    assert_eq!(records[0].entry, Some((statement.clone(), "a!b c".into())));
+    assert_eq!(of(&records[1]), (other, head("a.y", 9), -1));
+    assert!(records[1].entry.is_none() && records.len() == 2);
+    assert!(kept::read(b"").unwrap().is_empty());
+    // Cut off anywhere else than between the two, or with another head than the statement's, it is
+    // nothing that a member has settled.
+    let whole = |end: &usize| kept::read(&node[..*end]).is_some();
+    assert_eq!((1..=node.len()).filter(whole).count(), 2);
+    let mut wrong = Vec::new();
+    kept::write(&mut wrong, (statement.channel(), head("a.y", 9), 7), entry);
+    assert!(kept::read(&wrong).is_none());
+    assert!(kept::read(b"junk").is_none() && kept::read(b"path\njunk").is_none());
 }

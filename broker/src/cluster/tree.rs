@@ -2,16 +2,19 @@
 //!
 //! | node | data |
 //! | --- | --- |
-//! | `/layout` | `tidings 2` |
-//! | `/heads/CHANNEL` | serial and id of the head, and the lowest serial that has an entry; its version is what an append checks |
-//! | `/entries/CHANNEL/SERIAL` | `Path`, LF, the statement; from that lowest serial to the head |
+//! | `/layout` | `tidings 3` |
+//! | `/heads/CHANNEL` | serial and id of the head; its version is what an append checks |
+//! | `/settled/SESSION-NUMBER-NAME` | what a member has settled at once (`kept.rs`); the newest are kept |
 //! | `/members/NAME` | ephemeral: where the others reach this member, and a digest of what is the same for all |
 //! | `/term` | name and zxid of the member that signs beats; its version is the term |
 //! | `/slots/GROUP` | who is down, who waits, who has failed |
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use tidings_protocol::{Channel, Head, Serial};
+use tidings_protocol::{Channel, Head};
 use zookeeper_client as zk;
 
 use super::{
@@ -20,8 +23,8 @@ use super::{
 };
 use crate::config::Clustering;
 
-const LAYOUT: &[u8] = b"tidings 2";
-const OLD_LAYOUT: &[u8] = b"tidings 1";
+pub(super) const LAYOUT: &[u8] = b"tidings 3";
+const OLD_LAYOUT: &[u8] = b"tidings 2";
 
 /// Why the tree cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +60,7 @@ pub enum TreeError {
     Exists(String),
     /// Something else is there.
     #[error(
-        "{root} of these ZooKeeper servers holds {found}, and not what this tidingsd knows (`tidings 2`); correct cluster.root, or use the version that made it"
+        "{root} of these ZooKeeper servers holds {found}, and not what this tidingsd knows (`tidings 3`); correct cluster.root, or use the version that made it"
     )]
     Foreign {
         /// The node.
@@ -67,7 +70,7 @@ pub enum TreeError {
     },
     /// What an earlier version has made.
     #[error(
-        "{0} of these ZooKeeper servers was made by an earlier version (`tidings 1`): stop all brokers of the cluster, run `tidingsd init-cluster`, which carries it over, and start them again"
+        "{0} of these ZooKeeper servers was made by an earlier version (`tidings 2`): stop all brokers of the cluster, run `tidingsd init-cluster`, which carries it over, and start them again"
     )]
     Old(String),
     /// It cannot be carried over now.
@@ -115,17 +118,16 @@ pub(super) struct Tree {
     pub(super) client: Arc<dyn Session>,
     /// Appends.
     pub(super) appending: Arc<dyn Session>,
-    root: String,
+    pub(super) root: String,
+    /// Counts the nodes that were made in the session that appends.
+    pub(super) made: AtomicU64,
 }
 
 pub(super) fn head_path(channel: &Channel) -> String {
     format!("/heads/{channel}")
 }
-pub(super) fn directory(channel: &Channel) -> String {
-    format!("/entries/{channel}")
-}
-pub(super) fn entry_path(channel: &Channel, serial: Serial) -> String {
-    format!("/entries/{channel}/{:010}", serial.number())
+pub(super) fn settled_path(name: &str) -> String {
+    format!("/settled/{name}")
 }
 
 /// Sets a channel's head in the tree; see [`Tree::force_head`].
@@ -162,7 +164,7 @@ pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
 /// What makes an empty tree.
 pub(super) fn empty() -> Vec<Change> {
     let node = |path: &str, data: &[u8]| Change::Create(path.into(), data.into());
-    let nodes = ["/heads", "/entries", "/members", "/slots"].map(|path| node(path, b""));
+    let nodes = ["/heads", "/settled", "/members", "/slots"].map(|path| node(path, b""));
     let mut all = vec![node("/layout", LAYOUT), node("/term", b"-")];
     all.extend(nodes);
     all
@@ -179,6 +181,7 @@ impl Tree {
             client: servers.connect().await?,
             appending: servers.connect().await?,
             root: root.into(),
+            made: AtomicU64::new(0),
         };
         let foreign = |found| TreeError::Foreign {
             root: root.into(),
@@ -223,55 +226,20 @@ impl Tree {
     pub(super) async fn change(&self, change: Change) -> Result<Option<zk::Stat>, zk::Error> {
         Ok(self.client.change(vec![change]).await?.pop().flatten())
     }
-
-    /// Makes of the earlier layout the present one: heads say from where on there are entries.
-    async fn carry_over(&self) -> Result<(), TreeError> {
-        if let Some(member) = self.client.children("/members").await?.pop() {
-            return Err(TreeError::InUse(self.root.clone(), member));
-        }
-        for channel in self.channels().await? {
-            let path = head_path(&channel);
-            let (data, stat) = self.get(&path).await?;
-            // One that was carried over before an interruption, or cannot be read, stays.
-            let Some(head) = read_old_head(&data) else {
-                continue;
-            };
-            let low = self.lowest_entry(&channel, head.serial).await?;
-            let data = write_head(head, low);
-            let set = Change::Set(path, data, Some(stat.version));
-            self.change(set).await?;
-        }
-        let mut changes = vec![Change::Set("/layout".into(), LAYOUT.into(), None)];
-        if self.get("/held").await.is_ok() {
-            changes.push(Change::Delete("/held".into()));
-        }
-        self.client.change(changes).await?;
-        Ok(())
-    }
 }
 
-pub(super) fn write_head(head: Head, low: u32) -> Vec<u8> {
-    format!("{head} {low}").into_bytes()
-}
-
-fn read_old_head(octets: &[u8]) -> Option<Head> {
-    let (serial, id) = std::str::from_utf8(octets).ok()?.split_once(' ')?;
-    Some(Head {
-        serial: serial.parse().ok()?,
-        id: id.parse().ok()?,
-    })
+pub(super) fn write_head(head: Head) -> Vec<u8> {
+    head.to_string().into_bytes()
 }
 
 pub(super) fn read_head(octets: &[u8], stat: &zk::Stat) -> Option<Seen> {
-    let space = octets.iter().rposition(|octet| *octet == b' ')?;
-    let head = read_old_head(&octets[..space])?;
-    let low = std::str::from_utf8(&octets[space + 1..])
-        .ok()?
-        .parse()
-        .ok()?;
-    (low <= head.serial.number() + 1).then_some(Seen {
+    let (serial, id) = std::str::from_utf8(octets).ok()?.split_once(' ')?;
+    let head = Head {
+        serial: serial.parse().ok()?,
+        id: id.parse().ok()?,
+    };
+    Some(Seen {
         head,
-        low,
         version: stat.version,
         zxid: stat.mzxid,
     })

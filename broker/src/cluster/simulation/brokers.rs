@@ -41,9 +41,8 @@ use crate::{
     watch::Watches,
 };
 
-/// Entries of each channel that the tree keeps; alone it is more.
-const KEPT: u32 = 5;
-const KEPT_ALONE: u32 = 20;
+/// Nodes of what was settled that the tree keeps, and octets in them.
+const KEPT: (usize, usize) = (24, 1 << 20);
 const BEAT: Duration = Duration::from_millis(2_500);
 
 /// A broker, whether it runs or not.
@@ -171,7 +170,7 @@ fn open(sim: &Arc<Simulation>, index: usize) -> (Arc<Life>, impl Future<Output =
         "common".into(),
     );
     cluster.servers = Arc::new(sim.model.of(index));
-    cluster.keeps = |_, members| if members > 1 { KEPT } else { KEPT_ALONE };
+    cluster.bound = KEPT;
     let life = Arc::new(Life {
         cluster: Arc::new(cluster),
         local,

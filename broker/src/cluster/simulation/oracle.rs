@@ -8,7 +8,7 @@ use std::{
 use tidings_protocol::{Channel, Head, Statement, StatementId};
 
 use super::{
-    super::{batch::Seen, session::Change, tree::read_head},
+    super::{batch::Seen, kept, session::Change, tree::read_head},
     brokers::Life,
     znodes::Znodes,
 };
@@ -115,11 +115,11 @@ impl Oracle {
     pub(super) fn judge(&self, nodes: &Znodes, changes: &[Change]) {
         let mut known = self.known();
         let judged = changes.iter().try_for_each(|change| match change {
-            Change::Create(path, data) if path.matches('/').count() == 3 => {
-                known.judge_entry(nodes, data)
+            Change::Create(path, data) if path.starts_with("/settled/") => {
+                known.judge_node(nodes, changes, data)
             }
             Change::Create(path, data) | Change::Set(path, data, _) => {
-                known.judge_head(nodes, changes, path, data)
+                known.judge_head(nodes, path, data)
             }
             _ => Ok(()),
         });
@@ -229,9 +229,32 @@ impl Known {
         log.and_then(|log| log.get(head.serial.number() as usize - 1)) == Some(&head)
     }
 
-    fn judge_entry(&mut self, nodes: &Znodes, data: &[u8]) -> Result<(), String> {
-        let end = data.iter().position(|octet| *octet == b'\n').unwrap();
-        let statement = Statement::parse(&data[end + 1..]).map_err(|error| error.to_string())?;
+    /// What a node says is what becomes true with it, its versions included.
+    fn judge_node(
+        &mut self,
+        nodes: &Znodes,
+        changes: &[Change],
+        data: &[u8],
+    ) -> Result<(), String> {
+        let records = kept::read(data).ok_or("a node cannot be read")?;
+        for record in records {
+            let path = format!("/heads/{}", record.channel);
+            let set = changes.iter().find_map(|change| match change {
+                Change::Create(of, _) if *of == path => Some(0),
+                Change::Set(of, _, after) if *of == path => after.map(|after| after + 1),
+                _ => None,
+            });
+            match record.entry {
+                Some((statement, _)) if set == Some(record.version) => {
+                    self.judge_entry(nodes, &statement)?;
+                }
+                _ => return Err(format!("{path} is not set as its node says: {set:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_entry(&mut self, nodes: &Znodes, statement: &Statement) -> Result<(), String> {
         let (channel, head) = (statement.channel().clone(), statement.head());
         let wrong = |what: &str| Err(format!("{channel} {} is settled {what}", head.serial));
         let log = self.settled.entry(channel.clone()).or_default();
@@ -264,42 +287,22 @@ impl Known {
         Ok(())
     }
 
-    /// A head names what was settled last, and what it says of entries is true.
-    fn judge_head(
-        &self,
-        nodes: &Znodes,
-        changes: &[Change],
-        path: &str,
-        data: &[u8],
-    ) -> Result<(), String> {
+    /// A head names what was settled last.
+    fn judge_head(&self, nodes: &Znodes, path: &str, data: &[u8]) -> Result<(), String> {
         let Some(name) = path.strip_prefix("/heads/") else {
             return Ok(());
         };
         let stat = nodes.newest("/layout").unwrap().1;
-        let Some(Seen { head, low, .. }) = read_head(data, &stat) else {
+        let Some(Seen { head, .. }) = read_head(data, &stat) else {
             return Err(format!("the head of {name} cannot be read"));
         };
         let last = self.settled.get(&name.parse::<Channel>().unwrap());
         let last = last.and_then(|log| log.last().copied());
-        if last != Some(head) {
-            return Err(format!(
+        match last == Some(head) {
+            true => Ok(()),
+            false => Err(format!(
                 "the head of {name} is {head:?}, and settled is {last:?}"
-            ));
-        }
-        let is_there = |serial: u32| {
-            let path = format!("/entries/{name}/{serial:010}");
-            let is_it = |change: &&Change| match change {
-                Change::Create(of, _) | Change::Delete(of) => *of == path,
-                _ => false,
-            };
-            match changes.iter().find(is_it) {
-                Some(change) => matches!(change, Change::Create(..)),
-                None => nodes.newest(&path).is_some(),
-            }
-        };
-        match (low..=head.serial.number()).find(|serial| !is_there(*serial)) {
-            Some(serial) => Err(format!("{name}: the entry {serial} is not there")),
-            None => Ok(()),
+            )),
         }
     }
 }
