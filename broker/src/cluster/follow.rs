@@ -32,8 +32,11 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
         tree,
         events: tree.watch_settled().await?,
         everything: true,
+        has_begun: false,
         again: false,
         arrived: Vec::new(),
+        awaited: Vec::new(),
+        unsure: BTreeSet::new(),
         turn: Vec::new(),
     };
     // The servers may count from another beginning now.
@@ -93,10 +96,17 @@ struct Follower<'a> {
     tree: &'a Tree,
     events: Box<dyn Events>,
     everything: bool,
+    /// Everything was looked at in this session.
+    has_begun: bool,
     /// What could not be stored is tried again in the next round.
     again: bool,
     /// Nodes that were made, in their order.
     arrived: Vec<String>,
+    /// Channels of which the tree has more than we do, up to where: what has arrived by now holds
+    /// it, or nothing does.
+    awaited: Vec<(Channel, Serial)>,
+    /// Channels that were looked at, and are looked at again: something of ours was under way.
+    unsure: BTreeSet<Channel>,
     /// Channels that are still to be looked at in turn.
     turn: Vec<Channel>,
 }
@@ -199,23 +209,40 @@ impl Follower<'_> {
             tree,
             gaps: BTreeSet::new(),
             unsound: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             is_again: std::mem::take(&mut self.again),
         };
         let (lacking, gone) = round.take_up(std::mem::take(&mut self.arrived)).await?;
         self.everything |= gone;
+        for (channel, serial) in std::mem::take(&mut self.awaited) {
+            if cluster.next(&channel) <= serial.number() && cluster.is_under_way(&channel).is_none()
+            {
+                round.gaps.insert(channel.clone());
+            }
+        }
         channels.extend(lacking);
         channels.retain(|channel| cluster.settles(channel));
-        let channels: Vec<Channel> = channels.into_iter().collect();
         let behind = round.read_heads(&channels).await?;
         // What was settled before the heads were read has been told of by now.
         self.take_events()?;
-        if self.arrived.is_empty() && !self.everything {
-            round.gaps.extend(behind);
-        } else {
-            lock(&cluster.dirty).extend(behind);
+        for (channel, serial) in behind {
+            let is_gap = self.arrived.is_empty() || cluster.fills(&channel);
+            match is_gap && !self.everything {
+                true => drop(round.gaps.insert(channel)),
+                false => self.awaited.push((channel, serial)),
+            }
         }
-        round.close(&channels);
-        if whole || *cluster.rounds.borrow() > 0 {
+        self.unsure.retain(|channel| !channels.contains(channel));
+        self.unsure.append(&mut round.unsure);
+        let mut open = self.unsure.clone();
+        open.extend(self.awaited.iter().map(|(channel, _)| channel.clone()));
+        let is_whole = open.is_empty() && !self.everything;
+        let looked = channels.iter().chain(&round.gaps);
+        let looked = looked.filter(|channel| !open.contains(*channel));
+        let looked = looked.cloned().collect();
+        round.close(looked);
+        self.has_begun |= whole;
+        if is_whole && self.has_begun {
             cluster.rounds.send_modify(|round| *round += 1);
         }
         Ok(())
@@ -234,6 +261,8 @@ struct Round<'a> {
     tree: &'a Tree,
     gaps: BTreeSet<Channel>,
     unsound: BTreeMap<Channel, String>,
+    /// They are looked at again.
+    unsure: BTreeSet<Channel>,
     /// What could not be followed is tried again.
     is_again: bool,
 }
@@ -354,15 +383,18 @@ impl Round<'_> {
         }
     }
 
-    /// The channels, of some, whose heads are above ours.
-    async fn read_heads(&mut self, channels: &[Channel]) -> Result<Vec<Channel>, TreeError> {
+    /// The channels, of some, whose heads are above ours, and where those are.
+    async fn read_heads(
+        &mut self,
+        channels: &BTreeSet<Channel>,
+    ) -> Result<Vec<(Channel, Serial)>, TreeError> {
         let mut behind = Vec::new();
-        for (channel, seen) in channels.iter().zip(self.tree.heads(channels).await?) {
+        let heads = self.tree.heads(channels.iter()).await?;
+        for (channel, seen) in channels.iter().zip(heads) {
             match seen {
                 Ok(seen) => {
-                    if self.compare(channel, seen).await? {
-                        behind.push(channel.clone());
-                    }
+                    let above = self.compare(channel, seen).await?;
+                    behind.extend(above.map(|serial| (channel.clone(), serial)));
                 }
                 Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
             }
@@ -371,11 +403,9 @@ impl Round<'_> {
     }
 
     /// Notes what was found of channels that were looked at.
-    fn close(mut self, channels: &[Channel]) {
+    fn close(mut self, mut looked: BTreeSet<Channel>) {
         let mut standing = self.cluster.standing();
-        let dirty = lock(&self.cluster.dirty).clone();
-        let looked = channels.iter().filter(|channel| !dirty.contains(*channel));
-        let looked: BTreeSet<Channel> = looked.chain(self.unsound.keys()).cloned().collect();
+        looked.extend(self.unsound.keys().cloned());
         for channel in &looked {
             let is_new = |why: &String| standing.unsound.get(channel) != Some(why);
             match self.unsound.remove(channel) {
@@ -411,10 +441,19 @@ impl Round<'_> {
         }
     }
 
-    /// Whether the tree has more than we have.
-    async fn compare(&mut self, channel: &Channel, seen: Option<Seen>) -> Result<bool, TreeError> {
-        if self.cluster.is_under_way(channel) {
-            return Ok(false);
+    /// Where the tree's head is, if that is above ours.
+    async fn compare(
+        &mut self,
+        channel: &Channel,
+        seen: Option<Seen>,
+    ) -> Result<Option<Serial>, TreeError> {
+        if let Some(ours) = self.cluster.is_under_way(channel) {
+            let above =
+                seen.is_some_and(|seen| seen.head.serial.number() >= self.cluster.next(channel));
+            if above && seen.is_none_or(|seen| seen.head != ours) {
+                self.unsure.insert(channel.clone());
+            }
+            return Ok(None);
         }
         let Some(seen) = seen else {
             lock(&self.cluster.seen).remove(channel);
@@ -427,7 +466,7 @@ impl Round<'_> {
                     self.gaps.insert(channel.clone());
                 }
             }
-            return Ok(false);
+            return Ok(None);
         };
         let newer = match lock(&self.cluster.seen).entry(channel.clone()) {
             Entry::Occupied(newer) if newer.get().zxid > seen.zxid => Some(newer.get().head),
@@ -440,15 +479,16 @@ impl Round<'_> {
         if newer.is_some() {
             // It was read before more was settled: by us, or by others, which is then to be read.
             if newer != ours {
+                self.unsure.insert(channel.clone());
                 lock(&self.cluster.dirty).insert(channel.clone());
             }
-            return Ok(false);
+            return Ok(None);
         }
         let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else {
-            return Ok(true);
+            return Ok(Some(seen.head.serial));
         };
         if ours == seen.head {
-            return Ok(false);
+            return Ok(None);
         }
         let log = self.cluster.logs.get(channel.as_str());
         let same = log
@@ -457,7 +497,7 @@ impl Round<'_> {
         let why = match same {
             Some(true) => {
                 self.look_ahead(channel, ours.serial).await?;
-                return Ok(false);
+                return Ok(None);
             }
             Some(false) => {
                 "this broker something else: a fork, of which one is to be decided for (`tidingsd set-head`)"
@@ -467,7 +507,7 @@ impl Round<'_> {
         let (serial, id) = (seen.head.serial, seen.head.id);
         let why = format!("at {serial} the cluster has {id}, and {why}");
         self.unsound.insert(channel.clone(), why);
-        Ok(false)
+        Ok(None)
     }
 
     /// Whether the tree has less than we do, and not only the server that was asked.

@@ -144,8 +144,9 @@ pub(crate) struct Cluster {
     /// What waits to be settled.
     queue: mpsc::Sender<Waiting>,
     waiting: Mutex<Option<mpsc::Receiver<Waiting>>>,
-    /// Channels in which something of ours is under way, and whether they are to be looked at then.
-    under_way: Mutex<HashMap<Channel, bool>>,
+    /// Channels in which something of ours is under way: which head, and whether they are looked at
+    /// afterwards.
+    under_way: Mutex<HashMap<Channel, (Head, bool)>>,
     /// Our own nodes that are not read back, until they are met.
     ways: Mutex<HashMap<String, Way>>,
     /// Told when something is under way no more.
@@ -315,8 +316,9 @@ impl Cluster {
 
     /// Notes what is about to be settled, by which node.
     fn begin_way(&self, name: &str, batch: &Batch) {
-        let channels = batch.channels().cloned();
-        lock(&self.under_way).extend(channels.map(|channel| (channel, false)));
+        let heads = batch.sets.iter();
+        let heads = heads.map(|set| (set.channel.clone(), (set.head, false)));
+        lock(&self.under_way).extend(heads);
         lock(&self.ways).insert(name.into(), None);
     }
 
@@ -335,7 +337,8 @@ impl Cluster {
         }
         for channel in channels {
             let mut under_way = lock(&self.under_way);
-            if under_way.remove(channel) == Some(true) || look {
+            let way = under_way.remove(channel);
+            if look || way.is_some_and(|(_, look)| look) {
                 drop(under_way);
                 self.look_at(channel);
             }
@@ -343,10 +346,12 @@ impl Cluster {
         self.ended.send_replace(());
     }
 
-    /// Whether something of ours is under way in a channel, so that it is looked at afterwards.
-    fn is_under_way(&self, channel: &Channel) -> bool {
+    /// Which head of ours is under way in a channel, which is looked at afterwards.
+    fn is_under_way(&self, channel: &Channel) -> Option<Head> {
         let mut all = lock(&self.under_way);
-        all.get_mut(channel).map(|look| *look = true).is_some()
+        let (head, look) = all.get_mut(channel)?;
+        *look = true;
+        Some(*head)
     }
 
     /// How many statements the tree keeps.

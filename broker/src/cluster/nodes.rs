@@ -95,9 +95,9 @@ impl Tree {
     /// The heads of channels; none for those that are not there.
     pub(super) async fn heads(
         &self,
-        channels: &[Channel],
+        channels: impl Iterator<Item = &Channel>,
     ) -> Result<Vec<Result<Option<Seen>, TreeError>>, TreeError> {
-        let paths: Vec<String> = channels.iter().map(head_path).collect();
+        let paths: Vec<String> = channels.map(head_path).collect();
         let reads = self.read(&paths).await?.into_iter().zip(paths);
         reads
             .map(|(read, path)| match read {
@@ -116,7 +116,7 @@ impl Tree {
     /// The head of a channel as it is now, whatever the server that we ask has heard of.
     pub(super) async fn newest(&self, channel: &Channel) -> Result<Option<Seen>, TreeError> {
         self.sync().await?;
-        let mut heads = self.heads(std::slice::from_ref(channel)).await?;
+        let mut heads = self.heads(std::iter::once(channel)).await?;
         heads.pop().unwrap_or(Ok(None))
     }
 

@@ -20,8 +20,6 @@ pub(crate) use tokio::time::sleep;
 pub(crate) use zookeeper_client as zk;
 
 pub(crate) const SIGNERS: &[&str] = &["ann", "bob"];
-/// Entries of a channel that the servers keep while several members are live.
-pub(crate) const KEPT: usize = 64;
 
 pub(crate) async fn heads_of(member: &Fixture, channel: &Channel) -> Vec<Head> {
     read_all(member, channel)
@@ -85,11 +83,70 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     http::get(address, path).unwrap()
 }
 
+/// A node of what was settled at once.
+pub(crate) struct Node {
+    pub(crate) path: String,
+    pub(crate) zxid: i64,
+    /// What it holds: `Path`, and the statement.
+    pub(crate) entries: Vec<(String, Statement)>,
+}
+
+/// All of them, in the order in which they were settled.
+pub(crate) async fn settled(client: &zk::Client) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for name in client.list_children("/settled").await.unwrap() {
+        let path = format!("/settled/{name}");
+        // One that goes meanwhile is none.
+        let Ok((data, stat)) = client.get_data(&path).await else {
+            continue;
+        };
+        let (mut entries, mut rest) = (Vec::new(), &data[..]);
+        while let Some(end) = rest.iter().position(|octet| *octet == b'\n') {
+            let line = String::from_utf8(rest[..end].to_vec()).unwrap();
+            let words: Vec<&str> = line.splitn(6, ' ').collect();
+            let [_, _, _, _, octets, path] = words[..] else {
+                break;
+            };
+            let (entry, more) = rest[end + 1..].split_at(octets.parse().unwrap());
+            if !entry.is_empty() {
+                entries.push((path.to_owned(), Statement::parse(entry).unwrap()));
+            }
+            rest = more;
+        }
+        nodes.push(Node {
+            path,
+            zxid: stat.czxid,
+            entries,
+        });
+    }
+    nodes.sort_by_key(|node| node.zxid);
+    nodes
+}
+
+/// How many statements of a channel the servers keep.
 pub(crate) async fn kept(client: &zk::Client, channel: &Channel) -> usize {
-    client
-        .list_children(&format!("/entries/{channel}"))
-        .await
-        .map_or(0, |entries| entries.len())
+    let nodes = settled(client).await;
+    let entries = nodes.iter().flat_map(|node| &node.entries);
+    entries.filter(|(_, one)| one.channel() == channel).count()
+}
+
+/// The servers forget all but the newest nodes, as they do when there are very many.
+pub(crate) async fn forget(client: &zk::Client, newest: usize) {
+    let nodes = settled(client).await;
+    let old = nodes.len().saturating_sub(newest);
+    for node in &nodes[..old] {
+        client.delete(&node.path, None).await.unwrap();
+    }
+}
+
+/// What a node holds of a statement, as a member writes it.
+pub(crate) fn record(statement: &Statement, version: i32) -> Vec<u8> {
+    let (channel, head, octets) = (statement.channel(), statement.head(), statement.octets());
+    let line = format!(
+        "{channel} {head} {version} {} x!not-for-mail\n",
+        octets.len()
+    );
+    [line.as_bytes(), octets].concat()
 }
 
 pub(crate) async fn signer(client: &zk::Client) -> String {

@@ -20,7 +20,7 @@ use crate::stage::*;
 const MULTI: i32 = 14;
 
 /// Only what settles statements makes nodes there.
-const ENTRIES: &[u8] = b"/entries/";
+const SETTLED: &[u8] = b"/settled/";
 
 pub(crate) const PASS: u8 = 0;
 /// What the servers say by other connections than the one that settles is held.
@@ -142,7 +142,7 @@ async fn requests(
         let frame = frame(&mut from).await?;
         let code = frame.get(8..12).filter(|_| connected);
         connected = true;
-        let settles = || frame.windows(ENTRIES.len()).any(|path| path == ENTRIES);
+        let settles = || frame.windows(SETTLED.len()).any(|path| path == SETTLED);
         if code == Some(&MULTI.to_be_bytes()) && settles() {
             line.settles.store(true, SeqCst);
             sleep(Duration::from_millis(state.slow.load(SeqCst))).await;

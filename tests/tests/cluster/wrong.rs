@@ -23,19 +23,13 @@ async fn what_somebody_writes_into_the_tree_is_not_believed() -> anyhow::Result<
     let forged = site
         .realm
         .release(&os(), Some(good), "6.6", &["eve", "mallory"]);
-    let entry = format!("/entries/{}/0000000004", os());
+    let node = "/settled/0-0-eve";
     let (old, _) = client.get_data(&format!("/heads/{}", os())).await?;
-    client
-        .create(
-            &entry,
-            &[b"x!not-for-mail\n", forged.octets()].concat(),
-            &options,
-        )
-        .await?;
+    client.create(node, &record(&forged, 3), &options).await?;
     client
         .set_data(
             &format!("/heads/{}", os()),
-            format!("{} 1", forged.head()).as_bytes(),
+            forged.head().to_string().as_bytes(),
             None,
         )
         .await?;
@@ -61,11 +55,11 @@ async fn what_somebody_writes_into_the_tree_is_not_believed() -> anyhow::Result<
     .await?;
     // No statement at all, and a head that is none.
     for junk in [&b"junk"[..], b"path\njunk", b""] {
-        client.set_data(&entry, junk, None).await?;
+        client.set_data(node, junk, None).await?;
         client
             .set_data(
                 &format!("/heads/{}", os()),
-                format!("{} 1", forged.head()).as_bytes(),
+                forged.head().to_string().as_bytes(),
                 None,
             )
             .await?;
@@ -77,7 +71,7 @@ async fn what_somebody_writes_into_the_tree_is_not_believed() -> anyhow::Result<
         .await?;
     sleep(Duration::from_millis(300)).await;
     // The operator mends it.
-    client.delete(&entry, None).await?;
+    client.delete(node, None).await?;
     client
         .set_data(&format!("/heads/{}", os()), &old, None)
         .await?;
@@ -317,12 +311,8 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
     until_head(&members[1], &os(), 3).await;
     let client = by_hand(&ensemble, &site).await;
     let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-    // The place for entries is gone; it is made anew.
-    for serial in 1..=3 {
-        let entry = format!("/entries/{}/{serial:010}", os());
-        client.delete(&entry, None).await?;
-    }
-    client.delete(&format!("/entries/{}", os()), None).await?;
+    // What was settled is gone; members have it.
+    forget(&client, 0).await;
     let at = publish(
         &site.realm,
         &mut publisher(&members[0]).await,
@@ -349,19 +339,26 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
     })
     .await;
     until_head(&members[0], &os(), 5).await;
-    // An entry is there that nobody has settled.
-    client
-        .create(&format!("/entries/{}/0000000006", os()), b"junk", &options)
-        .await?;
+    // A node is there that nobody has settled: it is named, and passed over.
+    client.create("/settled/0-0-x", b"junk", &options).await?;
+    says(&members[0], "holds nothing that a member has settled").await;
     let six = site.realm.release(&os(), Some(next.head()), "6", SIGNERS);
-    let (answer, took) = post(&members[0], &six).await;
+    let (answer, _) = post(&members[0], &six).await;
+    assert!(answer.starts_with("240"), "{answer}");
+    until_head(&members[1], &os(), 6).await;
+    // A head is there that nobody has written.
+    let path = format!("/heads/{}", os());
+    let (good, _) = client.get_data(&path).await?;
+    client.set_data(&path, b"junk", None).await?;
+    says(&members[0], "cannot be followed").await;
+    let seven = site.realm.release(&os(), Some(six.head()), "7", SIGNERS);
+    let (answer, took) = post(&members[0], &seven).await;
     assert!(
         answer.starts_with("441")
             && answer.contains("does not verify here")
             && took < Duration::from_secs(8),
         "{answer} after {took:?}"
     );
-    says(&members[0], "`tidingsd set-head` mends it").await;
     // Members say once a second how they are; whoever tried again and again would write much more.
     let zxid = async |name: &str| {
         client
@@ -378,11 +375,9 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
         written < 60,
         "{written} writes in three seconds: a broker is busy with it"
     );
-    client
-        .delete(&format!("/entries/{}/0000000006", os()), None)
-        .await?;
+    client.set_data(&path, &good, None).await?;
     until("it goes on", async || {
-        post(&members[0], &six).await.0.starts_with("240")
+        post(&members[0], &seven).await.0.starts_with("240")
     })
     .await;
     Ok(())
@@ -413,7 +408,7 @@ async fn no_head_is_overlooked() -> anyhow::Result<()> {
         client
             .create(
                 &format!("/heads/n{n}.trust"),
-                format!("7 {id} 8").as_bytes(),
+                format!("7 {id}").as_bytes(),
                 &options,
             )
             .await?;
@@ -465,24 +460,36 @@ async fn an_older_tree_is_carried_over() -> anyhow::Result<()> {
     let daemon = daemons[0].take().unwrap();
     daemon.signal("TERM")?;
     daemon.wait(Duration::from_secs(30))?;
-    // As it was: heads without a third word, some entries removed, and a node that is gone now.
+    // As it was: heads with a third word, and a node for each statement, of which some are gone.
     let client = by_hand(&ensemble, &site).await;
     let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+    client.create("/entries", b"", &options).await?;
     for name in client.list_children("/heads").await? {
         let head = format!("/heads/{name}");
         let (data, _) = client.get_data(&head).await?;
-        let text = String::from_utf8(data)?;
-        let (old, _) = text.rsplit_once(' ').unwrap();
-        client.set_data(&head, old.as_bytes(), None).await?;
+        client
+            .set_data(&head, &[&data[..], b" 1"].concat(), None)
+            .await?;
+        client
+            .create(&format!("/entries/{name}"), b"", &options)
+            .await?;
     }
-    for serial in 1..=20 {
-        let entry = format!("/entries/{}/{serial:010}", os());
-        client.delete(&entry, None).await?;
+    for node in settled(&client).await {
+        for (path, statement) in &node.entries {
+            let (channel, serial) = (statement.channel(), statement.serial().number());
+            if *channel == os() && serial <= 20 {
+                continue;
+            }
+            let entry = format!("/entries/{channel}/{serial:010}");
+            let data = [path.as_bytes(), b"\n", statement.octets()].concat();
+            client.create(&entry, &data, &options).await?;
+        }
+        client.delete(&node.path, None).await?;
     }
-    client.create("/held", b"", &options).await?;
-    client.set_data("/layout", b"tidings 1", None).await?;
+    client.delete("/settled", None).await?;
+    client.set_data("/layout", b"tidings 2", None).await?;
     let again = members[0].start()?;
-    says(&members[0], "was made by an earlier version (`tidings 1`)").await;
+    says(&members[0], "was made by an earlier version (`tidings 2`)").await;
     assert_eq!(heads_of(&members[0], &os()).await.len(), 70);
     // Not while a broker of the earlier version may run.
     client.create("/members/old", b"", &options).await?;
@@ -491,8 +498,9 @@ async fn an_older_tree_is_carried_over() -> anyhow::Result<()> {
     client.delete("/members/old", None).await?;
     site.init(&members[0])?;
     let (data, _) = client.get_data(&format!("/heads/{}", os())).await?;
-    assert!(String::from_utf8(data)?.ends_with(" 21"));
-    assert!(client.check_stat("/held").await?.is_none());
+    assert_eq!(data, at.to_string().as_bytes());
+    assert!(client.check_stat("/entries").await?.is_none());
+    assert_eq!(kept(&client, &os()).await, 50);
     // It goes on where it was, also for one that has nothing yet.
     let next = site.realm.release(&os(), Some(at), "71", SIGNERS);
     until("it goes on", async || {
