@@ -150,7 +150,12 @@ impl Follower<'_> {
     /// Now and then: what could not be followed, what was filled, and some of all channels.
     async fn look_around(&mut self, next: &mut Ticks) {
         let (cluster, now) = (self.cluster, Instant::now());
-        let lacking = || lock(&cluster.shelf).of_use(&|channel| cluster.next(channel));
+        // What others serve is none of ours.
+        let next_of = |channel: &Channel| match cluster.settles(channel) {
+            true => cluster.next(channel),
+            false => 0,
+        };
+        let lacking = || lock(&cluster.shelf).of_use(&next_of);
         if now >= next.again {
             let standing = cluster.standing();
             lock(&cluster.dirty)
@@ -275,48 +280,51 @@ impl Round<'_> {
         names: Vec<String>,
     ) -> Result<(BTreeSet<Channel>, bool), TreeError> {
         let (mut nodes, mut gone) = (Vec::new(), false);
+        let (mut found, mut look) = (Vec::new(), BTreeSet::new());
         let names = self.wait_for_ours(names).await;
         for some in names.chunks(CLUSTER_ABREAST) {
             for (name, read) in some.iter().zip(self.tree.read_settled(some).await?) {
                 gone |= read.is_none();
                 let (data, zxid) = read.unwrap_or((Vec::new(), i64::MAX));
-                nodes.push((zxid, name, data.len(), self.parse(name, &data)));
-            }
-        }
-        nodes.sort_by_key(|(zxid, ..)| *zxid);
-        let (mut found, mut look) = (Vec::new(), BTreeSet::new());
-        let mut nexts: HashMap<Channel, u32> = HashMap::new();
-        let mut kept = Vec::with_capacity(nodes.len());
-        for (zxid, name, octets, records) in nodes {
-            let mut entries = Vec::new();
-            for record in records {
-                let (channel, serial) = (record.channel, record.head.serial);
-                let Some((statement, path)) = record.entry else {
-                    look.insert(channel);
-                    continue;
+                let mut kept = Kept {
+                    octets: data.len(),
+                    ..Kept::default()
                 };
-                self.note_seen(&channel, record.head, (record.version, zxid));
-                let next = nexts.entry(channel.clone());
-                let next = next.or_insert_with(|| self.cluster.next(&channel));
-                if serial.number() == *next && self.cluster.settles(&channel) {
-                    found.push(Found { statement, path });
-                    *next += 1;
+                for record in self.parse(name, &data) {
+                    let (channel, serial) = (record.channel, record.head.serial);
+                    let Some(entry) = record.entry else {
+                        look.insert(channel);
+                        continue;
+                    };
+                    self.note_seen(&channel, record.head, (record.version, zxid));
+                    kept.entries += 1;
+                    if serial.number() >= self.cluster.next(&channel) {
+                        found.push((zxid, entry));
+                        kept.lacking.push((channel, serial));
+                    }
                 }
-                entries.push((channel, serial));
+                nodes.push((name, zxid, kept));
             }
-            kept.push((name, zxid, octets, entries));
         }
+        found.sort_by_key(|(zxid, _)| *zxid);
+        let mut nexts: HashMap<Channel, u32> = HashMap::new();
+        let is_next = |(_, (statement, path)): (i64, (Statement, String))| {
+            let channel = statement.channel();
+            let next = nexts.entry(channel.clone());
+            let next = next.or_insert_with(|| self.cluster.next(channel));
+            let is_next = statement.serial().number() == *next && self.cluster.settles(channel);
+            *next += u32::from(is_next);
+            is_next.then_some(Found { statement, path })
+        };
+        let found = found.into_iter().filter_map(is_next).collect();
         self.store(found).await;
-        for (name, zxid, octets, mut lacking) in kept {
-            let entries = lacking.len();
-            lacking.retain(|(channel, serial)| serial.number() >= self.cluster.next(channel));
-            look.extend(lacking.iter().map(|(channel, _)| channel.clone()));
-            let node = Kept {
-                octets,
-                entries,
-                lacking,
-            };
-            lock(&self.cluster.shelf).add(name, zxid, node);
+        for (name, zxid, mut kept) in nodes {
+            let has =
+                |channel: &Channel, serial: Serial| serial.number() < self.cluster.next(channel);
+            kept.lacking
+                .retain(|(channel, serial)| !has(channel, *serial));
+            look.extend(kept.lacking.iter().map(|(channel, _)| channel.clone()));
+            lock(&self.cluster.shelf).add(name, zxid, kept);
         }
         Ok((look, gone))
     }

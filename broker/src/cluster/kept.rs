@@ -4,7 +4,7 @@
 //! the statement; of a head that names nothing new there are no octets, and no path.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Write as _,
 };
 
@@ -88,9 +88,17 @@ fn owner(name: &str) -> &str {
 /// The nodes that the tree keeps, as far as this member has read them.
 #[derive(Default)]
 pub(super) struct Shelf {
-    /// In the order in which they were settled.
-    nodes: BTreeMap<(i64, String), Kept>,
+    /// By whom they were settled.
+    rows: HashMap<String, Row>,
+    /// When each was settled.
     zxids: HashMap<String, i64>,
+}
+
+/// What one member has settled, in that order.
+#[derive(Default)]
+struct Row {
+    nodes: BTreeMap<(i64, String), Kept>,
+    octets: usize,
 }
 
 /// What is known of a node.
@@ -110,29 +118,43 @@ impl Shelf {
     pub(super) fn add(&mut self, name: &str, zxid: i64, kept: Kept) {
         self.remove(name);
         self.zxids.insert(name.into(), zxid);
-        self.nodes.insert((zxid, name.into()), kept);
+        let row = self.rows.entry(owner(name).into()).or_default();
+        row.octets += kept.octets;
+        row.nodes.insert((zxid, name.into()), kept);
     }
 
     /// Whether it was known.
     pub(super) fn remove(&mut self, name: &str) -> bool {
-        let zxid = self.zxids.remove(name);
-        zxid.is_some_and(|zxid| self.nodes.remove(&(zxid, name.into())).is_some())
+        let Some(zxid) = self.zxids.remove(name) else {
+            return false;
+        };
+        if let Some(row) = self.rows.get_mut(owner(name)) {
+            let kept = row.nodes.remove(&(zxid, name.into()));
+            row.octets -= kept.map_or(0, |kept| kept.octets);
+            if row.nodes.is_empty() {
+                self.rows.remove(owner(name));
+            }
+        }
+        true
     }
 
     /// Forgets those that are not there any more.
     pub(super) fn retain(&mut self, there: &[String]) {
-        let there: std::collections::HashSet<&String> = there.iter().collect();
-        self.zxids.retain(|name, _| there.contains(name));
-        self.nodes.retain(|(_, name), _| there.contains(name));
+        let there: HashSet<&String> = there.iter().collect();
+        let gone = self.zxids.keys().filter(|name| !there.contains(name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.remove(&name);
+        }
     }
 
     /// How many statements the nodes hold.
     pub(super) fn entries(&self) -> u64 {
-        self.nodes.values().map(|kept| kept.entries as u64).sum()
+        let nodes = self.rows.values().flat_map(|row| row.nodes.values());
+        nodes.map(|kept| kept.entries as u64).sum()
     }
 
     /// Those that go with the next operation of a member: the oldest of its own, and of those who
-    /// are no members any more, above its share.
+    /// are no members any more, above its share of what the tree keeps: so many nodes, and octets.
     ///
     /// *A node goes only if all that it holds is durable on the disk of the member that removes
     /// it.*
@@ -140,22 +162,27 @@ impl Shelf {
         &self,
         member: &str,
         live: &[&str],
-        bound: (usize, usize),
+        (nodes, octets): (usize, usize),
         next: &dyn Fn(&Channel) -> u32,
     ) -> Vec<String> {
-        let is_ours = |name: &str| owner(name) == member || !live.contains(&owner(name));
-        let ours = || self.nodes.iter().filter(|((_, name), _)| is_ours(name));
-        let members = live.len().max(1);
-        let (nodes, octets) = (bound.0 / members, bound.1 / members);
-        let (mut count, mut sum) = (0, 0);
-        ours().for_each(|(_, kept)| (count, sum) = (count + 1, sum + kept.octets));
+        let is_ours = |owner: &str| owner == member || !live.contains(&owner);
+        let rows = self.rows.iter().filter(|(owner, _)| is_ours(owner));
+        let rows: Vec<&Row> = rows.map(|(_, row)| row).collect();
+        let mut count: usize = rows.iter().map(|row| row.nodes.len()).sum();
+        let mut sum: usize = rows.iter().map(|row| row.octets).sum();
+        let share = |whole: usize| whole / live.len().max(1);
+        let oldest = rows.iter().map(|row| row.nodes.iter());
+        let oldest = oldest.flat_map(|nodes| nodes.take(CLUSTER_FORGOTTEN));
+        let mut oldest: Vec<(&(i64, String), &Kept)> = oldest.collect();
+        oldest.sort_by_key(|(place, _)| *place);
+        let is_durable =
+            |kept: &Kept| (kept.lacking.iter()).all(|(of, serial)| serial.number() < next(of));
         let mut going = Vec::new();
-        for ((_, name), kept) in ours() {
-            if (count <= nodes && sum <= octets) || going.len() >= CLUSTER_FORGOTTEN {
+        for ((_, name), kept) in oldest.into_iter().take(CLUSTER_FORGOTTEN) {
+            if count <= share(nodes) && sum <= share(octets) {
                 break;
             }
-            let mut lacking = kept.lacking.iter();
-            if lacking.all(|(channel, serial)| serial.number() < next(channel)) {
+            if is_durable(kept) {
                 going.push(name.clone());
                 (count, sum) = (count - 1, sum - kept.octets);
             }
@@ -165,9 +192,12 @@ impl Shelf {
 
     /// Those that hold what comes next in our own logs by now.
     pub(super) fn of_use(&self, next: &dyn Fn(&Channel) -> u32) -> Vec<String> {
+        let nodes = self.rows.values().flat_map(|row| &row.nodes);
+        let mut lacking: Vec<_> = nodes.filter(|(_, kept)| !kept.lacking.is_empty()).collect();
+        lacking.sort_by_key(|(place, _)| *place);
         let mut nexts: HashMap<&Channel, u32> = HashMap::new();
         let mut all = Vec::new();
-        for ((_, name), kept) in &self.nodes {
+        for ((_, name), kept) in lacking {
             let mut is_of_use = false;
             for (channel, serial) in &kept.lacking {
                 let next = nexts.entry(channel).or_insert_with(|| next(channel));
