@@ -188,7 +188,9 @@ impl Committer {
         match made {
             Ok(heads) => {
                 let zxid = heads.first().map_or(0, |(_, seen)| seen.zxid);
-                lock(&cluster.seen).extend(heads);
+                for (channel, seen) in &heads {
+                    cluster.learn(channel, *seen);
+                }
                 return zxid;
             }
             Err(NotMade::At(part, error)) => {

@@ -215,6 +215,7 @@ impl Follower<'_> {
             gaps: BTreeSet::new(),
             unsound: BTreeMap::new(),
             unsure: BTreeSet::new(),
+            late: BTreeSet::new(),
             is_again: std::mem::take(&mut self.again),
         };
         let (lacking, gone) = round.take_up(std::mem::take(&mut self.arrived)).await?;
@@ -268,6 +269,8 @@ struct Round<'a> {
     unsound: BTreeMap<Channel, String>,
     /// They are looked at again.
     unsure: BTreeSet<Channel>,
+    /// Something was to be stored of them that was signed under earlier trust.
+    late: BTreeSet<Channel>,
     /// What could not be followed is tried again.
     is_again: bool,
 }
@@ -296,7 +299,13 @@ impl Round<'_> {
                         look.insert(channel);
                         continue;
                     };
-                    self.note_seen(&channel, record.head, (record.version, zxid));
+                    let (head, version) = (record.head, record.version);
+                    let seen = Seen {
+                        head,
+                        version,
+                        zxid,
+                    };
+                    self.cluster.learn(&channel, seen);
                     kept.entries += 1;
                     if serial.number() >= self.cluster.next(&channel) {
                         found.push((zxid, entry));
@@ -371,24 +380,6 @@ impl Round<'_> {
             tracing::error!(node = name, "this node of the cluster's tree holds nothing that a member has settled: somebody has written there; it is passed over");
             Vec::new()
         })
-    }
-
-    fn note_seen(
-        &self,
-        channel: &Channel,
-        head: tidings_protocol::Head,
-        (version, zxid): (i32, i64),
-    ) {
-        let seen = Seen {
-            head,
-            version,
-            zxid,
-        };
-        let mut all = lock(&self.cluster.seen);
-        let is_newer = all.get(channel).is_none_or(|known| known.zxid <= zxid);
-        if is_newer && self.cluster.settles(channel) {
-            all.insert(channel.clone(), seen);
-        }
     }
 
     /// The channels, of some, whose heads are above ours, and where those are.
@@ -552,14 +543,18 @@ impl Round<'_> {
                 continue;
             }
             let trust = provisioned.trust.load_full();
-            let waits = self.gaps.contains(&channel) || above.contains_key(&channel);
+            let serial = trust.as_ref().map(|trust| trust.serial());
+            let waits = above.contains_key(&channel);
             let verified = trust
                 .as_ref()
                 .filter(|_| !waits)
                 .and_then(|trust| trust.verify(statement.clone()).ok());
-            match verified.zip(trust) {
-                Some((verified, trust)) => {
-                    proven.push(Copy::proven(verified, trust.serial(), path));
+            if statement.trust() < serial {
+                self.late.insert(channel.clone());
+            }
+            match verified.zip(serial) {
+                Some((verified, serial)) => {
+                    proven.push(Copy::proven(verified, serial, path));
                 }
                 None => above
                     .entry(channel)
@@ -590,7 +585,7 @@ impl Round<'_> {
             Ok(_) => {}
             // The walk from below is under way.
             Err(AppendError::LostRace(_) | AppendError::AnchorFirst(_))
-                if self.gaps.contains(channel) => {}
+                if self.cluster.fills(channel) => {}
             Err(error) => self.note(channel, &error),
         }
     }
@@ -624,7 +619,10 @@ impl Round<'_> {
         let passes = match error {
             // Trust that was read earlier in this round; or that nobody has.
             AppendError::Verify(VerifyError::NewerTrust { .. }) => true,
-            AppendError::Verify(_) => trust_log.is_some_and(|log| self.gaps.contains(&log)),
+            // What was settled before the trust that is in force is verified by what follows it.
+            AppendError::Verify(_) => {
+                self.late.contains(channel) || trust_log.is_some_and(|log| self.cluster.fills(&log))
+            }
             error => error.is_passing(),
         };
         if passes {

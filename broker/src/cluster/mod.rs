@@ -304,6 +304,15 @@ impl Cluster {
         self.wake.notify_one();
     }
 
+    /// Notes a head of the tree, unless a newer one is known.
+    fn learn(&self, channel: &Channel, seen: Seen) {
+        let mut all = lock(&self.seen);
+        let is_newer = all.get(channel).is_none_or(|known| known.zxid <= seen.zxid);
+        if is_newer && self.settles(channel) {
+            all.insert(channel.clone(), seen);
+        }
+    }
+
     /// What comes next in our own log.
     fn next(&self, channel: &Channel) -> u32 {
         let begin = || {

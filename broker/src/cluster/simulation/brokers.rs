@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Nodes of what was settled that the tree keeps, and octets in them.
-const KEPT: (usize, usize) = (24, 1 << 20);
+const KEPT: (usize, usize) = (9, 1 << 20);
 const BEAT: Duration = Duration::from_millis(2_500);
 
 /// A broker, whether it runs or not.

@@ -172,9 +172,14 @@ impl Oracle {
         let mut failure = None;
         for log in life.logs.all() {
             let marks = log.marks();
-            let from = checked
-                .get(&log.channel)
-                .map_or(marks.low.number(), |last| last + 1);
+            let low = marks.low.number();
+            let from = checked.get(&log.channel).map_or(low, |last| last + 1);
+            // Of beats that others have forgotten, the newest is enough.
+            let from = if log.channel.is_beat() {
+                from.max(low)
+            } else {
+                from
+            };
             let settled = known
                 .settled
                 .get(&log.channel)
