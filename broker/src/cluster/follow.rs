@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 
 use futures_util::FutureExt;
-use tidings_protocol::{Channel, Serial, Statement, log::Begin, verify::VerifyError};
+use tidings_protocol::{Channel, Head, Serial, Statement, log::Begin, verify::VerifyError};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -102,9 +102,9 @@ struct Follower<'a> {
     again: bool,
     /// Nodes that were made, in their order.
     arrived: Vec<String>,
-    /// Channels of which the tree has more than we do, up to where: what has arrived by now holds
-    /// it, or nothing does.
-    awaited: Vec<(Channel, Serial)>,
+    /// Channels whose heads in the tree are above ours: what has arrived by now holds what lies
+    /// between, or nothing does.
+    awaited: Vec<(Channel, Head)>,
     /// Channels that were looked at, and are looked at again: something of ours was under way.
     unsure: BTreeSet<Channel>,
     /// Channels that are still to be looked at in turn.
@@ -220,10 +220,13 @@ impl Follower<'_> {
         };
         let (lacking, gone) = round.take_up(std::mem::take(&mut self.arrived)).await?;
         self.everything |= gone;
-        for (channel, serial) in std::mem::take(&mut self.awaited) {
-            if cluster.next(&channel) <= serial.number() && cluster.is_under_way(&channel).is_none()
-            {
-                round.gaps.insert(channel.clone());
+        for (channel, head) in std::mem::take(&mut self.awaited) {
+            if cluster.next(&channel) <= head.serial.number() {
+                match cluster.is_under_way(&channel, Some(head)) {
+                    None => drop(round.gaps.insert(channel)),
+                    Some(true) => drop(round.unsure.insert(channel)),
+                    Some(false) => {}
+                }
             }
         }
         channels.extend(lacking);
@@ -231,11 +234,11 @@ impl Follower<'_> {
         let behind = round.read_heads(&channels).await?;
         // What was settled before the heads were read has been told of by now.
         self.take_events()?;
-        for (channel, serial) in behind {
+        for (channel, head) in behind {
             let is_gap = self.arrived.is_empty() || cluster.fills(&channel);
             match is_gap && !self.everything {
                 true => drop(round.gaps.insert(channel)),
-                false => self.awaited.push((channel, serial)),
+                false => self.awaited.push((channel, head)),
             }
         }
         self.unsure.retain(|channel| !channels.contains(channel));
@@ -386,14 +389,14 @@ impl Round<'_> {
     async fn read_heads(
         &mut self,
         channels: &BTreeSet<Channel>,
-    ) -> Result<Vec<(Channel, Serial)>, TreeError> {
+    ) -> Result<Vec<(Channel, Head)>, TreeError> {
         let mut behind = Vec::new();
         let heads = self.tree.heads(channels.iter()).await?;
         for (channel, seen) in channels.iter().zip(heads) {
             match seen {
                 Ok(seen) => {
                     let above = self.compare(channel, seen).await?;
-                    behind.extend(above.map(|serial| (channel.clone(), serial)));
+                    behind.extend(above.map(|head| (channel.clone(), head)));
                 }
                 Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
             }
@@ -440,18 +443,15 @@ impl Round<'_> {
         }
     }
 
-    /// Where the tree's head is, if that is above ours.
+    /// The tree's head, if that is above ours.
     async fn compare(
         &mut self,
         channel: &Channel,
         seen: Option<Seen>,
-    ) -> Result<Option<Serial>, TreeError> {
-        if let Some(ours) = self.cluster.is_under_way(channel) {
-            let above =
-                seen.is_some_and(|seen| seen.head.serial.number() >= self.cluster.next(channel));
-            if above && seen.is_none_or(|seen| seen.head != ours) {
-                self.unsure.insert(channel.clone());
-            }
+    ) -> Result<Option<Head>, TreeError> {
+        let there = seen.map(|seen| seen.head);
+        if let Some(is_other) = self.cluster.is_under_way(channel, there) {
+            self.unsure.extend(is_other.then(|| channel.clone()));
             return Ok(None);
         }
         let Some(seen) = seen else {
@@ -484,7 +484,7 @@ impl Round<'_> {
             return Ok(None);
         }
         let Some(ours) = ours.filter(|ours| ours.serial >= seen.head.serial) else {
-            return Ok(Some(seen.head.serial));
+            return Ok(Some(seen.head));
         };
         if ours == seen.head {
             return Ok(None);

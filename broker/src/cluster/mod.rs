@@ -355,12 +355,15 @@ impl Cluster {
         self.ended.send_replace(());
     }
 
-    /// Which head of ours is under way in a channel, which is looked at afterwards.
-    fn is_under_way(&self, channel: &Channel) -> Option<Head> {
+    /// If something of ours is under way in a channel, whether the tree has something else above
+    /// what we have: then it is looked at afterwards.
+    fn is_under_way(&self, channel: &Channel, there: Option<Head>) -> Option<bool> {
         let mut all = lock(&self.under_way);
-        let (head, look) = all.get_mut(channel)?;
-        *look = true;
-        Some(*head)
+        let (ours, look) = all.get_mut(channel)?;
+        let is_above = there.is_some_and(|there| there.serial.number() >= self.next(channel));
+        let is_other = is_above && there != Some(*ours);
+        *look |= is_other;
+        Some(is_other)
     }
 
     /// How many statements the tree keeps.
