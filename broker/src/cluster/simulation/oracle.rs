@@ -150,6 +150,12 @@ impl Oracle {
                 true
             }
             Err(AppendError::Unknown | AppendError::Store) => false,
+            // Of beats a broker may have the newest alone, and not know what was before.
+            Err(AppendError::LostRace(there))
+                if channel.is_beat() && there.serial > head.serial =>
+            {
+                true
+            }
             // An earlier attempt may have been made all the same, or be made later.
             Err(AppendError::LostRace(there)) if perhaps && there.serial < head.serial => false,
             Err(error) if perhaps && !matches!(error, AppendError::LostRace(_)) => false,
