@@ -4,7 +4,7 @@
 //! One batch is under way at a time, and the next one gathers meanwhile, verified already. Whatever
 //! becomes of an attempt, the next one checks the version of the head: nothing is settled twice.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tidings_protocol::Channel;
 use tokio::{
@@ -136,15 +136,20 @@ impl Committer {
                 Err(error) => say(&batch, &mut fates, Outcome::Failed(error)),
             }
         }
+        let places = batch.taken.iter().enumerate();
+        let places: HashMap<usize, usize> = places.map(|(place, taken)| (*taken, place)).collect();
         let mut settled = Vec::new();
-        for (one, fate) in std::mem::take(waiting).into_iter().zip(fates) {
+        for (number, (one, fate)) in std::mem::take(waiting).into_iter().zip(fates).enumerate() {
             match fate {
                 Fate::Waits => waiting.push(one),
-                Fate::Settled => settled.push(one),
+                Fate::Settled => settled.push((places.get(&number), one)),
                 // The one who asked may be gone.
                 Fate::Said(outcome) => drop(one.reply.send(outcome)),
             }
         }
+        // As they are in the node, lowest serial first.
+        settled.sort_by_key(|(place, _)| *place);
+        let settled: Vec<Waiting> = settled.into_iter().map(|(_, one)| one).collect();
         match settled.as_slice() {
             [] => {}
             [one] if matches!(*one.draft, Draft::Trust(..)) => self.let_follow(settled, &name),
@@ -187,10 +192,12 @@ impl Committer {
         }
         match made {
             Ok(heads) => {
-                let zxid = heads.first().map_or(0, |(_, seen)| seen.zxid);
+                // Servers before 3.7 say nothing of what is created.
+                let zxid = heads.iter().map(|(_, seen)| seen.zxid).max().unwrap_or(0);
                 for (channel, seen) in &heads {
                     cluster.learn(channel, *seen);
                 }
+                lock(&cluster.shelf).forget(&going);
                 return zxid;
             }
             Err(NotMade::At(part, error)) => {
@@ -266,9 +273,9 @@ impl Committer {
             let kept = Kept {
                 octets: batch.octets,
                 entries: settled.len(),
-                lacking: Vec::new(),
+                ..Kept::default()
             };
-            let stored = stored_all.then_some((zxid, kept));
+            let stored = (stored_all && zxid > 0).then_some((zxid, kept));
             cluster.end_way(&name, batch.channels(), stored);
             // It is settled all the same.
             for one in settled {
@@ -322,7 +329,7 @@ impl Cluster {
     }
 
     /// Nodes that go with the next operation.
-    fn going(&self) -> Vec<String> {
+    pub(super) fn going(&self) -> Vec<String> {
         let standing = self.standing();
         let live = standing.members.iter().map(|one| one.name.as_str());
         let live: Vec<&str> = live.collect();
@@ -345,12 +352,15 @@ impl Cluster {
                 Check::Trust(log, version) => (log, Some(*version)),
             },
             Part::Set(index) => (&batch.sets[index].channel, batch.sets[index].after),
-            Part::Going(_) if error == NoNode => {
-                // Another member was quicker, or somebody's hand.
+            Part::Going(_) => {
+                // Another member was quicker; or it does not go, and is tried no more.
+                if error != NoNode {
+                    tracing::error!(%error, node = gone, "a node of the cluster's tree that is to go cannot be removed: somebody has written below it, or changed who may");
+                }
                 gone.map(|name| lock(&self.shelf).remove(name));
                 return None;
             }
-            Part::Node | Part::Going(_) => {
+            Part::Node => {
                 tracing::error!(%error, "the cluster's servers do not take what is to be settled: somebody has written into the tree, or changed who may");
                 let refused = AppendError::Refused(error.to_string());
                 return Some(Outcome::Failed(refused));

@@ -34,6 +34,7 @@ pub(super) async fn follow(cluster: &Cluster, tree: &Tree, fill: &Fill) -> Resul
         everything: true,
         has_begun: false,
         again: false,
+        goes_on: false,
         arrived: Vec::new(),
         awaited: Vec::new(),
         unsure: BTreeSet::new(),
@@ -100,6 +101,8 @@ struct Follower<'a> {
     has_begun: bool,
     /// What could not be stored is tried again in the next round.
     again: bool,
+    /// That at once, since something was stored.
+    goes_on: bool,
     /// Nodes that were made, in their order.
     arrived: Vec<String>,
     /// Channels whose heads in the tree are above ours: what has arrived by now holds what lies
@@ -121,15 +124,18 @@ impl Follower<'_> {
 
     fn note(&mut self, event: Event) -> Result<(), TreeError> {
         match event {
-            Event::Node(path) => {
+            Event::Made(path) | Event::Changed(path) => {
+                let name = path.strip_prefix("/settled/").map(String::from);
+                self.arrived.extend(name);
+            }
+            Event::Gone(path) => {
                 let Some(name) = path.strip_prefix("/settled/") else {
                     return Ok(());
                 };
-                // What is known already has gone.
-                let is_ours = lock(&self.cluster.ways).contains_key(name);
-                if is_ours || !lock(&self.cluster.shelf).remove(name) {
-                    self.arrived.push(name.into());
-                }
+                let was_known = lock(&self.cluster.shelf).remove(name);
+                let unread = self.arrived.extract_if(.., |arrived| arrived == name);
+                // What it has held is not known.
+                self.everything |= unread.count() > 0 && !was_known;
             }
             Event::Connected => {
                 tracing::info!("connected to the cluster's servers again");
@@ -156,7 +162,7 @@ impl Follower<'_> {
             false => 0,
         };
         let lacking = || lock(&cluster.shelf).of_use(&next_of);
-        if now >= next.again {
+        if now >= next.again || self.goes_on {
             let standing = cluster.standing();
             lock(&cluster.dirty)
                 .extend(standing.unsound.keys().chain(standing.gaps.keys()).cloned());
@@ -176,6 +182,13 @@ impl Follower<'_> {
             next.soon = now + CLUSTER_SOON;
         }
         if now >= next.turn {
+            // Who settles nothing has its share all the same.
+            if lock(&cluster.under_way).is_empty() {
+                let going = cluster.going();
+                if self.tree.remove_settled(&going).await.is_ok() {
+                    lock(&cluster.shelf).forget(&going);
+                }
+            }
             if self.turn.is_empty() {
                 self.turn = self.tree.channels().await.unwrap_or_default();
                 let ours = cluster.logs.all();
@@ -216,10 +229,14 @@ impl Follower<'_> {
             unsound: BTreeMap::new(),
             unsure: BTreeSet::new(),
             late: BTreeSet::new(),
+            begins: Vec::new(),
             is_again: std::mem::take(&mut self.again),
+            has_stored: false,
         };
         let (lacking, gone) = round.take_up(std::mem::take(&mut self.arrived)).await?;
         self.everything |= gone;
+        // What follows that is of use now.
+        self.goes_on = round.is_again && round.has_stored;
         for (channel, head) in std::mem::take(&mut self.awaited) {
             if cluster.next(&channel) <= head.serial.number() {
                 match cluster.is_under_way(&channel, Some(head)) {
@@ -274,8 +291,11 @@ struct Round<'a> {
     unsure: BTreeSet<Channel>,
     /// Something was to be stored of them that was signed under earlier trust.
     late: BTreeSet<Channel>,
-    /// What could not be followed is tried again.
+    /// Channels that the tree does not have, and we do.
+    begins: Vec<(Channel, Head)>,
+    /// What could not be followed is tried again, and whether some of it was stored.
     is_again: bool,
+    has_stored: bool,
 }
 
 impl Round<'_> {
@@ -290,30 +310,40 @@ impl Round<'_> {
         let names = self.wait_for_ours(names).await;
         for some in names.chunks(CLUSTER_ABREAST) {
             for (name, read) in some.iter().zip(self.tree.read_settled(some).await?) {
-                gone |= read.is_none();
-                let (data, zxid) = read.unwrap_or((Vec::new(), i64::MAX));
+                // One that is known, and was read again, has just gone.
+                if read.is_none() && lock(&self.cluster.shelf).remove(name) {
+                    continue;
+                }
+                let (data, zxid) = read.unwrap_or((vec![b'?'], i64::MAX));
+                let records = self.parse(name, &data, zxid);
+                // What it has held is not known.
+                gone |= records.is_none();
                 let mut kept = Kept {
                     octets: data.len(),
+                    unread: records.is_none(),
                     ..Kept::default()
                 };
-                for record in self.parse(name, &data) {
+                let mut heads = HashMap::new();
+                for record in records.unwrap_or_default() {
                     let (channel, serial) = (record.channel, record.head.serial);
                     let Some(entry) = record.entry else {
                         look.insert(channel);
                         continue;
                     };
-                    let (head, version) = (record.head, record.version);
+                    heads.insert(channel.clone(), (record.head, record.version));
+                    kept.entries += 1;
+                    if serial.number() >= self.cluster.next(&channel) {
+                        found.push((zxid, entry));
+                        kept.lacking.push((channel, serial));
+                    }
+                }
+                for (channel, (head, version)) in heads.into_iter().filter(|(_, one)| one.1 >= 0) {
                     let seen = Seen {
                         head,
                         version,
                         zxid,
                     };
                     self.cluster.learn(&channel, seen);
-                    kept.entries += 1;
-                    if serial.number() >= self.cluster.next(&channel) {
-                        found.push((zxid, entry));
-                        kept.lacking.push((channel, serial));
-                    }
                 }
                 nodes.push((name, zxid, kept));
             }
@@ -331,10 +361,12 @@ impl Round<'_> {
         let found = found.into_iter().filter_map(is_next).collect();
         self.store(found).await;
         for (name, zxid, mut kept) in nodes {
+            let before = kept.lacking.len();
             let has =
                 |channel: &Channel, serial: Serial| serial.number() < self.cluster.next(channel);
             kept.lacking
                 .retain(|(channel, serial)| !has(channel, *serial));
+            self.has_stored |= kept.lacking.len() < before;
             look.extend(kept.lacking.iter().map(|(channel, _)| channel.clone()));
             lock(&self.cluster.shelf).add(name, zxid, kept);
         }
@@ -378,11 +410,15 @@ impl Round<'_> {
         }
     }
 
-    fn parse(&self, name: &str, data: &[u8]) -> Vec<kept::Record> {
-        kept::read(data).unwrap_or_else(|| {
-            tracing::error!(node = name, "this node of the cluster's tree holds nothing that a member has settled: somebody has written there; it is passed over");
-            Vec::new()
-        })
+    fn parse(&self, name: &str, data: &[u8], zxid: i64) -> Option<Vec<kept::Record>> {
+        let records = kept::read(data);
+        if records.is_none() && zxid != i64::MAX {
+            tracing::error!(
+                node = name,
+                "this node of the cluster's tree holds nothing that a member has settled: somebody has written there; it is passed over"
+            );
+        }
+        records
     }
 
     /// The channels, of some, whose heads are above ours, and where those are.
@@ -400,6 +436,13 @@ impl Round<'_> {
                 }
                 Err(error) => drop(self.unsound.insert(channel.clone(), error.to_string())),
             }
+        }
+        if !self.begins.is_empty() {
+            let (first, channels) = (&self.begins[0].0, self.begins.len());
+            tracing::info!(%first, channels, "channels begin in the cluster where this broker has them");
+            let begins = std::mem::take(&mut self.begins);
+            lock(&self.cluster.dirty).extend(begins.iter().map(|(channel, _)| channel.clone()));
+            self.tree.begin(begins).await?;
         }
         Ok(behind)
     }
@@ -457,13 +500,9 @@ impl Round<'_> {
         let Some(seen) = seen else {
             lock(&self.cluster.seen).remove(channel);
             if let Some(ours) = self.cluster.local_head(channel) {
-                if self.tree.begin(channel, ours).await? {
-                    tracing::info!(%channel, head = %ours.serial, "the cluster begins this channel where this broker has it");
-                    lock(&self.cluster.dirty).insert(channel.clone());
-                } else {
-                    // It is looked at again soon, whichever member has set it.
-                    self.gaps.insert(channel.clone());
-                }
+                // It is looked at again soon, whichever member begins it.
+                self.begins.push((channel.clone(), ours));
+                self.unsure.insert(channel.clone());
             }
             return Ok(None);
         };
@@ -620,9 +659,11 @@ impl Round<'_> {
             // Trust that was read earlier in this round; or that nobody has.
             AppendError::Verify(VerifyError::NewerTrust { .. }) => true,
             // What was settled before the trust that is in force is verified by what follows it.
-            AppendError::Verify(_) => {
-                self.late.contains(channel) || trust_log.is_some_and(|log| self.cluster.fills(&log))
+            AppendError::Verify(_) if self.late.contains(channel) => {
+                tracing::warn!(%channel, %error, "what the cluster has was signed under earlier trust, and does not verify here now; what follows it is waited for");
+                true
             }
+            AppendError::Verify(_) => trust_log.is_some_and(|log| self.cluster.fills(&log)),
             error => error.is_passing(),
         };
         if passes {

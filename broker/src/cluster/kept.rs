@@ -10,7 +10,7 @@ use std::{
 
 use tidings_protocol::{Channel, Head, Serial, Statement};
 
-use crate::limits::{CLUSTER_FORGOTTEN, CLUSTER_KEPT_NODES, CLUSTER_KEPT_OCTETS};
+use crate::limits::{CLUSTER_FORGOTTEN, CLUSTER_KEPT_NODES, CLUSTER_KEPT_OCTETS, CLUSTER_LOOK};
 
 /// A statement that was settled, or a head that was set to what members have had before.
 pub(super) struct Record {
@@ -108,6 +108,8 @@ pub(super) struct Kept {
     pub(super) entries: usize,
     /// What it holds of which our own store had not everything when it was read.
     pub(super) lacking: Vec<(Channel, Serial)>,
+    /// It could not be read.
+    pub(super) unread: bool,
 }
 
 impl Shelf {
@@ -136,6 +138,13 @@ impl Shelf {
             }
         }
         true
+    }
+
+    /// They are not there any more.
+    pub(super) fn forget(&mut self, names: &[String]) {
+        for name in names {
+            self.remove(name);
+        }
     }
 
     /// Forgets those that are not there any more.
@@ -171,26 +180,31 @@ impl Shelf {
         let mut count: usize = rows.iter().map(|row| row.nodes.len()).sum();
         let mut sum: usize = rows.iter().map(|row| row.octets).sum();
         let share = |whole: usize| whole / live.len().max(1);
-        let oldest = rows.iter().map(|row| row.nodes.iter());
-        let oldest = oldest.flat_map(|nodes| nodes.take(CLUSTER_FORGOTTEN));
-        let mut oldest: Vec<(&(i64, String), &Kept)> = oldest.collect();
+        let is_durable = |kept: &Kept| {
+            let mut lacking = kept.lacking.iter();
+            !kept.unread && lacking.all(|(of, serial)| serial.number() < next(of))
+        };
+        if count <= share(nodes) && sum <= share(octets) {
+            return Vec::new();
+        }
+        let oldest = rows.iter().map(|row| {
+            let durable = row.nodes.iter().filter(|(_, kept)| is_durable(kept));
+            durable.take(CLUSTER_FORGOTTEN)
+        });
+        let mut oldest: Vec<(&(i64, String), &Kept)> = oldest.flatten().collect();
         oldest.sort_by_key(|(place, _)| *place);
-        let is_durable =
-            |kept: &Kept| (kept.lacking.iter()).all(|(of, serial)| serial.number() < next(of));
         let mut going = Vec::new();
         for ((_, name), kept) in oldest.into_iter().take(CLUSTER_FORGOTTEN) {
             if count <= share(nodes) && sum <= share(octets) {
                 break;
             }
-            if is_durable(kept) {
-                going.push(name.clone());
-                (count, sum) = (count - 1, sum - kept.octets);
-            }
+            going.push(name.clone());
+            (count, sum) = (count - 1, sum - kept.octets);
         }
         going
     }
 
-    /// Those that hold what comes next in our own logs by now.
+    /// Those that hold what comes next in our own logs by now: some of them.
     pub(super) fn of_use(&self, next: &dyn Fn(&Channel) -> u32) -> Vec<String> {
         let nodes = self.rows.values().flat_map(|row| &row.nodes);
         let mut lacking: Vec<_> = nodes.filter(|(_, kept)| !kept.lacking.is_empty()).collect();
@@ -207,6 +221,9 @@ impl Shelf {
             }
             if is_of_use {
                 all.push(name.clone());
+            }
+            if all.len() >= CLUSTER_LOOK {
+                break;
             }
         }
         all

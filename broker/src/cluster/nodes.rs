@@ -11,7 +11,7 @@ use super::{
     session::{Change, Events, Node},
     tree::{Tree, TreeError, head_path, read_head, settled_path, write_head},
 };
-use crate::limits::{CLUSTER_ABREAST, CLUSTER_READS};
+use crate::limits::{CLUSTER_ABREAST, CLUSTER_BATCH, CLUSTER_READS};
 
 /// A live member.
 #[derive(Clone, Debug)]
@@ -202,48 +202,75 @@ impl Tree {
         Ok(heads.map(seen).collect())
     }
 
-    /// Sets a head to what no statement in the tree says, and tells all members of it; false if
-    /// the channel has a head already that was not to be replaced.
-    async fn set_bare(&self, channel: &Channel, head: Head, over: bool) -> Result<bool, TreeError> {
-        let (path, data) = (head_path(channel), write_head(head));
+    /// Sets heads to what no statement in the tree says, where they have this version, and tells
+    /// all members of it.
+    async fn set_bare(
+        &self,
+        heads: &[(Channel, Head)],
+        after: Option<i32>,
+    ) -> Result<(), zk::MultiWriteError> {
         let mut node = Vec::new();
-        kept::write(&mut node, (channel, head, -1), None);
-        let set = match over {
-            true => Change::Set(path, data, None),
-            false => Change::Create(path, data),
+        let set = |(channel, head): &(Channel, Head)| {
+            kept::write(&mut node, (channel, *head, -1), None);
+            let (path, data) = (head_path(channel), write_head(*head));
+            match after {
+                Some(_) => Change::Set(path, data, after),
+                None => Change::Create(path, data),
+            }
         };
-        let told = Change::Create(settled_path(&self.new_name("-")), node);
-        let made = self.appending.change(vec![set, told]).await;
-        match made.map_err(zk::Error::from) {
-            Ok(_) => Ok(true),
-            Err(zk::Error::NodeExists) => Ok(false),
-            Err(error) => Err(self.explain(error)),
+        let mut changes: Vec<Change> = heads.iter().map(set).collect();
+        changes.push(Change::Create(settled_path(&self.new_name("-")), node));
+        self.appending.change(changes).await.map(drop)
+    }
+
+    /// Begins channels without entries: with what a member has had before there was a cluster.
+    /// Those that another member has begun meanwhile are left alone.
+    pub(super) async fn begin(&self, mut heads: Vec<(Channel, Head)>) -> Result<(), TreeError> {
+        while !heads.is_empty() {
+            let some = heads.len().min(CLUSTER_BATCH);
+            match self.set_bare(&heads[..some], None).await {
+                Ok(()) => drop(heads.drain(..some)),
+                Err(zk::MultiWriteError::OperationFailed { index, source })
+                    if source == zk::Error::NodeExists && index < some =>
+                {
+                    heads.remove(index);
+                }
+                Err(error) => return Err(self.explain(error.into())),
+            }
         }
+        Ok(())
     }
 
-    /// Begins a channel without entries: with what a member has had before there was a cluster.
-    /// False if another member was quicker.
-    pub(super) async fn begin(&self, channel: &Channel, head: Head) -> Result<bool, TreeError> {
-        self.set_bare(channel, head, false).await
-    }
-
-    /// Sets a head to what an operator has decided for, and takes out of the tree what it has above
-    /// it.
+    /// Sets a head to what an operator has decided for, and takes out of the tree what it has of
+    /// that channel: whoever lacks some of it gets it from who has that head.
     pub(super) async fn force_head(&self, channel: &Channel, head: Head) -> Result<(), TreeError> {
-        self.sync().await?;
+        loop {
+            self.sync().await?;
+            let after = match self.get(&head_path(channel)).await {
+                Ok((_, stat)) => Some(stat.version),
+                Err(zk::Error::NoNode) => None,
+                Err(error) => return Err(self.explain(error)),
+            };
+            let set = self.set_bare(&[(channel.clone(), head)], after).await;
+            match set.map_err(zk::Error::from) {
+                Ok(()) => break,
+                // A member was quicker: it is set all the same.
+                Err(zk::Error::BadVersion | zk::Error::NodeExists | zk::Error::NoNode) => {}
+                Err(error) => return Err(self.explain(error)),
+            }
+        }
         for name in self.settled().await? {
             let node = self.read_settled(std::slice::from_ref(&name)).await?.pop();
             let Some((data, _)) = node.flatten() else {
                 continue;
             };
             let records = kept::read(&data).unwrap_or_default();
-            let is_above =
-                |one: &kept::Record| one.channel == *channel && one.head.serial > head.serial;
-            if !records.iter().any(is_above) {
+            let is_its = |one: &&kept::Record| one.channel == *channel && one.entry.is_some();
+            if !records.iter().any(|one| is_its(&one)) {
                 continue;
             }
             let mut rest = Vec::new();
-            for one in records.iter().filter(|one| !is_above(one)) {
+            for one in records.iter().filter(|one| !is_its(one)) {
                 let entry = one.entry.as_ref();
                 let entry = entry.map(|(statement, path)| (statement, path.as_str()));
                 kept::write(&mut rest, (&one.channel, one.head, one.version), entry);
@@ -254,9 +281,16 @@ impl Tree {
                 Err(error) => return Err(self.explain(error)),
             }
         }
-        if !self.set_bare(channel, head, false).await? {
-            // Whatever it holds.
-            self.set_bare(channel, head, true).await?;
+        Ok(())
+    }
+
+    /// Removes nodes one by one; those that are gone, or stay.
+    pub(super) async fn remove_settled(&self, names: &[String]) -> Result<(), TreeError> {
+        for name in names {
+            match self.change(Change::Delete(settled_path(name))).await {
+                Ok(_) | Err(zk::Error::NoNode | zk::Error::NotEmpty | zk::Error::NoAuth) => {}
+                Err(error) => return Err(self.explain(error)),
+            }
         }
         Ok(())
     }

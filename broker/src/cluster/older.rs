@@ -5,7 +5,6 @@ use tidings_protocol::{Channel, Statement};
 use zookeeper_client as zk;
 
 use super::{
-    batch::Seen,
     kept,
     session::Change,
     tree::{LAYOUT, Tree, TreeError, head_path, read_head, settled_path, write_head},
@@ -17,7 +16,6 @@ struct Old {
     zxid: i64,
     path: String,
     statement: Statement,
-    seen: Seen,
 }
 
 impl Tree {
@@ -40,11 +38,8 @@ impl Tree {
         all.sort_by_key(|old| (old.zxid, old.statement.serial()));
         let mut node = Vec::new();
         for (number, old) in all.iter().enumerate() {
-            let place = (
-                old.statement.channel(),
-                old.statement.head(),
-                old.seen.version,
-            );
+            // Which version its head had is not known any more: members look for themselves.
+            let place = (old.statement.channel(), old.statement.head(), -1);
             kept::write(&mut node, place, Some((&old.statement, &old.path)));
             if node.len() > CLUSTER_BATCH_OCTETS || number + 1 == all.len() {
                 let path = settled_path(&self.new_name("-"));
@@ -52,16 +47,16 @@ impl Tree {
                     .await?;
             }
         }
-        self.change(Change::Set("/layout".into(), LAYOUT.into(), None))
-            .await?;
-        // What remains of the old ones after an interruption is nobody's.
         for some in old_nodes.chunks(CLUSTER_ABREAST) {
             let gone = some
                 .iter()
                 .map(|path: &String| Change::Delete(path.clone()));
             self.client.change(gone.collect()).await?;
         }
+        // What somebody has written there by hand stays.
         drop(self.change(Change::Delete("/entries".into())).await);
+        self.change(Change::Set("/layout".into(), LAYOUT.into(), None))
+            .await?;
         Ok(())
     }
 
@@ -72,7 +67,7 @@ impl Tree {
         old_nodes: &mut Vec<String>,
     ) -> Result<(), TreeError> {
         let path = head_path(channel);
-        let (data, mut stat) = self.get(&path).await?;
+        let (data, stat) = self.get(&path).await?;
         let two_words = |data: &[u8]| {
             let end = data.iter().rposition(|octet| *octet == b' ')?;
             read_head(&data[..end], &stat)
@@ -84,7 +79,6 @@ impl Tree {
         };
         if data != write_head(seen.head) {
             let set = Change::Set(path, write_head(seen.head), Some(stat.version));
-            stat.version += 1;
             self.change(set).await?;
         }
         let directory = format!("/entries/{channel}");
@@ -109,10 +103,6 @@ impl Tree {
                     zxid: entry.czxid,
                     path,
                     statement,
-                    seen: Seen {
-                        version: stat.version,
-                        ..seen
-                    },
                 });
             }
         }

@@ -27,8 +27,11 @@ pub(super) enum Change {
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Something has happened to a node.
-    Node(String),
+    /// A node was made.
+    Made(String),
+    /// It holds something else.
+    Changed(String),
+    Gone(String),
     Broken,
     /// Connected again; events may have been lost, and watches.
     Connected,
@@ -178,7 +181,9 @@ impl Events for PersistentWatcher {
                 SessionState::Disconnected | SessionState::ConnectedReadOnly => Event::Broken,
                 _ => Event::Ended,
             },
-            _ => Event::Node(event.path),
+            EventType::NodeCreated => Event::Made(event.path),
+            EventType::NodeDeleted => Event::Gone(event.path),
+            _ => Event::Changed(event.path),
         });
         Box::pin(event)
     }

@@ -215,6 +215,7 @@ fn shelf(nodes: &[(&str, u32)]) -> (Shelf, Vec<String>) {
             octets: 100,
             entries: 2,
             lacking: serial.map(|at| (channel("a.x"), at)).into_iter().collect(),
+            unread: false,
         };
         shelf.add(&name, number as i64, node);
         names.push(name);
@@ -261,6 +262,16 @@ fn nothing_goes_that_is_not_durable_here() {
     assert_eq!(shelf.of_use(&NEXT), names[..1]);
     shelf.retain(&names[3..]);
     assert!(!shelf.has(&names[0]) && shelf.has(&names[3]));
+}
+
+/// Where many old ones have to stay, those that are newer go all the same.
+#[test]
+fn what_has_to_stay_does_not_keep_the_rest() {
+    let mut all = vec![("gone", 10); 3 * CLUSTER_FORGOTTEN];
+    all.push(("a", 0));
+    let (shelf, names) = shelf(&all);
+    let going = shelf.going("a", &["a"], (0, 0), &NEXT);
+    assert_eq!(going, names[3 * CLUSTER_FORGOTTEN..]);
 }
 
 #[test]

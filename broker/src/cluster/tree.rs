@@ -154,7 +154,10 @@ pub(crate) async fn init(settings: &Clustering) -> Result<(), TreeError> {
         Err(zk::Error::NodeExists) => {
             match Tree::open(settings, &settings.root, OLD_LAYOUT).await {
                 Ok(old) => old.carry_over().await,
-                Err(_) => Err(TreeError::Exists(settings.root.clone())),
+                Err(TreeError::Foreign { found, .. }) if found == quoted(LAYOUT) => {
+                    Err(TreeError::Exists(settings.root.clone()))
+                }
+                Err(error) => Err(error),
             }
         }
         Err(error) => Err(TreeError::of(error, &settings.root)),
@@ -190,7 +193,7 @@ impl Tree {
         match tree.get("/layout").await {
             Ok((data, _)) if data == layout => Ok(tree),
             Ok((data, _)) if data == OLD_LAYOUT => Err(TreeError::Old(tree.root)),
-            Ok((data, _)) => Err(foreign(format!("{:?}", String::from_utf8_lossy(&data)))),
+            Ok((data, _)) => Err(foreign(quoted(&data))),
             Err(zk::Error::NoNode) => match tree.client.children("/").await {
                 Ok(children) if !children.is_empty() => {
                     Err(foreign(format!("{} and no layout", children.join(", "))))
@@ -226,6 +229,11 @@ impl Tree {
     pub(super) async fn change(&self, change: Change) -> Result<Option<zk::Stat>, zk::Error> {
         Ok(self.client.change(vec![change]).await?.pop().flatten())
     }
+}
+
+/// As it is shown to people.
+fn quoted(octets: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(octets))
 }
 
 pub(super) fn write_head(head: Head) -> Vec<u8> {

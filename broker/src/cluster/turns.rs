@@ -43,7 +43,7 @@ impl Turns {
         lock(&self.0).values().for_each(|group| group.notify_one());
         loop {
             match events.next().await {
-                Event::Node(path) => {
+                Event::Made(path) | Event::Changed(path) | Event::Gone(path) => {
                     let group = path.strip_prefix("/slots/");
                     if let Some(group) = group.and_then(|group| lock(&self.0).get(group).cloned()) {
                         group.notify_one();

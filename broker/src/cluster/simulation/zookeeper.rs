@@ -103,7 +103,9 @@ impl Standing {
 
     fn tell(&self, event: &Event) {
         let is_for = |watch: &&Watch| match event {
-            Event::Node(path) => path.starts_with(&watch.path),
+            Event::Made(path) | Event::Changed(path) | Event::Gone(path) => {
+                path.starts_with(&watch.path)
+            }
             _ => true,
         };
         for watch in self.watches.iter().filter(is_for) {
@@ -293,10 +295,16 @@ impl World {
         let mut all: Vec<_> = standing.watched.iter().flat_map(changed).collect();
         all.sort();
         for (zxid, path) in all {
+            let is_there = |zxid| self.nodes.at(&path, zxid).is_some();
+            let event = match (is_there(zxid - 1), is_there(zxid)) {
+                (_, false) => Event::Gone(path),
+                (false, true) => Event::Made(path),
+                (true, true) => Event::Changed(path),
+            };
             self.deliver(session, move |world| {
                 let standing = &mut world.sessions[session];
                 standing.known = standing.known.max(zxid);
-                standing.tell(&Event::Node(path));
+                standing.tell(&event);
             });
         }
     }
