@@ -253,21 +253,15 @@ async fn a_broker_with_a_wrong_clock_signs_no_beats_and_does_no_harm() -> anyhow
     Ok(())
 }
 
-/// A member whose log was written by somebody else's cluster.
+/// A member whose log was written by somebody else's cluster; and what becomes of it when that is
+/// the branch that the operator decides for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_between_members_is_an_alarm() -> anyhow::Result<()> {
     let ensemble = Ensemble::start(1, "")?;
     let site = Site::new(&ensemble, realm());
-    let (members, _daemons) = site.found(&["a"], "", "").await?;
-    publish(
-        &site.realm,
-        &mut publisher(&members[0]).await,
-        &os(),
-        None,
-        3,
-        SIGNERS,
-    )
-    .await?;
+    let (members, mut daemons) = site.found(&["a"], "", "").await?;
+    let mut at_a = publisher(&members[0]).await;
+    publish(&site.realm, &mut at_a, &os(), None, 3, SIGNERS).await?;
     let other = site.member("b", "", "")?;
     other.configure("")?;
     let daemon = other.start()?;
@@ -275,21 +269,48 @@ async fn a_fork_between_members_is_an_alarm() -> anyhow::Result<()> {
     for statement in &site.realm.log {
         at_other.publish(statement).await?;
     }
-    let theirs = site.realm.release(&os(), None, "other", SIGNERS);
+    let mut theirs = site.realm.release(&os(), None, "other", SIGNERS);
     at_other.publish(&theirs).await?;
     daemon.signal("TERM")?;
     daemon.wait(Duration::from_secs(30))?;
     other.configure(&site.configuration(&other, "", ""))?;
-    let _other = other.start()?;
+    let daemon = other.start()?;
     says(&other, "cannot be followed").await;
     assert_eq!(heads_of(&other, &os()).await, [theirs.head()]);
-    let (answer, _) = post(
-        &other,
-        &site.realm.release(&os(), Some(theirs.head()), "2", SIGNERS),
-    )
-    .await;
+    let next = site.realm.release(&os(), Some(theirs.head()), "2", SIGNERS);
+    let (answer, _) = post(&other, &next).await;
     assert!(answer.starts_with("441"), "{answer}");
     assert_eq!(heads_of(&members[0], &os()).await.len(), 3);
+    // The other branch grows by itself, and is decided for.
+    daemon.signal("TERM")?;
+    daemon.wait(Duration::from_secs(30))?;
+    other.configure("")?;
+    let daemon = other.start()?;
+    let mut at_other = publisher(&other).await;
+    for version in ["2", "3", "4", "5"] {
+        theirs = site
+            .realm
+            .release(&os(), Some(theirs.head()), version, SIGNERS);
+        at_other.publish(&theirs).await?;
+    }
+    daemon.signal("TERM")?;
+    daemon.wait(Duration::from_secs(30))?;
+    other.configure(&site.configuration(&other, "", ""))?;
+    let set = std::process::Command::new(tidings_tests::binary("tidingsd"))
+        .args(["set-head", os().as_str(), "--config"])
+        .arg(other.config())
+        .output()?;
+    assert!(set.status.success(), "{set:?}");
+    let client = by_hand(&ensemble, &site).await;
+    assert_eq!(kept(&client, &os()).await, 0);
+    // Whoever has the wrong one begins with nothing, and gets this one.
+    let _other = other.start()?;
+    until_head(&other, &os(), 5).await;
+    daemons[0].take().unwrap().kill()?;
+    let fresh = site.member("c", "", "")?;
+    let _fresh = fresh.start()?;
+    until_head(&fresh, &os(), 5).await;
+    assert_eq!(heads_of(&fresh, &os()).await, heads_of(&other, &os()).await);
     Ok(())
 }
 
