@@ -1,6 +1,7 @@
-use alloc::{collections::BTreeMap, format, string::ToString, vec, vec::Vec};
+mod branches;
+mod order;
 
-use proptest::prelude::*;
+use alloc::{collections::BTreeMap, format, string::ToString, vec::Vec};
 
 use super::*;
 use crate::{
@@ -8,7 +9,6 @@ use crate::{
     statement::{
         Beat, Body, Checkpoint, Draft, Kind, NamedKey, Release, Role, TrustRules, Withdraw,
     },
-    trust::Settled,
 };
 
 const NOW: u64 = 1_800_000_000;
@@ -292,92 +292,6 @@ fn broker() -> Broker {
     Broker::new(os(), first_trust())
 }
 
-/// Offers statements one by one, and what is put off again, until nothing changes any more.
-fn offer_all(broker: &mut Broker, mut order: Vec<Statement>) -> Vec<Statement> {
-    loop {
-        let before = order.len();
-        order.retain(|statement| {
-            match broker.take(core::slice::from_ref(statement), Begin::Backfill) {
-                Ok(()) => false,
-                Err(Refused::Gap { .. } | Refused::Verify(..)) => true,
-                Err(other) => panic!("{other}"),
-            }
-        });
-        if order.is_empty() || order.len() == before {
-            return order;
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_order_ends_in_the_same_log(seed in proptest::collection::vec(any::<prop::sample::Index>(), 24), runs in 1_usize..5) {
-        let all = releases(None, 24, "1.", "ann");
-        let mut left: Vec<Vec<Statement>> = all.chunks(runs).map(<[Statement]>::to_vec).collect();
-        let mut order = Vec::new();
-        for index in seed.iter().take(left.len()) {
-            order.push(left.remove(index.index(left.len())));
-        }
-        let mut broker = broker();
-        while !order.is_empty() {
-            let before = order.len();
-            order.retain(|run| broker.take(run, Begin::Backfill).is_err());
-            prop_assert!(order.len() < before, "nothing goes on, {:?} is there", broker.serials());
-        }
-        prop_assert_eq!(broker.visible(), all);
-        prop_assert_eq!(broker.log.backfill(), None);
-    }
-
-    #[test]
-    fn retired_history_is_proven_from_above_in_any_order(seed in proptest::collection::vec(any::<prop::sample::Index>(), 12)) {
-        let old = releases(None, 10, "1.", "ann");
-        let new = releases(Some(old[9].head()), 2, "2.", "dora");
-        let mut broker = Broker::new(os(), next_trust(&first_trust(), LATER, &[]));
-        let all: Vec<Statement> = old.into_iter().chain(new).collect();
-        let mut left = all.clone();
-        let order = seed.iter().map(|index| left.remove(index.index(left.len()))).collect();
-        let rest = offer_all(&mut broker, order);
-        prop_assert!(rest.is_empty(), "{} are left", rest.len());
-        prop_assert_eq!(broker.visible(), all);
-    }
-
-    #[test]
-    fn a_crash_between_offer_and_apply_changes_nothing(crashes in proptest::collection::vec(any::<bool>(), 64), seed in any::<u64>()) {
-        let all = releases(None, 12, "1.", "ann");
-        let mut broker = broker();
-        let mut next = seed;
-        for crash in crashes {
-            next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let at = usize::try_from(next >> 33).unwrap() % all.len();
-            let (before, store) = (broker.log.clone(), broker.store.clone());
-            if let Ok(step) = broker.offer(&all[at..=at], Begin::Backfill) {
-                if crash {
-                    // After the restart, the same as before; what was stored is judged anew.
-                    prop_assert_eq!((&broker.log, &broker.store), (&before, &store));
-                    let backfill = broker.log.backfill().map(|backfill| Backfill::stored(backfill.top, &broker.store[&backfill.lowest]));
-                    broker.log = Log::stored(os(), broker.log.span(), backfill, None);
-                } else {
-                    broker.commit(&step);
-                }
-            }
-        }
-        offer_all(&mut broker, all.clone());
-        prop_assert_eq!(broker.visible(), all);
-    }
-
-    #[test]
-    fn a_beat_channel_has_the_highest_proven_serial_whatever_comes(order in proptest::collection::vec(1_u32..40, 1..30)) {
-        let channel: Channel = "acme.beat".parse().unwrap();
-        let mut broker = Broker::new(channel.clone(), first_trust());
-        for serial in &order {
-            let beat = beat(*serial, "beat");
-            let _ = broker.take(&[beat], Begin::Nothing);
-        }
-        let highest = order.iter().max().copied();
-        prop_assert_eq!(broker.log.head().map(|head| head.serial.number()), highest);
-    }
-}
-
 fn beat(serial: u32, by: &str) -> Statement {
     let body = Body::Beat(Beat {
         expires: Timestamp::from_seconds(NOW + 900),
@@ -388,207 +302,6 @@ fn beat(serial: u32, by: &str) -> Statement {
         id: crate::StatementId::of(&serial.number().to_be_bytes()),
     });
     sign("acme.beat".parse().unwrap(), after, Some(1), body, by)
-}
-
-#[test]
-fn what_follows_is_taken_and_what_is_there_is_known() {
-    let (mut broker, all) = (broker(), releases(None, 3, "1.", "ann"));
-    broker.take(&all[..2], Begin::Nothing).unwrap();
-    assert!(
-        broker
-            .offer(&all[..1], Begin::Nothing)
-            .unwrap()
-            .is_nothing(&broker.log)
-    );
-    let step = broker.offer(&all, Begin::Nothing).unwrap();
-    assert_eq!(
-        (step.insert.len(), step.shown(&broker.log)),
-        (1, Some(all[2].serial()..=all[2].serial()))
-    );
-    // Unsigned, by others, not linked.
-    let other = release(Some(all[1].head()), "x", "eve");
-    assert!(matches!(
-        broker.offer(&[other], Begin::Nothing),
-        Err(Refused::Verify(_, VerifyError::Threshold { .. }))
-    ));
-    let unlinked = [all[0].clone(), all[2].clone()];
-    assert!(matches!(
-        broker.offer(&unlinked, Begin::Nothing),
-        Err(Refused::Verify(_, VerifyError::Link { .. }))
-    ));
-}
-
-#[test]
-fn a_gap_waits_and_one_backfill_grows_down_until_it_meets_the_head() {
-    let (mut broker, all) = (broker(), releases(None, 10, "1.", "ann"));
-    broker.take(&all[..2], Begin::Nothing).unwrap();
-    assert_eq!(
-        broker.offer(&all[8..9], Begin::Nothing),
-        Err(Refused::Gap {
-            from: all[2].serial()
-        })
-    );
-    broker.take(&all[7..9], Begin::Backfill).unwrap();
-    assert_eq!(broker.serials(), [1, 2]);
-    // There is one, and it wants what lies below it.
-    assert_eq!(
-        broker.offer(&all[4..5], Begin::Backfill),
-        Err(Refused::Gap {
-            from: all[6].serial()
-        })
-    );
-    broker.take(&all[5..7], Begin::Backfill).unwrap();
-    broker.take(&all[9..], Begin::Backfill).unwrap();
-    broker.take(&all[2..5], Begin::Backfill).unwrap();
-    assert_eq!((broker.visible(), broker.log.backfill()), (all, None));
-}
-
-#[test]
-fn a_log_begins_where_nothing_below_is_to_be_had_and_is_filled_below_later() {
-    let (mut broker, all) = (broker(), releases(None, 10, "1.", "ann"));
-    broker.take(&all[5..8], Begin::Log).unwrap();
-    assert_eq!(broker.serials(), [6, 7, 8]);
-    // Attack 111: what lies below comes from another one.
-    assert_eq!(
-        broker.offer(&all[..3], Begin::Nothing),
-        Err(Refused::Expired(all[2].serial()))
-    );
-    broker.take(&all[2..5], Begin::Nothing).unwrap();
-    assert_eq!(broker.serials(), [3, 4, 5, 6, 7, 8]);
-    let forged = release(Some(all[0].head()), "x", "ann");
-    assert!(matches!(
-        broker.offer(&[forged], Begin::Nothing),
-        Err(Refused::Verify(_, VerifyError::Link { .. }))
-    ));
-    // A hole is accepted only if it has to be.
-    let far = releases(Some(all[9].head()), 3, "2.", "ann");
-    broker.take(&far[1..], Begin::Log).unwrap();
-    assert_eq!(broker.serials(), [3, 4, 5, 6, 7, 8]);
-    broker.take(&far[1..], Begin::Anew).unwrap();
-    assert_eq!(broker.serials(), [12, 13]);
-}
-
-#[test]
-fn attack_028_two_branches_are_evidence_and_ours_stays() {
-    let (mut broker, all) = (broker(), releases(None, 3, "1.", "ann"));
-    broker.take(&all, Begin::Nothing).unwrap();
-    let theirs = releases(Some(all[1].head()), 2, "x", "ann");
-    for run in [&theirs[..1], &theirs[..], &theirs[1..]] {
-        assert!(
-            matches!(broker.offer(run, Begin::Backfill), Err(Refused::Fork(_))),
-            "{}",
-            run.len()
-        );
-    }
-    // What nobody who may has signed is no evidence.
-    let forged = release(Some(all[1].head()), "x", "eve");
-    assert!(matches!(
-        broker.offer(&[forged], Begin::Backfill),
-        Err(Refused::Verify(..))
-    ));
-}
-
-#[test]
-fn the_live_beat_decides_at_a_mirror_down_to_where_the_branches_part() {
-    let (mut broker, all) = (broker(), releases(None, 6, "1.", "ann"));
-    broker.take(&all, Begin::Nothing).unwrap();
-    let theirs = releases(Some(all[1].head()), 6, "x", "ann");
-    broker.live = Some(theirs[4].head());
-    // In one run, or from above downwards.
-    let mut whole = broker.clone();
-    whole.take(&theirs, Begin::Backfill).unwrap();
-    assert_eq!(whole.visible()[2..], theirs[..]);
-    for chunk in theirs.chunks(2).rev() {
-        broker.take(chunk, Begin::Backfill).unwrap();
-    }
-    assert_eq!(broker.visible()[2..], theirs[..]);
-    assert_eq!(broker.filed.len(), 4);
-    // An origin leaves its branch for a checkpoint only: nothing is handed in that decides.
-    let mut origin = self::broker();
-    origin.take(&all, Begin::Nothing).unwrap();
-    assert!(matches!(
-        origin.offer(&theirs, Begin::Backfill),
-        Err(Refused::Fork(_))
-    ));
-}
-
-#[test]
-fn a_checkpoint_decides_and_the_places_above_are_free() {
-    let (mut broker, all) = (broker(), releases(None, 4, "1.", "ann"));
-    broker.take(&all, Begin::Nothing).unwrap();
-    let theirs = releases(Some(all[1].head()), 3, "x", "ann");
-    let settled = next_trust(&broker.trust, ROLES, &[(os(), theirs[1].head())]);
-    assert!(matches!(settled.checkpoint(&os()), Settled::At(_)));
-    broker.bring_into_force(settled);
-    assert_eq!(broker.serials(), [1, 2, 3]);
-    broker.take(&theirs, Begin::Nothing).unwrap();
-    assert_eq!(broker.visible()[2..], theirs[..]);
-    assert_eq!(broker.filed.len(), 2);
-    // The other branch is refused for good.
-    assert!(matches!(
-        broker.offer(&all[3..], Begin::Nothing),
-        Err(Refused::Verify(_, VerifyError::Checkpoint { .. }))
-    ));
-}
-
-#[test]
-fn attack_119_what_a_thief_put_above_the_checkpoint_is_filed_away() {
-    let (mut broker, all) = (broker(), releases(None, 4, "1.", "ann"));
-    broker.take(&all, Begin::Nothing).unwrap();
-    let rotated = next_trust(&broker.trust, LATER, &[(os(), all[1].head())]);
-    broker.bring_into_force(rotated);
-    assert_eq!((broker.serials(), broker.filed.len()), (vec![1, 2], 2));
-    broker
-        .take(
-            &releases(Some(all[1].head()), 1, "2.", "dora"),
-            Begin::Nothing,
-        )
-        .unwrap();
-    assert_eq!(broker.serials(), [1, 2, 3]);
-    // Without a checkpoint nothing is taken away: a ceremony that forgets one must not empty logs.
-    let mut forgetful = self::broker();
-    forgetful.take(&all, Begin::Nothing).unwrap();
-    let rotated = next_trust(&forgetful.trust, LATER, &[]);
-    forgetful.bring_into_force(rotated);
-    assert_eq!(forgetful.serials(), [1, 2, 3, 4]);
-}
-
-#[test]
-fn a_withdrawal_of_a_release_that_stays_is_issued_anew_first() {
-    let trust = first_trust();
-    let (mut broker, all) = (broker(), releases(None, 3, "1.", "ann"));
-    broker.take(&all, Begin::Nothing).unwrap();
-    let withdrawal = withdraw(all[2].head(), all[1].head());
-    broker
-        .take(std::slice::from_ref(&withdrawal), Begin::Nothing)
-        .unwrap();
-    let lost = |broker: &Broker, next: &Trust| {
-        let stored = |serial| Ok(broker.store.get(&serial).cloned());
-        broker.log.would_lose(&broker.trust, next, &stored).unwrap()
-    };
-    // The checkpoint lies below a thief's release, and the withdrawal above it.
-    let below = next_trust(&trust, LATER, &[(os(), all[1].head())]);
-    assert_eq!(lost(&broker, &below), Some(withdrawal.head()));
-    let above = next_trust(&trust, LATER, &[(os(), withdrawal.head())]);
-    assert_eq!(lost(&broker, &above), None);
-    // Of a release that does not stay nothing has to be said.
-    let all_gone = next_trust(&trust, LATER, &[(os(), all[0].head())]);
-    assert_eq!(lost(&broker, &all_gone), None);
-}
-
-#[test]
-fn attack_110_what_is_of_the_future_is_put_off_unless_it_is_vouched_for() {
-    let (mut broker, all) = (broker(), releases(None, 2, "1.", "ann"));
-    broker.until = Some(Timestamp::from_seconds(NOW - 1));
-    assert!(matches!(
-        broker.offer(&all, Begin::Nothing),
-        Err(Refused::Future { .. })
-    ));
-    broker.trust = next_trust(&broker.trust, ROLES, &[(os(), all[1].head())]);
-    broker.take(&all, Begin::Nothing).unwrap();
-    // A broker whose clock is none judges nothing by it.
-    let mut timeless = self::broker();
-    timeless.take(&all, Begin::Nothing).unwrap();
 }
 
 #[test]
@@ -605,21 +318,6 @@ fn a_change_of_trust_judges_the_backfill_anew() {
         .unwrap();
     broker.take(&all[1..5], Begin::Backfill).unwrap();
     assert_eq!(broker.serials(), [1, 2, 3, 4, 5, 6, 7, 8]);
-}
-
-#[test]
-fn a_backfill_that_hangs_on_another_branch_is_given_up_with_evidence() {
-    let (mut broker, all) = (broker(), releases(None, 6, "1.", "ann"));
-    let theirs = releases(Some(all[1].head()), 4, "x", "ann");
-    broker.take(&all[..2], Begin::Nothing).unwrap();
-    broker.take(&theirs[2..], Begin::Backfill).unwrap();
-    let step = broker.offer(&all[2..5], Begin::Nothing).unwrap();
-    assert!(step.evidence.is_some());
-    broker.commit(&step);
-    assert_eq!(
-        (broker.serials(), broker.log.backfill()),
-        (vec![1, 2, 3, 4, 5], None)
-    );
 }
 
 #[test]

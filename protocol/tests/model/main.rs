@@ -12,12 +12,10 @@
 )]
 
 #[allow(dead_code)]
+#[path = "../device/mod.rs"]
 mod device;
-#[path = "model/history.rs"]
 mod history;
-#[path = "model/naive.rs"]
 mod naive;
-#[path = "model/world.rs"]
 mod world;
 
 use std::{
