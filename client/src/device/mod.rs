@@ -1,25 +1,23 @@
 //! A device: asks, or is told, with one cursor, and believes nobody.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+mod pace;
+mod watch;
 
-use async_stream::stream;
-use futures_core::Stream;
+pub use pace::{Pace, jitter_from};
+
+use std::{collections::BTreeMap, path::PathBuf};
+
 use tidings_protocol::{
     Anchor, Channel, Head, Serial, Statement, Verified,
-    article::Incoming,
-    log::{self, Place},
-    statement::Kind,
     trust::Trust,
-    verify::VerifyError,
     view::{News, Now, Refusal, clearance::Profile, freshness::Freshness},
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::{
-    Connection, Error, Monitor, Source, State, chance,
-    limits::{ASK, AUDIT, BACKLOG_OCTETS, POLL, WATCH_WORTHWHILE},
+    Connection, Error, Monitor, Source, State,
+    limits::BACKLOG_OCTETS,
     poll::{Asked, refused},
-    source::{pauses, warn_of_critical},
 };
 
 /// Where a channel begins for a device that knows nothing of it yet.
@@ -30,29 +28,6 @@ pub enum Start {
     Newest,
     /// With the oldest that the broker has.
     Oldest,
-}
-
-/// How often a device asks; each pause is drawn from half of it to the whole.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Where it cannot be told.
-    pub poll: Duration,
-    /// Although it is being told, so that a connection that only looks alive hides nothing for
-    /// long.
-    pub audit: Duration,
-    /// How long asking one broker for everything may take, before the next one is tried (attack
-    /// 19).
-    pub ask: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            poll: POLL,
-            audit: AUDIT,
-            ask: ASK,
-        }
-    }
 }
 
 /// Follows some channels of one namespace.
@@ -400,242 +375,6 @@ impl Device {
             .trust()
             .ok_or_else(|| Error::NoTrustLog(self.source.anchor().namespace.trust_log()))
     }
-
-    /// Is told of what is new, for ever: catches up, then watches, and asks where it cannot be
-    /// told. The cursor is that of [`Device::poll`]; both can be used in turn. Dropping the stream
-    /// ends the watch.
-    ///
-    /// The state file has a statement when the next one is asked for, or after [`Device::save`]:
-    /// what was not dealt with before a crash comes again.
-    ///
-    /// Errors are items: the stream goes on behind them with growing pauses and other brokers.
-    pub fn watch(&mut self) -> impl Stream<Item = Result<Verified<Statement>, Error>> + '_ {
-        stream! {
-            let mut waits = pauses();
-            loop {
-                // Whoever asks for more has dealt with what was returned.
-                if !self.returned.is_empty() && let Err(error) = self.save() {
-                    yield Err(error);
-                }
-                let Asked { news, failed, unreachable, .. } = self.ask_brokers().await;
-                match self.take_news(news) {
-                    Err(error) => yield Err(error),
-                    Ok(news) => {
-                        for statement in news {
-                            self.returned.insert(statement.channel().clone(), statement.head());
-                            yield Ok(statement);
-                            if let Err(error) = self.save() {
-                                yield Err(error);
-                            }
-                        }
-                    }
-                }
-                let (bad, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
-                for error in errors.into_iter().chain(unreachable) {
-                    yield Err(error);
-                }
-                let began = Instant::now();
-                let mut told_something = false;
-                match self.begin_watch(&bad).await {
-                    Ok(Some((mut connection, promised))) => {
-                        // Unknown channels are watched by name, and could begin just before the
-                        // watch does: ask soon.
-                        let unknown = self.channels.iter().any(|c| self.state.head(c).is_none());
-                        let audit = if unknown { self.pace.poll.min(self.pace.audit) } else { self.pace.audit };
-                        let audit = jitter(audit);
-                        let mut until = began + audit.min(self.until_stale());
-                        while let Ok(told) = timeout_at(until, self.told(&mut connection, promised)).await {
-                            match told {
-                                Ok(Some(Told::Beat)) => {
-                                    let next = (began + audit).min(Instant::now() + self.until_stale());
-                                    let current = self.channels.iter().all(|channel| self.state.freshness(channel).is_current());
-                                    // A beat that makes nothing current, a replayed one for
-                                    // instance, puts nothing off.
-                                    until = if current { next } else { until.min(next) };
-                                }
-                                Ok(Some(Told::Statement(statement))) => {
-                                    told_something = true;
-                                    self.returned.insert(statement.channel().clone(), statement.head());
-                                    yield Ok(*statement);
-                                    if let Err(error) = self.save() {
-                                        yield Err(error);
-                                    }
-                                }
-                                Ok(None) => break,
-                                Err(error) => {
-                                    yield Err(error);
-                                    break;
-                                }
-                            }
-                        }
-                        told_something |= Instant::now() >= until;
-                    }
-                    // It has no XWATCH, or no room: ask again later.
-                    Ok(None) if self.connection.is_some() => {
-                        sleep(jitter(self.pace.poll)).await;
-                        continue;
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "cannot watch");
-                    }
-                }
-                // The next connection goes to another broker, if there is one; at once only if this
-                // one was of use.
-                self.connection = None;
-                self.source.turn();
-                if told_something || began.elapsed() > WATCH_WORTHWHILE {
-                    waits = pauses();
-                } else {
-                    sleep(waits.next().unwrap_or(POLL)).await;
-                }
-            }
-        }
-    }
-
-    /// A connection that watches, and the longest silence that its broker promises.
-    async fn begin_watch(
-        &mut self,
-        without: &[Channel],
-    ) -> Result<Option<(Connection, Duration)>, Error> {
-        // While a channel is not current every broker was asked, and none is connected: being told
-        // is quicker than asking again.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        if connection.is_capable("XWATCH").await? {
-            let trust_log = self.source.anchor().namespace.trust_log();
-            let mut targets = vec![format!("{trust_log}:{}", self.trusted()?.serial())];
-            for channel in self.beat_channels() {
-                // A beat by a key that was taken away is no cursor.
-                let known = self
-                    .state
-                    .view()
-                    .beats()
-                    .find(|beat| *beat.statement.channel() == channel && beat.is_proven());
-                targets.push(format!(
-                    "{channel}:{}",
-                    known.map_or(0, |beat| beat.statement.serial().number())
-                ));
-            }
-            for channel in self.channels.iter().filter(|c| !without.contains(c)) {
-                // What is unknown is sent from its first statement on, once it begins.
-                targets.push(format!(
-                    "{channel}:{}",
-                    self.state
-                        .head(channel)
-                        .map_or(0, |head| head.serial.number())
-                ));
-            }
-            match connection.watch(&targets.join(" ")).await {
-                Ok(promised) => return Ok(Some((connection, promised))),
-                Err(Error::Refused(response)) => tracing::debug!(%response, "cannot watch here"),
-                Err(error) => return Err(error),
-            }
-        }
-        self.connection = Some(connection);
-        Ok(None)
-    }
-
-    /// How long the channels are current without a further beat; then other brokers are asked
-    /// (attacks 17 and 18).
-    fn until_stale(&self) -> Duration {
-        let with_beats = self
-            .channels
-            .iter()
-            .filter(|channel| self.state.view().promises_beats(channel));
-        let left = with_beats.map(|channel| match self.state.freshness(channel) {
-            Freshness::Current { until } => Duration::from_secs(
-                until
-                    .seconds()
-                    .saturating_sub(self.state.time(channel).seconds()),
-            ),
-            _ => jitter(self.pace.poll),
-        });
-        left.min().unwrap_or(self.pace.audit)
-    }
-
-    /// The next statement of the watch that follows our head; none when it is time to ask instead.
-    async fn told(
-        &mut self,
-        connection: &mut Connection,
-        promised: Duration,
-    ) -> Result<Option<Told>, Error> {
-        loop {
-            let Some(Incoming { statement, .. }) = connection.event(promised).await? else {
-                return Ok(None);
-            };
-            let (channel, serial) = (statement.channel().clone(), statement.serial());
-            if channel == self.source.anchor().namespace.trust_log() {
-                if serial > self.trusted()?.serial() {
-                    match self
-                        .state
-                        .change(|view, now| view.take_trust([statement], now))
-                    {
-                        Ok(()) => self.state.save()?,
-                        // We stay with the trust before.
-                        Err((_, VerifyError::Critical { field })) => {
-                            warn_of_critical(&channel, serial, &field)
-                        }
-                        Err((serial, source)) => {
-                            return Err(refused(&channel, Refusal::Verify { serial, source }));
-                        }
-                    }
-                }
-                continue;
-            }
-            if statement.kind() == Kind::Beat {
-                if self.take_beat(statement) {
-                    self.state.save()?;
-                    return Ok(Some(Told::Beat));
-                }
-                continue;
-            }
-            if !self.channels.contains(&channel) {
-                continue;
-            }
-            match log::place(self.state.head(&channel), &statement) {
-                Place::Known => continue,
-                // Asking sorts it out: it reads what lies between, from the newest down.
-                Place::Gap { .. } => return Ok(None),
-                Place::Next | Place::Fork => {}
-            }
-            let news = match self.examine_told(&channel, statement) {
-                Ok(news) => news,
-                // Asking sorts it out.
-                Err(Refusal::ReadFrom { .. }) => return Ok(None),
-                Err(Refusal::Verify {
-                    source:
-                        VerifyError::NewerTrust { .. }
-                        | VerifyError::Threshold { .. }
-                        | VerifyError::NoRole { .. },
-                    ..
-                }) => return Ok(None),
-                Err(Refusal::Fork(fork)) => {
-                    self.state
-                        .change(|view, now| view.note_fork((*fork).clone(), now));
-                    self.state.save()?;
-                    return Err(Error::Fork(fork));
-                }
-                Err(refusal) => return Err(refused(&channel, refusal)),
-            };
-            self.state.note([&news]);
-            self.state.save()?;
-            if let Some(statement) = news.into_statements().pop() {
-                return Ok(Some(Told::Statement(Box::new(statement))));
-            }
-        }
-    }
-
-    fn examine_told(&mut self, channel: &Channel, statement: Statement) -> Result<News, Refusal> {
-        let run = self
-            .state
-            .change(|view, _| view.judge(channel, vec![statement]))?;
-        self.state
-            .view()
-            .place(channel, run, false, &self.state.now())
-    }
 }
 
 /// A trust log as a broker has it: from the anchor on each step is signed, what lies below is
@@ -658,21 +397,4 @@ fn walk_log(
         all.extend(walked.trust().map(|trust| trust.statement().clone()));
     }
     Ok(all)
-}
-
-/// What a watch has brought.
-enum Told {
-    Statement(Box<Verified<Statement>>),
-    Beat,
-}
-
-/// From half of a time to the whole, so that a fleet spreads.
-fn jitter(time: Duration) -> Duration {
-    // Without randomness the time is the whole: later, but not wrong.
-    chance::draw().map_or(time, |drawn| jitter_from(time, drawn))
-}
-
-/// The same from a number that was drawn: in simulated time it can be drawn again.
-pub fn jitter_from(time: Duration, drawn: u64) -> Duration {
-    time.mul_f64(0.5 + (drawn >> 11) as f64 / (1_u64 << 54) as f64)
 }
