@@ -5,119 +5,37 @@
 //! It is asked in one line, `VERB CHANNEL SERIAL N`: the N-th `Payload` line, from 0, of the
 //! release with that serial.
 
+mod payload;
+mod request;
+mod trials;
+
+pub use request::{REQUEST_OCTETS, Request, Verb, read_request};
+
 use std::{
     fs,
-    io::{self, Read, Seek, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    os::fd::AsFd,
+    path::PathBuf,
 };
 
 use anyhow::{Context, bail, ensure};
-use rustix::{
-    fs::OFlags,
-    io::{FdFlags, fcntl_setfd},
+use payload::open_theirs;
+use rustix::io::{FdFlags, fcntl_setfd};
+use tidings_client::{Body, Channel, Clear, Profile, Release, State, Statement, Verified};
+use tidings_protocol::{
+    Digest, bundle,
+    statement::{Apply, Payload},
 };
-use sha2::{Digest as _, Sha256};
-use tidings_client::{Body, Channel, Clear, Profile, Release, Serial, State, Statement, Verified};
-use tidings_protocol::{Digest, bundle, statement::Apply, statement::Payload};
 
 use crate::{
     config::{Config, Way},
-    handler::{Answer, Call, DONE, FAILED, Handlers, LATER, UNUSABLE},
-    journal::{Point, replace},
-    round::{Fact, TRIALS},
+    handler::{Answer, Call, DONE, FAILED, Handlers, LATER},
+    journal::Point,
+    round::Fact,
 };
 
-/// The longest line that is read.
-pub const REQUEST_OCTETS: u64 = 512;
 /// What the agent may hand over for one channel.
 const NEWS_OCTETS: u64 = 64 * 1024 * 1024;
-/// Trials that are remembered, of whatever releases.
-const TRIALS_KEPT: usize = 256;
-
-/// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Whether a payload can be used, and what it costs.
-    Can,
-    /// What is.
-    State,
-    /// Lay it beside what runs.
-    Stage,
-    /// The loader takes it once.
-    Arm,
-    /// The machine goes.
-    Go,
-    /// It is the default.
-    Keep,
-    /// All the way back.
-    Drop,
-}
-
-impl Verb {
-    const ALL: [Self; 7] = [
-        Self::Can,
-        Self::State,
-        Self::Stage,
-        Self::Arm,
-        Self::Go,
-        Self::Keep,
-        Self::Drop,
-    ];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Can => "can",
-            Self::State => "state",
-            Self::Stage => "stage",
-            Self::Arm => "arm",
-            Self::Go => "go",
-            Self::Keep => "keep",
-            Self::Drop => "drop",
-        }
-    }
-}
-
-/// One line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// What.
-    pub verb: Verb,
-    /// In which channel.
-    pub channel: Channel,
-    /// With which release.
-    pub serial: Serial,
-    /// With which of its payloads.
-    pub payload: usize,
-}
-
-impl Request {
-    /// From the line, without its end.
-    pub fn read(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
-        let word = words.next()?;
-        let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == word)?;
-        let (channel, serial) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        let payload = words.next()?.parse::<u16>().ok()?.into();
-        words.next().is_none().then_some(Self {
-            verb,
-            channel,
-            serial,
-            payload,
-        })
-    }
-    /// As it is sent.
-    pub fn write(&self) -> String {
-        format!(
-            "{} {} {} {}\n",
-            self.verb.as_str(),
-            self.channel,
-            self.serial,
-            self.payload
-        )
-    }
-}
 
 /// Answers requests, one after the other.
 pub struct Applier {
@@ -389,103 +307,6 @@ impl Applier {
         }
     }
 
-    /// Brings the payload into a place of root's own, verified there, and lays what it makes beside
-    /// what runs.
-    fn stage(&mut self, case: &Case) -> anyhow::Result<Answer> {
-        self.forget_kept(case)?;
-        fs::create_dir_all(&case.place)?;
-        replace(
-            &case.place.join("statement"),
-            case.statement.octets(),
-            &self.point,
-        )?;
-        let theirs = self
-            .config
-            .paths
-            .agent
-            .join("payload")
-            .join(hex(&case.payload.digest));
-        let own = case.place.join("payload");
-        let copied = self.copy(&theirs, &own, &case.payload);
-        let answer = match copied {
-            Ok(Some(payload)) => self.format(case, "stage", Some(&payload)),
-            Ok(None) => Ok(Answer::new(
-                UNUSABLE,
-                "the payload is not the one that was signed",
-            )),
-            Err(error) => Err(error),
-        };
-        fs::remove_file(&own).or_else(|error| {
-            if error.kind() == io::ErrorKind::NotFound {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })?;
-        answer
-    }
-
-    /// What was kept earlier needs its place no more.
-    fn forget_kept(&self, case: &Case) -> anyhow::Result<()> {
-        let applied = self
-            .state
-            .view()
-            .applied(&case.request.channel)
-            .map(|applied| applied.serial());
-        let Some(of_channel) = case.place.parent().filter(|directory| directory.exists()) else {
-            return Ok(());
-        };
-        for entry in fs::read_dir(of_channel)? {
-            let path = entry?.path();
-            let serial = path
-                .file_name()
-                .and_then(|name| name.to_str()?.parse::<Serial>().ok());
-            if serial <= applied && path != case.place {
-                fs::remove_dir_all(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A copy that nobody else can change, read through the descriptor that was verified (attack
-    /// 54); none if it is another.
-    fn copy(
-        &self,
-        theirs: &Path,
-        own: &Path,
-        payload: &Payload,
-    ) -> anyhow::Result<Option<fs::File>> {
-        let mut from = open_theirs(theirs)?.take(payload.size.saturating_add(1));
-        let mut to = fs::File::options()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(own)?;
-        let (mut hash, mut size, mut buffer) = (Sha256::new(), 0_u64, vec![0; 1 << 18]);
-        loop {
-            let count = from.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            hash.update(&buffer[..count]);
-            size += count as u64;
-            to.write_all(&buffer[..count]).with_context(|| {
-                format!(
-                    "no room for {} octets in {}",
-                    payload.size,
-                    self.config.paths.applier.display()
-                )
-            })?;
-        }
-        (self.point)("the payload is copied");
-        to.rewind()?;
-        let same =
-            size == payload.size && Digest::from_octets(hash.finalize().into()) == payload.digest;
-        Ok(same.then_some(to))
-    }
-
     /// Makes it effective in the weakest way that will do.
     fn go(&mut self, case: &Case) -> anyhow::Result<Answer> {
         let (wanted, units) = match case.release.apply.clone().unwrap_or(Apply::Reboot) {
@@ -575,61 +396,6 @@ impl Applier {
         (self.point)(verb);
         Ok(answer)
     }
-
-    fn trials_file(&self) -> PathBuf {
-        self.config.paths.applier.join("trials")
-    }
-
-    /// The lives of the machine in which this release was armed.
-    fn trials_of(&self, case: &Case) -> Vec<String> {
-        let text = fs::read_to_string(self.trials_file()).unwrap_or_default();
-        let id = case.statement.id().to_string();
-        text.lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter(|(of, _)| *of == id)
-            .map(|(_, boot)| boot.to_owned())
-            .collect()
-    }
-
-    /// A bad release is not booted more often than that, whoever asks (attack 88).
-    fn note_trial(&self, case: &Case) -> anyhow::Result<()> {
-        let trials = self.trials_of(case);
-        if trials.contains(&self.boot) {
-            return Ok(());
-        }
-        ensure!(
-            trials.len() < TRIALS.into(),
-            "{} was tried {TRIALS} times; it is not tried again",
-            case.request.serial
-        );
-        let text = fs::read_to_string(self.trials_file()).unwrap_or_default();
-        let mut lines: Vec<&str> = text.lines().collect();
-        let line = format!("{} {}", case.statement.id(), self.boot);
-        lines.push(&line);
-        let excess = lines.len().saturating_sub(TRIALS_KEPT);
-        let text = format!("{}\n", lines[excess..].join("\n"));
-        Ok(replace(&self.trials_file(), text.as_bytes(), &self.point)?)
-    }
-
-    fn note_applied(&mut self, case: &Case) -> anyhow::Result<()> {
-        let listed = case
-            .log
-            .iter()
-            .find(|statement| statement.head() == case.statement.head())
-            .cloned();
-        let own = || {
-            self.state
-                .trust()
-                .and_then(|trust| trust.verify(case.statement.clone()).ok())
-        };
-        // Without it what was applied before counts, until the log is at hand.
-        if let Some(proven) = listed.or_else(own) {
-            self.state.change(|view, _| view.note_applied(&proven));
-            self.state.save()?;
-        }
-        (self.point)("it is kept as applied");
-        Ok(())
-    }
 }
 
 fn environment(case: &Case) -> Vec<(String, String)> {
@@ -675,36 +441,6 @@ fn environment(case: &Case) -> Vec<(String, String)> {
 /// A digest without its algorithm, as tools print it.
 pub fn hex(digest: &Digest) -> String {
     digest.to_string().trim_start_matches("sha256:").to_owned()
-}
-
-/// What lies in the agent's directory is opened as what anybody may have put there: no link, no
-/// pipe, no device.
-fn open_theirs(path: &Path) -> anyhow::Result<fs::File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let file = fs::File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    ensure!(file.metadata()?.is_file(), "{} is no file", path.display());
-    Ok(file)
-}
-
-/// The line of one who has connected, bounded.
-///
-/// # Errors
-/// If the connection fails.
-pub fn read_request(from: impl Read) -> io::Result<String> {
-    let mut line = String::new();
-    io::BufRead::read_line(
-        &mut io::BufReader::new(from.take(REQUEST_OCTETS)),
-        &mut line,
-    )?;
-    Ok(line
-        .strip_suffix('\n')
-        .unwrap_or("it has no end")
-        .to_owned())
 }
 
 /// What a handler that is done answers to `can`: octets.
