@@ -1,16 +1,13 @@
 //! Filling one log from one upstream: the newest statement first, the rest backwards, each checked
 //! against the id that its successor names, in chunks that survive an interruption.
 
-use std::{collections::BTreeMap, time::Duration};
+mod numbers;
 
+use std::time::Duration;
+
+use numbers::{Numbers, Range, chunk, numbers};
 use tidings_client::{Connection, Error};
-use tidings_protocol::{
-    Channel, Head, MessageId, Serial,
-    article::{Incoming, prepend_hop},
-    log::Begin,
-    nntp::code,
-    trust::Trust,
-};
+use tidings_protocol::{Channel, Head, Serial, log::Begin, trust::Trust};
 
 use super::{Claim, Mirror, Upstream, lock};
 use crate::{
@@ -64,41 +61,6 @@ impl FillError {
     }
 }
 
-/// Where an upstream has which serial: under that number, or under one of its own.
-enum Numbers {
-    Serials { low: u32, high: u32 },
-    Own(BTreeMap<u32, String>),
-}
-
-impl Numbers {
-    fn high(&self) -> u32 {
-        match self {
-            Numbers::Serials { high, .. } => *high,
-            Numbers::Own(ids) => ids.keys().next_back().copied().unwrap_or(0),
-        }
-    }
-    /// The lowest serial from which on, up to `serial`, nothing is missing.
-    fn low(&self, serial: u32) -> u32 {
-        match self {
-            Numbers::Serials { low, .. } => *low,
-            Numbers::Own(ids) => (1..=serial)
-                .rev()
-                .find(|serial| !ids.contains_key(&(serial - 1)))
-                .unwrap_or(1),
-        }
-    }
-    /// What ARTICLE is asked for.
-    fn name(&self, serial: u32) -> String {
-        match self {
-            Numbers::Serials { .. } => serial.to_string(),
-            Numbers::Own(ids) => ids
-                .get(&serial)
-                .cloned()
-                .unwrap_or_else(|| "<0@invalid>".into()),
-        }
-    }
-}
-
 /// What came of filling.
 pub(super) enum Filled {
     /// Nothing is left to do for now.
@@ -116,15 +78,6 @@ pub(super) struct Filling<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) channel: &'a Channel,
     pub(super) claim: Option<&'a Claim<'a>>,
-}
-
-/// Between which serials a log is filled, and what its lowest may begin.
-#[derive(Clone, Copy)]
-struct Range {
-    floor: u32,
-    high: u32,
-    /// Whether nothing below the floor is to be had, or wanted.
-    ends: bool,
 }
 
 impl Filling<'_> {
@@ -500,75 +453,4 @@ pub(super) fn own_floor(shared: &Shared, channel: &Channel, high: u32) -> u32 {
     retention
         .and_then(|retention| retention.count)
         .map_or(1, |count| (high + 1).saturating_sub(count).max(1))
-}
-
-async fn numbers(
-    asking: &mut Connection,
-    channel: &Channel,
-    numbers_are_serials: bool,
-) -> Result<Option<Numbers>, FillError> {
-    if numbers_are_serials {
-        let group = asking.group(channel, None).await?;
-        return Ok(group.map(|(group, _)| Numbers::Serials {
-            low: group.low,
-            high: group.high,
-        }));
-    }
-    let response = asking.command(&format!("GROUP {channel}")).await?;
-    if response.code != code::GROUP {
-        return Ok(None);
-    }
-    let marks: Vec<u64> = response
-        .text
-        .split(' ')
-        .take(3)
-        .filter_map(|n| n.parse().ok())
-        .collect();
-    let [_, low, high] = marks[..] else {
-        return Ok(None);
-    };
-    if high < low {
-        return Ok(None);
-    }
-    let listing = asking
-        .listing(&format!("XHDR Message-ID {low}-{high}"), code::HEAD)
-        .await?;
-    let ids = listing
-        .lines()
-        .filter_map(|line| line.split_once(' ')?.1.trim().parse::<MessageId>().ok());
-    let ids: BTreeMap<u32, String> = ids
-        .filter(|id| id.channel == *channel)
-        .map(|id| (id.serial.number(), id.to_string()))
-        .collect();
-    Ok((!ids.is_empty()).then_some(Numbers::Own(ids)))
-}
-
-/// Statements from `lowest` up to `wanted`.
-async fn chunk(
-    shared: &Shared,
-    asking: &mut Connection,
-    channel: &Channel,
-    numbers: &Numbers,
-    wanted: u32,
-    lowest: u32,
-) -> Result<Vec<Copy>, FillError> {
-    let serials = lowest..=wanted;
-    let found = asking
-        .fetch(serials.clone().map(|serial| numbers.name(serial)))
-        .await?;
-    let mut copies = Vec::with_capacity(found.len());
-    for (serial, incoming) in serials.filter_map(Serial::new).zip(found) {
-        let Incoming { statement, path } = incoming.ok_or(FillError::Missing(serial))?;
-        if statement.serial() != serial || statement.channel() != channel {
-            return Err(FillError::Other {
-                expected: serial,
-                found: statement.serial(),
-            });
-        }
-        copies.push(Copy::unproven(
-            statement,
-            prepend_hop(&shared.settings.config.name, path.as_deref()),
-        ));
-    }
-    Ok(copies)
 }

@@ -1,8 +1,4 @@
-//! Feeds: statements are offered to a peer by CHECK and TAKETHIS, or by IHAVE where it does not
-//! stream (RFC 4644, RFC 3977).
-//!
-//! There is no spool: a feed is a cursor for each channel, up to which the peer has answered, and
-//! the backlog is the log itself.
+//! One session with a peer: what is offered, and what it has answered.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -10,47 +6,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidings_client::{Connection, Error, pauses};
+use tidings_client::Connection;
 use tidings_protocol::{
     Channel, Serial,
     nntp::{Code, Response, code},
     statement::Kind,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use super::{FeedError, look};
 use crate::{
     config::Feed,
     limits::{FEED_AGAIN, FEED_AGAIN_LAST, FEED_CURSORS, FEED_IDLE, FEED_PAUSE, FEED_WINDOW},
     logging::Safe,
-    login::Credentials,
     logs::{Entry, Log},
     shared::Shared,
     store::StoreError,
 };
 
-/// Why a feed has to begin anew.
-#[derive(Debug, thiserror::Error)]
-enum FeedError {
-    #[error(transparent)]
-    Connection(#[from] Error),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("it answered {0}")]
-    Unexpected(Response),
-}
-
 /// How far a channel is, and what of it is under way.
-struct Progress {
-    log: Arc<Log>,
+pub(super) struct Progress {
+    pub(super) log: Arc<Log>,
     /// Everything up to here is answered for.
-    done: u32,
+    pub(super) done: u32,
     /// Everything up to here was offered.
-    offered: u32,
+    pub(super) offered: u32,
     /// What above `done` is answered for.
-    answered: BTreeMap<u32, ()>,
-    saved: u32,
+    pub(super) answered: BTreeMap<u32, ()>,
+    pub(super) saved: u32,
     /// Its log is not the one of the channel any more.
-    dead: bool,
+    pub(super) dead: bool,
 }
 
 impl Progress {
@@ -63,192 +48,46 @@ impl Progress {
 }
 
 /// Something that was offered, and waits for an answer.
-struct Offered {
-    channel: usize,
+pub(super) struct Offered {
+    pub(super) channel: usize,
     entry: Arc<Entry>,
     /// It was sent whole.
     sent: bool,
 }
 
 /// What one connection to a peer is about.
-struct Session<'a> {
-    shared: &'a Shared,
-    feed: &'a Feed,
-    connection: Connection,
-    streaming: bool,
-    progress: Vec<Progress>,
-    places: HashMap<usize, usize>,
+pub(super) struct Session<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) feed: &'a Feed,
+    pub(super) connection: Connection,
+    pub(super) streaming: bool,
+    pub(super) progress: Vec<Progress>,
+    pub(super) places: HashMap<usize, usize>,
     /// In the order in which the peer will answer.
-    under_way: VecDeque<Offered>,
-    later: &'a mut Later,
+    pub(super) under_way: VecDeque<Offered>,
+    pub(super) later: &'a mut Later,
     /// What the peer could not prove from below: it is sent from the newest down, below what
     /// vouches for it.
-    down: VecDeque<(usize, u32)>,
+    pub(super) down: VecDeque<(usize, u32)>,
     /// What was sent so.
-    sent_down: HashSet<(usize, u32)>,
+    pub(super) sent_down: HashSet<(usize, u32)>,
     /// When the trust logs were offered again from their beginning.
-    trust_again: Option<Instant>,
-    counts: Counts,
+    pub(super) trust_again: Option<Instant>,
+    pub(super) counts: Counts,
 }
 
 /// What the peer has put off: until when, and the next pause.
-type Later = HashMap<(Channel, Serial), (Instant, Duration)>;
+pub(super) type Later = HashMap<(Channel, Serial), (Instant, Duration)>;
 
 #[derive(Default)]
-struct Counts {
-    taken: u64,
-    known: u64,
-    refused: u64,
-}
-
-/// Feeds one peer until the broker shuts down.
-pub(crate) async fn run(shared: Arc<Shared>, feed: Feed, credentials: Credentials) {
-    let mut news = shared.logs.news();
-    let mut waits = pauses();
-    // Outlives connections: a statement that ends each of them keeps no other back.
-    let mut later = Later::new();
-    loop {
-        news.mark_unchanged();
-        let mut progress = false;
-        let ended = tokio::select! {
-            ended = once(&shared, &feed, &credentials, &mut later, &mut progress) => ended,
-            () = shared.stop.cancelled() => return,
-        };
-        let pause = match ended {
-            // Nothing is left to offer: the next news begins again.
-            Ok(()) => {
-                waits = pauses();
-                let next = later.values().map(|(due, _)| *due).min();
-                let put_off = async {
-                    match next {
-                        Some(due) => tokio::time::sleep_until(due.into()).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    _ = news.changed() => continue,
-                    () = put_off => continue,
-                    () = shared.stop.cancelled() => return,
-                }
-            }
-            Err(error) => {
-                if progress {
-                    waits = pauses();
-                }
-                tracing::warn!(feed = feed.name, peer = %feed.to, error = %Safe(&tidings_client::explain(&error)), "a feed has failed; it goes on later where it was");
-                waits.next().unwrap_or(FEED_PAUSE).min(FEED_PAUSE)
-            }
-        };
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = shared.stop.cancelled() => return,
-        }
-    }
-}
-
-/// One connection: everything that is to be offered, and what comes while it stands.
-async fn once(
-    shared: &Shared,
-    feed: &Feed,
-    credentials: &Credentials,
-    later: &mut Later,
-    has_progressed: &mut bool,
-) -> Result<(), FeedError> {
-    let mut news = shared.logs.news();
-    let mut progress = Vec::new();
-    look(shared, feed, &mut progress, &mut HashMap::new())?;
-    // Only what is still to be answered for can be put off.
-    later.retain(|(channel, serial), _| {
-        let open = |one: &Progress| {
-            one.log.channel == *channel
-                && one.done < serial.number()
-                && *serial <= one.log.marks().head.serial
-        };
-        progress
-            .iter()
-            .any(|one| open(one) && *serial >= one.log.marks().low)
-    });
-    let now = Instant::now();
-    let waits = |one: &Progress, serial| {
-        let key = Serial::new(serial).map(|serial| (one.log.channel.clone(), serial));
-        key.and_then(|key| later.get(&key))
-            .is_some_and(|(due, _)| *due > now)
-    };
-    let is_idle = |one: &Progress| {
-        (one.done + 1..=one.log.marks().head.serial.number()).all(|serial| waits(one, serial))
-    };
-    if progress.iter().all(is_idle) {
-        return Ok(());
-    }
-    let mut connection = credentials.connect(&feed.to).await?;
-    let streaming = connection.command("MODE STREAM").await?.code == code::STREAMING;
-    let mut session = Session {
-        shared,
-        feed,
-        connection,
-        streaming,
-        progress: Vec::new(),
-        places: HashMap::new(),
-        under_way: VecDeque::new(),
-        later,
-        down: VecDeque::new(),
-        sent_down: HashSet::new(),
-        trust_again: None,
-        counts: Counts::default(),
-    };
-    tracing::info!(feed = feed.name, peer = %feed.to, streaming, "feeding this peer");
-    let ended = session.feed_all(&mut news).await;
-    session.save()?;
-    let Counts {
-        taken,
-        known,
-        refused,
-    } = session.counts;
-    *has_progressed = taken + known > 0;
-    tracing::info!(feed = feed.name, peer = %feed.to, taken, known, refused, "a feed has ended");
-    if ended.is_ok() {
-        // The peer may close at once; nothing is owed to it.
-        let _ = session.connection.command("QUIT").await;
-    }
-    ended
-}
-
-/// Takes up the channels that have come since.
-fn look(
-    shared: &Shared,
-    feed: &Feed,
-    progress: &mut Vec<Progress>,
-    places: &mut HashMap<usize, usize>,
-) -> Result<(), StoreError> {
-    for one in progress.iter_mut() {
-        one.dead = shared
-            .logs
-            .get(one.log.channel.as_str())
-            .is_none_or(|log| !Arc::ptr_eq(&log, &one.log));
-    }
-    let mut logs = shared.logs.all();
-    logs.retain(|log| {
-        feed.channels.matches(log.channel.as_str()) && !places.contains_key(&log.index)
-    });
-    // A peer without trust can take nothing else.
-    logs.sort_by_key(|log| !log.channel.is_trust());
-    for log in logs {
-        let done = shared.store.feed_cursor(&feed.name, &log.channel)?;
-        places.insert(log.index, progress.len());
-        progress.push(Progress {
-            log,
-            done,
-            offered: done,
-            answered: BTreeMap::new(),
-            saved: done,
-            dead: false,
-        });
-    }
-    Ok(())
+pub(super) struct Counts {
+    pub(super) taken: u64,
+    pub(super) known: u64,
+    pub(super) refused: u64,
 }
 
 impl Session<'_> {
-    async fn feed_all(
+    pub(super) async fn feed_all(
         &mut self,
         news: &mut tokio::sync::watch::Receiver<()>,
     ) -> Result<(), FeedError> {
@@ -546,7 +385,7 @@ impl Session<'_> {
 
     /// The peer may take it later: its trust log may have to come first, and is offered from the
     /// beginning.
-    fn put_off(&mut self, channel: usize, serial: Serial) -> Result<(), StoreError> {
+    pub(super) fn put_off(&mut self, channel: usize, serial: Serial) -> Result<(), StoreError> {
         let channel = self.progress[channel].log.channel.clone();
         let (due, pause) = self
             .later
@@ -569,7 +408,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<(), StoreError> {
+    pub(super) fn save(&mut self) -> Result<(), StoreError> {
         self.save_all(|one| !one.dead && one.done != one.saved)
     }
 
