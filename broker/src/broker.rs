@@ -12,14 +12,15 @@ use std::{
 };
 
 use tidings_protocol::{
-    Head,
+    Head, Timestamp,
     nntp::{Response, code},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    append::Appender,
     beat, beforehand, clock,
-    cluster::{self, TreeError},
+    cluster::{self, Cluster, TreeError},
     config::Settings,
     connections::Connections,
     failure::OnFailure,
@@ -30,7 +31,7 @@ use crate::{
     origin::Origin,
     restore::Comparing,
     shared::Shared,
-    slots::{Local, SlotStore, Slots},
+    slots::{SlotStore, Slots},
     start::{Listeners, Loops, Opened},
     store::{Store, StoreError},
     tls::TlsError,
@@ -75,7 +76,7 @@ pub enum StartError {
     #[error(
         "the clock says {0}, which is before 2026; set it (is NTP running?) and start again, since times decide what is fresh"
     )]
-    Clock(tidings_protocol::Timestamp),
+    Clock(Timestamp),
     /// A thread or a poll could not be made.
     #[error("the operating system refuses what a broker needs: {0}")]
     System(#[from] io::Error),
@@ -89,6 +90,36 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         _ => "",
+    }
+}
+
+fn clock_that_is_set() -> Result<Timestamp, StartError> {
+    let now = clock::now();
+    match now.seconds() {
+        CLOCK_FLOOR_SECONDS.. => Ok(now),
+        _ => Err(StartError::Clock(now)),
+    }
+}
+
+/// A store that fails stops the broker.
+fn stops(stop: &CancellationToken, failed: &Arc<AtomicBool>) -> OnFailure {
+    let (stop, failed) = (stop.clone(), failed.clone());
+    Arc::new(move || {
+        failed.store(true, Ordering::Relaxed);
+        stop.cancel();
+    })
+}
+
+/// Where statements are appended: in the cluster, behind a comparison with others, or here.
+fn origin(
+    cluster: Option<&Arc<Cluster>>,
+    comparing: Option<&Arc<Comparing>>,
+    appender: &Appender,
+) -> Arc<dyn Origin> {
+    match (cluster, comparing) {
+        (Some(cluster), _) => cluster.clone(),
+        (None, Some(comparing)) => comparing.clone(),
+        (None, None) => Arc::new(appender.clone()),
     }
 }
 
@@ -114,10 +145,7 @@ impl Broker {
         if settings.anchors.is_empty() {
             tracing::warn!("no anchors are configured: every statement will be refused");
         }
-        let now = clock::now();
-        if now.seconds() < CLOCK_FLOOR_SECONDS {
-            return Err(StartError::Clock(now));
-        }
+        let started = clock_that_is_set()?;
         let limits = &settings.config.limits;
         let most = connections_of(limits.connections)?;
         let connections = Connections::new(most, limits.connections_per_address);
@@ -129,28 +157,14 @@ impl Broker {
         let stop = CancellationToken::new();
         let failed = Arc::new(AtomicBool::new(false));
         let tasks = TaskTracker::new();
-        let on_failure: OnFailure = {
-            let (stop, failed) = (stop.clone(), failed.clone());
-            Arc::new(move || {
-                failed.store(true, Ordering::Relaxed);
-                stop.cancel();
-            })
-        };
-        let written = opened.write(&settings, on_failure)?;
+        let written = opened.write(&settings, stops(&stop, &failed))?;
         let cluster = opened.join(&settings, &written.appender);
-        let slot_store = cluster.clone().map_or_else(
-            || SlotStore::Local(Local::new(opened.store.clone())),
-            SlotStore::Cluster,
-        );
+        let slot_store = SlotStore::of(cluster.as_ref(), &opened.store);
         let slots = Slots::start(settings.slots.clone(), slot_store, &tasks, &stop);
         // Members of a cluster have more in ZooKeeper, and from each other.
         let comparing = (cluster.is_none() && !loops.sources.is_empty())
             .then(|| Arc::new(Comparing::new(Arc::new(written.appender.clone()))));
-        let origin: Arc<dyn Origin> = match (&cluster, &comparing) {
-            (Some(cluster), _) => cluster.clone(),
-            (None, Some(comparing)) => comparing.clone(),
-            (None, None) => Arc::new(written.appender.clone()),
-        };
+        let origin = origin(cluster.as_ref(), comparing.as_ref(), &written.appender);
         let identity = Identity::new(loops.certificates.clone(), loops.logins());
         warn_of_ends(&identity);
         let Opened {
@@ -159,7 +173,7 @@ impl Broker {
             namespaces,
         } = opened;
         let shared = Arc::new(Shared {
-            started: now,
+            started,
             settings,
             identity,
             store,

@@ -46,6 +46,14 @@ const STEP: u32 = 256;
 /// How much is read first where nothing is known to be applied.
 const FEW: u32 = 16;
 
+/// Whether no other broker can say otherwise.
+fn is_final(reason: &NotNow) -> bool {
+    matches!(
+        reason,
+        NotNow::Withdrawn { .. } | NotNow::Critical { .. } | NotNow::Closed { .. }
+    )
+}
+
 impl Device {
     /// The release to run in a channel: brokers are asked this moment. As many as
     /// [`Device::with_quorum`] says must agree; one that shows a withdrawal is enough to stop, and
@@ -194,9 +202,7 @@ impl Device {
                     }
                 }
                 Err(Error::Fork(fork)) => {
-                    self.state
-                        .change(|view, now| view.note_fork((*fork).clone(), now));
-                    self.state.save()?;
+                    self.state.note_fork(&fork)?;
                     // Another broker may have the live beat that decides; without beats nothing but
                     // trust does.
                     if !self.state.view().promises_beats(channel) {
@@ -205,12 +211,9 @@ impl Device {
                     failed = Some(Error::Fork(fork));
                 }
                 Err(Error::NotNow { channel, reason }) => {
-                    let final_word = matches!(
-                        *reason,
-                        NotNow::Withdrawn { .. } | NotNow::Critical { .. } | NotNow::Closed { .. }
-                    );
+                    let is_final = is_final(&reason);
                     let error = Error::NotNow { channel, reason };
-                    if final_word {
+                    if is_final {
                         return Err(error);
                     }
                     failed = Some(error);
@@ -279,14 +282,7 @@ impl Device {
                 (head, from) = (latest, from.min(latest.serial.number()));
                 continue;
             }
-            let (view, now) = (self.state.view(), self.state.now());
-            let cleared = match begun {
-                Some(begun) => view
-                    .may_finish(begun, &run.statements, &now)
-                    .map(|()| Clear::Apply(begun.clone())),
-                None => view.clear(channel, &run.statements, &self.profile, &now),
-            };
-            match cleared {
+            match self.clear_by(&run.statements, channel, begun) {
                 Err(NotNow::LogEnds { from: wanted, .. })
                     if wanted.number() < from && from > group.low =>
                 {
@@ -301,6 +297,21 @@ impl Device {
                     return cleared.map_err(not_now);
                 }
             }
+        }
+    }
+
+    fn clear_by(
+        &self,
+        run: &[Verified<Statement>],
+        channel: &Channel,
+        begun: Option<&Verified<Statement>>,
+    ) -> Result<Clear, NotNow> {
+        let (view, now) = (self.state.view(), self.state.now());
+        match begun {
+            Some(begun) => view
+                .may_finish(begun, run, &now)
+                .map(|()| Clear::Apply(begun.clone())),
+            None => view.clear(channel, run, &self.profile, &now),
         }
     }
 

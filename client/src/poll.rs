@@ -10,7 +10,9 @@ use tidings_protocol::{
 };
 use tokio::time::timeout;
 
-use crate::{Connection, Device, Error, Start, limits::BACKLOG_OCTETS, source::walk_trust};
+use crate::{
+    Connection, Device, Error, Start, connection::Group, limits::BACKLOG_OCTETS, source::walk_trust,
+};
 
 /// What brokers have answered: what is new in each channel, verified, and what is wrong with
 /// others.
@@ -220,9 +222,7 @@ impl Device {
                 }
             }
             Err(Error::Fork(fork)) => {
-                self.state
-                    .change(|view, now| view.note_fork((*fork).clone(), now));
-                self.state.save()?;
+                self.state.note_fork(&fork)?;
                 asked.answered.insert(channel.clone());
                 // A live beat decides: the one that is known already, or one that this broker is
                 // hiding.
@@ -259,6 +259,18 @@ impl Device {
         }
     }
 
+    /// The first serial that is read of a channel of which nothing is known.
+    fn beginning(&self, view: &View, channel: &Channel, group: Group) -> u32 {
+        if self.start == Start::Oldest {
+            return group.low;
+        }
+        let checkpoint = match view.trust().map(|trust| trust.checkpoint(channel)) {
+            Some(Settled::At(checkpoint)) => checkpoint.serial.number(),
+            _ => group.high,
+        };
+        checkpoint.min(group.high).max(group.low)
+    }
+
     pub(crate) async fn ask_channel(
         &mut self,
         connection: &mut Connection,
@@ -279,29 +291,15 @@ impl Device {
         };
         let mut from = match (view.read_from(channel, &now), known) {
             (Some(from), Some(head)) => {
-                let here = MessageId {
-                    channel: channel.clone(),
-                    serial: head.serial,
-                    id: head.id,
-                }
-                .to_string();
+                let ours = message_id(channel, head).to_string();
                 // Another statement where ours is the head: a lie, a fork, or the branch that a
                 // checkpoint or a beat has chosen.
-                let other = id.is_some_and(|id| id != here);
-                if other {
-                    from.min(head.serial).number()
-                } else {
-                    from.number()
+                match id.is_some_and(|id| id != ours) {
+                    true => from.min(head.serial).number(),
+                    false => from.number(),
                 }
             }
-            _ if self.start == Start::Newest => {
-                let checkpoint = match view.trust().map(|trust| trust.checkpoint(channel)) {
-                    Some(Settled::At(checkpoint)) => checkpoint.serial.number(),
-                    _ => group.high,
-                };
-                checkpoint.min(group.high).max(group.low)
-            }
-            _ => group.low,
+            _ => self.beginning(&view, channel, group),
         };
         if from > group.high {
             return Ok(Answer::Nothing);
@@ -312,27 +310,8 @@ impl Device {
                 if !accept_gaps {
                     return Ok(Answer::Gap);
                 }
-                let settled = view
-                    .trust()
-                    .and_then(|trust| trust.checkpoint(channel).head());
-                if let Some(missing) = settled.filter(|settled| {
-                    view.restart(channel).is_some() && settled.serial.number() < group.low
-                }) {
-                    // A hole above a checkpoint is accepted only with the checkpoint itself.
-                    let id = MessageId {
-                        channel: channel.clone(),
-                        serial: missing.serial,
-                        id: missing.id,
-                    };
-                    if connection
-                        .fetch([id])
-                        .await?
-                        .into_iter()
-                        .flatten()
-                        .all(|found| found.statement.head() != missing)
-                    {
-                        return Ok(Answer::Gap);
-                    }
+                if lacks_checkpoint(connection, &view, channel, group).await? {
+                    return Ok(Answer::Gap);
                 }
                 tracing::warn!(%channel, from, low = group.low, "what lies between is not to be had from any broker that could be asked");
                 (from, gap) = (group.low, true);
@@ -345,13 +324,8 @@ impl Device {
                 .change(|view, _| view.judge(channel, run))
                 .map_err(|refusal| refused(channel, refusal))?;
             match view.place(channel, run, gap, &now) {
-                Ok(news) => {
-                    return Ok(if news.is_empty() {
-                        Answer::Nothing
-                    } else {
-                        Answer::News(news)
-                    });
-                }
+                Ok(news) if news.is_empty() => return Ok(Answer::Nothing),
+                Ok(news) => return Ok(Answer::News(news)),
                 Err(Refusal::ReadFrom { serial }) if serial.number() < from && !gap => {
                     from = serial.number()
                 }
@@ -450,6 +424,35 @@ impl Device {
 }
 
 /// A refusal as the error of a device.
+fn message_id(channel: &Channel, head: Head) -> MessageId {
+    MessageId {
+        channel: channel.clone(),
+        serial: head.serial,
+        id: head.id,
+    }
+}
+
+/// A gap above a checkpoint is accepted only with the checkpoint itself: whether a broker does not
+/// have it.
+async fn lacks_checkpoint(
+    connection: &mut Connection,
+    view: &View,
+    channel: &Channel,
+    group: Group,
+) -> Result<bool, Error> {
+    let settled = view
+        .trust()
+        .and_then(|trust| trust.checkpoint(channel).head());
+    let missing = settled
+        .filter(|settled| view.restart(channel).is_some() && settled.serial.number() < group.low);
+    let Some(missing) = missing else {
+        return Ok(false);
+    };
+    let found = connection.fetch([message_id(channel, missing)]).await?;
+    let mut found = found.into_iter().flatten();
+    Ok(found.all(|found| found.statement.head() != missing))
+}
+
 pub(crate) fn refused(channel: &Channel, refusal: Refusal) -> Error {
     match refusal {
         Refusal::Verify { serial, source } => Error::Verify {

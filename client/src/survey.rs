@@ -127,6 +127,48 @@ async fn walk(source: &Source, state: &mut State) -> Result<Connection, Error> {
     }
 }
 
+/// The channels that a broker lists, but for those that it has as it had them.
+async fn what_is_new(
+    connection: &mut Connection,
+    source: &Source,
+    state: &State,
+    seen: &mut Seen,
+) -> Result<Vec<Channel>, Error> {
+    let mut new = Vec::new();
+    for (channel, high) in list(connection, source).await? {
+        match state
+            .head(&channel)
+            .map(|head| head.serial.number().cmp(&high))
+        {
+            Some(Ordering::Equal) if state.newest(&channel).is_some() => {
+                seen.confirmed.insert(channel);
+            }
+            // It has less than it had.
+            Some(Ordering::Greater) if state.newest(&channel).is_some() => {}
+            _ => new.push(channel),
+        }
+    }
+    Ok(new)
+}
+
+/// The way that a statement has come to a broker, as it says.
+async fn note_path(
+    connection: &mut Connection,
+    statement: &Statement,
+    seen: &mut Seen,
+) -> Result<(), Error> {
+    connection.group(statement.channel(), None).await?;
+    if let Ok(listing) = connection
+        .listing(&format!("HDR Path {}", statement.serial()), code::HDR)
+        .await
+        && let Some((_, path)) = listing.lines().next().and_then(|line| line.split_once(' '))
+    {
+        seen.tier = Some(path.split('!').count().saturating_sub(2));
+        seen.path = Some(path.to_owned());
+    }
+    Ok(())
+}
+
 async fn look(
     mut connection: Connection,
     source: &Source,
@@ -134,22 +176,10 @@ async fn look(
     channels: &[Channel],
     seen: &mut Seen,
 ) -> Result<(), Error> {
-    let mut wanted = channels.to_vec();
-    if channels.is_empty() {
-        for (channel, high) in list(&mut connection, source).await? {
-            match state
-                .head(&channel)
-                .map(|head| head.serial.number().cmp(&high))
-            {
-                Some(Ordering::Equal) if state.newest(&channel).is_some() => {
-                    seen.confirmed.insert(channel);
-                }
-                // It has less than it had.
-                Some(Ordering::Greater) if state.newest(&channel).is_some() => {}
-                _ => wanted.push(channel),
-            }
-        }
-    }
+    let wanted = match channels {
+        [] => what_is_new(&mut connection, source, state, seen).await?,
+        channels => channels.to_vec(),
+    };
     let mut found = Vec::new();
     for channel in wanted {
         match newest(&mut connection, state, &channel).await {
@@ -186,15 +216,7 @@ async fn look(
         .filter(|statement| statement.kind() != Kind::Beat)
         .max_by_key(|statement| statement.time())
     {
-        connection.group(newest.channel(), None).await?;
-        if let Ok(listing) = connection
-            .listing(&format!("HDR Path {}", newest.serial()), code::HDR)
-            .await
-            && let Some((_, path)) = listing.lines().next().and_then(|line| line.split_once(' '))
-        {
-            seen.tier = Some(path.split('!').count().saturating_sub(2));
-            seen.path = Some(path.to_owned());
-        }
+        note_path(&mut connection, &newest, seen).await?;
     }
     Ok(())
 }

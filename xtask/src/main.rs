@@ -34,7 +34,8 @@ struct Arguments {
 enum Task {
     /// Everything that CI does, in its order; installs what is missing
     Ci,
-    /// Formatting, clippy, documentation, the no_std build, dependencies
+    /// Formatting, lengths of functions and files, clippy, documentation, the no_std build,
+    /// dependencies
     Lint,
     /// Dependencies alone: licences, sources, duplicates, advisories
     Deny,
@@ -259,6 +260,7 @@ fn trial(name: &str) -> Command {
 
 fn lint() -> anyhow::Result<()> {
     run(&mut cargo("fmt --all --check"))?;
+    size::lint()?;
     run(&mut cargo(
         "clippy --workspace --all-targets --all-features -- -D warnings",
     ))?;

@@ -1,4 +1,4 @@
-//! How much code there is: the budgets of the design, kept by CI.
+//! How much code there is: the budgets of the design, and what a function and a file may have.
 
 use std::{
     fs,
@@ -57,6 +57,36 @@ const PARTS: &[Part] = &[
     },
 ];
 
+/// Lines of code that a function may have, from `fn` to its closing brace; blank lines and comments
+/// are not counted. Tests and examples may have more: a dialogue is read from top to bottom.
+const FUNCTION: usize = 60;
+
+/// Lines that a file may have, of whatever kind, tests and examples too.
+const FILE: usize = 500;
+
+/// Where functions and files are measured.
+const MEASURED: [&str; 5] = ["protocol", "client", "broker", "tests", "xtask"];
+
+/// What may be longer: where, the function, or none if it is all that is there, and why.
+const EXCEPTIONS: &[(&str, Option<&str>, &str)] = &[
+    (
+        "broker/src/http/metrics/relays.rs",
+        Some("cluster"),
+        "a table of metrics",
+    ),
+    ("broker/src/manual.rs", Some("manual"), "a text"),
+    (
+        "broker/src/store/batch.rs",
+        Some("read_table"),
+        "a table of the kinds of records",
+    ),
+    ("client/agent/src/manual.rs", Some("manual"), "a text"),
+    ("broker/src/cluster/", None, "not split yet"),
+    ("tests/tests/cluster/wrong.rs", None, "not split yet"),
+    ("xtask/src/costs.rs", Some("device_memory"), "not split yet"),
+    ("xtask/src/main.rs", None, "not split yet"),
+];
+
 #[derive(Default)]
 struct Lines {
     code: usize,
@@ -64,12 +94,12 @@ struct Lines {
     tests: usize,
 }
 
-/// What a file has. Tests are what follows `#[cfg(test)]`, which stands last in a file; and files
-/// named `tests.rs`.
+/// What a file has. Tests are what follows `#[cfg(test)]`, which stands last in a file; and all of
+/// a file of tests.
 fn count(path: &Path, lines: &mut Lines) -> anyhow::Result<()> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut in_tests = path.ends_with("tests.rs");
+    let mut in_tests = is_test(path);
     let mut all = text.lines().peekable();
     while let Some(line) = all.next() {
         let line = line.trim();
@@ -85,17 +115,118 @@ fn count(path: &Path, lines: &mut Lines) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn walk(directory: &Path, without: &[PathBuf], lines: &mut Lines) -> anyhow::Result<()> {
+/// Whether a file is of tests: it is named `tests.rs`, or lies in a folder named so.
+fn is_test(path: &Path) -> bool {
+    let path = path.strip_prefix(root()).unwrap_or(path);
+    path.ends_with("tests.rs") || path.iter().any(|part| part == "tests")
+}
+
+/// Calls `each` with the Rust files below a directory, but for what Cargo has made.
+fn walk(
+    directory: &Path,
+    without: &[PathBuf],
+    each: &mut dyn FnMut(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     for entry in
         fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
     {
         let path = entry?.path();
-        if path.is_dir() && !without.contains(&path) {
-            walk(&path, without, lines)?;
+        if path.is_dir() && !without.contains(&path) && !path.ends_with("target") {
+            walk(&path, without, each)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            count(&path, lines)?;
+            each(&path)?;
         }
     }
+    Ok(())
+}
+
+/// The name of the function that a line begins.
+fn name(line: &str) -> Option<&str> {
+    let (before, rest) = line.trim_start().split_once("fn ")?;
+    let qualifies = |word: &str| {
+        word.starts_with("pub")
+            || word.ends_with(')')
+            || ["const", "async", "unsafe", "extern", "\"C\""].contains(&word)
+    };
+    let name = rest.split(['(', '<']).next()?;
+    before.split_whitespace().all(qualifies).then_some(name)
+}
+
+/// The functions of a file that `cargo fmt` has formatted, but for those of its tests: the number
+/// of the line, the name, and lines of code. One ends with the first line that has the indentation
+/// of its `fn`, and is a closing brace or ends with a semicolon.
+fn functions(text: &str) -> Vec<(usize, &str, usize)> {
+    let code = text.split("\n#[cfg(test)]\nmod tests {").next();
+    let lines: Vec<&str> = code.unwrap_or(text).lines().collect();
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = name(line).filter(|_| !line.ends_with(['}', ';'])) else {
+            continue;
+        };
+        let ends = |other: &&str| {
+            indentation(other) == indentation(line) && (other.trim() == "}" || other.ends_with(';'))
+        };
+        let length = lines[at..].iter().position(ends).unwrap_or(0);
+        let is_code = |line: &&&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+        let count = lines[at..=at + length].iter().filter(is_code).count();
+        found.push((at + 1, name, count));
+    }
+    found
+}
+
+/// What of a file is too long: the function, or none if it is the file, and what to print.
+fn long<'a>(file: &str, text: &'a str, is_measured: bool) -> Vec<(Option<&'a str>, String)> {
+    let lines = text.lines().count();
+    let mut long = Vec::new();
+    if lines > FILE {
+        long.push((None, format!("{file}: {lines} lines, at most {FILE}")));
+    }
+    for (line, name, count) in functions(text) {
+        if is_measured && count > FUNCTION {
+            let what =
+                format!("{file}:{line}: {name} has {count} lines of code, at most {FUNCTION}");
+            long.push((Some(name), what));
+        }
+    }
+    long
+}
+
+/// Fails where a function or a file is longer than it may be, and where an exception is none any
+/// more.
+pub(super) fn lint() -> anyhow::Result<()> {
+    let (mut wrong, mut unused) = (Vec::new(), EXCEPTIONS.to_vec());
+    for at in MEASURED {
+        walk(&root().join(at), &[], &mut |path| {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let file = path.strip_prefix(root())?.display().to_string();
+            let is_measured = !is_test(path) && !path.iter().any(|part| part == "examples");
+            for (name, what) in long(&file, &text, is_measured) {
+                let is_meant = |(at, of, _): &(&str, Option<&str>, &str)| {
+                    file.starts_with(at) && (of.is_none() || *of == name)
+                };
+                if !EXCEPTIONS.iter().any(is_meant) {
+                    wrong.push(what);
+                }
+                unused.retain(|one| !is_meant(one));
+            }
+            Ok(())
+        })?;
+    }
+    wrong.extend(unused.iter().map(|(at, of, _)| {
+        let what = of.unwrap_or("all");
+        format!("{at}: {what} is short enough by now: EXCEPTIONS in xtask/src/size.rs names it")
+    }));
+    ensure!(
+        wrong.is_empty(),
+        "split what is too long, or, if it is a table, name it in xtask/src/size.rs:\n{}",
+        wrong.join("\n")
+    );
+    let exceptions = EXCEPTIONS.len();
+    println!(
+        "no function above {FUNCTION} lines, no file above {FILE}, but {exceptions} exceptions"
+    );
     Ok(())
 }
 
@@ -108,7 +239,7 @@ pub(super) fn print(keep: bool) -> anyhow::Result<()> {
         let at = root().join(part.at);
         let without: Vec<PathBuf> = part.without.iter().map(|name| at.join(name)).collect();
         let mut lines = Lines::default();
-        walk(&at, &without, &mut lines)?;
+        walk(&at, &without, &mut |path| count(path, &mut lines))?;
         println!(
             "| {} | {} | {} | {} | {} |",
             part.name, lines.code, part.most, lines.comments, lines.tests
@@ -125,4 +256,42 @@ pub(super) fn print(keep: bool) -> anyhow::Result<()> {
         over.join(", ")
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FILE, FUNCTION, functions, long};
+
+    /// A function with so many lines of code.
+    fn made_up(code: usize) -> String {
+        let body = "        // why\n\n        work();\n".repeat(code - 3);
+        format!(
+            "impl Any {{\n    pub(super) async fn far<T>(\n    ) {{\n{body}    }}\n\n    fn near() {{\n    }}\n}}\n"
+        )
+    }
+
+    #[test]
+    fn a_long_function_is_named_with_its_file_and_line() {
+        assert_eq!(long("a.rs", &made_up(FUNCTION), true), []);
+        let text = made_up(FUNCTION + 1);
+        let what = "a.rs:2: far has 61 lines of code, at most 60".to_owned();
+        assert_eq!(long("a.rs", &text, true), [(Some("far"), what)]);
+        assert_eq!(long("a.rs", &text, false), []);
+    }
+
+    #[test]
+    fn a_long_file_is_named() {
+        assert_eq!(long("a.rs", &"//\n".repeat(FILE), false), []);
+        let what = "a.rs: 501 lines, at most 500".to_owned();
+        assert_eq!(
+            long("a.rs", &"//\n".repeat(FILE + 1), false),
+            [(None, what)]
+        );
+    }
+
+    #[test]
+    fn a_function_ends_where_it_ends() {
+        let text = "trait Any {\n    fn declared(\n        &self,\n    ) -> u8;\n    fn one(&self) {}\n}\n\nconst fn two() -> u8 {\n    let fn_ = 1;\n    fn_\n}\n";
+        assert_eq!(functions(text), [(2, "declared", 3), (8, "two", 4)]);
+    }
 }

@@ -1,7 +1,7 @@
 //! The one writer: everything that is stored takes this path, whether it is posted here or comes
 //! from another broker.
 //!
-//! `writer.rs` offers each request to the pure log of its channel and commits many steps at once;
+//! `writer` offers each request to the pure log of its channel and commits many steps at once;
 //! `trust.rs` does so for trust statements, and for what they take away; `peers.rs` and `window.rs`
 //! hold what peers have sent out of order; `retain.rs` removes what is not kept any more. Nothing
 //! is visible, relayed or acknowledged before it is on the disk.

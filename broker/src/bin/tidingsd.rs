@@ -10,7 +10,10 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tidings_broker::{Broker, Settings, demo, inspect, limits, logging, manual};
 use tidings_client::{manual::Man, terminal::Program};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
 
 const PROGRAM: Program = Program("tidingsd");
 
@@ -117,26 +120,25 @@ fn main() -> ExitCode {
     }
 }
 
+fn one_thread() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
+}
+
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::InitCluster { config }) => {
             let settings = Settings::read(&config)?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start a runtime")?;
-            runtime.block_on(Broker::init_cluster(&settings))?;
+            one_thread()?.block_on(Broker::init_cluster(&settings))?;
             PROGRAM.note("the place for the cluster is made; start its brokers");
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::SetHead { channel, config }) => {
             let settings = Settings::read(&config)?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start a runtime")?;
-            let head = runtime.block_on(Broker::set_head(&settings, &channel))?;
+            let head = one_thread()?.block_on(Broker::set_head(&settings, &channel))?;
             PROGRAM.note(&format!(
                 "the head of {channel} in the cluster is {head} now; start this broker, and look at the others"
             ));
@@ -169,7 +171,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 PROGRAM.note(&format!("{} is good", arguments.config.display()));
                 return Ok(ExitCode::SUCCESS);
             }
-            let runtime = tokio::runtime::Builder::new_multi_thread()
+            let runtime = Builder::new_multi_thread()
                 .enable_all()
                 .build()
                 .context("cannot start threads")?;

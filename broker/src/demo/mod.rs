@@ -16,7 +16,10 @@ use futures_util::{StreamExt, pin_mut};
 use tidings_client::{
     Body, Device, Error, PublishError, Source, State, Statement, Tls, Verified, terminal::Program,
 };
-use tidings_protocol::statement::{Payload, Urgency};
+use tidings_protocol::{
+    Anchor, Channel,
+    statement::{Payload, Urgency},
+};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::limits::DRAIN;
@@ -385,6 +388,30 @@ async fn be_careful(
     Ok(())
 }
 
+/// Asks the mirror until it has a statement, and the beat that says that it is the newest.
+async fn until_mirrored(
+    mirror: &str,
+    anchor: &Anchor,
+    channel: &Channel,
+    statement: &Statement,
+) -> anyhow::Result<()> {
+    let source = Source::new([mirror], &anchor.to_string())?;
+    let mut looks = Device::with_state(source, [stage::CHANNEL], State::ephemeral(anchor))?;
+    let until = Instant::now() + PATIENCE;
+    while looks.state().head(channel) != Some(statement.head())
+        || !looks.freshness(channel).is_current()
+    {
+        ensure!(
+            Instant::now() < until,
+            "the mirror did not get everything in time"
+        );
+        // It may have nothing yet.
+        let _ = looks.poll().await;
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
 /// A mirror copies everything, the origin is stopped, and a device goes on at the mirror with the
 /// cursor that it has.
 async fn move_to_a_mirror(mut stage: Stage, path: &std::path::Path) -> anyhow::Result<()> {
@@ -409,24 +436,7 @@ async fn move_to_a_mirror(mut stage: Stage, path: &std::path::Path) -> anyhow::R
     let statement = stage
         .release("1.2", "mends what 1.1 broke", Urgency::Critical, vec![])
         .await?;
-    let only_mirror = Source::new([url.as_str()], &stage.anchor.to_string())?;
-    let mut looks = Device::with_state(
-        only_mirror,
-        [stage::CHANNEL],
-        State::ephemeral(&stage.anchor),
-    )?;
-    let until = Instant::now() + PATIENCE;
-    while looks.state().head(&channel) != Some(statement.head())
-        || !looks.freshness(&channel).is_current()
-    {
-        ensure!(
-            Instant::now() < until,
-            "the mirror did not get everything in time"
-        );
-        // It may have nothing yet.
-        let _ = looks.poll().await;
-        tokio::time::sleep(POLL).await;
-    }
+    until_mirrored(&url, &stage.anchor, &channel, &statement).await?;
     let Stage {
         broker, publisher, ..
     } = stage;

@@ -2,7 +2,7 @@
 //! its own anchors, and gives it to the one writer; the first to bring something wins, and what
 //! comes twice is a duplicate.
 //!
-//! `upstream.rs` follows one upstream, `filling.rs` fills one log from it.
+//! `upstream.rs` follows one upstream, `filling` fills one log from it.
 
 mod filling;
 mod upstream;
@@ -378,6 +378,16 @@ impl Mirror {
                     .claims(channel)
                     .is_none_or(|(theirs, _)| *theirs >= low)
         })
+    }
+}
+
+impl Standing {
+    /// Notes of how many channels it has less than we do, and tells for how long it has been behind.
+    fn note_behind(&mut self, channels: usize) -> Duration {
+        self.behind = channels;
+        self.behind_since = (channels > 0).then(|| self.behind_since.unwrap_or_else(Instant::now));
+        self.behind_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tidings_client::{Connection, Error};
 use tidings_protocol::{
-    Channel, Head, MessageId,
+    Channel, Head, MessageId, Statement,
     article::{Incoming, prepend_hop},
     limits::SERIAL_LAST,
     log::Begin,
@@ -21,6 +21,7 @@ use crate::{
     append::{AppendError, Appended, Copied, Copy, Run},
     limits::{MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
     logging::Safe,
+    namespaces::Provisioned,
     shared::Shared,
     store::Marks,
 };
@@ -82,6 +83,43 @@ async fn connect(upstream: &Upstream) -> Result<Connection, Error> {
     upstream.credentials.connect(&upstream.address).await
 }
 
+/// Gives the writer one statement that a watch has brought.
+async fn take(
+    shared: &Shared,
+    mirror: &Mirror,
+    provisioned: &Provisioned,
+    statement: Statement,
+    path: String,
+) -> Result<Copied, AppendError> {
+    let channel = statement.channel().clone();
+    if channel == provisioned.anchor.namespace.trust_log() {
+        let taken = shared.appender.append_trust(statement, path).await;
+        if matches!(taken, Ok(Appended::New)) {
+            mirror.trust_has_changed(shared);
+        }
+        return taken.map(|_| Copied::New);
+    }
+    let trust = provisioned.trust.load_full();
+    let heads = mirror.heads_of(&statement);
+    let copy = match trust.as_deref() {
+        Some(trust) => match trust.verify_or_return(statement) {
+            Ok(verified) => Copy::proven(verified, trust.serial(), path),
+            Err(refused) => Copy::unproven(refused.0, path),
+        },
+        None => Copy::unproven(statement, path),
+    };
+    let run = Run {
+        channel,
+        copies: vec![copy],
+        begin: Begin::Nothing,
+    };
+    let taken = shared.appender.copy(run).await;
+    if taken.is_ok() {
+        mirror.beat_has_come(shared, &heads);
+    }
+    taken
+}
+
 /// Takes what a watch brings; what does not follow our heads is asked for.
 async fn listen(
     shared: &Shared,
@@ -106,36 +144,7 @@ async fn listen(
         let own = prepend_hop(&shared.settings.config.name, path.as_deref());
         upstream.standing().path = path;
         let path = own;
-        let taken = if channel == provisioned.anchor.namespace.trust_log() {
-            let taken = shared.appender.append_trust(statement, path).await;
-            if matches!(taken, Ok(Appended::New)) {
-                mirror.trust_has_changed(shared);
-            }
-            taken.map(|_| Copied::New)
-        } else {
-            let trust = provisioned.trust.load_full();
-            let heads = mirror.heads_of(&statement);
-            let copy = match trust.as_deref() {
-                Some(trust) => match trust.verify_or_return(statement) {
-                    Ok(verified) => Copy::proven(verified, trust.serial(), path),
-                    Err(refused) => Copy::unproven(refused.0, path),
-                },
-                None => Copy::unproven(statement, path),
-            };
-            let taken = shared
-                .appender
-                .copy(Run {
-                    channel: channel.clone(),
-                    copies: vec![copy],
-                    begin: Begin::Nothing,
-                })
-                .await;
-            if taken.is_ok() {
-                mirror.beat_has_come(shared, &heads);
-            }
-            taken
-        };
-        match taken {
+        match take(shared, mirror, provisioned, statement, path).await {
             Ok(Copied::New | Copied::Known) => {}
             Ok(Copied::Wants { .. })
             | Err(AppendError::AnchorFirst(_) | AppendError::LostRace(_) | AppendError::Gap(_)) => {
@@ -198,16 +207,14 @@ async fn ask(
     }
 }
 
-/// The channels of which an upstream has more than we do; trust logs come first, and are brought up
-/// to date at once.
-async fn look(
+/// What an upstream says that it has: each channel, its lowest and its highest number; trust logs
+/// come first.
+async fn listed(
     shared: &Shared,
     mirror: &Mirror,
     upstream: &Upstream,
     asking: &mut Connection,
-    numbers_are_serials: bool,
-    seen: &mut HashMap<Channel, u32>,
-) -> Result<Vec<Channel>, Error> {
+) -> Result<Vec<(Channel, u32, u32)>, Error> {
     let listing = asking
         .listing(&format!("LIST ACTIVE {}", mirror.asks()), code::LIST)
         .await?;
@@ -235,6 +242,36 @@ async fn look(
     }
     // Without trust nothing else can be taken.
     marks.sort_by_key(|(channel, ..)| (!channel.is_trust(), !channel.is_beat()));
+    Ok(marks)
+}
+
+/// Whether a log lacks what an upstream with these numbers may have: a beat that a checkpoint
+/// names, or what lies below.
+fn lacks(shared: &Shared, channel: &Channel, ours: Option<Marks>, (low, high): (u32, u32)) -> bool {
+    let trust = shared.namespaces.trust(channel);
+    if trust.is_some_and(|trust| filling::missing_beat(&trust, channel).is_some()) {
+        return true;
+    }
+    let is_lower = |ours: Marks| {
+        ours.low.number() > low && high >= ours.low.number() - 1 && !channel.is_beat()
+    };
+    let wants = |ours: Marks| {
+        filling::own_floor(shared, channel, ours.head.serial.number()) < ours.low.number()
+    };
+    ours.is_some_and(|ours| is_lower(ours) && wants(ours)) && !filling::has_age(shared, channel)
+}
+
+/// The channels of which an upstream has more than we do; trust logs come first, and are brought up
+/// to date at once.
+async fn look(
+    shared: &Shared,
+    mirror: &Mirror,
+    upstream: &Upstream,
+    asking: &mut Connection,
+    numbers_are_serials: bool,
+    seen: &mut HashMap<Channel, u32>,
+) -> Result<Vec<Channel>, Error> {
+    let marks = listed(shared, mirror, upstream, asking).await?;
     let mut due = Vec::new();
     let (mut behind, mut same) = (0, Vec::new());
     for (channel, low, high) in &marks {
@@ -246,18 +283,7 @@ async fn look(
             continue;
         }
         let ours = shared.logs.get(channel.as_str()).map(|log| log.marks());
-        let settled = shared.namespaces.trust(channel);
-        let lacks_beat =
-            settled.is_some_and(|trust| filling::missing_beat(&trust, channel).is_some());
-        // It may have what lies below our log.
-        let lower = ours.filter(|ours| {
-            ours.low.number() > *low && *high >= ours.low.number() - 1 && !channel.is_beat()
-        });
-        let wants = |ours: Marks| {
-            filling::own_floor(shared, channel, ours.head.serial.number()) < ours.low.number()
-        };
-        if lacks_beat || lower.is_some_and(|ours| wants(ours) && !filling::has_age(shared, channel))
-        {
+        if lacks(shared, channel, ours, (*low, *high)) {
             due.push(channel.clone());
         }
         match ours.map(|ours| ours.head) {
@@ -290,13 +316,10 @@ async fn look(
             .map(|(channel, low, high)| (channel, (low, high)))
             .collect();
     }
-    standing.behind = behind;
     standing.looked = numbers_are_serials;
-    let since = (behind > 0).then(|| standing.behind_since.unwrap_or_else(Instant::now));
-    if since.is_some_and(|since| since.elapsed() > MIRROR_LAG) {
+    if standing.note_behind(behind) > MIRROR_LAG {
         tracing::warn!(upstream = %upstream.address, channels = behind, "this upstream is behind the others");
     }
-    standing.behind_since = since;
     due.retain(|channel| !standing.wrong.contains_key(channel));
     due.dedup();
     Ok(due)

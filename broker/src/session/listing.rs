@@ -21,6 +21,35 @@ fn description(log: &Log) -> &'static str {
     }
 }
 
+/// RFC 3977 section 8.4 allows this older form, and there are readers that know no other.
+const OVERVIEW: [&str; 8] = [
+    "Subject:",
+    "From:",
+    "Date:",
+    "Message-ID:",
+    "References:",
+    "Bytes:",
+    "Lines:",
+    "Xref:full",
+];
+
+fn names(session: &mut Session, what: &str, names: &[&str]) -> Answer {
+    session.respond(code::LIST, what);
+    for name in names {
+        line(session, format_args!("{name}"));
+    }
+    end(session);
+    Ok(())
+}
+
+/// The status of every channel: whether clients may post.
+fn status(session: &Session) -> char {
+    match session.shared().settings.config.posting {
+        true => 'y',
+        false => 'n',
+    }
+}
+
 pub(super) async fn list(session: &mut Session, item: ListItem) -> Answer {
     let (wildmat, kind): (Option<Wildmat>, fn(&mut Session, &Log)) = match item {
         ListItem::Active(wildmat) => (wildmat, |session, log| active_line(session, log)),
@@ -31,14 +60,7 @@ pub(super) async fn list(session: &mut Session, item: ListItem) -> Answer {
             );
         }),
         ListItem::Counts(wildmat) => (wildmat, |session, log| {
-            let (marks, status) = (
-                log.marks(),
-                if session.shared().settings.config.posting {
-                    'y'
-                } else {
-                    'n'
-                },
-            );
+            let (marks, status) = (log.marks(), status(session));
             let (low, high) = (marks.low.number(), marks.head.serial.number());
             line(
                 session,
@@ -58,32 +80,11 @@ pub(super) async fn list(session: &mut Session, item: ListItem) -> Answer {
             )
         }),
         ListItem::Headers => {
-            session.respond(code::LIST, "headers and metadata that HDR knows");
-            [":", ":bytes", ":lines"]
-                .into_iter()
-                .for_each(|name| line(session, format_args!("{name}")));
-            end(session);
-            return Ok(());
+            let what = "headers and metadata that HDR knows";
+            return names(session, what, &[":", ":bytes", ":lines"]);
         }
         ListItem::OverviewFmt => {
-            session.respond(code::LIST, "fields of the overview");
-            // RFC 3977 section 8.4 allows this older form, and there are readers that know no
-            // other.
-            let fields = [
-                "Subject:",
-                "From:",
-                "Date:",
-                "Message-ID:",
-                "References:",
-                "Bytes:",
-                "Lines:",
-                "Xref:full",
-            ];
-            fields
-                .into_iter()
-                .for_each(|name| line(session, format_args!("{name}")));
-            end(session);
-            return Ok(());
+            return names(session, "fields of the overview", &OVERVIEW);
         }
         ListItem::NotStored => {
             return Err(Response::new(code::NOT_STORED, "this broker keeps no such list").into());
@@ -134,14 +135,7 @@ async fn means(session: &mut Session, wildmat: Option<&Wildmat>, log: &Log) -> R
 }
 
 fn active_line(session: &mut Session, log: &Log) {
-    let (marks, status) = (
-        log.marks(),
-        if session.shared().settings.config.posting {
-            'y'
-        } else {
-            'n'
-        },
-    );
+    let (marks, status) = (log.marks(), status(session));
     line(
         session,
         format_args!(

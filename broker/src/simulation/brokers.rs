@@ -33,7 +33,7 @@ use crate::{
     namespaces::Namespaces,
     session::Session,
     shared::Shared,
-    slots::{Local, SlotStore, Slots},
+    slots::{SlotStore, Slots},
     store::{
         Store,
         simulated::{CUTS, Fault, SimulatedDisk},
@@ -138,17 +138,11 @@ pub(super) fn start(sim: &Arc<Simulation>, index: usize) {
     });
 }
 
-/// A life, and what its writer does.
-fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> + use<>) {
-    let mut brokers = sim.brokers();
-    let broker = &mut brokers[index];
-    broker.checked.clear();
-    broker.failed.store(false, Ordering::Relaxed);
-    let settings = broker.settings.clone();
-    let (store, logs, namespaces) = loop {
-        match read(&broker.disk, &settings) {
-            Ok(found) => break found,
-            // The power goes while it starts.
+/// Reads what the disk has; the power may go while the broker starts, again and again.
+fn read_after_cuts(sim: &Simulation, broker: &mut Broker, index: usize) -> Found {
+    loop {
+        match read(&broker.disk, &broker.settings) {
+            Ok(found) => return found,
             Err(why) if broker.disk.is_dead() => {
                 tracing::debug!(index, %why, "not started");
                 broker
@@ -157,7 +151,17 @@ fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> 
             }
             Err(why) => panic!("broker {index} does not start: {why}"),
         }
-    };
+    }
+}
+
+/// A life, and what its writer does.
+fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> + use<>) {
+    let mut brokers = sim.brokers();
+    let broker = &mut brokers[index];
+    broker.checked.clear();
+    broker.failed.store(false, Ordering::Relaxed);
+    let settings = broker.settings.clone();
+    let (store, logs, namespaces) = read_after_cuts(sim, broker, index);
     let failed = broker.failed.clone();
     let on_failure: crate::failure::OnFailure =
         Arc::new(move || failed.store(true, Ordering::Relaxed));
@@ -188,7 +192,7 @@ fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let mirror = settings.mirror.as_ref();
     let mirror = mirror.map(|one| Arc::new(Mirror::new(one, None).unwrap()));
-    let slot_store = SlotStore::Local(Local::new(store.clone()));
+    let slot_store = SlotStore::of(None, &store);
     let shared = Shared {
         started: crate::clock::now(),
         identity: Identity::new(None, Vec::new()),
@@ -208,11 +212,8 @@ fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> 
         tasks,
         stop,
     };
-    let life = Life {
-        shared: Arc::new(shared),
-        ended: CancellationToken::new(),
-    };
-    (life, writing)
+    let (shared, ended) = (Arc::new(shared), CancellationToken::new());
+    (Life { shared, ended }, writing)
 }
 
 type Found = (Store, Arc<Logs>, Arc<Namespaces>);

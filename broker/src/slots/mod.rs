@@ -1,6 +1,6 @@
 //! Slots: how many machines of a group may be down at once (spec part 6).
 //!
-//! `group.rs` decides, `worker.rs` settles what is asked, and `store.rs` keeps it: in the store of
+//! `group` decides, `worker.rs` settles what is asked, and `store.rs` keeps it: in the store of
 //! this broker, or in its cluster's tree. A request that is held waits here for its turn.
 
 mod group;
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use group::{Answer, Ask, Asker, Group, Lost};
-pub(crate) use store::{Local, SlotStore};
+pub(crate) use store::SlotStore;
 
 use crate::{
     append::AppendError,

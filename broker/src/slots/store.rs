@@ -32,6 +32,14 @@ pub(crate) enum SlotStore {
 }
 
 impl SlotStore {
+    /// The cluster's, or that of this machine's store.
+    pub(crate) fn of(cluster: Option<&Arc<Cluster>>, store: &Store) -> Self {
+        match cluster {
+            Some(cluster) => Self::Cluster(cluster.clone()),
+            None => Self::Local(Local::new(store.clone())),
+        }
+    }
+
     /// What is kept, and its version.
     pub(crate) async fn read(
         &self,

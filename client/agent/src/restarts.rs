@@ -163,23 +163,25 @@ fn files(
         {
             continue;
         }
-        let why = match (identities.of(&mapped), identities.of(&now)) {
-            (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(error);
-            }
-            (Err(error), _) => format!("cannot be read: {error}"),
-            (_, Err(_)) => "is not there any more".into(),
-            (Ok(was), Ok(there)) if was != there => {
-                format!("{} was {}", there.short(), was.short())
-            }
-            _ if !mapping.deleted && fs::metadata(&now)?.mtime() > began => {
-                "was written in place after the process began".into()
-            }
-            _ => continue,
-        };
-        found.insert((mapping.path.to_owned(), why));
+        let mut why = changed(identities, &mapped, &now)?;
+        if why.is_none() && !mapping.deleted && fs::metadata(&now)?.mtime() > began {
+            why = Some("was written in place after the process began".into());
+        }
+        found.extend(why.map(|why| (mapping.path.to_owned(), why)));
     }
     Ok(found)
+}
+
+/// What a file that is mapped has become; none if it is the one that is there.
+fn changed(identities: &mut Identities, mapped: &Path, now: &Path) -> io::Result<Option<String>> {
+    Ok(match (identities.of(mapped), identities.of(now)) {
+        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+        (Err(error), _) => Some(format!("cannot be read: {error}")),
+        (_, Err(_)) => Some("is not there any more".into()),
+        (Ok(was), Ok(there)) => {
+            (was != there).then(|| format!("{} was {}", there.short(), was.short()))
+        }
+    })
 }
 
 /// An executable mapping of a file.

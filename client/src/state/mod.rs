@@ -3,7 +3,12 @@
 //! One file: a line with a version and a SHA-256, then TOML. It is replaced atomically; one that is
 //! damaged is refused with an explanation, and never reset silently (attack 87).
 
+mod error;
 mod form;
+#[cfg(test)]
+mod tests;
+
+pub use error::StateError;
 
 use std::{
     fs,
@@ -15,10 +20,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use form::File;
 use tidings_protocol::{
     Anchor, Channel, Digest, Head, Statement, Timestamp, Verified, View,
     trust::Trust,
-    view::{News, Now, freshness::Freshness},
+    view::{Fork, News, Now, freshness::Freshness},
 };
 
 #[cfg(feature = "simulated")]
@@ -27,60 +33,10 @@ use crate::{
     Clock, file,
     limits::{STATE_LOCK, STATE_LOCK_AGAIN, STATE_OCTETS},
 };
-use form::File;
 
 const MAGIC: &str = "tidings-state 3";
 /// Of version 0.1, whose rules were others.
 const OLDER: [&str; 2] = ["tidings-state 1 ", "tidings-state 2 "];
-
-/// Why a state file cannot be used. It is left as it is.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// It cannot be read or written.
-    #[error("cannot {what} the state file {path}: {source}")]
-    Io {
-        /// Read, write or replace.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not as it was written.
-    #[error(
-        "the state file {path} is damaged ({reason}); it is not reset by itself, since it guards against old releases: \
-         restore it, or remove it on purpose to start anew from the anchor"
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// It was written by a newer version.
-    #[error("the state file {0} was written by a newer version of Tidings; use that one")]
-    Newer(PathBuf),
-    /// It was written by version 0.1.
-    #[error(
-        "the state file {0} was written by Tidings 0.1, whose rules were others; move it away and begin anew with today's anchor (`NAMESPACE SERIAL ID`)"
-    )]
-    Older(PathBuf),
-    /// Another program follows channels with it, or applies something.
-    #[error("the state file {0} is in use by another program that {1}; each device needs its own")]
-    InUse(PathBuf, &'static str),
-    /// It belongs to another anchor.
-    #[error(
-        "the state file {path} belongs to the anchor `{found}`, not to `{expected}`; use another file for another namespace"
-    )]
-    OtherAnchor {
-        /// The file.
-        path: PathBuf,
-        /// The anchor of the device.
-        expected: Anchor,
-        /// The anchor in the file.
-        found: String,
-    },
-}
 
 /// What a device knows for certain, and keeps.
 pub struct State {
@@ -310,6 +266,15 @@ impl State {
     }
 
     /// Takes note of news: what is known moves on at once.
+    /// Keeps two statements for one place as evidence.
+    ///
+    /// # Errors
+    /// If the state file cannot be written.
+    pub(crate) fn note_fork(&mut self, fork: &Fork) -> Result<(), StateError> {
+        self.change(|view, now| view.note_fork(fork.clone(), now));
+        self.save()
+    }
+
     pub(crate) fn note<'a>(&mut self, news: impl IntoIterator<Item = &'a News>) {
         self.change(|view, now| news.into_iter().for_each(|news| view.note(news, now)));
     }
@@ -492,44 +457,4 @@ fn read(mut file: impl Read, path: &Path, anchor: &Anchor) -> Result<(Digest, Fi
         });
     }
     Ok((digest, file))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tidings_protocol::Serial;
-
-    fn two(path: &Path) -> (State, State) {
-        let anchor = format!("acme 1 sha256:{}", "a".repeat(64)).parse().unwrap();
-        let watches = State::open(path, &anchor).unwrap();
-        (watches, State::open_to_apply(path, &anchor).unwrap())
-    }
-
-    #[test]
-    fn what_another_program_has_written_is_known_before_anything_is_decided() {
-        let directory = tempfile::tempdir().unwrap();
-        let (mut watches, mut applies) = two(&directory.path().join("state"));
-        applies.save().unwrap();
-        let channel: Channel = "acme.os".parse().unwrap();
-        watches.change(|view, _| view.note_came_with(&channel, Serial::FIRST));
-        watches.save().unwrap();
-        // It has nothing to write itself.
-        applies.refresh().unwrap();
-        let known = applies.view().known(&channel).unwrap();
-        assert_eq!(known.came_with, Some(Serial::FIRST));
-    }
-
-    #[test]
-    fn two_that_begin_at_once_take_turns() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state");
-        let (watches, applies) = two(&path);
-        let turn = watches.turn(&path).unwrap();
-        let other = fs::File::open(&path).unwrap();
-        assert!(file::Lock::of(other, &path).unwrap().is_none());
-        // Whoever looks in between finds a whole file.
-        assert!(State::look(&path, applies.anchor()).is_ok());
-        drop(turn);
-        applies.turn(&path).unwrap();
-    }
 }

@@ -265,12 +265,23 @@ fn unexpected(expected: &'static str, found: &str) -> CodecError {
     }
 }
 
+const EVENT: &str = "`SERIAL MESSAGE-ID LINES`, `0` or `.`";
+
+/// The line before the article of an event, and how many lines that has.
+fn parse_event(line: &str) -> Option<(Serial, MessageId, usize)> {
+    let mut words = line.split(' ');
+    let (serial, message_id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let lines = words.next()?.parse().ok()?;
+    (1..=ARTICLE_OCTETS)
+        .contains(&lines)
+        .then_some((serial, message_id, lines))
+}
+
 impl Decoder for ClientCodec {
     type Item = Output;
     type Error = CodecError;
 
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Output>, CodecError> {
-        const EVENT: &str = "`SERIAL MESSAGE-ID LINES`, `0` or `.`";
         match &mut self.expected {
             Expected::Response => {
                 let Some(line) = take_line(input, RESPONSE_OCTETS)? else {
@@ -300,15 +311,8 @@ impl Decoder for ClientCodec {
                     self.expected = Expected::Response;
                     return Ok(Some(Output::WatchEnded));
                 }
-                let mut words = line.split(' ');
-                let mut word = || words.next().ok_or_else(|| unexpected(EVENT, &line));
-                let serial = word()?.parse().map_err(|_| unexpected(EVENT, &line))?;
-                let message_id = word()?.parse().map_err(|_| unexpected(EVENT, &line))?;
-                let lines = word()?
-                    .parse()
-                    .ok()
-                    .filter(|n| (1..=ARTICLE_OCTETS).contains(n))
-                    .ok_or_else(|| unexpected(EVENT, &line))?;
+                let (serial, message_id, lines) =
+                    parse_event(&line).ok_or_else(|| unexpected(EVENT, &line))?;
                 self.expected = Expected::EventArticle(
                     serial,
                     message_id,

@@ -3,12 +3,14 @@
 //! on the way.
 #![allow(clippy::unwrap_used)]
 
+mod applied;
 mod bounds;
 mod branches;
 mod broker;
 mod clocks;
 mod command;
 mod found;
+mod kept_back;
 mod keys;
 mod log;
 mod next;

@@ -8,6 +8,7 @@ mod ceremony;
 mod check;
 mod desk;
 mod json;
+mod outbox;
 mod payload;
 mod publish;
 mod silence;

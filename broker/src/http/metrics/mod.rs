@@ -26,7 +26,8 @@ pub(super) async fn registry(admin: &Admin) -> Registry {
     process(shared, &mut registry);
     channels(shared, &board, &mut registry);
     counters(shared, &mut registry);
-    namespaces(shared, &board, &mut registry);
+    namespaces(&board, &mut registry);
+    beat_rooms(shared, &mut registry);
     relays::upstreams(shared, &mut registry);
     relays::feeds(&board, &mut registry);
     if let Some(cluster) = &shared.cluster {
@@ -183,7 +184,7 @@ fn counters(shared: &Shared, registry: &mut Registry) {
     );
 }
 
-fn namespaces(shared: &Shared, board: &Board, registry: &mut Registry) {
+fn namespaces(board: &Board, registry: &mut Registry) {
     let trusts = || {
         let known = |one: &'_ Standing| Some((one.namespace.to_string(), one.trust.clone()?));
         board.namespaces.iter().filter_map(known)
@@ -225,6 +226,10 @@ fn namespaces(shared: &Shared, board: &Board, registry: &mut Registry) {
         let values = beats.map(|beat| (beat.channel.to_string(), read(beat)));
         family(registry, name, help, "channel", values);
     }
+}
+
+/// The beats that are signed here.
+fn beat_rooms(shared: &Shared, registry: &mut Registry) {
     let rooms = shared.counts.beat_rooms().clone();
     let taken = rooms
         .iter()

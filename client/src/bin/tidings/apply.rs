@@ -13,7 +13,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tidings_client::{
-    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Verified,
+    Body, Channel, Clear, Clearance, Device, Profile, Release, Serial, SlotError, Slots, Verified,
 };
 use tidings_protocol::{Digest, Statement, slot::SlotName, statement::Apply as Way};
 use tokio::{process::Child, signal::unix::SignalKind, time::Instant};
@@ -180,25 +180,7 @@ impl Apply {
             .with_quorum(self.quorum.quorum.into())
             .with_profile(self.machine.profile()?);
         if let (true, Some(serial)) = (self.applied, self.serial) {
-            device.note_applied_serial(&self.channel, serial).await?;
-            let channel = self.channel.as_str();
-            output::answer(
-                || json!({"channel": channel, "applied": serial.number()}),
-                || format!("{channel} {serial} is kept as applied"),
-            );
-            let Some(node) = &self.node else {
-                return Ok(());
-            };
-            let context = || {
-                format!(
-                    "{} {serial} is kept as applied, but the slot is not freed",
-                    self.channel
-                )
-            };
-            return self
-                .come_back(&mut device, serial, node)
-                .await
-                .with_context(context);
+            return self.note_applied(&mut device, serial).await;
         }
         let serial = match self.serial {
             Some(serial) => serial,
@@ -232,6 +214,41 @@ impl Apply {
         })
     }
 
+    /// Keeps that a release is applied, and frees the slot of the machine that is back.
+    async fn note_applied(&self, device: &mut Device, serial: Serial) -> anyhow::Result<()> {
+        device.note_applied_serial(&self.channel, serial).await?;
+        let channel = self.channel.as_str();
+        output::answer(
+            || json!({"channel": channel, "applied": serial.number()}),
+            || format!("{channel} {serial} is kept as applied"),
+        );
+        let Some(node) = &self.node else {
+            return Ok(());
+        };
+        let context =
+            || format!("{channel} {serial} is kept as applied, but the slot is not freed");
+        self.come_back(device, serial, node)
+            .await
+            .with_context(context)
+    }
+
+    /// Starts the command in a slot. The release may have been withdrawn while this machine has
+    /// waited (attack 81), and the slot may be another one's (attack 75).
+    async fn start_in_slot(
+        &self,
+        cleared: &mut Clearance<'_>,
+        slots: &mut Slots,
+        (group, node, token): (&SlotName, &SlotName, u64),
+    ) -> anyhow::Result<Child> {
+        cleared.confirm().await?;
+        let held = slots.hold(group, node, token).await?;
+        ensure!(
+            Instant::now() < held.until,
+            Exit::Waiting.because("the answer about the slot came too late")
+        );
+        start(&self.command)
+    }
+
     /// Learning and fetching are for everybody at once; going down is not. What is within says
     /// whether the slot is free again.
     async fn in_turn(&self, cleared: &mut Clearance<'_>) -> anyhow::Result<anyhow::Result<()>> {
@@ -263,18 +280,8 @@ impl Apply {
         let taken = slots
             .wait_for(&group, node, serial, Duration::from_secs(self.slot_wait))
             .await?;
-        // It may have been withdrawn while this machine has waited (attack 81), and the slot may be
-        // another one's (attack 75).
-        let started = async {
-            cleared.confirm().await?;
-            let held = slots.hold(&group, node, taken.token).await?;
-            ensure!(
-                Instant::now() < held.until,
-                Exit::Waiting.because("the answer about the slot came too late")
-            );
-            start(&self.command)
-        };
-        let child = match started.await {
+        let slot = (&group, node, taken.token);
+        let child = match self.start_in_slot(cleared, &mut slots, slot).await {
             Ok(child) => child,
             Err(error) => {
                 // The machine has not gone down: others may.

@@ -60,7 +60,7 @@ pub(super) struct Beat {
 }
 
 impl Beat {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    fn check_times(&self) -> anyhow::Result<()> {
         let life = || {
             Exit::Usage.because(format!(
                 "--life: expected 1 to {BEAT_LIFE_SECONDS}, found {}",
@@ -78,6 +78,11 @@ impl Beat {
             self.every >= 1 && (self.once || self.every < self.life),
             every()
         );
+        Ok(())
+    }
+
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        self.check_times()?;
         let source = self.from.source()?;
         let (outbox, _temporary) = self.outbox.open_or_temporary(&source.anchor().namespace)?;
         let lookout = Lookout::new(&source);
@@ -252,13 +257,7 @@ impl Signer<'_> {
     }
 }
 
-/// The heads of all channels as the origin has them. One that is forked is left out, one that
-/// another broker has more of, and one that no broker shows any more, so that devices notice.
-async fn heads(
-    survey: &Survey,
-    publisher: &mut Publisher,
-    trust: &Trust,
-) -> anyhow::Result<Vec<(Channel, Head)>> {
+fn note_failures(survey: &Survey) {
     for seen in &survey.0 {
         if let Err(error) = &seen.view {
             output::note(&format!("{} could not be asked: {error}", seen.address));
@@ -267,6 +266,16 @@ async fn heads(
             output::note(&format!("{}: {channel}: {error}", seen.address))
         });
     }
+}
+
+/// The heads of all channels as the origin has them. One that is forked is left out, one that
+/// another broker has more of, and one that no broker shows any more, so that devices notice.
+async fn heads(
+    survey: &Survey,
+    publisher: &mut Publisher,
+    trust: &Trust,
+) -> anyhow::Result<Vec<(Channel, Head)>> {
+    note_failures(survey);
     let failed: BTreeSet<&Channel> = survey
         .0
         .iter()

@@ -39,12 +39,12 @@ pub(super) struct TrustLogFile {
     pub(super) pending: Option<Statement>,
 }
 
-/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its
-/// first statement. What lies below the anchor is proven by its links, and gives no rights.
-pub(super) fn walk(
-    statements: Vec<Statement>,
+/// The anchor that was given, or, if none was, that of the first statement; and the first and the
+/// last serial in the file, which it must lie between.
+fn bounds(
+    statements: &[Statement],
     anchor: Option<&Anchor>,
-) -> anyhow::Result<TrustLogFile> {
+) -> anyhow::Result<(Anchor, Serial, Serial)> {
     let (first, last) = statements
         .first()
         .zip(statements.last())
@@ -63,6 +63,17 @@ pub(super) fn walk(
         ))
     };
     ensure!((from..=to).contains(&begins), outside());
+    Ok((anchor, from, to))
+}
+
+/// Walks the log in a file. Its anchor is the one that was given, or, if none was, that of its
+/// first statement. What lies below the anchor is proven by its links, and gives no rights.
+pub(super) fn walk(
+    statements: Vec<Statement>,
+    anchor: Option<&Anchor>,
+) -> anyhow::Result<TrustLogFile> {
+    let (anchor, from, to) = bounds(&statements, anchor)?;
+    let begins = anchor.head.serial;
     let up_to: Vec<Statement> = statements
         .iter()
         .filter(|statement| statement.serial() <= begins)

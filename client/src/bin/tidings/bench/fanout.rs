@@ -1,10 +1,10 @@
 //! One publisher, many watches.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tidings_client::bench::{
-    Crowd, Endpoint, Spread,
+    Crowd, Done, Endpoint, Spread,
     nntp::{Opening, Poster, Watcher, article},
 };
 
@@ -23,6 +23,32 @@ pub(crate) struct Fanout {
     /// Statements; each is published when every watch has the one before
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
+}
+
+/// Publishes the next statement, and waits until it is acknowledged and every watch has it; tells
+/// how long that took.
+fn deliver(
+    crowd: &mut Crowd,
+    done: &mut Vec<Done>,
+    mut missing: usize,
+    each: &mut Vec<Duration>,
+) -> anyhow::Result<Duration> {
+    let sent = Instant::now();
+    crowd.say(0, Poster::NEXT)?;
+    let mut acknowledged = false;
+    while missing > 0 || !acknowledged {
+        crowd.turn(PATIENCE, done)?;
+        let taken = sent.elapsed();
+        for one in done.drain(..) {
+            if one.index == 0 {
+                acknowledged = true;
+            } else {
+                missing -= one.count;
+                each.push(taken);
+            }
+        }
+    }
+    Ok(sent.elapsed())
 }
 
 impl Fanout {
@@ -68,30 +94,16 @@ impl Fanout {
         let (mut each, mut last) = (Vec::new(), Vec::new());
         let stopwatch = report.begin()?;
         for _ in 0..messages {
-            let sent = Instant::now();
-            crowd.say(0, Poster::NEXT)?;
-            let mut missing = subscribers as usize;
-            let mut acknowledged = false;
-            while missing > 0 || !acknowledged {
-                crowd.turn(PATIENCE, &mut done)?;
-                let taken = sent.elapsed();
-                for one in done.drain(..) {
-                    if one.index == 0 {
-                        acknowledged = true;
-                    } else {
-                        missing -= one.count;
-                        each.push(taken);
-                    }
-                }
-            }
-            last.push(sent.elapsed());
+            last.push(deliver(
+                &mut crowd,
+                &mut done,
+                subscribers as usize,
+                &mut each,
+            )?);
             bar.inc(1);
         }
-        report.rate(
-            "deliveries",
-            subscribers as usize * messages as usize,
-            &stopwatch,
-        )?;
+        let deliveries = subscribers as usize * messages as usize;
+        report.rate("deliveries", deliveries, &stopwatch)?;
         bar.finish_and_clear();
         let last = Spread::of_milliseconds(last);
         report.figure("to the last subscriber, p50", last.at(0.5), "ms");

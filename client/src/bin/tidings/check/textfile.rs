@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use tidings_client::Timestamp;
 
-use super::Brokers;
+use super::{Brokers, Found};
 
 /// A value of a label (text format 0.0.4).
 fn escaped(value: &str) -> String {
@@ -53,10 +53,6 @@ pub(super) fn of(code: u8, brokers: &Brokers, named: bool, time: Timestamp) -> S
         alone(time.seconds().to_string()),
     );
     let label = |broker: &str| format!("{{broker=\"{}\"}}", escaped(broker));
-    let both = |broker: &str, name: &str, value: &str| {
-        let broker = escaped(broker);
-        format!("{{broker=\"{broker}\",{name}=\"{}\"}}", escaped(value))
-    };
     text.metric(
         "broker_up",
         "1 if a broker could be used",
@@ -64,24 +60,39 @@ pub(super) fn of(code: u8, brokers: &Brokers, named: bool, time: Timestamp) -> S
             .iter()
             .map(|(name, found)| (label(name), u8::from(found.is_ok()).to_string())),
     );
-    let found = || {
-        brokers
-            .iter()
-            .filter_map(|(name, found)| Some((name, found.as_ref().ok()?)))
-    };
     text.metric(
         "trust_expires_timestamp_seconds",
         "When the trust that a broker has expires",
-        found().filter_map(|(name, found)| {
+        usable(brokers).filter_map(|(name, found)| {
             Some((label(name), found.trust_expires?.seconds().to_string()))
         }),
     );
-    let beats = || found().flat_map(|(name, found)| found.beats.iter().map(move |one| (name, one)));
+    beats(&mut text, brokers);
+    channels(&mut text, brokers, named);
+    text.0
+}
+
+/// The brokers that could be used, and what they have.
+fn usable(brokers: &Brokers) -> impl Iterator<Item = (&str, &Found)> {
+    brokers
+        .iter()
+        .filter_map(|(name, found)| Some((name.as_str(), found.as_ref().ok()?)))
+}
+
+/// The labels of something that a broker has.
+fn labels(broker: &str, name: &str, value: &str) -> String {
+    let broker = escaped(broker);
+    format!("{{broker=\"{broker}\",{name}=\"{}\"}}", escaped(value))
+}
+
+fn beats(text: &mut Text, brokers: &Brokers) {
+    let beats =
+        || usable(brokers).flat_map(|(name, found)| found.beats.iter().map(move |one| (name, one)));
     text.metric(
         "beat_timestamp_seconds",
         "When the newest beat of a beat channel was signed",
         beats().map(|(name, beat)| {
-            let labels = both(name, "channel", beat.channel.as_str());
+            let labels = labels(name, "channel", beat.channel.as_str());
             (labels, beat.time.seconds().to_string())
         }),
     );
@@ -89,12 +100,16 @@ pub(super) fn of(code: u8, brokers: &Brokers, named: bool, time: Timestamp) -> S
         "beat_expires_timestamp_seconds",
         "When it ends",
         beats().map(|(name, beat)| {
-            let labels = both(name, "channel", beat.channel.as_str());
+            let labels = labels(name, "channel", beat.channel.as_str());
             (labels, beat.until.seconds().to_string())
         }),
     );
+}
+
+/// Each channel only where they were named, else how many stand how.
+fn channels(text: &mut Text, brokers: &Brokers, named: bool) {
     let mut states: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    for (name, found) in found() {
+    for (name, found) in usable(brokers) {
         for (state, _) in found.channels.values() {
             *states.entry((name, *state)).or_default() += 1;
         }
@@ -104,18 +119,17 @@ pub(super) fn of(code: u8, brokers: &Brokers, named: bool, time: Timestamp) -> S
         "Channels in this state",
         states
             .iter()
-            .map(|((name, state), count)| (both(name, "state", state), count.to_string())),
+            .map(|((name, state), count)| (labels(name, "state", state), count.to_string())),
     );
-    let channels = found()
+    let channels = usable(brokers)
         .filter(|_| named)
         .flat_map(|(name, found)| found.channels.iter().map(move |one| (name, one)));
     text.metric(
         "channel_current",
         "1 if nothing of a channel is held back",
         channels.map(|(name, (channel, (state, _)))| {
-            let labels = both(name, "channel", channel.as_str());
+            let labels = labels(name, "channel", channel.as_str());
             (labels, u8::from(*state == "CURRENT").to_string())
         }),
     );
-    text.0
 }

@@ -4,9 +4,15 @@
 //! Every measurement starts its server anew. Each is one line of JSON; `page` makes tables and
 //! charts of them.
 
+mod fan;
 mod page;
+mod publish;
 pub(super) mod servers;
 mod speak;
+
+pub(super) use fan::{Fan, closed_loop, fan, fan_out};
+
+pub(super) use servers::raw_server;
 
 use std::{
     fs::File,
@@ -17,20 +23,20 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand, ValueEnum};
+use fan::Boxed;
+use publish::{bare, published};
 use serde::{Deserialize, Serialize};
+use servers::{Broker, Nginx};
+use speak::Http;
 use tidings_client::{
     Channel, Publisher, Statement,
     bench::{
-        Crowd, Endpoint, Peer, Process, Spread,
-        nntp::{Opening, Poller, Poster, Watcher, article},
+        Crowd, Endpoint, Peer, Process,
+        nntp::{Opening, Poller},
     },
 };
-use tidings_protocol::{Head, trust::Trust};
-use tidings_tests::{Fixture, inn::Inn, release};
-
-pub(super) use servers::raw_server;
-use servers::{Broker, Nginx, Server, jetstream, mosquitto, nats, raw, redis};
-use speak::{Http, Mqtt, Nats, Raw, Redis, payload};
+use tidings_protocol::Head;
+use tidings_tests::{Fixture, release};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -96,9 +102,7 @@ enum Suite {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Octets of a message, and of a statement.
 const OCTETS: usize = 1024;
-/// What a statement of that size has on the wire, with its headers and the line of its event;
-/// measured in the first round.
-const DELIVERIES: usize = 150_000;
+
 /// How long polls are measured.
 const POLLS: Duration = Duration::from_secs(3);
 const PUBLISHERS: usize = 16;
@@ -130,101 +134,6 @@ fn pin(pinned: bool, cores: usize) -> anyhow::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// Who publishes to whom.
-pub(super) struct Fan {
-    pub(super) process: Process,
-    pub(super) endpoint: Endpoint,
-    pub(super) publisher: Box<dyn Peer>,
-    pub(super) subscriber: Box<dyn Fn() -> Box<dyn Peer>>,
-    /// What makes the publisher publish.
-    pub(super) messages: Vec<Vec<u8>>,
-}
-
-struct Boxed(Box<dyn Peer>);
-
-impl Peer for Boxed {
-    fn begin(&mut self, say: &mut Vec<u8>) {
-        self.0.begin(say);
-    }
-    fn take(&mut self, octets: &[u8], say: &mut Vec<u8>) -> Result<usize, String> {
-        self.0.take(octets, say)
-    }
-    fn is_ready(&self) -> bool {
-        self.0.is_ready()
-    }
-}
-
-/// Each message is published when everybody has the one before.
-pub(super) fn fan_out(fan: Fan, subscribers: usize) -> anyhow::Result<Line> {
-    let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-    crowd.join(
-        &fan.endpoint,
-        [Boxed(fan.publisher)],
-        PATIENCE,
-        &mut done,
-        || (),
-    )?;
-    // The first thousand set everything up that is there once.
-    let first = subscribers.min(1_000);
-    let mut join = |crowd: &mut Crowd, count| {
-        let peers = (0..count).map(|_| Boxed((fan.subscriber)()));
-        crowd.join(&fan.endpoint, peers, PATIENCE, &mut done, || ())
-    };
-    join(&mut crowd, first)?;
-    let idle = if subscribers > first {
-        std::thread::sleep(Duration::from_millis(500));
-        let before = fan.process.memory()?;
-        join(&mut crowd, subscribers - first)?;
-        std::thread::sleep(Duration::from_secs(1));
-        Some((fan.process.memory()? as f64 - before as f64) / (subscribers - first) as f64)
-    } else {
-        None
-    };
-    let (mut each, mut last) = (Vec::new(), Vec::new());
-    let (mut began, mut before) = (Instant::now(), fan.process.cpu()?);
-    for (number, message) in fan.messages.iter().enumerate() {
-        if number == WARM_UP {
-            (began, before) = (Instant::now(), fan.process.cpu()?);
-            each.clear();
-            last.clear();
-        }
-        done.clear();
-        let sent = Instant::now();
-        crowd.say(0, message)?;
-        let mut missing = subscribers;
-        while missing > 0 {
-            crowd.turn(PATIENCE, &mut done)?;
-            let taken = sent.elapsed();
-            for one in done.drain(..).filter(|one| one.index > 0) {
-                missing = missing
-                    .checked_sub(one.count)
-                    .context("somebody got something twice")?;
-                each.push(taken);
-            }
-        }
-        last.push(sent.elapsed());
-    }
-    let deliveries = ((fan.messages.len() - WARM_UP) * subscribers) as f64;
-    let each = Spread::of_milliseconds(each);
-    Ok(Line {
-        size: subscribers,
-        cpu_us: (fan.process.cpu()? - before).as_secs_f64() * 1e6 / deliveries,
-        rate: deliveries / began.elapsed().as_secs_f64(),
-        p50_ms: each.at(0.5),
-        p99_ms: each.at(0.99),
-        last_p99_ms: Spread::of_milliseconds(last).at(0.99),
-        idle_octets: idle,
-        ..Line::default()
-    })
-}
-
-/// Messages before anything is measured.
-const WARM_UP: usize = 3;
-
-fn messages(subscribers: usize) -> usize {
-    (DELIVERIES / subscribers).clamp(10, 100) + WARM_UP
-}
-
 /// A log of its own for each publisher, signed beforehand.
 fn signed(fixture: &Fixture, channel: &Channel, count: usize) -> anyhow::Result<Vec<Statement>> {
     let mut head: Option<Head> = None;
@@ -235,290 +144,6 @@ fn signed(fixture: &Fixture, channel: &Channel, count: usize) -> anyhow::Result<
             Ok(statement)
         })
         .collect()
-}
-
-/// A server that ends when this is dropped.
-pub(super) type Held = Box<dyn std::any::Any>;
-
-/// A server and those who will subscribe and publish; how many messages, if not as many as tell
-/// something.
-pub(super) async fn fan(
-    what: &str,
-    subscribers: usize,
-    count: Option<usize>,
-    program: &str,
-) -> anyhow::Result<(Fan, Held)> {
-    let count = count.unwrap_or_else(|| messages(subscribers));
-    let of = |server: Server,
-              publisher: Box<dyn Peer>,
-              subscriber: Box<dyn Fn() -> Box<dyn Peer>>,
-              message: Vec<u8>| {
-        let fan = Fan {
-            process: server.process(),
-            endpoint: server.endpoint.clone(),
-            publisher,
-            subscriber,
-            messages: vec![message; count],
-        };
-        Ok((fan, Box::new(server) as Held))
-    };
-    let body = payload(OCTETS);
-    match what {
-        "raw" | "raw, a statement's octets" => {
-            let size = if what == "raw" { OCTETS } else { OCTETS + 620 };
-            let subscriber = Box::new(move || Box::new(Raw::new(size)) as Box<dyn Peer>);
-            of(
-                raw(subscribers, size)?,
-                Box::new(Raw::new(size)),
-                subscriber,
-                payload(size),
-            )
-        }
-        "mosquitto" => {
-            let subscriber = Box::new(|| Box::new(Mqtt::new(true)) as Box<dyn Peer>);
-            of(
-                mosquitto()?,
-                Box::new(Mqtt::new(false)),
-                subscriber,
-                Mqtt::publish(&body),
-            )
-        }
-        "redis" => {
-            let subscriber = Box::new(|| Box::new(Redis::new(true)) as Box<dyn Peer>);
-            of(
-                redis()?,
-                Box::new(Redis::new(false)),
-                subscriber,
-                Redis::publish(&body),
-            )
-        }
-        "nats-server" => {
-            let subscriber = Box::new(|| Box::new(Nats::subscriber()) as Box<dyn Peer>);
-            of(
-                nats(program, false)?,
-                Box::new(Nats::publisher()),
-                subscriber,
-                Nats::publish(&body),
-            )
-        }
-        "nats-server, TLS" => {
-            let subscriber = Box::new(|| Box::new(Nats::subscriber()) as Box<dyn Peer>);
-            of(
-                nats(program, true)?,
-                Box::new(Nats::publisher()),
-                subscriber,
-                Nats::publish(&body),
-            )
-        }
-        "tidings" | "tidings, TLS" => {
-            let broker = Broker::start(true)?;
-            let channel: Channel = "test.fan.out".parse()?;
-            let all = signed(&broker.fixture, &channel, count + 1)?;
-            let mut publisher = Publisher::connect(broker.fixture.source()?).await?;
-            publisher.publish(&broker.fixture.trust).await?;
-            publisher.publish(&all[0]).await?;
-            let endpoint = if what == "tidings" {
-                &broker.clear
-            } else {
-                &broker.encrypted
-            };
-            let fan = Fan {
-                process: broker.process(),
-                endpoint: endpoint.clone(),
-                publisher: Box::new(Poster::on_demand(
-                    Opening::anonymous(),
-                    all[1..].iter().map(article),
-                )),
-                subscriber: Box::new(move || {
-                    Box::new(Watcher::new(Opening::anonymous(), &channel, Some(1))) as Box<dyn Peer>
-                }),
-                messages: vec![Poster::NEXT.to_vec(); count],
-            };
-            Ok((fan, Box::new(broker) as Held))
-        }
-        _ => anyhow::bail!("no server {what:?}"),
-    }
-}
-
-/// Answers a second while all of these ask as fast as they are answered.
-pub(super) fn closed_loop(
-    process: Process,
-    endpoint: &Endpoint,
-    peers: Vec<Box<dyn Peer>>,
-    until: impl Fn(usize, Duration) -> bool,
-) -> anyhow::Result<Line> {
-    let size = peers.len();
-    let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-    let (began, before) = (Instant::now(), process.cpu()?);
-    crowd.join(
-        endpoint,
-        peers.into_iter().map(Boxed),
-        PATIENCE,
-        &mut done,
-        || (),
-    )?;
-    let (mut count, mut delays) = (done.drain(..).map(|one| one.count).sum(), Vec::new());
-    while !until(count, began.elapsed()) {
-        crowd.turn(PATIENCE, &mut done)?;
-        for one in done.drain(..) {
-            count += one.count;
-            delays.push(one.since.elapsed());
-        }
-    }
-    let elapsed = began.elapsed();
-    let delays = Spread::of_milliseconds(delays);
-    Ok(Line {
-        size,
-        cpu_us: (process.cpu()? - before).as_secs_f64() * 1e6 / count as f64,
-        rate: count as f64 / elapsed.as_secs_f64(),
-        p50_ms: delays.at(0.5),
-        p99_ms: delays.at(0.99),
-        ..Line::default()
-    })
-}
-
-fn bare(rate: f64) -> Line {
-    Line {
-        cpu_us: 1e6 / rate,
-        rate,
-        ..Line::default()
-    }
-}
-
-/// What all cores together verify in a second, as the broker does it.
-fn verifications(fixture: &Fixture) -> anyhow::Result<f64> {
-    let trust = Trust::first(&fixture.anchor, fixture.trust.clone())?;
-    let statement = release(&"test.x".parse()?, None, "1", OCTETS, &fixture.release)?;
-    let one = || {
-        let (began, mut count) = (Instant::now(), 0_u32);
-        while began.elapsed() < Duration::from_secs(2) {
-            trust.check(&statement)?;
-            count += 1;
-        }
-        anyhow::Ok(f64::from(count) / began.elapsed().as_secs_f64())
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..std::thread::available_parallelism()?.get())
-            .map(|_| scope.spawn(one))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("a thread has panicked"))?
-            })
-            .sum()
-    })
-}
-
-/// Groups of so many messages that the disk makes durable, in messages a second.
-fn syncs(group: usize) -> anyhow::Result<f64> {
-    let mut file = tempfile::tempfile_in("/tmp")?;
-    let (began, mut count) = (Instant::now(), 0);
-    while began.elapsed() < Duration::from_secs(2) {
-        file.write_all(&vec![0; OCTETS * group])?;
-        file.sync_data()?;
-        count += group;
-    }
-    Ok(count as f64 / began.elapsed().as_secs_f64())
-}
-
-async fn published(what: &str, nats: &str, inn: &std::path::Path) -> anyhow::Result<Line> {
-    let each = 1_000;
-    match what {
-        "tidings, POST" | "tidings, 64 under way" => {
-            let (window, each) = if what == "tidings, POST" {
-                (1, 2 * each)
-            } else {
-                (64, 5 * each)
-            };
-            let broker = Broker::start(false)?;
-            Publisher::connect(broker.fixture.source()?)
-                .await?
-                .publish(&broker.fixture.trust)
-                .await?;
-            let mut peers: Vec<Box<dyn Peer>> = Vec::new();
-            for number in 0..PUBLISHERS {
-                let all = signed(
-                    &broker.fixture,
-                    &format!("test.publish.p{number}").parse()?,
-                    each,
-                )?;
-                peers.push(Box::new(Poster::new(
-                    Opening::anonymous(),
-                    all.iter().map(article),
-                    window,
-                )));
-            }
-            closed_loop(broker.process(), &broker.clear, peers, |count, _| {
-                count == PUBLISHERS * each
-            })
-        }
-        "JetStream, sync always" | "JetStream, sync always, 64 under way" => {
-            let window = if what.ends_with("under way") { 64 } else { 1 };
-            let server = jetstream(nats)?;
-            let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-            crowd.join(
-                &server.endpoint,
-                [Nats::create_stream()],
-                PATIENCE,
-                &mut done,
-                || (),
-            )?;
-            while done.is_empty() {
-                crowd.turn(PATIENCE, &mut done)?;
-            }
-            let body = payload(OCTETS);
-            let peers = (0..PUBLISHERS)
-                .map(|number| Box::new(Nats::to_stream(number, &body, window)) as Box<dyn Peer>)
-                .collect();
-            closed_loop(server.process(), &server.endpoint, peers, |count, _| {
-                count >= PUBLISHERS * each / 2
-            })
-        }
-        "innd, nothing synced or checked" => {
-            let scratch = tempfile::tempdir_in("/tmp")?;
-            std::fs::set_permissions(
-                scratch.path(),
-                std::os::unix::fs::PermissionsExt::from_mode(0o755),
-            )?;
-            let groups: Vec<String> = (0..PUBLISHERS)
-                .map(|number| format!("test.publish.p{number}"))
-                .collect();
-            let inn = Inn::start(
-                inn,
-                scratch.path(),
-                "a",
-                0,
-                &groups.iter().map(String::as_str).collect::<Vec<_>>(),
-            )?;
-            let fixture = Fixture::new()?;
-            let mut peers: Vec<Box<dyn Peer>> = Vec::new();
-            for group in &groups {
-                let all = signed(&fixture, &group.parse()?, each)?;
-                peers.push(Box::new(Poster::new(
-                    Opening::anonymous(),
-                    all.iter().map(article),
-                    64,
-                )));
-            }
-            let pid: u32 = std::fs::read_to_string(format!("{}/run/innd.pid", inn.directory))?
-                .trim()
-                .parse()?;
-            let endpoint = Endpoint {
-                address: ([127, 0, 0, 1], inn.port).into(),
-                tls: None,
-            };
-            closed_loop(Process(pid), &endpoint, peers, |count, _| {
-                count == PUBLISHERS * each
-            })
-        }
-        "Ed25519, all cores" => Ok(bare(verifications(&Fixture::new()?)?)),
-        "write and fdatasync, 1 at a time" => Ok(bare(syncs(1)?)),
-        "write and fdatasync, 16 at a time" => Ok(bare(syncs(PUBLISHERS)?)),
-        _ => anyhow::bail!("no publisher {what:?}"),
-    }
 }
 
 /// A broker with one channel that has something.
