@@ -11,6 +11,7 @@
 mod append;
 mod backfill;
 mod batch;
+mod compare;
 mod follow;
 mod kept;
 mod members;
@@ -21,6 +22,7 @@ mod session;
 mod settle;
 #[cfg(test)]
 mod simulation;
+mod take;
 #[cfg(test)]
 mod tests;
 mod tree;
