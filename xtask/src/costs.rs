@@ -24,31 +24,18 @@ const LOOPS: &[(&str, u64, u64)] = &[
     ("append", 4, 24),
 ];
 
-/// The compiled benches.
-fn benches() -> anyhow::Result<PathBuf> {
-    // Of the whole workspace, so that what is below it is compiled with the features that every
-    // other build has.
-    let mut cargo = cargo(
-        "bench --workspace --features tidings-broker/bench --bench loops --no-run --message-format=json",
-    );
-    let output = cargo.stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the benches do not build");
-    let text = String::from_utf8(output.stdout)?;
-    let found = text
-        .lines()
-        .filter(|line| line.contains("\"name\":\"loops\""))
-        .find_map(|line| {
-            let (_, rest) = line.split_once("\"executable\":\"")?;
-            Some(PathBuf::from(rest.split_once('"')?.0))
-        });
-    found.context("cargo did not say where the benches are")
+/// A program of `broker/benches/`, built in one go with every other release program.
+pub(super) fn bench(name: &str) -> anyhow::Result<PathBuf> {
+    let build = format!("build --release --workspace --features tidings-benches/{name}");
+    run(&mut cargo(&build))?;
+    Ok(root().join("target/release").join(name))
 }
 
-fn executed(benches: &Path, name: &str, turns: u64) -> anyhow::Result<u64> {
+fn executed(loops: &Path, name: &str, turns: u64) -> anyhow::Result<u64> {
     let mut valgrind = command("valgrind");
     valgrind
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(benches)
+        .arg(loops)
         .args(["--count", name, &turns.to_string()]);
     let output = valgrind.output().context("cannot run valgrind")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -67,8 +54,8 @@ fn executed(benches: &Path, name: &str, turns: u64) -> anyhow::Result<u64> {
 /// Runs each bench once, and compares the instructions of each loop with what is recorded.
 pub(super) fn instructions(record: bool) -> anyhow::Result<()> {
     setup::packages(&["valgrind"])?;
-    let benches = benches()?;
-    run(command(&benches).args(["--bench", "--test"]))?;
+    let loops = bench("loops")?;
+    run(command(&loops).args(["--bench", "--test"]))?;
     let file = root().join("broker/benches/instructions");
     let recorded = fs::read_to_string(&file).unwrap_or_default();
     let recorded: BTreeMap<&str, u64> = recorded
@@ -79,8 +66,7 @@ pub(super) fn instructions(record: bool) -> anyhow::Result<()> {
     let (mut text, mut dearer) = (String::new(), Vec::new());
     println!("| inner loop | instructions a turn | recorded | |\n| --- | ---: | ---: | ---: |");
     for (name, few, many) in LOOPS {
-        let each =
-            (executed(&benches, name, *many)? - executed(&benches, name, *few)?) / (many - few);
+        let each = (executed(&loops, name, *many)? - executed(&loops, name, *few)?) / (many - few);
         let before = recorded.get(name).copied();
         let change = before.map_or(String::new(), |before| {
             format!("{:+.1} %", (each as f64 / before as f64 - 1.0) * 100.0)

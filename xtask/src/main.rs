@@ -683,9 +683,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds, seed } => crash(rounds, seed),
         Task::Simulate { seeds, seed } => simulate::simulate(seeds, seed),
-        Task::Store => run(&mut cargo(
-            "bench --package tidings-broker --features bench --bench store",
-        )),
+        Task::Store => costs::bench("store").and_then(|store| run(&mut command(store))),
         Task::Sleeper {
             rotations,
             releases,
