@@ -102,16 +102,6 @@ struct Size {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// A program built for size in a workspace of its own.
-fn small(name: &str, flags: &str) -> anyhow::Result<PathBuf> {
-    let manifest = format!("tests/{name}/Cargo.toml");
-    run(cargo(&format!(
-        "build --quiet --release --manifest-path {manifest}"
-    ))
-    .env("RUSTFLAGS", flags))?;
-    Ok(root().join("tests").join(name).join("target/release"))
-}
-
 /// Octets of a section's code.
 fn code(program: &Path) -> anyhow::Result<u64> {
     let output = command("size")
@@ -135,10 +125,21 @@ fn code(program: &Path) -> anyhow::Result<u64> {
 /// unrolled rounds it would be twice as large, and quicker.
 pub(super) fn verifier() -> anyhow::Result<PathBuf> {
     let flags = "--cfg curve25519_dalek_backend=\"serial\" --cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\" -C force-unwind-tables=no";
-    let program = small("nostd", flags)?.join("nostd-verifier");
+    let workspace = root().join("tests/nostd");
+    let mut build = cargo("build --quiet --release");
+    run(build.current_dir(&workspace).env("RUSTFLAGS", flags))?;
+    let program = workspace.join("target/release/nostd-verifier");
     run(&mut command(&program))?;
     println!("the verifier links and works without the standard library");
     Ok(program)
+}
+
+/// A device's program, built for size as the agent is: much of what is below both is compiled once.
+fn device() -> anyhow::Result<PathBuf> {
+    run(&mut cargo(
+        "build --profile small --package tidings-device --features program",
+    ))?;
+    Ok(root().join("target/small/device"))
 }
 
 /// The proportional set size of a device that watches over TLS and has got a release.
@@ -228,7 +229,7 @@ pub(super) fn sizes() -> anyhow::Result<()> {
     let agent = stripped(&shipped.join("tidings-agent"))?;
     let (waiting, woken) = waiting::cost(&shipped)?;
     let verifier = verifier()?;
-    let device = small("device", "")?.join("device");
+    let device = device()?;
     let octets = |path: &Path| fs::metadata(path).map(|file| file.len());
     let all = [
         Size {
