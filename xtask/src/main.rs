@@ -307,8 +307,9 @@ fn spec() -> anyhow::Result<()> {
     let python = setup::python(PYTHON)?;
     run(command(&python).arg("spec/check.py"))?;
     run(command(&python).arg("interop/life.py"))?;
+    // Features are those of every other test: nothing is built twice.
     run(&mut cargo(
-        "test --quiet --package tidings-protocol --test spec --test vectors",
+        "test --quiet --workspace --all-features --test spec --test vectors",
     ))
 }
 
