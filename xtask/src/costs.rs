@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use super::{build, cargo, command, release, root, run, setup, small_agent, waiting};
+use super::{
+    SMALL_AGENT, build, cargo, command, quietly, release, root, run, setup, small_agent, waiting,
+};
 
 /// How much dearer than recorded an inner loop may become, in parts of a hundred.
 const DEARER: u64 = 10;
@@ -135,11 +137,27 @@ pub(super) fn verifier() -> anyhow::Result<PathBuf> {
 }
 
 /// A device's program, built for size as the agent is: much of what is below both is compiled once.
+const DEVICE: &str = "build --profile small --package tidings-device --features program";
+
 fn device() -> anyhow::Result<PathBuf> {
-    run(&mut cargo(
-        "build --profile small --package tidings-device --features program",
-    ))?;
+    run(&mut cargo(DEVICE))?;
     Ok(root().join("target/small/device"))
+}
+
+/// Compiles what the steps of CI want that is optimized. What is built for size is compiled beside
+/// the rest: each leaves processors idle where it has come to a large crate, or to a last program.
+pub(super) fn programs() -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let small = scope.spawn(|| {
+            quietly(&mut cargo(SMALL_AGENT))?;
+            quietly(&mut cargo(DEVICE))
+        });
+        let large = bench("loops");
+        match small.join() {
+            Ok(small) => small.and(large.map(drop)),
+            Err(_) => bail!("the build for size has panicked"),
+        }
+    })
 }
 
 /// The proportional set size of a device that watches over TLS and has got a release.

@@ -241,6 +241,22 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs a command that says something only if it fails.
+fn quietly(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().display().to_string();
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} ended with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
 fn cargo(arguments: &str) -> Command {
     let mut command = command("cargo");
     command.args(arguments.split(' '));
@@ -322,9 +338,12 @@ fn build() -> anyhow::Result<()> {
 /// The agent and its applier.
 const AGENT: [&str; 2] = ["tidings-agent", "tidings-apply"];
 
+/// Builds those for size.
+const SMALL_AGENT: &str = "build --profile small --package tidings-agent";
+
 /// Where those are as they are shipped, built for size.
 fn small_agent() -> anyhow::Result<PathBuf> {
-    run(&mut cargo("build --profile small --package tidings-agent"))?;
+    run(&mut cargo(SMALL_AGENT))?;
     Ok(root().join("target/small"))
 }
 
@@ -617,6 +636,7 @@ fn ci() -> anyhow::Result<()> {
         ("tests", tests),
         ("agent", agent::quick),
         ("spec", spec),
+        ("programs", costs::programs),
         ("instructions", || costs::instructions(false)),
         ("sizes", costs::sizes),
         ("demo", demo),
