@@ -632,7 +632,7 @@ type Step = fn() -> anyhow::Result<()>;
 
 fn ci() -> anyhow::Result<()> {
     let steps: &[(&str, Step)] = &[
-        ("lint", lint),
+        ("lint", || setup::ahead(lint)),
         ("tests", tests),
         ("agent", agent::quick),
         ("spec", spec),
