@@ -46,11 +46,13 @@ pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
     if answer.is_some_and(|text| text.contains(version)) {
         return Ok(());
     }
-    // They run for seconds: to compile them quickly is worth more than quick tools.
+    // They run for seconds: to compile them quickly is worth more than quick tools, and nobody looks
+    // at them in a debugger.
     run(super::cargo(&format!(
         "install --quiet --locked --debug {name} --version {version} --root"
     ))
-    .arg(tools()))
+    .arg(tools())
+    .env("CARGO_PROFILE_DEV_DEBUG", "0"))
 }
 
 /// A program as root: everybody else has to be allowed to.
