@@ -16,7 +16,7 @@ mod words;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
@@ -576,8 +576,47 @@ fn page() -> anyhow::Result<()> {
     run(&mut trial("page"))
 }
 
+const FUZZED: [&str; 2] = ["statement", "session"];
+
+/// All targets beside each other: each is one thread.
 fn fuzz(seconds: u32) -> anyhow::Result<()> {
     setup::cargo_tool("cargo-fuzz", "0.13.2")?;
+    let seeds = fuzz_seeds()?;
+    // The sanitizers want a nightly compiler; without them the instrumentation works with every
+    // compiler.
+    let fuzz = |what: &str, target: &str| {
+        let mut fuzz = cargo(&format!("fuzz {what} --sanitizer none {target}"));
+        fuzz.env("RUSTC_BOOTSTRAP", "1");
+        fuzz
+    };
+    for target in FUZZED {
+        run(&mut fuzz("build", target))?;
+    }
+    let mut running = Vec::new();
+    for target in FUZZED {
+        let corpus = root().join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&corpus)?;
+        let mut fuzz = fuzz("run", target);
+        fuzz.arg(corpus)
+            .arg(&seeds)
+            .args(["--", "-verbosity=0", "-print_final_stats=1"])
+            .arg(format!("-max_total_time={seconds}"))
+            .stderr(Stdio::piped());
+        println!("$ cargo fuzz run {target}, for {seconds} s");
+        running.push((target, fuzz.spawn()?));
+    }
+    let mut failed = Vec::new();
+    for (target, fuzz) in running {
+        let output = fuzz.wait_with_output()?;
+        println!("{target}:\n{}", String::from_utf8_lossy(&output.stderr));
+        failed.extend((!output.status.success()).then_some(target));
+    }
+    ensure!(failed.is_empty(), "fuzzing has failed: {failed:?}");
+    Ok(())
+}
+
+/// The statements of the vectors, in a directory of their own.
+fn fuzz_seeds() -> anyhow::Result<PathBuf> {
     let seeds = root().join("target/fuzz-seeds");
     std::fs::create_dir_all(&seeds)?;
     for kind in ["good", "bad"] {
@@ -591,19 +630,7 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
             std::fs::write(seeds.join(path.file_name().context("no name")?), body)?;
         }
     }
-    for target in ["statement", "session"] {
-        let corpus = root().join("fuzz/corpus").join(target);
-        std::fs::create_dir_all(&corpus)?;
-        // The sanitizers want a nightly compiler; without them the instrumentation works with every
-        // compiler.
-        let mut fuzz = cargo(&format!("fuzz run --sanitizer none {target}"));
-        fuzz.arg(corpus)
-            .arg(&seeds)
-            .args(["--", "-verbosity=0", "-print_final_stats=1"])
-            .arg(format!("-max_total_time={seconds}"));
-        run(fuzz.env("RUSTC_BOOTSTRAP", "1"))?;
-    }
-    Ok(())
+    Ok(seeds)
 }
 
 fn tests() -> anyhow::Result<()> {
