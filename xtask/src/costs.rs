@@ -66,22 +66,25 @@ pub(super) fn instructions(record: bool) -> anyhow::Result<()> {
         .filter_map(|(name, count)| Some((name, count.parse().ok()?)))
         .collect();
     let (mut text, mut dearer) = (String::new(), Vec::new());
-    println!("| inner loop | instructions a turn | recorded | |\n| --- | ---: | ---: | ---: |");
+    let mut table =
+        "| inner loop | instructions a turn | recorded | |\n| --- | ---: | ---: | ---: |\n"
+            .to_owned();
     for (name, few, many) in LOOPS {
         let each = (executed(&loops, name, *many)? - executed(&loops, name, *few)?) / (many - few);
         let before = recorded.get(name).copied();
         let change = before.map_or(String::new(), |before| {
             format!("{:+.1} %", (each as f64 / before as f64 - 1.0) * 100.0)
         });
-        println!(
-            "| {name} | {each} | {} | {change} |",
+        table.push_str(&format!(
+            "| {name} | {each} | {} | {change} |\n",
             before.map_or("nothing".into(), |before| before.to_string())
-        );
+        ));
         text.push_str(&format!("{name} {each}\n"));
         if before.is_none_or(|before| each * 100 > before * (100 + DEARER)) {
             dearer.push(*name);
         }
     }
+    print!("{table}");
     if record {
         fs::write(&file, text)?;
         println!("recorded in {}", file.display());
@@ -289,16 +292,26 @@ pub(super) fn sizes() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Both: while instructions are counted, which takes one processor, the agent waits.
+pub(super) fn all() -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let counted = scope.spawn(|| instructions(false));
+        let sizes = sizes().context("sizes");
+        match counted.join() {
+            Ok(counted) => counted.context("instructions").and(sizes),
+            Err(_) => bail!("counting instructions has panicked"),
+        }
+    })
+}
+
 /// Prints them, and fails where one is larger than it may be.
 fn keep(all: &[Size]) -> anyhow::Result<()> {
-    println!("| what | KiB | at most |\n| --- | ---: | ---: |");
+    let mut table = "| what | KiB | at most |\n| --- | ---: | ---: |\n".to_owned();
     for Size { what, octets, most } in all {
-        println!(
-            "| {what} | {:.0} | {} |",
-            *octets as f64 / KIB as f64,
-            most / KIB
-        );
+        let kib = *octets as f64 / KIB as f64;
+        table.push_str(&format!("| {what} | {kib:.0} | {} |\n", most / KIB));
     }
+    print!("{table}");
     let over: Vec<_> = all
         .iter()
         .filter(|size| size.octets > size.most)
