@@ -19,7 +19,7 @@ const OCTETS: usize = 1_024;
 const ROUNDS: usize = 5;
 
 fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")).unwrap()
+    tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")).unwrap()
 }
 
 /// Octets that this process has handed to the system for writing.

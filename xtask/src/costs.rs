@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use super::{build, cargo, command, release, root, run, setup, small_agent, waiting};
+use super::{
+    SMALL_AGENT, build, cargo, command, quietly, release, root, run, setup, small_agent, waiting,
+};
 
 /// How much dearer than recorded an inner loop may become, in parts of a hundred.
 const DEARER: u64 = 10;
@@ -24,31 +26,18 @@ const LOOPS: &[(&str, u64, u64)] = &[
     ("append", 4, 24),
 ];
 
-/// The compiled benches.
-fn benches() -> anyhow::Result<PathBuf> {
-    // Of the whole workspace, so that what is below it is compiled with the features that every
-    // other build has.
-    let mut cargo = cargo(
-        "bench --workspace --features tidings-broker/bench --bench loops --no-run --message-format=json",
-    );
-    let output = cargo.stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the benches do not build");
-    let text = String::from_utf8(output.stdout)?;
-    let found = text
-        .lines()
-        .filter(|line| line.contains("\"name\":\"loops\""))
-        .find_map(|line| {
-            let (_, rest) = line.split_once("\"executable\":\"")?;
-            Some(PathBuf::from(rest.split_once('"')?.0))
-        });
-    found.context("cargo did not say where the benches are")
+/// A program of `broker/benches/`, built in one go with every other release program.
+pub(super) fn bench(name: &str) -> anyhow::Result<PathBuf> {
+    let build = format!("build --release --workspace --features tidings-benches/{name}");
+    run(&mut cargo(&build))?;
+    Ok(root().join("target/release").join(name))
 }
 
-fn executed(benches: &Path, name: &str, turns: u64) -> anyhow::Result<u64> {
+fn executed(loops: &Path, name: &str, turns: u64) -> anyhow::Result<u64> {
     let mut valgrind = command("valgrind");
     valgrind
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(benches)
+        .arg(loops)
         .args(["--count", name, &turns.to_string()]);
     let output = valgrind.output().context("cannot run valgrind")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -67,8 +56,8 @@ fn executed(benches: &Path, name: &str, turns: u64) -> anyhow::Result<u64> {
 /// Runs each bench once, and compares the instructions of each loop with what is recorded.
 pub(super) fn instructions(record: bool) -> anyhow::Result<()> {
     setup::packages(&["valgrind"])?;
-    let benches = benches()?;
-    run(command(&benches).args(["--bench", "--test"]))?;
+    let loops = bench("loops")?;
+    run(command(&loops).args(["--bench", "--test"]))?;
     let file = root().join("broker/benches/instructions");
     let recorded = fs::read_to_string(&file).unwrap_or_default();
     let recorded: BTreeMap<&str, u64> = recorded
@@ -77,23 +66,25 @@ pub(super) fn instructions(record: bool) -> anyhow::Result<()> {
         .filter_map(|(name, count)| Some((name, count.parse().ok()?)))
         .collect();
     let (mut text, mut dearer) = (String::new(), Vec::new());
-    println!("| inner loop | instructions a turn | recorded | |\n| --- | ---: | ---: | ---: |");
+    let mut table =
+        "| inner loop | instructions a turn | recorded | |\n| --- | ---: | ---: | ---: |\n"
+            .to_owned();
     for (name, few, many) in LOOPS {
-        let each =
-            (executed(&benches, name, *many)? - executed(&benches, name, *few)?) / (many - few);
+        let each = (executed(&loops, name, *many)? - executed(&loops, name, *few)?) / (many - few);
         let before = recorded.get(name).copied();
         let change = before.map_or(String::new(), |before| {
             format!("{:+.1} %", (each as f64 / before as f64 - 1.0) * 100.0)
         });
-        println!(
-            "| {name} | {each} | {} | {change} |",
+        table.push_str(&format!(
+            "| {name} | {each} | {} | {change} |\n",
             before.map_or("nothing".into(), |before| before.to_string())
-        );
+        ));
         text.push_str(&format!("{name} {each}\n"));
         if before.is_none_or(|before| each * 100 > before * (100 + DEARER)) {
             dearer.push(*name);
         }
     }
+    print!("{table}");
     if record {
         fs::write(&file, text)?;
         println!("recorded in {}", file.display());
@@ -115,16 +106,6 @@ struct Size {
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-
-/// A program built for size in a workspace of its own.
-fn small(name: &str, flags: &str) -> anyhow::Result<PathBuf> {
-    let manifest = format!("tests/{name}/Cargo.toml");
-    run(cargo(&format!(
-        "build --quiet --release --manifest-path {manifest}"
-    ))
-    .env("RUSTFLAGS", flags))?;
-    Ok(root().join("tests").join(name).join("target/release"))
-}
 
 /// Octets of a section's code.
 fn code(program: &Path) -> anyhow::Result<u64> {
@@ -149,10 +130,37 @@ fn code(program: &Path) -> anyhow::Result<u64> {
 /// unrolled rounds it would be twice as large, and quicker.
 pub(super) fn verifier() -> anyhow::Result<PathBuf> {
     let flags = "--cfg curve25519_dalek_backend=\"serial\" --cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\" -C force-unwind-tables=no";
-    let program = small("nostd", flags)?.join("nostd-verifier");
+    let workspace = root().join("tests/nostd");
+    let mut build = cargo("build --quiet --release");
+    run(build.current_dir(&workspace).env("RUSTFLAGS", flags))?;
+    let program = workspace.join("target/release/nostd-verifier");
     run(&mut command(&program))?;
     println!("the verifier links and works without the standard library");
     Ok(program)
+}
+
+/// A device's program, built for size as the agent is: much of what is below both is compiled once.
+const DEVICE: &str = "build --profile small --package tidings-device --features program";
+
+fn device() -> anyhow::Result<PathBuf> {
+    run(&mut cargo(DEVICE))?;
+    Ok(root().join("target/small/device"))
+}
+
+/// Compiles what the steps of CI want that is optimized. What is built for size is compiled beside
+/// the rest: each leaves processors idle where it has come to a large crate, or to a last program.
+pub(super) fn programs() -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let small = scope.spawn(|| {
+            quietly(&mut cargo(SMALL_AGENT))?;
+            quietly(&mut cargo(DEVICE))
+        });
+        let large = bench("loops");
+        match small.join() {
+            Ok(small) => small.and(large.map(drop)),
+            Err(_) => bail!("the build for size has panicked"),
+        }
+    })
 }
 
 /// The proportional set size of a device that watches over TLS and has got a release.
@@ -242,7 +250,7 @@ pub(super) fn sizes() -> anyhow::Result<()> {
     let agent = stripped(&shipped.join("tidings-agent"))?;
     let (waiting, woken) = waiting::cost(&shipped)?;
     let verifier = verifier()?;
-    let device = small("device", "")?.join("device");
+    let device = device()?;
     let octets = |path: &Path| fs::metadata(path).map(|file| file.len());
     let all = [
         Size {
@@ -284,16 +292,26 @@ pub(super) fn sizes() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Both: while instructions are counted, which takes one processor, the agent waits.
+pub(super) fn all() -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let counted = scope.spawn(|| instructions(false));
+        let sizes = sizes().context("sizes");
+        match counted.join() {
+            Ok(counted) => counted.context("instructions").and(sizes),
+            Err(_) => bail!("counting instructions has panicked"),
+        }
+    })
+}
+
 /// Prints them, and fails where one is larger than it may be.
 fn keep(all: &[Size]) -> anyhow::Result<()> {
-    println!("| what | KiB | at most |\n| --- | ---: | ---: |");
+    let mut table = "| what | KiB | at most |\n| --- | ---: | ---: |\n".to_owned();
     for Size { what, octets, most } in all {
-        println!(
-            "| {what} | {:.0} | {} |",
-            *octets as f64 / KIB as f64,
-            most / KIB
-        );
+        let kib = *octets as f64 / KIB as f64;
+        table.push_str(&format!("| {what} | {kib:.0} | {} |\n", most / KIB));
     }
+    print!("{table}");
     let over: Vec<_> = all
         .iter()
         .filter(|size| size.octets > size.most)

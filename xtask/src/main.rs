@@ -16,7 +16,7 @@ mod words;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
@@ -241,6 +241,22 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs a command that says something only if it fails.
+fn quietly(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().display().to_string();
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} ended with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
 fn cargo(arguments: &str) -> Command {
     let mut command = command("cargo");
     command.args(arguments.split(' '));
@@ -264,15 +280,17 @@ fn lint() -> anyhow::Result<()> {
     run(&mut cargo(
         "clippy --workspace --all-targets --all-features -- -D warnings",
     ))?;
-    run(cargo("doc --workspace --lib --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
+    // With an example, features are those that clippy has checked what is below with.
+    run(
+        cargo("doc --workspace --lib --example vectors --no-deps --all-features")
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
     nostd()?;
     deny()
 }
 
+/// The library without its default features is compiled for this program.
 fn nostd() -> anyhow::Result<()> {
-    run(&mut cargo(
-        "build --quiet --package tidings-protocol --no-default-features",
-    ))?;
     costs::verifier().map(drop)
 }
 
@@ -307,8 +325,9 @@ fn spec() -> anyhow::Result<()> {
     let python = setup::python(PYTHON)?;
     run(command(&python).arg("spec/check.py"))?;
     run(command(&python).arg("interop/life.py"))?;
+    // Features are those of every other test: nothing is built twice.
     run(&mut cargo(
-        "test --quiet --package tidings-protocol --test spec --test vectors",
+        "test --quiet --workspace --all-features --test spec --test vectors",
     ))
 }
 
@@ -319,9 +338,12 @@ fn build() -> anyhow::Result<()> {
 /// The agent and its applier.
 const AGENT: [&str; 2] = ["tidings-agent", "tidings-apply"];
 
+/// Builds those for size.
+const SMALL_AGENT: &str = "build --profile small --package tidings-agent";
+
 /// Where those are as they are shipped, built for size.
 fn small_agent() -> anyhow::Result<PathBuf> {
-    run(&mut cargo("build --profile small --package tidings-agent"))?;
+    run(&mut cargo(SMALL_AGENT))?;
     Ok(root().join("target/small"))
 }
 
@@ -554,8 +576,47 @@ fn page() -> anyhow::Result<()> {
     run(&mut trial("page"))
 }
 
+const FUZZED: [&str; 2] = ["statement", "session"];
+
+/// All targets beside each other: each is one thread.
 fn fuzz(seconds: u32) -> anyhow::Result<()> {
     setup::cargo_tool("cargo-fuzz", "0.13.2")?;
+    let seeds = fuzz_seeds()?;
+    // The sanitizers want a nightly compiler; without them the instrumentation works with every
+    // compiler.
+    let fuzz = |what: &str, target: &str| {
+        let mut fuzz = cargo(&format!("fuzz {what} --sanitizer none {target}"));
+        fuzz.env("RUSTC_BOOTSTRAP", "1");
+        fuzz
+    };
+    for target in FUZZED {
+        run(&mut fuzz("build", target))?;
+    }
+    let mut running = Vec::new();
+    for target in FUZZED {
+        let corpus = root().join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&corpus)?;
+        let mut fuzz = fuzz("run", target);
+        fuzz.arg(corpus)
+            .arg(&seeds)
+            .args(["--", "-verbosity=0", "-print_final_stats=1"])
+            .arg(format!("-max_total_time={seconds}"))
+            .stderr(Stdio::piped());
+        println!("$ cargo fuzz run {target}, for {seconds} s");
+        running.push((target, fuzz.spawn()?));
+    }
+    let mut failed = Vec::new();
+    for (target, fuzz) in running {
+        let output = fuzz.wait_with_output()?;
+        println!("{target}:\n{}", String::from_utf8_lossy(&output.stderr));
+        failed.extend((!output.status.success()).then_some(target));
+    }
+    ensure!(failed.is_empty(), "fuzzing has failed: {failed:?}");
+    Ok(())
+}
+
+/// The statements of the vectors, in a directory of their own.
+fn fuzz_seeds() -> anyhow::Result<PathBuf> {
     let seeds = root().join("target/fuzz-seeds");
     std::fs::create_dir_all(&seeds)?;
     for kind in ["good", "bad"] {
@@ -569,19 +630,7 @@ fn fuzz(seconds: u32) -> anyhow::Result<()> {
             std::fs::write(seeds.join(path.file_name().context("no name")?), body)?;
         }
     }
-    for target in ["statement", "session"] {
-        let corpus = root().join("fuzz/corpus").join(target);
-        std::fs::create_dir_all(&corpus)?;
-        // The sanitizers want a nightly compiler; without them the instrumentation works with every
-        // compiler.
-        let mut fuzz = cargo(&format!("fuzz run --sanitizer none {target}"));
-        fuzz.arg(corpus)
-            .arg(&seeds)
-            .args(["--", "-verbosity=0", "-print_final_stats=1"])
-            .arg(format!("-max_total_time={seconds}"));
-        run(fuzz.env("RUSTC_BOOTSTRAP", "1"))?;
-    }
-    Ok(())
+    Ok(seeds)
 }
 
 fn tests() -> anyhow::Result<()> {
@@ -610,12 +659,12 @@ type Step = fn() -> anyhow::Result<()>;
 
 fn ci() -> anyhow::Result<()> {
     let steps: &[(&str, Step)] = &[
-        ("lint", lint),
+        ("lint", || setup::ahead(lint)),
         ("tests", tests),
         ("agent", agent::quick),
         ("spec", spec),
-        ("instructions", || costs::instructions(false)),
-        ("sizes", costs::sizes),
+        ("programs", costs::programs),
+        ("instructions and sizes", costs::all),
         ("demo", demo),
         ("package", || package::package(package::Package::tested())),
         ("targets", targets::targets),
@@ -683,9 +732,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Mirrors { quick } => mirrors(quick),
         Task::Crash { rounds, seed } => crash(rounds, seed),
         Task::Simulate { seeds, seed } => simulate::simulate(seeds, seed),
-        Task::Store => run(&mut cargo(
-            "bench --package tidings-broker --features bench --bench store",
-        )),
+        Task::Store => costs::bench("store").and_then(|store| run(&mut command(store))),
         Task::Sleeper {
             rotations,
             releases,

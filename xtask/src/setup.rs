@@ -1,10 +1,16 @@
 //! What the chores need beside the Rust toolchain, installed where it is missing.
 
-use std::{env, ffi::OsString, path::PathBuf, process::Command};
+use std::{
+    env,
+    ffi::OsString,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::{Context, ensure};
 
-use super::{root, run};
+use super::{quietly, root, run};
 
 /// Tools of this repository live in its own target directory.
 fn tools() -> PathBuf {
@@ -40,11 +46,13 @@ pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
     if answer.is_some_and(|text| text.contains(version)) {
         return Ok(());
     }
-    // They run for seconds: to compile them quickly is worth more than quick tools.
+    // They run for seconds: to compile them quickly is worth more than quick tools, and nobody looks
+    // at them in a debugger.
     run(super::cargo(&format!(
         "install --quiet --locked --debug {name} --version {version} --root"
     ))
-    .arg(tools()))
+    .arg(tools())
+    .env("CARGO_PROFILE_DEV_DEBUG", "0"))
 }
 
 /// A program as root: everybody else has to be allowed to.
@@ -58,8 +66,38 @@ pub(super) fn as_root(program: &str) -> Command {
     command
 }
 
+/// The packages that CI's steps want, for [`ahead`]; without those that compile, which must not change
+/// while they do.
+const OF_CI: &str = "\
+    libfaketime openssl curl python3 python3-venv iproute2 bsdutils openssh-client util-linux mount \
+    zstd bsdiff xdelta3 rsync zookeeper default-jre-headless \
+    rauc squashfs-tools dbus swupdate cpio valgrind \
+    debhelper dpkg-dev systemd lintian mmdebstrap systemd-container chromium chromium-driver \
+    perl libio-socket-ssl-perl dash slrn slrnpull suck tin socat nftables";
+
+/// Installs what CI's steps want, in one go, while something else is compiled: to install is mostly
+/// to wait. What is missing afterwards, each step installs itself, and says what is wrong.
+pub(super) fn ahead<T>(meanwhile: impl FnOnce() -> T) -> T {
+    let names: Vec<&str> = OF_CI.split_whitespace().collect();
+    std::thread::scope(|scope| {
+        let installed = scope.spawn(|| install(&names, quietly));
+        let result = meanwhile();
+        match installed.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => println!("not installed ahead: {error:#}"),
+            Err(_) => println!("not installed ahead"),
+        }
+        result
+    })
+}
+
 /// Packages of Debian.
 pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
+    install(names, run)
+}
+
+fn install(names: &[&str], run: fn(&mut Command) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    static IS_UPDATED: AtomicBool = AtomicBool::new(false);
     let installed = |name: &&&str| {
         answers("dpkg-query", &["-W", "-f=${Status}", name])
             .is_some_and(|s| s.contains("ok installed"))
@@ -78,7 +116,11 @@ pub(super) fn packages(names: &[&str]) -> anyhow::Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
-    run(&mut apt(&["update"])).with_context(hint)?;
+    // Once is enough for all that a run installs.
+    if !IS_UPDATED.load(Ordering::Relaxed) {
+        run(&mut apt(&["update"])).with_context(hint)?;
+        IS_UPDATED.store(true, Ordering::Relaxed);
+    }
     run(apt(&["install"]).args(missing.iter())).with_context(hint)
 }
 

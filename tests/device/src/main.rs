@@ -13,14 +13,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let source = Source::new([broker.as_str()], anchor)?.with_tls(Tls::from_file(ca)?);
     let mut device = Device::open(source, [channel.as_str()], state)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut statements = pin!(device.watch());
-        while let Some(statement) = statements.next().await {
-            let statement = statement?;
-            if let Body::Release(release) = statement.body() {
-                writeln!(std::io::stdout(), "{} {}", statement.serial(), release.version)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let mut statements = pin!(device.watch());
+            while let Some(statement) = statements.next().await {
+                let statement = statement?;
+                if let Body::Release(release) = statement.body() {
+                    writeln!(
+                        std::io::stdout(),
+                        "{} {}",
+                        statement.serial(),
+                        release.version
+                    )?;
+                }
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        })
 }

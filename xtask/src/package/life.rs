@@ -8,9 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::{command, root, setup};
-
-use super::quietly;
+use crate::{command, quietly, root, setup};
 
 /// The whole life may take so long; it takes a tenth of that on a machine with nothing else to do.
 const SECONDS: &str = "300";

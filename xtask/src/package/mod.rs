@@ -10,13 +10,12 @@ mod pages;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, ensure};
 use clap::Args;
 
-use super::{command, root, setup};
+use super::{command, quietly, root, setup};
 
 /// What is packaged.
 const NAMES: [&str; 3] = ["tidingsd", "tidings", "tidings-agent"];
@@ -259,22 +258,6 @@ fn completions(programs: &Path, into: &Path) -> anyhow::Result<()> {
             fs::write(path, output.stdout)?;
         }
     }
-    Ok(())
-}
-
-/// Runs a command that says something only if it fails.
-fn quietly(command: &mut Command) -> anyhow::Result<()> {
-    let program = command.get_program().display().to_string();
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {program}"))?;
-    ensure!(
-        output.status.success(),
-        "{program} ended with {}:\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
     Ok(())
 }
 

@@ -5,9 +5,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, ensure};
 
-use crate::{command, root};
-
-use super::quietly;
+use crate::{command, quietly, root};
 
 /// Programs that write their own pages.
 const PROGRAMS: [&str; 3] = ["tidingsd", "tidings", "tidings-agent"];
