@@ -170,14 +170,7 @@ impl Committer {
     ) -> i64 {
         let cluster = self.cluster.clone();
         cluster.begin_way(name, batch);
-        let mut node = Vec::with_capacity(batch.octets);
-        for set in &batch.sets {
-            for one in set.items.iter().map(|item| &waiting[*item]) {
-                let entry = Some((one.draft.statement(), one.draft.path()));
-                let place = (&set.channel, one.item.head, set.version());
-                kept::write(&mut node, place, entry);
-            }
-        }
+        let node = node_of(batch, waiting);
         let going = cluster.going();
         let began = Instant::now();
         let made = timeout(CLUSTER_PATIENCE, tree.commit(batch, (name, node), &going)).await;
@@ -190,7 +183,7 @@ impl Committer {
                 "the cluster's servers answer slowly"
             );
         }
-        match made {
+        let why = match made {
             Ok(heads) => {
                 // Servers before 3.7 say nothing of what is created.
                 let zxid = heads.iter().map(|(_, seen)| seen.zxid).max().unwrap_or(0);
@@ -200,12 +193,29 @@ impl Committer {
                 lock(&cluster.shelf).forget(&going);
                 return zxid;
             }
-            Err(NotMade::At(part, error)) => {
+            Err(why) => why,
+        };
+        self.note_not_made(tree, batch, (waiting, fates), (&going, why))
+            .await;
+        cluster.end_way(name, batch.channels(), None);
+        0
+    }
+
+    /// Those items do not wait on that are the reason.
+    async fn note_not_made(
+        &mut self,
+        tree: &Tree,
+        batch: &Batch,
+        (waiting, fates): (&[Waiting], &mut [Fate]),
+        (going, why): (&[String], NotMade),
+    ) {
+        match why {
+            NotMade::At(part, error) => {
                 let gone = match part {
                     Part::Going(index) => going.get(index),
                     _ => None,
                 };
-                let outcome = cluster.examine(tree, batch, (part, gone), error).await;
+                let outcome = self.cluster.examine(tree, batch, (part, gone), error).await;
                 for number in &batch.taken {
                     fates[*number] = match &outcome {
                         Some(outcome) if batch.stops(part, &waiting[*number].item) => {
@@ -215,19 +225,17 @@ impl Committer {
                     };
                 }
             }
-            Err(NotMade::Refused(error)) => {
+            NotMade::Refused(error) => {
                 tracing::error!(%error, "the cluster's servers refuse what is to be settled");
                 let refused = AppendError::Refused(error.to_string());
                 say(batch, fates, Outcome::Failed(refused));
             }
-            Err(NotMade::Unknown(error)) => {
-                tracing::warn!(%error, statements, octets = batch.octets, "it is not known whether statements were stored; it is looked up");
+            NotMade::Unknown(error) => {
+                tracing::warn!(%error, statements = batch.taken.len(), octets = batch.octets, "it is not known whether statements were stored; it is looked up");
                 self.shrink(batch);
                 say(batch, fates, Outcome::Unknown);
             }
         }
-        cluster.end_way(name, batch.channels(), None);
-        0
     }
 
     /// After the connection broke with a batch under way the next ones are smaller: perhaps it was
@@ -307,6 +315,19 @@ impl Committer {
             });
         }
     }
+}
+
+/// The node of what is settled at once.
+fn node_of(batch: &Batch, waiting: &[Waiting]) -> Vec<u8> {
+    let mut node = Vec::with_capacity(batch.octets);
+    for set in &batch.sets {
+        for one in set.items.iter().map(|item| &waiting[*item]) {
+            let entry = Some((one.draft.statement(), one.draft.path()));
+            let place = (&set.channel, one.item.head, set.version());
+            kept::write(&mut node, place, entry);
+        }
+    }
+    node
 }
 
 fn say(batch: &Batch, fates: &mut [Fate], outcome: Outcome) {

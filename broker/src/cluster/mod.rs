@@ -22,6 +22,7 @@ mod session;
 mod settle;
 #[cfg(test)]
 mod simulation;
+mod standing;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ mod tree;
 mod turns;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -59,62 +60,11 @@ use batch::{Batch, Seen};
 use kept::{Kept, Shelf};
 pub(crate) use nodes::Member;
 use session::Servers;
+pub(crate) use standing::State;
+use standing::{Gap, Standing};
 use tree::Tree;
 pub(crate) use tree::{TreeError, init, set_head};
 use turns::Turns;
-
-/// How this broker stands to its cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Not connected yet, or the session has ended.
-    Connecting(String),
-    /// Connected a moment ago; whether to a minority is not known.
-    Suspended,
-    /// Everything is as it should be.
-    Member,
-    /// Another live broker has our name.
-    NameTaken(String),
-}
-
-impl State {
-    /// Every word for it.
-    pub(crate) const ALL: &[&str] = &["connecting", "suspended", "member", "name_taken"];
-
-    /// One word for it.
-    pub(crate) fn as_str(&self) -> &'static str {
-        match self {
-            State::Connecting(_) => "connecting",
-            State::Suspended => "suspended",
-            State::Member => "member",
-            State::NameTaken(_) => "name_taken",
-        }
-    }
-}
-
-/// What the servers have forgotten, and we have not.
-pub(crate) struct Gap {
-    since: Instant,
-    /// Our head when it was last looked at.
-    head: Option<Head>,
-}
-
-/// What is known of the cluster.
-pub(crate) struct Standing {
-    pub(crate) state: State,
-    pub(crate) members: Vec<Member>,
-    /// Who signs beats.
-    pub(crate) signer: Option<String>,
-    /// What cannot be followed, and why.
-    pub(crate) unsound: BTreeMap<Channel, String>,
-    /// Channels that are filled from another member.
-    pub(crate) gaps: BTreeMap<Channel, Gap>,
-    /// Since when nobody signs.
-    pub(crate) vacant: Option<Instant>,
-    /// How far our clock is ahead of the servers', in seconds.
-    pub(crate) clock_ahead: i64,
-    /// Sessions that have ended.
-    pub(crate) sessions_lost: u64,
-}
 
 /// A node of our own that goes to our writer directly: none while it is being settled or stored;
 /// then when it was settled, and what it holds.
@@ -180,16 +130,6 @@ impl Cluster {
         mirrored: Option<Wildmat>,
         common: String,
     ) -> Self {
-        let standing = Standing {
-            state: State::Connecting("the broker has just started".into()),
-            members: Vec::new(),
-            signer: None,
-            unsound: BTreeMap::new(),
-            gaps: BTreeMap::new(),
-            vacant: None,
-            clock_ahead: 0,
-            sessions_lost: 0,
-        };
         let (queue, waiting) = mpsc::channel(CLUSTER_QUEUE);
         Self {
             servers: Arc::new(settings.clone()),
@@ -217,7 +157,7 @@ impl Cluster {
             asked: Mutex::default(),
             time: Mutex::default(),
             turns: Turns::default(),
-            standing: Mutex::new(standing),
+            standing: Mutex::new(Standing::new()),
         }
     }
 

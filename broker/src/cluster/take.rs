@@ -34,41 +34,15 @@ impl Round<'_> {
         let names = self.wait_for_ours(names).await;
         for some in names.chunks(CLUSTER_ABREAST) {
             for (name, read) in some.iter().zip(self.tree.read_settled(some).await?) {
+                let known = read.is_none() && lock(&self.cluster.shelf).remove(name);
                 // One that is known, and was read again, has just gone.
-                if read.is_none() && lock(&self.cluster.shelf).remove(name) {
+                if known {
                     continue;
                 }
                 let (data, zxid) = read.unwrap_or((vec![b'?'], i64::MAX));
-                let records = self.parse(name, &data, zxid);
+                let kept = self.look_into((name, zxid, &data), &mut found, &mut look);
                 // What it has held is not known.
-                gone |= records.is_none();
-                let mut kept = Kept {
-                    octets: data.len(),
-                    unread: records.is_none(),
-                    ..Kept::default()
-                };
-                let mut heads = HashMap::new();
-                for record in records.unwrap_or_default() {
-                    let (channel, serial) = (record.channel, record.head.serial);
-                    let Some(entry) = record.entry else {
-                        look.insert(channel);
-                        continue;
-                    };
-                    heads.insert(channel.clone(), (record.head, record.version));
-                    kept.entries += 1;
-                    if serial.number() >= self.cluster.next(&channel) {
-                        found.push((zxid, entry));
-                        kept.lacking.push((channel, serial));
-                    }
-                }
-                for (channel, (head, version)) in heads.into_iter().filter(|(_, one)| one.1 >= 0) {
-                    let seen = Seen {
-                        head,
-                        version,
-                        zxid,
-                    };
-                    self.cluster.learn(&channel, seen);
-                }
+                gone |= kept.unread;
                 nodes.push((name, zxid, kept));
             }
         }
@@ -95,6 +69,44 @@ impl Round<'_> {
             lock(&self.cluster.shelf).add(name, zxid, kept);
         }
         Ok((look, gone))
+    }
+
+    /// What a node holds: what is above ours is `found`, and what is to be looked at.
+    fn look_into(
+        &self,
+        (name, zxid, data): (&str, i64, &[u8]),
+        found: &mut Vec<(i64, (Statement, String))>,
+        look: &mut BTreeSet<Channel>,
+    ) -> Kept {
+        let records = self.parse(name, data, zxid);
+        let mut kept = Kept {
+            octets: data.len(),
+            unread: records.is_none(),
+            ..Kept::default()
+        };
+        let mut heads = HashMap::new();
+        for record in records.unwrap_or_default() {
+            let (channel, serial) = (record.channel, record.head.serial);
+            let Some(entry) = record.entry else {
+                look.insert(channel);
+                continue;
+            };
+            heads.insert(channel.clone(), (record.head, record.version));
+            kept.entries += 1;
+            if serial.number() >= self.cluster.next(&channel) {
+                found.push((zxid, entry));
+                kept.lacking.push((channel, serial));
+            }
+        }
+        for (channel, (head, version)) in heads.into_iter().filter(|(_, one)| one.1 >= 0) {
+            let seen = Seen {
+                head,
+                version,
+                zxid,
+            };
+            self.cluster.learn(&channel, seen);
+        }
+        kept
     }
 
     /// Nodes of our own go to our store directly: it has them first, or they are read like others.

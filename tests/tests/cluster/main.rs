@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod batches;
+mod damage;
 mod refused;
 mod stage;
 mod weather;

@@ -18,8 +18,26 @@ use super::{
         tree::TreeError,
     },
     lock,
-    zookeeper::{Answer, Judge, Request, World},
+    zookeeper::{Judge, World},
 };
+
+/// What a client asks.
+pub(super) enum Request {
+    Read(Vec<String>),
+    Children(String),
+    Change(Vec<Change>),
+    Sync,
+    Watch(String),
+}
+
+/// What it is told.
+pub(super) enum Answer {
+    Nodes(Vec<Node>),
+    Names(Vec<String>),
+    Stats(Vec<Option<Stat>>),
+    Nothing,
+    Watch(Watch),
+}
 
 /// The servers; one of these is what one broker knows of them.
 #[derive(Clone)]

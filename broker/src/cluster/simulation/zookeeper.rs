@@ -17,10 +17,10 @@ use zookeeper_client::{Error, MultiWriteError, Stat};
 
 use super::{
     super::{
-        session::{Change, Event, Node},
+        session::{Change, Event},
         tree::empty,
     },
-    client::Watch,
+    client::{Answer, Request, Watch},
     lock,
     znodes::Znodes,
 };
@@ -34,22 +34,6 @@ pub(super) type Judge = Box<dyn FnMut(&Znodes, &[Change]) + Send>;
 
 type Step = Box<dyn FnOnce(&mut World) + Send>;
 type Reply = oneshot::Sender<Result<Answer, MultiWriteError>>;
-
-pub(super) enum Request {
-    Read(Vec<String>),
-    Children(String),
-    Change(Vec<Change>),
-    Sync,
-    Watch(String),
-}
-
-pub(super) enum Answer {
-    Nodes(Vec<Node>),
-    Names(Vec<String>),
-    Stats(Vec<Option<Stat>>),
-    Nothing,
-    Watch(Watch),
-}
 
 /// One session, as its client and the servers see it.
 pub(super) struct Standing {
