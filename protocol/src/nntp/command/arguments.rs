@@ -1,5 +1,7 @@
 //! Arguments of commands.
 
+use alloc::borrow::ToOwned;
+
 use super::{Command, DateTime, ListItem, Part, Range, Selector, WatchTarget};
 use crate::Wildmat;
 
