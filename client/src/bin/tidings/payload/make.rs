@@ -2,14 +2,15 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use serde_json::json;
 use tidings_protocol::Digest;
+use tokio::time::Instant;
 
 use super::{
     btrfs::{self, Stream},
@@ -170,6 +171,9 @@ impl Make {
             let from = from.map(|version| format!(" from={version}"));
             properties = from.unwrap_or_default() + &applied.properties;
         }
+        // Some tools write for their user alone; it is for whoever serves it.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
+            .with_context(|| cannot_write(&file))?;
         let (size, digest) = hash(&file)?;
         let url = self.url.trim_end_matches('/');
         Ok(Made {
