@@ -4,10 +4,10 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use crate::limits::{LOGIN_ADDRESSES, LOGIN_WINDOW, LOGINS_OF_ADDRESS};
 

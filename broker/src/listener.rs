@@ -1,14 +1,10 @@
 //! Accepting: count the connection, set up the socket, begin the session.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tidings_protocol::nntp::{Response, code};
+use tokio::time::Instant;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,

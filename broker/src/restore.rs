@@ -4,15 +4,12 @@
 //! If it was restored from a backup, they do. It takes that first, verified, and signs and accepts
 //! nothing before: it would give serials once more that devices know with other statements.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, join_all};
 use tidings_client::{Connection, Error};
 use tidings_protocol::{Channel, Serial, Statement, Wildmat, nntp::code, trust::Trust};
+use tokio::time::Instant;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},

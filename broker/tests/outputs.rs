@@ -7,10 +7,11 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rcgen::{CertificateParams, KeyPair};
+use tokio::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

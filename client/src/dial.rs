@@ -92,7 +92,8 @@ fn all_of(mut failed: Vec<(SocketAddr, io::Error)>) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
+    use tokio::time::Instant;
 
     #[test]
     fn families_take_turns() {

@@ -154,7 +154,7 @@ fn write_all(to: impl AsFd, mut octets: &[u8], patience: Option<Duration>) -> io
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use tokio::time::Instant;
 
     #[test]
     fn a_reader_that_has_stopped_keeps_nobody_for_ever() {

@@ -6,12 +6,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tidings_protocol::statement::{Payload, Urgency};
+use tokio::time::Instant;
 
 use super::{image, say, stage::Stage};
 use crate::limits::DRAIN;

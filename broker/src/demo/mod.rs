@@ -5,11 +5,7 @@ mod machine;
 mod relay;
 mod stage;
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, pin_mut};
@@ -20,6 +16,7 @@ use tidings_protocol::{
     Anchor, Channel,
     statement::{Payload, Urgency},
 };
+use tokio::time::Instant;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::limits::DRAIN;

@@ -9,7 +9,6 @@ mod session;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::Instant,
 };
 
 use session::{Counts, Later, Progress, Session};
@@ -18,7 +17,7 @@ use tidings_protocol::{
     Serial,
     nntp::{Response, code},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     config::Feed, limits::FEED_PAUSE, logging::Safe, login::Credentials, shared::Shared,
@@ -56,7 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>, feed: Feed, credentials: Credential
                 let next = later.values().map(|(due, _)| *due).min();
                 let put_off = async {
                     match next {
-                        Some(due) => tokio::time::sleep_until(due.into()).await,
+                        Some(due) => tokio::time::sleep_until(due).await,
                         None => std::future::pending().await,
                     }
                 };

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tidings_client::Connection;
@@ -12,6 +12,7 @@ use tidings_protocol::{
     nntp::{Code, Response, code},
     statement::Kind,
 };
+use tokio::time::Instant;
 use tokio::time::timeout;
 
 use super::{FeedError, look};

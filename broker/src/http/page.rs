@@ -106,7 +106,7 @@ impl Stream {
             return None;
         }
         let board = self.admin.board().await;
-        if has_news && board.made < now.into_std() {
+        if has_news && board.made < now {
             // Another look has made it before the news.
             self.news.mark_changed();
         }

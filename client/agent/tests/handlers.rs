@@ -4,16 +4,11 @@
 
 mod common;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use common::write_program;
 use tidings_agent::handler::{Answer, Call, Handlers, UNUSABLE};
+use tokio::time::Instant;
 
 fn call(text: &str) -> (anyhow::Result<Answer>, tempfile::TempDir) {
     let scratch = tempfile::tempdir().unwrap();

@@ -4,11 +4,12 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use rustls::{ClientConfig, ClientConnection, client::Resumption, pki_types::ServerName};
+use tokio::time::Instant;
 
 use crate::{Error, Source, TlsError};
 

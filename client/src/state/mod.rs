@@ -16,7 +16,6 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -26,6 +25,7 @@ use tidings_protocol::{
     trust::Trust,
     view::{Fork, News, Now, freshness::Freshness},
 };
+use tokio::time::Instant;
 
 #[cfg(feature = "simulated")]
 use crate::simulated;

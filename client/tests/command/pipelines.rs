@@ -6,8 +6,10 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 

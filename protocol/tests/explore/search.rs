@@ -93,6 +93,8 @@ pub(crate) struct Found {
 /// Explores all states within bounds; ends at the first that breaks an invariant, or after so many
 /// states.
 pub(crate) fn explore(s: &Setting, bounds: &Bounds, at_most: usize) -> Found {
+    // What it takes is told; nothing depends on it.
+    #[allow(clippy::disallowed_methods)]
     let begun = Instant::now();
     let first = World::new(s, bounds);
     let mut seen: HashMap<u128, u128, BuildHasherDefault<Plain>> = HashMap::default();

@@ -4,12 +4,12 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
 };
 
 use tidings_protocol::{
     Channel, Head, Namespace, Serial, Timestamp, statement::Kind, trust::Trust,
 };
+use tokio::time::Instant;
 
 use super::evidence::{self, Evidence};
 use crate::{

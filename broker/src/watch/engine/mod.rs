@@ -2,18 +2,13 @@
 
 mod pump;
 
-use std::{
-    collections::HashSet,
-    io,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker};
 use pump::Next;
 use slab::Slab;
+use tokio::time::Instant;
 use tokio::{net::TcpStream, runtime::Handle};
 
 use super::{

@@ -11,7 +11,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::{fs, path::Path, process::Command, sync::Arc, time::Instant};
+use std::{fs, path::Path, process::Command, sync::Arc};
 
 use cases::{Case, cases, is_there, shims};
 use common::{Machine, Publisher, Story, TestWorld, octets};
@@ -22,6 +22,7 @@ use tidings_agent::{
 };
 use tidings_client::Release;
 use tidings_protocol::Digest;
+use tokio::time::Instant;
 
 const IMAGE: usize = 60_000;
 const SLOT: usize = 65_536;

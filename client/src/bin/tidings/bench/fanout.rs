@@ -1,12 +1,13 @@
 //! One publisher, many watches.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use tidings_client::bench::{
     Crowd, Done, Endpoint, Spread,
     nntp::{Opening, Poster, Watcher, article},
 };
+use tokio::time::Instant;
 
 use super::{Common, PATIENCE, Work, allow_files};
 use crate::output;

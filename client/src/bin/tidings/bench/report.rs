@@ -1,9 +1,6 @@
 //! What was measured, under which conditions: a table, JSON, a chart.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
@@ -11,6 +8,7 @@ use tidings_client::bench::{
     Process, Spread,
     chart::{Bar, bars, number},
 };
+use tokio::time::Instant;
 
 use crate::output;
 
