@@ -1,7 +1,7 @@
 //! The inner loops: parse, verify, append, render, and what comes over the wire.
 //!
-//! `cargo xtask instructions` builds it; `target/release/loops --bench` times them. With `--count LOOP
-//! TIMES` one of them runs so often and nothing else, and what it executes is counted.
+//! `cargo xtask instructions` builds it; `target/release/loops --bench` times them. With `--count
+//! LOOP TIMES` one of them runs so often and nothing else, and what it executes is counted.
 #![allow(clippy::unwrap_used, missing_docs, clippy::print_stdout)]
 
 use std::{fmt::Write, hint::black_box};

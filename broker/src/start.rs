@@ -1,4 +1,5 @@
-//! What a broker starts with: what it opens, where it listens, and what goes on beside its sessions.
+//! What a broker starts with: what it opens, where it listens, and what goes on beside its
+//! sessions.
 
 use std::{
     collections::HashSet,

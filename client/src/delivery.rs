@@ -186,8 +186,8 @@ fn is_known(answer: &Response, statement: &Statement) -> bool {
         .is_some_and(|why| why.trim_start() == HERE)
 }
 
-/// A beat that is refused is no error yet: the broker may have a later one, and then it is of no use
-/// there.
+/// A beat that is refused is no error yet: the broker may have a later one, and then it is of no
+/// use there.
 async fn offer(
     connection: &mut Connection,
     statements: &[&Statement],

@@ -349,8 +349,8 @@ impl Device {
         channels
     }
 
-    /// The beats that checkpoints name for our channels and that are not at hand; what they name for
-    /// others is nothing to us.
+    /// The beats that checkpoints name for our channels and that are not at hand; what they name
+    /// for others is nothing to us.
     fn missing_beats(&self) -> Vec<(Channel, Head)> {
         let Some(trust) = self.state.trust() else {
             return Vec::new();

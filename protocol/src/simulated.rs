@@ -1,6 +1,6 @@
 //! Faults that are put in on purpose, in this thread alone: they show that the simulation of the
-//! whole would find them. Only programs with debug assertions have them: none that is shipped can be
-//! told to leave a check out.
+//! whole would find them. Only programs with debug assertions have them: none that is shipped can
+//! be told to leave a check out.
 
 use std::cell::Cell;
 

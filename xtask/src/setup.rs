@@ -46,8 +46,8 @@ pub(super) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
     if answer.is_some_and(|text| text.contains(version)) {
         return Ok(());
     }
-    // They run for seconds: to compile them quickly is worth more than quick tools, and nobody looks
-    // at them in a debugger.
+    // They run for seconds: to compile them quickly is worth more than quick tools, and nobody
+    // looks at them in a debugger.
     run(super::cargo(&format!(
         "install --quiet --locked --debug {name} --version {version} --root"
     ))
@@ -66,8 +66,8 @@ pub(super) fn as_root(program: &str) -> Command {
     command
 }
 
-/// The packages that CI's steps want, for [`ahead`]; without those that compile, which must not change
-/// while they do.
+/// The packages that CI's steps want, for [`ahead`]; without those that compile, which must not
+/// change while they do.
 const OF_CI: &str = "\
     libfaketime openssl curl python3 python3-venv iproute2 bsdutils openssh-client util-linux mount \
     zstd bsdiff xdelta3 rsync zookeeper default-jre-headless \

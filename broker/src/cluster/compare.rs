@@ -115,8 +115,10 @@ impl Round<'_> {
         };
         let ours = self.cluster.local_head(channel);
         if newer.is_some() {
-            // It was read before more was settled: by us, or by others, which is then to be read.
+            // It was read before more was settled: by us, or by others, which is then to be read. Or
+            // a node was written by hand: what is read next is what counts.
             if newer != ours {
+                lock(&self.cluster.seen).remove(channel);
                 self.unsure.insert(channel.clone());
                 lock(&self.cluster.dirty).insert(channel.clone());
             }

@@ -1,8 +1,8 @@
 //! Copies what others have settled to our own store, in the order in which it was settled.
 //!
-//! A watch tells of each node that was made; what it does not tell, since the connection was broken,
-//! is found by looking at everything after it is whole again. What the servers keep no more comes
-//! from another member, by the path of mirrors.
+//! A watch tells of each node that was made; what it does not tell, since the connection was
+//! broken, is found by looking at everything after it is whole again. What the servers keep no more
+//! comes from another member, by the path of mirrors.
 
 use std::collections::{BTreeMap, BTreeSet};
 

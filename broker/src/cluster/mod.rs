@@ -2,11 +2,12 @@
 //! once; the member that has settled it stores it, and the others copy it.
 //!
 //! `session.rs` is what is needed of ZooKeeper, `tree.rs`, `nodes.rs` and `kept.rs` what stands
-//! there; `settle.rs` takes a statement, `batch.rs` plans what is settled at once, `append.rs` does it,
-//! where `room.rs` has room; `follow.rs` copies what others have settled, `backfill.rs` what the
-//! tree does not keep any more; `members.rs` knows the others, and signs beats in turn with them;
-//! `turns.rs` tells of changes in groups of slots. A session that ends is begun anew; nothing
-//! depends on it but membership. `simulation/` has all of it on a model of the servers.
+//! there; `settle.rs` takes a statement, `batch.rs` plans what is settled at once, `append.rs` does
+//! it, where `room.rs` has room; `follow.rs` follows what others have settled, `take.rs` stores it
+//! and `compare.rs` compares heads, `backfill.rs` what the tree does not keep any more;
+//! `members.rs` knows the others, and signs beats in turn with them; `turns.rs` tells of changes in
+//! groups of slots. A session that ends is begun anew; nothing depends on it but membership.
+//! `simulation/` has all of it on a model of the servers.
 
 mod append;
 mod backfill;

@@ -382,7 +382,8 @@ impl Mirror {
 }
 
 impl Standing {
-    /// Notes of how many channels it has less than we do, and tells for how long it has been behind.
+    /// Notes of how many channels it has less than we do, and tells for how long it has been
+    /// behind.
     fn note_behind(&mut self, channels: usize) -> Duration {
         self.behind = channels;
         self.behind_since = (channels > 0).then(|| self.behind_since.unwrap_or_else(Instant::now));

@@ -203,7 +203,8 @@ impl Device {
         Ok(None)
     }
 
-    /// The next beat of a watch, or its next statement that follows our head; none when it is time to ask instead.
+    /// The next beat of a watch, or its next statement that follows our head; none when it is time
+    /// to ask instead.
     async fn told(
         &mut self,
         connection: &mut Connection,

@@ -55,11 +55,17 @@ async fn nodes_that_are_left_or_lost_are_mended_or_named() -> anyhow::Result<()>
     let (answer, _) = post(&members[0], &six).await;
     assert!(answer.starts_with("240"), "{answer}");
     until_head(&members[1], &os(), 6).await;
+    // So is one that looks like it, and that no head names.
+    let forged = site.realm.release(&os(), Some(six.head()), "6.6", &["eve"]);
+    let node = "/settled/0-0-eve";
+    client.create(node, &record(&forged, 6), &options).await?;
+    says(&members[0], "cannot be followed").await;
+    client.delete(node, None).await?;
+    says(&members[0], "can be followed again").await;
     // A head is there that nobody has written.
     let path = format!("/heads/{}", os());
     let (good, _) = client.get_data(&path).await?;
     client.set_data(&path, b"junk", None).await?;
-    says(&members[0], "cannot be followed").await;
     let seven = site.realm.release(&os(), Some(six.head()), "7", SIGNERS);
     let (answer, took) = post(&members[0], &seven).await;
     assert!(

@@ -183,8 +183,8 @@ impl Plan {
     fn devices(&self, sizes: &Sizes) -> Traffic {
         let (devices, gap) = (f64::from(self.devices), Gap::of(self.group));
         let half = AUDIT.as_secs_f64() / 2.0;
-        // From its last look at a release to the next release it asks at most once, since that takes
-        // from half of a time to the whole.
+        // From its last look at a release to the next release it asks at most once, since that
+        // takes from half of a time to the whole.
         let rest = HOUR - SPREAD / 2.0 - HEALTH;
         let audits = devices * (rest - half) / half;
         // Who was told of the next release after the rotation has read what that has settled; of
@@ -208,8 +208,8 @@ impl Plan {
         let settled = read * sizes.settled;
         Traffic {
             standing: devices,
-            // A look asks on one connection and reads down from the head on another; that before the
-            // machine goes reads alone.
+            // A look asks on one connection and reads down from the head on another; that before
+            // the machine goes reads alone.
             made: asks + 2.0 * looks - devices,
             releases: devices * releases,
             beats: devices * beats,

@@ -1,4 +1,5 @@
-//! A payload's octets: taken into a place of the applier's own, verified, and laid beside what runs.
+//! A payload's octets: taken into a place of the applier's own, verified, and laid beside what
+//! runs.
 
 use std::{
     fs,
