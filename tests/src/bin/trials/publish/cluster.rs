@@ -11,6 +11,10 @@ use zookeeper_client as zk;
 
 use super::{Measured, Options, measure, verifications};
 
+/// ZooKeeper's own settings of the Java machine, nearly: the tests' servers are small ones that start
+/// fast. Three of its default heaps (1,000 MiB) are more than what the three keep.
+const SERVERS: [&str; 2] = ["-Xmx768m", "-XX:TieredStopAtLevel=4"];
+
 /// What writers share who go to ZooKeeper without any broker.
 struct Bare {
     clients: Vec<zk::Client>,
@@ -39,16 +43,39 @@ impl Bare {
         }
         let (began, cpu) = (Instant::now(), cpu_seconds(std::process::id())?);
         let octets = options.octets + 200;
-        let tasks: Vec<_> = tasks
-            .into_iter()
+        let writes: Vec<_> = tasks
+            .iter()
+            .cloned()
             .map(|(client, paths)| tokio::spawn(write(client, paths, octets, until)))
             .collect();
         let mut delays = Vec::new();
-        for task in tasks {
-            delays.extend(task.await??);
+        for write in writes {
+            delays.extend(write.await??);
         }
-        Measured::of(delays, began, cpu)
+        let measured = Measured::of(delays, began, cpu)?;
+        for (client, log) in tasks
+            .iter()
+            .flat_map(|(client, logs)| logs.iter().map(move |log| (client, log)))
+        {
+            remove(client, log).await?;
+        }
+        Ok(measured)
     }
+}
+
+/// Removes a log and its statements, which would fill the servers' memory from one round to the
+/// next; the cluster removes its own.
+async fn remove(client: &zk::Client, log: &str) -> anyhow::Result<()> {
+    let names = client.list_children(log).await?;
+    for some in names.chunks(512) {
+        let mut writer = client.new_multi_writer();
+        for name in some {
+            writer.add_delete(&format!("{log}/{name}"), None)?;
+        }
+        writer.commit().await?;
+    }
+    client.delete(log, None).await?;
+    Ok(())
 }
 
 fn anyone() -> zk::CreateOptions<'static> {
@@ -178,11 +205,9 @@ pub(super) async fn side_by_side(options: &Options) -> anyhow::Result<()> {
         .await?
         .publish(&single.trust)
         .await?;
-    let flags: &[&str] = match options.no_sync {
-        true => &["-Dzookeeper.forceSync=no"],
-        false => &[],
-    };
-    let ensemble = Ensemble::start_with(3, "", flags)?;
+    let mut flags = SERVERS.to_vec();
+    flags.extend(options.no_sync.then_some("-Dzookeeper.forceSync=no"));
+    let ensemble = Ensemble::start_with(3, "", &flags)?;
     let realm = Realm {
         log: vec![single.trust.clone()],
         anchor: single.anchor.clone(),
