@@ -18,23 +18,26 @@ use tidings_protocol::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender,
-    beat, beforehand, clock,
+    beforehand, clock,
     cluster::{self, Cluster, TreeError},
     config::Settings,
-    connections::Connections,
     failure::OnFailure,
-    identity::{self, Identity},
     limits::{CERTIFICATE_WARNING, CLOCK_FLOOR_SECONDS, SPARE_FILES, SWEEP},
-    login::LoginError,
-    namespaces::NamespaceError,
-    origin::Origin,
-    restore::Comparing,
+    log::{
+        append::Appender,
+        namespaces::NamespaceError,
+        store::{Store, StoreError},
+    },
+    net::{
+        connections::Connections,
+        identity::{self, Identity},
+        login::LoginError,
+        tls::TlsError,
+    },
+    origin::{Origin, beat, restore::Comparing},
     shared::Shared,
     slots::{SlotStore, Slots},
     start::{Listeners, Loops, Opened},
-    store::{Store, StoreError},
-    tls::TlsError,
 };
 
 /// Why a broker does not start.

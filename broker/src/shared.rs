@@ -6,9 +6,14 @@ use tidings_protocol::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender, cluster::Cluster, config::Settings, connections::Connections, counts::Counts,
-    forks::Forked, identity::Identity, logs::Logs, mirror::Mirror, namespaces::Namespaces,
-    origin::Origin, slots::Slots, store::Store, watch::Watches,
+    admin::counts::Counts,
+    cluster::Cluster,
+    config::Settings,
+    log::{append::Appender, forks::Forked, logs::Logs, namespaces::Namespaces, store::Store},
+    net::{connections::Connections, identity::Identity},
+    origin::Origin,
+    relay::{mirror::Mirror, watch::Watches},
+    slots::Slots,
 };
 
 pub(crate) struct Shared {

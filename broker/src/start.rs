@@ -14,26 +14,34 @@ use tidings_protocol::{Channel, Wildmat};
 use tokio::net::TcpListener;
 
 use crate::{
-    append::{Appender, Writer},
-    beat,
+    admin::{counts::Counts, http},
     broker::StartError,
     cluster::{self, Cluster},
     config::{Beat, Feed, Login, Mirroring, Settings},
-    counts::Counts,
     failure::OnFailure,
-    feed,
-    forks::{self, Forked, Forks},
-    http, listener,
-    login::{Credentials, LoginError},
-    logs::Logs,
-    mirror::{self, Mirror},
-    namespaces::Namespaces,
-    repair::{self, Other},
-    restore::{self, Comparing, Source},
+    log::{
+        append::{Appender, Writer},
+        forks::{self, Forked, Forks},
+        logs::Logs,
+        namespaces::Namespaces,
+        store::Store,
+    },
+    net::{
+        listener,
+        login::{Credentials, LoginError},
+        tls::Certificates,
+    },
+    origin::{
+        beat,
+        restore::{self, Comparing, Source},
+    },
+    relay::{
+        feed,
+        mirror::{self, Mirror},
+        repair::{self, Other},
+        watch::Watches,
+    },
     shared::Shared,
-    store::Store,
-    tls::Certificates,
-    watch::Watches,
 };
 
 /// The store, and what is kept of it in memory.

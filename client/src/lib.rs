@@ -22,8 +22,6 @@
 //! The same [`Device`], with the same cursor, can be told instead of asking: [`Device::watch`].
 
 mod address;
-#[cfg(feature = "bench")]
-pub mod bench;
 mod chance;
 mod clearance;
 mod clock;

@@ -79,13 +79,13 @@ impl Source {
         }
     }
 
-    #[cfg(feature = "bench")]
-    pub(crate) fn tls(&self) -> &Tls {
+    /// What TLS trusts, and what is shown to brokers.
+    pub fn tls(&self) -> &Tls {
         &self.tls
     }
 
-    #[cfg(feature = "bench")]
-    pub(crate) fn account(&self) -> Option<(&str, &str)> {
+    /// The name and the password that brokers get over TLS.
+    pub fn account(&self) -> Option<(&str, &str)> {
         self.account
             .as_ref()
             .map(|(user, password)| (user.as_str(), password.as_str()))

@@ -136,7 +136,8 @@ impl Tls {
         })
     }
 
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+    /// As rustls wants it.
+    pub fn config(&self) -> Arc<ClientConfig> {
         self.config.clone()
     }
 

@@ -217,7 +217,7 @@ fn the_exit_codes_agree() {
     let told: Vec<String> = rows
         .map(|row| row.trim_matches(['|', ' ']).replace('`', ""))
         .collect();
-    let coded: Vec<String> = text("client/src/bin/tidings/exit.rs")
+    let coded: Vec<String> = text("client/cli/exit.rs")
         .lines()
         .filter_map(|line| {
             let (code, rest) = line
@@ -261,7 +261,7 @@ fn the_objects_are_those_of_the_schema() {
 #[test]
 fn the_variables_are_those_of_the_command() {
     let mut sources = Vec::new();
-    files(&root().join("client/src/bin/tidings"), "rs", &mut sources);
+    files(&root().join("client/cli"), "rs", &mut sources);
     let mut read = BTreeSet::new();
     for source in sources {
         let source = fs::read_to_string(source).unwrap();

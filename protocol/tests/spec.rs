@@ -273,6 +273,7 @@ fn every_citation_exists() {
     for member in [
         "protocol/src",
         "client/src",
+        "client/cli",
         "broker/src",
         "tests/src",
         "tests/tests",

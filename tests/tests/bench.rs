@@ -1,14 +1,27 @@
-//! `tidings bench`: every measurement against a real broker, small.
+//! `tidings-bench`: every measurement against a real broker, small.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    process::{Command, Output},
+};
 
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
-use tidings_tests::{Daemon, Fixture, free_address};
+use tidings_tests::{Daemon, Fixture, binary, free_address};
 
 fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
     fixture.tidings().args(arguments).output().unwrap()
+}
+
+fn bench(fixture: &Fixture, arguments: &[&str]) -> Output {
+    Command::new(binary("tidings-bench"))
+        .current_dir(&fixture.directory)
+        .env("TIDINGS_BROKERS", fixture.url())
+        .env("TIDINGS_ANCHOR", fixture.anchor.to_string())
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn started(more: &str) -> (Fixture, Daemon) {
@@ -22,7 +35,7 @@ fn started(more: &str) -> (Fixture, Daemon) {
 
 #[track_caller]
 fn measured(fixture: &Fixture, arguments: &[&str]) -> Value {
-    let output = tidings(fixture, &[&["bench"], arguments, &["--json"]].concat());
+    let output = bench(fixture, &[arguments, &["--json"]].concat());
     assert!(
         output.status.success(),
         "{arguments:?}: {}",
@@ -161,10 +174,9 @@ fn everything_is_measured() {
         (140.0, &Value::from(2.0))
     );
 
-    let output = tidings(
+    let output = bench(
         &fixture,
         &[
-            "bench",
             "poll",
             "--channel",
             "test.load",
@@ -234,7 +246,7 @@ fn it_measures_over_tls_too() {
 
 #[track_caller]
 fn refused(fixture: &Fixture, arguments: &[&str], why: &str) {
-    let output = tidings(fixture, &[&["bench"], arguments].concat());
+    let output = bench(fixture, arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         !output.status.success() && said.contains(why),

@@ -22,11 +22,11 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    append::{AppendError, Copy},
     limits::{
         CLUSTER_BATCH_AGAIN, CLUSTER_BATCH_OCTETS, CLUSTER_FOLLOW, CLUSTER_PATIENCE, CLUSTER_QUEUE,
         CLUSTER_ROUND, CLUSTER_SLOW,
     },
+    log::append::{AppendError, Copy},
 };
 
 /// What became of an item.

@@ -49,12 +49,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    append::{AppendError, Appender},
     config::Clustering,
     limits::{CLUSTER_PAUSE, CLUSTER_QUEUE},
-    login::LoginError,
-    logs::Logs,
-    namespaces::Namespaces,
+    log::{
+        append::{AppendError, Appender},
+        logs::Logs,
+        namespaces::Namespaces,
+    },
+    net::login::LoginError,
 };
 use append::Waiting;
 use batch::{Batch, Seen};

@@ -9,7 +9,7 @@ use super::{
     append::{Outcome, Waiting},
     lock,
 };
-use crate::append::AppendError;
+use crate::log::append::AppendError;
 
 impl Cluster {
     /// Refuses what waits and would begin a channel above the quota: many may have been judged

@@ -17,13 +17,15 @@ use super::{
     lock,
 };
 use crate::{
-    append::{Answer, AppendError, Appended},
     clock,
     limits::{
         CLUSTER_ASK, CLUSTER_CHANNELS, CLUSTER_CLOCK, CLUSTER_PATIENCE, CLUSTER_RETRY,
         CLUSTER_ROUND,
     },
-    namespaces::Provisioned,
+    log::{
+        append::{Answer, AppendError, Appended},
+        namespaces::Provisioned,
+    },
     origin::{New, Origin},
 };
 

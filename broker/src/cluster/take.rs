@@ -12,8 +12,8 @@ use super::{
     lock,
 };
 use crate::{
-    append::{AppendError, Copied, Copy, Run},
     limits::{CLUSTER_ABREAST, CLUSTER_FOLLOW},
+    log::append::{AppendError, Copied, Copy, Run},
 };
 
 /// A statement that is to be stored.

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{Config, ConfigError, PeerConfig, Wrong};
-use crate::access::{Access, Peer, Rule};
+use crate::net::access::{Access, Peer, Rule};
 
 /// Who is known, and may read and offer what.
 pub(super) fn access(config: &Config, wrong: &Wrong) -> Result<Access, ConfigError> {

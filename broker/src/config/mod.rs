@@ -24,7 +24,7 @@ use tidings_client::Address;
 use tidings_protocol::{Anchor, Namespace, StatementId, Wildmat, slot::SlotName};
 pub use written::*;
 
-use crate::access::Access;
+use crate::net::access::Access;
 
 /// Says which key is wrong, and what was expected.
 type Wrong<'a> = dyn Fn(String, &dyn fmt::Display) -> ConfigError + 'a;

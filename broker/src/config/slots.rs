@@ -5,7 +5,7 @@ use std::fmt;
 use tidings_protocol::slot::SlotName;
 
 use super::{Config, ConfigError, FleetLockConfig, Rules, SlotConfig, SlotGroup, Wrong};
-use crate::access::Access;
+use crate::net::access::Access;
 
 pub(super) fn slots(
     config: &Config,

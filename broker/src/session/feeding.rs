@@ -15,8 +15,8 @@ use tidings_protocol::{
 
 use super::{End, Session};
 use crate::{
-    append::{Answer, AppendError, Appended, Copy, Peer},
     limits::{FEED_ABREAST, FEED_AHEAD},
+    log::append::{Answer, AppendError, Appended, Copy, Peer},
     origin::New,
     shared::Shared,
 };

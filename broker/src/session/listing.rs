@@ -11,7 +11,7 @@ use super::{
     End, Session,
     reading::{Answer, end, line},
 };
-use crate::{clock, limits::WILDMAT_PATTERNS, logs::Log, watch::Guest};
+use crate::{clock, limits::WILDMAT_PATTERNS, log::logs::Log, relay::watch::Guest};
 
 fn description(log: &Log) -> &'static str {
     match () {

@@ -32,15 +32,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
 use crate::{
-    access::Known,
-    append::Peer,
-    connections::Permit,
     limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS},
+    log::{append::Peer, logs::Log},
     logging::Safe,
-    logs::Log,
+    net::{access::Known, connections::Permit, stream::Stream},
+    relay::watch::Guest,
     shared::Shared,
-    stream::Stream,
-    watch::Guest,
 };
 
 /// What of a session outlives its watch.

@@ -11,8 +11,8 @@ use tidings_protocol::{
 
 use super::Session;
 use crate::{
-    append::{AppendError, Appended},
     clock,
+    log::append::{AppendError, Appended},
     origin::New,
 };
 

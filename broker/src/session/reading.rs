@@ -10,8 +10,10 @@ use tidings_protocol::{
 use super::{End, Session, listing};
 use crate::{
     clock,
-    logs::{Entry, Log},
-    store::StoreError,
+    log::{
+        logs::{Entry, Log},
+        store::StoreError,
+    },
 };
 
 /// Why a reading command gets no data.

@@ -11,8 +11,8 @@ use tidings_protocol::{
 use super::{End, Session};
 use crate::{
     limits::{WATCH_CHANNELS, WATCH_TARGETS, WILDMAT_PATTERNS},
-    logs::Log,
-    watch::{Guest, Joining},
+    log::logs::Log,
+    relay::watch::{Guest, Joining},
 };
 
 /// What a client wants to watch.

@@ -20,26 +20,32 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{MIRRORS, NAMES, ORIGIN, Simulation, statements::key};
 use crate::{
     Config, Settings,
-    append::{Appender, Writer},
-    beat,
     broker::StartError,
     config::Beat,
-    connections::Connections,
-    forks::Forks,
-    identity::Identity,
     limits::SWEEP,
-    logs::Logs,
-    mirror::{self, Mirror},
-    namespaces::Namespaces,
+    log::{
+        append::{Appender, Writer},
+        forks::Forks,
+        logs::Logs,
+        namespaces::Namespaces,
+        store::{
+            Store,
+            simulated::{CUTS, Fault, SimulatedDisk},
+        },
+    },
+    net::{
+        connections::Connections,
+        identity::Identity,
+        stream::{Socket, Stream},
+    },
+    origin::beat,
+    relay::{
+        mirror::{self, Mirror},
+        watch::Watches,
+    },
     session::Session,
     shared::Shared,
     slots::{SlotStore, Slots},
-    store::{
-        Store,
-        simulated::{CUTS, Fault, SimulatedDisk},
-    },
-    stream::{Socket, Stream},
-    watch::Watches,
 };
 
 /// How often the origin signs beats, and for how many seconds one lives.

@@ -36,7 +36,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::store::simulated::{MODELS, Random, SimulatedDisk};
+use crate::log::store::simulated::{MODELS, Random, SimulatedDisk};
 use brokers::Broker;
 use devices::Machine;
 use oracle::{Counts, Oracle};

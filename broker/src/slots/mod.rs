@@ -25,9 +25,9 @@ pub(crate) use group::{Answer, Ask, Asker, Group, Lost};
 pub(crate) use store::SlotStore;
 
 use crate::{
-    append::AppendError,
     config::SlotGroup,
     limits::{SLOT_PAUSE, SLOT_QUEUE, SLOT_RETAKE_PAUSE},
+    log::append::AppendError,
 };
 use held::{Held, Place};
 use worker::{Request, Worker};

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use tidings_protocol::{Timestamp, slot::SlotName};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{append::AppendError, clock, cluster::Cluster, store::Store};
+use crate::{
+    clock,
+    cluster::Cluster,
+    log::{append::AppendError, store::Store},
+};
 
 /// On one machine.
 pub(crate) struct Local {

@@ -19,7 +19,13 @@ use super::{command, quietly, root, setup};
 
 /// What is packaged.
 const NAMES: [&str; 3] = ["tidingsd", "tidings", "tidings-agent"];
-const PROGRAMS: [&str; 4] = ["tidingsd", "tidings", "tidings-agent", "tidings-apply"];
+const PROGRAMS: [&str; 5] = [
+    "tidingsd",
+    "tidings",
+    "tidings-bench",
+    "tidings-agent",
+    "tidings-apply",
+];
 /// Those that print their completions.
 const COMPLETING: [&str; 3] = ["tidingsd", "tidings", "tidings-agent"];
 /// Each unit, and the name by which debhelper knows whose it is.

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use crate::{command, quietly, root};
 
 /// Programs that write their own pages.
-const PROGRAMS: [&str; 3] = ["tidingsd", "tidings", "tidings-agent"];
+const PROGRAMS: [&str; 4] = ["tidingsd", "tidings", "tidings-bench", "tidings-agent"];
 /// In a page of `docs/man/`: here stand the keys, or the fields, of the files that follow.
 const KEYS: &str = ".\\\" The keys of ";
 const FIELDS: &str = ".\\\" The fields of ";

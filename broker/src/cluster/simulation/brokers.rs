@@ -26,19 +26,21 @@ use super::{
     oracle::{Checked, Signed},
 };
 use crate::{
-    append::{Appender, Copy, Run, Writer},
     clock,
     config::{Clustering, Mirroring, Quota},
-    forks::Forks,
-    logs::Logs,
-    namespaces::Namespaces,
-    origin::{New, Origin},
-    simulation::statements::key,
-    store::{
-        Store,
-        simulated::{CUTS, Fault, SimulatedDisk},
+    log::{
+        append::{Appender, Copy, Run, Writer},
+        forks::Forks,
+        logs::Logs,
+        namespaces::Namespaces,
+        store::{
+            Store,
+            simulated::{CUTS, Fault, SimulatedDisk},
+        },
     },
-    watch::Watches,
+    origin::{New, Origin},
+    relay::watch::Watches,
+    simulation::statements::key,
 };
 
 /// Nodes of what was settled that the tree keeps, and octets in them.

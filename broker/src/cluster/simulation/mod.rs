@@ -33,9 +33,9 @@ use tokio::{
 use super::State;
 use crate::{
     clock::simulated,
+    log::store::simulated::{MODELS, Random, SimulatedDisk},
     origin::Origin,
     simulation::seeds::{show, wanted},
-    store::simulated::{MODELS, Random, SimulatedDisk},
 };
 use brokers::{Broker, Life};
 use client::Model;

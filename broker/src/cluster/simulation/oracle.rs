@@ -12,7 +12,7 @@ use super::{
     brokers::Life,
     znodes::Znodes,
 };
-use crate::append::{Answer, AppendError};
+use crate::log::append::{Answer, AppendError};
 
 /// What is known of a statement since it was signed.
 #[derive(Clone)]

@@ -12,8 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use super::{Simulation, brokers::Life, oracle::Signed, zookeeper::EPOCH};
 use crate::{
-    append::{Answer, AppendError},
     clock,
+    log::append::{Answer, AppendError},
     origin::{New, Origin},
     simulation::statements::{self, sign, signer},
 };

@@ -24,7 +24,7 @@ use super::{
     lock,
     znodes::Znodes,
 };
-use crate::store::simulated::Random;
+use crate::log::store::simulated::Random;
 
 /// What the servers' clock shows at the beginning.
 pub(super) const EPOCH: u64 = 1_800_000_000;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::ensure;
 use clap::Args;
-use tidings_client::bench::{
+use tidings_bench::{
     Peer,
     nntp::{Opening, Watcher},
 };

@@ -4,13 +4,11 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tidings_client::{
-    Channel, Publisher,
-    bench::{
-        Endpoint, Peer, Process,
-        nntp::{Opening, Poller, Poster, Watcher, article},
-    },
+use tidings_bench::{
+    Endpoint, Peer, Process,
+    nntp::{Opening, Poller, Poster, Watcher, article},
 };
+use tidings_client::{Channel, Publisher};
 use tidings_protocol::Head;
 use tidings_tests::{Fixture, release};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use tidings_client::bench::{
+use tidings_bench::{
     Crowd, Endpoint,
     nntp::{Opening, Watcher},
 };

@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tidings_client::{
-    Channel, Publisher,
-    bench::{
-        Crowd, Endpoint, Peer, Process, Spread,
-        nntp::{Opening, Poster, Watcher, article},
-    },
+use tidings_bench::{
+    Crowd, Endpoint, Peer, Process, Spread,
+    nntp::{Opening, Poster, Watcher, article},
 };
+use tidings_client::{Channel, Publisher};
 
 use super::{
     Line, OCTETS, PATIENCE,

@@ -28,13 +28,11 @@ use publish::{bare, published};
 use serde::{Deserialize, Serialize};
 use servers::{Broker, Nginx};
 use speak::Http;
-use tidings_client::{
-    Channel, Publisher, Statement,
-    bench::{
-        Crowd, Endpoint, Peer, Process,
-        nntp::{Opening, Poller},
-    },
+use tidings_bench::{
+    Crowd, Endpoint, Peer, Process,
+    nntp::{Opening, Poller},
 };
+use tidings_client::{Channel, Publisher, Statement};
 use tidings_protocol::Head;
 use tidings_tests::{Fixture, release};
 

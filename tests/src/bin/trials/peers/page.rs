@@ -3,7 +3,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use anyhow::{Context, ensure};
-use tidings_client::bench::{
+use tidings_bench::{
     Spread,
     chart::{Bar, bars, number},
 };

@@ -5,13 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidings_client::{
-    Publisher,
-    bench::{
-        Crowd, Endpoint, Peer, Process,
-        nntp::{Opening, Poster, article},
-    },
+use tidings_bench::{
+    Crowd, Endpoint, Peer, Process,
+    nntp::{Opening, Poster, article},
 };
+use tidings_client::Publisher;
 use tidings_protocol::trust::Trust;
 use tidings_tests::{Fixture, inn::Inn, release};
 
