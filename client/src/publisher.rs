@@ -8,8 +8,6 @@ use tidings_protocol::{
     view::Refusal,
 };
 
-use tokio::time::timeout;
-
 use crate::{
     Address, Connection, Error, OutboxError, Source, State,
     limits::{ASK, BACKLOG_OCTETS},
@@ -60,24 +58,12 @@ impl Publisher {
     /// # Errors
     /// If no broker can be used, or its trust log is not that of the anchor.
     pub async fn connect(mut source: Source) -> Result<Self, Error> {
-        let mut failed = None;
-        for _ in 0..source.brokers.len() {
-            match timeout(ASK, Self::connect_one(&source))
-                .await
-                .unwrap_or(Err(Error::Silent(ASK)))
-            {
-                Ok((connection, state)) => {
-                    return Ok(Self {
-                        connection,
-                        source,
-                        state,
-                    });
-                }
-                Err(error) => failed = Some(error.at(source.address())),
-            }
-            source.turn();
-        }
-        Err(failed.unwrap_or(Error::NoBroker))
+        let (connection, state) = source.in_turn(ASK, Self::connect_one).await?;
+        Ok(Self {
+            connection,
+            source,
+            state,
+        })
     }
 
     async fn connect_one(source: &Source) -> Result<(Connection, State), Error> {

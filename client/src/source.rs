@@ -124,10 +124,24 @@ impl Source {
         each: Duration,
         ask: impl AsyncFn(Connection) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.in_turn(each, async |source: &Self| {
+            ask(source.connect().await?).await
+        })
+        .await
+    }
+
+    /// The same before there is a connection.
+    pub(crate) async fn in_turn<T>(
+        &mut self,
+        each: Duration,
+        ask: impl AsyncFn(&Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut failed = Error::NoBroker;
         for _ in 0..self.brokers.len() {
-            let one = async { ask(self.connect().await?).await };
-            match timeout(each, one).await.unwrap_or(Err(Error::Silent(each))) {
+            match timeout(each, ask(self))
+                .await
+                .unwrap_or(Err(Error::Silent(each)))
+            {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failed = self.passed_over(error),
             }

@@ -199,19 +199,30 @@ impl Device {
     /// # Errors
     /// If no broker can be used.
     pub async fn trust(&mut self) -> Result<&Trust, Error> {
-        let ask = self.pace.ask;
+        self.any(async |device| {
+            device.connection = Some(device.connect().await?);
+            Ok(())
+        })
+        .await?;
+        self.trusted()
+    }
+
+    /// Asks brokers in turn until one has an answer.
+    async fn any<T>(
+        &mut self,
+        ask: impl AsyncFn(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let each = self.pace.ask;
         let mut failed = Error::NoBroker;
         for _ in 0..self.source.brokers.len() {
-            match timeout(ask, self.connect())
+            match timeout(each, ask(self))
                 .await
-                .unwrap_or(Err(Error::Silent(ask)))
+                .unwrap_or(Err(Error::Silent(each)))
             {
-                Ok(connection) => {
-                    self.connection = Some(connection);
-                    return self.trusted();
-                }
+                Ok(answer) => return Ok(answer),
                 Err(error) => failed = self.source.passed_over(error),
             }
+            self.connection = None;
             self.source.turn();
         }
         Err(failed)
@@ -312,20 +323,9 @@ impl Device {
         channel: &Channel,
         from: Serial,
     ) -> Result<Vec<Verified<Statement>>, Error> {
-        let ask = self.pace.ask;
-        let mut failed = Error::NoBroker;
-        for _ in 0..self.source.brokers.len() {
-            match timeout(ask, self.read_history(channel, from))
-                .await
-                .unwrap_or(Err(Error::Silent(ask)))
-            {
-                Ok(history) => return Ok(history),
-                Err(error) => failed = self.source.passed_over(error),
-            }
-            self.connection = None;
-            self.source.turn();
-        }
-        Err(failed)
+        let channel = channel.clone();
+        self.any(async move |device: &mut Self| device.read_history(&channel, from).await)
+            .await
     }
 
     /// Whether the broker that is asked first has a channel at all, now.
@@ -397,4 +397,22 @@ fn walk_log(
         all.extend(walked.trust().map(|trust| trust.statement().clone()));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is awaited in a task that may move to another thread.
+    #[test]
+    fn a_device_may_be_awaited_in_any_task() {
+        fn is_send(_: impl Send) {}
+        fn each(device: &mut Device, channel: &Channel) {
+            is_send(device.poll());
+            is_send(device.trust());
+            is_send(device.refresh());
+            is_send(device.history(channel, Serial::FIRST));
+        }
+        let _ = each;
+    }
 }
