@@ -9,6 +9,14 @@ use super::{
     targets, trials,
 };
 
+/// How many seeds, histories and points, of which a plain `cargo test` takes a sample.
+const THOROUGH: [(&str, &str); 4] = [
+    ("TIDINGS_SEEDS", "500"),
+    ("TIDINGS_CLUSTER_SEEDS", "1000"),
+    ("TIDINGS_MODEL_CASES", "100000"),
+    ("TIDINGS_SWEEP_EACH", "1"),
+];
+
 fn tests() -> anyhow::Result<()> {
     // The clock is set back by libfaketime; certificates of peers come from openssl; FleetLock is
     // spoken by others.
@@ -25,10 +33,11 @@ fn tests() -> anyhow::Result<()> {
     setup::packages(&["zstd", "bsdiff", "xdelta3", "rsync"])?;
     setup::packages(trials::ZOOKEEPER)?;
     let (python, promtool) = (setup::python(PYTHON)?, setup::promtool()?);
-    run(cargo("test --workspace --all-features")
+    let mut tests = cargo("test --workspace --all-features");
+    tests
         .env("TIDINGS_PYTHON", python)
-        .env("TIDINGS_PROMTOOL", promtool)
-        .env("TIDINGS_SEEDS", "500"))
+        .env("TIDINGS_PROMTOOL", promtool);
+    run(tests.envs(THOROUGH))
 }
 
 type Step = fn() -> anyhow::Result<()>;

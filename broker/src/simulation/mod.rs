@@ -402,7 +402,7 @@ async fn recover(sim: &Arc<Simulation>, publishing: Vec<JoinHandle<bool>>) -> Re
 fn whatever_happens_nobody_is_deceived_and_everything_comes_through() {
     let (first, many) = match wanted("TIDINGS_SEED") {
         Some(one) => (one, 1),
-        None => (0, wanted("TIDINGS_SEEDS").unwrap_or(200)),
+        None => (0, wanted("TIDINGS_SEEDS").unwrap_or(100)),
     };
     let directory = tempfile::tempdir().unwrap();
     if many == 1 {

@@ -327,7 +327,7 @@ async fn recover(sim: &Arc<Simulation>, publishing: Vec<JoinHandle<()>>) -> Resu
 fn whatever_happens_a_cluster_has_one_order_and_keeps_its_word() {
     let (first, many) = match wanted("TIDINGS_CLUSTER_SEED") {
         Some(one) => (one, 1),
-        None => (0, wanted("TIDINGS_CLUSTER_SEEDS").unwrap_or(1_000)),
+        None => (0, wanted("TIDINGS_CLUSTER_SEEDS").unwrap_or(100)),
     };
     let directory = tempfile::tempdir().unwrap();
     if many == 1 {

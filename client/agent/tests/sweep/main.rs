@@ -29,6 +29,8 @@ const SLOT: usize = 65_536;
 /// More than any story needs.
 const BOOTS: u32 = 16;
 const WORKERS: usize = 2;
+/// Of so many points that differ one is gone on from: at a desk; `TIDINGS_SWEEP_EACH=1` for all.
+const EACH: usize = 8;
 
 /// How a life of a machine has ended.
 #[derive(Debug)]
@@ -234,7 +236,11 @@ fn resume(
         .map(|error| format!("{}: point {}: {error}", case.name, name()))
 }
 
-/// Goes on from every second point: in a process of its own, since handlers inherit the applier's
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Goes on from every second of the points: in a process of its own, since handlers inherit the applier's
 /// lock.
 fn work(arguments: &str) {
     let words: Vec<&str> = arguments.split(' ').collect();
@@ -251,8 +257,10 @@ fn work(arguments: &str) {
     let points = directory.join("points");
     let place = directory.join(format!("resumed-{worker}"));
     let distinct = fs::read_to_string(points.join("distinct")).unwrap();
+    let each = number("TIDINGS_SWEEP_EACH").unwrap_or(EACH);
     let mine = distinct
         .lines()
+        .step_by(each)
         .enumerate()
         .filter(|(at, _)| at % WORKERS == worker.parse::<usize>().unwrap());
     let mine = mine.map(|(_, n)| n.parse().unwrap());
