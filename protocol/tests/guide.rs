@@ -134,6 +134,7 @@ fn code() -> Vec<String> {
     for member in [
         "protocol/src",
         "client/src",
+        "client/cli",
         "client/agent/src",
         "broker/src",
     ] {

@@ -1,6 +1,7 @@
 //! What the whole-system tests share: a namespace with keys, a broker as a process, and statements
 //! to publish.
 
+pub mod bench;
 pub mod cables;
 pub mod clock;
 pub mod cluster;

@@ -236,7 +236,7 @@ fn resume(
         .map(|error| format!("{}: point {}: {error}", case.name, name()))
 }
 
-fn number(name: &str) -> Option<usize> {
+fn asked_for(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
 }
 
@@ -257,7 +257,7 @@ fn work(arguments: &str) {
     let points = directory.join("points");
     let place = directory.join(format!("resumed-{worker}"));
     let distinct = fs::read_to_string(points.join("distinct")).unwrap();
-    let each = number("TIDINGS_SWEEP_EACH").unwrap_or(EACH);
+    let each = asked_for("TIDINGS_SWEEP_EACH").unwrap_or(EACH);
     let mine = distinct
         .lines()
         .step_by(each)

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::ensure;
 use clap::Args;
-use tidings_bench::{
+use tidings_tests::bench::{
     Peer,
     nntp::{Opening, Watcher},
 };

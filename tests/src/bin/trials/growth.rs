@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tidings_bench::{
+use tidings_client::{Channel, Publisher};
+use tidings_protocol::Head;
+use tidings_tests::bench::{
     Endpoint, Peer, Process,
     nntp::{Opening, Poller, Poster, Watcher, article},
 };
-use tidings_client::{Channel, Publisher};
-use tidings_protocol::Head;
 use tidings_tests::{Fixture, release};
 
 use super::peers::{Fan, closed_loop, fan_out, servers::Broker};

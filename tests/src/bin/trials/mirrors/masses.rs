@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use tidings_bench::{
+use tidings_tests::bench::{
     Crowd, Endpoint,
     nntp::{Opening, Watcher},
 };

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tidings_bench::{
+use tidings_client::{Channel, Publisher};
+use tidings_tests::bench::{
     Crowd, Endpoint, Peer, Process, Spread,
     nntp::{Opening, Poster, Watcher, article},
 };
-use tidings_client::{Channel, Publisher};
 
 use super::{
     Line, OCTETS, PATIENCE,

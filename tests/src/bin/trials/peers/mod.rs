@@ -28,12 +28,12 @@ use publish::{bare, published};
 use serde::{Deserialize, Serialize};
 use servers::{Broker, Nginx};
 use speak::Http;
-use tidings_bench::{
+use tidings_client::{Channel, Publisher, Statement};
+use tidings_protocol::Head;
+use tidings_tests::bench::{
     Crowd, Endpoint, Peer, Process,
     nntp::{Opening, Poller},
 };
-use tidings_client::{Channel, Publisher, Statement};
-use tidings_protocol::Head;
 use tidings_tests::{Fixture, release};
 
 #[derive(Args)]

@@ -3,7 +3,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use anyhow::{Context, ensure};
-use tidings_bench::{
+use tidings_tests::bench::{
     Spread,
     chart::{Bar, bars, number},
 };

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidings_bench::{
+use tidings_client::Publisher;
+use tidings_protocol::trust::Trust;
+use tidings_tests::bench::{
     Crowd, Endpoint, Peer, Process,
     nntp::{Opening, Poster, article},
 };
-use tidings_client::Publisher;
-use tidings_protocol::trust::Trust;
 use tidings_tests::{Fixture, inn::Inn, release};
 
 use super::{

@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
-use tidings_bench::{Endpoint, Process};
 use tidings_client::{Source, Tls};
+use tidings_tests::bench::{Endpoint, Process};
 use tidings_tests::{Daemon, Fixture, free_address};
 
 /// How long a server may take to answer after its start.

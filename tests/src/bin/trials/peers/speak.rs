@@ -1,7 +1,7 @@
 //! What is said to other servers: just enough of MQTT, NATS, Redis and HTTP to subscribe, to
 //! publish and to poll.
 
-use tidings_bench::Peer;
+use tidings_tests::bench::Peer;
 
 /// The octets of what is sent to many: as many as a statement, and nothing in them.
 pub(super) fn payload(octets: usize) -> Vec<u8> {

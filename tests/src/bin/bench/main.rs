@@ -14,7 +14,6 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tidings_bench::Process;
 use tidings_client::{
     Channel, Publisher, Source, Statement,
     keys::{self, SigningKey},
@@ -25,6 +24,7 @@ use tidings_protocol::{
     Serial,
     statement::{Body, Draft, Release},
 };
+use tidings_tests::bench::Process;
 
 use report::Report;
 use target::Target;

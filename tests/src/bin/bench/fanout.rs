@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use tidings_bench::{
+use tidings_tests::bench::{
     Crowd, Done, Endpoint, Spread,
     nntp::{Opening, Poster, Watcher, article},
 };

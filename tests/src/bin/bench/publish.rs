@@ -1,11 +1,11 @@
 //! Publishers side by side, each with a channel of its own.
 
 use clap::Args;
-use tidings_bench::{
+use tidings_client::Channel;
+use tidings_tests::bench::{
     Crowd, Endpoint, Spread,
     nntp::{Opening, Poster, article},
 };
-use tidings_client::Channel;
 
 use super::{Common, PATIENCE, Work, allow_files, output};
 

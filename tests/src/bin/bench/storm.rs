@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use tidings_bench::{
+use tidings_client::Channel;
+use tidings_tests::bench::{
     Crowd, Endpoint, Spread,
     nntp::{Opening, Poller},
 };
-use tidings_client::Channel;
 
 use super::{Common, PATIENCE, allow_files, output};
 

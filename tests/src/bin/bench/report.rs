@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
-use tidings_bench::{
+use tidings_tests::bench::{
     Process, Spread,
     chart::{Bar, bars, number},
 };
