@@ -37,7 +37,11 @@ fn tests() -> anyhow::Result<()> {
     tests
         .env("TIDINGS_PYTHON", python)
         .env("TIDINGS_PROMTOOL", promtool);
-    run(tests.envs(THOROUGH))
+    // Most tests of the whole wait more than they work.
+    let threads = std::thread::available_parallelism().map_or(2, usize::from) * 3;
+    run(tests
+        .envs(THOROUGH)
+        .env("RUST_TEST_THREADS", threads.to_string()))
 }
 
 type Step = fn() -> anyhow::Result<()>;

@@ -21,7 +21,7 @@ pub(crate) struct New {
 }
 
 /// Settles what comes next in a log. Both implementations pass the same tests
-/// (`tests/tests/origin.rs`).
+/// (`tests/tests/system/origin.rs`).
 pub(crate) trait Origin: Send + Sync {
     /// Stores a statement, and answers when nothing can undo that.
     fn append(&self, new: New) -> BoxFuture<'_, Answer>;

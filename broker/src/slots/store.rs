@@ -27,7 +27,7 @@ impl Local {
     }
 }
 
-/// One machine, or a cluster; the same tests for both (`tests/tests/slots.rs`).
+/// One machine, or a cluster; the same tests for both (`tests/tests/system/slots.rs`).
 pub(crate) enum SlotStore {
     Local(Local),
     Cluster(Arc<Cluster>),
