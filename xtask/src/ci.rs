@@ -11,7 +11,7 @@ use super::{
 
 /// How many seeds, histories and points, of which a plain `cargo test` takes a sample.
 const THOROUGH: [(&str, &str); 4] = [
-    ("TIDINGS_SEEDS", "500"),
+    ("TIDINGS_SEEDS", "2000"),
     ("TIDINGS_CLUSTER_SEEDS", "1000"),
     ("TIDINGS_MODEL_CASES", "100000"),
     ("TIDINGS_SWEEP_EACH", "1"),
