@@ -8,6 +8,7 @@
 
 mod brokers;
 mod client;
+mod older;
 mod oracle;
 mod publishers;
 mod znodes;

@@ -8,9 +8,15 @@ use tidings_client::{Source, Tls};
 
 #[derive(Args)]
 pub(super) struct Target {
-    /// The broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]
-    #[arg(long, value_name = "URL", env = "TIDINGS_BROKERS")]
-    broker: String,
+    /// The broker, nntps://HOST[:PORT] or nntp://HOST[:PORT]; the first, if there are several
+    #[arg(
+        long = "broker",
+        value_name = "URL",
+        env = "TIDINGS_BROKERS",
+        value_delimiter = ',',
+        required = true
+    )]
+    brokers: Vec<String>,
     /// The anchor of the namespace: `NAMESPACE SERIAL sha256:HEX`
     #[arg(long, value_name = "LINE", env = "TIDINGS_ANCHOR")]
     anchor: String,
@@ -32,7 +38,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn source(&self) -> anyhow::Result<Source> {
-        let mut source = Source::new([self.broker.as_str()], &self.anchor)?;
+        let mut source = Source::new(self.brokers.iter().map(|url| url.trim()), &self.anchor)?;
         if let Some(ca) = &self.ca {
             source = source.with_tls(Tls::new(Some(ca), None)?);
         }
