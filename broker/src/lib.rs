@@ -1,8 +1,10 @@
 //! `tidingsd`: stores, serves and relays the logs of Tidings over NNTP.
 //!
 //! ```text
-//! listener → session → append → logs → store        a statement comes in
-//!                        logs → watch → subscriber   and goes out
+//! net → session → log → relay
+//!
+//! net::listener → session → log::append → log::logs → log::store      a statement comes in
+//!                                         log::logs → relay::watch    and goes out
 //! ```
 //!
 //! [`Broker::bind`] starts one, [`Broker::shutdown`] drains it; the binary and the tests use the

@@ -119,11 +119,19 @@ pub(super) fn ci() -> anyhow::Result<()> {
         let beside = scope.spawn(|| chores(BESIDE));
         let meanwhile = perform(MEANWHILE, &mut times);
         println!("\n== tree and cluster, beside these");
-        match beside.join() {
-            Ok(said) => print!("{}", said.context("`cargo xtask ci` failed beside these")?),
+        let beside = match beside.join() {
+            Ok(Ok(said)) => {
+                print!("{said}");
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                // Also where what ran meanwhile has failed too.
+                println!("{error:#}");
+                Err(error.context("`cargo xtask ci` failed beside these"))
+            }
             Err(_) => bail!("the steps beside these have panicked"),
-        }
-        meanwhile
+        };
+        meanwhile.and(beside)
     })?;
     let beside = began.elapsed().as_secs_f64();
     times.push(format!("these with tree and cluster {beside:.0} s"));

@@ -1,5 +1,5 @@
-//! Connections: accepted, counted, under TLS or in clear text; who is at the other end, and how this
-//! broker makes itself known to others.
+//! Connections: accepted, counted, under TLS or in clear text; who is at the other end, and how
+//! this broker makes itself known to others.
 
 pub(crate) mod access;
 pub(crate) mod connections;

@@ -8,20 +8,24 @@ use std::{
 
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
+use tidings_client::keys;
 use tidings_tests::{Daemon, Fixture, binary, free_address};
 
 fn tidings(fixture: &Fixture, arguments: &[&str]) -> Output {
     fixture.tidings().args(arguments).output().unwrap()
 }
 
-fn bench(fixture: &Fixture, arguments: &[&str]) -> Output {
-    Command::new(binary("tidings-bench"))
+fn command(fixture: &Fixture) -> Command {
+    let mut command = Command::new(binary("tidings-bench"));
+    command
         .current_dir(&fixture.directory)
         .env("TIDINGS_BROKERS", fixture.url())
-        .env("TIDINGS_ANCHOR", fixture.anchor.to_string())
-        .args(arguments)
-        .output()
-        .unwrap()
+        .env("TIDINGS_ANCHOR", fixture.anchor.to_string());
+    command
+}
+
+fn bench(fixture: &Fixture, arguments: &[&str]) -> Output {
+    command(fixture).args(arguments).output().unwrap()
 }
 
 fn started(more: &str) -> (Fixture, Daemon) {
@@ -241,6 +245,27 @@ fn it_measures_over_tls_too() {
             "1",
         ];
         assert!(count(&measured(&fixture, &[&storm[..], &to, more].concat())) > 20.0);
+    }
+}
+
+#[test]
+fn a_key_under_a_passphrase_and_a_list_of_brokers_are_taken_as_tidings_takes_them() {
+    let (fixture, _daemon) = started("");
+    let file = |name| fixture.directory.join(name);
+    keys::write_private(&file("locked.key"), &fixture.release, Some("sesame")).unwrap();
+    fs::write(file("right"), "sesame\n").unwrap();
+    fs::write(file("wrong"), "open\n").unwrap();
+    for (passphrase, is_good) in [("right", true), ("wrong", false)] {
+        let output = command(&fixture)
+            .env("TIDINGS_BROKERS", format!("{}, ,", fixture.url()))
+            .env("TIDINGS_PASSPHRASE_FILE", passphrase)
+            .args(["publish", "--channel", "test.load", "--key", "locked.key"])
+            .args(["--statements", "3"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), is_good, "{said}");
+        assert!(is_good || said.contains("passphrase"), "{said}");
     }
 }
 

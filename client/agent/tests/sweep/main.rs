@@ -240,8 +240,8 @@ fn asked_for(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Goes on from every second of the points: in a process of its own, since handlers inherit the applier's
-/// lock.
+/// Goes on from every second of the points: in a process of its own, since handlers inherit the
+/// applier's lock.
 fn work(arguments: &str) {
     let words: Vec<&str> = arguments.split(' ').collect();
     let (format, number, worker, directory) = (

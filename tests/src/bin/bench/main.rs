@@ -43,7 +43,8 @@ const SPARE_FILES: u64 = 64;
 #[command(
     name = "tidings-bench",
     version,
-    after_help = "Exit codes: 0 it was measured; 1 something failed, and standard error says what; 2 wrong arguments."
+    after_help = "Exit codes: 0 it was measured; 1 something failed, and standard error says what; \
+                  2 wrong arguments."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -200,7 +201,10 @@ fn manual() -> Manual {
     ];
     Manual {
         section: "1",
-        environment: &[],
+        environment: &[(
+            output::PASSPHRASE_FILE,
+            "a file with the passphrase of the private key; without it, it is asked for",
+        )],
         files: &[],
         exits: exits.map(|(code, text)| (code, text.to_owned())).to_vec(),
         examples: &[(

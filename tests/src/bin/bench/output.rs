@@ -7,6 +7,8 @@ use tidings_client::terminal::{self, Program};
 use zeroize::Zeroizing;
 
 const PROGRAM: Program = Program("tidings-bench");
+/// The variable that `tidings` reads too.
+pub(super) const PASSPHRASE_FILE: &str = "TIDINGS_PASSPHRASE_FILE";
 
 pub(super) fn line(text: &str) {
     PROGRAM.line(text);
@@ -40,6 +42,13 @@ pub(super) fn progress(count: usize, what: &'static str) -> ProgressBar {
     bar.with_message(what)
 }
 
+/// The first line of the file that the variable names, or what is typed.
 pub(super) fn passphrase() -> io::Result<Zeroizing<String>> {
-    rpassword::prompt_password("Passphrase of the key: ").map(Zeroizing::new)
+    let Some(file) = std::env::var_os(PASSPHRASE_FILE) else {
+        return rpassword::prompt_password("Passphrase of the key: ").map(Zeroizing::new);
+    };
+    let text = Zeroizing::new(std::fs::read_to_string(file)?);
+    Ok(Zeroizing::new(
+        text.lines().next().unwrap_or_default().to_owned(),
+    ))
 }

@@ -23,6 +23,17 @@ pub(super) struct Target {
     /// Certificates that TLS trusts instead of the system's, PEM
     #[arg(long, value_name = "FILE", env = "TIDINGS_CA")]
     ca: Option<PathBuf>,
+    /// A certificate of our own, PEM, for brokers that ask for one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDINGS_CERTIFICATE",
+        requires = "certificate_key"
+    )]
+    certificate: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CERTIFICATE_KEY")]
+    certificate_key: Option<PathBuf>,
     /// The name under which the broker knows us; sent over TLS only
     #[arg(
         long,
@@ -38,9 +49,14 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn source(&self) -> anyhow::Result<Source> {
-        let mut source = Source::new(self.brokers.iter().map(|url| url.trim()), &self.anchor)?;
-        if let Some(ca) = &self.ca {
-            source = source.with_tls(Tls::new(Some(ca), None)?);
+        let brokers = self.brokers.iter().map(|url| url.trim());
+        let mut source = Source::new(brokers.filter(|url| !url.is_empty()), &self.anchor)?;
+        let own = self
+            .certificate
+            .as_deref()
+            .zip(self.certificate_key.as_deref());
+        if self.ca.is_some() || own.is_some() {
+            source = source.with_tls(Tls::new(self.ca.as_deref(), own)?);
         }
         let Some((user, file)) = self.user.as_deref().zip(self.password_file.as_deref()) else {
             return Ok(source);

@@ -11,8 +11,8 @@ use zookeeper_client as zk;
 
 use super::{Measured, Options, measure, verifications};
 
-/// ZooKeeper's own settings of the Java machine, nearly: the tests' servers are small ones that start
-/// fast. Three of its default heaps (1,000 MiB) are more than what the three keep.
+/// Java with both of its compilers, and room for what three brokers keep: the servers of the tests
+/// have a small heap and one compiler, so that they start fast.
 const SERVERS: [&str; 2] = ["-Xmx768m", "-XX:TieredStopAtLevel=4"];
 
 /// What writers share who go to ZooKeeper without any broker.
