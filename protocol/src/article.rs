@@ -8,7 +8,7 @@ use alloc::{
 use core::fmt::Write;
 
 use crate::{
-    Statement, StatementError, Timestamp,
+    MessageId, Statement, StatementError, Timestamp, is_printable,
     limits::HEADER_OCTETS,
     statement::{Body, Urgency},
 };
@@ -26,6 +26,9 @@ pub const HEADERS: &[&str] = &[
     "Content-Type",
     "Content-Transfer-Encoding",
 ];
+
+/// What most envelopes have room in.
+const ENVELOPE_OCTETS: usize = 640;
 
 /// The longest `Path` that is passed on; a longer one loses its oldest hops.
 const PATH_OCTETS: usize = 512;
@@ -61,7 +64,7 @@ pub struct Incoming {
 /// An article in the form in which it is sent: lines end with CR LF, no line begins with a dot.
 #[derive(Clone, Debug)]
 pub struct Rendered {
-    /// Headers, an empty line, the statement.
+    /// What stood before it, headers, an empty line, the statement.
     pub octets: Vec<u8>,
     /// Where the empty line begins.
     pub headers: usize,
@@ -71,42 +74,66 @@ pub struct Rendered {
 
 /// The `Subject` of a statement: channel, and what it says in a few words.
 pub fn subject(statement: &Statement) -> String {
-    let mut subject = statement.channel().to_string();
-    // Writing to a string cannot fail.
-    let _ = match statement.body() {
-        Body::Release(r) if r.urgency == Urgency::Routine => write!(subject, " {}", r.version),
-        Body::Release(r) => write!(subject, " {} [{}]", r.version, r.urgency.as_str()),
-        Body::Withdraw(w) => write!(subject, " withdraws {}", w.withdraws),
-        Body::Trust(_) => write!(subject, " {}", statement.serial()),
-        Body::Beat(beat) => write!(subject, " until {}", beat.expires),
-    };
+    let mut subject = String::new();
+    write_subject(statement, &mut subject);
     subject
 }
 
-/// The `From` of a statement: nobody's mailbox, made of the channel.
-pub fn from(statement: &Statement) -> String {
-    alloc::format!("tidings@{}.invalid", statement.channel())
+fn write_subject(statement: &Statement, into: &mut String) {
+    into.push_str(statement.channel().as_str());
+    into.push(' ');
+    match statement.body() {
+        Body::Release(release) => {
+            into.push_str(&release.version);
+            if release.urgency != Urgency::Routine {
+                for part in [" [", release.urgency.as_str(), "]"] {
+                    into.push_str(part);
+                }
+            }
+        }
+        Body::Withdraw(withdraw) => write(into, format_args!("withdraws {}", withdraw.withdraws)),
+        Body::Trust(_) => write(into, format_args!("{}", statement.serial())),
+        Body::Beat(beat) => write(into, format_args!("until {}", beat.expires)),
+    }
+}
+
+fn write(into: &mut String, text: core::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = into.write_fmt(text);
 }
 
 /// A `Date` as RFC 5536 section 3.1.1 has it.
 pub fn date(time: Timestamp) -> String {
-    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+    let mut date = String::new();
+    write_date(time, &mut date);
+    date
+}
+
+fn write_date(time: Timestamp, into: &mut String) {
+    const DAYS: [&str; 7] = [
+        "Sun, ", "Mon, ", "Tue, ", "Wed, ", "Thu, ", "Fri, ", "Sat, ",
+    ];
     const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        " Jan ", " Feb ", " Mar ", " Apr ", " May ", " Jun ", " Jul ", " Aug ", " Sep ", " Oct ",
+        " Nov ", " Dec ",
     ];
     let c = time.civil();
-    let (day, month) = (
-        DAYS[c.weekday as usize % 7],
-        MONTHS[c.month as usize % 13 - 1],
-    );
-    alloc::format!(
-        "{day}, {:02} {month} {:04} {:02}:{:02}:{:02} +0000",
-        c.day,
-        c.year,
-        c.hour,
-        c.minute,
-        c.second
-    )
+    into.push_str(DAYS[c.weekday as usize % 7]);
+    two_digits(c.day, into);
+    into.push_str(MONTHS[c.month as usize % 13 - 1]);
+    two_digits(c.year / 100, into);
+    two_digits(c.year % 100, into);
+    for (before, number) in [(' ', c.hour), (':', c.minute), (':', c.second)] {
+        into.push(before);
+        two_digits(number, into);
+    }
+    into.push_str(" +0000");
+}
+
+fn two_digits(number: u32, into: &mut String) {
+    let digit = |number: u32| char::from_digit(number % 10, 10).unwrap_or('0');
+    into.push(digit(number / 10));
+    into.push(digit(number));
 }
 
 /// The `Path` with one hop more in front.
@@ -124,38 +151,56 @@ pub fn prepend_hop(host: &str, path: Option<&str>) -> String {
     path
 }
 
-/// The value of one header; `None` for a header that these articles do not have.
-pub fn header(statement: &Statement, path: &str, name: &str) -> Option<String> {
-    let known = HEADERS
-        .iter()
-        .find(|known| known.eq_ignore_ascii_case(name))?;
-    Some(match *known {
-        "Path" => path.to_string(),
-        "From" => from(statement),
-        "Newsgroups" => statement.channel().to_string(),
-        "Subject" => subject(statement),
-        "Date" => date(statement.time()),
-        "Message-ID" => statement.message_id().to_string(),
-        "MIME-Version" => "1.0".to_string(),
-        "Content-Type" => "text/plain; charset=utf-8".to_string(),
-        _ => "8bit".to_string(),
-    })
+/// One header of [`HEADERS`], by its name.
+fn write_header(statement: &Statement, path: &str, name: &str, into: &mut String) {
+    into.push_str(name);
+    into.push_str(": ");
+    match name {
+        "Path" => into.push_str(path),
+        // Nobody's mailbox, made of the channel.
+        "From" => {
+            for part in ["tidings@", statement.channel().as_str(), ".invalid"] {
+                into.push_str(part);
+            }
+        }
+        "Newsgroups" => into.push_str(statement.channel().as_str()),
+        "Subject" => write_subject(statement, into),
+        "Date" => write_date(statement.time(), into),
+        "Message-ID" => write(into, format_args!("{}", statement.message_id())),
+        "MIME-Version" => into.push_str("1.0"),
+        "Content-Type" => into.push_str("text/plain; charset=utf-8"),
+        _ => into.push_str("8bit"),
+    }
+    into.push_str("\r\n");
+}
+
+/// The lines of the article that carries a statement.
+pub fn lines(statement: &Statement) -> usize {
+    HEADERS.len() + 1 + memchr::memchr_iter(b'\n', statement.octets()).count()
 }
 
 /// [4-1]: the article that carries a statement.
 pub fn render(statement: &Statement, path: &str) -> Rendered {
-    let mut octets = Vec::with_capacity(statement.octets().len() + 1024);
+    render_after(String::new(), statement, path)
+}
+
+/// The same behind what is written already, in octets that have no room for more.
+pub fn render_after(before: String, statement: &Statement, path: &str) -> Rendered {
+    let mut headers = before;
+    headers.reserve(ENVELOPE_OCTETS);
     for name in HEADERS {
-        let value = header(statement, path, name).unwrap_or_default();
-        octets.extend_from_slice(alloc::format!("{name}: {value}\r\n").as_bytes());
+        write_header(statement, path, name, &mut headers);
     }
-    let headers = octets.len();
-    octets.extend_from_slice(b"\r\n");
-    let mut lines = HEADERS.len() + 1;
-    for line in statement.octets().split_inclusive(|&b| b == b'\n') {
-        octets.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+    headers.push_str("\r\n");
+    let (body, mut begin, lines) = (statement.octets(), 0, lines(statement));
+    let line_feeds = lines - HEADERS.len() - 1;
+    let mut octets = Vec::with_capacity(headers.len() + body.len() + line_feeds);
+    octets.extend_from_slice(headers.as_bytes());
+    let headers = octets.len() - 2;
+    for end in memchr::memchr_iter(b'\n', body) {
+        octets.extend_from_slice(&body[begin..end]);
         octets.extend_from_slice(b"\r\n");
-        lines += 1;
+        begin = end + 1;
     }
     Rendered {
         octets,
@@ -173,7 +218,12 @@ pub fn render(statement: &Statement, path: &str) -> Rendered {
 pub fn parse(octets: &[u8]) -> Result<Incoming, ArticleError> {
     let end = match octets.first() {
         Some(b'\n') => 0,
-        _ => memchr::memmem::find(octets, b"\n\n").ok_or(ArticleError::NoBody)? + 1,
+        _ => {
+            memchr::memchr_iter(b'\n', octets)
+                .find(|end| octets.get(end + 1) == Some(&b'\n'))
+                .ok_or(ArticleError::NoBody)?
+                + 1
+        }
     };
     let (headers, body) = (&octets[..end], &octets[end + 1..]);
     if headers.len() > HEADER_OCTETS {
@@ -184,41 +234,36 @@ pub fn parse(octets: &[u8]) -> Result<Incoming, ArticleError> {
     }
     let named = read_headers(headers)?;
     let statement = Statement::parse(body)?;
-    let check = |name: &str, found: &Named, expected: &str| match found {
-        Some((line, value)) if value != expected => Err(ArticleError::Header {
-            line: *line,
-            reason: alloc::format!(
-                "{name}: expected {expected} as in the statement, found {value:?}"
-            ),
-        }),
-        _ => Ok(()),
+    let channel = statement.channel().as_str();
+    let is_it = |text: &str| MessageId::parts(text) == Some((statement.head(), channel));
+    let other = |name: &str, (line, found): (usize, &str), expected: &str| ArticleError::Header {
+        line,
+        reason: alloc::format!("{name}: expected {expected} as in the statement, found {found:?}"),
     };
-    check(
-        "Message-ID",
-        &named.message_id,
-        &statement.message_id().to_string(),
-    )?;
-    check(
-        "Newsgroups",
-        &named.newsgroups,
-        statement.channel().as_str(),
-    )?;
+    if let Some(found) = named.message_id.filter(|(_, text)| !is_it(text)) {
+        let expected = statement.message_id().to_string();
+        return Err(other("Message-ID", found, &expected));
+    }
+    if let Some(found) = named.newsgroups.filter(|(_, text)| *text != channel) {
+        return Err(other("Newsgroups", found, channel));
+    }
     Ok(Incoming {
         statement,
-        path: named.path.map(|(_, value)| value),
+        path: named.path.map(|(_, value)| value.into()),
     })
 }
 
-type Named = Option<(usize, String)>;
+/// A header's line and value.
+type Named<'a> = Option<(usize, &'a str)>;
 
 #[derive(Default)]
-struct NamedHeaders {
-    path: Named,
-    message_id: Named,
-    newsgroups: Named,
+struct NamedHeaders<'a> {
+    path: Named<'a>,
+    message_id: Named<'a>,
+    newsgroups: Named<'a>,
 }
 
-fn read_headers(octets: &[u8]) -> Result<NamedHeaders, ArticleError> {
+fn read_headers(octets: &[u8]) -> Result<NamedHeaders<'_>, ArticleError> {
     let mut found = NamedHeaders::default();
     let mut read_before = false;
     for (index, line) in octets
@@ -255,12 +300,10 @@ fn read_headers(octets: &[u8]) -> Result<NamedHeaders, ArticleError> {
         }
         let value = core::str::from_utf8(value)
             .ok()
-            .filter(|v| v.bytes().all(|b| b.is_ascii_graphic() || b == b' '));
+            .filter(|v| is_printable(v.as_bytes()));
         *slot = Some((
             index + 1,
-            value
-                .ok_or_else(|| wrong("expected printable ASCII"))?
-                .into(),
+            value.ok_or_else(|| wrong("expected printable ASCII"))?,
         ));
         read_before = true;
     }

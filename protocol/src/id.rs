@@ -175,19 +175,29 @@ pub struct MessageId {
     pub id: StatementId,
 }
 
+impl MessageId {
+    /// The head that a message-id names, and what it says of the channel.
+    pub(crate) fn parts(text: &str) -> Option<(Head, &str)> {
+        let (left, channel) = text.strip_prefix('<')?.strip_suffix('>')?.split_once('@')?;
+        let (serial, hex) = left.split_once('.')?;
+        let (serial, id) = (serial.parse().ok()?, StatementId(Digest::from_hex(hex)?));
+        Some((Head { serial, id }, channel))
+    }
+}
+
 impl FromStr for MessageId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let parts = || {
-            let (left, channel) = text.strip_prefix('<')?.strip_suffix('>')?.split_once('@')?;
-            let (serial, hex) = left.split_once('.')?;
+        let whole = || {
+            let (Head { serial, id }, channel) = Self::parts(text)?;
+            let channel = channel.parse().ok()?;
             Some(Self {
-                channel: channel.parse().ok()?,
-                serial: serial.parse().ok()?,
-                id: StatementId(Digest::from_hex(hex)?),
+                channel,
+                serial,
+                id,
             })
         };
-        parts().ok_or_else(|| IdError::MessageId(text.into()))
+        whole().ok_or_else(|| IdError::MessageId(text.into()))
     }
 }
 

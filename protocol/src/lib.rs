@@ -50,3 +50,9 @@ pub use time::{TimeError, Timestamp};
 pub use verify::Verified;
 pub use view::View;
 pub use wildmat::{Wildmat, WildmatError};
+
+/// Whether octets are printable ASCII, blanks included: looked at all at once, as most are.
+fn is_printable(octets: &[u8]) -> bool {
+    let other = |octet: &u8| !(b' '..0x7f).contains(octet);
+    !octets.iter().fold(false, |any, octet| any | other(octet))
+}

@@ -3,12 +3,6 @@
 use alloc::string::String;
 use core::{fmt, str::FromStr};
 
-use nom::{
-    IResult, Parser,
-    bytes::complete::{tag, take_while_m_n},
-    combinator::{all_consuming, map_res},
-};
-
 /// Not a time of the one form that statements use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a time is YYYY-MM-DDTHH:MM:SSZ, from 1970 to 9999; this is {0:?}")]
@@ -113,43 +107,36 @@ impl Timestamp {
     }
 }
 
-fn digits<'a>(
-    count: usize,
-) -> impl Parser<&'a str, Output = u32, Error = nom::error::Error<&'a str>> {
-    map_res(
-        take_while_m_n(count, count, |c: char| c.is_ascii_digit()),
-        str::parse,
-    )
-}
-
-fn parts(text: &str) -> IResult<&str, [u32; 6]> {
-    let mut date = (
-        digits(4),
-        tag("-"),
-        digits(2),
-        tag("-"),
-        digits(2),
-        tag("T"),
-    );
-    let mut clock = (
-        digits(2),
-        tag(":"),
-        digits(2),
-        tag(":"),
-        digits(2),
-        tag("Z"),
-    );
-    let (text, (year, _, month, _, day, _)) = date.parse(text)?;
-    let (text, (hour, _, minute, _, second, _)) = clock.parse(text)?;
-    Ok((text, [year, month, day, hour, minute, second]))
+/// The numbers of `YYYY-MM-DDTHH:MM:SSZ`.
+fn parts(text: &str) -> Option<[u32; 6]> {
+    const FORM: &[u8; 20] = b"0000-00-00T00:00:00Z";
+    let octets: &[u8; 20] = text.as_bytes().try_into().ok()?;
+    let fits = |(octet, form): (&u8, &u8)| match form {
+        b'0' => octet.is_ascii_digit(),
+        form => octet == form,
+    };
+    if !octets.iter().zip(FORM).all(fits) {
+        return None;
+    }
+    let number = |at: usize, count: usize| {
+        let digits = octets[at..at + count].iter();
+        digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
+    };
+    Some([
+        number(0, 4),
+        number(5, 2),
+        number(8, 2),
+        number(11, 2),
+        number(14, 2),
+        number(17, 2),
+    ])
 }
 
 impl FromStr for Timestamp {
     type Err = TimeError;
     fn from_str(text: &str) -> Result<Self, TimeError> {
-        let parsed = all_consuming(parts).parse(text).ok();
-        parsed
-            .and_then(|(_, [year, month, day, hour, minute, second])| {
+        parts(text)
+            .and_then(|[year, month, day, hour, minute, second]| {
                 Self::from_civil(year, month, day, hour, minute, second)
             })
             .ok_or_else(|| TimeError(text.into()))

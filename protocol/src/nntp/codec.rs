@@ -4,7 +4,7 @@
 //! (attack 39). A spoiled block is still read to its end, up to [`DISCARD_OCTETS`], so that it can
 //! be answered.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio_util::codec::Decoder;
 
 use super::{Command, Response, SyntaxError, parse_command};
@@ -51,8 +51,13 @@ pub enum BlockError {
 
 /// A line up to CR LF, taken from the front; `None` if it is not all there.
 fn take_line(input: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, CodecError> {
-    match memchr::memmem::find(&input[..input.len().min(max)], b"\r\n") {
-        Some(end) => Ok(Some(input.split_to(end + 2))),
+    let looked_at = &input[..input.len().min(max)];
+    let ends = memchr::memchr_iter(b'\n', looked_at);
+    match ends
+        .map(|end| end + 1)
+        .find(|end| looked_at[..*end].ends_with(b"\r\n"))
+    {
+        Some(end) => Ok(Some(input.split_to(end))),
         None if input.len() >= max => Err(CodecError::Line(max)),
         None => Ok(None),
     }
@@ -65,6 +70,9 @@ fn content(line: &[u8]) -> Option<&[u8]> {
         .is_none()
         .then_some(content)
 }
+
+/// What most blocks have room in: an article with a release.
+const BLOCK_OCTETS: usize = 2048;
 
 /// A multi-line block as it is collected: dots unstuffed, lines ending with LF.
 #[derive(Debug, Default)]
@@ -112,6 +120,9 @@ impl Block {
             return self.spoil(BlockError::TooLarge(self.limit));
         }
         if self.fault.is_none() {
+            if self.octets.capacity() == 0 {
+                self.octets.reserve(BLOCK_OCTETS);
+            }
             self.octets.extend_from_slice(content);
             self.octets.push(b'\n');
         }
@@ -119,24 +130,33 @@ impl Block {
 
     /// Takes lines from the front; whether the block is complete.
     fn feed(&mut self, input: &mut BytesMut) -> Result<bool, CodecError> {
+        let mut taken = 0;
+        let complete = self.take_lines(input, &mut taken);
+        input.advance(taken);
+        complete
+    }
+
+    fn take_lines(&mut self, input: &[u8], taken: &mut usize) -> Result<bool, CodecError> {
         let most = self.limit.max(DISCARD_OCTETS);
         while self.wanted != Some(self.lines) {
-            let Some(end) = memchr::memchr(b'\n', input) else {
+            let left = &input[*taken..];
+            let Some(end) = memchr::memchr(b'\n', left) else {
                 // Nothing is gained by waiting for the end of a line that is too long already
                 // (attack 104).
-                return if input.len() > BLOCK_LINE_OCTETS + 3 {
+                return if left.len() > BLOCK_LINE_OCTETS + 3 {
                     Err(CodecError::Line(BLOCK_LINE_OCTETS))
                 } else {
                     Ok(false)
                 };
             };
-            let line = input.split_to(end + 1);
+            let line = &left[..=end];
+            *taken += line.len();
             self.seen += line.len();
-            if self.wanted.is_none() && line == b".\r\n"[..] && !self.after_bare {
+            if self.wanted.is_none() && line == b".\r\n" && !self.after_bare {
                 return Ok(true);
             }
             self.after_bare = !line.ends_with(b"\r\n");
-            self.add(&line);
+            self.add(line);
             if self.seen > most {
                 return Err(CodecError::Flood);
             }
@@ -251,11 +271,9 @@ impl ClientCodec {
     }
 }
 
-fn text(line: &[u8], expected: &'static str) -> Result<String, CodecError> {
+fn text<'a>(line: &'a [u8], expected: &'static str) -> Result<&'a str, CodecError> {
     let found = content(line).and_then(|c| core::str::from_utf8(c).ok());
-    found
-        .map(str::to_owned)
-        .ok_or_else(|| unexpected(expected, &String::from_utf8_lossy(line)))
+    found.ok_or_else(|| unexpected(expected, &String::from_utf8_lossy(line)))
 }
 
 fn unexpected(expected: &'static str, found: &str) -> CodecError {
@@ -288,7 +306,7 @@ impl Decoder for ClientCodec {
                     return Ok(None);
                 };
                 let line = text(&line, "a response")?;
-                let response = line.parse().map_err(|()| unexpected("a response", &line))?;
+                let response = line.parse().map_err(|()| unexpected("a response", line))?;
                 Ok(Some(Output::Response(response)))
             }
             Expected::Block(block) => {
@@ -312,7 +330,7 @@ impl Decoder for ClientCodec {
                     return Ok(Some(Output::WatchEnded));
                 }
                 let (serial, message_id, lines) =
-                    parse_event(&line).ok_or_else(|| unexpected(EVENT, &line))?;
+                    parse_event(line).ok_or_else(|| unexpected(EVENT, line))?;
                 self.expected = Expected::EventArticle(
                     serial,
                     message_id,

@@ -1,9 +1,12 @@
 //! Response codes and lines (RFC 3977 section 3.2; spec part 4).
 
-use alloc::string::{String, ToString};
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
 use core::{fmt, str::FromStr};
 
-use crate::{Head, limits::RESPONSE_OCTETS};
+use crate::{Head, is_printable, limits::RESPONSE_OCTETS};
 
 /// The three digits that begin a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,7 +103,7 @@ impl Response {
     /// become spaces.
     pub fn new(code: Code, text: impl fmt::Display) -> Self {
         let mut text = text.to_string();
-        if text.contains(|c: char| c.is_control()) {
+        if !is_printable(text.as_bytes()) {
             text = text.replace(|c: char| c.is_control(), " ");
         }
         let room = RESPONSE_OCTETS - "200 \r\n".len();
@@ -113,6 +116,15 @@ impl Response {
             );
         }
         Self { code, text }
+    }
+
+    /// Writes it as a line.
+    pub fn write(&self, into: &mut Vec<u8>) {
+        let digit = |number: u16| b'0' + u8::try_from(number % 10).unwrap_or(0);
+        let Code(code) = self.code;
+        into.extend_from_slice(&[digit(code / 100), digit(code / 10), digit(code), b' ']);
+        into.extend_from_slice(self.text.as_bytes());
+        into.extend_from_slice(b"\r\n");
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::{format, string::String, vec::Vec};
 use nom::{
     IResult, Parser,
     bytes::complete::{tag, take_while, take_while1},
-    combinator::{all_consuming, rest, verify},
+    combinator::all_consuming,
     sequence::separated_pair,
 };
 
@@ -17,7 +17,7 @@ use super::{
     value::{self, Parsed},
 };
 use crate::{
-    Channel, Serial, Signature, StatementId, Timestamp,
+    Channel, Serial, Signature, StatementId, Timestamp, is_printable,
     limits::{FIELD_NAME_OCTETS, LINE_OCTETS, SIGNATURES, STATEMENT_OCTETS},
 };
 
@@ -27,6 +27,9 @@ use crate::{
 pub(super) fn is_known(name: &str) -> bool {
     rows().any(|row| row.name == name)
 }
+
+/// What most statements have room in.
+const FIELDS: usize = 16;
 
 /// One line of a statement.
 pub(super) struct Field<'a> {
@@ -65,22 +68,23 @@ impl Field<'_> {
     }
 }
 
-fn line(input: &str) -> IResult<&str, (&str, &str)> {
-    let letter = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.len() <= FIELD_NAME_OCTETS
-    };
-    let name = verify(
-        take_while1(|c: char| c.is_ascii_alphanumeric() || c == '-'),
-        letter,
-    );
-    let value = verify(rest, |v: &str| {
-        !v.is_empty() && !v.starts_with(' ') && !v.ends_with(' ')
-    });
-    separated_pair(name, tag(": "), value).parse(input)
+/// Name and value of a line; none if it is no `Name: value`.
+fn line(text: &str) -> Option<(&str, &str)> {
+    let colon = memchr::memchr(b':', text.as_bytes())?;
+    let (name, value) = (&text[..colon], text[colon..].strip_prefix(": ")?);
+    let of_a_name = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
+    let octets = name.as_bytes();
+    let good = octets.first().is_some_and(u8::is_ascii_alphabetic)
+        && octets.len() <= FIELD_NAME_OCTETS
+        && octets.iter().all(of_a_name)
+        && !value.is_empty()
+        && !value.starts_with(' ')
+        && !value.ends_with(' ');
+    good.then_some((name, value))
 }
 
 fn fields(octets: &[u8]) -> Result<Vec<Field<'_>>, StatementError> {
-    let mut found = Vec::new();
+    let mut found = Vec::with_capacity(FIELDS);
     let mut left = octets;
     while !left.is_empty() {
         let number = found.len() + 1;
@@ -93,15 +97,19 @@ fn fields(octets: &[u8]) -> Result<Vec<Field<'_>>, StatementError> {
             )));
         }
         let text = core::str::from_utf8(&left[..end]).map_err(|_| wrong("expected UTF-8"))?;
-        if let Some(control) = text.chars().find(|c| c.is_control()) {
+        let control = match is_printable(text.as_bytes()) {
+            true => None,
+            false => text.chars().find(|c| c.is_control()),
+        };
+        if let Some(control) = control {
             return Err(wrong(&format!(
                 "expected no control character, found U+{:04X}",
                 u32::from(control)
             )));
         }
         let expected = "expected `Name: value` with one space and none at the ends";
-        let (_, (name, value)) =
-            line(text).map_err(|_| wrong(&format!("{expected}, found {text:?}")))?;
+        let (name, value) =
+            line(text).ok_or_else(|| wrong(&format!("{expected}, found {text:?}")))?;
         found.push(Field {
             line: number,
             name,
@@ -122,11 +130,9 @@ struct First<'a>(core::slice::Iter<'a, Field<'a>>);
 
 impl<'a> First<'a> {
     fn take(&mut self, name: &str) -> Result<&'a Field<'a>, StatementError> {
-        let line = COMMON
-            .iter()
-            .position(|row| row.name == name)
-            .map_or(1, |p| p + 1);
         let field = self.0.next().ok_or_else(|| {
+            let place = COMMON.iter().position(|row| row.name == name);
+            let line = place.map_or(1, |place| place + 1);
             StatementError::new(line, name, "expected this field here, found the end")
         })?;
         if field.name == name {

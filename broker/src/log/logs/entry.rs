@@ -15,21 +15,20 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(super) fn new(statement: &Statement, path: &str) -> Self {
-        let rendered = article::render(statement, path);
+        let lines = article::lines(statement);
         let line = format!(
-            "{} {} {}\r\n",
+            "{} {} {lines}\r\n",
             statement.serial(),
-            statement.message_id(),
-            rendered.lines
+            statement.message_id()
         );
         let article = line.len();
-        let body_lines = rendered.lines - article::HEADERS.len() - 1;
-        let event = Bytes::from([line.into_bytes(), rendered.octets].concat());
+        let rendered = article::render_after(line, statement, path);
+        let body_lines = lines - article::HEADERS.len() - 1;
         Self {
             head: statement.head(),
-            event,
+            event: rendered.octets.into(),
             article,
-            blank: article + rendered.headers,
+            blank: rendered.headers,
             body_lines,
         }
     }

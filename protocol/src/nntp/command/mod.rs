@@ -10,7 +10,7 @@ use alloc::{
 use arguments::{article, date_time, hdr, list, list_group, selector, xwatch};
 
 use crate::{
-    Channel, Serial, Timestamp, Wildmat,
+    Channel, Serial, Timestamp, Wildmat, is_printable,
     limits::{COMMAND_OCTETS, XWATCH_OCTETS},
 };
 
@@ -257,7 +257,46 @@ table! {
     "XWATCH" "CHANNEL:SERIAL|WILDMAT…", "XWATCH", "Tidings 8.5", 1..=256, "be told of statements as they come; any line ends it", xwatch;
 }
 
+/// Whether a text has characters that no command has.
+fn has_controls(text: &str) -> bool {
+    !is_printable(text.as_bytes()) && text.contains(|c: char| c.is_control() && c != '\t')
+}
+
+/// What stands between blanks.
+fn words(text: &str) -> Vec<&str> {
+    let (mut words, mut begin) = (Vec::with_capacity(4), 0);
+    let blanks = memchr::memchr2_iter(b' ', b'\t', text.as_bytes());
+    for end in blanks.chain([text.len()]) {
+        if begin < end {
+            words.push(&text[begin..end]);
+        }
+        begin = end + 1;
+    }
+    words
+}
+
 impl Entry {
+    /// Whether these are the words of a line with this command.
+    fn is_named_by(&self, words: &[&str]) -> bool {
+        let Some(first) = words.first() else {
+            return false;
+        };
+        match self.keyword.as_bytes().get(first.len()) {
+            None => self.keyword.eq_ignore_ascii_case(first),
+            Some(b' ') => {
+                let (keyword, second) = self.keyword.split_at(first.len());
+                keyword.eq_ignore_ascii_case(first)
+                    && words
+                        .get(1)
+                        .is_some_and(|word| word.eq_ignore_ascii_case(&second[1..]))
+            }
+            Some(_) => false,
+        }
+    }
+    /// The words of the keyword.
+    fn words(&self) -> usize {
+        1 + usize::from(self.keyword.contains(' '))
+    }
     /// The most octets that a line with this command may have, its end included.
     pub fn max_octets(&self) -> usize {
         if self.keyword == "XWATCH" {
@@ -283,15 +322,11 @@ impl Entry {
 pub fn parse_command(line: &[u8]) -> Result<Command, SyntaxError> {
     let text = core::str::from_utf8(line)
         .ok()
-        .filter(|t| !t.contains(|c: char| c.is_control() && c != '\t'));
+        .filter(|text| !has_controls(text));
     let text = text.ok_or(SyntaxError::Characters)?;
-    let words: Vec<&str> = text.split([' ', '\t']).filter(|w| !w.is_empty()).collect();
+    let words = words(text);
     let first = words.first().copied().unwrap_or_default();
-    let matches = |entry: &&Entry| {
-        let mut parts = entry.keyword.split(' ').enumerate();
-        parts.all(|(i, part)| words.get(i).is_some_and(|w| w.eq_ignore_ascii_case(part)))
-    };
-    let Some(entry) = COMMANDS.iter().find(matches) else {
+    let Some(entry) = COMMANDS.iter().find(|entry| entry.is_named_by(&words)) else {
         // `MODE` alone or with another word is known, only not in this form.
         let half = COMMANDS.iter().find(|e| {
             e.keyword
@@ -307,7 +342,7 @@ pub fn parse_command(line: &[u8]) -> Result<Command, SyntaxError> {
     if line.len() + 2 > entry.max_octets() {
         return Err(SyntaxError::TooLong(entry.max_octets()));
     }
-    let arguments = &words[entry.keyword.split(' ').count()..];
+    let arguments = &words[entry.words()..];
     let (min, max) = entry.arguments;
     let fits = (min..=max).contains(&arguments.len());
     let command = if fits { (entry.parse)(arguments) } else { None };
