@@ -6,11 +6,19 @@
 #[cfg(test)]
 mod simulated;
 
-use std::io::{self, Read, Write};
+use std::{
+    future::poll_fn,
+    io::{self, Read, Write},
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::BytesMut;
 use rustls::ServerConnection;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    time::timeout,
+};
 
 use crate::limits::WRITE;
 #[cfg(test)]
@@ -20,20 +28,31 @@ use tokio::net::TcpStream as Socket;
 
 /// Octets read at once.
 const READ: usize = 4096;
+/// The same from a client that has filled those: it streams.
+const STREAMED: usize = 8 * READ;
 
 pub(crate) struct Stream {
     pub(crate) socket: Socket,
     pub(crate) tls: Option<Box<ServerConnection>>,
+    /// How many the last read of clear text has brought.
+    last: usize,
 }
 
-/// rustls reads and writes through this; `WouldBlock` goes back to the caller.
-struct NonBlocking<'a>(&'a Socket);
+/// rustls reads through this; whoever is told `WouldBlock` is woken later.
+struct Polled<'a, 'b>(&'a mut Socket, &'a mut Context<'b>);
 
-impl Read for NonBlocking<'_> {
+impl Read for Polled<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.0).poll_read(self.1, &mut buffer) {
+            Poll::Ready(read) => read.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }
+
+/// rustls writes through this; `WouldBlock` goes back to the caller.
+struct NonBlocking<'a>(&'a Socket);
 
 impl Write for NonBlocking<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
@@ -70,10 +89,12 @@ pub(crate) fn process(tls: &mut ServerConnection) -> io::Result<()> {
 }
 
 impl Stream {
-    pub(crate) fn new(socket: TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
-        #[cfg(test)]
-        let socket = Socket::Tcp(socket);
-        Self { socket, tls }
+    pub(crate) fn new(socket: impl Into<Socket>, tls: Option<Box<ServerConnection>>) -> Self {
+        Self {
+            socket: socket.into(),
+            tls,
+            last: 0,
+        }
     }
 
     /// Completes the TLS handshake.
@@ -83,7 +104,7 @@ impl Stream {
             let Some(tls) = self.tls.as_mut().filter(|tls| tls.is_handshaking()) else {
                 break;
             };
-            if !receive(&self.socket, tls).await? {
+            if !receive(&mut self.socket, tls).await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -95,12 +116,10 @@ impl Stream {
         loop {
             match &mut self.tls {
                 None => {
-                    self.socket.readable().await?;
-                    input.reserve(READ);
-                    match self.socket.try_read_buf(input) {
-                        Err(e) if would_block(&e) => continue,
-                        n => return n,
-                    }
+                    poll_fn(|context| self.socket.poll_read_ready(context)).await?;
+                    input.reserve(if self.last < READ { READ } else { STREAMED });
+                    self.last = self.socket.read_buf(input).await?;
+                    return Ok(self.last);
                 }
                 Some(tls) => {
                     if let Some(n) = take_plain(tls, input)? {
@@ -108,7 +127,7 @@ impl Stream {
                     }
                     self.flush_tls().await?;
                     let Some(tls) = &mut self.tls else { continue };
-                    if !receive(&self.socket, tls).await? {
+                    if !receive(&mut self.socket, tls).await? {
                         return Ok(0);
                     }
                 }
@@ -171,14 +190,13 @@ fn take_plain(tls: &mut ServerConnection, input: &mut BytesMut) -> io::Result<Op
 }
 
 /// Takes in some encrypted octets; whether there were any before the end.
-async fn receive(socket: &Socket, tls: &mut ServerConnection) -> io::Result<bool> {
-    loop {
-        socket.readable().await?;
-        match tls.read_tls(&mut NonBlocking(socket)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return process(tls).map(|()| true),
-            Err(e) if would_block(&e) => {}
-            Err(e) => return Err(e),
-        }
+async fn receive(socket: &mut Socket, tls: &mut ServerConnection) -> io::Result<bool> {
+    let read = poll_fn(|context| match tls.read_tls(&mut Polled(socket, context)) {
+        Err(e) if would_block(&e) => Poll::Pending,
+        read => Poll::Ready(read),
+    });
+    match read.await? {
+        0 => Ok(false),
+        _ => process(tls).map(|()| true),
     }
 }

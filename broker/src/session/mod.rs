@@ -12,6 +12,7 @@ mod watching;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -28,8 +29,8 @@ use tidings_protocol::{
         codec::{CodecError, Input, ServerCodec},
     },
 };
-use tokio::time::{Instant, sleep, timeout_at};
-use tokio_util::codec::Decoder;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_util::{codec::Decoder, sync::WaitForCancellationFuture};
 
 use crate::{
     limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS},
@@ -96,6 +97,14 @@ enum Purpose {
     Post,
     Ihave,
     TakeThis(String),
+}
+
+/// What ends a session that waits for its client; each is waited for as long as the session
+/// lasts.
+struct Ends<'a, 'b> {
+    stop: Pin<&'a mut WaitForCancellationFuture<'b>>,
+    /// The client has to say something until then.
+    silence: Pin<&'a mut Sleep>,
 }
 
 /// Why a session ends.
@@ -205,6 +214,10 @@ impl Session {
     async fn serve(&mut self) -> Result<watching::Watch, End> {
         let idle = Duration::from_secs(self.shared().settings.config.limits.idle_seconds);
         let mut deadline = Instant::now() + idle;
+        let stop = self.shared().stop.clone();
+        let stop = pin!(stop.cancelled());
+        let silence = pin!(sleep_until(deadline));
+        let mut ends = Ends { stop, silence };
         loop {
             match self.codec.decode(&mut self.input) {
                 Ok(Some(Input::Command(Ok(Command::Xwatch(targets))))) => {
@@ -226,10 +239,13 @@ impl Session {
                 }
                 Ok(None) => {
                     self.flush().await?;
+                    if ends.silence.deadline() != deadline {
+                        ends.silence.as_mut().reset(deadline);
+                    }
                     if self.pending.is_empty() {
-                        self.read(deadline).await?;
+                        self.read(&mut ends).await?;
                     } else {
-                        self.read_or_settle(deadline).await?;
+                        self.read_or_settle(&mut ends).await?;
                     }
                 }
                 Err(error) => return Err(End::Refused(fatal(&error))),
@@ -238,12 +254,12 @@ impl Session {
     }
 
     /// Whatever comes first: more from the client, or the answer to what it has sent.
-    async fn read_or_settle(&mut self, deadline: Instant) -> Result<(), End> {
+    async fn read_or_settle(&mut self, ends: &mut Ends<'_, '_>) -> Result<(), End> {
         let mut pending = std::mem::take(&mut self.pending);
         let answered = tokio::select! {
             biased;
             answer = pending.next() => Ok(answer),
-            read = self.read(deadline) => read.map(|()| None),
+            read = self.read(ends) => read.map(|()| None),
             () = sleep(FEED_STALL) => {
                 // It sends no more before it has answers.
                 self.shared().appender.stalled(self.place.number).await;
@@ -261,6 +277,9 @@ impl Session {
 
     /// Waits for all answers that are owed.
     async fn settle(&mut self) -> Result<(), End> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
         while let Some(response) = self.pending.next().await {
             self.respond_to_feed(response)?;
         }
@@ -330,21 +349,21 @@ impl Session {
             .filter(|log| self.place.may_read(&log.channel))
     }
 
-    async fn read(&mut self, deadline: Instant) -> Result<(), End> {
-        let stop = self.place.shared.stop.clone();
-        let read = timeout_at(deadline, self.stream.read(&mut self.input));
+    async fn read(&mut self, ends: &mut Ends<'_, '_>) -> Result<(), End> {
+        let refused = |why| Err(End::Refused(Response::new(code::UNAVAILABLE, why)));
         let read = tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(End::Refused(Response::new(code::UNAVAILABLE, "the broker is shutting down"))),
-            read = read => read,
+            read = self.stream.read(&mut self.input) => read,
+            () = ends.stop.as_mut() => return refused("the broker is shutting down"),
+            () = ends.silence.as_mut() => return refused("you were silent for too long"),
         };
         match read {
-            Ok(Ok(0) | Err(_)) => Err(End::Gone),
-            Ok(Ok(_)) => Ok(()),
-            Err(_) => Err(End::Refused(Response::new(
-                code::UNAVAILABLE,
-                "you were silent for too long",
-            ))),
+            Ok(0) | Err(_) => Err(End::Gone),
+            // Who never stops sending is told as well.
+            Ok(_) if self.place.shared.stop.is_cancelled() => {
+                refused("the broker is shutting down")
+            }
+            Ok(_) => Ok(()),
         }
     }
 
@@ -425,9 +444,7 @@ impl Session {
     }
 
     fn respond(&mut self, code: Code, text: impl std::fmt::Display) {
-        let response = Response::new(code, text);
-        self.output
-            .extend_from_slice(format!("{response}\r\n").as_bytes());
+        Response::new(code, text).write(&mut self.output);
     }
 
     /// Takes note of octets that were looked at for the client; with many, others have their turn

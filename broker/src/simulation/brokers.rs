@@ -255,10 +255,7 @@ async fn listen(life: Life, index: usize) {
         let Ok(permit) = life.shared.connections.admit(address) else {
             continue;
         };
-        let stream = Stream {
-            socket: Socket::Simulated(socket),
-            tls: None,
-        };
+        let stream = Stream::new(Socket::Simulated(socket), None);
         let peer = SocketAddr::new(address, 40_000);
         let session = Session::new(life.shared.clone(), stream, peer, permit);
         life.spawn(index, session.greet());

@@ -265,7 +265,8 @@ impl Socket {
         timer.as_mut().poll(context)
     }
 
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+    /// Whether there is something to read, or the end.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut wire = self.wire();
         let next = wire.next(1 - self.end);
         if next.is_some_and(|at| at <= Instant::now()) {
@@ -285,11 +286,6 @@ impl Socket {
         let broken = wire.broken;
         drop(wire);
         self.poll_timer(broken, context)
-    }
-
-    /// Waits until there is something to read, or the end.
-    pub async fn readable(&self) {
-        std::future::poll_fn(|context| self.poll_readable(context)).await;
     }
 
     /// Waits until something can be written, or nothing any more.

@@ -6,23 +6,28 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::BytesMut;
 use tidings_client::simulated;
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Simulated(simulated::Socket),
 }
 
+impl From<TcpStream> for Socket {
+    fn from(socket: TcpStream) -> Self {
+        Socket::Tcp(socket)
+    }
+}
+
 impl Socket {
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(super) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Socket::Tcp(socket) => socket.readable().await,
-            Socket::Simulated(socket) => {
-                socket.readable().await;
-                Ok(())
-            }
+            Socket::Tcp(socket) => socket.poll_read_ready(context),
+            Socket::Simulated(socket) => socket.poll_readable(context).map(Ok),
         }
     }
     pub(super) async fn writable(&self) -> io::Result<()> {
@@ -31,23 +36,6 @@ impl Socket {
             Socket::Simulated(socket) => {
                 socket.writable().await;
                 Ok(())
-            }
-        }
-    }
-    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(socket) => socket.try_read(into),
-            Socket::Simulated(socket) => socket.try_read(into),
-        }
-    }
-    pub(super) fn try_read_buf(&self, into: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(socket) => socket.try_read_buf(into),
-            Socket::Simulated(socket) => {
-                let mut octets = [0; super::READ];
-                let read = socket.try_read(&mut octets)?;
-                into.extend_from_slice(&octets[..read]);
-                Ok(read)
             }
         }
     }
@@ -73,6 +61,16 @@ macro_rules! either {
             Socket::Simulated(socket) => Pin::new(socket).$poll($($argument),*),
         }
     };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, poll_read, context, buffer)
+    }
 }
 
 impl AsyncWrite for Socket {
