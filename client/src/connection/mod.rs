@@ -48,7 +48,14 @@ pub struct Connection {
     input: BytesMut,
     codec: ClientCodec,
     received: Arc<AtomicU64>,
+    /// How many octets the last read has brought.
+    last: usize,
 }
+
+/// Octets read at once.
+const READ: usize = 4096;
+/// The same from a broker that has filled those.
+const STREAMED: usize = 8 * READ;
 
 impl Connection {
     /// Connects, over TLS if the address says so, and reads the greeting.
@@ -85,6 +92,7 @@ impl Connection {
             input: BytesMut::new(),
             codec: ClientCodec::default(),
             received: Arc::default(),
+            last: 0,
         };
         let greeting = timeout(GREETING, connection.response())
             .await
@@ -113,14 +121,19 @@ impl Connection {
     }
 
     async fn next_within(&mut self, silence: Duration) -> Result<Output, Error> {
-        let deadline = Instant::now() + ANSWER.max(silence);
+        let mut deadline = None;
         loop {
             if let Some(output) = self.codec.decode(&mut self.input)? {
                 return Ok(output);
             }
-            let until = deadline.min(Instant::now() + silence);
+            let now = Instant::now();
+            let deadline = *deadline.get_or_insert(now + ANSWER.max(silence));
+            let until = deadline.min(now + silence);
+            self.input
+                .reserve(if self.last < READ { READ } else { STREAMED });
             let read = timeout_at(until, self.octets.read_buf(&mut self.input));
             let octets = read.await.map_err(|_| Error::Silent(silence))??;
+            self.last = octets;
             if octets == 0 {
                 return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
             }

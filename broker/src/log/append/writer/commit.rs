@@ -6,13 +6,16 @@ use tidings_protocol::{Channel, Statement, Timestamp, Verified, log::Span};
 use tokio::time::Instant;
 
 use super::Writer;
-use crate::log::{
-    append::{
-        AppendError,
-        pending::{Draft, Pending},
+use crate::{
+    limits::TAIL_TOGETHER,
+    log::{
+        append::{
+            AppendError,
+            pending::{Draft, Pending},
+        },
+        logs::Log,
+        store::{Marks, StoreError},
     },
-    logs::Log,
-    store::{Marks, StoreError},
 };
 
 impl Writer {
@@ -168,9 +171,12 @@ impl Writer {
             return None;
         }
         if draft.grows {
-            for at in draft.inserted() {
+            let unseen = draft.inserted().len().saturating_sub(TAIL_TOGETHER);
+            for (count, at) in draft.inserted().iter().enumerate() {
                 let (statement, path) = &inserted[*at];
-                log.push(statement, path);
+                if count >= unseen {
+                    log.push(statement, path);
+                }
                 tracing::debug!(%channel, serial = %statement.serial(), id = %statement.id(), "stored");
             }
         } else {

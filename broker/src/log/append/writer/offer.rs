@@ -81,11 +81,9 @@ impl Writer {
             self.note_beats(pending, now, provisioned, &trust, &step);
         }
         pending.take(channel, step, now, |serial| {
-            paths
-                .iter_mut()
-                .find(|(known, _)| *known == serial)
-                .map(|(_, path)| std::mem::take(path))
-                .unwrap_or_default()
+            // They are consecutive.
+            let known = paths.binary_search_by_key(&serial, |(known, _)| *known);
+            known.map_or_else(|_| String::new(), |at| std::mem::take(&mut paths[at].1))
         });
         Ok(news)
     }

@@ -193,18 +193,10 @@ impl Filling<'_> {
     ) -> Result<Filled, FillError> {
         let (high, from) = (numbers.high(), self.head());
         // What is half filled goes on where it was, if this upstream has that.
-        let half_filled = match self
-            .shared
-            .appender
-            .copy(self.run(vec![], Begin::Nothing))
-            .await
-        {
-            Ok(Copied::Wants { next, top }) if next.number() <= high => {
-                Some((next.number(), top.number()))
-            }
-            Err(AppendError::Closed) => return Err(FillError::Closed),
-            _ => None,
-        };
+        let backfill = self.shared.logs.backfill(self.channel);
+        let half_filled = backfill
+            .map(|(lowest, top)| (lowest.number() - 1, top.number()))
+            .filter(|(next, _)| (1..=high).contains(next));
         // A claim of upstream's is not the top that retention counts from.
         let top = half_filled.map_or(high, |(_, top)| high.min(top));
         let range = self.range(numbers, from, top);
