@@ -9,8 +9,8 @@ use std::{
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, Error as Rustls, RootCertStore,
     crypto::{
-        CryptoProvider, aws_lc_rs,
-        aws_lc_rs::cipher_suite::{
+        CryptoProvider, ring,
+        ring::cipher_suite::{
             TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
         },
     },
@@ -178,7 +178,7 @@ fn provider() -> CryptoProvider {
     ];
     CryptoProvider {
         cipher_suites: suites.into(),
-        ..aws_lc_rs::default_provider()
+        ..ring::default_provider()
     }
 }
 

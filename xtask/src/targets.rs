@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::{cargo, command, run, setup};
 
-/// A target, what cargo is to do for it, and what Debian calls its C compiler: aws-lc has C.
+/// A target, what cargo is to do for it, and what Debian calls its C compiler: ring has C.
 struct Target {
     name: &'static str,
     what: &'static str,

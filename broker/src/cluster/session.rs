@@ -209,6 +209,8 @@ async fn connect(settings: &Clustering) -> Result<(zk::Client, Acls<'static>), T
         match &settings.tls {
             None => connector.connect(&settings.servers).await,
             Some(tls) => {
+                // The client asks the process for its cryptography; what was chosen before stays.
+                let _ = rustls::crypto::ring::default_provider().install_default();
                 let mut options = zk::TlsOptions::new()
                     .with_pem_ca(&read(&tls.ca_file)?)
                     .map_err(TreeError::Tls)?;

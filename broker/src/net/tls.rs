@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use arc_swap::ArcSwap;
 use rustls::{
     CommonState, RootCertStore, ServerConfig, ServerConnection,
-    crypto::aws_lc_rs,
+    crypto::ring,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::UnixTime;
@@ -125,7 +125,7 @@ fn read(files: &Tls) -> Result<Loaded, TlsError> {
         .map(|end| (files.certificate_file.clone(), end))
         .into_iter()
         .collect();
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(setup)?;
@@ -165,7 +165,7 @@ fn read(files: &Tls) -> Result<Loaded, TlsError> {
     // Nothing to read for anybody who does not ask again: one ticket is enough. It holds the
     // session itself: a fleet that comes back costs no memory here.
     config.send_tls13_tickets = 1;
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
+    config.ticketer = ring::Ticketer::new().map_err(setup)?;
     Ok(Loaded {
         config: Arc::new(config),
         clients,
@@ -241,7 +241,7 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(ca.der().clone()).unwrap();
         let key = PrivateKeyDer::try_from(client_key.serialize_der()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()

@@ -323,7 +323,7 @@ fn tls_server(years: (i32, i32), body: Vec<u8>, directory: &Path) -> SocketAddr 
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd,
     };
-    use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::aws_lc_rs};
+    use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
     let mut authority = CertificateParams::new(vec![]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -333,7 +333,7 @@ fn tls_server(years: (i32, i32), body: Vec<u8>, directory: &Path) -> SocketAddr 
         (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
     let certificate = params.signed_by(&key, &authority).unwrap();
     fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

@@ -207,7 +207,7 @@ async fn attack_107_a_session_is_not_resumed_when_its_certificate_has_ended() {
     let mut trusted = RootCertStore::empty();
     trusted.add(ca.der().clone()).unwrap();
     let client = || {
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(trusted.clone())
