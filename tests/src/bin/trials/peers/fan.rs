@@ -16,8 +16,7 @@ use super::{
     speak::{Mqtt, Nats, Raw, Redis, payload},
 };
 
-/// What a statement of that size has on the wire, with its headers and the line of its event;
-/// measured in the first round.
+/// About so many are measured.
 const DELIVERIES: usize = 150_000;
 
 /// Who publishes to whom.

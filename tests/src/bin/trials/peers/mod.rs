@@ -319,14 +319,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         for suite in &suites {
             let (name, contestants) = contestants(*suite);
             let sizes = match suite {
-                Suite::Fanout => subscribers.clone(),
-                Suite::Tls => subscribers
-                    .iter()
-                    .copied()
-                    .filter(|size| *size <= 5_000)
-                    .collect(),
+                Suite::Fanout | Suite::Tls => subscribers.clone(),
                 Suite::Publish => vec![PUBLISHERS],
-                Suite::Poll => vec![100],
+                Suite::Poll => vec![100, 5_000],
                 Suite::Storm => vec![32],
             };
             for size in sizes {

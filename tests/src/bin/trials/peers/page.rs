@@ -168,7 +168,15 @@ fn rates(
     reference: &str,
     what: &str,
 ) -> anyhow::Result<()> {
-    for size in sizes(lines, suite) {
+    let sizes = sizes(lines, suite);
+    for &size in &sizes {
+        let (title, chart_name) = match sizes.len() {
+            1 => (what.to_owned(), suite.to_owned()),
+            _ => (format!("{what}, {size}"), format!("{suite}-{size}")),
+        };
+        if sizes.len() > 1 {
+            writeln!(text, "{size} connections:\n")?;
+        }
         let (mut rows, mut all) = (Vec::new(), Vec::new());
         for name in names(lines, suite) {
             let spread = |value: &dyn Fn(&Line) -> f64| {
@@ -198,8 +206,8 @@ fn rates(
         )?;
         text.push_str(&chart(
             charts,
-            suite,
-            what,
+            &chart_name,
+            &title,
             "a second, median and spread",
             &all,
         )?);
@@ -262,7 +270,7 @@ pub(super) fn write(of: &Path, into: &Path, charts: &Path) -> anyhow::Result<()>
     if rounds("poll") > 0 {
         writeln!(
             page,
-            "### Polls, 100 connections that stand\n\n{} rounds.\n",
+            "### Polls on connections that stand\n\n{} rounds.\n",
             rounds("poll")
         )?;
         rates(
@@ -271,7 +279,7 @@ pub(super) fn write(of: &Path, into: &Path, charts: &Path) -> anyhow::Result<()>
             charts,
             "poll",
             "nginx, 304",
-            "Polls on 100 connections",
+            "Polls on connections that stand",
         )?;
     }
     if rounds("storm") > 0 {
