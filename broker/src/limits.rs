@@ -97,8 +97,8 @@ pub const MIRROR_AVOID: Duration = Duration::from_secs(300);
 pub const MIRROR_LAG: Duration = Duration::from_secs(180);
 /// Connections to one upstream on which many channels are filled at once.
 pub const MIRROR_LANES: usize = 4;
-/// How many are many.
-pub const MIRROR_MANY: usize = 32;
+/// How many are many; in simulations all are.
+pub const MIRROR_MANY: usize = if cfg!(test) { 2 } else { 32 };
 /// Channels of one upstream whose newest statements are under way at once.
 pub const MIRROR_ABREAST: usize = 64;
 /// How long a statement that is being published waits for the cluster, if it is not known whether

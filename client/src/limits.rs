@@ -19,7 +19,7 @@ pub const WATCH_GRACE: Duration = Duration::from_secs(15);
 /// How long a broker that ends a watch has to say why.
 pub const FAREWELL: Duration = Duration::from_secs(1);
 /// Requests under way at once while a backlog is read.
-pub const PIPELINE: usize = 256;
+pub const PIPELINE: usize = 64;
 /// Trust statements that are read before they are verified.
 pub const TRUST_CHUNK: u32 = 64;
 /// Octets of statements that are read at once to catch up.
