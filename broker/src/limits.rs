@@ -18,9 +18,6 @@ pub const SAVED_OCTETS: usize = 256 * 1024;
 pub const TAIL_ENTRIES: usize = 64;
 /// Octets of those.
 pub const TAIL_OCTETS: usize = 1024 * 1024;
-/// Of statements that are stored together those that are kept so; the others are read if somebody
-/// asks.
-pub const TAIL_TOGETHER: usize = 16;
 /// How often the signer of beats looks whether there are new channels.
 pub const BEAT_LOOK: Duration = Duration::from_secs(1);
 /// A new head is named early, at most so many times in the period of beats.
@@ -95,10 +92,6 @@ pub const MIRROR_AGAIN: Duration = Duration::from_secs(5);
 pub const MIRROR_AVOID: Duration = Duration::from_secs(300);
 /// After how long an upstream that is behind others is complained about.
 pub const MIRROR_LAG: Duration = Duration::from_secs(180);
-/// Connections to one upstream on which many channels are filled at once.
-pub const MIRROR_LANES: usize = 4;
-/// How many are many; in simulations all are.
-pub const MIRROR_MANY: usize = if cfg!(test) { 2 } else { 32 };
 /// Channels of one upstream whose newest statements are under way at once.
 pub const MIRROR_ABREAST: usize = 64;
 /// How long a statement that is being published waits for the cluster, if it is not known whether
@@ -235,6 +228,8 @@ pub const WATCH_CHANNELS: usize = 16_384;
 pub const WATCH_STALL: Duration = Duration::from_secs(600);
 /// Octets of output that a session gathers before it writes.
 pub const OUTPUT_OCTETS: usize = 64 * 1024;
+/// Room for what a client sends that a session keeps while it waits.
+pub const INPUT_OCTETS: usize = 8 * 1024;
 /// How long one write to a client may make no progress.
 pub const WRITE: Duration = Duration::from_secs(60);
 /// How long an article may take to arrive after 340.

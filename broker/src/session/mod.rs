@@ -33,7 +33,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::{codec::Decoder, sync::WaitForCancellationFuture};
 
 use crate::{
-    limits::{ARTICLE, FEED_STALL, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS},
+    limits::{ARTICLE, FEED_STALL, INPUT_OCTETS, OUTPUT_OCTETS, REFUSALS, TURN_OCTETS},
     log::{append::Peer, logs::Log},
     logging::Safe,
     net::{access::Known, connections::Permit, stream::Stream},
@@ -239,6 +239,10 @@ impl Session {
                 }
                 Ok(None) => {
                     self.flush().await?;
+                    // What a client has streamed is not kept room for while it is silent.
+                    if self.input.is_empty() && self.input.capacity() > INPUT_OCTETS {
+                        self.input = BytesMut::new();
+                    }
                     if ends.silence.deadline() != deadline {
                         ends.silence.as_mut().reset(deadline);
                     }

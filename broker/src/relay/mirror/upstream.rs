@@ -1,12 +1,8 @@
 //! Following one upstream: being told by a watch, and looking at everything it has once in a while.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tidings_client::{Connection, Error};
 use tidings_protocol::{
     Channel, Head, MessageId, Statement,
@@ -22,10 +18,7 @@ use super::{
     filling::{FillError, Filled, Filling},
 };
 use crate::{
-    limits::{
-        MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG, MIRROR_LANES,
-        MIRROR_MANY,
-    },
+    limits::{MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
     log::{
         append::{AppendError, Appended, Copied, Copy, Run},
         namespaces::Provisioned,
@@ -334,112 +327,60 @@ async fn look(
     Ok(due)
 }
 
-/// Fills channels: trust logs first, many others on several connections, so that one is read while
-/// others wait.
+/// Fills channels one after the other, the writer working on some while others are read.
 async fn fill_all(
     shared: &Shared,
     mirror: &Mirror,
     upstream: &Upstream,
     asking: &mut Connection,
     numbers_are_serials: bool,
-    due: Vec<Channel>,
+    mut due: Vec<Channel>,
 ) -> Result<(), Error> {
-    let (trust, rest): (Vec<Channel>, Vec<Channel>) =
-        due.into_iter().partition(|channel| channel.is_trust());
-    let many = rest.len() >= MIRROR_MANY;
-    let lane = Lane {
-        shared,
-        mirror,
-        upstream,
-        numbers_are_serials,
-    };
-    lane.fill(asking, &Mutex::new(trust.into())).await?;
-    let rest = Mutex::new(rest.into());
-    if !many {
-        return lane.fill(asking, &rest).await;
-    }
-    let mut beside = Vec::new();
-    while beside.len() + 1 < MIRROR_LANES {
-        beside.push(connect(upstream).await?);
-    }
-    let lanes = beside.iter_mut().chain([asking]);
-    try_join_all(lanes.map(|asking| lane.fill(asking, &rest)))
-        .await
-        .map(drop)
-}
-
-/// What channels are filled with.
-struct Lane<'a> {
-    shared: &'a Shared,
-    mirror: &'a Mirror,
-    upstream: &'a Upstream,
-    numbers_are_serials: bool,
-}
-
-impl Lane<'_> {
-    /// Fills channels one after the other, the writer working on some while others are read.
-    async fn fill(
-        &self,
-        asking: &mut Connection,
-        due: &Mutex<VecDeque<Channel>>,
-    ) -> Result<(), Error> {
-        let Self {
+    due.sort_by_key(|channel| !channel.is_trust());
+    let mut offers = FuturesUnordered::new();
+    for channel in due {
+        // Walking a trust log twice does no harm, and everything waits for it.
+        let claim = mirror.claim(&channel, upstream);
+        if claim.is_none() && !channel.is_trust() {
+            continue;
+        }
+        let filling = Filling {
             shared,
             mirror,
             upstream,
-            numbers_are_serials,
-        } = *self;
-        let mut offers = FuturesUnordered::new();
-        while let Some(channel) = next(due) {
-            // Walking a trust log twice does no harm, and everything waits for it.
-            let claim = mirror.claim(&channel, upstream);
-            if claim.is_none() && !channel.is_trust() {
-                continue;
+            channel: &channel,
+            claim: claim.as_ref(),
+        };
+        let filled = filling.fill(asking, numbers_are_serials).await;
+        match filled {
+            Ok(Filled::Whole) => {}
+            Ok(Filled::More) => upstream.ask_for(&channel),
+            Ok(Filled::Offer(run)) => {
+                // The writer has it now, and works on it while the next channel is read.
+                let stored = shared.appender.offer(run).await;
+                offers.push(async move {
+                    let copied = stored.await;
+                    drop(claim);
+                    (copied, channel)
+                });
             }
-            let filling = Filling {
-                shared,
-                mirror,
-                upstream,
-                channel: &channel,
-                claim: claim.as_ref(),
-            };
-            let filled = filling.fill(asking, numbers_are_serials).await;
-            match filled {
-                Ok(Filled::Whole) => {}
-                Ok(Filled::More) => upstream.ask_for(&channel),
-                Ok(Filled::Offer(run)) => {
-                    // The writer has it now, and works on it while the next channel is read.
-                    let stored = shared.appender.offer(run).await;
-                    offers.push(async move {
-                        let copied = stored.await;
-                        drop(claim);
-                        (copied, channel)
-                    });
+            Err(FillError::Connection(error)) => return Err(error),
+            Err(FillError::Closed) => return Ok(()),
+            Err(error) => {
+                avoid(upstream, &channel, &error);
+                if error.spoils_connection() {
+                    *asking = connect(upstream).await?;
                 }
-                Err(FillError::Connection(error)) => return Err(error),
-                Err(FillError::Closed) => return Ok(()),
-                Err(error) => {
-                    avoid(upstream, &channel, &error);
-                    if error.spoils_connection() {
-                        *asking = connect(upstream).await?;
-                    }
-                }
-            }
-            while offers.len() >= MIRROR_ABREAST {
-                settle(upstream, offers.next().await);
             }
         }
-        while !offers.is_empty() {
+        while offers.len() >= MIRROR_ABREAST {
             settle(upstream, offers.next().await);
         }
-        Ok(())
     }
-}
-
-fn next(due: &Mutex<VecDeque<Channel>>) -> Option<Channel> {
-    due.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .pop_front()
+    while !offers.is_empty() {
+        settle(upstream, offers.next().await);
+    }
+    Ok(())
 }
 
 fn settle(upstream: &Upstream, done: Option<(Result<Copied, AppendError>, Channel)>) {

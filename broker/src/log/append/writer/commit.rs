@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Writer;
 use crate::{
-    limits::TAIL_TOGETHER,
+    limits::TAIL_ENTRIES,
     log::{
         append::{
             AppendError,
@@ -171,9 +171,10 @@ impl Writer {
             return None;
         }
         if draft.grows {
-            let unseen = draft.inserted().len().saturating_sub(TAIL_TOGETHER);
+            let unseen = draft.inserted().len().saturating_sub(TAIL_ENTRIES);
             for (count, at) in draft.inserted().iter().enumerate() {
                 let (statement, path) = &inserted[*at];
+                // Of very many the oldest would be given up again at once.
                 if count >= unseen {
                     log.push(statement, path);
                 }
