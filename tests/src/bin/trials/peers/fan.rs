@@ -226,7 +226,6 @@ pub(crate) fn closed_loop(
 ) -> anyhow::Result<Line> {
     let size = peers.len();
     let (mut crowd, mut done) = (Crowd::new()?, Vec::new());
-    let (began, before) = (Instant::now(), process.cpu()?);
     crowd.join(
         endpoint,
         peers.into_iter().map(Boxed),
@@ -234,7 +233,10 @@ pub(crate) fn closed_loop(
         &mut done,
         || (),
     )?;
-    let (mut count, mut delays) = (done.drain(..).map(|one| one.count).sum(), Vec::new());
+    // Those that came first have begun; what is measured has all of them.
+    let early: usize = done.drain(..).map(|one| one.count).sum();
+    let (began, before) = (Instant::now(), process.cpu()?);
+    let (mut count, mut delays) = (early, Vec::new());
     while !until(count, began.elapsed()) {
         crowd.turn(PATIENCE, &mut done)?;
         for one in done.drain(..) {
@@ -243,6 +245,7 @@ pub(crate) fn closed_loop(
         }
     }
     let elapsed = began.elapsed();
+    let count = count - early;
     let delays = Spread::of_milliseconds(delays);
     Ok(Line {
         size,
