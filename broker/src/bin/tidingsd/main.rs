@@ -174,6 +174,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             let runtime = Builder::new_multi_thread()
+                .event_interval(TASKS)
+                .max_io_events_per_tick(EVENTS)
+                .max_io_events_per_busy_tick(EVENTS_BUSY)
                 .enable_all()
                 .build()
                 .context("cannot start threads")?;
@@ -184,6 +187,16 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
 }
+
+/// After so many turns of sessions a thread looks at the sockets, whoever waits for a turn still.
+const TASKS: u32 = 31;
+
+/// So many sessions one look wakes. A thread's queue has room for 256 of them; those that find none
+/// would have their turn after all who come later.
+const EVENTS: usize = 128;
+
+/// The same while others wait for their turn: fewer than have had one since the last look.
+const EVENTS_BUSY: usize = 16;
 
 /// What `check` and `export` end with, if something is damaged.
 const DAMAGED: u8 = 3;

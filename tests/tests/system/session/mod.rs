@@ -2,6 +2,7 @@
 //! anything.
 #![allow(clippy::unwrap_used)]
 
+mod many;
 mod read;
 mod script;
 
@@ -20,7 +21,10 @@ struct Stage {
 
 /// A broker with a trust log and three releases.
 fn stage(configuration: &str) -> Stage {
-    let fixture = Fixture::new().unwrap();
+    stage_of(Fixture::new().unwrap(), configuration)
+}
+
+fn stage_of(fixture: Fixture, configuration: &str) -> Stage {
     fixture.configure(configuration).unwrap();
     let daemon = fixture.start().unwrap();
     let mut statements = vec![fixture.trust.clone()];
