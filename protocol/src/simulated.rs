@@ -25,6 +25,8 @@ pub enum Fault {
     StateSync,
     /// What was delivered is not kept.
     Delivered,
+    /// Retention keeps one less than it is told to.
+    Retention,
     /// An upstream that has failed is not tried again.
     Upstream,
 }

@@ -57,6 +57,8 @@ pub(super) struct Broker {
     pub(super) disk: SimulatedDisk,
     pub(super) life: Option<Life>,
     settings: Settings,
+    /// How many statements of each channel retention keeps at least, if it does not keep all.
+    pub(super) kept: Option<u32>,
     /// How far its logs were looked at in this life.
     pub(super) checked: BTreeMap<Channel, u32>,
     /// Its store has failed.
@@ -71,7 +73,7 @@ pub(super) struct Life {
 }
 
 impl Broker {
-    pub(super) fn new(index: usize, disk: SimulatedDisk, anchor: &str) -> Self {
+    pub(super) fn new(index: usize, disk: SimulatedDisk, anchor: &str, kept: Option<u32>) -> Self {
         let upstreams = match MIRRORS.iter().find(|(mirror, _)| *mirror == index) {
             Some((_, upstreams)) => upstreams,
             None => &[][..],
@@ -87,8 +89,11 @@ impl Broker {
                 upstreams.join(", ")
             ),
         };
+        let retention = kept.map_or(String::new(), |kept| {
+            format!("[[retention]]\nchannels = \"*\"\ncount = {kept}\n")
+        });
         let text = format!(
-            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = 0\n{mirror}",
+            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = 0\n{mirror}{retention}",
             NAMES[index]
         );
         let config: Config = toml::from_str(&text).unwrap();
@@ -96,6 +101,7 @@ impl Broker {
             disk,
             life: None,
             settings: Settings::check(config, Path::new("simulated")).unwrap(),
+            kept,
             checked: BTreeMap::new(),
             failed: Arc::default(),
         }

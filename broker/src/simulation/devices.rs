@@ -37,7 +37,7 @@ fn lock(of: &Mutex<Followed>) -> MutexGuard<'_, Followed> {
 }
 
 impl Machine {
-    pub(super) fn new(source: Source, start: Start) -> Self {
+    pub(super) fn new(source: Source, start: Start, all_is_kept: bool) -> Self {
         Self {
             file: simulated::File::default(),
             source,
@@ -46,7 +46,7 @@ impl Machine {
             boot: 1,
             followed: Arc::new(Mutex::new(Followed {
                 behind: 2,
-                may_go_back: start == Start::Newest,
+                may_go_back: start == Start::Newest || !all_is_kept,
                 ..Followed::default()
             })),
         }

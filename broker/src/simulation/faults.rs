@@ -14,7 +14,7 @@ const MIRRORS: Range<usize> = 1..BROKERS;
 const OF_DEVICES: Range<usize> = FIRST_DEVICE..FIRST_DEVICE + DEVICES.len();
 
 /// What is put in, and where.
-const FAULTS: [(Fault, Range<usize>); 12] = [
+const FAULTS: [(Fault, Range<usize>); 13] = [
     (Fault::Signatures, MIRRORS),
     (Fault::Signatures, OF_DEVICES),
     (Fault::Links, MIRRORS),
@@ -26,6 +26,7 @@ const FAULTS: [(Fault, Range<usize>); 12] = [
     (Fault::OldHeads, ORIGINS),
     (Fault::StateSync, OF_DEVICES),
     (Fault::Delivered, OF_DEVICES),
+    (Fault::Retention, ORIGINS),
     (Fault::Upstream, MIRRORS),
 ];
 

@@ -54,7 +54,8 @@ enum Lie {
     Nonsense,
 }
 
-const LIES: [Lie; 11] = [
+/// What only links tell from the truth is told more often than the rest.
+const LIES: [Lie; 12] = [
     Lie::None,
     Lie::HoldsBack,
     Lie::Replays,
@@ -62,6 +63,7 @@ const LIES: [Lie; 11] = [
     Lie::Branch,
     Lie::OldKey,
     Lie::Signature,
+    Lie::Below,
     Lie::Below,
     Lie::Cuts,
     Lie::Silent,

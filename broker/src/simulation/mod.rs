@@ -60,6 +60,8 @@ const PUBLISHERS: std::ops::Range<usize> = 4..7;
 const FIRST_DEVICE: usize = 7;
 /// Devices: whom they ask.
 const DEVICES: [&[usize]; 3] = [&[1, 2], &[HOSTILE, 2], &[2, HOSTILE, ORIGIN]];
+/// How many statements of each channel brokers keep at least.
+const KEPT: [Option<u32>; 6] = [None, None, None, None, Some(1), Some(2)];
 /// How often each publisher publishes, and trust is rotated.
 const TURNS: usize = 4;
 const ROTATIONS: usize = 2;
@@ -109,12 +111,13 @@ impl Simulation {
         let below = |bound| lock(&random).below(bound);
         let broker = |index| {
             let disk = SimulatedDisk::new(MODELS[below(MODELS.len())]);
-            Broker::new(index, disk, &text)
+            Broker::new(index, disk, &text, KEPT[below(KEPT.len())])
         };
-        let brokers = (0..BROKERS).map(broker).collect();
+        let brokers: Vec<Broker> = (0..BROKERS).map(broker).collect();
+        let all_is_kept = brokers.iter().all(|broker| broker.kept.is_none());
         let machine = |names: &&[usize]| {
             let start = [Start::Newest, Start::Oldest][below(2)];
-            Machine::new(source(names), start)
+            Machine::new(source(names), start, all_is_kept)
         };
         let machines = DEVICES.iter().map(machine).collect();
         let source = source(&[ORIGIN]);
@@ -445,6 +448,7 @@ fn whatever_happens_nobody_is_deceived_and_everything_comes_through() {
         total.restarts,
         total.applied,
         total.failed_polls,
+        total.removed,
     ];
     assert!(many < 100 || least.into_iter().all(|count| count > many / 2));
 }

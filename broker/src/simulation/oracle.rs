@@ -13,6 +13,7 @@ use tidings_protocol::{
 };
 
 use super::brokers::{BEAT_LIFE, Broker, Life};
+use crate::log::logs::Log;
 
 /// How much later than the end of the beat's life something may still be held back: what clocks
 /// round, and how often everything is looked at.
@@ -35,6 +36,8 @@ pub(super) struct Counts {
     pub(super) not_now: usize,
     pub(super) current: usize,
     pub(super) lies: usize,
+    /// What retention has removed, as far as it was looked at.
+    pub(super) removed: usize,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -53,6 +56,7 @@ impl std::ops::AddAssign for Counts {
         self.not_now += other.not_now;
         self.current += other.current;
         self.lies += other.lies;
+        self.removed += other.removed;
     }
 }
 
@@ -89,8 +93,8 @@ pub(super) struct Followed {
     pub(super) applied: BTreeMap<Channel, u32>,
     /// How many seconds its clock has been behind at most.
     pub(super) behind: u64,
-    /// It has begun with the newest: then it may go back to what a live beat names below that, and
-    /// what is new is delivered at least once (2-15, 2-18).
+    /// It has begun with the newest, or brokers do not keep all: then it may go back to what a live
+    /// beat names below what it has, and what is new is delivered at least once (2-15, 2-18).
     pub(super) may_go_back: bool,
 }
 
@@ -164,6 +168,7 @@ impl Oracle {
         for log in logs {
             let (channel, marks) = (&log.channel, log.marks());
             let head = marks.head.serial.number();
+            known.look_below(index, is_origin, broker.kept, &life, &log);
             let before = broker.checked.get(channel).copied().unwrap_or(0);
             if head < before {
                 known.fail(format!("broker {index}: {channel} has gone back to {head}"));
@@ -345,6 +350,44 @@ impl Known {
 
     fn id(&self, channel: &Channel, serial: u32) -> Option<StatementId> {
         Some(self.logs.get(channel)?.get(&serial)?.statement.id())
+    }
+
+    /// Retention removes from below, and never what the operator keeps, nor trust, nor what the
+    /// trust in force names (4-19).
+    fn look_below(
+        &mut self,
+        index: usize,
+        is_origin: bool,
+        kept: Option<u32>,
+        life: &Life,
+        log: &Log,
+    ) {
+        let (channel, marks) = (&log.channel, log.marks());
+        let (low, head) = (marks.low.number(), marks.head.serial.number());
+        let place = format!("broker {index}: {channel} {low} to {head}");
+        let is_there = |serial| matches!(life.shared.store.get(channel, serial), Ok(Some(_)));
+        if !is_there(marks.low) {
+            self.fail(format!("{place}: the lowest cannot be read"));
+        }
+        if low == 1 {
+            return;
+        }
+        self.counts.removed += 1;
+        // What a mirror has begins where that of its upstream does, at most; of beats the newest is
+        // enough.
+        let is_enough =
+            kept.is_some_and(|kept| low + kept <= head + 1) || !is_origin || channel.is_beat();
+        if channel.is_trust() || low > head || !is_enough {
+            self.fail(format!("{place}: too much is removed, {kept:?} are kept"));
+        }
+        let trust = life.shared.namespaces.trust(channel);
+        let named = trust.and_then(|trust| match channel.is_beat() {
+            true => trust.named_beat(channel),
+            false => trust.checkpoint(channel).head(),
+        });
+        if let Some(named) = named.filter(|named| is_origin && !is_there(named.serial)) {
+            self.fail(format!("{place}: {named}, which trust names, is removed"));
+        }
     }
 
     /// What one broker has in one place: what all others have there, signed by those who may.

@@ -57,6 +57,21 @@ impl Trust {
             _ => Settled::Missing(head),
         }
     }
+    /// All statements that it has settled on, as far as that is at hand.
+    pub fn checkpoints(&self) -> impl Iterator<Item = (&Channel, Head)> {
+        let lines = self.rules().checkpoints.iter();
+        let lines = lines.map(|line| (&line.channel, line.head));
+        let beats = self
+            .beats
+            .iter()
+            .filter_map(|(channel, beat)| match beat.body() {
+                Body::Beat(beat) => Some(self.named(channel, beat)),
+                _ => None,
+            });
+        lines
+            .chain(beats.flatten())
+            .filter(|(channel, _)| !channel.is_beat() && !channel.is_trust())
+    }
     /// The beats that its checkpoints name and that are not at hand: they are to be read, each at
     /// the very serial.
     pub fn missing_beats(&self) -> impl Iterator<Item = (&Channel, Head)> {

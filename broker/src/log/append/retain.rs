@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+#[cfg(test)]
+use tidings_protocol::simulated::{Fault, has};
 use tidings_protocol::{Channel, Head, Serial, Timestamp};
 use tokio::time::Instant;
 
@@ -138,9 +140,10 @@ impl Writer {
         budget: &mut u32,
     ) -> Result<Serial, StoreError> {
         let marks = log.marks();
-        let by_count = retention
-            .count
-            .map(|count| (marks.head.serial.number() + 1).saturating_sub(count));
+        let count = retention.count;
+        #[cfg(test)]
+        let count = count.map(|count| count.saturating_sub(has(Fault::Retention).into()));
+        let by_count = count.map(|count| (marks.head.serial.number() + 1).saturating_sub(count));
         let oldest = retention
             .age
             .map(|age| now.seconds().saturating_sub(age.as_secs()));

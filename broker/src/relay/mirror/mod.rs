@@ -86,6 +86,8 @@ pub(crate) struct Standing {
     behind_since: Option<Instant>,
     /// Channels that it had wrong, and when.
     wrong: HashMap<Channel, Instant>,
+    /// Channels of which it had not what a checkpoint names, and when.
+    without_named: HashMap<Channel, Instant>,
 }
 
 impl Standing {

@@ -1,6 +1,9 @@
 //! Following one upstream: being told by a watch, and looking at everything it has once in a while.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tidings_client::{Connection, Error};
@@ -263,6 +266,31 @@ fn lacks(shared: &Shared, channel: &Channel, ours: Option<Marks>, (low, high): (
     ours.is_some_and(|ours| is_lower(ours) && wants(ours)) && !filling::has_age(shared, channel)
 }
 
+/// Channels whose logs begin here above what a checkpoint names, and lack that; but for those of
+/// which this upstream had it not either.
+fn lacking_named(
+    shared: &Shared,
+    upstream: &Upstream,
+    marks: &[(Channel, u32, u32)],
+) -> Vec<Channel> {
+    let mut standing = upstream.standing();
+    let without = &mut standing.without_named;
+    without.retain(|_, since| since.elapsed() < MIRROR_AVOID);
+    let there: HashSet<&Channel> = marks.iter().map(|(channel, ..)| channel).collect();
+    let trusts = there.iter().filter(|channel| channel.is_trust());
+    let trusts = trusts.filter_map(|channel| shared.namespaces.trust(channel));
+    let mut lacking = Vec::new();
+    for trust in trusts {
+        let named = trust.checkpoints().filter(|(channel, head)| {
+            there.contains(channel)
+                && !without.contains_key(*channel)
+                && filling::lacks_named(shared, channel, *head)
+        });
+        lacking.extend(named.map(|(channel, _)| channel.clone()));
+    }
+    lacking
+}
+
 /// The channels of which an upstream has more than we do; trust logs come first, and are brought up
 /// to date at once.
 async fn look(
@@ -295,6 +323,7 @@ async fn look(
             _ => {}
         }
     }
+    due.extend(lacking_named(shared, upstream, &marks));
     // The same height need not be the same statement. Many are asked for at a time: one round trip
     // for each would take longer than a look may.
     let other = |channel: &Channel, head: Head, theirs: Option<String>| {

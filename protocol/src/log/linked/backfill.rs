@@ -6,7 +6,7 @@ use super::{Piece, Work};
 use crate::{
     Serial,
     log::{Backfill, Begin, Offered, Proof, Refused, Span},
-    trust::Descent,
+    trust::{Descent, Settled},
     verify::VerifyError,
 };
 
@@ -205,6 +205,11 @@ impl Work<'_> {
             .at(span.low)?
             .and_then(|lowest| lowest.predecessor());
         if named != Some(last) {
+            if run.len() == 1
+                && self.judge.trust.checkpoint(&self.step.after.channel) == Settled::At(last)
+            {
+                return self.keep(run);
+            }
             let apart = last.serial.next() == Some(span.low);
             let expected = named.map_or(last.id, |named| named.id);
             let error = VerifyError::Link {
@@ -232,12 +237,29 @@ impl Work<'_> {
             Descent::below(self.step.after.channel.clone(), named, vouched),
         )?;
         if let Some(first) = piece.run.first() {
-            self.log().span = Some(Span {
-                low: first.serial(),
-                ..span
-            });
+            let low = first.serial();
+            self.log().span = Some(Span { low, ..span });
+            if let Some(kept) = self.step.after.kept.filter(|kept| kept.serial >= low) {
+                // It is a part of the log again.
+                self.log().kept = None;
+                self.step.drop.push((kept.serial, kept.serial));
+            }
         }
         self.step.insert.extend(piece.run);
+        Ok(())
+    }
+
+    /// What a checkpoint names, and lies below a gap below the log: who restarts needs it (2-14).
+    fn keep(&mut self, run: Vec<Offered>) -> Result<(), Refused> {
+        let piece = self.prove_alone(run)?;
+        let named = piece.run.first().map(|named| named.head());
+        if named != self.step.after.kept {
+            let old = core::mem::replace(&mut self.log().kept, named);
+            self.step
+                .drop
+                .extend(old.map(|old| (old.serial, old.serial)));
+            self.step.insert.extend(piece.run);
+        }
         Ok(())
     }
 }

@@ -348,6 +348,37 @@ fn retention_removes_from_below_and_never_the_head_or_a_checkpoint() {
 }
 
 #[test]
+fn what_a_checkpoint_names_is_kept_below_a_gap() {
+    let all = releases(None, 9, "1.", "ann");
+    let channel = all[0].channel().clone();
+    let named = |at: usize| [(channel.clone(), all[at].head())];
+    let mut mirror = broker();
+    let trust = next_trust(&mirror.trust, ROLES, &named(3));
+    mirror.bring_into_force(trust);
+    mirror.take(&all[6..], Begin::Log).unwrap();
+    // What nobody names has no place there; and it comes alone.
+    assert!(mirror.take(&all[2..3], Begin::Nothing).is_err());
+    assert!(mirror.take(&all[2..4], Begin::Nothing).is_err());
+    mirror.take(&all[3..4], Begin::Nothing).unwrap();
+    mirror.take(&all[3..4], Begin::Nothing).unwrap();
+    assert_eq!(
+        (mirror.serials(), mirror.log.kept()),
+        (vec![7, 8, 9], Some(all[3].head()))
+    );
+    // The next checkpoint takes its place.
+    let trust = next_trust(&mirror.trust, ROLES, &named(4));
+    mirror.bring_into_force(trust);
+    mirror.take(&all[4..5], Begin::Nothing).unwrap();
+    assert_eq!(mirror.log.kept(), Some(all[4].head()));
+    // Where the log comes to reach down to it, it is a part of that.
+    mirror.take(&all[2..6], Begin::Nothing).unwrap();
+    assert_eq!(
+        (mirror.serials(), mirror.log.kept()),
+        (vec![3, 4, 5, 6, 7, 8, 9], None)
+    );
+}
+
+#[test]
 fn a_beat_that_a_checkpoint_names_is_kept_below_the_others() {
     let channel: Channel = "acme.beat".parse().unwrap();
     let old = beat(3, "beat");

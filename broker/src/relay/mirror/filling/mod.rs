@@ -8,6 +8,7 @@ use std::time::Duration;
 use numbers::{Numbers, Range, chunk, numbers};
 use tidings_client::{Connection, Error};
 use tidings_protocol::{Channel, Head, Serial, log::Begin, trust::Trust};
+use tokio::time::Instant;
 
 use super::{Claim, Mirror, Upstream, lock};
 use crate::{
@@ -130,6 +131,7 @@ impl Filling<'_> {
                 let filled = self.fill_above(asking, &numbers).await?;
                 if matches!(filled, Filled::Whole) {
                     self.fill_below(asking, &numbers).await?;
+                    self.fill_named(asking, &numbers).await?;
                 }
                 Ok(filled)
             }
@@ -317,6 +319,43 @@ impl Filling<'_> {
         Ok(())
     }
 
+    /// What a checkpoint names, where our log begins above it.
+    async fn fill_named(
+        &self,
+        asking: &mut Connection,
+        numbers: &Numbers,
+    ) -> Result<(), FillError> {
+        let Self {
+            shared,
+            upstream,
+            channel,
+            ..
+        } = *self;
+        let named = shared
+            .namespaces
+            .trust(channel)
+            .and_then(|trust| trust.checkpoint(channel).head())
+            .filter(|named| lacks_named(shared, channel, *named));
+        let Some(named) = named.map(|named| named.serial.number()) else {
+            return Ok(());
+        };
+        match chunk(shared, asking, channel, numbers, named, named).await {
+            Ok(copies) => {
+                let run = self.run(copies, Begin::Nothing);
+                shared.appender.copy(run).await?;
+            }
+            Err(FillError::Missing(serial)) => {
+                tracing::info!(upstream = %upstream.address, %channel, %serial, "this upstream has not the statement that a checkpoint names");
+                upstream
+                    .standing()
+                    .without_named
+                    .insert(channel.clone(), Instant::now());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// The newest beat, and the one that a checkpoint names: the others are of no use to anybody.
     async fn fill_beats(
         &self,
@@ -422,6 +461,12 @@ pub(super) fn missing_beat(trust: &Trust, channel: &Channel) -> Option<Head> {
         .missing_beats()
         .find(|(missing, _)| *missing == channel)
         .map(|(_, head)| head)
+}
+
+/// Whether our log begins above what a checkpoint names, and lacks that.
+pub(super) fn lacks_named(shared: &Shared, channel: &Channel, named: Head) -> bool {
+    let log = shared.logs.get(channel.as_str());
+    log.is_some_and(|log| log.marks().low > named.serial && log.kept() != Some(named))
 }
 
 /// Whether our retention removes what has become old.
