@@ -182,6 +182,9 @@ enum Task {
     /// What publications, polls and deliveries cost while channels and statements grow to a
     /// million; takes some minutes
     Growth,
+    /// What somebody polite waits for while others send trains of commands, hardly read, or retention
+    /// is at work; takes some minutes
+    Hostile,
     /// Tidings beside mosquitto, nats-server, Redis, nginx and INN, in turns; writes
     /// docs/performance.md; takes an hour
     Peers {
@@ -471,6 +474,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Instructions { record } => costs::instructions(record),
         Task::Size { keep } => size::print(keep),
         Task::Sizes => costs::sizes(),
+        Task::Hostile => build().and_then(|()| run(&mut trial("hostile"))),
         Task::Growth => build().and_then(|()| run(&mut trial("growth"))),
         Task::Peers {
             rounds,

@@ -35,7 +35,7 @@ const PUBLICATIONS: usize = 500;
 const POLLS: Duration = Duration::from_secs(2);
 
 /// Stores so many statements more: in channels of its own, all by TAKETHIS.
-fn fill(
+pub(super) fn fill(
     process: Process,
     to: &Endpoint,
     fixture: &Fixture,
@@ -129,7 +129,7 @@ async fn costs(broker: &Broker, name: &str) -> anyhow::Result<Costs> {
     })
 }
 
-async fn start() -> anyhow::Result<Broker> {
+pub(super) async fn start() -> anyhow::Result<Broker> {
     let broker = Broker::start(true)?;
     Publisher::connect(broker.fixture.source()?)
         .await?

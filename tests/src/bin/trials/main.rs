@@ -7,6 +7,7 @@ mod cluster;
 mod crash;
 mod fanout;
 mod growth;
+mod hostile;
 mod inn;
 mod mirrors;
 mod namespace;
@@ -28,6 +29,8 @@ enum Trial {
     Fanout(fanout::Options),
     /// Costs while channels and statements grow
     Growth(growth::Arguments),
+    /// What somebody polite waits for while others are not
+    Hostile(hostile::Arguments),
     /// INN on both sides
     Inn(inn::Arguments),
     /// What mirrors cost
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Trial::Crash(options) => crash::run(options),
         Trial::Fanout(options) => fanout::run(options),
         Trial::Growth(arguments) => growth::run(arguments),
+        Trial::Hostile(arguments) => hostile::run(arguments),
         Trial::Inn(arguments) => inn::run(arguments),
         Trial::Mirrors(arguments) => mirrors::run(arguments),
         Trial::Namespace(arguments) => namespace::run(arguments),

@@ -49,6 +49,9 @@ pub(super) struct Engine {
     ahead: usize,
     on_failure: OnFailure,
     started: Instant,
+    /// Since when it has handed out without a pause, and to how many.
+    busy_since: Instant,
+    handed: u32,
 }
 
 impl Engine {
@@ -74,6 +77,8 @@ impl Engine {
             ahead: 0,
             on_failure,
             started: Instant::now(),
+            busy_since: Instant::now(),
+            handed: 0,
         };
         // Three ticks a heartbeat: the longest silence is two of them, and there is time left to
         // arrive.
@@ -101,6 +106,7 @@ impl Engine {
                 }
                 _ => {}
             }
+            self.busy_since = Instant::now();
             let ready: Vec<_> = events
                 .iter()
                 .filter(|e| e.token() != WAKE)

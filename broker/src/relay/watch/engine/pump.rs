@@ -3,13 +3,17 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Channel, Engine};
 use crate::{
-    limits::{WATCH_GATHER, WATCH_GATHER_TLS_OCTETS, WATCH_TURN},
+    limits::{WATCH_GATHER, WATCH_GATHER_TLS_OCTETS, WATCH_SLICE, WATCH_TURN},
     log::logs::Entry,
     relay::watch::watcher::{Cursor, Watcher},
 };
+
+/// To so many it hands out between two looks at the clock.
+const HANDED: u32 = 4;
 
 /// What becomes of a watcher after it was looked at.
 pub(super) enum Next {
@@ -47,8 +51,19 @@ impl Engine {
         }
     }
 
+    /// Lets threads have their turn that wait for this processor: whoever polls is not to wait until
+    /// all watchers are told.
+    fn breathe(&mut self) {
+        self.handed = self.handed.wrapping_add(1);
+        if self.handed % HANDED == 0 && self.busy_since.elapsed() >= WATCH_SLICE {
+            std::thread::yield_now();
+            self.busy_since = Instant::now();
+        }
+    }
+
     /// Sends what a watcher can take now.
     pub(super) fn pump(&mut self, at: u32) -> Next {
+        self.breathe();
         let Some(watcher) = self.watchers.get_mut(at as usize) else {
             return Next::Stay;
         };

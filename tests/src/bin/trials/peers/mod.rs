@@ -126,7 +126,7 @@ pub(super) struct Line {
 }
 
 /// The generator runs on core 0 where servers are pinned to core 1.
-fn pin(pinned: bool, cores: usize) -> anyhow::Result<()> {
+pub(super) fn pin(pinned: bool, cores: usize) -> anyhow::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     (0..if pinned { 1 } else { cores }).for_each(|core| set.set(core));
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
