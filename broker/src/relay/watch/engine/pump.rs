@@ -55,7 +55,7 @@ impl Engine {
     /// all watchers are told.
     fn breathe(&mut self) {
         self.handed = self.handed.wrapping_add(1);
-        if self.handed % HANDED == 0 && self.busy_since.elapsed() >= WATCH_SLICE {
+        if self.handed.is_multiple_of(HANDED) && self.busy_since.elapsed() >= WATCH_SLICE {
             std::thread::yield_now();
             self.busy_since = Instant::now();
         }
