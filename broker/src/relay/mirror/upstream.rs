@@ -31,6 +31,9 @@ use crate::{
     shared::Shared,
 };
 
+/// A news server wants to be told that it is asked, not fed (RFC 3977 section 5.3).
+const MODE_READER: &str = "MODE READER";
+
 /// One connection to ask on, and one to be told on, until either fails.
 pub(super) async fn follow(
     shared: &Shared,
@@ -42,7 +45,7 @@ pub(super) async fn follow(
     // another way.
     let tells = asking.is_capable("XWATCH").await.unwrap_or(false);
     if !tells {
-        asking.command("MODE READER").await?;
+        asking.command(MODE_READER).await?;
         upstream.standing().telling = Some(false);
         return ask(
             shared,
@@ -399,6 +402,9 @@ async fn fill_all(
                 avoid(upstream, &channel, &error);
                 if error.spoils_connection() {
                     *asking = connect(upstream).await?;
+                    if !numbers_are_serials {
+                        asking.command(MODE_READER).await?;
+                    }
                 }
             }
         }

@@ -270,6 +270,41 @@ async fn a_broker_may_close_after_every_octet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_news_server_is_told_on_each_connection_that_it_is_asked() {
+    let realm = realm();
+    let (origin, _origin, mut publisher) = origin(&realm, "").await.unwrap();
+    publish(&realm, &mut publisher, &os(), None, 2, &["ann", "bob"])
+        .await
+        .unwrap();
+    let (told, spoiled) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let counted = told.clone();
+    // It cannot tell by itself; and of the first article that is no trust it sends no article, after
+    // which the connection is of no more use.
+    let server = relay::start(&[origin.address], move |command, answer| {
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if command == "MODE READER" {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        let is_release = command.starts_with("ARTICLE") && text.contains("@test.os.stable>");
+        Act::Send(match command.split(' ').next() {
+            Some("CAPABILITIES") => text.replace("XWATCH\r\n", "").into_bytes(),
+            _ if is_release && spoiled.fetch_add(1, Ordering::SeqCst) == 0 => {
+                b"220 1 <1@x>\r\nno article\r\n.\r\n".to_vec()
+            }
+            _ => answer,
+        })
+    })
+    .await
+    .unwrap();
+    let leaf = origin.mirror_of(&[server], "").unwrap();
+    let _leaf = leaf.start().unwrap();
+    until("two connections that ask", async || {
+        told.load(Ordering::SeqCst) >= 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_upstream_shortens_a_log_that_another_has() {
     let realm = realm();
     let (origin, daemon, mut publisher) = origin(&realm, "").await.unwrap();
