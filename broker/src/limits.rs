@@ -210,6 +210,8 @@ pub const CHANNELS: usize = 100_000;
 pub const WATCH_GATHER: usize = 16;
 /// Octets that go out in one write under TLS, where they are copied.
 pub const WATCH_GATHER_TLS_OCTETS: usize = 16 * 1024;
+/// Of how many channels an upstream is asked in one look for what a checkpoint names.
+pub const NAMED_ABREAST: usize = 256;
 /// How long a watch loop hands out before threads that wait for its processor have their turn.
 pub const WATCH_SLICE: Duration = Duration::from_micros(250);
 /// Events that a subscriber who is far behind gets before the next one has its turn.

@@ -179,8 +179,8 @@ enum Task {
     /// How large is what is shipped: the daemon, a device's program and memory, the agent's too
     /// and how often it wakes up, the verifier without the standard library
     Sizes,
-    /// What publications, polls and deliveries cost while channels and statements grow to a
-    /// million; takes some minutes
+    /// What publications, polls and deliveries cost while channels grow to 99,000 and statements to
+    /// two million; takes some minutes
     Growth,
     /// What somebody polite waits for while others send trains of commands, hardly read, or retention
     /// is at work; takes some minutes

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -360,7 +360,7 @@ impl Known {
         is_origin: bool,
         kept: Option<u32>,
         life: &Life,
-        log: &Log,
+        log: &Arc<Log>,
     ) {
         let (channel, marks) = (&log.channel, log.marks());
         let (low, head) = (marks.low.number(), marks.head.serial.number());
@@ -385,7 +385,8 @@ impl Known {
             true => trust.named_beat(channel),
             false => trust.checkpoint(channel).head(),
         });
-        if let Some(named) = named.filter(|named| is_origin && !is_there(named.serial)) {
+        let lacks = |named: &Head| !matches!(log.entry(named.serial), Ok(Some(_)));
+        if let Some(named) = named.filter(|named| is_origin && lacks(named)) {
             self.fail(format!("{place}: {named}, which trust names, is removed"));
         }
     }

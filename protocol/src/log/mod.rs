@@ -129,7 +129,7 @@ impl Offered {
 pub enum Begin {
     /// Nothing.
     Nothing,
-    /// The backfill.
+    /// The backfill; or what a checkpoint names, alone, below a gap below the log.
     Backfill,
     /// The log, if there is none: nothing below the lowest of the run is to be had, or wanted.
     Log,

@@ -1,5 +1,7 @@
 //! What checkpoints settle, and the beats that they name.
 
+use alloc::collections::BTreeSet;
+
 use super::Trust;
 use crate::{
     Channel, Head, Statement, Verified,
@@ -57,10 +59,11 @@ impl Trust {
             _ => Settled::Missing(head),
         }
     }
-    /// All statements that it has settled on, as far as that is at hand.
+    /// All statements that it has settled on, as far as that is at hand: what
+    /// [`Trust::checkpoint`] says of each channel.
     pub fn checkpoints(&self) -> impl Iterator<Item = (&Channel, Head)> {
-        let lines = self.rules().checkpoints.iter();
-        let lines = lines.map(|line| (&line.channel, line.head));
+        let lines = || self.rules().checkpoints.iter();
+        let own: BTreeSet<&Channel> = lines().map(|line| &line.channel).collect();
         let beats = self
             .beats
             .iter()
@@ -68,8 +71,13 @@ impl Trust {
                 Body::Beat(beat) => Some(self.named(channel, beat)),
                 _ => None,
             });
-        lines
-            .chain(beats.flatten())
+        lines()
+            .map(|line| (&line.channel, line.head))
+            .chain(
+                beats
+                    .flatten()
+                    .filter(move |(channel, _)| !own.contains(channel)),
+            )
             .filter(|(channel, _)| !channel.is_beat() && !channel.is_trust())
     }
     /// The beats that its checkpoints name and that are not at hand: they are to be read, each at

@@ -106,9 +106,9 @@ impl Writer {
         else {
             return Ok(true);
         };
-        let low = self.lowest_kept(log, &retention, now, budget)?;
+        let settled = self.settled(channel);
+        let low = self.lowest_kept(log, &retention, settled, now, budget)?;
         if low > log.marks().low {
-            let settled = self.settled(channel);
             if let Some(step) = self.draft(pending, channel).log.trim(low, settled) {
                 // Invisible before it is gone, so that no reader finds a hole.
                 log.set_kept(step.after().kept());
@@ -136,6 +136,7 @@ impl Writer {
         &self,
         log: &Log,
         retention: &Retention,
+        settled: Option<Head>,
         now: Timestamp,
         budget: &mut u32,
     ) -> Result<Serial, StoreError> {
@@ -155,7 +156,9 @@ impl Writer {
                     oldest.is_some() && log.arrived(low)?.map(Timestamp::seconds) >= oldest,
                 )
             };
-            if near || young()? {
+            // What a checkpoint names is kept apart, however late it has come.
+            let is_settled = settled.is_some_and(|settled| settled.serial == low);
+            if near || (!is_settled && young()?) {
                 break;
             }
             *budget -= 1;

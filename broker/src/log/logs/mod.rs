@@ -68,24 +68,17 @@ impl Logs {
             .all()
             .filter_map(|provisioned| provisioned.trust.load_full())
         {
-            for named in &trust.rules().checkpoints {
-                let log = self
-                    .get(named.channel.as_str())
-                    .filter(|log| named.head.serial < log.marks().low);
-                let there = log
-                    .map(|log| {
-                        Ok::<_, StoreError>((
-                            self.store.get(&named.channel, named.head.serial)?,
-                            log,
-                        ))
-                    })
-                    .transpose()?;
-                if let Some((_, log)) = there.filter(|(record, _)| {
-                    record
-                        .as_ref()
-                        .is_some_and(|record| record.statement.head() == named.head)
-                }) {
-                    log.set_kept(Some(named.head));
+            let beats = trust.rules().checkpoints.iter();
+            let beats = beats.filter(|line| line.channel.is_beat());
+            let beats = beats.map(|line| (&line.channel, line.head));
+            for (channel, head) in trust.checkpoints().chain(beats) {
+                let log = self.get(channel.as_str());
+                let Some(log) = log.filter(|log| head.serial < log.marks().low) else {
+                    continue;
+                };
+                let there = self.store.get(channel, head.serial)?;
+                if there.is_some_and(|record| record.statement.head() == head) {
+                    log.set_kept(Some(head));
                 }
             }
         }

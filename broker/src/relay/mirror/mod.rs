@@ -86,8 +86,8 @@ pub(crate) struct Standing {
     behind_since: Option<Instant>,
     /// Channels that it had wrong, and when.
     wrong: HashMap<Channel, Instant>,
-    /// Channels of which it had not what a checkpoint names, and when.
-    without_named: HashMap<Channel, Instant>,
+    /// Channels of which it was asked for what a checkpoint names, and when.
+    asked_for_named: HashMap<Channel, Instant>,
 }
 
 impl Standing {
@@ -295,6 +295,7 @@ impl Mirror {
         for upstream in &self.upstreams {
             let due: Vec<Channel> = {
                 let mut standing = upstream.standing();
+                standing.asked_for_named.clear();
                 let wrong = std::mem::take(&mut standing.wrong).into_keys();
                 let ahead = standing
                     .marks

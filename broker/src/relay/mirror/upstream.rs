@@ -21,7 +21,7 @@ use super::{
     filling::{FillError, Filled, Filling},
 };
 use crate::{
-    limits::{MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG},
+    limits::{MIRROR_ABREAST, MIRROR_AGAIN, MIRROR_AUDIT, MIRROR_AVOID, MIRROR_LAG, NAMED_ABREAST},
     log::{
         append::{AppendError, Appended, Copied, Copy, Run},
         namespaces::Provisioned,
@@ -269,28 +269,31 @@ fn lacks(shared: &Shared, channel: &Channel, ours: Option<Marks>, (low, high): (
     ours.is_some_and(|ours| is_lower(ours) && wants(ours)) && !filling::has_age(shared, channel)
 }
 
-/// Channels whose logs begin here above what a checkpoint names, and lack that; but for those of
-/// which this upstream had it not either.
+/// Some of the channels whose logs begin here above what a checkpoint names, and lack that; each is
+/// asked for now and then.
 fn lacking_named(
     shared: &Shared,
     upstream: &Upstream,
     marks: &[(Channel, u32, u32)],
 ) -> Vec<Channel> {
     let mut standing = upstream.standing();
-    let without = &mut standing.without_named;
-    without.retain(|_, since| since.elapsed() < MIRROR_AVOID);
+    let asked = &mut standing.asked_for_named;
+    asked.retain(|_, since| since.elapsed() < MIRROR_AVOID);
     let there: HashSet<&Channel> = marks.iter().map(|(channel, ..)| channel).collect();
-    let trusts = there.iter().filter(|channel| channel.is_trust());
-    let trusts = trusts.filter_map(|channel| shared.namespaces.trust(channel));
     let mut lacking = Vec::new();
-    for trust in trusts {
+    for trust_log in there.iter().filter(|channel| channel.is_trust()) {
+        let Some(trust) = shared.namespaces.trust(trust_log) else {
+            continue;
+        };
         let named = trust.checkpoints().filter(|(channel, head)| {
             there.contains(channel)
-                && !without.contains_key(*channel)
+                && !asked.contains_key(*channel)
+                && shared.namespaces.is_of(channel, trust.namespace())
                 && filling::lacks_named(shared, channel, *head)
         });
         lacking.extend(named.map(|(channel, _)| channel.clone()));
     }
+    lacking.truncate(NAMED_ABREAST);
     lacking
 }
 
@@ -310,6 +313,9 @@ async fn look(
     for (channel, low, high) in &marks {
         if !numbers_are_serials {
             // Its numbers only say whether there is something new.
+            if upstream.standing().wrong.contains_key(channel) {
+                continue;
+            }
             if seen.insert(channel.clone(), *high) != Some(*high) && high >= low {
                 due.push(channel.clone());
             }
@@ -326,7 +332,13 @@ async fn look(
             _ => {}
         }
     }
-    due.extend(lacking_named(shared, upstream, &marks));
+    let lacking = lacking_named(shared, upstream, &marks);
+    let known: HashSet<&Channel> = due.iter().collect();
+    let lacking: Vec<_> = lacking
+        .into_iter()
+        .filter(|one| !known.contains(one))
+        .collect();
+    due.extend(lacking);
     // The same height need not be the same statement. Many are asked for at a time: one round trip
     // for each would take longer than a look may.
     let other = |channel: &Channel, head: Head, theirs: Option<String>| {
@@ -384,6 +396,12 @@ async fn fill_all(
             claim: claim.as_ref(),
         };
         let filled = filling.fill(asking, numbers_are_serials).await;
+        if !matches!(filled, Ok(Filled::Offer(_) | Filled::More)) {
+            let mut standing = upstream.standing();
+            standing
+                .asked_for_named
+                .insert(channel.clone(), Instant::now());
+        }
         match filled {
             Ok(Filled::Whole) => {}
             Ok(Filled::More) => upstream.ask_for(&channel),

@@ -191,7 +191,7 @@ impl Work<'_> {
     }
 
     /// What lies below the log, and is named by its lowest statement.
-    pub(super) fn extend_below(&mut self, run: Vec<Offered>) -> Result<(), Refused> {
+    pub(super) fn extend_below(&mut self, run: Vec<Offered>, begin: Begin) -> Result<(), Refused> {
         let Some((span, last)) = self
             .step
             .after
@@ -205,12 +205,12 @@ impl Work<'_> {
             .at(span.low)?
             .and_then(|lowest| lowest.predecessor());
         if named != Some(last) {
-            if run.len() == 1
-                && self.judge.trust.checkpoint(&self.step.after.channel) == Settled::At(last)
+            let apart = last.serial.next() == Some(span.low);
+            let checkpoint = self.judge.trust.checkpoint(&self.step.after.channel);
+            if !apart && run.len() == 1 && begin > Begin::Nothing && checkpoint == Settled::At(last)
             {
                 return self.keep(run);
             }
-            let apart = last.serial.next() == Some(span.low);
             let expected = named.map_or(last.id, |named| named.id);
             let error = VerifyError::Link {
                 serial: last.serial,

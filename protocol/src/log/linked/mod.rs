@@ -198,7 +198,7 @@ impl Work<'_> {
                 return if run.is_empty() {
                     Ok(())
                 } else {
-                    self.extend_below(run)
+                    self.extend_below(run, begin)
                 };
             }
             Overlap::None => {}
@@ -211,7 +211,7 @@ impl Work<'_> {
             return Ok(());
         };
         if last.serial() < low {
-            return self.extend_below(run);
+            return self.extend_below(run, begin);
         }
         if head.serial.next() == Some(first.serial()) && first.predecessor() != Some(head) {
             return self.contradict(run, head.serial, begin);

@@ -357,10 +357,12 @@ fn what_a_checkpoint_names_is_kept_below_a_gap() {
     mirror.bring_into_force(trust);
     mirror.take(&all[6..], Begin::Log).unwrap();
     // What nobody names has no place there; and it comes alone.
-    assert!(mirror.take(&all[2..3], Begin::Nothing).is_err());
-    assert!(mirror.take(&all[2..4], Begin::Nothing).is_err());
-    mirror.take(&all[3..4], Begin::Nothing).unwrap();
-    mirror.take(&all[3..4], Begin::Nothing).unwrap();
+    assert!(mirror.take(&all[2..3], Begin::Backfill).is_err());
+    assert!(mirror.take(&all[2..4], Begin::Backfill).is_err());
+    // Who only publishes it again changes nothing.
+    assert!(mirror.take(&all[3..4], Begin::Nothing).is_err());
+    mirror.take(&all[3..4], Begin::Backfill).unwrap();
+    mirror.take(&all[3..4], Begin::Backfill).unwrap();
     assert_eq!(
         (mirror.serials(), mirror.log.kept()),
         (vec![7, 8, 9], Some(all[3].head()))
@@ -368,7 +370,7 @@ fn what_a_checkpoint_names_is_kept_below_a_gap() {
     // The next checkpoint takes its place.
     let trust = next_trust(&mirror.trust, ROLES, &named(4));
     mirror.bring_into_force(trust);
-    mirror.take(&all[4..5], Begin::Nothing).unwrap();
+    mirror.take(&all[4..5], Begin::Backfill).unwrap();
     assert_eq!(mirror.log.kept(), Some(all[4].head()));
     // Where the log comes to reach down to it, it is a part of that.
     mirror.take(&all[2..6], Begin::Nothing).unwrap();

@@ -17,15 +17,18 @@ use super::peers::{Fan, closed_loop, fan_out, servers::Broker};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Channels, with few statements; in increasing order
-    #[arg(long, value_delimiter = ',', default_value = "10,100,1000,10000")]
+    #[arg(long, value_delimiter = ',', default_value = "10,100,1000,10000,99000")]
     channels: Vec<usize>,
     /// Statements stored, in a hundred channels; in increasing order
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "1000,10000,100000,1000000"
+        default_value = "1000,10000,100000,1000000,2000000"
     )]
     statements: Vec<usize>,
+    /// How often everything is measured
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
 }
 
 const FILLERS: usize = 16;
@@ -138,9 +141,50 @@ pub(super) async fn start() -> anyhow::Result<Broker> {
     Ok(broker)
 }
 
+/// All sizes of channels or of statements, each with what is stored already: costs, memory in MiB,
+/// and seconds to start again.
+async fn grow(what: &str, sizes: &[usize]) -> anyhow::Result<Vec<[f64; 5]>> {
+    let (mut broker, mut before, mut rows) = (start().await?, 0, Vec::new());
+    for size in sizes {
+        let (more, name) = (size - before, format!("{what}{size}"));
+        let channels = if what == "channels" {
+            more
+        } else {
+            more.min(100)
+        };
+        fill(
+            broker.process(),
+            &broker.clear,
+            &broker.fixture,
+            &name,
+            channels,
+            more,
+        )?;
+        before = *size;
+        let Costs {
+            publish,
+            poll,
+            delivery,
+        } = costs(&broker, &name).await?;
+        let memory = broker.process().memory()? as f64 / f64::from(1 << 20);
+        let began = Instant::now();
+        broker = broker.restart()?;
+        let took = began.elapsed().as_secs_f64();
+        rows.push([publish, poll, delivery, memory, took]);
+        eprintln!("{size} {what}: {:.2?}", rows[rows.len() - 1]);
+    }
+    Ok(rows)
+}
+
+/// The median, with the least and the greatest.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let (least, most) = (values[0], values[values.len() - 1]);
+    format!("{:.2} ({least:.2} to {most:.2})", values[values.len() / 2])
+}
+
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mebibytes = |octets: u64| octets as f64 / f64::from(1 << 20);
     println!(
         "| | CPU µs per publication | per poll | per delivery | the broker's memory, MiB | s to start again |"
     );
@@ -149,37 +193,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ("channels", &arguments.channels),
         ("statements", &arguments.statements),
     ] {
-        let mut broker = start().await?;
-        let mut before = 0;
-        for size in sizes {
-            let (more, name) = (size - before, format!("{what}{size}"));
-            let channels = if what == "channels" {
-                more
-            } else {
-                more.min(100)
-            };
-            fill(
-                broker.process(),
-                &broker.clear,
-                &broker.fixture,
-                &name,
-                channels,
-                more,
-            )?;
-            before = *size;
-            let Costs {
-                publish,
-                poll,
-                delivery,
-            } = costs(&broker, &name).await?;
-            let memory = broker.process().memory()?;
-            let began = Instant::now();
-            broker = broker.restart()?;
-            let took = began.elapsed().as_secs_f64();
-            println!(
-                "| {size} {what} | {publish:.1} | {poll:.2} | {delivery:.2} | {:.0} | {took:.2} |",
-                mebibytes(memory)
-            );
+        let mut rounds = Vec::new();
+        for _ in 0..arguments.rounds.max(1) {
+            rounds.push(grow(what, sizes).await?);
+        }
+        for (row, size) in sizes.iter().enumerate() {
+            let column = |column: usize| spread(rounds.iter().map(|r| r[row][column]).collect());
+            let columns: Vec<String> = (0..5).map(column).collect();
+            println!("| {size} {what} | {} |", columns.join(" | "));
         }
     }
     Ok(())

@@ -5,10 +5,9 @@ mod numbers;
 
 use std::time::Duration;
 
-use numbers::{Numbers, Range, chunk, numbers};
+use numbers::{Numbers, Range, by_id, chunk, numbers};
 use tidings_client::{Connection, Error};
-use tidings_protocol::{Channel, Head, Serial, log::Begin, trust::Trust};
-use tokio::time::Instant;
+use tidings_protocol::{Channel, Head, MessageId, Serial, log::Begin, trust::Trust};
 
 use super::{Claim, Mirror, Upstream, lock};
 use crate::{
@@ -130,8 +129,8 @@ impl Filling<'_> {
             () => {
                 let filled = self.fill_above(asking, &numbers).await?;
                 if matches!(filled, Filled::Whole) {
+                    self.fill_named(asking).await?;
                     self.fill_below(asking, &numbers).await?;
-                    self.fill_named(asking, &numbers).await?;
                 }
                 Ok(filled)
             }
@@ -320,36 +319,27 @@ impl Filling<'_> {
     }
 
     /// What a checkpoint names, where our log begins above it.
-    async fn fill_named(
-        &self,
-        asking: &mut Connection,
-        numbers: &Numbers,
-    ) -> Result<(), FillError> {
-        let Self {
-            shared,
-            upstream,
-            channel,
-            ..
-        } = *self;
-        let named = shared
-            .namespaces
-            .trust(channel)
+    async fn fill_named(&self, asking: &mut Connection) -> Result<(), FillError> {
+        let (shared, channel) = (self.shared, self.channel);
+        let trust = shared.namespaces.trust(channel);
+        let named = trust
             .and_then(|trust| trust.checkpoint(channel).head())
             .filter(|named| lacks_named(shared, channel, *named));
-        let Some(named) = named.map(|named| named.serial.number()) else {
+        let Some(named) = named else {
             return Ok(());
         };
-        match chunk(shared, asking, channel, numbers, named, named).await {
-            Ok(copies) => {
-                let run = self.run(copies, Begin::Nothing);
+        let id = MessageId {
+            channel: channel.clone(),
+            serial: named.serial,
+            id: named.id,
+        };
+        match by_id(shared, asking, &id).await {
+            Ok(copy) => {
+                let run = self.run(vec![copy], Begin::Backfill);
                 shared.appender.copy(run).await?;
             }
             Err(FillError::Missing(serial)) => {
-                tracing::info!(upstream = %upstream.address, %channel, %serial, "this upstream has not the statement that a checkpoint names");
-                upstream
-                    .standing()
-                    .without_named
-                    .insert(channel.clone(), Instant::now());
+                tracing::info!(upstream = %self.upstream.address, %channel, %serial, "this upstream has not the statement that a checkpoint names");
             }
             Err(error) => return Err(error),
         }

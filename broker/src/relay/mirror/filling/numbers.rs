@@ -25,14 +25,16 @@ impl Numbers {
             Numbers::Own(ids) => ids.keys().next_back().copied().unwrap_or(0),
         }
     }
-    /// The lowest serial from which on, up to `serial`, nothing is missing.
+    /// The lowest serial from which on, up to `serial`, nothing is missing; the one above it, if it
+    /// is missing itself.
     pub(super) fn low(&self, serial: u32) -> u32 {
         match self {
             Numbers::Serials { low, .. } => *low,
             Numbers::Own(ids) => (1..=serial)
                 .rev()
-                .find(|serial| !ids.contains_key(&(serial - 1)))
-                .unwrap_or(1),
+                .take_while(|serial| ids.contains_key(serial))
+                .last()
+                .unwrap_or(serial + 1),
         }
     }
     /// What ARTICLE is asked for.
@@ -95,6 +97,24 @@ pub(super) async fn numbers(
         .map(|id| (id.serial.number(), id.to_string()))
         .collect();
     Ok((!ids.is_empty()).then_some(Numbers::Own(ids)))
+}
+
+/// One statement, by its id.
+pub(super) async fn by_id(
+    shared: &Shared,
+    asking: &mut Connection,
+    id: &MessageId,
+) -> Result<Copy, FillError> {
+    let found = asking.fetch([id.to_string()]).await?.pop().flatten();
+    let Incoming { statement, path } = found.ok_or(FillError::Missing(id.serial))?;
+    if statement.message_id() != *id {
+        return Err(FillError::Other {
+            expected: id.serial,
+            found: statement.serial(),
+        });
+    }
+    let path = prepend_hop(&shared.settings.config.name, path.as_deref());
+    Ok(Copy::unproven(statement, path))
 }
 
 /// Statements from `lowest` up to `wanted`.

@@ -301,7 +301,7 @@ impl Broker {
         let nntps = free_address()?;
         // None of the others writes a line for each message.
         fixture.configure(&format!(
-            "nntps = [\"{nntps}\"]\n[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n[limits]\nconnections = 20000\nwatches = 20000\nconnections_per_address = 20000\n\
+            "nntps = [\"{nntps}\"]\n[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n[limits]\nconnections = 20000\nwatches = 20000\nconnections_per_address = 20000\n[quota]\nchannels = 100000\n\
              [log]\nlevel = \"warn\"\n[[peer]]\nname = \"loader\"\nnetworks = [\"127.0.0.0/8\"]\nfeeds = \"test.*\"\n",
             certificate.certificate.display(),
             certificate.key.display()
