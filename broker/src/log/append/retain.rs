@@ -108,14 +108,14 @@ impl Writer {
         };
         let settled = self.settled(channel);
         let low = self.lowest_kept(log, &retention, settled, now, budget)?;
-        if low > log.marks().low {
-            if let Some(step) = self.draft(pending, channel).log.trim(low, settled) {
-                // Invisible before it is gone, so that no reader finds a hole.
-                log.set_kept(step.after().kept());
-                log.raise_low(low);
-                pending.take(channel, step, now, |_| String::new());
-                tracing::info!(%channel, %low, "expired");
-            }
+        if low > log.marks().low
+            && let Some(step) = self.draft(pending, channel).log.trim(low, settled)
+        {
+            // Invisible before it is gone, so that no reader finds a hole.
+            log.set_kept(step.after().kept());
+            log.raise_low(low);
+            pending.take(channel, step, now, |_| String::new());
+            tracing::info!(%channel, %low, "expired");
         }
         Ok(*budget > 0)
     }

@@ -91,6 +91,10 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// What it has of a channel was asked for, also what a checkpoint names.
+    fn note_filled(&mut self, channel: &Channel) {
+        self.asked_for_named.insert(channel.clone(), Instant::now());
+    }
     /// What it claims to have of a channel, unless it had that wrong.
     fn claims(&self, channel: &Channel) -> Option<&(u32, u32)> {
         self.marks

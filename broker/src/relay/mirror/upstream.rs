@@ -275,11 +275,13 @@ fn lacking_named(
     shared: &Shared,
     upstream: &Upstream,
     marks: &[(Channel, u32, u32)],
+    due: &[Channel],
 ) -> Vec<Channel> {
     let mut standing = upstream.standing();
     let asked = &mut standing.asked_for_named;
     asked.retain(|_, since| since.elapsed() < MIRROR_AVOID);
     let there: HashSet<&Channel> = marks.iter().map(|(channel, ..)| channel).collect();
+    let due: HashSet<&Channel> = due.iter().collect();
     let mut lacking = Vec::new();
     for trust_log in there.iter().filter(|channel| channel.is_trust()) {
         let Some(trust) = shared.namespaces.trust(trust_log) else {
@@ -287,6 +289,7 @@ fn lacking_named(
         };
         let named = trust.checkpoints().filter(|(channel, head)| {
             there.contains(channel)
+                && !due.contains(channel)
                 && !asked.contains_key(*channel)
                 && shared.namespaces.is_of(channel, trust.namespace())
                 && filling::lacks_named(shared, channel, *head)
@@ -295,6 +298,19 @@ fn lacking_named(
     }
     lacking.truncate(NAMED_ABREAST);
     lacking
+}
+
+/// A channel of a news server that has something new, perhaps: its numbers say no more. What it had
+/// wrong is new later still.
+fn changed(
+    upstream: &Upstream,
+    channel: &Channel,
+    (low, high): (u32, u32),
+    seen: &mut HashMap<Channel, u32>,
+) -> Option<Channel> {
+    let is_wrong = upstream.standing().wrong.contains_key(channel);
+    let is_new = !is_wrong && seen.insert(channel.clone(), high) != Some(high);
+    (is_new && high >= low).then(|| channel.clone())
 }
 
 /// The channels of which an upstream has more than we do; trust logs come first, and are brought up
@@ -312,13 +328,7 @@ async fn look(
     let (mut behind, mut same) = (0, Vec::new());
     for (channel, low, high) in &marks {
         if !numbers_are_serials {
-            // Its numbers only say whether there is something new.
-            if upstream.standing().wrong.contains_key(channel) {
-                continue;
-            }
-            if seen.insert(channel.clone(), *high) != Some(*high) && high >= low {
-                due.push(channel.clone());
-            }
+            due.extend(changed(upstream, channel, (*low, *high), seen));
             continue;
         }
         let ours = shared.logs.get(channel.as_str()).map(|log| log.marks());
@@ -332,12 +342,7 @@ async fn look(
             _ => {}
         }
     }
-    let lacking = lacking_named(shared, upstream, &marks);
-    let known: HashSet<&Channel> = due.iter().collect();
-    let lacking: Vec<_> = lacking
-        .into_iter()
-        .filter(|one| !known.contains(one))
-        .collect();
+    let lacking = lacking_named(shared, upstream, &marks, &due);
     due.extend(lacking);
     // The same height need not be the same statement. Many are asked for at a time: one round trip
     // for each would take longer than a look may.
@@ -397,10 +402,7 @@ async fn fill_all(
         };
         let filled = filling.fill(asking, numbers_are_serials).await;
         if !matches!(filled, Ok(Filled::Offer(_) | Filled::More)) {
-            let mut standing = upstream.standing();
-            standing
-                .asked_for_named
-                .insert(channel.clone(), Instant::now());
+            upstream.standing().note_filled(&channel);
         }
         match filled {
             Ok(Filled::Whole) => {}
