@@ -196,7 +196,7 @@ fn what_is_said_elsewhere_is_still_said_there() {
     assert!(looks.contains(&format!("(Some(399), Some(400), {}),", sizes::READ)));
     let row = format!("| tidings, TLS | {:.2} (", table::DELIVERY_MICROSECONDS);
     let memory = format!(
-        " {} (8,065 to 8,123) |",
+        " {} (8,063 to 8,141) |",
         table::grouped(table::CONNECTION_OCTETS)
     );
     let line = costs.lines().find(|line| line.starts_with(&row)).unwrap();
