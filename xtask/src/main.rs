@@ -182,8 +182,8 @@ enum Task {
     /// What publications, polls and deliveries cost while channels grow to 99,000 and statements to
     /// two million; takes some minutes
     Growth,
-    /// What somebody polite waits for while others send trains of commands, hardly read, or retention
-    /// is at work; takes some minutes
+    /// What somebody polite waits for while others send trains of commands or hardly read, and
+    /// while retention is at work; takes some minutes
     Hostile,
     /// Tidings beside mosquitto, nats-server, Redis, nginx and INN, in turns; writes
     /// docs/performance.md; takes an hour

@@ -12,7 +12,7 @@ use tidings_tests::bench::{
 };
 use tidings_tests::{Fixture, release};
 
-use super::peers::{Fan, closed_loop, fan_out, servers::Broker};
+use super::peers::{Fan, OCTETS, closed_loop, fan_out, servers::Broker, signed};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -52,7 +52,13 @@ pub(super) fn fill(
         let channel: Channel = format!("test.{name}.n{number}").parse()?;
         let mut head: Option<Head> = None;
         for serial in 0..statements / channels {
-            let statement = release(&channel, head, &serial.to_string(), 1024, &fixture.release)?;
+            let statement = release(
+                &channel,
+                head,
+                &serial.to_string(),
+                OCTETS,
+                &fixture.release,
+            )?;
             head = Some(statement.head());
             work[number % fillers].push(article(&statement));
         }
@@ -74,19 +80,14 @@ struct Costs {
 /// CPU of the broker, in microseconds.
 async fn costs(broker: &Broker, name: &str) -> anyhow::Result<Costs> {
     let fixture = &broker.fixture;
-    let signed = |channel: &str, count: usize| {
-        let channel: Channel = channel.parse()?;
-        let mut head = None;
-        let one = |number: usize| {
-            let statement = release(&channel, head, &number.to_string(), 1024, &fixture.release)?;
-            head = Some(statement.head());
-            Ok(statement)
-        };
-        (0..count).map(one).collect::<anyhow::Result<Vec<_>>>()
-    };
     let mut peers: Vec<Box<dyn Peer>> = Vec::new();
     for number in 0..FILLERS {
-        let all = signed(&format!("test.cost-{name}.p{number}"), PUBLICATIONS)?;
+        let all = signed(
+            fixture,
+            &format!("test.cost-{name}.p{number}").parse()?,
+            PUBLICATIONS,
+            OCTETS,
+        )?;
         peers.push(Box::new(Poster::new(
             Opening::anonymous(),
             all.iter().map(article),
@@ -107,7 +108,7 @@ async fn costs(broker: &Broker, name: &str) -> anyhow::Result<Costs> {
     )?
     .cpu_us;
     let channel: Channel = format!("test.cost-{name}.fan").parse()?;
-    let all = signed(channel.as_str(), MESSAGES + 1)?;
+    let all = signed(fixture, &channel, MESSAGES + 1, OCTETS)?;
     Publisher::connect(fixture.source()?)
         .await?
         .publish(&all[0])

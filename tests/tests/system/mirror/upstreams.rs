@@ -278,8 +278,8 @@ async fn a_news_server_is_told_on_each_connection_that_it_is_asked() {
         .unwrap();
     let (told, spoiled) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
     let counted = told.clone();
-    // It cannot tell by itself; and of the first article that is no trust it sends no article, after
-    // which the connection is of no more use.
+    // It cannot tell by itself. Where the first release is asked for it sends no article: then the
+    // connection is of no more use.
     let server = relay::start(&[origin.address], move |command, answer| {
         let text = String::from_utf8_lossy(&answer).into_owned();
         if command == "MODE READER" {

@@ -214,7 +214,7 @@ fn the_beat_that_a_checkpoint_names_is_kept_and_decides_when_it_comes() {
     let all = releases(&os(), 3);
     let named = beat(None, vec![(os(), all[1].head())], "beat");
     let retention = Retention {
-        channels: "*.beat".parse().unwrap(),
+        channels: "*".parse().unwrap(),
         count: Some(1),
         age: None,
     };
@@ -243,14 +243,19 @@ fn the_beat_that_a_checkpoint_names_is_kept_and_decides_when_it_comes() {
         after = next.head();
         bench.post(&next).unwrap();
     }
+    let next = release(&os(), Some(all[1].head()), "2", "dora");
+    bench.post(&next).unwrap();
     bench.sweep();
     let log = bench.writer.logs.get(beats.as_str()).unwrap();
-    assert_eq!(bench.serials(&beats), [4]);
+    assert_eq!(
+        (bench.serials(&beats), bench.serials(&os())),
+        (vec![4], vec![3])
+    );
     assert_eq!(
         log.entry(named.serial()).unwrap().map(|entry| entry.head),
         Some(named.head())
     );
-    // After a restart, too.
+    // After a restart, too; and so is what it names.
     let anchors = [Anchor {
         namespace: "acme".parse().unwrap(),
         head: bench.trust.head(),
@@ -260,6 +265,7 @@ fn the_beat_that_a_checkpoint_names_is_kept_and_decides_when_it_comes() {
     let logs = Logs::open(bench.writer.store.clone()).unwrap();
     logs.take_up_kept(&namespaces).unwrap();
     assert_eq!(logs.get(beats.as_str()).unwrap().kept(), Some(named.head()));
+    assert_eq!(logs.get(os().as_str()).unwrap().kept(), Some(all[1].head()));
 }
 
 #[test]

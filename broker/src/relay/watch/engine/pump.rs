@@ -51,8 +51,8 @@ impl Engine {
         }
     }
 
-    /// Lets threads have their turn that wait for this processor: whoever polls is not to wait until
-    /// all watchers are told.
+    /// Lets threads have their turn that wait for this processor: whoever polls is not to wait
+    /// until all watchers are told.
     fn breathe(&mut self) {
         self.handed = self.handed.wrapping_add(1);
         if self.handed.is_multiple_of(HANDED) && self.busy_since.elapsed() >= WATCH_SLICE {

@@ -190,7 +190,7 @@ pub(crate) async fn fan(
         "tidings" | "tidings, TLS" => {
             let broker = Broker::start(true)?;
             let channel: Channel = "test.fan.out".parse()?;
-            let all = signed(&broker.fixture, &channel, count + 1)?;
+            let all = signed(&broker.fixture, &channel, count + 1, OCTETS)?;
             let mut publisher = Publisher::connect(broker.fixture.source()?).await?;
             publisher.publish(&broker.fixture.trust).await?;
             publisher.publish(&all[0]).await?;

@@ -99,7 +99,7 @@ enum Suite {
 /// How long nothing may come.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Octets of a message, and of a statement.
-const OCTETS: usize = 1024;
+pub(super) const OCTETS: usize = 1024;
 
 /// How long polls are measured.
 const POLLS: Duration = Duration::from_secs(3);
@@ -132,12 +132,17 @@ pub(super) fn pin(pinned: bool, cores: usize) -> anyhow::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// A log of its own for each publisher, signed beforehand.
-fn signed(fixture: &Fixture, channel: &Channel, count: usize) -> anyhow::Result<Vec<Statement>> {
+/// A log from its beginning, signed beforehand.
+pub(super) fn signed(
+    fixture: &Fixture,
+    channel: &Channel,
+    count: usize,
+    octets: usize,
+) -> anyhow::Result<Vec<Statement>> {
     let mut head: Option<Head> = None;
     (0..count)
         .map(|number| {
-            let statement = release(channel, head, &number.to_string(), OCTETS, &fixture.release)?;
+            let statement = release(channel, head, &number.to_string(), octets, &fixture.release)?;
             head = Some(statement.head());
             Ok(statement)
         })
@@ -151,7 +156,7 @@ async fn small() -> anyhow::Result<(Broker, Channel)> {
     let mut publisher = Publisher::connect(broker.fixture.source()?).await?;
     publisher.publish(&broker.fixture.trust).await?;
     publisher
-        .publish(&signed(&broker.fixture, &channel, 1)?[0])
+        .publish(&signed(&broker.fixture, &channel, 1, OCTETS)?[0])
         .await?;
     Ok((broker, channel))
 }

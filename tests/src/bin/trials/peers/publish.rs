@@ -92,6 +92,7 @@ pub(super) async fn published(
                     &broker.fixture,
                     &format!("test.publish.p{number}").parse()?,
                     each,
+                    OCTETS,
                 )?;
                 peers.push(Box::new(Poster::new(
                     Opening::anonymous(),
@@ -144,7 +145,7 @@ pub(super) async fn published(
             let fixture = Fixture::new()?;
             let mut peers: Vec<Box<dyn Peer>> = Vec::new();
             for group in &groups {
-                let all = signed(&fixture, &group.parse()?, each)?;
+                let all = signed(&fixture, &group.parse()?, each, OCTETS)?;
                 peers.push(Box::new(Poster::new(
                     Opening::anonymous(),
                     all.iter().map(article),
