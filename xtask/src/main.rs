@@ -282,6 +282,7 @@ fn trial(name: &str) -> Command {
 fn lint() -> anyhow::Result<()> {
     run(&mut cargo("fmt --all --check"))?;
     size::lint()?;
+    words::count()?;
     run(&mut cargo(
         "clippy --workspace --all-targets --all-features -- -D warnings",
     ))?;
@@ -326,7 +327,6 @@ fn deny() -> anyhow::Result<()> {
 const PYTHON: &[&str] = &["abnf==2.9.1", "cryptography==50.0.2"];
 
 fn spec() -> anyhow::Result<()> {
-    words::count()?;
     let python = setup::python(PYTHON)?;
     run(command(&python).arg("spec/check.py"))?;
     run(command(&python).arg("interop/life.py"))?;
