@@ -42,3 +42,12 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
+
+impl Shared {
+    /// Goes on with something beside, until it ends by itself.
+    pub(crate) fn spawn(&self, run: impl Future<Output = ()> + Send + 'static) {
+        #[cfg(test)]
+        let run = tidings_client::simulated::here(run);
+        drop(self.tasks.spawn(run));
+    }
+}

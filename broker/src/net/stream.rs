@@ -21,8 +21,10 @@ use tokio::{
 };
 
 use crate::limits::WRITE;
+#[cfg(not(test))]
+pub(crate) use mio::net::TcpStream as Left;
 #[cfg(test)]
-pub(crate) use simulated::Socket;
+pub(crate) use simulated::{Left, Socket, come_back, leave};
 #[cfg(not(test))]
 use tokio::net::TcpStream as Socket;
 
@@ -61,6 +63,18 @@ impl Write for NonBlocking<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Takes a socket out of tokio's poll, for that of a watch loop.
+#[cfg(not(test))]
+pub(crate) fn leave(socket: Socket) -> io::Result<Left> {
+    socket.into_std().map(Left::from_std)
+}
+
+/// Finds the way back; within the runtime.
+#[cfg(not(test))]
+pub(crate) fn come_back(left: Left) -> io::Result<Socket> {
+    Socket::from_std(left.into())
 }
 
 fn would_block(error: &io::Error) -> bool {

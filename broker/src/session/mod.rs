@@ -68,8 +68,8 @@ impl Guest for Place {
     }
 
     fn come_back(self: Box<Self>, stream: Stream, input: BytesMut) {
-        let tasks = self.shared.tasks.clone();
-        drop(tasks.spawn(Session::resume(self, stream, input).run_boxed()));
+        let shared = self.shared.clone();
+        shared.spawn(Session::resume(self, stream, input).run_boxed());
     }
 }
 

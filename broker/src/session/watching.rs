@@ -12,6 +12,7 @@ use super::{End, Session};
 use crate::{
     limits::{WATCH_CHANNELS, WATCH_TARGETS, WILDMAT_PATTERNS},
     log::logs::Log,
+    net::stream::leave,
     relay::watch::{Guest, Joining},
 };
 
@@ -111,7 +112,7 @@ impl Session {
                 code::WATCH_REFUSED,
                 "too many watches, poll instead or try again later",
             );
-            drop(session.shared().tasks.clone().spawn(session.run_boxed()));
+            session.shared().clone().spawn(session.run_boxed());
             return;
         };
         let greeting = Bytes::from(format!(
@@ -124,7 +125,7 @@ impl Session {
         } else {
             input
         };
-        match stream.socket.into_std() {
+        match leave(stream.socket) {
             Ok(socket) => watches.join(Joining {
                 socket,
                 tls: stream.tls,

@@ -1,5 +1,5 @@
-//! Whole brokers, but for their watches: sessions, writer, store, mirror and beats as they are, on
-//! a disk and a network that are simulated.
+//! Whole brokers: sessions, watches, writer, store, mirror and beats as they are, on a disk and a
+//! network that are simulated.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use tidings_client::simulated::{self, within};
-use tidings_protocol::Channel;
+use tidings_protocol::{Channel, Serial};
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -29,7 +29,7 @@ use crate::{
         logs::Logs,
         namespaces::Namespaces,
         store::{
-            Store,
+            Marks, Store,
             simulated::{CUTS, Fault, SimulatedDisk},
         },
     },
@@ -61,6 +61,10 @@ pub(super) struct Broker {
     pub(super) kept: Option<u32>,
     /// How far its logs were looked at in this life.
     pub(super) checked: BTreeMap<Channel, u32>,
+    /// How often it was looked at.
+    pub(super) looks: usize,
+    /// How its logs, and the trust in force, were when they were looked at last.
+    pub(super) seen: BTreeMap<Channel, (Marks, Option<Serial>)>,
     /// Its store has failed.
     failed: Arc<AtomicBool>,
 }
@@ -73,7 +77,13 @@ pub(super) struct Life {
 }
 
 impl Broker {
-    pub(super) fn new(index: usize, disk: SimulatedDisk, anchor: &str, kept: Option<u32>) -> Self {
+    /// With how many statements retention keeps, and how many watches there may be.
+    pub(super) fn new(
+        index: usize,
+        disk: SimulatedDisk,
+        anchor: &str,
+        (kept, watches): (Option<u32>, usize),
+    ) -> Self {
         let upstreams = match MIRRORS.iter().find(|(mirror, _)| *mirror == index) {
             Some((_, upstreams)) => upstreams,
             None => &[][..],
@@ -93,7 +103,7 @@ impl Broker {
             format!("[[retention]]\nchannels = \"*\"\ncount = {kept}\n")
         });
         let text = format!(
-            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = 0\n{mirror}{retention}",
+            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = {watches}\nheartbeat_seconds = 60\n{mirror}{retention}",
             NAMES[index]
         );
         let config: Config = toml::from_str(&text).unwrap();
@@ -103,6 +113,8 @@ impl Broker {
             settings: Settings::check(config, Path::new("simulated")).unwrap(),
             kept,
             checked: BTreeMap::new(),
+            looks: 0,
+            seen: BTreeMap::new(),
             failed: Arc::default(),
         }
     }
@@ -121,8 +133,9 @@ impl Broker {
 /// Starts a broker with what its disk has.
 pub(super) fn start(sim: &Arc<Simulation>, index: usize) {
     simulated::as_node(index, || {
-        let (life, writing) = open(sim, index);
+        let (life, writing, watching) = open(sim, index);
         life.spawn(index, writing);
+        life.spawn(index, watching);
         life.spawn(index, listen(life.clone(), index));
         let (sweeping, appender) = (CancellationToken::new(), life.shared.appender.clone());
         life.spawn(index, async move {
@@ -166,11 +179,19 @@ fn read_after_cuts(sim: &Simulation, broker: &mut Broker, index: usize) -> Found
     }
 }
 
-/// A life, and what its writer does.
-fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> + use<>) {
+/// A life, and what its writer and its watch loop do.
+fn open(
+    sim: &Arc<Simulation>,
+    index: usize,
+) -> (
+    Life,
+    impl Future<Output = ()> + use<>,
+    impl Future<Output = ()> + use<>,
+) {
     let mut brokers = sim.brokers();
     let broker = &mut brokers[index];
     broker.checked.clear();
+    broker.seen.clear();
     broker.failed.store(false, Ordering::Relaxed);
     let settings = broker.settings.clone();
     let (store, logs, namespaces) = read_after_cuts(sim, broker, index);
@@ -179,7 +200,8 @@ fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> 
         Arc::new(move || failed.store(true, Ordering::Relaxed));
     let limits = &settings.config.limits;
     let heartbeat = Duration::from_secs(limits.heartbeat_seconds);
-    let watches = Watches::start(0, 0, heartbeat, &logs, &on_failure).unwrap();
+    let (watches, watching) =
+        Watches::simulated(limits.watches, heartbeat, &logs, &on_failure).unwrap();
     let forks = Forks::open(sim.directory.clone(), store.clone(), 0);
     let forked = forks.forked.clone();
     let counts = Arc::default();
@@ -225,7 +247,7 @@ fn open(sim: &Arc<Simulation>, index: usize) -> (Life, impl Future<Output = ()> 
         stop,
     };
     let (shared, ended) = (Arc::new(shared), CancellationToken::new());
-    (Life { shared, ended }, writing)
+    (Life { shared, ended }, writing, watching)
 }
 
 type Found = (Store, Arc<Logs>, Arc<Namespaces>);
@@ -277,6 +299,8 @@ pub(super) fn crash(sim: &Simulation, index: usize, told: Duration) {
     };
     simulated::crash(index, NAMES[index], told);
     life.ended.cancel();
+    // Those that have watched are on their own.
+    life.shared.stop.cancel();
     let cut = CUTS[sim.below(CUTS.len())];
     broker.disk.cut(cut, &mut sim.random());
     sim.oracle.count(|counts| counts.crashes += 1);

@@ -1,15 +1,17 @@
 //! Devices: the library as it is, with a state file that outlives them, and clocks that are wrong.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures_util::StreamExt;
 use tidings_client::{
     Channel, Clear, Device, Error, Monitor, Pace, Source, Start, State,
     simulated::{self, within},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{CHANNELS, DEVICES, FIRST_DEVICE, Simulation, oracle::Followed};
@@ -124,22 +126,46 @@ async fn live(
 ) {
     loop {
         sleep(Duration::from_millis(2_000 + sim.below(14_000) as u64)).await;
-        sim.oracle.count(|counts| counts.polls += 1);
-        match device.poll().await {
-            Ok(news) => {
-                for statement in news {
-                    let mut followed = lock(&followed);
-                    sim.oracle.note_delivered(index, &mut followed, &statement);
-                }
-            }
-            Err(error) => {
-                tracing::debug!(device = index, %error, "poll");
-                sim.oracle.count(|counts| counts.failed_polls += 1);
-            }
+        match sim.below(3) {
+            0 => watch(&sim, index, &mut device, &followed).await,
+            _ => poll(&sim, index, &mut device, &followed).await,
         }
         if sim.below(3) == 0 {
             let channel = CHANNELS[sim.below(CHANNELS.len())].parse().unwrap();
             apply(&sim, index, &mut device, &channel, &followed).await;
+        }
+    }
+}
+
+async fn poll(sim: &Simulation, index: usize, device: &mut Device, followed: &Mutex<Followed>) {
+    sim.oracle.count(|counts| counts.polls += 1);
+    match device.poll().await {
+        Ok(news) => {
+            for statement in news {
+                let mut followed = lock(followed);
+                sim.oracle.note_delivered(index, &mut followed, &statement);
+            }
+        }
+        Err(error) => {
+            tracing::debug!(device = index, %error, "poll");
+            sim.oracle.count(|counts| counts.failed_polls += 1);
+        }
+    }
+}
+
+/// Is told for a while.
+async fn watch(sim: &Simulation, index: usize, device: &mut Device, followed: &Mutex<Followed>) {
+    sim.oracle.count(|counts| counts.watches += 1);
+    let until = Instant::now() + sim.millis([2_000, 20_000, 120_000][sim.below(3)]);
+    let mut told = pin!(device.watch());
+    while let Ok(Some(told)) = timeout_at(until, told.next()).await {
+        match told {
+            Ok(statement) => {
+                sim.oracle.count(|counts| counts.told += 1);
+                let mut followed = lock(followed);
+                sim.oracle.note_delivered(index, &mut followed, &statement);
+            }
+            Err(error) => tracing::debug!(device = index, %error, "watch"),
         }
     }
 }

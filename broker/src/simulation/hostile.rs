@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,11 +17,11 @@ use tidings_protocol::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{
-    CHANNELS, HOSTILE, NAMES, Simulation,
+    CHANNELS, HOSTILE, NAMES, Simulation, lock,
     statements::{key, sign, signer},
 };
 use crate::clock;
@@ -100,7 +100,7 @@ pub(super) async fn run(sim: Arc<Simulation>) {
 
 fn change(sim: &Simulation, told: &Mutex<Told>) {
     let lie = LIES[sim.below(LIES.len())];
-    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut told = lock(told);
     let old = std::mem::replace(&mut told.logs, sim.oracle.copy());
     told.lie = lie;
     sim.oracle.note("lie", lie as usize);
@@ -191,32 +191,95 @@ async fn serve(sim: &Simulation, told: &Mutex<Told>, mut socket: Socket) -> io::
         while let Some(end) = input.iter().position(|octet| *octet == b'\n') {
             let line: Vec<u8> = input.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            let (lie, answer) = {
-                let told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                (told.lie, answer(&told, &line, &mut selected))
-            };
-            sim.oracle
-                .count(|counts| counts.lies += usize::from(lie != Lie::None));
-            let mut answer = answer.into_bytes();
-            match lie {
-                Lie::Silent => continue,
-                Lie::Cuts if sim.below(3) == 0 => {
-                    answer.truncate(sim.below(answer.len()));
-                    socket.write_all(&answer).await?;
-                    return Ok(());
-                }
-                Lie::Nonsense if sim.below(3) == 0 => {
-                    let at = sim.below(answer.len());
-                    answer[at] = b"0\r\n.9 x\0"[sim.below(8)];
-                }
-                _ => {}
+            if let Some(targets) = line.strip_prefix("XWATCH ").filter(|_| sim.below(3) > 0) {
+                watch(sim, told, &mut socket, targets).await?;
+                continue;
             }
-            socket.write_all(&answer).await?;
+            let answer = answer(&lock(told), &line, &mut selected);
+            send(sim, told, &mut socket, answer).await?;
         }
         if socket.read_buf(&mut input).await? == 0 {
             return Ok(());
         }
     }
+}
+
+/// Says something, or not, as the lie is.
+async fn send(
+    sim: &Simulation,
+    told: &Mutex<Told>,
+    socket: &mut Socket,
+    text: String,
+) -> io::Result<()> {
+    let lie = lock(told).lie;
+    sim.oracle
+        .count(|counts| counts.lies += usize::from(lie != Lie::None));
+    let mut octets = text.into_bytes();
+    match lie {
+        Lie::Silent => return Ok(()),
+        Lie::Cuts if sim.below(3) == 0 => {
+            octets.truncate(sim.below(octets.len()));
+            socket.write_all(&octets).await?;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Lie::Nonsense if sim.below(3) == 0 => {
+            let at = sim.below(octets.len());
+            octets[at] = b"0\r\n.9 x\0"[sim.below(8)];
+        }
+        _ => {}
+    }
+    socket.write_all(&octets).await
+}
+
+/// Tells of what it has, until the other side says anything.
+async fn watch(
+    sim: &Simulation,
+    told: &Mutex<Told>,
+    socket: &mut Socket,
+    targets: &str,
+) -> io::Result<()> {
+    let cursor = |target: &str| {
+        let (channel, after) = target.split_once(':')?;
+        Some((channel.parse().ok()?, after.parse().ok()?))
+    };
+    let mut sent: BTreeMap<Channel, u32> = targets.split(' ').filter_map(cursor).collect();
+    let has_all = sent.is_empty();
+    let greeting = format!("{} 60 watching\r\n", code::WATCHING);
+    send(sim, told, socket, greeting).await?;
+    loop {
+        let logs = lock(told).logs.clone();
+        let mut events = Vec::new();
+        for (channel, log) in logs {
+            let newest = log.keys().next_back().copied().unwrap_or(0);
+            if has_all {
+                sent.entry(channel.clone()).or_insert(newest);
+            }
+            let Some(sent) = sent.get_mut(&channel) else {
+                continue;
+            };
+            events.extend(log.range(*sent + 1..).map(|(_, one)| event(one)));
+            *sent = newest;
+        }
+        if events.is_empty() {
+            events.push("0\r\n".into());
+        }
+        for event in events {
+            send(sim, told, socket, event).await?;
+        }
+        let pause = sim.millis(20_000);
+        let said = std::future::poll_fn(|context| socket.poll_readable(context));
+        if timeout(pause, said).await.is_ok() {
+            return socket.write_all(b".\r\n").await;
+        }
+    }
+}
+
+/// What a watch sends of a statement.
+fn event(statement: &Statement) -> String {
+    let (serial, id) = (statement.serial(), statement.message_id());
+    let article = article::render(statement, "bad!not-for-mail").octets;
+    let article = String::from_utf8_lossy(&article);
+    format!("{serial} {id} {}\r\n{article}", article::lines(statement))
 }
 
 fn answer(told: &Told, line: &str, selected: &mut Option<Channel>) -> String {

@@ -62,11 +62,15 @@ const FIRST_DEVICE: usize = 7;
 const DEVICES: [&[usize]; 3] = [&[1, 2], &[HOSTILE, 2], &[2, HOSTILE, ORIGIN]];
 /// How many statements of each channel brokers keep at least.
 const KEPT: [Option<u32>; 6] = [None, None, None, None, Some(1), Some(2)];
+/// How many watches brokers hold at most.
+const WATCHES: [usize; 3] = [0, 2, 64];
 /// How often each publisher publishes, and trust is rotated.
 const TURNS: usize = 4;
 const ROTATIONS: usize = 2;
 /// How often something goes wrong.
 const FAULTS: usize = 12;
+/// After how many seeds it is said how far it is.
+const SHOWN: u64 = 5_000;
 /// How long all may take, when all is well, until everything is everywhere.
 const SOON: Duration = Duration::from_secs(600);
 
@@ -111,7 +115,8 @@ impl Simulation {
         let below = |bound| lock(&random).below(bound);
         let broker = |index| {
             let disk = SimulatedDisk::new(MODELS[below(MODELS.len())]);
-            Broker::new(index, disk, &text, KEPT[below(KEPT.len())])
+            let (kept, watches) = (KEPT[below(KEPT.len())], WATCHES[below(WATCHES.len())]);
+            Broker::new(index, disk, &text, (kept, watches))
         };
         let brokers: Vec<Broker> = (0..BROKERS).map(broker).collect();
         let all_is_kept = brokers.iter().all(|broker| broker.kept.is_none());
@@ -427,6 +432,9 @@ fn whatever_happens_nobody_is_deceived_and_everything_comes_through() {
                     total.0 += counts;
                     // In whatever order they end.
                     total.1 = total.1.wrapping_add(digest);
+                    if (seed + 1 - first).is_multiple_of(SHOWN) {
+                        eprintln!("{} seeds are begun or done", seed + 1 - first);
+                    }
                 }
                 Err(why) => drop(lock(&wrong).get_or_insert((seed, why))),
             }
@@ -448,6 +456,7 @@ fn whatever_happens_nobody_is_deceived_and_everything_comes_through() {
         total.restarts,
         total.applied,
         total.failed_polls,
+        total.told,
         total.removed,
     ];
     assert!(many < 100 || least.into_iter().all(|count| count > many / 2));

@@ -78,12 +78,14 @@ pub fn begin(nodes: usize, date: u64, chance: impl FnMut(usize) -> usize + 'stat
         broken: None,
     };
     PANICKED.set(false);
+    simulated::remember(true);
     WORLD.set(Some(world));
 }
 
 /// Ends it.
 pub fn end() {
     drop(WORLD.take());
+    simulated::remember(false);
 }
 
 fn world<T>(of: impl FnOnce(&mut World) -> T) -> Option<T> {
@@ -172,6 +174,11 @@ pub fn within<F: Future>(node: usize, future: F) -> Within<F> {
         node,
         future: Box::pin(future),
     }
+}
+
+/// Runs something as the node that runs now.
+pub fn here<F: Future>(future: F) -> Within<F> {
+    within(NODE.get(), future)
 }
 
 impl<F: Future> Future for Within<F> {

@@ -277,7 +277,8 @@ impl Socket {
         self.poll_timer(next, context)
     }
 
-    fn poll_writable(&self, context: &mut Context<'_>) -> Poll<()> {
+    /// Whether something can be written, or nothing any more.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut wire = self.wire();
         if wire.is_broken() || wire.ways[self.end].octets < WINDOW {
             return Poll::Ready(());

@@ -1,11 +1,12 @@
 //! A client's socket, or one in memory.
 
 use std::{
-    io,
+    io::{self, IoSlice, Read, Write},
     pin::Pin,
     task::{Context, Poll},
 };
 
+use mio::{Interest, Registry, Token, event};
 use tidings_client::simulated;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -45,11 +46,96 @@ impl Socket {
             Socket::Simulated(socket) => socket.try_write(octets),
         }
     }
-    /// The watch loops wait for real sockets alone.
-    pub(crate) fn into_std(self) -> io::Result<std::net::TcpStream> {
+}
+
+/// A socket that watches.
+pub(crate) enum Left {
+    Tcp(mio::net::TcpStream),
+    Simulated(simulated::Socket),
+}
+
+pub(crate) fn leave(socket: Socket) -> io::Result<Left> {
+    Ok(match socket {
+        Socket::Tcp(socket) => Left::Tcp(mio::net::TcpStream::from_std(socket.into_std()?)),
+        Socket::Simulated(socket) => Left::Simulated(socket),
+    })
+}
+
+pub(crate) fn come_back(left: Left) -> io::Result<Socket> {
+    Ok(match left {
+        Left::Tcp(socket) => Socket::Tcp(TcpStream::from_std(socket.into())?),
+        Left::Simulated(socket) => Socket::Simulated(socket),
+    })
+}
+
+impl Left {
+    /// Whether what is waited for can be done. Of sockets that mio polls nothing is known here.
+    pub(crate) fn poll_ready(
+        &self,
+        context: &mut Context<'_>,
+        reads: bool,
+        writes: bool,
+    ) -> Poll<()> {
+        let Left::Simulated(socket) = self else {
+            return Poll::Pending;
+        };
+        // Both share a timer, and something to read comes before the end at the latest.
+        let is_writable = writes && socket.poll_writable(context).is_ready();
+        let is_readable = reads && socket.poll_readable(context).is_ready();
+        match is_writable || is_readable {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Read for Left {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(socket) => socket.into_std(),
-            Socket::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
+            Left::Tcp(socket) => socket.read(into),
+            Left::Simulated(socket) => socket.try_read(into),
+        }
+    }
+}
+
+impl Write for Left {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Left::Tcp(socket) => socket.write(octets),
+            Left::Simulated(socket) => socket.try_write(octets),
+        }
+    }
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Left::Tcp(socket) => socket.write_vectored(parts),
+            Left::Simulated(socket) => {
+                let octets: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
+                socket.try_write(&octets)
+            }
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl event::Source for Left {
+    fn register(&mut self, to: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        match self {
+            Left::Tcp(socket) => socket.register(to, token, what),
+            Left::Simulated(_) => Ok(()),
+        }
+    }
+    fn reregister(&mut self, to: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        match self {
+            Left::Tcp(socket) => socket.reregister(to, token, what),
+            Left::Simulated(_) => Ok(()),
+        }
+    }
+    fn deregister(&mut self, from: &Registry) -> io::Result<()> {
+        match self {
+            Left::Tcp(socket) => socket.deregister(from),
+            Left::Simulated(_) => Ok(()),
         }
     }
 }

@@ -11,7 +11,7 @@ mod watcher;
 use std::{
     collections::HashMap,
     io,
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -26,7 +26,7 @@ use tidings_protocol::{Channel, Wildmat, nntp::Response};
 use crate::{
     failure::OnFailure,
     log::logs::{Log, Logs},
-    net::stream::Stream,
+    net::stream::{Left, Stream},
 };
 use engine::Engine;
 
@@ -41,7 +41,7 @@ pub(crate) trait Guest: Send {
 
 /// A connection on its way into a table.
 pub(crate) struct Joining {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Left,
     pub(crate) tls: Option<Box<ServerConnection>>,
     /// Each channel, and the serial after which it is sent.
     pub(crate) cursors: Vec<(Arc<Log>, u32)>,
@@ -79,14 +79,20 @@ struct Inbox {
 
 struct Mailbox {
     inbox: Mutex<Inbox>,
-    waker: mio::Waker,
+    /// Has the loop look.
+    wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Mailbox {
+    fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            inbox: Mutex::default(),
+            wake: Box::new(wake),
+        })
+    }
     fn put(&self, change: impl FnOnce(&mut Inbox)) {
         change(&mut self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
-        // A wake-up that fails is followed by the next tick.
-        let _ = self.waker.wake();
+        (self.wake)();
     }
     fn put_news(&self, log: &Arc<Log>, new: bool) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +103,7 @@ impl Mailbox {
         entry.1 |= new;
         if !inbox.idle {
             drop(inbox);
-            let _ = self.waker.wake();
+            (self.wake)();
         }
     }
     fn take(&self, watchers: usize) -> Inbox {
@@ -143,13 +149,29 @@ impl Watches {
     ) -> io::Result<Arc<Self>> {
         let start = |index| Engine::start(index, heartbeat, logs.clone(), on_failure.clone());
         let loops = (0..loops).map(start).collect::<io::Result<_>>()?;
-        Ok(Arc::new(Self {
+        Ok(Arc::new(Self::new(loops, most, heartbeat)))
+    }
+
+    fn new(loops: Vec<Arc<Mailbox>>, most: usize, heartbeat: Duration) -> Self {
+        Self {
             loops,
             next: AtomicUsize::new(0),
             count: Arc::default(),
             most,
             heartbeat,
-        }))
+        }
+    }
+
+    /// One loop as a task, for sockets in memory.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        most: usize,
+        heartbeat: Duration,
+        logs: &Arc<Logs>,
+        on_failure: &OnFailure,
+    ) -> io::Result<(Arc<Self>, impl Future<Output = ()> + use<>)> {
+        let (mailbox, run) = Engine::simulated(heartbeat, logs.clone(), on_failure.clone())?;
+        Ok((Arc::new(Self::new(vec![mailbox], most, heartbeat)), run))
     }
 
     /// A place for one watch more, unless there are too many.

@@ -6,14 +6,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use mio::net::TcpStream;
 use rustls::ServerConnection;
 use tidings_protocol::{Channel, Wildmat, limits::XWATCH_OCTETS};
 
 use super::{Counted, Guest};
 use crate::{
     limits::WATCH_GATHER,
-    net::stream::{process, read_plain},
+    net::stream::{Left, process, read_plain},
 };
 
 /// How far a subscriber has been sent a channel.
@@ -27,7 +26,7 @@ pub(super) struct Cursor {
 }
 
 pub(super) struct Watcher {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Left,
     pub(super) tls: Option<Box<ServerConnection>>,
     pub(super) cursors: Vec<Cursor>,
     pub(super) live: Box<[Wildmat]>,

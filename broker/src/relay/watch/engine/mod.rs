@@ -1,15 +1,17 @@
 //! One loop and its table: [1-28], and [4-20] to [4-23].
 
 mod pump;
+#[cfg(test)]
+mod simulated;
 
-use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
+use std::{collections::HashSet, io, ops::ControlFlow, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker};
 use pump::Next;
 use slab::Slab;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tokio::{net::TcpStream, runtime::Handle};
 
 use super::{
     Inbox, Joining, Mailbox,
@@ -19,7 +21,7 @@ use crate::{
     failure::{OnFailure, Sentinel},
     limits::{WATCH_CHANNELS, WATCH_STALL},
     log::logs::{Entry, Log, Logs},
-    net::stream::Stream,
+    net::stream::{Stream, come_back},
 };
 
 const WAKE: Token = Token(usize::MAX);
@@ -49,6 +51,9 @@ pub(super) struct Engine {
     ahead: usize,
     on_failure: OnFailure,
     started: Instant,
+    /// How often it looks for those who got nothing, and when it does so next.
+    tick: Duration,
+    next_tick: Instant,
     /// Since when it has handed out without a pause, and to how many.
     busy_since: Instant,
     handed: u32,
@@ -62,13 +67,30 @@ impl Engine {
         on_failure: OnFailure,
     ) -> io::Result<Arc<Mailbox>> {
         let poll = Poll::new()?;
-        let mailbox = Arc::new(Mailbox {
-            inbox: Default::default(),
-            waker: Waker::new(poll.registry(), WAKE)?,
-        });
-        let engine = Self {
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        // A wake-up that fails is followed by the next tick.
+        let mailbox = Mailbox::new(move || drop(waker.wake()));
+        let engine = Self::new(poll, heartbeat, mailbox.clone(), logs, on_failure);
+        thread::Builder::new()
+            .name(format!("watch-{index}"))
+            .spawn(move || engine.run())?;
+        Ok(mailbox)
+    }
+
+    fn new(
+        poll: Poll,
+        heartbeat: Duration,
+        mailbox: Arc<Mailbox>,
+        logs: Arc<Logs>,
+        on_failure: OnFailure,
+    ) -> Self {
+        let now = Instant::now();
+        // Three ticks a heartbeat: the longest silence is two of them, and there is time left to
+        // arrive.
+        let tick = heartbeat / 3;
+        Self {
             poll,
-            mailbox: mailbox.clone(),
+            mailbox,
             logs,
             runtime: Handle::current(),
             watchers: Slab::new(),
@@ -76,24 +98,19 @@ impl Engine {
             turns: Vec::new(),
             ahead: 0,
             on_failure,
-            started: Instant::now(),
-            busy_since: Instant::now(),
+            started: now,
+            tick,
+            next_tick: now + tick,
+            busy_since: now,
             handed: 0,
-        };
-        // Three ticks a heartbeat: the longest silence is two of them, and there is time left to
-        // arrive.
-        thread::Builder::new()
-            .name(format!("watch-{index}"))
-            .spawn(move || engine.run(heartbeat / 3))?;
-        Ok(mailbox)
+        }
     }
 
-    fn run(mut self, tick: Duration) {
+    fn run(mut self) {
         let _sentinel = Sentinel(self.on_failure.clone());
         let mut events = Events::with_capacity(1024);
-        let mut next_tick = self.started + tick;
         loop {
-            let wait = next_tick.saturating_duration_since(Instant::now());
+            let wait = self.next_tick.saturating_duration_since(Instant::now());
             let wait = if self.turns.is_empty() {
                 wait
             } else {
@@ -106,28 +123,38 @@ impl Engine {
                 }
                 _ => {}
             }
-            self.busy_since = Instant::now();
             let ready: Vec<_> = events
                 .iter()
                 .filter(|e| e.token() != WAKE)
                 .map(|e| (key(e.token().0), e.is_readable() || e.is_read_closed()))
                 .collect();
-            for (key, readable) in ready {
-                self.ready(key, readable);
-            }
-            for key in std::mem::take(&mut self.turns) {
-                self.serve(key);
-            }
-            let inbox = self.mailbox.take(self.watchers.len());
-            if inbox.stop {
-                return self.stop(inbox);
-            }
-            self.read(inbox);
-            if Instant::now() >= next_tick {
-                next_tick += tick;
-                self.tick();
+            if self.turn(ready).is_break() {
+                return;
             }
         }
+    }
+
+    /// Does what has come up: for sockets that can be read or written, for those who wait for their
+    /// turn, and for what the mailbox has.
+    fn turn(&mut self, ready: Vec<(u32, bool)>) -> ControlFlow<()> {
+        self.busy_since = Instant::now();
+        for (key, readable) in ready {
+            self.ready(key, readable);
+        }
+        for key in std::mem::take(&mut self.turns) {
+            self.serve(key);
+        }
+        let inbox = self.mailbox.take(self.watchers.len());
+        if inbox.stop {
+            self.stop(inbox);
+            return ControlFlow::Break(());
+        }
+        self.read(inbox);
+        if Instant::now() >= self.next_tick {
+            self.next_tick += self.tick;
+            self.tick();
+        }
+        ControlFlow::Continue(())
     }
 
     #[allow(clippy::cast_possible_truncation)] // the seconds of a process
@@ -252,7 +279,7 @@ impl Engine {
 
     fn join(&mut self, joining: Joining) -> io::Result<()> {
         let Joining {
-            socket,
+            mut socket,
             tls,
             mut cursors,
             expected,
@@ -264,7 +291,6 @@ impl Engine {
             guest,
             counted,
         } = joining;
-        let mut socket = mio::net::TcpStream::from_std(socket);
         let entry = self.watchers.vacant_entry();
         let at = entry.key();
         self.poll.registry().register(
@@ -358,7 +384,7 @@ impl Engine {
         } = watcher;
         // The socket finds its way back into tokio's poll here.
         let _runtime = self.runtime.enter();
-        match TcpStream::from_std(socket.into()) {
+        match come_back(socket) {
             Ok(socket) => guest.come_back(Stream::new(socket, tls), input),
             Err(error) => tracing::warn!(%peer, %error, "a watched connection could not go on"),
         }
@@ -391,7 +417,7 @@ impl Engine {
         }
     }
 
-    fn stop(mut self, inbox: Inbox) {
+    fn stop(&mut self, inbox: Inbox) {
         drop(inbox.joining);
         let farewell = Bytes::from(format!(".\r\n{}\r\n", inbox.farewell));
         for (_, watcher) in &mut self.watchers {
