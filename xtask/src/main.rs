@@ -170,12 +170,8 @@ enum Task {
         #[arg(long)]
         record: bool,
     },
-    /// Lines of code of each part, beside what it may have
-    Size {
-        /// Fail where there is more
-        #[arg(long)]
-        keep: bool,
-    },
+    /// Lines of code of each part, beside what it may have and what it was meant to have
+    Size,
     /// How large is what is shipped: the daemon, a device's program and memory, the agent's too
     /// and how often it wakes up, the verifier without the standard library
     Sizes,
@@ -472,7 +468,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
             rounds,
         } => trials::fanout(subscribers, rounds, 60),
         Task::Instructions { record } => costs::instructions(record),
-        Task::Size { keep } => size::print(keep),
+        Task::Size => size::print(),
         Task::Sizes => costs::sizes(),
         Task::Hostile => build().and_then(|()| run(&mut trial("hostile"))),
         Task::Growth => build().and_then(|()| run(&mut trial("growth"))),

@@ -9,12 +9,15 @@ use anyhow::{Context, ensure};
 
 use super::root;
 
-/// A part, where its code is, what of that belongs to another part, and how many lines it may have.
+/// A part, where its code is, what of that belongs to another part, how many lines it has at most,
+/// and how many the design meant it to have.
 struct Part {
     name: &'static str,
     at: &'static str,
     without: &'static [&'static str],
-    most: usize,
+    /// More fails the lint. Whoever raises it adds something: is there anything that it replaces?
+    now: usize,
+    goal: usize,
 }
 
 /// Lines of code; comments, blank lines and tests are counted beside them.
@@ -23,37 +26,43 @@ const PARTS: &[Part] = &[
         name: "protocol",
         at: "protocol/src",
         without: &[],
-        most: 3_600,
+        now: 6_980,
+        goal: 3_600,
     },
     Part {
         name: "client library",
         at: "client/src",
         without: &[],
-        most: 1_900,
+        now: 5_810,
+        goal: 1_900,
     },
     Part {
         name: "broker without cluster and slots",
         at: "broker/src",
         without: &["cluster", "slots", "bin/tidingsd/demo"],
-        most: 5_500,
+        now: 15_710,
+        goal: 5_500,
     },
     Part {
         name: "cluster",
         at: "broker/src/cluster",
         without: &[],
-        most: 900,
+        now: 3_200,
+        goal: 900,
     },
     Part {
         name: "slots",
         at: "broker/src/slots",
         without: &[],
-        most: 700,
+        now: 970,
+        goal: 700,
     },
     Part {
         name: "tidings",
         at: "client/cli",
         without: &[],
-        most: 2_200,
+        now: 8_800,
+        goal: 2_200,
     },
 ];
 
@@ -112,13 +121,14 @@ fn count(path: &Path, lines: &mut Lines) -> anyhow::Result<()> {
 }
 
 /// Whether a file is of tests: it is named `tests.rs`, or lies in a folder named so, or of a
-/// simulation.
+/// simulation, or is what simulations alone have.
 fn is_test(path: &Path) -> bool {
     let path = path.strip_prefix(root()).unwrap_or(path);
-    path.ends_with("tests.rs")
-        || path
-            .iter()
-            .any(|part| part == "tests" || part == "simulation")
+    let is_of_tests = |part| {
+        let parts = ["tests", "simulation", "simulated", "simulated.rs"];
+        parts.iter().any(|known| part == *known)
+    };
+    path.ends_with("tests.rs") || path.iter().any(is_of_tests)
 }
 
 /// Calls `each` with the Rust files below a directory, but for what Cargo has made.
@@ -195,6 +205,7 @@ fn long<'a>(file: &str, text: &'a str, is_measured: bool) -> Vec<(Option<&'a str
 /// Fails where a function or a file is longer than it may be, and where an exception is none any
 /// more.
 pub(super) fn lint() -> anyhow::Result<()> {
+    keep()?;
     let (mut wrong, mut unused) = (Vec::new(), EXCEPTIONS.to_vec());
     for at in MEASURED {
         walk(&root().join(at), &[], &mut |path| {
@@ -230,31 +241,43 @@ pub(super) fn lint() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what each part has; `keep` fails where there is more than there may be.
-pub(super) fn print(keep: bool) -> anyhow::Result<()> {
-    println!("| part | code | at most | comments | tests |\n| --- | ---: | ---: | ---: | ---: |");
-    let mut over = Vec::new();
+/// What a part has.
+fn lines(part: &Part) -> anyhow::Result<Lines> {
+    let at = root().join(part.at);
+    let without: Vec<PathBuf> = part.without.iter().map(|name| at.join(name)).collect();
+    let mut lines = Lines::default();
+    walk(&at, &without, &mut |path| count(path, &mut lines))?;
+    Ok(lines)
+}
+
+/// Fails where a part has grown.
+fn keep() -> anyhow::Result<()> {
+    for part in PARTS {
+        let (name, has, most) = (part.name, lines(part)?.code, part.now);
+        ensure!(
+            has <= most,
+            "{name} has {has} lines of code, at most {most}: delete some, or raise `now` in xtask/src/size.rs and say why"
+        );
+    }
+    Ok(())
+}
+
+/// Prints what each part has.
+pub(super) fn print() -> anyhow::Result<()> {
+    println!("| part | code | at most | goal | comments | tests |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
     let mut total = 0;
     for part in PARTS {
-        let at = root().join(part.at);
-        let without: Vec<PathBuf> = part.without.iter().map(|name| at.join(name)).collect();
-        let mut lines = Lines::default();
-        walk(&at, &without, &mut |path| count(path, &mut lines))?;
+        let (lines, now, goal) = (lines(part)?, part.now, part.goal);
+        let (code, comments, tests) = (lines.code, lines.comments, lines.tests);
         println!(
-            "| {} | {} | {} | {} | {} |",
-            part.name, lines.code, part.most, lines.comments, lines.tests
+            "| {} | {code} | {now} | {goal} | {comments} | {tests} |",
+            part.name
         );
-        total += lines.code;
-        if lines.code > part.most {
-            over.push(part.name);
-        }
+        total += code;
     }
-    println!("| all of the above | {total} | | | |");
-    ensure!(
-        !keep || over.is_empty(),
-        "more code than there may be: {}",
-        over.join(", ")
-    );
+    let goal: usize = PARTS.iter().map(|part| part.goal).sum();
+    println!("| all of the above | {total} | | {goal} | | |");
     Ok(())
 }
 

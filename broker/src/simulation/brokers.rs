@@ -17,7 +17,7 @@ use tidings_protocol::{Channel, Serial};
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{MIRRORS, NAMES, ORIGIN, Simulation, statements::key};
+use super::{FED, HOSTILE, MIRRORS, NAMES, ORIGIN, Simulation, statements::key};
 use crate::{
     Config, Settings,
     broker::StartError,
@@ -36,10 +36,12 @@ use crate::{
     net::{
         connections::Connections,
         identity::Identity,
+        login::Credentials,
         stream::{Socket, Stream},
     },
     origin::beat,
     relay::{
+        feed,
         mirror::{self, Mirror},
         watch::Watches,
     },
@@ -76,6 +78,18 @@ pub(super) struct Life {
     ended: CancellationToken,
 }
 
+/// Where a node calls from.
+fn address(node: usize) -> IpAddr {
+    let last = u8::try_from(node + 1).unwrap();
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+}
+
+/// A node that may offer everything.
+fn peer(node: usize) -> String {
+    let (name, address) = (NAMES[node], address(node));
+    format!("[[peer]]\nname = \"{name}\"\nnetworks = [\"{address}/32\"]\nfeeds = \"*\"\n")
+}
+
 impl Broker {
     /// With how many statements retention keeps, and how many watches there may be.
     pub(super) fn new(
@@ -99,11 +113,16 @@ impl Broker {
                 upstreams.join(", ")
             ),
         };
+        let feeds = match index {
+            ORIGIN => format!("[[feed]]\nname = \"fed\"\nto = \"nntp://{}\"\n", NAMES[FED]),
+            FED => [ORIGIN, HOSTILE].map(peer).concat(),
+            _ => String::new(),
+        };
         let retention = kept.map_or(String::new(), |kept| {
             format!("[[retention]]\nchannels = \"*\"\ncount = {kept}\n")
         });
         let text = format!(
-            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = {watches}\nheartbeat_seconds = 60\n{mirror}{retention}",
+            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = {watches}\nheartbeat_seconds = 60\n{mirror}{feeds}{retention}",
             NAMES[index]
         );
         let config: Config = toml::from_str(&text).unwrap();
@@ -120,7 +139,8 @@ impl Broker {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.life.is_some() && self.failed.load(Ordering::Relaxed)
+        // A feed that writes how far it is may be the first to lose the power.
+        self.life.is_some() && (self.failed.load(Ordering::Relaxed) || self.disk.is_dead())
     }
 
     /// The power goes in the middle of one of the next commits.
@@ -149,6 +169,11 @@ pub(super) fn start(sim: &Arc<Simulation>, index: usize) {
                 let run = mirror::run(life.shared.clone(), mirror.clone(), upstream);
                 life.spawn(index, run);
             }
+        }
+        for feed in &life.shared.settings.feeds {
+            let credentials = Credentials::read(&feed.login).unwrap();
+            let run = feed::run(life.shared.clone(), feed.clone(), credentials);
+            life.spawn(index, run);
         }
         if index == ORIGIN {
             let beat = Beat {
@@ -278,8 +303,7 @@ impl Life {
 async fn listen(life: Life, index: usize) {
     let mut listener = simulated::listen(NAMES[index]);
     while let Some((socket, node)) = listener.accept().await {
-        let last = u8::try_from(node + 1).unwrap();
-        let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
+        let address = address(node);
         let Ok(permit) = life.shared.connections.admit(address) else {
             continue;
         };

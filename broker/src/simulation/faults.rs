@@ -7,21 +7,24 @@ use std::{
 
 use tidings_protocol::simulated::{Fault, set};
 
-use super::{BROKERS, DEVICES, FIRST_DEVICE, ORIGIN, simulate, wanted};
+use super::{DEVICES, FED, FIRST_DEVICE, ORIGIN, simulate, wanted};
 
 const ORIGINS: Range<usize> = ORIGIN..1;
-const MIRRORS: Range<usize> = 1..BROKERS;
+const MIRRORS: Range<usize> = 1..FED;
+const OF_FEEDS: Range<usize> = FED..FED + 1;
 const OF_DEVICES: Range<usize> = FIRST_DEVICE..FIRST_DEVICE + DEVICES.len();
 
 /// What is put in, and where.
-const FAULTS: [(Fault, Range<usize>); 13] = [
+const FAULTS: [(Fault, Range<usize>); 15] = [
     (Fault::Signatures, MIRRORS),
     (Fault::Signatures, OF_DEVICES),
+    (Fault::Signatures, OF_FEEDS),
     (Fault::Links, MIRRORS),
     (Fault::Links, OF_DEVICES),
     (Fault::BeatLife, OF_DEVICES),
     (Fault::Withdrawals, OF_DEVICES),
     (Fault::StoreSync, ORIGINS),
+    (Fault::StoreSync, OF_FEEDS),
     (Fault::FailedCommit, ORIGINS),
     (Fault::OldHeads, ORIGINS),
     (Fault::StateSync, OF_DEVICES),

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tidings_client::simulated::{self, Socket, within};
+use tidings_client::{
+    Connection, Error, Tls,
+    simulated::{self, Socket, within},
+};
 use tidings_protocol::{
     Channel, Head, Serial, Statement, article,
     nntp::{Response, code},
@@ -21,10 +24,13 @@ use tokio::{
 };
 
 use super::{
-    CHANNELS, HOSTILE, NAMES, Simulation, lock,
+    CHANNELS, FED, HOSTILE, NAMES, Simulation, lock,
     statements::{key, sign, signer},
 };
 use crate::clock;
+
+/// How long it waits for one who does not answer.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 type Copies = BTreeMap<Channel, BTreeMap<u32, Statement>>;
 
@@ -88,6 +94,15 @@ pub(super) async fn run(sim: Arc<Simulation>) {
             sleep(Duration::from_millis(2_000 + changing.below(25_000) as u64)).await;
         }
     }));
+    let (feeding, fed) = (sim.clone(), told.clone());
+    tokio::spawn(within(HOSTILE, async move {
+        let tls = Tls::system().unwrap();
+        loop {
+            sleep(feeding.millis(30_000)).await;
+            // Who is lied to may hang up.
+            drop(timeout(PATIENCE, offer(&feeding, &fed, &tls)).await);
+        }
+    }));
     let mut listener = simulated::listen(NAMES[HOSTILE]);
     while let Some((socket, _)) = listener.accept().await {
         let (sim, told) = (sim.clone(), told.clone());
@@ -96,6 +111,27 @@ pub(super) async fn run(sim: Arc<Simulation>) {
             drop(serve(&sim, &told, socket).await);
         }));
     }
+}
+
+/// Offers what it has to the one who is fed.
+async fn offer(sim: &Simulation, told: &Mutex<Told>, tls: &Tls) -> Result<(), Error> {
+    let address = format!("nntp://{}", NAMES[FED]).parse().unwrap();
+    let mut connection = Connection::open(&address, tls).await?;
+    let logs = lock(told).logs.clone();
+    let all: Vec<&Statement> = logs.values().flat_map(BTreeMap::values).collect();
+    for _ in 0..sim.below(12) {
+        let Some(one) = all.get(sim.below(all.len().max(1))) else {
+            break;
+        };
+        let mut octets = format!("TAKETHIS {}\r\n", one.message_id()).into_bytes();
+        octets.extend(article::render(one, "bad!not-for-mail").octets);
+        octets.extend(b".\r\n");
+        connection.send_raw(&octets).await?;
+        if sim.below(2) == 0 {
+            connection.answer().await?;
+        }
+    }
+    Ok(())
 }
 
 fn change(sim: &Simulation, told: &Mutex<Told>) {

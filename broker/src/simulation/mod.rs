@@ -1,6 +1,6 @@
 //! The whole of it in one thread, on time and chance that are handed in: an origin that signs
-//! beats, two mirrors, publishers and devices with their real code, and a mirror that lies, on a
-//! network, disks and clocks that are simulated. What a seed does once it does again.
+//! beats, two mirrors and a broker that is fed, publishers and devices with their real code, and a
+//! mirror that lies, on a network, disks and clocks that are simulated. What a seed does once it does again.
 //!
 //! `oracle.rs` knows what was published; everything that a broker shows and a device says is
 //! compared with it. When all is well again everybody has to have everything, soon.
@@ -48,18 +48,26 @@ const TRUST_EXPIRES: u64 = EPOCH + 86_400;
 /// Channels of releases.
 const CHANNELS: [&str; 2] = ["acme.a", "acme.b"];
 /// Nodes that listen, by their numbers.
-const NAMES: [&str; 4] = ["origin.test", "one.test", "two.test", "bad.test"];
+const NAMES: [&str; 5] = [
+    "origin.test",
+    "one.test",
+    "two.test",
+    "fed.test",
+    "bad.test",
+];
 const ORIGIN: usize = 0;
-const HOSTILE: usize = 3;
+/// A broker that the origin feeds, and the one that lies.
+const FED: usize = 3;
+const HOSTILE: usize = 4;
 /// Brokers whose code is ours.
-const BROKERS: usize = 3;
+const BROKERS: usize = 4;
 /// Mirrors, and whom they copy from.
 const MIRRORS: [(usize, &[usize]); 2] = [(1, &[ORIGIN, HOSTILE]), (2, &[1, HOSTILE])];
 /// The nodes of publishers, the last of which rotates trust.
-const PUBLISHERS: std::ops::Range<usize> = 4..7;
-const FIRST_DEVICE: usize = 7;
+const PUBLISHERS: std::ops::Range<usize> = 5..8;
+const FIRST_DEVICE: usize = 8;
 /// Devices: whom they ask.
-const DEVICES: [&[usize]; 3] = [&[1, 2], &[HOSTILE, 2], &[2, HOSTILE, ORIGIN]];
+const DEVICES: [&[usize]; 3] = [&[1, FED], &[HOSTILE, 2], &[2, HOSTILE, ORIGIN]];
 /// How many statements of each channel brokers keep at least.
 const KEPT: [Option<u32>; 6] = [None, None, None, None, Some(1), Some(2)];
 /// How many watches brokers hold at most.

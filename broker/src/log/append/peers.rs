@@ -10,7 +10,7 @@ use tidings_protocol::{
 use super::{
     AppendError, Appended, Copy, Peer, Reply,
     pending::Pending,
-    window::Waiting,
+    window::{Waiting, is_named},
     writer::{Refusal, Writer, explain},
 };
 
@@ -24,11 +24,9 @@ impl Writer {
         peer: Peer,
         reply: Reply<Appended>,
     ) {
-        let (channel, head, own) = (
-            copy.statement().channel().clone(),
-            copy.statement().head(),
-            copy.by.is_some(),
-        );
+        let (channel, head) = (copy.statement().channel().clone(), copy.statement().head());
+        let trust = self.namespaces.trust(&channel);
+        let own = copy.by.is_some() || trust.is_some_and(|trust| is_named(&trust, &channel, head));
         let again = Copy {
             offered: copy.offered.clone(),
             by: copy.by,

@@ -14,7 +14,7 @@ use crate::limits::FEED_WAITING_OCTETS;
 /// One statement that waits.
 pub(super) struct Waiting {
     pub(super) copy: Copy,
-    /// Whether its own signatures prove it by the trust in force.
+    /// Whether the trust in force proves it by its own signatures, or names it.
     own: bool,
     replies: Vec<(Peer, Reply<Appended>)>,
 }
@@ -30,6 +30,12 @@ impl Waiting {
             self.replies.into_iter().map(|(_, reply)| reply).collect(),
         )
     }
+}
+
+/// Whether a checkpoint of the trust in force names a statement: whoever signed it, it stands, and
+/// vouches for what lies below.
+pub(super) fn is_named(trust: &Trust, channel: &Channel, head: Head) -> bool {
+    trust.checkpoint(channel).head() == Some(head)
 }
 
 /// All that waits.
@@ -58,7 +64,7 @@ impl Window {
     }
 
     /// Whether what waits vouches for a statement: the next one does, which names it, and is
-    /// vouched for or a proven release.
+    /// vouched for, or proven.
     pub(super) fn vouches_for(&self, channel: &Channel, head: Head) -> bool {
         let Some(all) = self.channels.get(channel) else {
             return false;
@@ -116,7 +122,8 @@ impl Window {
             .into_iter()
             .flat_map(BTreeMap::values_mut)
         {
-            waiting.own = trust.check(waiting.copy.statement()).is_ok();
+            waiting.own = is_named(trust, channel, waiting.head())
+                || trust.check(waiting.copy.statement()).is_ok();
         }
     }
 

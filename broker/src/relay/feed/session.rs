@@ -80,7 +80,7 @@ pub(super) struct Session<'a> {
 }
 
 /// What the peer has put off: until when, and the next pause.
-pub(super) type Later = HashMap<(Channel, Serial), (Instant, Duration)>;
+pub(super) type Later = BTreeMap<(Channel, Serial), (Instant, Duration)>;
 
 #[derive(Default)]
 pub(super) struct Counts {

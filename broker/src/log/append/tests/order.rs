@@ -46,6 +46,31 @@ fn what_a_peer_sends_out_of_order_waits_and_is_answered_when_it_hangs_together()
 }
 
 #[test]
+fn what_a_checkpoint_names_vouches_for_what_lies_below_whoever_signed_it() {
+    let (mut bench, all) = (Bench::new(None), releases(&os(), 4));
+    bench.post_all(&all[..1]);
+    // The key that has signed all of them may do so no more.
+    bench
+        .next_trust(&Says {
+            roles: &["trust * root", "release * dora"],
+            checkpoints: vec![(os(), all[2].head())],
+            ..Says::default()
+        })
+        .unwrap();
+    let refused = bench.feed(&all[1]).try_recv().unwrap();
+    assert!(matches!(refused, Err(AppendError::Verify(_))));
+    let mut named = bench.feed(&all[2]);
+    assert!(named.try_recv().is_err(), "it waits for what lies below");
+    let below = bench.feed(&all[1]).try_recv().unwrap();
+    assert!(matches!(below, Ok(Appended::New)));
+    assert!(matches!(named.try_recv(), Ok(Ok(Appended::New))));
+    // What nobody vouches for is refused, above it as well.
+    let above = bench.feed(&all[3]).try_recv().unwrap();
+    assert!(matches!(above, Err(AppendError::Verify(_))));
+    assert_eq!(bench.serials(&os()), [1, 2, 3]);
+}
+
+#[test]
 fn attack_110_what_is_of_the_future_is_put_off_by_whatever_way_it_comes() {
     let mut bench = Bench::new(None);
     let body = || {
