@@ -6,6 +6,7 @@ package `cryptography`; the forms of single fields are left to `spec/check.py`.
 
 import base64
 import datetime
+import functools
 import hashlib
 
 from cryptography.exceptions import InvalidSignature
@@ -24,6 +25,15 @@ class Refused(Exception):
     def __init__(self, requirement, serial=None):
         super().__init__(requirement)
         self.requirement, self.serial = requirement, serial
+
+
+@functools.cache
+def holds(key, signature, signed):
+    try:
+        Ed25519PublicKey.from_public_bytes(octets(key.removeprefix("ed25519:"))).verify(octets(signature), signed)
+        return True
+    except InvalidSignature:
+        return False
 
 
 def demand(holds, requirement, statement):
@@ -133,14 +143,8 @@ class Device:
         role = self.role(statement, trust)
         demand(role, "1-14", statement)
         keys = {key for key, name in map(str.split, trust.all("Key")) if name in role[3:]}
-        held = set()
-        for key, signature in map(str.split, statement.all("Signature")):
-            if key in keys:
-                try:
-                    Ed25519PublicKey.from_public_bytes(octets(key.removeprefix("ed25519:"))).verify(octets(signature), statement.signed)
-                    held.add(key)
-                except InvalidSignature:
-                    pass
+        signatures = map(str.split, statement.all("Signature"))
+        held = {key for key, signature in signatures if key in keys and holds(key, signature, statement.signed)}
         demand(len(held) >= int(role[2]), "1-15", statement)
 
     def meets_role(self, statement):

@@ -10,11 +10,13 @@ use super::{
 };
 
 /// How many seeds, histories and points, of which a plain `cargo test` takes a sample.
-const THOROUGH: [(&str, &str); 4] = [
+const THOROUGH: [(&str, &str); 6] = [
     ("TIDINGS_SEEDS", "2000"),
     ("TIDINGS_CLUSTER_SEEDS", "1000"),
     ("TIDINGS_MODEL_CASES", "100000"),
     ("TIDINGS_SWEEP_EACH", "1"),
+    ("TIDINGS_OCTETS_EACH", "1"),
+    ("TIDINGS_MACHINES", "3000"),
 ];
 
 fn tests() -> anyhow::Result<()> {

@@ -28,7 +28,6 @@ const IMAGE: usize = 60_000;
 const SLOT: usize = 65_536;
 /// More than any story needs.
 const BOOTS: u32 = 16;
-const WORKERS: usize = 2;
 /// Of so many points that differ one is gone on from: at a desk; `TIDINGS_SWEEP_EACH=1` for all.
 const EACH: usize = 8;
 
@@ -240,38 +239,36 @@ fn asked_for(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Goes on from every second of the points: in a process of its own, since handlers inherit the
-/// applier's lock.
-fn work(arguments: &str) {
-    let words: Vec<&str> = arguments.split(' ').collect();
-    let (format, number, worker, directory) = (
-        words[0],
-        words[1].parse::<usize>().unwrap(),
-        words[2],
-        Path::new(words[3]),
-    );
+/// Lives each case of a format once, and goes on from its points; how many there are, and what went
+/// wrong. In a process of its own: handlers inherit the applier's lock.
+fn sweep(format: &str, directory: &Path) {
+    let began = Instant::now();
     let (old, new) = images();
-    let scratch = scratch();
-    let case = cases(format, scratch.path(), &old, &new).swap_remove(number);
-    let (publisher, statement) = publish(&case);
-    let points = directory.join("points");
-    let place = directory.join(format!("resumed-{worker}"));
-    let distinct = fs::read_to_string(points.join("distinct")).unwrap();
     let each = asked_for("TIDINGS_SWEEP_EACH").unwrap_or(EACH);
-    let mine = distinct
-        .lines()
-        .step_by(each)
-        .enumerate()
-        .filter(|(at, _)| at % WORKERS == worker.parse::<usize>().unwrap());
-    let mine = mine.map(|(_, n)| n.parse().unwrap());
-    let bad: Vec<String> = mine
-        .filter_map(|n| {
-            resume(
-                &case, &publisher, &statement, &points, n, &place, &old, &new,
-            )
-        })
-        .collect();
-    fs::write(directory.join(format!("bad-{worker}")), bad.join("\n")).unwrap();
+    let (mut points, mut bad) = (0, Vec::new());
+    for (number, case) in cases(format, directory, &old, &new).iter().enumerate() {
+        let place = directory.join(number.to_string());
+        let count = record(case, &place, &old, &new);
+        let (publisher, statement) = publish(case);
+        let (all, resumed) = (place.join("points"), place.join("resumed"));
+        let distinct = fs::read_to_string(all.join("distinct")).unwrap();
+        let some = distinct.lines().step_by(each).map(|n| n.parse().unwrap());
+        bad.extend(
+            some.filter_map(|n| {
+                resume(case, &publisher, &statement, &all, n, &resumed, &old, &new)
+            }),
+        );
+        eprintln!(
+            "{}: {count} points, {} bad so far, {:.1} s",
+            case.name,
+            bad.len(),
+            began.elapsed().as_secs_f32()
+        );
+        points += count;
+        fs::remove_dir_all(&place).unwrap();
+    }
+    fs::write(directory.join("bad"), bad.join("\n")).unwrap();
+    fs::write(directory.join("count"), points.to_string()).unwrap();
 }
 
 /// In memory, where there is such a place: what is synced is not the question here, what was
@@ -321,54 +318,37 @@ fn images() -> (Vec<u8>, Vec<u8>) {
 
 #[test]
 fn attack_86_the_power_may_go_at_every_point() {
-    if let Ok(arguments) = std::env::var("TIDINGS_SWEEP") {
-        return work(&arguments);
+    if let Ok(format) = std::env::var("TIDINGS_SWEEP") {
+        return sweep(
+            &format,
+            Path::new(&std::env::var("TIDINGS_SWEEP_AT").unwrap()),
+        );
     }
-    let began = Instant::now();
     let scratch = scratch();
-    let (old, new) = images();
-    let (mut points, mut bad) = (0, Vec::new());
-    for format in ["raw", "zstd-patch", "bsdiff", "xdelta3"] {
+    let start = |format: &'static str| {
         assert!(
             is_there(format),
             "the sweep wants the tools zstd, bsdiff and xdelta3"
         );
-        for (number, case) in cases(format, scratch.path(), &old, &new).iter().enumerate() {
-            let directory = scratch.path().join(format!("{format}-{number}"));
-            let count = record(case, &directory, &old, &new);
-            let start = |worker: usize| {
-                let arguments = format!("{format} {number} {worker} {}", directory.display());
-                let mut command = Command::new(std::env::current_exe().unwrap());
-                command
-                    .args(["--exact", "attack_86_the_power_may_go_at_every_point"])
-                    .env("TIDINGS_SWEEP", arguments);
-                command.stdout(std::process::Stdio::null()).spawn().unwrap()
-            };
-            let workers: Vec<_> = (0..WORKERS).map(start).collect();
-            for (worker, mut process) in workers.into_iter().enumerate() {
-                assert!(process.wait().unwrap().success(), "{}", case.name);
-                bad.extend(
-                    fs::read_to_string(directory.join(format!("bad-{worker}")))
-                        .unwrap()
-                        .lines()
-                        .map(str::to_owned),
-                );
-            }
-            eprintln!(
-                "{}: {count} points, {} bad so far, {:.1} s",
-                case.name,
-                bad.len(),
-                began.elapsed().as_secs_f32()
-            );
-            points += count;
-            fs::remove_dir_all(&directory).unwrap();
-        }
+        let directory = scratch.path().join(format);
+        fs::create_dir(&directory).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "attack_86_the_power_may_go_at_every_point"])
+            .arg("--nocapture")
+            .env("TIDINGS_SWEEP", format)
+            .env("TIDINGS_SWEEP_AT", &directory)
+            .stdout(std::process::Stdio::null());
+        (command.spawn().unwrap(), directory)
+    };
+    let started = ["raw", "zstd-patch", "bsdiff", "xdelta3"].map(start);
+    let (mut points, mut bad) = (0, String::new());
+    for (mut process, directory) in started {
+        assert!(process.wait().unwrap().success(), "{}", directory.display());
+        let read = |name| fs::read_to_string(directory.join(name)).unwrap();
+        points += read("count").parse::<usize>().unwrap();
+        bad += &(read("bad") + "\n");
     }
-    assert!(
-        bad.is_empty(),
-        "{} of {points} points:\n{}",
-        bad.len(),
-        bad.join("\n")
-    );
+    assert!(bad.trim().is_empty(), "of {points} points:\n{bad}");
     assert!(points > 1_000, "{points} points are too few to be all");
 }

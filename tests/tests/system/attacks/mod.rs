@@ -9,6 +9,7 @@ mod branches;
 mod broker;
 mod clocks;
 mod command;
+mod disk;
 mod found;
 mod kept_back;
 mod keys;
