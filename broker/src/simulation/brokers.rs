@@ -122,7 +122,7 @@ impl Broker {
             format!("[[retention]]\nchannels = \"*\"\ncount = {kept}\n")
         });
         let text = format!(
-            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = {watches}\nheartbeat_seconds = 60\n{mirror}{feeds}{retention}",
+            "name = \"{}\"\ndata_dir = \"none\"\nanchors = [\"{anchor}\"]\n[limits]\nwatches = {watches}\nheartbeat_seconds = 60\ngap_seconds = 60\n{mirror}{feeds}{retention}",
             NAMES[index]
         );
         let config: Config = toml::from_str(&text).unwrap();
@@ -139,8 +139,7 @@ impl Broker {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        // A feed that writes how far it is may be the first to lose the power.
-        self.life.is_some() && (self.failed.load(Ordering::Relaxed) || self.disk.is_dead())
+        self.life.is_some() && self.failed.load(Ordering::Relaxed)
     }
 
     /// The power goes in the middle of one of the next commits.

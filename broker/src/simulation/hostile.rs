@@ -94,15 +94,10 @@ pub(super) async fn run(sim: Arc<Simulation>) {
             sleep(Duration::from_millis(2_000 + changing.below(25_000) as u64)).await;
         }
     }));
-    let (feeding, fed) = (sim.clone(), told.clone());
-    tokio::spawn(within(HOSTILE, async move {
-        let tls = Tls::system().unwrap();
-        loop {
-            sleep(feeding.millis(30_000)).await;
-            // Who is lied to may hang up.
-            drop(timeout(PATIENCE, offer(&feeding, &fed, &tls)).await);
-        }
-    }));
+    // What it has right fills gaps of the one who is fed: not always.
+    if sim.below(2) == 0 {
+        tokio::spawn(within(HOSTILE, feed(sim.clone(), told.clone())));
+    }
     let mut listener = simulated::listen(NAMES[HOSTILE]);
     while let Some((socket, _)) = listener.accept().await {
         let (sim, told) = (sim.clone(), told.clone());
@@ -113,7 +108,16 @@ pub(super) async fn run(sim: Arc<Simulation>) {
     }
 }
 
-/// Offers what it has to the one who is fed.
+/// Offers something to the one who is fed, now and then.
+async fn feed(sim: Arc<Simulation>, told: Arc<Mutex<Told>>) {
+    let tls = Tls::system().unwrap();
+    loop {
+        sleep(sim.millis(30_000)).await;
+        // Who is lied to may hang up.
+        drop(timeout(PATIENCE, offer(&sim, &told, &tls)).await);
+    }
+}
+
 async fn offer(sim: &Simulation, told: &Mutex<Told>, tls: &Tls) -> Result<(), Error> {
     let address = format!("nntp://{}", NAMES[FED]).parse().unwrap();
     let mut connection = Connection::open(&address, tls).await?;

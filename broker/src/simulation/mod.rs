@@ -194,8 +194,10 @@ impl Simulation {
             let mut brokers = self.brokers();
             let broker = &mut brokers[index];
             let has_failed = broker.has_failed();
-            // Of what has failed nothing can be read.
-            if !has_failed {
+            // Of what has failed nothing can be read; a feed that writes how far it is may be the
+            // first to lose the power, and the writer notices soon.
+            let is_dead = broker.disk.is_dead();
+            if !has_failed && !is_dead {
                 self.oracle.look(index, index == ORIGIN, broker);
             }
             let life = broker.life.clone();
@@ -203,7 +205,7 @@ impl Simulation {
             if has_failed {
                 brokers::crash(self, index, Duration::ZERO);
                 brokers::start(self, index);
-            } else if let Some(life) = life.filter(|_| index == ORIGIN) {
+            } else if let Some(life) = life.filter(|_| index == ORIGIN && !is_dead) {
                 self.oracle.look_for_losses(&life);
             }
         }
@@ -409,6 +411,10 @@ async fn recover(sim: &Arc<Simulation>, publishing: Vec<JoinHandle<bool>>) -> Re
             return Err("something could not be published".into());
         }
     }
+    for broker in sim.brokers().iter_mut() {
+        broker.seen.clear();
+    }
+    sim.look();
     sim.oracle.look_at_claims();
     sim.check()
 }

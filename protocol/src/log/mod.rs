@@ -72,7 +72,8 @@ impl Backfill {
     fn holds(&self, serial: Serial) -> bool {
         (self.lowest..=self.top.serial).contains(&serial)
     }
-    fn is_proven(&self) -> bool {
+    /// Whether the trust by which it was judged last proves it.
+    pub fn is_proven(&self) -> bool {
         matches!(self.proof, Proof::Proven { .. })
     }
 }
@@ -293,12 +294,14 @@ impl Log {
     }
 
     /// The step by which the log begins with the backfill: what lies below has not come, and is not
-    /// waited for any longer.
-    pub fn begin_with_backfill(&self) -> Option<Step> {
-        let backfill = self
-            .backfill
-            .filter(|backfill| self.span.is_none() && backfill.is_proven())?;
+    /// waited for any longer. What the log had below goes, but for the statement that a checkpoint
+    /// names.
+    pub fn begin_with_backfill(&self, settled: Option<Head>) -> Option<Step> {
+        let backfill = self.backfill.filter(Backfill::is_proven)?;
         let mut step = self.step();
+        if let Some(span) = self.span {
+            self.drop_but_settled(&mut step, (span.low, span.head.serial), settled);
+        }
         step.after.span = Some(Span {
             low: backfill.lowest,
             head: backfill.top,

@@ -76,6 +76,8 @@ pub(crate) enum AppendError {
     NoTrust(Channel),
     #[error("what lies below comes first, from serial {0} on")]
     Gap(Serial),
+    #[error("the beat that the trust in force names comes first: perhaps it vouches for {0}")]
+    BeatFirst(Channel),
     #[error("too much waits here for what lies below it; send it again later")]
     WindowFull,
     #[error("{0} {1} has expired here")]
@@ -117,6 +119,7 @@ impl AppendError {
             | Closed
             | NoTrust(_)
             | Gap(_)
+            | BeatFirst(_)
             | WindowFull
             | Future { .. }
             | AnchorFirst(_) => true,

@@ -3,7 +3,8 @@
 
 use tidings_protocol::{
     Channel, Serial, Timestamp,
-    log::{Begin, Refused},
+    log::{Backfill, Begin, Refused},
+    trust::Settled,
     verify::VerifyError,
 };
 
@@ -26,7 +27,9 @@ impl Writer {
     ) {
         let (channel, head) = (copy.statement().channel().clone(), copy.statement().head());
         let trust = self.namespaces.trust(&channel);
-        let own = copy.by.is_some() || trust.is_some_and(|trust| is_named(&trust, &channel, head));
+        let own = trust.as_deref().is_some_and(|trust| {
+            copy.by == Some(trust.serial()) || is_named(trust, &channel, head)
+        });
         let again = Copy {
             offered: copy.offered.clone(),
             by: copy.by,
@@ -57,11 +60,19 @@ impl Writer {
                     Refused::Gap { from } => self.unproven(again, from),
                     refused => refused,
                 };
+                let waits_for_beat = trust
+                    .is_some_and(|trust| matches!(trust.checkpoint(&channel), Settled::Missing(_)));
                 if let Refused::Fork(pair) = &refused {
                     self.forks
                         .remember(self.namespaces.of(&channel), &pair.0, &pair.1);
                 }
-                Err(explain(&channel, refused, now))
+                match &refused {
+                    Refused::Verify(
+                        _,
+                        VerifyError::Threshold { .. } | VerifyError::NoRole { .. },
+                    ) if waits_for_beat => Err(AppendError::BeatFirst(channel.clone())),
+                    _ => Err(explain(&channel, refused, now)),
+                }
             }
         };
         pending.answers.push((reply, answer));
@@ -135,11 +146,24 @@ impl Writer {
             .extend(replies.into_iter().map(|reply| (reply, answer.clone())));
     }
 
+    /// Whether there is a backfill that the trust in force proves.
+    pub(super) fn has_backfill(
+        &mut self,
+        pending: &mut Pending,
+        now: Timestamp,
+        channel: &Channel,
+    ) -> bool {
+        // It is judged when something is offered.
+        let _ = self.offer(pending, now, channel, Vec::new(), Begin::Nothing);
+        let log = &self.draft(pending, channel).log;
+        log.backfill().is_some_and(Backfill::is_proven)
+    }
+
     /// A peer sends no more before it has answers: the highest of what it has sent begins a
-    /// backfill, if it can.
+    /// backfill, if there is none that the trust in force proves.
     pub(super) fn resolve_stalled(&mut self, pending: &mut Pending, now: Timestamp, peer: Peer) {
         for channel in self.state.window.channels(Some(peer)) {
-            if !channel.is_trust() && self.draft(pending, &channel).log.backfill().is_none() {
+            if !channel.is_trust() && !self.has_backfill(pending, now, &channel) {
                 let run = self.state.window.top(&channel);
                 if !run.is_empty() {
                     self.take_run(pending, now, &channel, run, Begin::Backfill);

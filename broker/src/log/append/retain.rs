@@ -29,25 +29,23 @@ impl Writer {
         }
     }
 
-    /// Channels that a feed has begun in the middle: what has not come by now is not to be had, and
-    /// the log begins there. A mirror asks, and knows better.
+    /// Channels of which a feed has brought what lies above a gap: what has not come by now is not to
+    /// be had, and the log begins there. A mirror asks, and knows better.
     fn begin_overdue(&mut self, pending: &mut Pending, now: Timestamp) {
         let patience = self.gap_patience;
         let due = |(channel, (_, since)): (&Channel, &(_, Instant))| {
-            let waits = since.elapsed() > patience && self.logs.get(channel.as_str()).is_none();
-            (waits && !self.is_mirrored(channel) && !self.clustered).then(|| channel.clone())
+            let is_due = since.elapsed() > patience;
+            (is_due && !self.is_mirrored(channel) && !self.clustered).then(|| channel.clone())
         };
         let due: Vec<Channel> = self.state.backfills.iter().filter_map(due).collect();
         for channel in due {
-            // It is judged by the trust in force before it is shown.
-            let _ = self.offer(
-                pending,
-                now,
-                &channel,
-                Vec::new(),
-                tidings_protocol::log::Begin::Nothing,
-            );
-            if let Some(step) = self.draft(pending, &channel).log.begin_with_backfill() {
+            // What is shown is proven by the trust in force.
+            if !self.has_backfill(pending, now, &channel) {
+                continue;
+            }
+            let settled = self.settled(&channel);
+            let log = self.draft(pending, &channel).log.clone();
+            if let Some(step) = log.begin_with_backfill(settled) {
                 tracing::warn!(%channel, "what lies below has not come: the log begins here");
                 pending.take(&channel, step, now, |_| String::new());
             }

@@ -4,7 +4,7 @@
 //! A peer that sends no more before it has an answer is stalled: then its statements begin a
 //! backfill, or have to be sent again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tidings_protocol::{Channel, Head, Serial, trust::Trust};
 
@@ -41,7 +41,7 @@ pub(super) fn is_named(trust: &Trust, channel: &Channel, head: Head) -> bool {
 /// All that waits.
 #[derive(Default)]
 pub(super) struct Window {
-    channels: HashMap<Channel, BTreeMap<Serial, Waiting>>,
+    channels: BTreeMap<Channel, BTreeMap<Serial, Waiting>>,
     octets: usize,
 }
 

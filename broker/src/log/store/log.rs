@@ -78,7 +78,10 @@ impl Log {
 
     /// Octets that are missing on the disk for more statements; none if there is room.
     pub(super) fn missing(&mut self) -> Result<Option<u64>, StoreError> {
-        if self.ahead.is_none() && !self.has_failed {
+        if self.has_failed {
+            return Err(StoreError::Failed);
+        }
+        if self.ahead.is_none() {
             self.make_ahead()?;
         }
         let needed = u64::from(self.limits.segment + SLACK_OCTETS);
@@ -244,7 +247,10 @@ impl Log {
 
     /// Has something whole follow the last batch, so that damage to it is known as damage.
     pub(super) fn bear_witness(&mut self) -> Result<(), StoreError> {
-        if self.is_witnessed || self.has_failed || self.end + WITNESS_OCTETS > self.limits.segment {
+        if self.has_failed {
+            return Err(StoreError::Failed);
+        }
+        if self.is_witnessed || self.end + WITNESS_OCTETS > self.limits.segment {
             return Ok(());
         }
         // Each is synced for itself: of two in one write, the second alone may be whole after a

@@ -93,11 +93,15 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.log.as_mut().map(|log| {
+        let closed = self.log.as_mut().map(|log| {
             log.get_mut()
                 .unwrap_or_else(PoisonError::into_inner)
                 .bear_witness()
-        }) {
+        });
+        // Of one that has failed it was said.
+        if let Some(Err(error)) = closed
+            && !matches!(error, StoreError::Failed)
+        {
             tracing::warn!(%error, "the store could not be closed; everything that was answered for is in it");
         }
     }

@@ -39,7 +39,7 @@ const IMPATIENT: usize = 10;
 
 /// At a desk some of them; `TIDINGS_MACHINES=3000` for all.
 fn machines() -> usize {
-    wanted("TIDINGS_MACHINES").map_or(1_000, |many| many as usize)
+    wanted("TIDINGS_MACHINES").map_or(1_000, |many| many.try_into().unwrap())
 }
 
 type Server = TowerToHyperService<Router>;

@@ -3,10 +3,10 @@
 use tidings_protocol::{
     Serial,
     log::Begin,
-    statement::{Body, Release},
+    statement::{Beat, Body, Release},
 };
 
-use super::{Bench, ROLES, Says, os, releases, sign};
+use super::{Bench, ROLES, Says, channel, os, releases, sign};
 use crate::{
     clock,
     log::append::{AppendError, Appended},
@@ -67,6 +67,105 @@ fn what_a_checkpoint_names_vouches_for_what_lies_below_whoever_signed_it() {
     // What nobody vouches for is refused, above it as well.
     let above = bench.feed(&all[3]).try_recv().unwrap();
     assert!(matches!(above, Err(AppendError::Verify(_))));
+    assert_eq!(bench.serials(&os()), [1, 2, 3]);
+}
+
+#[test]
+fn a_log_begins_anew_above_a_gap_that_nobody_fills() {
+    let (mut bench, all) = (Bench::new(None), releases(&os(), 12));
+    bench.post_all(&all[..3]);
+    bench
+        .next_trust(&Says {
+            roles: ROLES,
+            checkpoints: vec![(os(), all[1].head())],
+            ..Says::default()
+        })
+        .unwrap();
+    // The feed has nothing between.
+    let mut above = bench.feed(&all[8]);
+    bench.stalled();
+    assert!(matches!(above.try_recv(), Ok(Ok(Appended::New))));
+    let since = |bench: &Bench| bench.writer.state.backfills[&os()].1;
+    let began = since(&bench);
+    let next = bench.feed(&all[9]).try_recv();
+    assert!(matches!(next, Ok(Ok(Appended::New))));
+    assert_eq!(since(&bench), began, "what is new above puts nothing off");
+    assert_eq!(bench.serials(&os()), [1, 2, 3]);
+    bench.sweep();
+    assert_eq!(bench.serials(&os()), [9, 10]);
+    // What a checkpoint names is kept below; and what still comes is filled in below.
+    let log = bench.writer.logs.get(os().as_str()).unwrap();
+    assert_eq!(log.kept(), Some(all[1].head()));
+    let below = bench.feed(&all[7]).try_recv();
+    assert!(matches!(below, Ok(Ok(Appended::New))));
+    assert_eq!(bench.serials(&os()), [8, 9, 10]);
+}
+
+#[test]
+fn a_log_begins_anew_with_what_a_checkpoint_names_whoever_signed_it() {
+    let (mut bench, all) = (Bench::new(None), releases(&os(), 5));
+    bench.post_all(&all[..1]);
+    bench
+        .next_trust(&Says {
+            roles: &["trust * root", "release * dora"],
+            checkpoints: vec![(os(), all[4].head())],
+            ..Says::default()
+        })
+        .unwrap();
+    let mut named = bench.feed(&all[4]);
+    assert!(named.try_recv().is_err());
+    bench.stalled();
+    assert!(matches!(named.try_recv(), Ok(Ok(Appended::New))));
+    bench.sweep();
+    assert_eq!(bench.serials(&os()), [5]);
+}
+
+#[test]
+fn a_backfill_that_new_trust_does_not_prove_gives_way() {
+    let (mut bench, all) = (Bench::new(None), releases(&os(), 6));
+    bench.post_all(&all[..1]);
+    let mut hidden = bench.feed(&all[2]);
+    bench.stalled();
+    assert!(matches!(hidden.try_recv(), Ok(Ok(Appended::New))));
+    bench
+        .next_trust(&Says {
+            roles: &["trust * root", "release * dora"],
+            checkpoints: vec![(os(), all[4].head())],
+            ..Says::default()
+        })
+        .unwrap();
+    let mut named = bench.feed(&all[4]);
+    bench.stalled();
+    assert!(matches!(named.try_recv(), Ok(Ok(Appended::New))));
+    for one in [&all[3], &all[2], &all[1]] {
+        bench.feed(one).try_recv().unwrap().unwrap();
+    }
+    assert_eq!(bench.serials(&os()), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn what_a_beat_may_vouch_for_is_put_off_until_the_beat_is_there() {
+    let (mut bench, all) = (Bench::new(None), releases(&os(), 3));
+    bench.post_all(&all[..1]);
+    let heads = vec![(os(), all[2].head())];
+    let (expires, by) = (clock::now().plus(60), Some(Serial::FIRST));
+    let body = Body::Beat(Beat { expires, heads });
+    let beats = channel("acme.beat");
+    let named = sign(beats.clone(), None, by, clock::now(), body, "beat");
+    bench
+        .next_trust(&Says {
+            roles: &["trust * root", "release * dora", "beat * beat"],
+            checkpoints: vec![(beats, named.head())],
+            ..Says::default()
+        })
+        .unwrap();
+    let early = bench.feed(&all[1]).try_recv().unwrap().unwrap_err();
+    assert!(matches!(early, AppendError::BeatFirst(_)) && early.is_passing());
+    bench.feed(&named).try_recv().unwrap().unwrap();
+    let mut settled = bench.feed(&all[2]);
+    assert!(settled.try_recv().is_err(), "it waits for what lies below");
+    bench.feed(&all[1]).try_recv().unwrap().unwrap();
+    assert!(matches!(settled.try_recv(), Ok(Ok(Appended::New))));
     assert_eq!(bench.serials(&os()), [1, 2, 3]);
 }
 

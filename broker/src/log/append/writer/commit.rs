@@ -112,7 +112,8 @@ impl Writer {
                     .state
                     .backfills
                     .get(channel)
-                    .filter(|(known, _)| known == backfill)
+                    // What is new above says nothing of what lies below.
+                    .filter(|(known, _)| known.lowest == backfill.lowest)
                     .map(|(_, since)| *since);
                 self.logs
                     .set_backfill(channel, Some((backfill.lowest, backfill.top.serial)));

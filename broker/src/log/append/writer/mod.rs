@@ -7,7 +7,7 @@ mod offer;
 pub(super) use offer::{Refusal, explain};
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -67,7 +67,7 @@ pub(crate) struct Writer {
 #[derive(Default)]
 pub(crate) struct State {
     /// What is stored above gaps, and since when it has not grown.
-    pub(super) backfills: HashMap<Channel, (Backfill, Instant)>,
+    pub(super) backfills: BTreeMap<Channel, (Backfill, Instant)>,
     pub(super) window: Window,
     pub(super) live: LiveBeats,
     /// Logs that retention has still to look at.

@@ -69,7 +69,7 @@ fn a_flipped_octet_costs_one_statement_or_is_refused() {
     let (disk, content) = hundred(limits);
     let octets = disk.all()["store/00000001.log"].len();
     // At a desk some of them; `TIDINGS_OCTETS_EACH=1` for all.
-    let each = wanted("TIDINGS_OCTETS_EACH").map_or(5, |each| each as usize);
+    let each = wanted("TIDINGS_OCTETS_EACH").map_or(5, |each| each.try_into().unwrap());
     let run = |begin: usize| {
         let mut costs = [0; 2];
         for at in (begin..octets).step_by(2 * each) {
