@@ -40,7 +40,7 @@ const PARTS: &[Part] = &[
         name: "broker without cluster and slots",
         at: "broker/src",
         without: &["cluster", "slots", "bin/tidingsd/demo"],
-        now: 15_710,
+        now: 15_730,
         goal: 5_500,
     },
     Part {
