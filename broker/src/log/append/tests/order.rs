@@ -90,7 +90,9 @@ fn a_log_begins_anew_above_a_gap_that_nobody_fills() {
     let next = bench.feed(&all[9]).try_recv();
     assert!(matches!(next, Ok(Ok(Appended::New))));
     assert_eq!(since(&bench), began, "what is new above puts nothing off");
-    assert_eq!(bench.serials(&os()), [1, 2, 3]);
+    bench.post_all(&all[3..4]);
+    assert!(since(&bench) > began, "somebody fills the gap");
+    assert_eq!(bench.serials(&os()), [1, 2, 3, 4]);
     bench.sweep();
     assert_eq!(bench.serials(&os()), [9, 10]);
     // What a checkpoint names is kept below; and what still comes is filled in below.

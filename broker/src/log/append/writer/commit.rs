@@ -108,12 +108,13 @@ impl Writer {
     fn show_backfill(&mut self, channel: &Channel, draft: &Draft) {
         match draft.log.backfill() {
             Some(backfill) => {
+                // Since when the gap is as wide as it is: what is new above does not narrow it.
+                let is_same_below = draft.before.map(|span| span.head) == draft.log.head();
                 let since = self
                     .state
                     .backfills
                     .get(channel)
-                    // What is new above says nothing of what lies below.
-                    .filter(|(known, _)| known.lowest == backfill.lowest)
+                    .filter(|(known, _)| is_same_below && known.lowest == backfill.lowest)
                     .map(|(_, since)| *since);
                 self.logs
                     .set_backfill(channel, Some((backfill.lowest, backfill.top.serial)));
