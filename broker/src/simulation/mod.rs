@@ -1,6 +1,7 @@
 //! The whole of it in one thread, on time and chance that are handed in: an origin that signs
 //! beats, two mirrors and a broker that is fed, publishers and devices with their real code, and a
-//! mirror that lies, on a network, disks and clocks that are simulated. What a seed does once it does again.
+//! mirror that lies, on a network, disks and clocks that are simulated. What a seed does once it
+//! does again.
 //!
 //! `oracle.rs` knows what was published; everything that a broker shows and a device says is
 //! compared with it. When all is well again everybody has to have everything, soon.

@@ -29,8 +29,8 @@ impl Writer {
         }
     }
 
-    /// Channels of which a feed has brought what lies above a gap: what has not come by now is not to
-    /// be had, and the log begins there. A mirror asks, and knows better.
+    /// Channels of which a feed has brought what lies above a gap: what has not come by now is not
+    /// to be had, and the log begins there. A mirror asks, and knows better.
     fn begin_overdue(&mut self, pending: &mut Pending, now: Timestamp) {
         let patience = self.gap_patience;
         let due = |(channel, (_, since)): (&Channel, &(_, Instant))| {

@@ -1,7 +1,7 @@
 //! What comes out of order, or too early.
 
 use tidings_protocol::{
-    Serial,
+    Head, Serial,
     log::Begin,
     statement::{Beat, Body, Release},
 };
@@ -11,6 +11,17 @@ use crate::{
     clock,
     log::append::{AppendError, Appended},
 };
+
+/// The key that has signed the releases may do so no more; a checkpoint names one of them.
+fn take_the_key_away(bench: &mut Bench, named: Head) {
+    bench
+        .next_trust(&Says {
+            roles: &["trust * root", "release * dora"],
+            checkpoints: vec![(os(), named)],
+            ..Says::default()
+        })
+        .unwrap();
+}
 
 #[test]
 fn what_a_peer_sends_out_of_order_waits_and_is_answered_when_it_hangs_together() {
@@ -49,14 +60,7 @@ fn what_a_peer_sends_out_of_order_waits_and_is_answered_when_it_hangs_together()
 fn what_a_checkpoint_names_vouches_for_what_lies_below_whoever_signed_it() {
     let (mut bench, all) = (Bench::new(None), releases(&os(), 4));
     bench.post_all(&all[..1]);
-    // The key that has signed all of them may do so no more.
-    bench
-        .next_trust(&Says {
-            roles: &["trust * root", "release * dora"],
-            checkpoints: vec![(os(), all[2].head())],
-            ..Says::default()
-        })
-        .unwrap();
+    take_the_key_away(&mut bench, all[2].head());
     let refused = bench.feed(&all[1]).try_recv().unwrap();
     assert!(matches!(refused, Err(AppendError::Verify(_))));
     let mut named = bench.feed(&all[2]);
@@ -107,13 +111,7 @@ fn a_log_begins_anew_above_a_gap_that_nobody_fills() {
 fn a_log_begins_anew_with_what_a_checkpoint_names_whoever_signed_it() {
     let (mut bench, all) = (Bench::new(None), releases(&os(), 5));
     bench.post_all(&all[..1]);
-    bench
-        .next_trust(&Says {
-            roles: &["trust * root", "release * dora"],
-            checkpoints: vec![(os(), all[4].head())],
-            ..Says::default()
-        })
-        .unwrap();
+    take_the_key_away(&mut bench, all[4].head());
     let mut named = bench.feed(&all[4]);
     assert!(named.try_recv().is_err());
     bench.stalled();
@@ -129,13 +127,7 @@ fn a_backfill_that_new_trust_does_not_prove_gives_way() {
     let mut hidden = bench.feed(&all[2]);
     bench.stalled();
     assert!(matches!(hidden.try_recv(), Ok(Ok(Appended::New))));
-    bench
-        .next_trust(&Says {
-            roles: &["trust * root", "release * dora"],
-            checkpoints: vec![(os(), all[4].head())],
-            ..Says::default()
-        })
-        .unwrap();
+    take_the_key_away(&mut bench, all[4].head());
     let mut named = bench.feed(&all[4]);
     bench.stalled();
     assert!(matches!(named.try_recv(), Ok(Ok(Appended::New))));

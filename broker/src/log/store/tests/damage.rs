@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Content, Life, SMALL, keys, open, read};
 use crate::{
     log::store::{
-        Batch, Limits, Store,
-        simulated::{Model, SimulatedDisk},
+        Batch, Limits, Store, StoreError,
+        simulated::{Fault, Model, SimulatedDisk},
     },
     simulation::seeds::wanted,
 };
@@ -82,6 +82,19 @@ fn a_flipped_octet_costs_one_statement_or_is_refused() {
         assert!(costs[0] * each > 100 && costs[1] * each > 1000, "{costs:?}");
     };
     std::thread::scope(|scope| (0..2).for_each(|begin| drop(scope.spawn(move || run(begin)))));
+}
+
+#[test]
+fn who_asks_a_store_that_has_failed_for_room_is_told_so() {
+    let disk = SimulatedDisk::new(Model::Posix);
+    let store = Store::open_on(Arc::new(disk.clone()), SMALL).unwrap();
+    disk.fail_at(disk.operations().0 + 1, Fault::Gone { is_done: false });
+    let (mut life, mut batch) = (Life::new(3), Batch::default());
+    life.next = life.content.clone();
+    life.append(&mut batch);
+    assert!(store.commit(batch).is_err());
+    assert!(matches!(store.missing_octets(), Err(StoreError::Failed)));
+    assert!(matches!(store.settle(), Err(StoreError::Failed)));
 }
 
 #[test]
